@@ -1,1 +1,28 @@
-//! Offshoot: kernels.
+//! Offshoot's device layer: memory, the operations of a transformer, and the plan of a step.
+//!
+//! This crate knows shapes, buffers and plans. It never sees a token's text, a request or a
+//! model's name. Three rooms:
+//!
+//! - [`plan`]: what one device step will do, as plain data. [`plan::StepPlan::build`] is a pure
+//!   function from block tables to rows and shared runs.
+//! - [`backend`]: the [`Backend`] trait, one method per operation, enqueued in order.
+//! - [`cpu`]: the CPU backend.
+//!
+//! # Partial attention
+//!
+//! Every backend uses the same plan: a *run* is a stretch of consecutive KV tokens seen by a
+//! contiguous range of rows, and its K and V are read once for all of them.
+
+pub mod backend;
+pub mod cpu;
+pub mod dtype;
+pub mod error;
+pub mod philox;
+pub mod plan;
+pub mod sampling;
+
+pub use backend::{Backend, KvLayout, MatrixView, RopeTable};
+pub use dtype::Dtype;
+pub use error::Error;
+pub use plan::{BlockId, Row, Run, SequenceRows, Slot, StepPlan};
+pub use sampling::{Draw, Sample, Sampling};

@@ -1,0 +1,200 @@
+//! The [`Backend`] trait: a transformer's operations, on one device, in order.
+
+use crate::plan::{BlockId, StepPlan};
+use crate::sampling::{Draw, Sample};
+use crate::{Dtype, Error};
+
+/// A row-major matrix of a checkpoint, borrowed from its file.
+#[derive(Clone, Copy, Debug)]
+pub struct MatrixView<'a> {
+    /// Rows: output features (or vocabulary entries).
+    pub rows: usize,
+    /// Columns: input features.
+    pub cols: usize,
+    /// Storage type.
+    pub dtype: Dtype,
+    /// `rows * cols * dtype.bytes()` little-endian bytes, of any alignment.
+    pub bytes: &'a [u8],
+}
+
+/// Cosines and sines of the rotary embedding, `[positions][head_dim / 2]` each.
+///
+/// Pairs are `(i, i + head_dim / 2)` as in Hugging Face's Llama (`rotate_half`).
+#[derive(Clone, Debug)]
+pub struct RopeTable {
+    /// Half the head dimension: columns of both tables.
+    pub half_dim: usize,
+    /// Cosines, row-major.
+    pub cos: Vec<f32>,
+    /// Sines, row-major.
+    pub sin: Vec<f32>,
+}
+
+/// How one model's K and V lie in a block, and how its heads use them.
+///
+/// The order of elements inside a block is the backend's own affair. Every block takes
+/// `block_bytes()` bytes at `BlockId * unit_bytes` of the arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KvLayout {
+    /// Layers of the model.
+    pub layers: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Elements of one head.
+    pub head_dim: usize,
+    /// Tokens a block holds.
+    pub block_tokens: usize,
+    /// Storage type of K and V.
+    pub dtype: Dtype,
+    /// Bytes that one step of a [`BlockId`] stands for; a multiple of 64.
+    pub unit_bytes: usize,
+}
+
+impl KvLayout {
+    /// Bytes of K and V of one token over all layers.
+    pub fn token_bytes(&self) -> usize {
+        2 * self.layers * self.kv_heads * self.head_dim * self.dtype.bytes()
+    }
+
+    /// Bytes of one block.
+    pub fn block_bytes(&self) -> usize {
+        self.block_tokens * self.token_bytes()
+    }
+
+    /// Columns of a fused query-key-value row: `(heads + 2 * kv_heads) * head_dim`.
+    pub fn qkv_cols(&self) -> usize {
+        (self.heads + 2 * self.kv_heads) * self.head_dim
+    }
+}
+
+/// One device: memory and the operations of a transformer.
+///
+/// Operations are *enqueued*: they run in the order of the calls, and a call may return before
+/// its work is done. Only [`Backend::finish_samples`] and [`Backend::finish_read`] wait. The CPU
+/// backend simply runs at once.
+///
+/// Activations are row-major `[rows, cols]` f32 on the CPU (a GPU may keep them in bf16). A buffer
+/// may have more rows than a step uses; `rows` arguments say how many count.
+///
+/// # Row independence
+///
+/// On the CPU every output row is the same bits whatever other rows are in the step, however
+/// their runs are shared, and whatever the number of threads.
+pub trait Backend {
+    /// A weight matrix as the device keeps it.
+    type Weight;
+    /// A small f32 vector: a norm's weights, a bias.
+    type Vector;
+    /// A rotary table.
+    type Rope;
+    /// A buffer of activations.
+    type Activations;
+    /// The memory all KV blocks lie in, whichever model they belong to.
+    type Arena;
+    /// A plan as the device keeps it.
+    type Plan;
+    /// Samples under way to the host.
+    type PendingSamples;
+    /// Numbers under way to the host.
+    type PendingRead;
+
+    /// The device in words, for messages and reports.
+    fn name(&self) -> String;
+
+    /// Takes a weight matrix made of `parts` stacked along the rows (all of one `cols`; the parts
+    /// of a fused projection).
+    fn load_matrix(&mut self, parts: &[MatrixView<'_>]) -> Result<Self::Weight, Error>;
+    /// Takes a vector.
+    fn load_vector(&mut self, values: &[f32]) -> Result<Self::Vector, Error>;
+    /// Takes a rotary table.
+    fn load_rope(&mut self, table: RopeTable) -> Result<Self::Rope, Error>;
+    /// Allocates a zeroed buffer of `rows * cols`.
+    fn activations(&mut self, rows: usize, cols: usize) -> Result<Self::Activations, Error>;
+    /// Allocates the KV arena; memory may be committed as it is touched.
+    fn arena(&mut self, bytes: usize) -> Result<Self::Arena, Error>;
+
+    /// Makes a step's plan known to the device. Used by every layer of the step.
+    fn upload(&mut self, plan: &StepPlan) -> Result<Self::Plan, Error>;
+
+    /// `out[r, :] = table[plan.rows[r].token, :]`.
+    fn embed(&mut self, table: &Self::Weight, plan: &Self::Plan, out: &mut Self::Activations);
+
+    /// `out[r, :] = x[r, :] / sqrt(mean(x[r, :]^2) + eps) * weight` for the first `rows` rows.
+    fn rms_norm(
+        &mut self,
+        x: &Self::Activations,
+        weight: &Self::Vector,
+        eps: f32,
+        rows: usize,
+        out: &mut Self::Activations,
+    );
+
+    /// `out[r, n] = sum_k x[r, k] * w[n, k] + bias[n]`, plus `out[r, n]` itself if `accumulate`
+    /// (a residual connection), for the first `rows` rows.
+    fn linear(
+        &mut self,
+        x: &Self::Activations,
+        w: &Self::Weight,
+        bias: Option<&Self::Vector>,
+        rows: usize,
+        accumulate: bool,
+        out: &mut Self::Activations,
+    );
+
+    /// Rotates Q and K of every row of `qkv` (`[rows, q heads | k heads | v heads]`) by the row's
+    /// position, Q in place; writes K and V of the rows that have a slot into layer `layer`.
+    fn rope_and_append(
+        &mut self,
+        qkv: &mut Self::Activations,
+        rope: &Self::Rope,
+        plan: &Self::Plan,
+        layout: &KvLayout,
+        layer: usize,
+        arena: &mut Self::Arena,
+    );
+
+    /// `out[r, h, :] = softmax_t(q[r, h, :] . k[t, h / group, :] / sqrt(head_dim)) v[t, h / group, :]`
+    /// over the tokens `t` of the row's runs at positions `<= row.position`. `qkv` as after
+    /// [`Backend::rope_and_append`]; `out` is `[rows, heads * head_dim]`.
+    fn tree_attention(
+        &mut self,
+        qkv: &Self::Activations,
+        plan: &Self::Plan,
+        layout: &KvLayout,
+        layer: usize,
+        arena: &Self::Arena,
+        out: &mut Self::Activations,
+    );
+
+    /// `out[r, c] = silu(gate_up[r, c]) * gate_up[r, cols + c]` where `out` has `cols` columns and
+    /// `gate_up` twice as many.
+    fn swiglu(&mut self, gate_up: &Self::Activations, rows: usize, out: &mut Self::Activations);
+
+    /// `out[i, :] = x[plan.outputs[i], :]`.
+    fn gather_outputs(
+        &mut self,
+        x: &Self::Activations,
+        plan: &Self::Plan,
+        out: &mut Self::Activations,
+    );
+
+    /// Copies whole blocks: `(from, to)` pairs, all layers, any order.
+    fn copy_blocks(
+        &mut self,
+        layout: &KvLayout,
+        pairs: &[(BlockId, BlockId)],
+        arena: &mut Self::Arena,
+    );
+
+    /// Draws tokens from rows of `logits` (`[rows, vocabulary]`).
+    fn sample(&mut self, logits: &Self::Activations, draws: &[Draw<'_>]) -> Self::PendingSamples;
+    /// Waits for the tokens of [`Backend::sample`], in the order of the draws.
+    fn finish_samples(&mut self, pending: Self::PendingSamples) -> Result<Vec<Sample>, Error>;
+
+    /// Begins to read rows `rows` of `x`.
+    fn read(&mut self, x: &Self::Activations, rows: std::ops::Range<usize>) -> Self::PendingRead;
+    /// Waits for the numbers of [`Backend::read`], row-major f32.
+    fn finish_read(&mut self, pending: Self::PendingRead) -> Result<Vec<f32>, Error>;
+}

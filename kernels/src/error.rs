@@ -1,0 +1,33 @@
+//! What a backend can fail with.
+
+/// A failed device operation. Shapes are checked by the callers' construction and asserted;
+/// what remains is memory and configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The device cannot give the memory asked for.
+    #[error("{device}: cannot allocate {bytes} bytes for {what}")]
+    OutOfMemory {
+        /// The device's name.
+        device: String,
+        /// Bytes asked for.
+        bytes: usize,
+        /// What the memory was for.
+        what: &'static str,
+    },
+    /// A shape or dtype this backend has no kernel for.
+    #[error("{device}: {what} is not supported")]
+    Unsupported {
+        /// The device's name.
+        device: String,
+        /// What was asked for.
+        what: String,
+    },
+    /// The device could not be set up.
+    #[error("{device}: {reason}")]
+    Setup {
+        /// The device's name.
+        device: String,
+        /// Why.
+        reason: String,
+    },
+}
