@@ -1,1 +1,216 @@
 //! The CPU backend.
+//!
+//! One file per operation; below them [`tile`] (the one matrix micro-kernel that linear layers and
+//! both halves of attention share), `buffers` (memory) and `workers` (threads).
+//!
+//! # What bits depend on
+//!
+//! An output row depends on its own inputs only. For every output element the terms are added in
+//! one fixed order by the same instructions whatever the number of rows, threads or tiles, however
+//! a sequence is cut into blocks and runs, and whatever the block size. So a branch's numbers are
+//! the same bits alone or among a hundred others.
+//!
+//! They may differ between instruction sets: the portable path rounds products before it adds them
+//! where the machine has no fused multiply-add.
+
+mod attention;
+mod buffers;
+mod embed;
+mod kv;
+mod linear;
+mod norm;
+mod rope;
+mod sample;
+mod swiglu;
+mod tile;
+mod workers;
+
+pub use buffers::{Activations, Arena, Weight};
+pub use tile::Isa;
+
+use crate::plan::{BlockId, StepPlan};
+use crate::sampling::{Draw, Sample};
+use crate::{Backend, Error, KvLayout, MatrixView, RopeTable};
+use workers::Workers;
+
+/// The CPU: SIMD chosen at run time, threads of its own.
+pub struct CpuBackend {
+    workers: Workers,
+    isa: Isa,
+}
+
+/// A plan as the CPU backend keeps it.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    step: StepPlan,
+    groups: Vec<attention::RowGroup>,
+}
+
+impl CpuBackend {
+    /// A backend that uses `threads` threads, the calling one included; 0 means all cores.
+    ///
+    /// # Panics
+    ///
+    /// If the operating system cannot start the threads.
+    pub fn new(threads: usize) -> CpuBackend {
+        CpuBackend::with_isa(threads, Isa::best())
+    }
+
+    /// A backend held to an instruction set, for tests and measurements.
+    ///
+    /// # Panics
+    ///
+    /// If this machine does not have it, or cannot start the threads.
+    pub fn with_isa(threads: usize, isa: Isa) -> CpuBackend {
+        assert!(isa.available(), "this CPU has no {}", isa.name());
+        CpuBackend {
+            workers: Workers::new(threads),
+            isa,
+        }
+    }
+}
+
+impl Backend for CpuBackend {
+    type Weight = Weight;
+    type Vector = Vec<f32>;
+    type Rope = RopeTable;
+    type Activations = Activations;
+    type Arena = Arena;
+    type Plan = Plan;
+    type PendingSamples = Result<Vec<Sample>, Error>;
+    type PendingRead = Vec<f32>;
+
+    fn name(&self) -> String {
+        format!(
+            "CPU ({}, {} thread{})",
+            self.isa.name(),
+            self.workers.threads(),
+            if self.workers.threads() == 1 { "" } else { "s" }
+        )
+    }
+
+    fn load_matrix(&mut self, parts: &[MatrixView<'_>]) -> Result<Weight, Error> {
+        Weight::pack(parts, &self.workers)
+    }
+
+    fn load_vector(&mut self, values: &[f32]) -> Result<Vec<f32>, Error> {
+        Ok(values.to_vec())
+    }
+
+    fn load_rope(&mut self, table: RopeTable) -> Result<RopeTable, Error> {
+        Ok(table)
+    }
+
+    fn activations(&mut self, rows: usize, cols: usize) -> Result<Activations, Error> {
+        Activations::zeroed(rows, cols)
+    }
+
+    fn arena(&mut self, bytes: usize) -> Result<Arena, Error> {
+        Arena::zeroed(bytes)
+    }
+
+    fn upload(&mut self, plan: &StepPlan) -> Result<Plan, Error> {
+        Ok(Plan {
+            step: plan.clone(),
+            groups: attention::row_groups(plan),
+        })
+    }
+
+    fn embed(&mut self, table: &Weight, plan: &Plan, out: &mut Activations) {
+        embed::embed(table, &plan.step, out);
+    }
+
+    fn rms_norm(
+        &mut self,
+        x: &Activations,
+        weight: &Vec<f32>,
+        eps: f32,
+        rows: usize,
+        out: &mut Activations,
+    ) {
+        norm::rms_norm(&self.workers, x, weight, eps, rows, out);
+    }
+
+    fn linear(
+        &mut self,
+        x: &Activations,
+        w: &Weight,
+        bias: Option<&Vec<f32>>,
+        rows: usize,
+        accumulate: bool,
+        out: &mut Activations,
+    ) {
+        linear::linear(
+            &self.workers,
+            self.isa,
+            x,
+            w,
+            bias.map(Vec::as_slice),
+            rows,
+            accumulate,
+            out,
+        );
+    }
+
+    fn rope_and_append(
+        &mut self,
+        qkv: &mut Activations,
+        rope: &RopeTable,
+        plan: &Plan,
+        layout: &KvLayout,
+        layer: usize,
+        arena: &mut Arena,
+    ) {
+        rope::rope_and_append(&self.workers, qkv, rope, &plan.step, layout, layer, arena);
+    }
+
+    fn tree_attention(
+        &mut self,
+        qkv: &Activations,
+        plan: &Plan,
+        layout: &KvLayout,
+        layer: usize,
+        arena: &Arena,
+        out: &mut Activations,
+    ) {
+        attention::tree_attention(
+            &self.workers,
+            self.isa,
+            qkv,
+            &plan.step,
+            &plan.groups,
+            layout,
+            layer,
+            arena,
+            out,
+        );
+    }
+
+    fn swiglu(&mut self, gate_up: &Activations, rows: usize, out: &mut Activations) {
+        swiglu::swiglu(&self.workers, gate_up, rows, out);
+    }
+
+    fn gather_outputs(&mut self, x: &Activations, plan: &Plan, out: &mut Activations) {
+        embed::gather_outputs(x, &plan.step, out);
+    }
+
+    fn copy_blocks(&mut self, layout: &KvLayout, pairs: &[(BlockId, BlockId)], arena: &mut Arena) {
+        kv::copy_blocks(layout, pairs, arena);
+    }
+
+    fn sample(&mut self, logits: &Activations, draws: &[Draw<'_>]) -> Self::PendingSamples {
+        sample::sample(&self.workers, logits, draws)
+    }
+
+    fn finish_samples(&mut self, pending: Self::PendingSamples) -> Result<Vec<Sample>, Error> {
+        pending
+    }
+
+    fn read(&mut self, x: &Activations, rows: std::ops::Range<usize>) -> Vec<f32> {
+        x.data()[rows.start * x.cols()..rows.end * x.cols()].to_vec()
+    }
+
+    fn finish_read(&mut self, pending: Vec<f32>) -> Result<Vec<f32>, Error> {
+        Ok(pending)
+    }
+}

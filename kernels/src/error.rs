@@ -22,6 +22,19 @@ pub enum Error {
         /// What was asked for.
         what: String,
     },
+    /// Logits that no token can be drawn from: NaN, or a maximum that is not finite.
+    #[error(
+        "cannot draw a token from row {row} of the logits: that of token {token} is {value}, \
+         expected numbers with a finite maximum"
+    )]
+    BadLogits {
+        /// Row of the logits.
+        row: usize,
+        /// The first offending token.
+        token: usize,
+        /// Its logit.
+        value: f32,
+    },
     /// The device could not be set up.
     #[error("{device}: {reason}")]
     Setup {

@@ -17,11 +17,13 @@ pub mod backend;
 pub mod cpu;
 pub mod dtype;
 pub mod error;
+mod exp2;
 pub mod philox;
 pub mod plan;
 pub mod sampling;
 
 pub use backend::{Backend, KvLayout, MatrixView, RopeTable};
+pub use cpu::CpuBackend;
 pub use dtype::Dtype;
 pub use error::Error;
 pub use plan::{BlockId, Row, Run, SequenceRows, Slot, StepPlan};

@@ -1,4 +1,27 @@
 //! How a token is drawn from logits: the parameters, and the exact arithmetic.
+//!
+//! The arithmetic is meant to give the same token on every device that has the same logits, in
+//! whatever order that device adds. So probabilities are integers:
+//!
+//! - A token's *weight* is `floor(2^((l - max) * (log2(e) / T)) * 2^30)`, `2^x` being the crate's
+//!   own polynomial: a fixed sequence of IEEE f32 operations. The most likely token
+//!   weighs exactly `2^30`; what is 2^30 times less likely weighs nothing. Sums of weights are
+//!   exact in u64. (30 bits and not 32, because f32 to i32 is one instruction everywhere.)
+//! - *More likely* is the total order (larger logit, then lower id). Top-k keeps the first `k`.
+//!   Top-p keeps the shortest prefix whose weight is at least `ceil(p * total)`, in f64. Min-p
+//!   keeps weights of at least `ceil(min_p * 2^30)`. The first token always stays.
+//! - With 64 random bits `u` and `W` the kept weight, `r = floor(u * W / 2^64)`; the token drawn
+//!   is the first one, by id, at which the running sum of kept weights exceeds `r`.
+//!
+//! Logits that are NaN, or that have no finite maximum, are an error: never a token.
+
+use crate::Error;
+use crate::exp2::exp2;
+use crate::philox::uniform_u64;
+use std::f32::consts::LOG2_E;
+
+/// The weight of the most likely token: 2^30.
+const ONE: f32 = 1_073_741_824.0;
 
 /// The distribution a token is drawn from, given its logits.
 ///
@@ -53,4 +76,251 @@ pub struct Sample {
     /// Its natural-log probability under the model's own distribution: temperature 1, no filter,
     /// no penalty.
     pub logprob: f32,
+}
+
+/// Draws tokens. Keeps its scratch memory between draws; results never depend on earlier ones.
+#[derive(Debug, Default)]
+pub struct Sampler {
+    /// Logits after the repetition penalty, if there is one.
+    penalised: Vec<f32>,
+    /// Weight by token id.
+    weights: Vec<u32>,
+    /// Tokens still in the running, as [`rank`]s.
+    candidates: Vec<u64>,
+}
+
+/// A token as a number that is larger the more likely it is: its logit's bits in the order of the
+/// numbers, then its id inverted.
+fn rank(logit: f32, id: usize) -> u64 {
+    // -0.0 + 0.0 is 0.0: zeros tie.
+    let bits = (logit + 0.0).to_bits();
+    let ordered = if bits >> 31 == 1 {
+        !bits
+    } else {
+        bits | 1 << 31
+    };
+    u64::from(ordered) << 32 | u64::from(!(id as u32))
+}
+
+/// The id within a [`rank`].
+fn id_of(rank: u64) -> usize {
+    !(rank as u32) as usize
+}
+
+impl Sampler {
+    /// A sampler without scratch memory yet.
+    pub fn new() -> Sampler {
+        Sampler::default()
+    }
+
+    /// Draws a token from `logits`, which is row `draw.row` (the row is only used in messages).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadLogits`] if a logit is NaN or the largest is not finite.
+    ///
+    /// # Panics
+    ///
+    /// If `logits` is empty, a history id is not below its length, or the temperature is negative
+    /// or NaN: the caller has checked its settings.
+    pub fn draw(&mut self, logits: &[f32], draw: &Draw<'_>) -> Result<Sample, Error> {
+        let sampling = draw.sampling;
+        assert!(!logits.is_empty(), "no logits to draw from");
+        assert!(
+            sampling.temperature >= 0.0,
+            "temperature {} is not a number from 0 up",
+            sampling.temperature
+        );
+        let raw_max = finite_max(logits, draw.row)?;
+
+        let mut penalised = std::mem::take(&mut self.penalised);
+        let result = if sampling.repetition_penalty == 1.0 || draw.history.is_empty() {
+            Ok((logits, raw_max))
+        } else {
+            penalised.clear();
+            penalised.extend_from_slice(logits);
+            for &id in draw.history {
+                let logit = &mut penalised[id as usize];
+                *logit = if *logit > 0.0 {
+                    *logit / sampling.repetition_penalty
+                } else {
+                    *logit * sampling.repetition_penalty
+                };
+            }
+            finite_max(&penalised, draw.row).map(|max| (&penalised[..], max))
+        }
+        .map(|(shaped, max)| {
+            let token = if sampling.temperature == 0.0 {
+                greedy(shaped, max)
+            } else {
+                self.sampled(shaped, max, draw)
+            };
+            Sample {
+                token: token as u32,
+                logprob: (f64::from(logits[token] - raw_max) - exp_sum(logits, raw_max).ln())
+                    as f32,
+            }
+        });
+        self.penalised = penalised;
+        result
+    }
+
+    /// Draws from the filtered distribution of `logits`, whose largest is `max`.
+    fn sampled(&mut self, logits: &[f32], max: f32, draw: &Draw<'_>) -> usize {
+        let Sampling {
+            temperature,
+            top_k,
+            top_p,
+            min_p,
+            ..
+        } = *draw.sampling;
+        let random = uniform_u64(draw.key, draw.position);
+        let scale = (LOG2_E / temperature).min(f32::MAX);
+        let total = weigh(logits, max, scale, &mut self.weights);
+        let weights = &self.weights;
+
+        let top_k = top_k as usize;
+        let filters_k = top_k > 0 && top_k < logits.len();
+        if !filters_k && top_p >= 1.0 && min_p <= 0.0 {
+            return first_above(
+                weights.iter().map(|&w| u64::from(w)).enumerate(),
+                fraction(random, total),
+            );
+        }
+
+        // A token without weight is never drawn, and no filter keeps it where it matters.
+        let candidates = &mut self.candidates;
+        candidates.clear();
+        candidates.extend(
+            (0..logits.len())
+                .filter(|&id| weights[id] > 0)
+                .map(|id| rank(logits[id], id)),
+        );
+        let weight = |rank: u64| u64::from(weights[id_of(rank)]);
+        if filters_k && top_k < candidates.len() {
+            candidates.select_nth_unstable_by(top_k - 1, |a, b| b.cmp(a));
+            candidates.truncate(top_k);
+        }
+        if top_p < 1.0 {
+            let total: u64 = candidates.iter().map(|&c| weight(c)).sum();
+            let target = (f64::from(top_p.max(0.0)) * total as f64).ceil() as u64;
+            let kept = shortest_prefix(candidates, target.max(1), weight);
+            candidates.truncate(kept);
+        }
+        if min_p > 0.0 {
+            let least = (f64::from(min_p.min(1.0)) * f64::from(ONE)).ceil() as u64;
+            candidates.retain(|&c| weight(c) >= least);
+        }
+
+        let total: u64 = candidates.iter().map(|&c| weight(c)).sum();
+        candidates.sort_unstable_by_key(|&c| id_of(c));
+        first_above(
+            candidates.iter().map(|&c| (id_of(c), weight(c))),
+            fraction(random, total),
+        )
+    }
+}
+
+/// The largest logit.
+fn finite_max(logits: &[f32], row: usize) -> Result<f32, Error> {
+    // Lanes, so that the compiler vectorises; a maximum does not depend on the order.
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    let mut chunks = logits.chunks_exact(16);
+    for chunk in &mut chunks {
+        for (lane, &l) in lanes.iter_mut().zip(chunk) {
+            *lane = if l > *lane { l } else { *lane };
+        }
+    }
+    let rest = chunks.remainder().iter();
+    let max =
+        lanes
+            .iter()
+            .chain(rest)
+            .fold(f32::NEG_INFINITY, |max, &l| if l > max { l } else { max });
+    let ordered = logits.iter().fold(true, |all, &l| all & (l <= max));
+    if ordered && max.is_finite() {
+        return Ok(max);
+    }
+    let bad = |l: &f32| l.is_nan() || *l == f32::INFINITY;
+    let token = logits.iter().position(bad).unwrap_or(0);
+    Err(Error::BadLogits {
+        row,
+        token,
+        value: logits[token],
+    })
+}
+
+/// The lowest id whose logit is `max`.
+fn greedy(logits: &[f32], max: f32) -> usize {
+    logits
+        .iter()
+        .position(|&l| l == max)
+        .expect("the maximum is one of the logits")
+}
+
+/// Fills `weights` with the weights of all tokens and returns their sum.
+fn weigh(logits: &[f32], max: f32, scale: f32, weights: &mut Vec<u32>) -> u64 {
+    weights.clear();
+    weights.extend(logits.iter().map(|&l| {
+        let power = exp2((l - max) * scale) * ONE;
+        power as i32 as u32
+    }));
+    weights.iter().map(|&w| u64::from(w)).sum()
+}
+
+/// `sum_i e^(l_i - max)`, in 16 lanes of f64 by index and then in order.
+fn exp_sum(logits: &[f32], max: f32) -> f64 {
+    let mut lanes = [0.0f64; 16];
+    let mut chunks = logits.chunks_exact(16);
+    for chunk in &mut chunks {
+        for (lane, &l) in lanes.iter_mut().zip(chunk) {
+            *lane += f64::from(exp2((l - max) * LOG2_E));
+        }
+    }
+    for (lane, &l) in lanes.iter_mut().zip(chunks.remainder()) {
+        *lane += f64::from(exp2((l - max) * LOG2_E));
+    }
+    lanes.iter().sum()
+}
+
+/// `floor(random / 2^64 * total)`.
+fn fraction(random: u64, total: u64) -> u64 {
+    ((u128::from(random) * u128::from(total)) >> 64) as u64
+}
+
+/// The first id at which the running sum of weights exceeds `r`, which is below their total.
+fn first_above(weights: impl Iterator<Item = (usize, u64)>, r: u64) -> usize {
+    let mut sum = 0;
+    for (id, weight) in weights {
+        sum += weight;
+        if sum > r {
+            return id;
+        }
+    }
+    unreachable!("r is below the sum of the weights")
+}
+
+/// Reorders `candidates` so that its most likely ones come first, as many as it takes for their
+/// weight to reach `target`, and returns that number.
+///
+/// Bisects: each round settles half of what is left, so the cost is linear.
+fn shortest_prefix(candidates: &mut [u64], target: u64, weight: impl Fn(u64) -> u64) -> usize {
+    let (mut low, mut high) = (0, candidates.len());
+    // Invariant: the first `low` are kept and weigh `settled` < target; the first `high` reach it.
+    let mut settled = 0;
+    while high - low > 1 {
+        let middle = (high - low) / 2;
+        candidates[low..high].select_nth_unstable_by(middle, |a, b| b.cmp(a));
+        let upper: u64 = candidates[low..low + middle]
+            .iter()
+            .map(|&c| weight(c))
+            .sum();
+        if settled + upper >= target {
+            high = low + middle;
+        } else {
+            settled += upper;
+            low += middle;
+        }
+    }
+    high
 }

@@ -1,0 +1,449 @@
+//! Attention over the tree plan.
+//!
+//! What: `out[r, h, :] = sum_t p_t v[t, g, :] / sum_t p_t`, `p_t = e^((s_t - max_t s) / sqrt(D))`,
+//! `s_t = q[r, h, :] . k[t, g, :]`, over the tokens `t <= rows[r].position` of the row's runs;
+//! `D` head dimension, `g = h / (heads / kv_heads)`.
+//!
+//! Tiling: a task is a kv head x [`GROUP_ROWS`] consecutive rows. It goes through the group's runs
+//! twice. First it computes all scores: each run's K is read once for all query heads of all the
+//! group's rows below it. Then, with the exact maximum, all `p`, and once more through the runs
+//! for V. Between the two lie `rows * heads / kv_heads * longest` scores in scratch memory. Both
+//! passes are products with panels of K and V, for [`tile`](super::tile).
+//!
+//! Layout: q within `qkv` rows `[q heads | k heads | v heads]`; K and V as [`kv`](super::kv) says;
+//! out `[rows, heads * D]`.
+//!
+//! Numerics: f32. A score is summed in the order of the dimensions; the maximum is exact; `p` is
+//! the crate's `2^x` polynomial; the `p` are summed in 16 lanes by position modulo 16, then the
+//! lanes in order; an output is summed in the order of positions, then divided. Nothing depends on
+//! how the positions are cut into runs and blocks or which other rows there are, and there is no
+//! rescaling of partial results. A row reads V at none but its own positions: rubbish after
+//! them, NaN included, does not reach it. NaN in a visible score gives NaN.
+//!
+//! Budget, per layer: K and V of each run once per [`GROUP_ROWS`] rows below it,
+//! `runs' tokens * token_bytes / layers`; `4 * heads * D * sum_r (position_r + 1)` FLOPs.
+#![allow(unsafe_code)] // The micro-kernel takes pointers; tasks write disjoint parts of rows.
+
+use super::buffers::{Activations, Arena};
+use super::kv::{self, Part, head_range};
+use super::linear::Shared;
+use super::tile::{COLS, Isa, MAX_PANELS, MAX_ROWS, panels_at_once, row_tiles, tile};
+use super::workers::Workers;
+use crate::exp2::exp2;
+use crate::plan::Run;
+use crate::{Dtype, KvLayout, StepPlan};
+use std::cell::RefCell;
+use std::f32::consts::LOG2_E;
+use std::ops::Range;
+
+/// Rows of one task.
+const GROUP_ROWS: usize = 16;
+/// Scores a task may keep at once; it takes its rows in turns if there would be more.
+const MAX_SCORES: usize = 4 << 20;
+
+/// Consecutive rows and the runs they have part in.
+#[derive(Clone, Debug)]
+pub(crate) struct RowGroup {
+    rows: Range<usize>,
+    /// Indices into the plan's runs, ascending.
+    runs: Vec<u32>,
+}
+
+/// Divides the rows of a plan into groups.
+pub(crate) fn row_groups(plan: &StepPlan) -> Vec<RowGroup> {
+    let rows = plan.rows.len();
+    let mut groups: Vec<RowGroup> = (0..rows.div_ceil(GROUP_ROWS))
+        .map(|i| RowGroup {
+            rows: i * GROUP_ROWS..rows.min((i + 1) * GROUP_ROWS),
+            runs: Vec::new(),
+        })
+        .collect();
+    for (index, run) in plan.runs.iter().enumerate() {
+        if !run.rows.is_empty() {
+            for group in &mut groups[run.rows.start / GROUP_ROWS..=(run.rows.end - 1) / GROUP_ROWS]
+            {
+                group.runs.push(index as u32);
+            }
+        }
+    }
+    groups
+}
+
+/// A thread's scratch memory.
+#[derive(Default)]
+struct Scratch {
+    /// `[query][stride]` scores, then `p`.
+    scores: Vec<f32>,
+    /// `[query][head_dim, padded to 16]` sums of `p v`.
+    sums: Vec<f32>,
+    /// `[query]` sums of `p`.
+    weights: Vec<f32>,
+    /// Panels of K or V of a layout that does not store panels.
+    staged: Vec<f32>,
+    /// Rows that see something of the panels at hand, and where they stop seeing.
+    active: Vec<Active>,
+}
+
+/// A row of the batch, and how many of the tokens at hand it sees (1 or more).
+#[derive(Clone, Copy)]
+struct Active {
+    row: usize,
+    visible: usize,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
+}
+
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn tree_attention(
+    workers: &Workers,
+    isa: Isa,
+    qkv: &Activations,
+    plan: &StepPlan,
+    groups: &[RowGroup],
+    layout: &KvLayout,
+    layer: usize,
+    arena: &Arena,
+    out: &mut Activations,
+) {
+    let rows = plan.rows.len();
+    assert_eq!(qkv.cols(), layout.qkv_cols(), "columns of Q, K and V");
+    assert_eq!(
+        out.cols(),
+        layout.heads * layout.head_dim,
+        "columns of attention's output"
+    );
+    assert!(
+        rows <= qkv.rows() && rows <= out.rows(),
+        "{rows} rows of attention; {} in, {} out",
+        qkv.rows(),
+        out.rows()
+    );
+    assert!(layer < layout.layers, "layer {layer} of {}", layout.layers);
+    assert_eq!(layout.heads % layout.kv_heads, 0, "heads per kv head");
+    let visible: usize = plan.rows.iter().map(|row| row.position as usize + 1).sum();
+    let operations = 4 * layout.heads * layout.head_dim * visible;
+    let shared = Shared(out.data_mut().as_mut_ptr());
+    workers.run(groups.len() * layout.kv_heads, operations, |task| {
+        let group = &groups[task / layout.kv_heads];
+        let head = HeadTask {
+            isa,
+            qkv,
+            plan,
+            runs: &group.runs,
+            layout,
+            layer,
+            kv_head: task % layout.kv_heads,
+            arena: arena.bytes(),
+            out: shared,
+        };
+        SCRATCH.with_borrow_mut(|scratch| head.run(group.rows.clone(), scratch));
+    });
+}
+
+/// The attention of some rows through one kv head.
+struct HeadTask<'a> {
+    isa: Isa,
+    qkv: &'a Activations,
+    plan: &'a StepPlan,
+    runs: &'a [u32],
+    layout: &'a KvLayout,
+    layer: usize,
+    kv_head: usize,
+    arena: &'a [u8],
+    out: Shared,
+}
+
+impl HeadTask<'_> {
+    fn run(&self, rows: Range<usize>, scratch: &mut Scratch) {
+        let queries = self.queries_per_row();
+        let longest = rows.clone().map(|r| self.visible(r)).max().unwrap_or(0);
+        // A tile may write MAX_PANELS panels of scores from the last visible token on.
+        let stride = longest.next_multiple_of(COLS) + COLS * MAX_PANELS;
+        let at_once = (MAX_SCORES / (stride * queries)).max(1);
+        for start in rows.clone().step_by(at_once) {
+            let batch = start..rows.end.min(start + at_once);
+            let padded = self.layout.head_dim.next_multiple_of(COLS);
+            let count = batch.len() * queries;
+            grow(&mut scratch.scores, count * stride);
+            grow(&mut scratch.weights, count);
+            grow(&mut scratch.sums, count * padded);
+            scratch.sums[..count * padded].fill(0.0);
+
+            self.scores(&batch, stride, scratch);
+            let scale = LOG2_E / (self.layout.head_dim as f32).sqrt();
+            for query in 0..count {
+                let visible = self.visible(batch.start + query / queries);
+                let scores = &mut scratch.scores[query * stride..][..visible];
+                scratch.weights[query] = exponentials(scores, scale);
+            }
+            self.values(&batch, stride, padded, scratch);
+            self.write(&batch, padded, scratch);
+        }
+    }
+
+    /// Query heads per kv head.
+    fn queries_per_row(&self) -> usize {
+        self.layout.heads / self.layout.kv_heads
+    }
+
+    /// Tokens a row sees in all.
+    fn visible(&self, row: usize) -> usize {
+        self.plan.rows[row].position as usize + 1
+    }
+
+    /// The runs of the group that have a row of the batch, with those rows.
+    fn runs_of(&self, batch: &Range<usize>) -> impl Iterator<Item = (&Run, Range<usize>)> {
+        self.runs.iter().filter_map(|&index| {
+            let run = &self.plan.runs[index as usize];
+            let rows = run.rows.start.max(batch.start)..run.rows.end.min(batch.end);
+            (!rows.is_empty()).then_some((run, rows))
+        })
+    }
+
+    /// Fills `active` with the rows that see any of `tokens` tokens from position `start` on.
+    fn activate(&self, rows: &Range<usize>, start: usize, tokens: usize, active: &mut Vec<Active>) {
+        active.clear();
+        active.extend(rows.clone().filter_map(|row| {
+            let visible = self.visible(row).saturating_sub(start).min(tokens);
+            (visible > 0).then_some(Active { row, visible })
+        }));
+    }
+
+    /// The bytes of this head of a block.
+    fn head(&self, run: &Run, block: usize, part: Part) -> &[u8] {
+        let block = self.plan.blocks[run.blocks.start + block];
+        &self.arena[head_range(self.layout, block, self.layer, part, self.kv_head)]
+    }
+
+    /// Pass 1: all scores of the batch's queries.
+    fn scores(&self, batch: &Range<usize>, stride: usize, scratch: &mut Scratch) {
+        let Scratch {
+            scores,
+            staged,
+            active,
+            ..
+        } = scratch;
+        let queries = self.queries_per_row();
+        let head_dim = self.layout.head_dim;
+        let block_tokens = self.layout.block_tokens;
+        let in_panels = kv::keys_in_panels(self.layout);
+        let dtype = if in_panels {
+            self.layout.dtype
+        } else {
+            grow(staged, head_dim * COLS);
+            Dtype::F32
+        };
+        for (run, rows) in self.runs_of(batch) {
+            let tokens = run.tokens as usize;
+            let step = if in_panels {
+                panels_at_once(rows.len() * queries)
+            } else {
+                1
+            };
+            for first in (0..tokens).step_by(step * COLS) {
+                let position = run.start as usize + first;
+                let here = (tokens - first).min(step * COLS);
+                self.activate(&rows, position, here, active);
+                if active.is_empty() {
+                    continue;
+                }
+                let panels = here.div_ceil(COLS);
+                let mut w_at = [std::ptr::null(); MAX_PANELS];
+                if in_panels {
+                    let panel_bytes = head_dim * COLS * dtype.bytes();
+                    for (j, at) in w_at[..panels].iter_mut().enumerate() {
+                        let token = first + j * COLS;
+                        let head = self.head(run, token / block_tokens, Part::Keys);
+                        let panel = token % block_tokens / COLS;
+                        *at = head[panel * panel_bytes..][..panel_bytes].as_ptr();
+                    }
+                } else {
+                    for column in 0..here {
+                        let token = first + column;
+                        let head = self.head(run, token / block_tokens, Part::Keys);
+                        kv::read_plain(self.layout, head, token % block_tokens, |d, value| {
+                            staged[d * COLS + column] = value;
+                        });
+                    }
+                    w_at[0] = staged.as_ptr().cast();
+                }
+                // Fewer rows than the run has may see this far, but a tile of few rows is always
+                // at least as wide as one of many.
+                for (query, count) in row_tiles(active.len() * queries) {
+                    let mut x_at = [std::ptr::null(); MAX_ROWS];
+                    let mut out_at = [std::ptr::null_mut(); MAX_ROWS];
+                    for i in 0..count {
+                        let row = active[(query + i) / queries].row;
+                        let head = (query + i) % queries;
+                        x_at[i] = self.query(row, head).as_ptr();
+                        let at = ((row - batch.start) * queries + head) * stride + position;
+                        out_at[i] = scores[at..][..panels * COLS].as_mut_ptr();
+                    }
+                    // SAFETY: the backend's constructor checked `isa`. The pointers come from
+                    // slices of head_dim numbers, of whole panels and of `panels * COLS` scores,
+                    // which are this thread's own.
+                    unsafe {
+                        tile(
+                            self.isa,
+                            dtype,
+                            &x_at[..count],
+                            &w_at[..panels],
+                            head_dim,
+                            false,
+                            &out_at[..count],
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    /// Query vector `head` (within the kv head) of a row.
+    fn query(&self, row: usize, head: usize) -> &[f32] {
+        let head = self.kv_head * self.queries_per_row() + head;
+        &self.qkv.row(row)[head * self.layout.head_dim..][..self.layout.head_dim]
+    }
+
+    /// Pass 2: adds up `p v` for all of the batch's queries.
+    fn values(&self, batch: &Range<usize>, stride: usize, padded: usize, scratch: &mut Scratch) {
+        let Scratch {
+            scores,
+            sums,
+            staged,
+            active,
+            ..
+        } = scratch;
+        let queries = self.queries_per_row();
+        let block_tokens = self.layout.block_tokens;
+        let panels = padded / COLS;
+        let in_panels = kv::values_in_panels(self.layout);
+        let dtype = if in_panels {
+            self.layout.dtype
+        } else {
+            grow(staged, block_tokens * padded);
+            staged[..block_tokens * padded].fill(0.0);
+            Dtype::F32
+        };
+        let row_bytes = COLS * dtype.bytes();
+        let panel_bytes = block_tokens * row_bytes;
+        for (run, rows) in self.runs_of(batch) {
+            let tokens = run.tokens as usize;
+            for (block, first) in (0..tokens).step_by(block_tokens).enumerate() {
+                let position = run.start as usize + first;
+                let here = (tokens - first).min(block_tokens);
+                self.activate(&rows, position, here, active);
+                if active.is_empty() {
+                    continue;
+                }
+                let head = self.head(run, block, Part::Values);
+                let v: &[u8] = if in_panels {
+                    head
+                } else {
+                    for token in 0..here {
+                        kv::read_plain(self.layout, head, token, |d, value| {
+                            staged[(d / COLS * block_tokens + token) * COLS + d % COLS] = value;
+                        });
+                    }
+                    bytemuck::cast_slice(&staged[..block_tokens * padded])
+                };
+                // `count` queries from `query` on, tokens `from..to` of this block.
+                let mut add =
+                    |active: &[Active], (query, count): (usize, usize), from: usize, to: usize| {
+                        let mut x_at = [std::ptr::null(); MAX_ROWS];
+                        let mut out_at = [std::ptr::null_mut(); MAX_ROWS];
+                        let step = panels_at_once(count);
+                        for panel in (0..panels).step_by(step) {
+                            let width = step.min(panels - panel);
+                            let mut w_at = [std::ptr::null(); MAX_PANELS];
+                            for (j, at) in w_at[..width].iter_mut().enumerate() {
+                                let v = &v[(panel + j) * panel_bytes..][..panel_bytes];
+                                *at = v[from * row_bytes..to * row_bytes].as_ptr();
+                            }
+                            for i in 0..count {
+                                let row = active[(query + i) / queries].row - batch.start;
+                                let index = row * queries + (query + i) % queries;
+                                x_at[i] = scores[index * stride + position..][from..to].as_ptr();
+                                let sums = &mut sums[index * padded..][..padded];
+                                out_at[i] = sums[panel * COLS..][..width * COLS].as_mut_ptr();
+                            }
+                            // SAFETY: the backend's constructor checked `isa`. The pointers come from
+                            // slices of `to - from` numbers, of as many rows of panels and of
+                            // `width * COLS` sums, which are this thread's own.
+                            unsafe {
+                                tile(
+                                    self.isa,
+                                    dtype,
+                                    &x_at[..count],
+                                    &w_at[..width],
+                                    to - from,
+                                    true,
+                                    &out_at[..count],
+                                );
+                            }
+                        }
+                    };
+                for (query, count) in row_tiles(active.len() * queries) {
+                    let of = |i: usize| active[(query + i) / queries].visible;
+                    let common = (0..count).map(of).min().unwrap_or(0);
+                    add(active, (query, count), 0, common);
+                    for i in 0..count {
+                        if of(i) > common {
+                            add(active, (query + i, 1), common, of(i));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Divides and writes the batch's outputs.
+    fn write(&self, batch: &Range<usize>, padded: usize, scratch: &Scratch) {
+        let queries = self.queries_per_row();
+        let head_dim = self.layout.head_dim;
+        let width = queries * head_dim;
+        for row in batch.clone() {
+            let start = row * self.layout.heads * head_dim + self.kv_head * width;
+            // SAFETY: `tree_attention` checked that `out` has `rows` rows of heads * head_dim
+            // columns, and outlives the tasks. No other task has both this row and this kv head.
+            let out =
+                unsafe { std::slice::from_raw_parts_mut(self.out.pointer().add(start), width) };
+            for (head, out) in out.chunks_exact_mut(head_dim).enumerate() {
+                let query = (row - batch.start) * queries + head;
+                let weight = scratch.weights[query];
+                for (out, &sum) in out.iter_mut().zip(&scratch.sums[query * padded..]) {
+                    *out = sum / weight;
+                }
+            }
+        }
+    }
+}
+
+/// Makes `buffer` at least `len` long.
+fn grow(buffer: &mut Vec<f32>, len: usize) {
+    if buffer.len() < len {
+        buffer.resize(len, 0.0);
+    }
+}
+
+/// Replaces every score `s` by `2^((s - max) * scale)` and returns the sum.
+fn exponentials(scores: &mut [f32], scale: f32) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; COLS];
+    for chunk in scores.chunks(COLS) {
+        for (lane, &s) in lanes.iter_mut().zip(chunk) {
+            *lane = if s > *lane { s } else { *lane };
+        }
+    }
+    let max = lanes
+        .iter()
+        .fold(f32::NEG_INFINITY, |max, &l| if l > max { l } else { max });
+    let mut lanes = [0.0f32; COLS];
+    for chunk in scores.chunks_mut(COLS) {
+        for (lane, s) in lanes.iter_mut().zip(chunk) {
+            *s = exp2((*s - max) * scale);
+            *lane += *s;
+        }
+    }
+    lanes.iter().sum()
+}

@@ -1,0 +1,239 @@
+//! The CPU backend's memory: activations, packed weights, the KV arena.
+
+use super::tile::{self, COLS};
+use super::workers::Workers;
+use crate::{Dtype, Error, MatrixView};
+use half::bf16;
+
+/// Every buffer begins on a cache line.
+const LINE: usize = 64;
+
+/// Zeroed memory that begins on a cache line. The operating system commits it as it is touched.
+#[derive(Debug)]
+pub(crate) struct Bytes {
+    /// Never resized, so it does not move and `offset` stays right.
+    words: Vec<u64>,
+    /// Words before the first whole line.
+    offset: usize,
+    len: usize,
+}
+
+impl Bytes {
+    pub(crate) fn zeroed(len: usize, what: &'static str) -> Result<Bytes, Error> {
+        let out_of_memory = || Error::OutOfMemory {
+            device: "CPU".into(),
+            bytes: len,
+            what,
+        };
+        let count = len
+            .checked_add(LINE)
+            .ok_or_else(out_of_memory)?
+            .div_ceil(size_of::<u64>());
+        let words: Vec<u64> =
+            bytemuck::allocation::try_zeroed_vec(count).map_err(|()| out_of_memory())?;
+        let offset = words.as_ptr().align_offset(LINE);
+        assert!(offset < LINE / size_of::<u64>(), "a Vec<u64> is aligned");
+        Ok(Bytes { words, offset, len })
+    }
+
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        &bytemuck::cast_slice(&self.words[self.offset..])[..self.len]
+    }
+
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
+        &mut bytemuck::cast_slice_mut(&mut self.words[self.offset..])[..self.len]
+    }
+}
+
+/// Activations: row-major `[rows, cols]` f32, the first row on a cache line.
+#[derive(Debug)]
+pub struct Activations {
+    rows: usize,
+    cols: usize,
+    bytes: Bytes,
+}
+
+impl Activations {
+    pub(crate) fn zeroed(rows: usize, cols: usize) -> Result<Activations, Error> {
+        let bytes = Bytes::zeroed(rows * cols * size_of::<f32>(), "activations")?;
+        Ok(Activations { rows, cols, bytes })
+    }
+
+    /// Rows it has room for.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// All numbers, row-major.
+    pub fn data(&self) -> &[f32] {
+        bytemuck::cast_slice(self.bytes.as_slice())
+    }
+
+    /// All numbers, row-major.
+    pub fn data_mut(&mut self) -> &mut [f32] {
+        bytemuck::cast_slice_mut(self.bytes.as_mut_slice())
+    }
+
+    /// One row.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such row.
+    pub fn row(&self, row: usize) -> &[f32] {
+        &self.data()[row * self.cols..][..self.cols]
+    }
+
+    /// The first `rows` rows.
+    pub(crate) fn first_rows_mut(&mut self, rows: usize) -> &mut [f32] {
+        let len = rows * self.cols;
+        &mut self.data_mut()[..len]
+    }
+}
+
+/// The memory KV blocks lie in.
+#[derive(Debug)]
+pub struct Arena {
+    bytes: Bytes,
+}
+
+impl Arena {
+    pub(crate) fn zeroed(bytes: usize) -> Result<Arena, Error> {
+        let bytes = Bytes::zeroed(bytes, "the KV cache")?;
+        Ok(Arena { bytes })
+    }
+
+    /// All of it.
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes.as_slice()
+    }
+
+    /// All of it.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        self.bytes.as_mut_slice()
+    }
+}
+
+/// A weight matrix `[rows, cols]` (output features, input features), packed.
+///
+/// Layout: `[panel][cols][16]`, a *panel* being 16 consecutive output features, the last one
+/// padded with zeros; within the 16, bf16 is in the order of [`tile::bf16_place`].
+#[derive(Debug)]
+pub struct Weight {
+    rows: usize,
+    cols: usize,
+    dtype: Dtype,
+    bytes: Bytes,
+}
+
+impl Weight {
+    pub(crate) fn pack(parts: &[MatrixView<'_>], workers: &Workers) -> Result<Weight, Error> {
+        let cols = parts.first().map_or(0, |part| part.cols);
+        for part in parts {
+            assert_eq!(part.cols, cols, "stacked matrices of different widths");
+            assert_eq!(
+                part.bytes.len(),
+                part.rows * part.cols * part.dtype.bytes(),
+                "bytes of a {} x {} matrix of {}",
+                part.rows,
+                part.cols,
+                part.dtype.name()
+            );
+        }
+        // bf16 widens exactly, so stacked parts of both types become f32.
+        let dtype = if parts.iter().all(|part| part.dtype == Dtype::Bf16) {
+            Dtype::Bf16
+        } else {
+            Dtype::F32
+        };
+        let rows: usize = parts.iter().map(|part| part.rows).sum();
+        // The file's row of every packed row.
+        let sources: Vec<(Dtype, &[u8])> = parts
+            .iter()
+            .flat_map(|part| {
+                let width = part.cols * part.dtype.bytes();
+                (0..part.rows).map(move |r| (part.dtype, &part.bytes[r * width..][..width]))
+            })
+            .collect();
+
+        let panel_bytes = cols * COLS * dtype.bytes();
+        let mut bytes = Bytes::zeroed(rows.div_ceil(COLS) * panel_bytes, "weights")?;
+        if panel_bytes > 0 {
+            workers.rows(
+                bytes.as_mut_slice(),
+                panel_bytes,
+                rows * cols,
+                |panel, packed| {
+                    let first = panel * COLS;
+                    let last = rows.min(first + COLS);
+                    for (column, &source) in sources[first..last].iter().enumerate() {
+                        pack_column(source, dtype, column, packed);
+                    }
+                },
+            );
+        }
+        Ok(Weight {
+            rows,
+            cols,
+            dtype,
+            bytes,
+        })
+    }
+
+    /// Output features.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Input features.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// How its elements are stored.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// Panels of 16 output features.
+    pub(crate) fn panels(&self) -> usize {
+        self.rows.div_ceil(COLS)
+    }
+
+    /// The bytes of one panel, `[cols][16]`.
+    pub(crate) fn panel(&self, panel: usize) -> &[u8] {
+        let width = self.cols * COLS * self.dtype.bytes();
+        &self.bytes.as_slice()[panel * width..][..width]
+    }
+}
+
+/// Writes one output feature's weights into its column of a panel.
+fn pack_column(source: (Dtype, &[u8]), dtype: Dtype, column: usize, panel: &mut [u8]) {
+    let (from, bytes) = source;
+    match (from, dtype) {
+        (Dtype::Bf16, Dtype::Bf16) => {
+            let panel: &mut [u16] = bytemuck::cast_slice_mut(panel);
+            let place = tile::bf16_place(column);
+            for (k, value) in bytes.chunks_exact(2).enumerate() {
+                panel[k * COLS + place] = u16::from_le_bytes([value[0], value[1]]);
+            }
+        }
+        (Dtype::F32, _) => {
+            let panel: &mut [f32] = bytemuck::cast_slice_mut(panel);
+            for (k, value) in bytes.chunks_exact(4).enumerate() {
+                panel[k * COLS + column] =
+                    f32::from_le_bytes([value[0], value[1], value[2], value[3]]);
+            }
+        }
+        (Dtype::Bf16, Dtype::F32) => {
+            let panel: &mut [f32] = bytemuck::cast_slice_mut(panel);
+            for (k, value) in bytes.chunks_exact(2).enumerate() {
+                panel[k * COLS + column] = bf16::from_le_bytes([value[0], value[1]]).to_f32();
+            }
+        }
+    }
+}

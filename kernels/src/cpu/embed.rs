@@ -1,0 +1,57 @@
+//! Rows by index: the embedding and the gathering of outputs.
+//!
+//! What: `out[r, :] = table[rows[r].token, :]`, widened to f32; `out[i, :] = x[outputs[i], :]`.
+//! Tiling: a row at a time, on the calling thread. Layout: the table is a packed [`Weight`], so a
+//! row is a column of a panel and its elements lie 16 apart. Numerics: exact copies.
+//! Budget: one cache line read and 4 bytes written per element (embed, from bf16: half a line);
+//! 8 bytes per element (gather). No FLOPs.
+
+use super::buffers::{Activations, Weight};
+use super::tile::{self, COLS};
+use crate::{Dtype, StepPlan};
+use half::bf16;
+
+pub(crate) fn embed(table: &Weight, plan: &StepPlan, out: &mut Activations) {
+    let cols = table.cols();
+    assert_eq!(out.cols(), cols, "columns of the embedding");
+    for (row, out) in plan
+        .rows
+        .iter()
+        .zip(out.first_rows_mut(plan.rows.len()).chunks_exact_mut(cols))
+    {
+        let token = row.token as usize;
+        assert!(
+            token < table.rows(),
+            "token {token} of a vocabulary of {}",
+            table.rows()
+        );
+        let panel = table.panel(token / COLS);
+        match table.dtype() {
+            Dtype::F32 => {
+                let values: &[f32] = bytemuck::cast_slice(panel);
+                let column = values[token % COLS..].iter().step_by(COLS);
+                out.iter_mut().zip(column).for_each(|(o, &v)| *o = v);
+            }
+            Dtype::Bf16 => {
+                let values: &[bf16] = bytemuck::cast_slice(panel);
+                let column = values[tile::bf16_place(token % COLS)..]
+                    .iter()
+                    .step_by(COLS);
+                out.iter_mut()
+                    .zip(column)
+                    .for_each(|(o, v)| *o = v.to_f32());
+            }
+        }
+    }
+}
+
+pub(crate) fn gather_outputs(x: &Activations, plan: &StepPlan, out: &mut Activations) {
+    let cols = x.cols();
+    assert_eq!(out.cols(), cols, "columns of the outputs");
+    for (&row, out) in plan.outputs.iter().zip(
+        out.first_rows_mut(plan.outputs.len())
+            .chunks_exact_mut(cols),
+    ) {
+        out.copy_from_slice(x.row(row as usize));
+    }
+}

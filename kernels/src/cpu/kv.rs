@@ -1,0 +1,135 @@
+//! How K and V lie in a block of the arena.
+//!
+//! A block is `[layer][K, V][kv head][block_tokens * head_dim]`. Within a head:
+//!
+//! - K as panels of 16 *tokens*, `[token / 16][head_dim][16]`, so that the micro-kernel computes
+//!   16 scores at once; plain `[token][head_dim]` if 16 does not divide the block's tokens.
+//! - V as panels of 16 *dimensions*, `[dimension / 16][token][16]`; plain `[token][head_dim]` if
+//!   16 does not divide the head dimension.
+//!
+//! Plain heads are re-laid into panels by attention as it reads them, which changes no bit.
+//! Within the 16, bf16 is in the order of [`bf16_place`].
+
+use super::buffers::Arena;
+use super::tile::{COLS, bf16_place};
+use crate::plan::{BlockId, Slot};
+use crate::{Dtype, KvLayout};
+use half::bf16;
+
+/// K or V.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Keys = 0,
+    Values = 1,
+}
+
+/// Whether K lies in panels of tokens.
+pub(crate) fn keys_in_panels(layout: &KvLayout) -> bool {
+    layout.block_tokens.is_multiple_of(COLS)
+}
+
+/// Whether V lies in panels of dimensions.
+pub(crate) fn values_in_panels(layout: &KvLayout) -> bool {
+    layout.head_dim.is_multiple_of(COLS)
+}
+
+/// Byte range of one head of one layer of a block.
+pub(crate) fn head_range(
+    layout: &KvLayout,
+    block: BlockId,
+    layer: usize,
+    part: Part,
+    kv_head: usize,
+) -> std::ops::Range<usize> {
+    let head = layout.block_tokens * layout.head_dim * layout.dtype.bytes();
+    let index = (2 * layer + part as usize) * layout.kv_heads + kv_head;
+    let start = block.0 as usize * layout.unit_bytes + index * head;
+    start..start + head
+}
+
+/// Index, in elements, of dimension `d` of `token` within a head.
+fn element(layout: &KvLayout, part: Part, token: usize, d: usize) -> usize {
+    let place = |column: usize| match layout.dtype {
+        Dtype::F32 => column,
+        Dtype::Bf16 => bf16_place(column),
+    };
+    match part {
+        Part::Keys if keys_in_panels(layout) => {
+            (token / COLS * layout.head_dim + d) * COLS + place(token % COLS)
+        }
+        Part::Values if values_in_panels(layout) => {
+            (d / COLS * layout.block_tokens + token) * COLS + place(d % COLS)
+        }
+        _ => token * layout.head_dim + d,
+    }
+}
+
+/// Writes one token's K and V (`[kv_heads * head_dim]` each) of one layer.
+pub(crate) fn append(
+    layout: &KvLayout,
+    layer: usize,
+    slot: Slot,
+    k: &[f32],
+    v: &[f32],
+    arena: &mut Arena,
+) {
+    let token = slot.offset as usize;
+    assert!(
+        token < layout.block_tokens,
+        "offset {token} in a block of {}",
+        layout.block_tokens
+    );
+    for (part, values) in [(Part::Keys, k), (Part::Values, v)] {
+        for (kv_head, values) in values.chunks_exact(layout.head_dim).enumerate() {
+            let range = head_range(layout, slot.block, layer, part, kv_head);
+            let head = &mut arena.bytes_mut()[range];
+            match layout.dtype {
+                Dtype::F32 => {
+                    let head: &mut [f32] = bytemuck::cast_slice_mut(head);
+                    for (d, &value) in values.iter().enumerate() {
+                        head[element(layout, part, token, d)] = value;
+                    }
+                }
+                Dtype::Bf16 => {
+                    let head: &mut [bf16] = bytemuck::cast_slice_mut(head);
+                    for (d, &value) in values.iter().enumerate() {
+                        head[element(layout, part, token, d)] = bf16::from_f32(value);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Calls `put(d, value)` for the dimensions of one token of a plain (panel-free) head.
+pub(crate) fn read_plain(
+    layout: &KvLayout,
+    head: &[u8],
+    token: usize,
+    mut put: impl FnMut(usize, f32),
+) {
+    let range = token * layout.head_dim..(token + 1) * layout.head_dim;
+    match layout.dtype {
+        Dtype::F32 => {
+            let head: &[f32] = bytemuck::cast_slice(head);
+            for (d, &value) in head[range].iter().enumerate() {
+                put(d, value);
+            }
+        }
+        Dtype::Bf16 => {
+            let head: &[bf16] = bytemuck::cast_slice(head);
+            for (d, &value) in head[range].iter().enumerate() {
+                put(d, value.to_f32());
+            }
+        }
+    }
+}
+
+/// Copies whole blocks, one pair after the other.
+pub(crate) fn copy_blocks(layout: &KvLayout, pairs: &[(BlockId, BlockId)], arena: &mut Arena) {
+    let len = layout.block_bytes();
+    for &(from, to) in pairs {
+        let [from, to] = [from, to].map(|block| block.0 as usize * layout.unit_bytes);
+        arena.bytes_mut().copy_within(from..from + len, to);
+    }
+}

@@ -1,0 +1,38 @@
+//! Sampling: draws divided among threads.
+//!
+//! What: the exact arithmetic of [`crate::sampling`], one draw per row of logits.
+//! Tiling: a draw at a time, each thread with a [`Sampler`] of its own.
+//! Layout: logits row-major `[rows, vocabulary]`.
+//! Numerics: integer weights; a draw's bits depend on its own logits, key and position alone.
+//! Budget: the logits are read three times (`4 * vocabulary` bytes each), about
+//! `50 * vocabulary` operations a draw.
+
+use super::buffers::Activations;
+use super::workers::Workers;
+use crate::Error;
+use crate::sampling::{Draw, Sample, Sampler};
+use std::cell::RefCell;
+
+thread_local! {
+    static SAMPLER: RefCell<Sampler> = RefCell::new(Sampler::new());
+}
+
+/// The first error, in the order of the draws, fails the call.
+pub(crate) fn sample(
+    workers: &Workers,
+    logits: &Activations,
+    draws: &[Draw<'_>],
+) -> Result<Vec<Sample>, Error> {
+    let mut samples: Vec<Option<Result<Sample, Error>>> = Vec::new();
+    samples.resize_with(draws.len(), || None);
+    let operations = 50 * draws.len() * logits.cols();
+    workers.rows(&mut samples, 1, operations, |i, sample| {
+        let draw = &draws[i];
+        let drawn = SAMPLER.with_borrow_mut(|sampler| sampler.draw(logits.row(draw.row), draw));
+        sample[0] = Some(drawn);
+    });
+    samples
+        .into_iter()
+        .map(|sample| sample.expect("every draw was drawn"))
+        .collect()
+}

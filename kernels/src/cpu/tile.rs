@@ -1,0 +1,257 @@
+//! The matrix micro-kernel that linear layers and both halves of attention share.
+//!
+//! What: `out[i][16 j + c] = (load ? out[i][16 j + c] : 0) + sum_k x[i][k] * w[j][k][c]` for up to
+//! [`MAX_ROWS`] rows `i`, up to [`panels_at_once`] panels `j` and 16 columns `c`.
+//!
+//! Tiling: the sums of `rows x panels` stay in registers while `k` runs: at most 6 x 1 (12 of the
+//! 16 registers of AVX2). Few rows take several panels instead, so that at least 8 sums are under
+//! way, as many as the multiply-add units have in flight.
+//!
+//! Layout: a *panel* is `[k][16]`, f32 in order or bf16 in the order of [`bf16_place`]: column `c`
+//! beside column `c + 8`, so that one shift and one mask widen 16 of them. Rows, panels and
+//! outputs are given as pointers, each contiguous, of any alignment.
+//!
+//! Numerics: f32. Every element's terms are added in the order of `k`, one fused multiply-add
+//! each, whatever the tile; so the bits depend on `x[i]` and the column alone, and splitting `k`
+//! over calls with `load` changes nothing. The portable path rounds the product first where the
+//! machine has no fused multiply-add. Columns never mix: rubbish in one stays in it.
+//!
+//! Budget: `k * panels * 16 * width` bytes of weights, `2 * k * rows * panels * 16` FLOPs.
+#![allow(unsafe_code)] // SIMD intrinsics on raw pointers; each function states what it needs.
+
+use crate::Dtype;
+
+/// Columns of a panel.
+pub(crate) const COLS: usize = 16;
+/// Rows of the largest tile.
+pub(crate) const MAX_ROWS: usize = 6;
+/// Panels of the widest tile.
+pub(crate) const MAX_PANELS: usize = 4;
+
+/// Where column `c` of 16 lies within a row of a bf16 panel: 0, 8, 1, 9, ..., 7, 15 by place.
+pub(crate) const fn bf16_place(column: usize) -> usize {
+    2 * (column % 8) + column / 8
+}
+
+/// Panels a tile of `rows` rows takes at once.
+pub(crate) const fn panels_at_once(rows: usize) -> usize {
+    match rows {
+        1 => 4,
+        2 => 3,
+        3 => 2,
+        _ => 1,
+    }
+}
+
+/// Cuts `rows` into the fewest tiles of nearly equal height; yields their `(first, count)`.
+pub(crate) fn row_tiles(rows: usize) -> impl Iterator<Item = (usize, usize)> + Clone {
+    let tiles = rows.div_ceil(MAX_ROWS);
+    (0..tiles).map(move |i| {
+        let first = i * rows / tiles;
+        (first, (i + 1) * rows / tiles - first)
+    })
+}
+
+/// An instruction set the CPU backend has a micro-kernel for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isa {
+    /// What the compiler makes of plain Rust for the target.
+    Portable,
+    /// x86-64 with AVX2 and FMA.
+    Avx2,
+}
+
+impl Isa {
+    /// All of them.
+    pub const ALL: [Isa; 2] = [Isa::Portable, Isa::Avx2];
+
+    /// The best one this machine has.
+    pub fn best() -> Isa {
+        if Isa::Avx2.available() {
+            Isa::Avx2
+        } else {
+            Isa::Portable
+        }
+    }
+
+    /// Whether this machine has it.
+    pub fn available(self) -> bool {
+        match self {
+            Isa::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx2 => false,
+        }
+    }
+
+    /// Its name in messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Isa::Portable => "portable",
+            Isa::Avx2 => "AVX2",
+        }
+    }
+}
+
+/// Computes one tile; see the file's head.
+///
+/// # Safety
+///
+/// `isa` is available. Each of `x` can be read for `k` f32, each of `w` for `k * 16` elements of
+/// `dtype`, each of `out` can be written for `w.len() * 16` f32 (and read, if `load`), and no
+/// other thread touches `out` meanwhile.
+///
+/// # Panics
+///
+/// If there is no tile of `x.len()` rows and `w.len()` panels, or `out.len() != x.len()`.
+pub(crate) unsafe fn tile(
+    isa: Isa,
+    dtype: Dtype,
+    x: &[*const f32],
+    w: &[*const u8],
+    k: usize,
+    load: bool,
+    out: &[*mut f32],
+) {
+    macro_rules! run {
+        ($rows:literal x $panels:literal) => {{
+            let x: &[*const f32; $rows] = x.try_into().expect("matched");
+            let w: &[*const u8; $panels] = w.try_into().expect("matched");
+            let out: &[*mut f32; $rows] = out.try_into().expect("an output for every row");
+            // SAFETY: the caller's promises are those the variants ask for.
+            unsafe {
+                match (isa, dtype) {
+                    #[cfg(target_arch = "x86_64")]
+                    (Isa::Avx2, Dtype::F32) => avx2::<$rows, $panels, false>(x, w, k, load, out),
+                    #[cfg(target_arch = "x86_64")]
+                    (Isa::Avx2, Dtype::Bf16) => avx2::<$rows, $panels, true>(x, w, k, load, out),
+                    (_, Dtype::F32) => portable::<$rows, $panels, false>(x, w, k, load, out),
+                    (_, Dtype::Bf16) => portable::<$rows, $panels, true>(x, w, k, load, out),
+                }
+            }
+        }};
+    }
+    match (x.len(), w.len()) {
+        (1, 1) => run!(1 x 1),
+        (1, 2) => run!(1 x 2),
+        (1, 3) => run!(1 x 3),
+        (1, 4) => run!(1 x 4),
+        (2, 1) => run!(2 x 1),
+        (2, 2) => run!(2 x 2),
+        (2, 3) => run!(2 x 3),
+        (3, 1) => run!(3 x 1),
+        (3, 2) => run!(3 x 2),
+        (4, 1) => run!(4 x 1),
+        (5, 1) => run!(5 x 1),
+        (6, 1) => run!(6 x 1),
+        (rows, panels) => unreachable!("no tile of {rows} rows and {panels} panels"),
+    }
+}
+
+/// [`tile`] with AVX2 and FMA.
+///
+/// # Safety
+///
+/// As for [`tile`], the machine having AVX2 and FMA.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2<const ROWS: usize, const PANELS: usize, const BF16: bool>(
+    x: &[*const f32; ROWS],
+    w: &[*const u8; PANELS],
+    k: usize,
+    load: bool,
+    out: &[*mut f32; ROWS],
+) {
+    use std::arch::x86_64::*;
+    let mut sums = [[[_mm256_setzero_ps(); 2]; PANELS]; ROWS];
+    // SAFETY: the caller promises every pointer for exactly these ranges.
+    unsafe {
+        if load {
+            for i in 0..ROWS {
+                for j in 0..PANELS {
+                    sums[i][j][0] = _mm256_loadu_ps(out[i].add(16 * j));
+                    sums[i][j][1] = _mm256_loadu_ps(out[i].add(16 * j + 8));
+                }
+            }
+        }
+        for k in 0..k {
+            for j in 0..PANELS {
+                let (low, high) = if BF16 {
+                    // Each 32-bit word holds column c below and column c + 8 above.
+                    let words = _mm256_loadu_si256(w[j].add(32 * k).cast());
+                    let above = _mm256_set1_epi32(0xffff_0000_u32 as i32);
+                    (
+                        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(words)),
+                        _mm256_castsi256_ps(_mm256_and_si256(words, above)),
+                    )
+                } else {
+                    let row: *const f32 = w[j].add(64 * k).cast();
+                    (_mm256_loadu_ps(row), _mm256_loadu_ps(row.add(8)))
+                };
+                for i in 0..ROWS {
+                    let x = _mm256_broadcast_ss(&*x[i].add(k));
+                    sums[i][j][0] = _mm256_fmadd_ps(x, low, sums[i][j][0]);
+                    sums[i][j][1] = _mm256_fmadd_ps(x, high, sums[i][j][1]);
+                }
+            }
+        }
+        for i in 0..ROWS {
+            for j in 0..PANELS {
+                _mm256_storeu_ps(out[i].add(16 * j), sums[i][j][0]);
+                _mm256_storeu_ps(out[i].add(16 * j + 8), sums[i][j][1]);
+            }
+        }
+    }
+}
+
+/// [`tile`] in plain Rust.
+///
+/// # Safety
+///
+/// As for [`tile`].
+unsafe fn portable<const ROWS: usize, const PANELS: usize, const BF16: bool>(
+    x: &[*const f32; ROWS],
+    w: &[*const u8; PANELS],
+    k: usize,
+    load: bool,
+    out: &[*mut f32; ROWS],
+) {
+    /// Without the instruction, `mul_add` would be a call into the C library.
+    const FUSED: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
+    for i in 0..ROWS {
+        for j in 0..PANELS {
+            let mut sums = [0.0f32; COLS];
+            // SAFETY: the caller promises every pointer for exactly these ranges.
+            unsafe {
+                let out: *mut [f32; COLS] = out[i].add(COLS * j).cast();
+                if load {
+                    sums = out.read_unaligned();
+                }
+                for k in 0..k {
+                    let x = *x[i].add(k);
+                    let row = if BF16 {
+                        let words: [u32; 8] = w[j].add(32 * k).cast::<[u32; 8]>().read_unaligned();
+                        std::array::from_fn(|c| {
+                            f32::from_bits(if c < 8 {
+                                words[c] << 16
+                            } else {
+                                words[c - 8] & 0xffff_0000
+                            })
+                        })
+                    } else {
+                        w[j].add(64 * k).cast::<[f32; COLS]>().read_unaligned()
+                    };
+                    for (sum, w) in sums.iter_mut().zip(row) {
+                        *sum = if FUSED {
+                            x.mul_add(w, *sum)
+                        } else {
+                            x * w + *sum
+                        };
+                    }
+                }
+                out.write_unaligned(sums);
+            }
+        }
+    }
+}
