@@ -25,6 +25,9 @@ mod swiglu;
 mod tile;
 mod workers;
 
+#[cfg(test)]
+mod tests;
+
 pub use buffers::{Activations, Arena, Weight};
 pub use tile::Isa;
 

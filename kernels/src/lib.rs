@@ -14,12 +14,16 @@
 //! contiguous range of rows, and its K and V are read once for all of them.
 
 pub mod backend;
+#[cfg(any(test, feature = "cases"))]
+pub mod cases;
 pub mod cpu;
 pub mod dtype;
 pub mod error;
 mod exp2;
 pub mod philox;
 pub mod plan;
+#[cfg(any(test, feature = "cases"))]
+pub mod reference;
 pub mod sampling;
 
 pub use backend::{Backend, KvLayout, MatrixView, RopeTable};

@@ -232,11 +232,10 @@ fn finite_max(logits: &[f32], row: usize) -> Result<f32, Error> {
         }
     }
     let rest = chunks.remainder().iter();
-    let max =
-        lanes
-            .iter()
-            .chain(rest)
-            .fold(f32::NEG_INFINITY, |max, &l| if l > max { l } else { max });
+    let max = lanes
+        .iter()
+        .chain(rest)
+        .fold(f32::NEG_INFINITY, |max, &l| if l > max { l } else { max });
     let ordered = logits.iter().fold(true, |all, &l| all & (l <= max));
     if ordered && max.is_finite() {
         return Ok(max);

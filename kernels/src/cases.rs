@@ -1,0 +1,631 @@
+//! The table of cases of every operation, and one check per operation, for any backend.
+//!
+//! A check makes its inputs from the case alone, runs the operation, and compares with
+//! [`reference`](crate::reference) in f64. What must not be read is filled with NaN. A bound is
+//! `u = 2^-24` times what rounding can do: a sum of `n` terms of random sign, added one by one,
+//! is off by about `u sqrt(n / 6)` of its size (each partial sum, of size `sqrt(j)`, is rounded
+//! once); four of these, and a few roundings besides, is where we call it wrong.
+
+use crate::plan::{BlockId, SequenceRows, StepPlan};
+use crate::reference;
+use crate::{Backend, Dtype, Error, KvLayout, MatrixView, RopeTable};
+use half::bf16;
+
+/// Unit roundoff of f32.
+const U: f64 = 1.0 / 16_777_216.0;
+
+/// What a check needs of a backend besides its operations.
+pub trait Device: Backend {
+    /// Overwrites the first rows of a buffer.
+    fn write(&mut self, x: &mut Self::Activations, values: &[f32]);
+    /// Fills the whole arena with the byte 0xff: NaN in bf16 and f32.
+    fn poison(&mut self, arena: &mut Self::Arena);
+}
+
+/// Reproducible numbers: `hash(seed, index)` in [-1, 1).
+pub fn number(seed: u64, index: u64) -> f32 {
+    let bits = crate::philox::uniform_u64(seed, index) >> 40;
+    bits as f32 / (1 << 23) as f32 - 1.0
+}
+
+/// `len` numbers in [-1, 1).
+pub fn numbers(seed: u64, len: usize) -> Vec<f32> {
+    (0..len as u64).map(|i| number(seed, i)).collect()
+}
+
+fn widen(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&v| f64::from(v)).collect()
+}
+
+/// The value an element has once stored as `dtype`.
+fn stored(value: f32, dtype: Dtype) -> f32 {
+    match dtype {
+        Dtype::F32 => value,
+        Dtype::Bf16 => bf16::from_f32(value).to_f32(),
+    }
+}
+
+/// The bytes of a checkpoint's matrix.
+pub fn matrix_bytes(values: &[f32], dtype: Dtype) -> Vec<u8> {
+    match dtype {
+        Dtype::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        Dtype::Bf16 => values
+            .iter()
+            .flat_map(|&v| bf16::from_f32(v).to_le_bytes())
+            .collect(),
+    }
+}
+
+/// Runs a check over a table and names every case that fails.
+///
+/// # Panics
+///
+/// If any does.
+pub fn check_all<C: std::fmt::Debug>(cases: &[C], mut check: impl FnMut(&C) -> Result<(), String>) {
+    let failures: Vec<String> = cases
+        .iter()
+        .filter_map(|case| check(case).err().map(|why| format!("{case:?}: {why}")))
+        .collect();
+    assert!(
+        failures.is_empty(),
+        "{} of {} cases fail:\n{}",
+        failures.len(),
+        cases.len(),
+        failures.join("\n")
+    );
+}
+
+/// Passes if the error is within the bound.
+fn within(out: &[f32], expected: &[f64], bound: f64) -> Result<(), String> {
+    let error = reference::relative_error(out, expected);
+    if error <= bound {
+        Ok(())
+    } else {
+        Err(format!("relative error {error:.2e}, bound {bound:.2e}"))
+    }
+}
+
+fn fail(error: Error) -> String {
+    error.to_string()
+}
+
+/// A linear layer.
+#[derive(Clone, Copy, Debug)]
+pub struct LinearCase {
+    /// Rows of x.
+    pub rows: usize,
+    /// Output features.
+    pub n: usize,
+    /// Input features.
+    pub k: usize,
+    /// Of the weights.
+    pub dtype: Dtype,
+    /// Whether there is a bias.
+    pub bias: bool,
+    /// Whether the output is added to.
+    pub accumulate: bool,
+}
+
+/// All linear layers to test.
+pub fn linear_cases() -> Vec<LinearCase> {
+    let mut cases = Vec::new();
+    let shapes = [
+        (1, 1, 1),
+        (1, 17, 3),
+        (2, 15, 7),
+        (3, 33, 64),
+        (4, 16, 128),
+        (5, 48, 31),
+        (6, 80, 64),
+        (7, 100, 96),
+        (13, 65, 129),
+        (48, 64, 64),
+        (49, 200, 64),
+        (97, 1, 33),
+        (1, 1000, 512),
+        (150, 192, 256),
+    ];
+    for (i, (rows, n, k)) in shapes.into_iter().enumerate() {
+        for dtype in [Dtype::F32, Dtype::Bf16] {
+            for (bias, accumulate) in [(false, false), (true, i % 2 == 0), (false, true)] {
+                cases.push(LinearCase {
+                    rows,
+                    n,
+                    k,
+                    dtype,
+                    bias,
+                    accumulate,
+                });
+            }
+        }
+    }
+    cases
+}
+
+/// Runs one linear layer and returns its output, `[rows, n]`, having checked it.
+pub fn check_linear<D: Device>(device: &mut D, case: &LinearCase) -> Result<Vec<f32>, String> {
+    let LinearCase { rows, n, k, .. } = *case;
+    let x = numbers(1, rows * k);
+    let w = numbers(2, n * k);
+    let bias = numbers(3, n);
+    let old = numbers(4, rows * n);
+    // Two parts, stacked, as of a fused projection; their bytes are not aligned.
+    let mut bytes = vec![0xff];
+    bytes.extend(matrix_bytes(&w, case.dtype));
+    let (upper, lower) = bytes[1..].split_at(n / 2 * k * case.dtype.bytes());
+    let part = |rows, bytes| MatrixView {
+        rows,
+        cols: k,
+        dtype: case.dtype,
+        bytes,
+    };
+    let weight = device
+        .load_matrix(&[part(n / 2, upper), part(n - n / 2, lower)])
+        .map_err(fail)?;
+    let vector = device.load_vector(&bias).map_err(fail)?;
+    let mut x_buffer = device.activations(rows + 1, k).map_err(fail)?;
+    let mut out = device.activations(rows + 1, n).map_err(fail)?;
+    device.write(&mut x_buffer, &[&x[..], &vec![f32::NAN; k]].concat());
+    let before = if case.accumulate {
+        old.clone()
+    } else {
+        vec![f32::NAN; rows * n]
+    };
+    device.write(&mut out, &[&before[..], &vec![7.0; n]].concat());
+    device.linear(
+        &x_buffer,
+        &weight,
+        case.bias.then_some(&vector),
+        rows,
+        case.accumulate,
+        &mut out,
+    );
+    let pending = device.read(&out, 0..rows + 1);
+    let mut out = device.finish_read(pending).map_err(fail)?;
+    let beyond = out.split_off(rows * n);
+    if beyond.iter().any(|&v| v != 7.0) {
+        return Err("wrote beyond its rows".into());
+    }
+    let w: Vec<f32> = w.iter().map(|&w| stored(w, case.dtype)).collect();
+    let mut expected = reference::linear(&widen(&x), &widen(&w), k);
+    for (i, e) in expected.iter_mut().enumerate() {
+        if case.bias {
+            *e += f64::from(bias[i % n]);
+        }
+        if case.accumulate {
+            *e += f64::from(old[i]);
+        }
+    }
+    let bound = U * (4.0 * (k as f64 / 6.0).sqrt() + 4.0);
+    within(&out, &expected, bound)?;
+    Ok(out)
+}
+
+/// `(rows, cols)` of the row-wise operations.
+pub const ROW_SHAPES: [(usize, usize); 8] = [
+    (1, 1),
+    (1, 8),
+    (2, 15),
+    (3, 16),
+    (5, 17),
+    (4, 64),
+    (33, 96),
+    (70, 2048),
+];
+
+/// Runs RMS normalisation.
+pub fn check_rms_norm<D: Device>(
+    device: &mut D,
+    &(rows, cols): &(usize, usize),
+) -> Result<Vec<f32>, String> {
+    let eps = 1e-2;
+    let x = numbers(5, rows * cols);
+    let weight = numbers(6, cols);
+    let vector = device.load_vector(&weight).map_err(fail)?;
+    let mut x_buffer = device.activations(rows + 1, cols).map_err(fail)?;
+    device.write(&mut x_buffer, &[&x[..], &vec![f32::NAN; cols]].concat());
+    let mut out = device.activations(rows, cols).map_err(fail)?;
+    device.write(&mut out, &vec![f32::NAN; rows * cols]);
+    device.rms_norm(&x_buffer, &vector, eps, rows, &mut out);
+    let pending = device.read(&out, 0..rows);
+    let out = device.finish_read(pending).map_err(fail)?;
+    let expected = reference::rms_norm(&widen(&x), &widen(&weight), f64::from(eps));
+    // A sum of squares does not cancel: cols / 16 + 16 additions in the worst case.
+    let bound = U * (6.0 + 0.5 * (cols as f64 / 16.0 + 16.0));
+    within(&out, &expected, bound)?;
+    Ok(out)
+}
+
+/// Runs the gated activation.
+pub fn check_swiglu<D: Device>(
+    device: &mut D,
+    &(rows, cols): &(usize, usize),
+) -> Result<Vec<f32>, String> {
+    let x: Vec<f32> = numbers(7, rows * 2 * cols)
+        .iter()
+        .map(|x| x * 12.0)
+        .collect();
+    let mut x_buffer = device.activations(rows + 1, 2 * cols).map_err(fail)?;
+    device.write(&mut x_buffer, &[&x[..], &vec![f32::NAN; 2 * cols]].concat());
+    let mut out = device.activations(rows, cols).map_err(fail)?;
+    device.write(&mut out, &vec![f32::NAN; rows * cols]);
+    device.swiglu(&x_buffer, rows, &mut out);
+    let pending = device.read(&out, 0..rows);
+    let out = device.finish_read(pending).map_err(fail)?;
+    // The exponent's product with log2 e is off by u of up to 18, which is 18 ln 2 u of e^x; the
+    // polynomial by 2.5 u; three more operations.
+    let bound = U * (12.5 + 2.5 + 3.0);
+    within(&out, &reference::swiglu(&widen(&x), cols), bound)?;
+    Ok(out)
+}
+
+/// One sequence of a [`Tree`].
+#[derive(Clone, Copy, Debug)]
+pub struct Node {
+    /// The sequence whose whole table it begins with.
+    pub parent: Option<usize>,
+    /// Its own tokens, in blocks of its own. A parent's last block stays as full as it was.
+    pub tokens: usize,
+    /// How many of them, the last ones, are rows of the step.
+    pub rows: usize,
+}
+
+/// A step over a forest of sequences.
+#[derive(Clone, Debug)]
+pub struct Tree {
+    /// For messages.
+    pub name: &'static str,
+    /// Parents before children.
+    pub nodes: Vec<Node>,
+}
+
+/// All trees to test.
+pub fn trees() -> Vec<Tree> {
+    let node = |parent, tokens, rows| Node {
+        parent,
+        tokens,
+        rows,
+    };
+    let mut trees = vec![
+        Tree {
+            name: "one token",
+            nodes: vec![node(None, 1, 1)],
+        },
+        Tree {
+            name: "a prefill of one",
+            nodes: vec![node(None, 37, 37)],
+        },
+        Tree {
+            name: "a chunk after a prefix, at block boundaries",
+            nodes: vec![node(None, 64, 32)],
+        },
+        Tree {
+            name: "a decode row just past a block",
+            nodes: vec![node(None, 33, 1)],
+        },
+        Tree {
+            name: "siblings below a full stem",
+            nodes: std::iter::once(node(None, 32, 0))
+                .chain((0..7).map(|i| node(Some(0), 1 + 5 * i, 1)))
+                .collect(),
+        },
+        Tree {
+            name: "siblings below a sealed tail, one still at the stem",
+            nodes: vec![
+                node(None, 21, 1),
+                node(Some(0), 1, 1),
+                node(Some(0), 16, 2),
+                node(Some(0), 40, 1),
+            ],
+        },
+        Tree {
+            name: "strangers",
+            nodes: vec![node(None, 3, 1), node(None, 50, 1), node(None, 17, 9)],
+        },
+        Tree {
+            name: "decode beside prefill of a forest",
+            nodes: vec![
+                node(None, 18, 0),
+                node(Some(0), 30, 30),
+                node(Some(0), 2, 1),
+                node(Some(1), 5, 2),
+                node(Some(1), 1, 1),
+                node(None, 19, 19),
+            ],
+        },
+    ];
+    // Deep: every node one child; wide: 40 rows below one stem.
+    trees.push(Tree {
+        name: "deep",
+        nodes: (0..12)
+            .map(|i: usize| node(i.checked_sub(1), 1 + i * 7 % 19, 1))
+            .collect(),
+    });
+    trees.push(Tree {
+        name: "wide",
+        nodes: std::iter::once(node(None, 70, 0))
+            .chain((0..40).map(|i| node(Some(0), 1 + i % 3, 1)))
+            .collect(),
+    });
+    trees
+}
+
+/// Heads, KV heads and head dimension: groups of 1 to 8, dimensions in and out of panels.
+pub const HEADS: [(usize, usize, usize); 7] = [
+    (1, 1, 8),
+    (4, 2, 32),
+    (3, 1, 16),
+    (5, 5, 6),
+    (8, 1, 64),
+    (6, 3, 24),
+    (7, 1, 128),
+];
+
+/// Attention over a tree.
+#[derive(Clone, Debug)]
+pub struct AttentionCase {
+    /// The step.
+    pub tree: Tree,
+    /// `(heads, kv_heads, head_dim)`.
+    pub heads: (usize, usize, usize),
+    /// Of the cache.
+    pub block_tokens: usize,
+    /// Of the cache.
+    pub dtype: Dtype,
+}
+
+/// All attentions to test: every tree with every shape of heads, block sizes and types in turn.
+pub fn attention_cases() -> Vec<AttentionCase> {
+    let mut cases = Vec::new();
+    for tree in trees() {
+        for heads in HEADS {
+            let turn = cases.len();
+            cases.push(AttentionCase {
+                tree: tree.clone(),
+                heads,
+                block_tokens: [16, 1, 32, 4, 2][turn % 5],
+                dtype: [Dtype::F32, Dtype::Bf16][turn / 5 % 2],
+            });
+        }
+    }
+    cases
+}
+
+impl AttentionCase {
+    /// The layout: two layers, so that a wrong stride shows.
+    pub fn layout(&self) -> KvLayout {
+        let (heads, kv_heads, head_dim) = self.heads;
+        let mut layout = KvLayout {
+            layers: 2,
+            heads,
+            kv_heads,
+            head_dim,
+            block_tokens: self.block_tokens,
+            dtype: self.dtype,
+            unit_bytes: 64,
+        };
+        layout.unit_bytes = layout.block_bytes().next_multiple_of(64);
+        layout
+    }
+
+    /// The nodes from the root to `node`.
+    fn path(&self, node: usize) -> Vec<usize> {
+        let mut path = vec![node];
+        while let Some(parent) = self.tree.nodes[path[path.len() - 1]].parent {
+            path.push(parent);
+        }
+        path.reverse();
+        path
+    }
+
+    /// Tokens before `node`'s own.
+    fn before(&self, node: usize) -> usize {
+        let mut path = self.path(node);
+        path.pop();
+        path.iter().map(|&n| self.tree.nodes[n].tokens).sum()
+    }
+
+    /// The block tables of all nodes, and the number of blocks. Ids are scattered; 0 is unused.
+    #[allow(clippy::type_complexity)]
+    fn tables(&self) -> (Vec<Vec<(BlockId, u32)>>, usize) {
+        let total: usize = self
+            .tree
+            .nodes
+            .iter()
+            .map(|n| n.tokens.div_ceil(self.block_tokens))
+            .sum();
+        // Times 5 modulo a number it does not divide: a permutation.
+        let modulus = (total + 1).next_multiple_of(5) + 1;
+        let mut next = 0;
+        let mut tables: Vec<Vec<(BlockId, u32)>> = Vec::new();
+        for node in &self.tree.nodes {
+            let mut table = node.parent.map_or(Vec::new(), |p| tables[p].clone());
+            for first in (0..node.tokens).step_by(self.block_tokens) {
+                next += 1;
+                let id = BlockId((next * 5 % modulus) as u32);
+                table.push((id, self.block_tokens.min(node.tokens - first) as u32));
+            }
+            tables.push(table);
+        }
+        (tables, modulus)
+    }
+}
+
+/// The fused row of token `index` of `node`: Q three times as large, so that some tokens win.
+fn qkv_row(layout: &KvLayout, layer: usize, node: usize, index: usize) -> Vec<f32> {
+    let seed = 1000 + (node * 1_000 + index) as u64 * 2 + layer as u64;
+    let mut row = numbers(seed, layout.qkv_cols());
+    for q in &mut row[..layout.heads * layout.head_dim] {
+        *q *= 3.0;
+    }
+    row
+}
+
+/// The output rows of a node, `[rows][heads * head_dim]`, by (node, row).
+pub type NodeRows = Vec<((usize, usize), Vec<f32>)>;
+
+/// Runs rope, append and attention of one layer over the nodes of `batch` only, all other tokens
+/// having been written before; checks every output row.
+pub fn check_attention<D: Device>(
+    device: &mut D,
+    case: &AttentionCase,
+    batch: &[usize],
+) -> Result<NodeRows, String> {
+    let layout = case.layout();
+    let layer = 1;
+    let (tables, blocks) = case.tables();
+    let mut arena = device.arena(blocks * layout.unit_bytes).map_err(fail)?;
+    device.poison(&mut arena);
+
+    let longest = 1
+        + (0..case.tree.nodes.len())
+            .map(|n| case.before(n) + case.tree.nodes[n].tokens)
+            .max()
+            .unwrap_or(0);
+    let half = layout.head_dim / 2;
+    let frequencies: Vec<f64> = (0..half)
+        .map(|i| f64::powf(10_000.0, -(i as f64) / half as f64))
+        .collect();
+    let angles = |f: fn(f64) -> f64| -> Vec<f32> {
+        (0..longest)
+            .flat_map(|p| frequencies.iter().map(move |w| f(p as f64 * w) as f32))
+            .collect()
+    };
+    let rope = device
+        .load_rope(RopeTable {
+            half_dim: half,
+            cos: angles(f64::cos),
+            sin: angles(f64::sin),
+        })
+        .map_err(fail)?;
+
+    // Writes all of the nodes' tokens, then runs the step itself.
+    let all: Vec<usize> = (0..case.tree.nodes.len()).collect();
+    let all_tokens = |n: usize| case.tree.nodes[n].tokens;
+    let step_tokens = |n: usize| case.tree.nodes[n].rows;
+    let mut outputs = Vec::new();
+    for (nodes, rows_of, last) in [
+        (&all[..], &all_tokens as &dyn Fn(usize) -> usize, false),
+        (batch, &step_tokens, true),
+    ] {
+        let tokens: Vec<Vec<u32>> = nodes.iter().map(|&n| vec![0; rows_of(n)]).collect();
+        let sequences: Vec<SequenceRows<'_>> = nodes
+            .iter()
+            .zip(&tokens)
+            .map(|(&n, tokens)| SequenceRows {
+                table: &tables[n],
+                tokens,
+                // A first step writes; in the second, some rows' K and V are there already.
+                write: !last || n % 2 == 0,
+                outputs: &[],
+            })
+            .collect();
+        let (plan, first_rows) = StepPlan::build(&sequences, layout.block_tokens);
+        let rows = plan.rows.len();
+        let mut qkv = vec![f32::NAN; (rows + 1) * layout.qkv_cols()];
+        for ((&n, tokens), &first_row) in nodes.iter().zip(&tokens).zip(&first_rows) {
+            for i in 0..tokens.len() {
+                let index = case.tree.nodes[n].tokens - tokens.len() + i;
+                qkv[(first_row + i) * layout.qkv_cols()..][..layout.qkv_cols()]
+                    .copy_from_slice(&qkv_row(&layout, layer, n, index));
+            }
+        }
+        let mut qkv_buffer = device
+            .activations(rows + 1, layout.qkv_cols())
+            .map_err(fail)?;
+        device.write(&mut qkv_buffer, &qkv);
+        let width = layout.heads * layout.head_dim;
+        let mut out = device.activations(rows + 1, width).map_err(fail)?;
+        device.write(&mut out, &vec![f32::NAN; rows * width]);
+        let uploaded = device.upload(&plan).map_err(fail)?;
+        device.rope_and_append(
+            &mut qkv_buffer,
+            &rope,
+            &uploaded,
+            &layout,
+            layer,
+            &mut arena,
+        );
+        if !last {
+            continue;
+        }
+        device.tree_attention(&qkv_buffer, &uploaded, &layout, layer, &arena, &mut out);
+        let pending = device.read(&out, 0..rows);
+        let out = device.finish_read(pending).map_err(fail)?;
+        for ((&n, tokens), &first_row) in nodes.iter().zip(&tokens).zip(&first_rows) {
+            for i in 0..tokens.len() {
+                let out = out[(first_row + i) * width..][..width].to_vec();
+                outputs.push(((n, i), out));
+            }
+        }
+    }
+
+    for ((n, i), out) in &outputs {
+        let expected = expected_row(case, &layout, layer, &frequencies, *n, *i);
+        // Scores: D terms, then e^s of |s| up to about 16, which makes an absolute error a
+        // relative one; a sum of as many terms as there are tokens; the polynomial and division.
+        let d = layout.head_dim as f64;
+        let bound =
+            U * (16.0 * (2.0 + (d / 6.0).sqrt()) + 4.0 * (longest as f64 / 6.0).sqrt() + 8.0);
+        // K is rounded after the rotation in f32: where that falls on the other side of a tie
+        // than in f64, one bf16 differs by 2^-8 of itself.
+        let bound = match layout.dtype {
+            Dtype::F32 => bound,
+            Dtype::Bf16 => bound + 2e-3 / d.sqrt(),
+        };
+        within(out, &expected, bound).map_err(|why| format!("node {n} row {i}: {why}"))?;
+    }
+    Ok(outputs)
+}
+
+/// What attention should give for row `i` of a node.
+fn expected_row(
+    case: &AttentionCase,
+    layout: &KvLayout,
+    layer: usize,
+    frequencies: &[f64],
+    node: usize,
+    i: usize,
+) -> Vec<f64> {
+    let d = layout.head_dim;
+    let own = case.tree.nodes[node].tokens - case.tree.nodes[node].rows + i;
+    let tokens: Vec<(usize, usize)> = case
+        .path(node)
+        .into_iter()
+        .flat_map(|n| {
+            let count = if n == node {
+                own + 1
+            } else {
+                case.tree.nodes[n].tokens
+            };
+            (0..count).map(move |index| (n, index))
+        })
+        .collect();
+    let rows: Vec<Vec<f32>> = tokens
+        .iter()
+        .map(|&(n, index)| qkv_row(layout, layer, n, index))
+        .collect();
+    let rotated = |position: usize, head: usize| -> Vec<f64> {
+        let mut values = widen(&rows[position][head * d..][..d]);
+        reference::rope(&mut values, frequencies, position as f64);
+        values
+    };
+    let store = |value: f64| f64::from(stored(value as f32, layout.dtype));
+    let group = layout.heads / layout.kv_heads;
+    (0..layout.heads)
+        .flat_map(|head| {
+            let kv_head = layout.heads + head / group;
+            let keys: Vec<Vec<f64>> = (0..rows.len())
+                .map(|p| rotated(p, kv_head).into_iter().map(store).collect())
+                .collect();
+            let values: Vec<Vec<f64>> = rows
+                .iter()
+                .map(|row| {
+                    let v = &row[(kv_head + layout.kv_heads) * d..][..d];
+                    widen(v).into_iter().map(store).collect()
+                })
+                .collect();
+            reference::attention(&rotated(rows.len() - 1, head), &keys, &values)
+        })
+        .collect()
+}
