@@ -228,3 +228,271 @@ struct Subtree {
     depth: usize,
     position: u32,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::philox::uniform_u64;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    /// A sequence with what it owns.
+    #[derive(Clone, Debug)]
+    struct Sequence {
+        table: Vec<(BlockId, u32)>,
+        tokens: Vec<u32>,
+        write: bool,
+        outputs: Vec<u32>,
+    }
+
+    impl Sequence {
+        fn view(&self) -> SequenceRows<'_> {
+            SequenceRows {
+                table: &self.table,
+                tokens: &self.tokens,
+                write: self.write,
+                outputs: &self.outputs,
+            }
+        }
+
+        fn len(&self) -> u32 {
+            self.table.iter().map(|(_, tokens)| tokens).sum()
+        }
+    }
+
+    fn build(sequences: &[Sequence], block_tokens: usize) -> (StepPlan, Vec<usize>) {
+        let views: Vec<SequenceRows<'_>> = sequences.iter().map(Sequence::view).collect();
+        StepPlan::build(&views, block_tokens)
+    }
+
+    /// A forest made by random forks: a child shares a prefix of its parent's table, by whole
+    /// blocks or with a sealed tail, and goes on in blocks of its own.
+    fn random_forest(seed: u64, block_tokens: u32) -> Vec<Sequence> {
+        let mut counter = 0;
+        let mut below = |n: u64| {
+            counter += 1;
+            uniform_u64(seed, counter) % n
+        };
+        let mut next_block = 0;
+        let mut sequences: Vec<Sequence> = Vec::new();
+        for index in 0..1 + below(12) {
+            let mut table = Vec::new();
+            if index > 0 && below(5) > 0 {
+                let parent = &sequences[below(index) as usize].table;
+                table.extend_from_slice(&parent[..below(parent.len() as u64 + 1) as usize]);
+                if let Some(last) = table.last_mut()
+                    && below(6) == 0
+                {
+                    // The very block, of which this sequence sees less: not shared.
+                    last.1 = 1 + below(u64::from(last.1)) as u32;
+                }
+            }
+            let own = below(4) + u64::from(table.is_empty());
+            for i in 0..own {
+                let full = i + 1 < own || below(3) == 0;
+                let tokens = if full {
+                    block_tokens
+                } else {
+                    1 + below(u64::from(block_tokens)) as u32
+                };
+                table.push((BlockId(next_block), tokens));
+                next_block += 1;
+            }
+            let mut sequence = Sequence {
+                table,
+                tokens: Vec::new(),
+                write: below(2) == 0,
+                outputs: Vec::new(),
+            };
+            let rows = match below(4) {
+                0 => below(u64::from(sequence.len()) + 1),
+                _ => 1,
+            };
+            sequence.tokens = (0..rows).map(|_| below(100) as u32).collect();
+            sequence.outputs = (0..rows as u32).filter(|_| below(3) == 0).collect();
+            sequences.push(sequence);
+        }
+        sequences
+    }
+
+    /// All invariants of a plan.
+    fn check(sequences: &[Sequence], block_tokens: usize) {
+        let (plan, first_rows) = build(sequences, block_tokens);
+
+        // Every sequence's rows: consecutive, in order, each in its place.
+        let mut owner = vec![None; plan.rows.len()];
+        let mut outputs = Vec::new();
+        for (s, sequence) in sequences.iter().enumerate() {
+            let slots: Vec<Slot> = sequence
+                .table
+                .iter()
+                .flat_map(|&(block, n)| (0..n).map(move |offset| Slot { block, offset }))
+                .collect();
+            let first = sequence.len() - sequence.tokens.len() as u32;
+            for (i, &token) in sequence.tokens.iter().enumerate() {
+                let r = first_rows[s] + i;
+                assert_eq!(owner[r], None, "row {r} belongs to two sequences");
+                owner[r] = Some(s);
+                let position = first + i as u32;
+                let slot = sequence.write.then(|| slots[position as usize]);
+                let expected = Row {
+                    token,
+                    position,
+                    slot,
+                };
+                assert_eq!(plan.rows[r], expected, "row {r}");
+            }
+            outputs.extend(sequence.outputs.iter().map(|&o| first_rows[s] as u32 + o));
+        }
+        assert!(owner.iter().all(Option::is_some), "a row of no sequence");
+        outputs.sort_unstable();
+        assert_eq!(plan.outputs, outputs);
+
+        // Every row's runs cover its sequence's table in order, entry by entry.
+        for (r, owner) in owner.iter().enumerate() {
+            let table = &sequences[owner.expect("checked")].table;
+            let mut seen = Vec::new();
+            let mut position = 0;
+            for run in plan.runs.iter().filter(|run| run.rows.contains(&r)) {
+                assert_eq!(run.start, position, "row {r}: a gap or an overlap");
+                position += run.tokens;
+                let blocks = &plan.blocks[run.blocks.clone()];
+                assert!(!blocks.is_empty(), "an empty run");
+                let before_last = (blocks.len() - 1) * block_tokens;
+                for (i, &block) in blocks.iter().enumerate() {
+                    let tokens = (run.tokens as usize - i * block_tokens).min(block_tokens);
+                    seen.push((block, tokens as u32));
+                }
+                assert!(
+                    (run.tokens as usize) > before_last,
+                    "a last block without tokens"
+                );
+            }
+            assert_eq!(&seen, table, "row {r}");
+        }
+
+        // No entry of the trie is read twice.
+        let mut trie = BTreeSet::new();
+        for sequence in sequences.iter().filter(|s| !s.tokens.is_empty()) {
+            for depth in 0..sequence.table.len() {
+                trie.insert(&sequence.table[..=depth]);
+            }
+        }
+        let unique: usize = trie
+            .iter()
+            .map(|path| path[path.len() - 1].1 as usize)
+            .sum();
+        assert_eq!(plan.kv_tokens(), unique, "KV tokens read");
+        let listed: usize = plan.runs.iter().map(|run| run.blocks.len()).sum();
+        assert_eq!(listed, plan.blocks.len(), "blocks of no run");
+
+        // Parents before children; no run could be one with its parent.
+        for (i, run) in plan.runs.iter().enumerate() {
+            for later in &plan.runs[i + 1..] {
+                let disjoint = later.rows.end <= run.rows.start || run.rows.end <= later.rows.start;
+                let inside = run.rows.start <= later.rows.start && later.rows.end <= run.rows.end;
+                assert!(disjoint || inside, "a child before its parent");
+                let joins = later.rows == run.rows && later.start == run.start + run.tokens;
+                let full = (run.tokens as usize).is_multiple_of(block_tokens);
+                assert!(!(joins && full), "one run cut in two");
+            }
+        }
+    }
+
+    /// A plan as sets: what each sequence attends to, and together with which others.
+    fn shape(
+        sequences: &[Sequence],
+        order: &[usize],
+        block_tokens: usize,
+    ) -> BTreeMap<Vec<u32>, BTreeSet<usize>> {
+        let ordered: Vec<Sequence> = order.iter().map(|&s| sequences[s].clone()).collect();
+        let (plan, first_rows) = build(&ordered, block_tokens);
+        plan.runs
+            .iter()
+            .map(|run| {
+                let mut key = vec![run.start, run.tokens];
+                key.extend(plan.blocks[run.blocks.clone()].iter().map(|b| b.0));
+                let members = (0..order.len())
+                    .filter(|&i| !ordered[i].tokens.is_empty() && run.rows.contains(&first_rows[i]))
+                    .map(|i| order[i])
+                    .collect();
+                (key, members)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn random_forests_are_covered_once() {
+        for seed in 0..4000 {
+            for block_tokens in [1, 2, 16] {
+                let forest = random_forest(seed, block_tokens);
+                let result = std::panic::catch_unwind(|| {
+                    check(&forest, block_tokens as usize);
+                    let order: Vec<usize> = (0..forest.len()).collect();
+                    let backwards: Vec<usize> = order.iter().rev().copied().collect();
+                    assert_eq!(
+                        shape(&forest, &order, block_tokens as usize),
+                        shape(&forest, &backwards, block_tokens as usize),
+                        "the order of the sequences matters"
+                    );
+                });
+                assert!(
+                    result.is_ok(),
+                    "seed {seed}, blocks of {block_tokens}: {forest:#?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn siblings_share_their_stem_and_a_sealed_tail_ends_a_run() {
+        let stem = [(BlockId(7), 16), (BlockId(3), 16), (BlockId(9), 5)];
+        let sequence = |own: &[(u32, u32)]| Sequence {
+            table: stem
+                .iter()
+                .copied()
+                .chain(own.iter().map(|&(b, n)| (BlockId(b), n)))
+                .collect(),
+            tokens: vec![42],
+            write: true,
+            outputs: vec![0],
+        };
+        let (plan, first_rows) = build(
+            &[
+                sequence(&[(1, 2)]),
+                sequence(&[(2, 16), (4, 1)]),
+                sequence(&[]),
+            ],
+            16,
+        );
+        // The one that ends at the stem comes first.
+        assert_eq!(first_rows, [1, 2, 0]);
+        let run = |blocks, start, tokens, rows| Run {
+            blocks,
+            start,
+            tokens,
+            rows,
+        };
+        assert_eq!(
+            plan.runs,
+            [
+                run(0..3, 0, 37, 0..3),
+                run(3..4, 37, 2, 1..2),
+                run(4..6, 37, 17, 2..3)
+            ]
+        );
+        assert_eq!(plan.blocks, [7, 3, 9, 1, 2, 4].map(BlockId));
+        assert_eq!(
+            plan.rows[2].slot,
+            Some(Slot {
+                block: BlockId(4),
+                offset: 0
+            })
+        );
+        assert_eq!(plan.rows[2].position, 53);
+    }
+
+    #[test]
+    fn nothing_is_an_empty_plan() {
+        assert_eq!(build(&[], 16), (StepPlan::default(), vec![]));
+    }
+}

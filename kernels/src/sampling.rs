@@ -323,3 +323,310 @@ fn shortest_prefix(candidates: &mut [u64], target: u64, weight: impl Fn(u64) -> 
     }
     high
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reference;
+
+    fn sampling(temperature: f32, top_k: u32, top_p: f32, min_p: f32) -> Sampling {
+        Sampling {
+            temperature,
+            top_k,
+            top_p,
+            min_p,
+            repetition_penalty: 1.0,
+        }
+    }
+
+    fn draw(logits: &[f32], sampling: &Sampling, key: u64, position: u64) -> Sample {
+        Sampler::new()
+            .draw(
+                logits,
+                &Draw {
+                    row: 0,
+                    sampling,
+                    history: &[],
+                    key,
+                    position,
+                },
+            )
+            .expect("good logits")
+    }
+
+    /// `len` logits in [-range, range), rounded to eighths so that some tie.
+    fn logits(seed: u64, len: usize, range: f32) -> Vec<f32> {
+        (0..len as u64)
+            .map(|i| {
+                let unit = (uniform_u64(seed, i) >> 40) as f32 / (1 << 23) as f32 - 1.0;
+                (unit * range * 8.0).round() / 8.0
+            })
+            .collect()
+    }
+
+    /// The kept tokens and their probabilities by sorting, in f64.
+    fn kept_plainly(logits: &[f32], s: &Sampling) -> Vec<(usize, f64)> {
+        let scaled: Vec<f64> = logits
+            .iter()
+            .map(|&l| f64::from(l) / f64::from(s.temperature))
+            .collect();
+        let p: Vec<f64> = reference::log_softmax(&scaled)
+            .iter()
+            .map(|l| l.exp())
+            .collect();
+        let mut order: Vec<usize> = (0..logits.len()).collect();
+        order.sort_by(|&a, &b| p[b].total_cmp(&p[a]).then(a.cmp(&b)));
+        if s.top_k > 0 {
+            order.truncate(s.top_k as usize);
+        }
+        let total: f64 = order.iter().map(|&t| p[t]).sum();
+        let mut sum = 0.0;
+        let mut count = 0;
+        while count < order.len() && (count == 0 || sum < f64::from(s.top_p) * total) {
+            sum += p[order[count]];
+            count += 1;
+        }
+        if s.top_p < 1.0 {
+            order.truncate(count);
+        }
+        let best = p[order[0]];
+        order.retain(|&t| p[t] >= f64::from(s.min_p) * best);
+        let total: f64 = order.iter().map(|&t| p[t]).sum();
+        let mut kept: Vec<(usize, f64)> = order.iter().map(|&t| (t, p[t] / total)).collect();
+        kept.sort_unstable_by_key(|&(t, _)| t);
+        kept
+    }
+
+    /// Pearson's statistic of `draws` draws against `kept`, cells of small expectation pooled; and
+    /// the degrees of freedom. Fails at a token that was not kept.
+    fn chi_square(logits: &[f32], s: &Sampling, kept: &[(usize, f64)], draws: u64) -> (f64, usize) {
+        let mut counts = vec![0u64; logits.len()];
+        let mut sampler = Sampler::new();
+        for position in 0..draws {
+            let draw = Draw {
+                row: 0,
+                sampling: s,
+                history: &[],
+                key: 99,
+                position,
+            };
+            counts[sampler.draw(logits, &draw).expect("good logits").token as usize] += 1;
+        }
+        let drawn: u64 = kept.iter().map(|&(t, _)| counts[t]).sum();
+        assert_eq!(
+            drawn, draws,
+            "{s:?}: a token that was filtered out was drawn"
+        );
+        let (mut statistic, mut cells) = (0.0, 0);
+        let mut add = |count: f64, expected: f64| {
+            statistic += (count - expected).powi(2) / expected;
+            cells += 1;
+        };
+        let (mut pooled_count, mut pooled_expected) = (0.0, 0.0);
+        for &(t, p) in kept {
+            let expected = p * draws as f64;
+            if expected < 8.0 {
+                pooled_count += counts[t] as f64;
+                pooled_expected += expected;
+            } else {
+                add(counts[t] as f64, expected);
+            }
+        }
+        if pooled_expected >= 8.0 {
+            add(pooled_count, pooled_expected);
+        }
+        (statistic, cells.max(1) - 1)
+    }
+
+    const SETTINGS: [(f32, u32, f32, f32); 9] = [
+        (1.0, 0, 1.0, 0.0),
+        (0.7, 0, 1.0, 0.0),
+        (1.5, 0, 1.0, 0.0),
+        (1.0, 5, 1.0, 0.0),
+        (1.0, 1, 1.0, 0.0),
+        (0.8, 0, 0.9, 0.0),
+        (1.0, 0, 1.0, 0.1),
+        (0.9, 40, 0.8, 0.05),
+        (1.0, 0, 0.0, 0.0),
+    ];
+
+    #[test]
+    fn draws_follow_the_filtered_distribution() {
+        for (temperature, k, p, m) in SETTINGS {
+            let s = sampling(temperature, k, p, m);
+            for (seed, len) in [(1, 7), (2, 64), (3, 512)] {
+                let logits = logits(seed, len, 4.0);
+                let kept = kept_plainly(&logits, &s);
+                let (statistic, freedom) = chi_square(&logits, &s, &kept, 20_000);
+                // Mean f, variance 2 f: five standard deviations and a little for few cells.
+                let f = freedom as f64;
+                let limit = f + 5.0 * (2.0 * f).sqrt() + 6.0;
+                assert!(
+                    statistic <= limit,
+                    "{s:?}, {len} tokens: chi-square {statistic:.1} with {freedom} degrees of freedom"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn filters_keep_exactly_what_sorting_keeps() {
+        for seed in 0..300 {
+            let len = 1 + (uniform_u64(7, seed) % 70) as usize;
+            let logits = logits(100 + seed, len, 3.0);
+            for (temperature, k, p, m) in SETTINGS {
+                let s = sampling(temperature, k, p, m);
+                let mut sampler = Sampler::new();
+                let kept: Vec<usize> = kept_plainly(&logits, &s).iter().map(|k| k.0).collect();
+                let mut seen = std::collections::BTreeSet::new();
+                for position in 0..200 {
+                    let draw = Draw {
+                        row: 0,
+                        sampling: &s,
+                        history: &[],
+                        key: seed,
+                        position,
+                    };
+                    seen.insert(sampler.draw(&logits, &draw).expect("good").token as usize);
+                }
+                assert!(
+                    seen.iter().all(|t| kept.contains(t)),
+                    "seed {seed} {s:?}: drew {seen:?}, kept {kept:?}"
+                );
+                let filters_k = k > 0 && (k as usize) < len;
+                if filters_k || p < 1.0 || m > 0.0 {
+                    let mut filtered: Vec<usize> =
+                        sampler.candidates.iter().map(|&c| id_of(c)).collect();
+                    filtered.sort_unstable();
+                    assert_eq!(filtered, kept, "seed {seed} {s:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn greedy_takes_the_largest_logit_and_the_lowest_id() {
+        let s = sampling(0.0, 0, 1.0, 0.0);
+        for (logits, expected) in [
+            (vec![0.0], 0),
+            (vec![1.0, 3.0, 3.0], 1),
+            (vec![-0.0, 0.0], 0),
+            (vec![f32::NEG_INFINITY, -5.0], 1),
+        ] {
+            assert_eq!(draw(&logits, &s, 1, 1).token, expected, "{logits:?}");
+        }
+    }
+
+    #[test]
+    fn a_tiny_temperature_is_nearly_greedy() {
+        let logits = [1.0, 2.0, 1.999_999_9, -3.0];
+        for temperature in [f32::MIN_POSITIVE, 1e-45, 1e-9] {
+            let s = sampling(temperature, 0, 1.0, 0.0);
+            for position in 0..50 {
+                assert_eq!(draw(&logits, &s, 3, position).token, 1, "{temperature:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn scratch_memory_never_shows() {
+        let s = sampling(0.9, 20, 0.95, 0.01);
+        let mut sampler = Sampler::new();
+        for position in 0..300 {
+            let logits = logits(position, 1 + (position as usize * 37) % 300, 5.0);
+            let d = Draw {
+                row: 0,
+                sampling: &s,
+                history: &[0],
+                key: 5,
+                position,
+            };
+            let reused = sampler.draw(&logits, &d).expect("good");
+            assert_eq!(reused, draw(&logits, &s, 5, position), "draw {position}");
+        }
+    }
+
+    #[test]
+    fn log_probabilities_are_of_the_raw_distribution() {
+        let mut s = sampling(0.3, 3, 0.9, 0.0);
+        s.repetition_penalty = 1.3;
+        for (seed, len, range) in [(1, 5, 2.0), (2, 512, 20.0), (3, 152_000, 1.0)] {
+            let logits = logits(seed, len, range);
+            let wide: Vec<f64> = logits.iter().map(|&l| f64::from(l)).collect();
+            let expected = reference::log_softmax(&wide);
+            let d = Draw {
+                row: 0,
+                sampling: &s,
+                history: &[0, 2],
+                key: 1,
+                position: seed,
+            };
+            let sample = Sampler::new().draw(&logits, &d).expect("good");
+            let error = f64::from(sample.logprob) - expected[sample.token as usize];
+            // exp2's relative error, its argument's rounding, and the result's own.
+            assert!(error.abs() < 3e-6, "{len} tokens: off by {error:e}");
+        }
+    }
+
+    #[test]
+    fn the_repetition_penalty_divides_or_multiplies() {
+        let mut s = sampling(0.0, 0, 1.0, 0.0);
+        s.repetition_penalty = 2.0;
+        let token = |logits: &[f32], history: &[u32]| {
+            let d = Draw {
+                row: 0,
+                sampling: &s,
+                history,
+                key: 0,
+                position: 0,
+            };
+            Sampler::new().draw(logits, &d).expect("good").token
+        };
+        assert_eq!(token(&[3.0, 2.0], &[]), 0);
+        assert_eq!(token(&[3.0, 2.0], &[0]), 1);
+        assert_eq!(token(&[-1.0, -1.5], &[0]), 1);
+    }
+
+    #[test]
+    fn bad_logits_are_an_error() {
+        let s = sampling(1.0, 0, 1.0, 0.0);
+        let d = Draw {
+            row: 4,
+            sampling: &s,
+            history: &[],
+            key: 0,
+            position: 0,
+        };
+        let infinity = f32::INFINITY;
+        for (logits, token) in [
+            (vec![0.0, f32::NAN], 1),
+            (vec![f32::NAN, 0.0], 0),
+            (vec![0.0, 1.0, infinity], 2),
+            (vec![-infinity, -infinity], 0),
+            (vec![f32::NAN; 40], 0),
+        ] {
+            let error = Sampler::new().draw(&logits, &d).expect_err("bad");
+            assert!(
+                matches!(error, Error::BadLogits { row: 4, token: t, .. } if t == token),
+                "{logits:?}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn known_tokens() {
+        // The whole chain at once. A Python program written from the module's head gave the same;
+        // a GPU must, too.
+        let logits = logits(11, 1000, 6.0);
+        let tokens = |s: Sampling| -> Vec<u32> {
+            (0..6).map(|i| draw(&logits, &s, 0xfeed, i).token).collect()
+        };
+        assert_eq!(tokens(sampling(1.0, 0, 1.0, 0.0)), KNOWN[0]);
+        assert_eq!(tokens(sampling(0.8, 50, 0.9, 0.02)), KNOWN[1]);
+    }
+
+    const KNOWN: [[u32; 6]; 2] = [
+        [212, 168, 810, 760, 279, 954],
+        [226, 211, 787, 760, 265, 997],
+    ];
+}
