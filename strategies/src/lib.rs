@@ -1,1 +1,73 @@
-//! Offshoot: strategies.
+//! Search over branches: how a small policy, guided by a process reward model (PRM), spends
+//! compute on one problem.
+//!
+//! A strategy is one file and reads like its paper: [`cot`](Strategy::Cot),
+//! [`majority`](Strategy::Majority), [`best-of-n`](Strategy::BestOfN), [`beam`](Strategy::Beam),
+//! [`dvts`](Strategy::Dvts). It talks to two traits, [`Policy`] and [`Prm`], and never sees a
+//! tensor, a block or a device; it awaits many branches at once and the engine below batches
+//! them. [`solve`] runs one problem and reports every aggregation and selection of its scores.
+//!
+//! Words: *N* is the budget, the candidates a strategy may hold at once; *M* the beam width, the
+//! children of a kept branch; *kept* = N/M branches survive a step.
+//!
+//! ```
+//! use offshoot_strategies::{solve, Config, Error, NoPrm, Policy, Problem, Step, StepEnd, StepParams, Strategy};
+//!
+//! /// A policy that always writes the same.
+//! struct Parrot;
+//!
+//! impl Policy for Parrot {
+//!     type Branch = ();
+//!     async fn start(&self, _problem: &str, _stream: u64) -> Result<(), Error> {
+//!         Ok(())
+//!     }
+//!     fn fork(&self, _: &()) {}
+//!     async fn step(&self, _: &mut (), _: &StepParams<'_>) -> Result<Step, Error> {
+//!         let text = "2 + 2 = 4.\n\nThe answer is \\boxed{4}.".into();
+//!         Ok(Step { text, tokens: 14, logprob: -0.1, end: StepEnd::Eos })
+//!     }
+//! }
+//!
+//! let mut problem = Problem::new("1", "What is 2 + 2?");
+//! problem.answer = Some("4.0".into());
+//! let config = Config { n: 4, ..Config::new(Strategy::Majority) };
+//! let solving = solve(&Parrot, None::<&NoPrm>, &problem, &config);
+//! let outcome = futures::executor::block_on(solving)?;
+//! assert_eq!(outcome.prediction.as_deref(), Some("4"));
+//! assert_eq!(outcome.correct, Some(true));
+//! assert_eq!(outcome.policy_tokens, 4 * 14);
+//! # Ok::<(), Error>(())
+//! ```
+//!
+//! Traps: a score is bound to the text of a step, a continuation to its branch, so of siblings
+//! that say the same the lowest branch index survives. Order never depends on which future
+//! finishes first, as long as the two models' own results do not.
+
+mod aggregate;
+mod beam;
+mod best_of_n;
+mod config;
+mod cot;
+mod dvts;
+mod error;
+mod grading;
+mod majority;
+mod model;
+mod problem;
+mod sample;
+mod search;
+mod select;
+mod solve;
+mod subsample;
+mod trace;
+
+pub use aggregate::Aggregation;
+pub use config::{BeamMode, Config, Strategy};
+pub use error::Error;
+pub use grading::{Grader, last_boxed};
+pub use model::{NoPrm, Policy, Prm, Sampling, Step, StepEnd, StepParams};
+pub use problem::{BadLine, Problem, read_problems};
+pub use select::{Rule, select};
+pub use solve::{Ending, Outcome, Solution, Subsample, Verdict, solve};
+pub use subsample::smaller_budgets;
+pub use trace::{Node, NodeState, Trace};

@@ -1,0 +1,145 @@
+//! The two models a strategy talks to. It sees text, scores and branches; never a tensor, a
+//! block or a device.
+//!
+//! Both traits are single-threaded: futures need not be `Send`. All batching happens below
+//! them, so a strategy simply awaits many branches at once.
+
+use crate::Error;
+use serde::{Deserialize, Serialize};
+
+/// The model that writes.
+#[expect(
+    async_fn_in_trait,
+    reason = "strategies run on one thread; no bound on the futures is wanted"
+)]
+pub trait Policy {
+    /// One partial solution. Dropping it frees its memory.
+    type Branch;
+
+    /// Opens the stem of `problem`: everything the model reads before its first own token.
+    ///
+    /// `stream` keys all random numbers of this tree, together with a branch's path and the
+    /// position of the token.
+    async fn start(&self, problem: &str, stream: u64) -> Result<Self::Branch, Error>;
+
+    /// A second branch with the same content, in O(1). The i-th fork (from 0) of a branch with
+    /// path `p` has the path `p/i`, whatever was written on either in between.
+    fn fork(&self, branch: &Self::Branch) -> Self::Branch;
+
+    /// Writes up to and including the next delimiter, or to the end of sequence, or until
+    /// `how.max_tokens` (or the model's context) is used up.
+    async fn step(&self, branch: &mut Self::Branch, how: &StepParams<'_>) -> Result<Step, Error>;
+}
+
+/// The model that scores: a process reward model.
+#[expect(
+    async_fn_in_trait,
+    reason = "strategies run on one thread; no bound on the futures is wanted"
+)]
+pub trait Prm {
+    /// One solution as far as it has been scored. Dropping it frees its memory.
+    type Branch;
+
+    /// Opens the stem of `problem`, before any step.
+    async fn start(&self, problem: &str) -> Result<Self::Branch, Error>;
+
+    /// A second branch with the same content, in O(1).
+    fn fork(&self, branch: &Self::Branch) -> Self::Branch;
+
+    /// Appends `steps` and returns one score for each, processing only their tokens. A score
+    /// depends on the problem and the steps up to its own, never on how calls were split.
+    async fn score(&self, branch: &mut Self::Branch, steps: &[&str]) -> Result<Vec<f64>, Error>;
+}
+
+/// How the next step is written.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepParams<'a> {
+    /// Text that ends a step and belongs to it; `None` writes the whole solution.
+    pub delimiter: Option<&'a str>,
+    /// Most tokens to write.
+    pub max_tokens: usize,
+    /// How a token is drawn.
+    pub sampling: Sampling,
+}
+
+/// How a token is drawn from the policy's distribution.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sampling {
+    /// Divides the logits; 0 takes the most likely token.
+    pub temperature: f32,
+    /// Keeps the k most likely tokens; 0 keeps all.
+    pub top_k: usize,
+    /// Keeps the smallest set of most likely tokens whose mass reaches this; 1 keeps all.
+    pub top_p: f32,
+    /// Keeps tokens at least this fraction as likely as the most likely one; 0 keeps all.
+    pub min_p: f32,
+    /// Divides (or multiplies, below zero) the logits of tokens already present; 1 is off.
+    pub repetition_penalty: f32,
+}
+
+impl Sampling {
+    /// The most likely token, always.
+    pub const GREEDY: Sampling = Sampling {
+        temperature: 0.0,
+        top_k: 0,
+        top_p: 1.0,
+        min_p: 0.0,
+        repetition_penalty: 1.0,
+    };
+}
+
+/// The paper's setting for search: temperature 0.7, nothing cut off (TTS.md 2.2).
+impl Default for Sampling {
+    fn default() -> Self {
+        Sampling {
+            temperature: 0.7,
+            ..Sampling::GREEDY
+        }
+    }
+}
+
+/// What one call of [`Policy::step`] wrote.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// The new text, with its delimiter, without any end-of-sequence token.
+    pub text: String,
+    /// Tokens written, the end-of-sequence token included.
+    pub tokens: usize,
+    /// Sum of their log-probabilities, in nats.
+    pub logprob: f64,
+    /// Why it ended.
+    pub end: StepEnd,
+}
+
+/// Why a step ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StepEnd {
+    /// The delimiter was written.
+    Delimiter,
+    /// An end-of-sequence token was drawn.
+    Eos,
+    /// The token limit or the context was used up.
+    Length,
+}
+
+/// The reward model of strategies that need none: `solve(&policy, None::<&NoPrm>, ..)`. It has
+/// no values, so its methods can never run.
+#[derive(Debug, Clone, Copy)]
+pub enum NoPrm {}
+
+impl Prm for NoPrm {
+    type Branch = NoPrm;
+
+    async fn start(&self, _: &str) -> Result<NoPrm, Error> {
+        match *self {}
+    }
+
+    fn fork(&self, branch: &NoPrm) -> NoPrm {
+        *branch
+    }
+
+    async fn score(&self, branch: &mut NoPrm, _: &[&str]) -> Result<Vec<f64>, Error> {
+        match *branch {}
+    }
+}
