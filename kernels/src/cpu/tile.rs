@@ -38,7 +38,7 @@ pub(crate) const fn bf16_place(column: usize) -> usize {
 pub(crate) const fn panels_at_once(rows: usize) -> usize {
     match rows {
         1 => 4,
-        2 => 3,
+        2 => 2,
         3 => 2,
         _ => 1,
     }
