@@ -1,7 +1,7 @@
 //! The table of cases of every operation, and one check per operation, for any backend.
 //!
 //! A check makes its inputs from the case alone, runs the operation, and compares with
-//! [`reference`](crate::reference) in f64. What must not be read is filled with NaN. A bound is
+//! [`reference`](mod@crate::reference) in f64. What must not be read is filled with NaN. A bound is
 //! `u = 2^-24` times what rounding can do: a sum of `n` terms of random sign, added one by one,
 //! is off by about `u sqrt(n / 6)` of its size (each partial sum, of size `sqrt(j)`, is rounded
 //! once); four of these, and a few roundings besides, is where we call it wrong.

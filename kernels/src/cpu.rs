@@ -1,6 +1,6 @@
 //! The CPU backend.
 //!
-//! One file per operation; below them [`tile`] (the one matrix micro-kernel that linear layers and
+//! One file per operation; below them `tile` (the one matrix micro-kernel that linear layers and
 //! both halves of attention share), `buffers` (memory) and `workers` (threads).
 //!
 //! # What bits depend on

@@ -121,7 +121,7 @@ impl Arena {
 /// A weight matrix `[rows, cols]` (output features, input features), packed.
 ///
 /// Layout: `[panel][cols][16]`, a *panel* being 16 consecutive output features, the last one
-/// padded with zeros; within the 16, bf16 is in the order of [`tile::bf16_place`].
+/// padded with zeros; within the 16, bf16 is in the order of `tile::bf16_place`.
 #[derive(Debug)]
 pub struct Weight {
     rows: usize,

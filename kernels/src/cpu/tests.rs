@@ -1,5 +1,7 @@
 //! The CPU backend against the tables of cases, and its promise about bits.
 
+#![allow(clippy::unwrap_used)] // A failed operation fails the test.
+
 use super::*;
 use crate::cases::{self, AttentionCase, Device, check_all};
 use crate::{Dtype, SequenceRows};
