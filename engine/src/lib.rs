@@ -1,1 +1,8 @@
 //! Offshoot: engine.
+pub mod arch;
+pub mod checkpoint;
+pub mod config;
+pub mod error;
+pub mod generation;
+mod json;
+pub mod source;

@@ -17,6 +17,7 @@ pub mod backend;
 pub mod cpu;
 pub mod dtype;
 pub mod error;
+pub mod file;
 pub mod philox;
 pub mod plan;
 pub mod sampling;
