@@ -6,3 +6,6 @@ pub mod error;
 pub mod generation;
 mod json;
 pub mod source;
+#[cfg(test)]
+mod testing;
+pub mod tokenizer;
