@@ -1,1 +1,11 @@
 //! Offshoot: engine.
+pub mod arch;
+pub mod checkpoint;
+pub mod config;
+pub mod error;
+pub mod generation;
+mod json;
+pub mod source;
+#[cfg(test)]
+mod testing;
+pub mod tokenizer;

@@ -20,6 +20,7 @@ pub mod cpu;
 pub mod dtype;
 pub mod error;
 mod exp2;
+pub mod file;
 pub mod philox;
 pub mod plan;
 #[cfg(any(test, feature = "cases"))]
