@@ -1,5 +1,6 @@
 //! Offshoot: engine.
 pub mod arch;
+pub mod chat;
 pub mod checkpoint;
 pub mod config;
 pub mod error;
