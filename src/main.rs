@@ -1,2 +1,39 @@
-//! The `offshoot` binary.
-fn main() {}
+//! The `offshoot` command: solves problems by searching over the branches of a small policy,
+//! guided by a process reward model.
+
+mod commands;
+mod embedded;
+mod error;
+mod flags;
+mod models;
+mod progress;
+mod results;
+mod summary;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use error::{Failure, print_failure};
+use flags::{Cli, Command};
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Solve(flags) => commands::solve::run(&flags),
+        Command::Show(flags) => commands::show::run(&flags),
+        Command::Generate(flags) => commands::generate::run(&flags),
+        Command::Score(flags) => commands::score::run(&flags),
+        Command::Inspect(flags) => commands::inspect::run(&flags),
+        Command::Completions { shell } => commands::completions::shell(shell),
+        Command::Man { command } => commands::completions::man(command.as_deref()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read our output has had enough of it.
+        Err(Failure::ClosedPipe) => ExitCode::SUCCESS,
+        Err(failure) => {
+            print_failure(&failure);
+            ExitCode::from(2)
+        }
+    }
+}

@@ -153,6 +153,44 @@ pub enum Error {
     /// The messages can't be rendered as asked.
     #[error("{0}")]
     Chat(String),
+    /// The KV memory cannot hold one branch.
+    #[error(
+        "the KV cache of {blocks} blocks is too small for one branch, which needs {needed} blocks of \
+         {block_bytes} bytes; give more memory (--kv-memory)"
+    )]
+    PoolTooSmall {
+        /// Blocks the branch needs.
+        needed: usize,
+        /// Blocks there are, if all memory is this model's.
+        blocks: usize,
+        /// Bytes of a block.
+        block_bytes: usize,
+    },
+    /// More tokens than the model has positions.
+    #[error("{tokens} tokens do not fit the model's context of {limit}")]
+    ContextFull {
+        /// Tokens the branch would have.
+        tokens: usize,
+        /// Positions of the model.
+        limit: usize,
+    },
+    /// A token id the model has no embedding for.
+    #[error("token {token} is outside the model's vocabulary of {vocab}")]
+    TokenOutOfVocabulary {
+        /// The id.
+        token: u32,
+        /// Entries of the vocabulary.
+        vocab: usize,
+    },
+    /// Nothing to continue.
+    #[error("a branch without tokens cannot be continued")]
+    EmptyBranch,
+    /// A future waits for something the engine does not do.
+    #[error("a task waits for something that no device step will bring")]
+    Stalled,
+    /// The engine ended before the answer came.
+    #[error("the engine stopped before the answer came")]
+    Stopped,
     /// A device operation failed.
     #[error(transparent)]
     Kernels(#[from] kernels::Error),

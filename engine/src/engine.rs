@@ -1,0 +1,320 @@
+//! The engine: models on a device, and the branches grown on them.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use futures::channel::oneshot;
+use kernels::{Backend, Dtype, KvLayout, philox};
+
+use crate::Error;
+use crate::checkpoint::Checkpoint;
+use crate::executor::{Executor, ModelShape};
+use crate::kv::memory::Cut;
+use crate::kv::{KvMemory, SharedMemory};
+use crate::local::Local;
+use crate::request::{Detokenizer, Generate, Generated, Generation, Reading, Request, Work};
+use crate::scheduler::{Limits, RequestId, Scheduler};
+use crate::sequence::Shared;
+use crate::stop::StopMatcher;
+use crate::tokenizer::Tokenizer;
+use crate::usage::{KvUsage, Usage};
+
+/// How an engine is set up.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Options {
+    /// Bytes of KV cache, shared by all models. Memory is committed as it is first used.
+    pub kv_bytes: usize,
+    /// Tokens in a KV block.
+    pub block_tokens: usize,
+    /// Storage of K and V; `None`: as each model's weights.
+    pub kv_dtype: Option<Dtype>,
+    /// Rows of one model in one device step.
+    pub rows: usize,
+    /// Seed of all sampling.
+    pub seed: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { kv_bytes: 1 << 30, block_tokens: 16, kv_dtype: None, rows: 512, seed: 0 }
+    }
+}
+
+/// Models on a device with one KV memory, and the scheduler that feeds them.
+#[derive(Clone)]
+pub struct Engine {
+    scheduler: Rc<RefCell<Scheduler>>,
+}
+
+impl Engine {
+    /// Loads `checkpoints` onto `backend`; the models come back in the same order.
+    ///
+    /// # Errors
+    /// A checkpoint that does not hold what its config promises, or too little memory.
+    pub fn new<B: Backend + 'static>(
+        mut backend: B,
+        checkpoints: &[(&Checkpoint, Rc<Tokenizer>)],
+        options: &Options,
+    ) -> Result<(Engine, Vec<Model>), Error> {
+        let mut layouts: Vec<KvLayout> = (checkpoints.iter())
+            .map(|(checkpoint, _)| {
+                let c = &checkpoint.config;
+                KvLayout {
+                    layers: c.layers,
+                    heads: c.heads,
+                    kv_heads: c.kv_heads,
+                    head_dim: c.head_dim,
+                    block_tokens: options.block_tokens,
+                    dtype: options.kv_dtype.unwrap_or(c.dtype),
+                    unit_bytes: 64,
+                }
+            })
+            .collect();
+        let blocks: Vec<usize> = layouts.iter().map(KvLayout::block_bytes).collect();
+        let cut = Cut::new(options.kv_bytes, &blocks);
+        for layout in &mut layouts {
+            layout.unit_bytes = cut.unit_bytes;
+        }
+        let arena = backend.arena(cut.supers * cut.super_bytes)?;
+        let mut models = Vec::new();
+        let mut shapes = Vec::new();
+        for ((checkpoint, _), layout) in checkpoints.iter().zip(layouts) {
+            shapes.push(crate::model::shape(&checkpoint.config, &layout, options.rows));
+            models.push(crate::model::Model::load(&mut backend, checkpoint, layout, options.rows)?);
+        }
+        let executor = Box::new(Local::new(backend, arena, models));
+        let engine = Engine::over(executor, shapes, &cut, options);
+        let models = (checkpoints.iter().enumerate())
+            .map(|(index, (_, tokenizer))| Model {
+                scheduler: Rc::clone(&engine.scheduler),
+                index,
+                tokenizer: Some(Rc::clone(tokenizer)),
+                seed: options.seed,
+            })
+            .collect();
+        Ok((engine, models))
+    }
+
+    /// An engine over any executor; its models have no tokenizer.
+    pub(crate) fn over(executor: Box<dyn Executor>, shapes: Vec<ModelShape>, cut: &Cut, options: &Options) -> Engine {
+        let memory: SharedMemory = Rc::new(RefCell::new(KvMemory::new(cut, options.block_tokens)));
+        let limits = Limits { rows: options.rows, block_tokens: options.block_tokens };
+        Engine { scheduler: Rc::new(RefCell::new(Scheduler::new(executor, shapes, memory, limits))) }
+    }
+
+    /// A model without a tokenizer.
+    #[cfg(test)]
+    pub(crate) fn bare_model(&self, index: usize, seed: u64) -> Model {
+        Model { scheduler: Rc::clone(&self.scheduler), index, tokenizer: None, seed }
+    }
+
+    /// Panics if an invariant of the KV memory is broken.
+    #[cfg(test)]
+    pub(crate) fn check(&self) {
+        self.scheduler.borrow().check();
+    }
+
+    /// The device in words.
+    pub fn device(&self) -> String {
+        self.scheduler.borrow().device()
+    }
+
+    /// Runs `future` to its end, stepping the device whenever it waits.
+    ///
+    /// Many tasks run at once by being joined in one future; what they ask for between two steps
+    /// is computed together.
+    ///
+    /// # Errors
+    /// The device failed, or the future waits for something that is not the engine's.
+    pub fn run<F: Future>(&self, future: F) -> Result<F::Output, Error> {
+        struct Flag(AtomicBool);
+        impl Wake for Flag {
+            fn wake(self: Arc<Self>) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        let flag = Arc::new(Flag(AtomicBool::new(true)));
+        let waker = Waker::from(Arc::clone(&flag));
+        let mut context = Context::from_waker(&waker);
+        let mut future = pin!(future);
+        loop {
+            while flag.0.swap(false, Ordering::Relaxed) {
+                if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+                    return Ok(output);
+                }
+            }
+            let mut scheduler = self.scheduler.borrow_mut();
+            if !scheduler.busy() {
+                return Err(Error::Stalled);
+            }
+            scheduler.step()?;
+        }
+    }
+}
+
+/// One of an engine's models.
+#[derive(Clone)]
+pub struct Model {
+    scheduler: Rc<RefCell<Scheduler>>,
+    index: usize,
+    tokenizer: Option<Rc<Tokenizer>>,
+    seed: u64,
+}
+
+impl Model {
+    /// An empty branch: the root of a tree. Branches of equal `stream` draw equal random numbers.
+    pub fn root(&self, stream: u64) -> Branch {
+        let key = philox::root_key(self.seed, stream);
+        let seq = self.scheduler.borrow_mut().root(self.index, key);
+        Branch { model: self.clone(), seq }
+    }
+
+    /// Tokens a branch may have.
+    pub fn max_positions(&self) -> usize {
+        self.scheduler.borrow().shape(self.index).max_positions
+    }
+
+    /// Work done so far.
+    pub fn usage(&self) -> Usage {
+        self.scheduler.borrow().usage(self.index)
+    }
+
+    /// The KV cache so far.
+    pub fn kv_usage(&self) -> KvUsage {
+        self.scheduler.borrow().kv_usage(self.index)
+    }
+
+    fn check(&self, tokens: &[u32]) -> Result<(), Error> {
+        let vocab = self.scheduler.borrow().shape(self.index).vocab;
+        match tokens.iter().find(|&&t| t as usize >= vocab) {
+            Some(&token) => Err(Error::TokenOutOfVocabulary { token, vocab }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// One partial solution: tokens, with their K and V in shared blocks. Dropping it frees what only
+/// it held; dropping a future of it takes its request back.
+pub struct Branch {
+    model: Model,
+    seq: Shared,
+}
+
+impl Branch {
+    /// A child with the same tokens, sharing everything computed and, once, everything that is
+    /// still to be computed. The i-th child draws random numbers of its own, by its path.
+    pub fn fork(&self) -> Branch {
+        let seq = self.model.scheduler.borrow_mut().fork(&self.seq);
+        Branch { model: self.model.clone(), seq }
+    }
+
+    /// Tokens so far.
+    pub fn tokens(&self) -> Vec<u32> {
+        self.seq.borrow().tokens.clone()
+    }
+
+    /// Number of tokens so far.
+    pub fn len(&self) -> usize {
+        self.seq.borrow().tokens.len()
+    }
+
+    /// Whether there are no tokens yet.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Appends tokens. They are computed when something is first asked of them.
+    ///
+    /// # Errors
+    /// A token outside the vocabulary, or more tokens than the model has positions.
+    pub fn append(&mut self, tokens: &[u32]) -> Result<(), Error> {
+        self.model.check(tokens)?;
+        let (len, limit) = (self.len() + tokens.len(), self.model.max_positions());
+        if len > limit {
+            return Err(Error::ContextFull { tokens: len, limit });
+        }
+        self.seq.borrow_mut().tokens.extend_from_slice(tokens);
+        Ok(())
+    }
+
+    /// Continues the branch.
+    ///
+    /// # Errors
+    /// An empty branch, a full context, memory too small for this branch alone, a tokenizer that
+    /// cannot decode.
+    pub async fn generate(&mut self, how: Generate) -> Result<Generated, Error> {
+        let (start, limit) = (self.len(), self.model.max_positions());
+        if start == 0 {
+            return Err(Error::EmptyBranch);
+        }
+        if start >= limit {
+            return Err(Error::ContextFull { tokens: start + 1, limit });
+        }
+        let (reply, answer) = oneshot::channel();
+        let history = match how.sampling.repetition_penalty == 1.0 {
+            true => Vec::new(),
+            false => {
+                let mut tokens = self.tokens();
+                tokens.sort_unstable();
+                tokens.dedup();
+                tokens
+            }
+        };
+        let detokenizer = self.model.tokenizer.as_ref().map(|tokenizer| Detokenizer {
+            stream: tokenizer.stream(true),
+            tokenizer: Rc::clone(tokenizer),
+            whole: start,
+        });
+        let generation = Generation {
+            start,
+            unchanged: usize::MAX,
+            logprobs: Vec::new(),
+            matcher: StopMatcher::new(&how.stop_strings),
+            detokenizer,
+            streamed: 0,
+            history,
+            how,
+            reply,
+        };
+        self.ask(Work::Generate(Box::new(generation)), answer).await
+    }
+
+    /// Appends `tokens` and reads the head's numbers at the offsets `at` of them (ascending).
+    ///
+    /// # Errors
+    /// As [`Branch::append`]; memory too small for this branch alone.
+    pub async fn read(&mut self, tokens: &[u32], at: &[usize]) -> Result<Vec<Vec<f32>>, Error> {
+        let start = self.len();
+        self.append(tokens)?;
+        let at: Vec<_> = at.iter().filter(|&&at| at < tokens.len()).map(|&at| (start + at, None)).collect();
+        if at.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (reply, answer) = oneshot::channel();
+        self.ask(Work::Read(Reading { at, reply }), answer).await
+    }
+
+    async fn ask<T>(&self, work: Work, answer: oneshot::Receiver<Result<T, Error>>) -> Result<T, Error> {
+        let scheduler = &self.model.scheduler;
+        let id = scheduler.borrow_mut().submit(Request { seq: Rc::clone(&self.seq), work });
+        let _withdraw = Withdraw { scheduler, id };
+        answer.await.unwrap_or(Err(Error::Stopped))
+    }
+}
+
+/// Takes a request back when the future that waits for it is dropped.
+struct Withdraw<'a> {
+    scheduler: &'a RefCell<Scheduler>,
+    id: RequestId,
+}
+
+impl Drop for Withdraw<'_> {
+    fn drop(&mut self) {
+        self.scheduler.borrow_mut().withdraw(self.id);
+    }
+}

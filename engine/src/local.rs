@@ -1,0 +1,56 @@
+//! [`Executor`] over models of one [`Backend`].
+
+use std::collections::VecDeque;
+
+use kernels::Backend;
+
+use crate::Error;
+use crate::executor::{Executor, Step, StepResult};
+use crate::model::Model;
+
+struct Pending<B: Backend> {
+    samples: Option<B::PendingSamples>,
+    head: Option<B::PendingRead>,
+}
+
+/// Models that share a device and its KV arena.
+pub(crate) struct Local<B: Backend> {
+    backend: B,
+    arena: B::Arena,
+    models: Vec<Model<B>>,
+    pending: VecDeque<Pending<B>>,
+}
+
+impl<B: Backend> Local<B> {
+    pub fn new(backend: B, arena: B::Arena, models: Vec<Model<B>>) -> Local<B> {
+        Local { backend, arena, models, pending: VecDeque::new() }
+    }
+}
+
+impl<B: Backend> Executor for Local<B> {
+    fn device(&self) -> String {
+        self.backend.name()
+    }
+
+    fn enqueue(&mut self, step: &Step<'_>) -> Result<(), Error> {
+        let Local { backend, arena, models, pending } = self;
+        let head = models[step.model].forward(backend, arena, step.plan, step.copies)?;
+        let samples = (!step.draws.is_empty()).then(|| backend.sample(head, step.draws));
+        let head = step.read.then(|| backend.read(head, 0..step.plan.outputs.len()));
+        pending.push_back(Pending { samples, head });
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<StepResult, Error> {
+        let Some(pending) = self.pending.pop_front() else { return Ok(StepResult::default()) };
+        let samples = match pending.samples {
+            Some(samples) => self.backend.finish_samples(samples)?,
+            None => Vec::new(),
+        };
+        let head = match pending.head {
+            Some(head) => self.backend.finish_read(head)?,
+            None => Vec::new(),
+        };
+        Ok(StepResult { samples, head })
+    }
+}

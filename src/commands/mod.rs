@@ -1,0 +1,31 @@
+//! One file per subcommand.
+
+pub mod completions;
+pub mod generate;
+pub mod inspect;
+pub mod score;
+pub mod show;
+pub mod solve;
+
+use std::io::{Read, Write, stdin, stdout};
+
+use crate::error::{Done, Failure};
+
+/// Writes to standard output.
+pub fn print(text: &str) -> Done {
+    let mut out = stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Failure::stdout)
+}
+
+/// Prints one JSON object.
+pub fn print_json(value: &impl serde::Serialize) -> Done {
+    let text = serde_json::to_string(value).map_err(|e| Failure::new(e.to_string()))?;
+    print(&(text + "\n"))
+}
+
+/// All of standard input, as text.
+pub fn read_stdin(what: &str) -> Done<String> {
+    let mut text = String::new();
+    stdin().read_to_string(&mut text).map_err(|e| Failure::io(&format!("{what} from standard input"), &e))?;
+    Ok(text)
+}

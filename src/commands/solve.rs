@@ -1,0 +1,208 @@
+//! `offshoot solve`: problems in, answers out.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::time::Instant;
+
+use futures::StreamExt;
+use futures::stream;
+use strategies::{Config, EnginePolicy, EnginePrm, NoPrm, Outcome, Problem, PromptStyle, Solution};
+
+use super::{print, print_json, read_stdin};
+use crate::embedded;
+use crate::error::{Done, Failure, print_failure};
+use crate::flags::{KvDtype, SolveFlags};
+use crate::models::{self, Loaded};
+use crate::progress::Progress;
+use crate::results::{Line, Results, Settings, Tokens};
+use crate::summary::{Counted, render, summarise};
+
+/// Rows that keep the device busy: problems in work at once are chosen to give about as many.
+const ROWS_WANTED: usize = 384;
+
+/// Runs the command.
+pub fn run(flags: &SolveFlags) -> Done {
+    let began = Instant::now();
+    let config = flags.config();
+    config.validate()?;
+    let (problems, bad_lines) = problems(flags)?;
+    let policy = models::open("--policy", &flags.policy)?;
+    policy.must_write("--policy")?;
+    let prm = match config.strategy.needs_prm() {
+        true => Some(models::open("--prm", &flags.prm)?),
+        false => None,
+    };
+    let format = prm.as_ref().map(|prm| prm.prm_format("--prm")).transpose()?;
+
+    let settings = settings(flags, &config, &policy, prm.as_ref());
+    let (mut out, done) = match &flags.out {
+        Some(path) => {
+            let (out, done) = Results::open(path, &settings, flags.trees)?;
+            (Some(out), done)
+        }
+        None => (None, HashMap::new()),
+    };
+
+    let loaded: Vec<&Loaded> = std::iter::once(&policy).chain(&prm).collect();
+    let (engine, models) = models::engine(&flags.engine, config.seed, &loaded)?;
+    let style = PromptStyle { system: Some(flags.system.clone()).filter(|s| !s.is_empty()) };
+    let writer = policy.policy(models[0].clone(), style);
+    let scorer = match (&prm, format) {
+        (Some(prm), Some(format)) => Some(prm.prm(models[1].clone(), format)),
+        _ => None,
+    };
+
+    let todo: Vec<&Problem> = problems.iter().filter(|p| !done.contains_key(&p.id)).collect();
+    let progress = RefCell::new(Progress::new(problems.len(), problems.len() - todo.len()));
+    let mut lines: HashMap<String, Line> = done;
+    let mut failed = bad_lines;
+    let at_once = match flags.concurrency {
+        Some(count) => count as usize,
+        None => (ROWS_WANTED / config.n).clamp(1, 64),
+    };
+    let run = async {
+        let tasks = todo.iter().map(|problem| async {
+            let solved = solve_one(&writer, scorer.as_ref(), problem, &config).await;
+            (*problem, solved)
+        });
+        let mut ended = stream::iter(tasks).buffer_unordered(at_once);
+        while let Some((problem, solved)) = ended.next().await {
+            match solved {
+                Ok((outcome, tokens)) => {
+                    let line = Line::new(problem, outcome, &settings, tokens, flags.trees || flags.problem.is_some());
+                    if let Some(out) = &mut out {
+                        out.append(&line)?;
+                    }
+                    progress.borrow_mut().solved(line.correct);
+                    lines.insert(line.id.clone(), line);
+                }
+                Err(error) => {
+                    failed += 1;
+                    progress.borrow().say(&format!("error: problem {}: {error}", problem.id));
+                }
+            }
+        }
+        Ok(())
+    };
+    let ran: Done = match engine.run(run) {
+        Ok(done) => done,
+        Err(error) => Err(error.into()),
+    };
+    progress.borrow().end();
+    ran?;
+    if let Some(out) = &mut out {
+        out.sort(&problems.iter().map(|p| p.id.as_str()).collect::<Vec<_>>())?;
+    }
+
+    let in_order: Vec<&Line> = problems.iter().filter_map(|p| lines.get(&p.id)).collect();
+    let count = |i: usize, loaded: &Loaded| Counted {
+        name: loaded.name.clone(),
+        params: loaded.checkpoint.params(),
+        usage: models[i].usage(),
+        kv: models[i].kv_usage(),
+    };
+    let counted = count(0, &policy);
+    let counted_prm = prm.as_ref().map(|prm| count(1, prm));
+    let seconds = began.elapsed().as_secs_f64();
+    let summary =
+        summarise(&in_order, failed, &config, engine.device(), &counted, counted_prm.as_ref(), seconds);
+    if flags.json {
+        print_json(&summary)?;
+    } else if flags.problem.is_some() {
+        for line in &in_order {
+            print(&answer(line))?;
+        }
+    } else {
+        print(&render(&summary))?;
+    }
+    match failed {
+        0 => Ok(()),
+        1 => Err(Failure::new("1 problem has no result")),
+        _ => Err(Failure::new(format!("{failed} problems have no result"))),
+    }
+}
+
+async fn solve_one(
+    policy: &EnginePolicy,
+    prm: Option<&EnginePrm>,
+    problem: &Problem,
+    config: &Config,
+) -> Result<(Outcome, Tokens), strategies::Error> {
+    let policy = policy.again();
+    let (outcome, read) = match prm {
+        Some(prm) => {
+            let prm = prm.again();
+            let outcome = strategies::solve(&policy, Some(&prm), problem, config).await?;
+            (outcome, prm.tokens_read())
+        }
+        None => (strategies::solve(&policy, None::<&NoPrm>, problem, config).await?, 0),
+    };
+    Ok((outcome, Tokens { policy: policy.tokens_drawn(), prm: read }))
+}
+
+/// The problems to solve, and how many lines of the file were none.
+fn problems(flags: &SolveFlags) -> Done<(Vec<Problem>, usize)> {
+    let (mut problems, bad) = match (&flags.problem, &flags.problems) {
+        (Some(text), _) => {
+            let text = if text == "-" { read_stdin("the problem")? } else { text.clone() };
+            if text.trim().is_empty() {
+                return Err(Failure::new("the problem is empty, expected text"));
+            }
+            (vec![Problem::new("1", text.trim())], Vec::new())
+        }
+        (None, Some(path)) => {
+            let bytes = std::fs::read(path)
+                .map_err(|e| Failure::io(&format!("--problems {}", path.display()), &e))?;
+            let (problems, bad) = strategies::read_problems(&bytes);
+            for line in &bad {
+                let sentence = format!("--problems {} {line}", path.display());
+                if flags.strict {
+                    return Err(Failure::new(sentence));
+                }
+                print_failure(&Failure::new(sentence));
+            }
+            if problems.is_empty() {
+                return Err(Failure::new(format!("--problems {}: no problem in it", path.display())));
+            }
+            (problems, bad)
+        }
+        (None, None) => strategies::read_problems(embedded::PROBLEMS),
+    };
+    problems.truncate(flags.limit.unwrap_or(usize::MAX));
+    Ok((problems, bad.len()))
+}
+
+fn settings(flags: &SolveFlags, config: &Config, policy: &Loaded, prm: Option<&Loaded>) -> Settings {
+    Settings {
+        policy: flags.policy.clone(),
+        policy_params: policy.checkpoint.params() as u64,
+        prm: prm.map(|prm| prm.name.clone()),
+        prm_params: prm.map(|prm| prm.checkpoint.params() as u64),
+        system: flags.system.clone(),
+        kv_dtype: flags.engine.kv_dtype.map(|dtype| match dtype {
+            KvDtype::F32 => "f32".into(),
+            KvDtype::Bf16 => "bf16".into(),
+        }),
+        search: config.clone(),
+    }
+}
+
+/// The chosen solution of one problem and its answer, as text.
+fn answer(line: &Line) -> String {
+    let chosen = (line.verdicts.iter().find(|v| v.rule == line.verdict)).and_then(|v| v.solution);
+    let solution: Option<&Solution> = line.solutions.as_ref().and_then(|all| all.get(chosen?));
+    let mut out = String::new();
+    if let Some(solution) = solution {
+        for (i, step) in solution.steps.iter().enumerate() {
+            match solution.scores.get(i) {
+                Some(score) => out += &format!("{score:.3}  {step}\n"),
+                None => out += &format!("{step}\n"),
+            }
+        }
+    }
+    match &line.prediction {
+        Some(prediction) => out += &format!("\nAnswer: {prediction}\n"),
+        None => out += "No solution gave an answer.\n",
+    }
+    out
+}

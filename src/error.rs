@@ -1,0 +1,54 @@
+//! The one place where errors end: one sentence on stderr, exit code 2.
+
+use std::io;
+
+/// Why a command did not end well.
+#[derive(Debug)]
+pub enum Failure {
+    /// One sentence for the user.
+    Sentence(String),
+    /// The reader of our standard output went away.
+    ClosedPipe,
+}
+
+/// What every command returns.
+pub type Done<T = ()> = Result<T, Failure>;
+
+impl Failure {
+    /// A failure that says `sentence`.
+    pub fn new(sentence: impl Into<String>) -> Failure {
+        Failure::Sentence(sentence.into())
+    }
+
+    /// A failure of reading or writing `what`.
+    pub fn io(what: &str, error: &io::Error) -> Failure {
+        Failure::Sentence(format!("{what}: {error}"))
+    }
+
+    /// A failure of writing to standard output.
+    pub fn stdout(error: io::Error) -> Failure {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Failure::ClosedPipe,
+            _ => Failure::io("standard output", &error),
+        }
+    }
+}
+
+impl From<engine::Error> for Failure {
+    fn from(error: engine::Error) -> Failure {
+        Failure::Sentence(error.to_string())
+    }
+}
+
+impl From<strategies::Error> for Failure {
+    fn from(error: strategies::Error) -> Failure {
+        Failure::Sentence(error.to_string())
+    }
+}
+
+/// Prints a failure as the command line does.
+pub fn print_failure(failure: &Failure) {
+    if let Failure::Sentence(sentence) = failure {
+        eprintln!("error: {sentence}");
+    }
+}

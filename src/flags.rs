@@ -1,0 +1,356 @@
+//! Every flag of the command line: its name, help and default stand here and nowhere else.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use strategies::{Aggregation, BeamMode, Config, Rule, Sampling, Strategy};
+
+/// External test-time scaling: a small policy writes many solutions step by step, a process
+/// reward model (PRM) scores the steps, a search keeps the best.
+#[derive(Parser, Debug)]
+#[command(name = "offshoot", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Solve problems. Without arguments: the embedded models on the bundled problems, beam
+    /// search with N = 16.
+    Solve(Box<SolveFlags>),
+    /// Draw the search tree of one problem of a results file.
+    Show(ShowFlags),
+    /// Continue a prompt and stream the text.
+    Generate(GenerateFlags),
+    /// Score the steps of a solution with a PRM.
+    Score(ScoreFlags),
+    /// Say what a checkpoint is and how it can serve.
+    Inspect(InspectFlags),
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Print the manual page, of one command if named.
+    Man {
+        /// The command.
+        command: Option<String>,
+    },
+}
+
+/// Flags of the device and its memory.
+#[derive(Args, Debug)]
+pub struct EngineFlags {
+    /// Threads of the CPU backend; 0 takes every core.
+    #[arg(long, default_value_t = 0, value_name = "COUNT")]
+    pub threads: usize,
+    /// Memory for the KV cache of all models together, in MiB; committed as it is used.
+    #[arg(long, default_value_t = 1024.0, value_name = "MIB")]
+    pub kv_memory: f64,
+    /// Tokens in a KV block.
+    #[arg(long, default_value_t = 16, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub block_tokens: u32,
+    /// Storage of the KV cache; as the weights unless given.
+    #[arg(long, value_enum, value_name = "DTYPE")]
+    pub kv_dtype: Option<KvDtype>,
+    /// Rows that one model computes in one step.
+    #[arg(long, default_value_t = 512, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub max_rows: u32,
+}
+
+/// Storage of the KV cache.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KvDtype {
+    /// 32-bit floating point.
+    F32,
+    /// bfloat16.
+    Bf16,
+}
+
+/// Flags of drawing a token.
+#[derive(Args, Debug)]
+pub struct SamplingFlags {
+    /// Divides the logits; 0 takes the most likely token. Default: 0 for cot and generate, else
+    /// 0.7.
+    #[arg(long, value_name = "T")]
+    pub temperature: Option<f32>,
+    /// Keep the K most likely tokens; 0 keeps all.
+    #[arg(long, default_value_t = 0, value_name = "K")]
+    pub top_k: usize,
+    /// Keep the smallest set of most likely tokens whose probabilities reach P.
+    #[arg(long, default_value_t = 1.0, value_name = "P")]
+    pub top_p: f32,
+    /// Keep tokens at least P times as likely as the most likely one.
+    #[arg(long, default_value_t = 0.0, value_name = "P")]
+    pub min_p: f32,
+    /// Make tokens already present less likely; 1 is off.
+    #[arg(long, default_value_t = 1.0, value_name = "PENALTY")]
+    pub repetition_penalty: f32,
+}
+
+impl SamplingFlags {
+    /// The distribution, with this temperature unless one is given.
+    pub fn sampling(&self, temperature: f32) -> Sampling {
+        Sampling {
+            temperature: self.temperature.unwrap_or(temperature),
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repetition_penalty: self.repetition_penalty,
+        }
+    }
+}
+
+/// Flags of `solve`.
+#[derive(Args, Debug)]
+pub struct SolveFlags {
+    /// One problem as text; `-` reads it from standard input.
+    #[arg(conflicts_with = "problems")]
+    pub problem: Option<String>,
+    /// Problems, one JSON object a line: problem, and if known answer, level, subject, id.
+    /// Default: the bundled problems.
+    #[arg(long, value_name = "FILE")]
+    pub problems: Option<PathBuf>,
+    /// The model that writes: a directory, nano-small or nano-big.
+    #[arg(long, default_value = "nano-small", value_name = "MODEL")]
+    pub policy: String,
+    /// The model that scores steps: a directory or nano-prm.
+    #[arg(long, default_value = "nano-prm", value_name = "MODEL")]
+    pub prm: String,
+    /// How to search: cot, majority, best-of-n, beam or dvts.
+    #[arg(long, default_value = "beam", value_parser = parse_strategy, value_name = "STRATEGY")]
+    pub strategy: Strategy,
+    /// N: the candidates a search may hold at once. Default: 16, for cot 1.
+    #[arg(long, value_name = "N")]
+    pub n: Option<usize>,
+    /// M: children of a kept branch, so that N/M branches survive a step (beam, dvts).
+    #[arg(long, default_value_t = 4, value_name = "M")]
+    pub beam_width: usize,
+    /// Whether finished paths hold their slot (paper) or leave (search-and-learn).
+    #[arg(long, default_value = "paper", value_parser = parse_beam_mode, value_name = "MODE")]
+    pub beam_mode: BeamMode,
+    /// Greedy steps to look ahead before a child is scored (beam, dvts).
+    #[arg(long, default_value_t = 0, value_name = "STEPS")]
+    pub lookahead: usize,
+    /// Rank children by this aggregation of their path's scores: min, last, mean or product.
+    #[arg(long, default_value = "last", value_parser = parse_aggregation, value_name = "AGGREGATION")]
+    pub value: Aggregation,
+    /// The verdict that counts: majority, or min, last, mean, product with -max or -vote.
+    /// Default: last-vote with a PRM, else majority.
+    #[arg(long, value_name = "VERDICT")]
+    pub verdict: Option<Rule>,
+    /// Most steps of a path (beam, dvts).
+    #[arg(long, default_value_t = 40, value_name = "STEPS")]
+    pub max_steps: usize,
+    /// Most tokens of one step (beam, dvts).
+    #[arg(long, default_value_t = 2048, value_name = "TOKENS")]
+    pub step_tokens: usize,
+    /// Most tokens of a solution.
+    #[arg(long, default_value_t = 8192, value_name = "TOKENS")]
+    pub total_tokens: usize,
+    /// Tries to find a valid next step before a path is given up (beam, dvts).
+    #[arg(long, default_value_t = 3, value_name = "TRIES")]
+    pub tries: usize,
+    /// Text that ends a step; \n stands for a line break.
+    #[arg(long, default_value = "\\n\\n", value_name = "TEXT")]
+    pub delimiter: String,
+    /// System message of the policy's prompt; empty sends none.
+    #[arg(long, default_value = strategies::REASON_STEP_BY_STEP, value_name = "TEXT")]
+    pub system: String,
+    /// Seed of all random numbers.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Solve only the first COUNT problems.
+    #[arg(long, value_name = "COUNT")]
+    pub limit: Option<usize>,
+    /// Problems in work at once. Default: as many as fill a step.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub concurrency: Option<u32>,
+    /// Append one JSON object per solved problem to FILE; what is in it already is not solved
+    /// again.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Put every problem's whole search tree into the results.
+    #[arg(long)]
+    pub trees: bool,
+    /// End at the first malformed line of the problem file, before anything is solved.
+    #[arg(long)]
+    pub strict: bool,
+    /// Print one JSON object on standard output instead of a table.
+    #[arg(long)]
+    pub json: bool,
+    /// How tokens are drawn.
+    #[command(flatten)]
+    pub sampling: SamplingFlags,
+    /// The device.
+    #[command(flatten)]
+    pub engine: EngineFlags,
+}
+
+impl SolveFlags {
+    /// The search these flags ask for.
+    pub fn config(&self) -> Config {
+        let defaults = Config::new(self.strategy);
+        Config {
+            n: self.n.unwrap_or(defaults.n),
+            beam_width: self.beam_width,
+            beam_mode: self.beam_mode,
+            lookahead: self.lookahead,
+            value: self.value,
+            max_steps: self.max_steps,
+            step_tokens: self.step_tokens,
+            total_tokens: self.total_tokens,
+            tries: self.tries,
+            delimiter: unescape(&self.delimiter),
+            sampling: self.sampling.sampling(defaults.sampling.temperature),
+            seed: self.seed,
+            verdict: self.verdict,
+            ..defaults
+        }
+    }
+}
+
+/// Flags of `show`.
+#[derive(Args, Debug)]
+pub struct ShowFlags {
+    /// A results file written with --trees.
+    pub results: PathBuf,
+    /// The problem's id, or its number in the file counted from 1.
+    pub problem: String,
+    /// Draw dropped branches as well, not only their number.
+    #[arg(long)]
+    pub all: bool,
+    /// Columns to draw in. Default: the terminal's.
+    #[arg(long, value_name = "COLUMNS")]
+    pub width: Option<usize>,
+}
+
+/// Flags of `generate`.
+#[derive(Args, Debug)]
+pub struct GenerateFlags {
+    /// The model: a directory, nano-small or nano-big.
+    #[arg(long, default_value = "nano-small", value_name = "MODEL")]
+    pub model: String,
+    /// The prompt; `-` reads it from standard input.
+    pub prompt: String,
+    /// Give the prompt to the model as it is, without a chat template.
+    #[arg(long)]
+    pub raw: bool,
+    /// System message; none unless given.
+    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
+    pub system: Option<String>,
+    /// Most tokens to draw.
+    #[arg(long, default_value_t = 512, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_tokens: u32,
+    /// Text that ends the generation and is not part of it; may be repeated. \n stands for a line
+    /// break.
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+    /// Seed of all random numbers.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Print one JSON object on standard output instead of streaming the text.
+    #[arg(long)]
+    pub json: bool,
+    /// How tokens are drawn.
+    #[command(flatten)]
+    pub sampling: SamplingFlags,
+    /// The device.
+    #[command(flatten)]
+    pub engine: EngineFlags,
+}
+
+/// Flags of `score`.
+#[derive(Args, Debug)]
+pub struct ScoreFlags {
+    /// The PRM: a directory or nano-prm.
+    #[arg(long, default_value = "nano-prm", value_name = "MODEL")]
+    pub prm: String,
+    /// The problem.
+    #[arg(long, value_name = "TEXT")]
+    pub problem: String,
+    /// File with the steps, separated by blank lines; `-` reads standard input.
+    #[arg(long, value_name = "FILE")]
+    pub steps: PathBuf,
+    /// Print one JSON object on standard output.
+    #[arg(long)]
+    pub json: bool,
+    /// The device.
+    #[command(flatten)]
+    pub engine: EngineFlags,
+}
+
+/// Flags of `inspect`.
+#[derive(Args, Debug)]
+pub struct InspectFlags {
+    /// The model: a directory, nano-small, nano-big or nano-prm.
+    pub model: String,
+    /// Print one JSON object on standard output.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn parse_strategy(word: &str) -> Result<Strategy, String> {
+    let names = Strategy::ALL.map(Strategy::name).join(", ");
+    (Strategy::ALL.into_iter())
+        .find(|s| s.name() == word)
+        .ok_or_else(|| format!("expected one of {names}"))
+}
+
+fn parse_aggregation(word: &str) -> Result<Aggregation, String> {
+    let names = Aggregation::ALL.map(Aggregation::name).join(", ");
+    (Aggregation::ALL.into_iter())
+        .find(|a| a.name() == word)
+        .ok_or_else(|| format!("expected one of {names}"))
+}
+
+fn parse_beam_mode(word: &str) -> Result<BeamMode, String> {
+    match word {
+        "paper" => Ok(BeamMode::Paper),
+        "search-and-learn" => Ok(BeamMode::SearchAndLearn),
+        _ => Err("expected paper or search-and-learn".into()),
+    }
+}
+
+/// `\n` and `\t` typed in a shell, as line break and tab; `\\` is a backslash.
+pub fn unescape(text: &str) -> String {
+    let mut out = String::new();
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match (c, chars.clone().next()) {
+            ('\\', Some(next @ ('n' | 't' | '\\'))) => {
+                chars.next();
+                out.push(match next {
+                    'n' => '\n',
+                    't' => '\t',
+                    other => other,
+                });
+            }
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn line_breaks_can_be_typed() {
+        for (typed, meant) in [("\\n\\n", "\n\n"), ("a\\tb", "a\tb"), ("\\\\n", "\\n"), ("\\x", "\\x"), ("\\", "\\")] {
+            assert_eq!(unescape(typed), meant, "{typed:?}");
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! From the word on the command line to models on a device.
+
+use std::path::Path;
+use std::rc::Rc;
+
+use engine::chat::ChatTemplate;
+use engine::checkpoint::Checkpoint;
+use engine::config::HeadKind;
+use engine::source::Source;
+use engine::tokenizer::Tokenizer;
+use engine::{Engine, Model, Options};
+use kernels::{CpuBackend, Dtype};
+use strategies::{EnginePolicy, EnginePrm, PrmFormat, PromptStyle};
+
+use crate::embedded;
+use crate::error::{Done, Failure};
+use crate::flags::{EngineFlags, KvDtype};
+
+/// A checkpoint with everything that turns text into its tokens and back.
+pub struct Loaded {
+    /// The word or path it was named by.
+    pub name: String,
+    /// Config and tensors.
+    pub checkpoint: Checkpoint,
+    /// Its tokenizer.
+    pub tokenizer: Rc<Tokenizer>,
+    /// Its chat template.
+    pub chat: Rc<ChatTemplate>,
+}
+
+/// Finds a model named on the command line by `flag`: an embedded word, else a directory.
+pub fn source(flag: &str, name: &str) -> Done<Source> {
+    if let Some(source) = embedded::find(name) {
+        return Ok(source);
+    }
+    if !Path::new(name).is_dir() {
+        let words = embedded::words().collect::<Vec<_>>().join(", ");
+        return Err(Failure::new(format!(
+            "{flag} {name}: no such directory, and not an embedded model ({words})"
+        )));
+    }
+    Ok(Source::directory(name)?)
+}
+
+/// Opens a model named on the command line by `flag`.
+pub fn open(flag: &str, name: &str) -> Done<Loaded> {
+    let source = source(flag, name)?;
+    let checkpoint = Checkpoint::open(source.clone())?;
+    let tokenizer = Tokenizer::open(&source, Some(&checkpoint.config))?;
+    let chat = ChatTemplate::open(&source, &tokenizer)?;
+    Ok(Loaded { name: name.into(), checkpoint, tokenizer: Rc::new(tokenizer), chat: Rc::new(chat) })
+}
+
+impl Loaded {
+    /// Refuses, naming `flag`, a model that cannot write.
+    pub fn must_write(&self, flag: &str) -> Done {
+        match &self.checkpoint.config.head {
+            HeadKind::Causal => Ok(()),
+            HeadKind::TokenClassification { labels } => Err(Failure::new(format!(
+                "{flag} {}: a classifier of {} labels cannot write, expected a causal language model",
+                self.name,
+                labels.len()
+            ))),
+        }
+    }
+
+    /// The step format of a model that scores; refuses, naming `flag`, one that cannot.
+    pub fn prm_format(&self, flag: &str) -> Done<PrmFormat> {
+        match &self.checkpoint.config.head {
+            HeadKind::TokenClassification { labels } => {
+                PrmFormat::token_classification(labels.len(), &self.tokenizer)
+                    .map_err(|e| Failure::new(format!("{flag} {}: {e}", self.name)))
+            }
+            HeadKind::Causal => Err(Failure::new(format!(
+                "{flag} {}: {} has no reward head, expected a token-classification PRM",
+                self.name, self.checkpoint.config.architecture
+            ))),
+        }
+    }
+
+    /// This model on an engine, as a policy.
+    pub fn policy(&self, model: Model, style: PromptStyle) -> EnginePolicy {
+        let stop = self.checkpoint.eos().to_vec();
+        EnginePolicy::new(model, Rc::clone(&self.tokenizer), Rc::clone(&self.chat), style, stop)
+    }
+
+    /// This model on an engine, as a PRM.
+    pub fn prm(&self, model: Model, format: PrmFormat) -> EnginePrm {
+        EnginePrm::new(model, Rc::clone(&self.tokenizer), Rc::clone(&self.chat), format)
+    }
+}
+
+/// Puts models onto the CPU.
+pub fn engine(flags: &EngineFlags, seed: u64, models: &[&Loaded]) -> Done<(Engine, Vec<Model>)> {
+    if !(flags.kv_memory > 0.0 && flags.kv_memory < 1e9) {
+        let found = flags.kv_memory;
+        return Err(Failure::new(format!("--kv-memory {found}: expected MiB above 0")));
+    }
+    let options = Options {
+        kv_bytes: (flags.kv_memory * f64::from(1 << 20)) as usize,
+        block_tokens: flags.block_tokens as usize,
+        kv_dtype: flags.kv_dtype.map(|dtype| match dtype {
+            KvDtype::F32 => Dtype::F32,
+            KvDtype::Bf16 => Dtype::Bf16,
+        }),
+        rows: flags.max_rows as usize,
+        seed,
+    };
+    let parts: Vec<_> = models.iter().map(|m| (&m.checkpoint, Rc::clone(&m.tokenizer))).collect();
+    Ok(Engine::new(CpuBackend::new(flags.threads), &parts, &options)?)
+}

@@ -1,0 +1,117 @@
+//! The policy over the engine: prompts, steps, branches.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use engine::chat::{ChatTemplate, Message};
+use engine::tokenizer::Tokenizer;
+use engine::{Branch, Finish, Generate, Model};
+
+use crate::{Error, Policy, Step, StepEnd, StepParams};
+
+/// How a problem becomes the policy's prompt.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PromptStyle {
+    /// The system message; `None` sends none.
+    pub system: Option<String>,
+}
+
+/// The sentence Qwen2.5-Math and the paper's code use for every model but Llama (TTS.md 2.2).
+pub const REASON_STEP_BY_STEP: &str =
+    "Please reason step by step, and put your final answer within \\boxed{}.";
+
+/// A causal language model of the engine, as strategies see it.
+pub struct EnginePolicy {
+    model: Model,
+    tokenizer: Rc<Tokenizer>,
+    chat: Rc<ChatTemplate>,
+    style: PromptStyle,
+    stop_tokens: Vec<u32>,
+    drawn: Cell<u64>,
+}
+
+impl EnginePolicy {
+    /// `stop_tokens` end a solution: the checkpoint's end-of-sequence ids.
+    pub fn new(
+        model: Model,
+        tokenizer: Rc<Tokenizer>,
+        chat: Rc<ChatTemplate>,
+        style: PromptStyle,
+        stop_tokens: Vec<u32>,
+    ) -> EnginePolicy {
+        EnginePolicy { model, tokenizer, chat, style, stop_tokens, drawn: Cell::new(0) }
+    }
+
+    /// The same model for another problem, with a count of its own.
+    pub fn again(&self) -> EnginePolicy {
+        EnginePolicy {
+            model: self.model.clone(),
+            tokenizer: Rc::clone(&self.tokenizer),
+            chat: Rc::clone(&self.chat),
+            style: self.style.clone(),
+            stop_tokens: self.stop_tokens.clone(),
+            drawn: Cell::new(0),
+        }
+    }
+
+    /// Tokens drawn through this value.
+    pub fn tokens_drawn(&self) -> u64 {
+        self.drawn.get()
+    }
+
+    /// The prompt's tokens: the chat template with the problem as the user's turn, opened for the
+    /// answer.
+    fn prompt(&self, problem: &str) -> Result<Vec<u32>, Error> {
+        let system = self.style.system.iter().map(|s| Message::new("system", s));
+        let messages: Vec<Message> = system.chain([Message::new("user", problem)]).collect();
+        let text = self.chat.render(&messages, true, false).map_err(Error::model)?;
+        self.tokenizer.encode(&text, false).map_err(Error::model)
+    }
+}
+
+impl Policy for EnginePolicy {
+    type Branch = Branch;
+
+    async fn start(&self, problem: &str, stream: u64) -> Result<Branch, Error> {
+        let mut branch = self.model.root(stream);
+        branch.append(&self.prompt(problem)?).map_err(Error::model)?;
+        Ok(branch)
+    }
+
+    fn fork(&self, branch: &Branch) -> Branch {
+        branch.fork()
+    }
+
+    async fn step(&self, branch: &mut Branch, how: &StepParams<'_>) -> Result<Step, Error> {
+        let s = how.sampling;
+        let generated = branch
+            .generate(Generate {
+                sampling: engine::Sampling {
+                    temperature: s.temperature,
+                    top_k: s.top_k as u32,
+                    top_p: s.top_p,
+                    min_p: s.min_p,
+                    repetition_penalty: s.repetition_penalty,
+                },
+                max_tokens: how.max_tokens,
+                stop_strings: how.delimiter.iter().map(|d| d.to_string()).collect(),
+                include_stop: true,
+                stop_tokens: self.stop_tokens.clone(),
+                stream: None,
+            })
+            .await
+            .map_err(Error::model)?;
+        let tokens = generated.logprobs.len();
+        self.drawn.set(self.drawn.get() + tokens as u64);
+        Ok(Step {
+            text: generated.text,
+            tokens,
+            logprob: generated.logprobs.iter().map(|&l| f64::from(l)).sum(),
+            end: match generated.finish {
+                Finish::StopString(_) => StepEnd::Delimiter,
+                Finish::StopToken(_) => StepEnd::Eos,
+                Finish::Length | Finish::Context => StepEnd::Length,
+            },
+        })
+    }
+}
