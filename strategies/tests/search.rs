@@ -125,10 +125,10 @@ fn beam_search() {
                      a: d:.7 e:.95
                      a.e: f:.99 [7]:.5
                      a.e.f: [8]:.1 [9]!:.2",
-            tree: "-: [1]! a+* b- c-
-                   a: d- e+*
-                   a.e: f+* [7]-
-                   a.e.f: [8]- [9]!*",
+            tree: "-: [1]!* a+ b- c-
+                   a: d- e+
+                   a.e: f+ [7]-
+                   a.e.f: [8]- [9]!",
             // e's path ends with .2, so last-vote chooses 1
             solutions: "1(0.9)! 9(0.8 0.95 0.99 0.2)!",
         },
