@@ -387,6 +387,20 @@ fn lookahead() {
             solutions: "7(0.2 0.9)!",
         },
         Case {
+            name: "the steps ahead are aggregated with the path's own",
+            config: Config {
+                value: Aggregation::Min,
+                ..ahead(1, dvts(2, 2))
+            },
+            script: "-/0: a:.1 b:.3
+                     -/0.a?: x:.9
+                     -/0.b?: y:.4
+                     -/0.b: . [7]:.3 [8]:.2",
+            tree: "-: a- b+*
+                   b: [7]!* [8]-",
+            solutions: "7(0.3 0.3)!",
+        },
+        Case {
             name: "beam search too",
             config: ahead(1, beam(2, 1)),
             script: "-: a:.1 b:.2
