@@ -55,7 +55,7 @@ impl Strategy {
     }
 }
 
-/// Which of the two published beam searches runs; see [`crate::beam`].
+/// Which of the two published beam searches runs: `beam.rs` states both in full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BeamMode {

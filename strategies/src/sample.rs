@@ -37,7 +37,13 @@ pub(crate) fn chains(solutions: &mut [Solution]) -> Trace {
     let mut trace = Trace::new();
     for solution in solutions {
         let last = solution.steps.len().max(1) - 1;
-        for (i, text) in solution.steps.iter().enumerate() {
+        let nothing = [String::new()]; // a solution without steps still has its tokens
+        let texts = if solution.steps.is_empty() {
+            &nothing
+        } else {
+            solution.steps.as_slice()
+        };
+        for (i, text) in texts.iter().enumerate() {
             let state = match solution.ending {
                 _ if i < last => NodeState::Kept,
                 Ending::Finished => NodeState::Finished,

@@ -42,6 +42,7 @@ struct Live<P: Policy, R: Prm> {
 /// A step that was written below a node, and the path it makes if it is valid.
 pub(crate) struct Child<P: Policy, R: Prm> {
     node: Node,
+    logprob: f64,
     path: Option<Path<P, R>>,
 }
 
@@ -94,6 +95,13 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
             }
         }
         if parent.steps.is_empty() && family.iter().all(|child| child.path.is_none()) {
+            let mut said = HashSet::new();
+            for child in &mut family {
+                if !said.insert(child.node.text.clone()) && child.node.state == NodeState::LengthCut
+                {
+                    child.node.state = NodeState::Duplicate;
+                }
+            }
             let rescued = family
                 .iter_mut()
                 .map(|child| self.rescue(parent, live, child));
@@ -143,6 +151,7 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
         let children = written.into_iter().map(|(policy, step, text)| {
             let refuse = |state| Child {
                 node: Node::new(step.text.trim().into(), step.tokens, state),
+                logprob: step.logprob,
                 path: None,
             };
             match step.end {
@@ -208,6 +217,7 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
         }
         Child {
             node,
+            logprob: step.logprob,
             path: Some(path),
         }
     }
@@ -225,7 +235,7 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
             let step = Step {
                 text: text.clone(),
                 tokens: child.node.tokens,
-                logprob: 0.0,
+                logprob: child.logprob,
                 end: StepEnd::Length,
             };
             *child = self.child(parent, &step, text, Some(score), None);

@@ -177,6 +177,7 @@ fn matrix(nodes: &[Node], depth: usize) -> Option<String> {
 fn render(nodes: &[Node], depth: usize) -> String {
     let mut out = String::new();
     let mut at = 0;
+    let mut after_command = false;
     while let Some(node) = nodes.get(at) {
         at += 1;
         let piece = match node {
@@ -208,6 +209,11 @@ fn render(nodes: &[Node], depth: usize) -> String {
             Node::Group(inner) => form(inner, depth + 1),
             node => text_of(node),
         };
+        let letter_next = piece.starts_with(|c: char| c.is_ascii_alphabetic());
+        if after_command && letter_next {
+            out.push(' '); // \cot x
+        }
+        after_command = matches!(node, Node::Command(name) if name != "frac" && name != "sqrt");
         let ends_in_digit = out.ends_with(|c: char| c.is_ascii_digit());
         if ends_in_digit && piece.starts_with(|c: char| c.is_ascii_digit()) {
             out.push('*'); // 2\frac{3}{x} is not 23/x

@@ -1,0 +1,277 @@
+//! A policy and a PRM read from a table: no weights, and every branch is known beforehand.
+
+use futures::executor::block_on;
+use offshoot_strategies::{
+    Config, Error, Outcome, Policy, Prm, Problem, Step, StepEnd, StepParams, solve,
+};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+
+/// What the models say, one line a node:
+///
+/// ```text
+/// path: word:score word:score ...
+/// ```
+///
+/// `path` is the words so far joined by `.` (`-` at the stem); the i-th fork of a branch there
+/// writes the i-th word, one token each. A word ends in `!` for end of sequence, `~` for a cut,
+/// and neither for the delimiter; `[7]` stands for `\boxed{7}`, `_` for nothing. The score is
+/// the PRM's for that step on that path. A line `path?: word:score` is the greedy
+/// continuation of a branch itself. A fork of the i-th fork of the stem stands at `-/i`. Several words written in one go are joined by `|`.
+pub struct Script {
+    rows: HashMap<String, Vec<String>>,
+    scores: HashMap<String, f64>,
+    /// Ask for this order of completion: how often a call yields before it is done.
+    pub delay: fn(usize) -> usize,
+    calls: Cell<usize>,
+    /// Paths the PRM scored, in order.
+    pub scored: RefCell<Vec<String>>,
+    /// Live branches of both models, now and at most.
+    pub live: Rc<Cell<usize>>,
+    pub peak: Rc<Cell<usize>>,
+}
+
+pub struct Branch {
+    path: String,
+    /// Which fork of its parent it is, until its first step.
+    index: Option<usize>,
+    forks: Cell<usize>,
+    live: Rc<Cell<usize>>,
+}
+
+impl Drop for Branch {
+    fn drop(&mut self) {
+        self.live.set(self.live.get() - 1);
+    }
+}
+
+impl Script {
+    pub fn new(text: &str) -> Script {
+        let mut rows = HashMap::new();
+        let mut scores = HashMap::new();
+        for line in text.lines().map(str::trim).filter(|l| !l.is_empty()) {
+            let (path, words) = line.split_once(": ").expect("path: words");
+            let mut row = Vec::new();
+            for entry in words.split_whitespace() {
+                let mut at = said(path.trim_end_matches('?')).to_string();
+                let (word, score) = entry.split_once(':').unwrap_or((entry, ""));
+                for (word, score) in word.split('|').zip(score.split('|').chain([""].repeat(9))) {
+                    at = join(&at, clean(word));
+                    if !score.is_empty() {
+                        scores.insert(at.clone(), score.parse().expect("a score"));
+                    }
+                }
+                row.push(word.to_string());
+            }
+            assert!(
+                rows.insert(path.to_string(), row).is_none(),
+                "{path} stands twice"
+            );
+        }
+        Script {
+            rows,
+            scores,
+            delay: |_| 0,
+            calls: Cell::new(0),
+            scored: RefCell::default(),
+            live: Rc::default(),
+            peak: Rc::default(),
+        }
+    }
+
+    /// Solves the problem "p" with the answer 7.
+    pub fn solve(&self, config: &Config) -> Result<Outcome, Error> {
+        let problem = Problem {
+            answer: Some("7".into()),
+            ..Problem::new("1", "p")
+        };
+        let outcome = block_on(solve(&Writer(self), Some(&Scorer(self)), &problem, config));
+        assert_eq!(self.live.get(), 0, "every branch is dropped at the end");
+        outcome
+    }
+
+    fn branch(&self, path: &str, index: Option<usize>) -> Branch {
+        self.live.set(self.live.get() + 1);
+        self.peak.set(self.peak.get().max(self.live.get()));
+        Branch {
+            path: path.into(),
+            index,
+            forks: Cell::new(0),
+            live: self.live.clone(),
+        }
+    }
+
+    async fn yields(&self) {
+        let call = self.calls.get();
+        self.calls.set(call + 1);
+        let mut left = (self.delay)(call);
+        poll_fn(|context| match left {
+            0 => Poll::Ready(()),
+            _ => {
+                left -= 1;
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+        })
+        .await;
+    }
+}
+
+fn join(path: &str, word: &str) -> String {
+    if path == "-" {
+        word.into()
+    } else {
+        format!("{path}.{word}")
+    }
+}
+
+/// The words of a path without the forks of the stem before them: `-/2.a.b` is `a.b`.
+fn said(path: &str) -> &str {
+    match path.strip_prefix("-/") {
+        Some(forks) => forks.split_once('.').map_or("-", |(_, words)| words),
+        None => path,
+    }
+}
+
+fn clean(word: &str) -> &str {
+    word.trim_end_matches(['!', '~'])
+}
+
+pub struct Writer<'a>(&'a Script);
+
+impl Policy for Writer<'_> {
+    type Branch = Branch;
+
+    async fn start(&self, problem: &str, _stream: u64) -> Result<Branch, Error> {
+        assert_eq!(problem, "p");
+        Ok(self.0.branch("-", None))
+    }
+
+    fn fork(&self, branch: &Branch) -> Branch {
+        let index = branch.forks.get();
+        branch.forks.set(index + 1);
+        let path = match branch.index {
+            Some(earlier) => format!("{}/{earlier}", branch.path),
+            None => branch.path.clone(),
+        };
+        self.0.branch(&path, Some(index))
+    }
+
+    async fn step(&self, branch: &mut Branch, how: &StepParams<'_>) -> Result<Step, Error> {
+        self.0.yields().await;
+        let row = match how.sampling.temperature {
+            0.0 => format!("{}?", branch.path),
+            _ => branch.path.clone(),
+        };
+        let index = match how.sampling.temperature {
+            0.0 => 0,
+            _ => branch.index.unwrap_or(0),
+        };
+        let words = self.0.rows.get(&row).and_then(|words| words.get(index));
+        let Some(words) = words else {
+            return Err(Error::model(format!(
+                "nothing scripted at {row} fork {index}"
+            )));
+        };
+        let end = match words.chars().last() {
+            _ if how.max_tokens == 0 => panic!("asked for no tokens"),
+            Some('!') => StepEnd::Eos,
+            Some('~') => StepEnd::Length,
+            _ => StepEnd::Delimiter,
+        };
+        let mut text = String::new();
+        for word in words.split('|') {
+            branch.path = join(&branch.path, clean(word));
+            text += if text.is_empty() { "" } else { "\n\n" };
+            text += &clean(word)
+                .replace('[', "\\boxed{")
+                .replace(']', "}")
+                .replace('_', "");
+        }
+        if end == StepEnd::Delimiter {
+            text += how.delimiter.expect("only a step ends in a delimiter");
+        }
+        branch.index = None;
+        branch.forks.set(0);
+        let tokens = words.split('|').count();
+        Ok(Step {
+            text,
+            tokens,
+            logprob: -(tokens as f64),
+            end,
+        })
+    }
+}
+
+pub struct Scorer<'a>(&'a Script);
+
+impl Prm for Scorer<'_> {
+    type Branch = Branch;
+
+    async fn start(&self, _problem: &str) -> Result<Branch, Error> {
+        Ok(self.0.branch("-", None))
+    }
+
+    fn fork(&self, branch: &Branch) -> Branch {
+        self.0.branch(&branch.path, None)
+    }
+
+    async fn score(&self, branch: &mut Branch, steps: &[&str]) -> Result<Vec<f64>, Error> {
+        self.0.yields().await;
+        let mut scores = Vec::new();
+        for step in steps {
+            let word = step.replace("\\boxed{", "[").replace('}', "]");
+            branch.path = join(&branch.path, &word);
+            self.0.scored.borrow_mut().push(branch.path.clone());
+            let score = self.0.scores.get(&branch.path).copied();
+            scores.push(score.ok_or_else(|| Error::model(format!("no score at {}", branch.path)))?);
+        }
+        Ok(scores)
+    }
+}
+
+/// The tree as one line a parent: `A+ B- C! ...` with `+` kept, `-` dropped, `!` finished, `=`
+/// duplicate, `~` cut, `_` empty, `.` stopped; `*` marks the chosen path.
+pub fn tree(outcome: &Outcome) -> String {
+    use offshoot_strategies::NodeState::*;
+    let nodes = &outcome.trace.nodes;
+    let path = |mut id: usize| {
+        let mut words = Vec::new();
+        while let Some(parent) = nodes[id].parent {
+            words.push(nodes[id].text.replace("\\boxed{", "[").replace('}', "]"));
+            id = parent;
+        }
+        words.reverse();
+        if words.is_empty() {
+            "-".to_string()
+        } else {
+            words.join(".")
+        }
+    };
+    let mut lines = Vec::new();
+    for node in nodes {
+        let children = nodes.iter().filter(|child| child.parent == Some(node.id));
+        let words: Vec<String> = children
+            .map(|child| {
+                let mark = match child.state {
+                    Kept => "+",
+                    Dropped => "-",
+                    Finished => "!",
+                    Duplicate => "=",
+                    LengthCut => "~",
+                    Empty => "_",
+                    Stopped => ".",
+                };
+                let word = child.text.replace("\\boxed{", "[").replace('}', "]");
+                format!("{word}{mark}{}", if child.chosen { "*" } else { "" })
+            })
+            .collect();
+        if !words.is_empty() {
+            lines.push(format!("{}: {}", path(node.id), words.join(" ")));
+        }
+    }
+    lines.join("\n")
+}

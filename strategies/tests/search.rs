@@ -1,0 +1,630 @@
+//! Searches on scripted models: the exact tree, and what is read off it.
+
+mod scripted;
+
+use offshoot_strategies::{
+    Aggregation, BeamMode, Config, Rule, Strategy, Subsample, smaller_budgets,
+};
+use scripted::{Script, tree};
+
+/// One search and everything it must do.
+struct Case {
+    name: &'static str,
+    config: Config,
+    /// See [`Script`].
+    script: &'static str,
+    /// See [`tree`].
+    tree: &'static str,
+    /// `answer(score score)ending` for each solution, in order.
+    solutions: &'static str,
+}
+
+/// The same search must come out of every order of completion.
+const DELAYS: [fn(usize) -> usize; 4] = [
+    |_| 0,
+    |call| 5 - call % 6,
+    |call| (call * 7919) % 11,
+    |call| 40usize.saturating_sub(call),
+];
+
+fn check(cases: &[Case]) {
+    let mut failures = Vec::new();
+    for case in cases {
+        for (which, delay) in DELAYS.into_iter().enumerate() {
+            let mut script = Script::new(case.script);
+            script.delay = delay;
+            let (found_tree, solutions) = match script.solve(&case.config) {
+                Ok(outcome) => {
+                    assert_eq!(outcome.policy_tokens, outcome.trace.tokens());
+                    let mut once = script.scored.borrow().clone();
+                    once.sort();
+                    once.dedup();
+                    let looked_ahead = case.config.lookahead > 0;
+                    let best_of_n = case.config.strategy == Strategy::BestOfN;
+                    if !looked_ahead && !best_of_n && case.config.strategy != Strategy::Dvts {
+                        assert_eq!(once.len(), script.scored.borrow().len(), "{}", case.name);
+                    }
+                    (tree(&outcome), brief(&outcome))
+                }
+                Err(error) => (error.to_string(), String::new()),
+            };
+            let want: Vec<&str> = case.tree.lines().map(str::trim).collect();
+            if found_tree != want.join("\n").trim() || solutions != case.solutions {
+                failures.push(format!(
+                    "{} (order {which}):\n{found_tree}\nsolutions: {solutions}",
+                    case.name
+                ));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+fn brief(outcome: &offshoot_strategies::Outcome) -> String {
+    use offshoot_strategies::Ending::*;
+    let solutions = outcome.solutions.iter().map(|s| {
+        let scores: Vec<String> = s.scores.iter().map(f64::to_string).collect();
+        let ending = match s.ending {
+            Finished => "!",
+            LengthCut => "~",
+            StepLimit => ".",
+            DeadEnd => "x",
+        };
+        format!(
+            "{}({}){ending}",
+            s.answer.as_deref().unwrap_or("-"),
+            scores.join(" ")
+        )
+    });
+    solutions.collect::<Vec<_>>().join(" ")
+}
+
+fn beam(n: usize, m: usize) -> Config {
+    Config {
+        n,
+        beam_width: m,
+        ..Config::new(Strategy::Beam)
+    }
+}
+
+fn search_and_learn(n: usize, m: usize) -> Config {
+    Config {
+        beam_mode: BeamMode::SearchAndLearn,
+        ..beam(n, m)
+    }
+}
+
+fn dvts(n: usize, m: usize) -> Config {
+    Config {
+        n,
+        beam_width: m,
+        ..Config::new(Strategy::Dvts)
+    }
+}
+
+#[test]
+fn beam_search() {
+    check(&[
+        Case {
+            name: "N candidates at the stem, N/M kept, M children each",
+            config: beam(4, 2),
+            script: "-: a:.1 b:.4 c:.3 d:.2
+                     b: e:.5 [1]:.1
+                     c: f:.2 [2]:.6
+                     b.e: [7]:.9 [3]:.2",
+            tree: "-: a- b+* c+ d-
+                   b: e+* [1]-
+                   c: f- [2]!
+                   b.e: [7]!* [3]-",
+            solutions: "2(0.3 0.6)! 7(0.4 0.5 0.9)!",
+        },
+        Case {
+            name: "a finished path holds its slot, even when later ones are better",
+            config: beam(4, 2),
+            script: "-: [1]:.9 a:.8 b:.1 c:.1
+                     a: d:.7 e:.95
+                     a.e: f:.99 [7]:.5
+                     a.e.f: [8]:.1 [9]!:.2",
+            tree: "-: [1]!* a+ b- c-
+                   a: d- e+
+                   a.e: f+ [7]-
+                   a.e.f: [8]- [9]!",
+            // e's path ends with .2, so last-vote chooses 1
+            solutions: "1(0.9)! 9(0.8 0.95 0.99 0.2)!",
+        },
+        Case {
+            name: "duplicates of one parent go, spaces or not; the lowest index stands",
+            config: beam(4, 4),
+            script: "-: a:.1 b:.9 b a
+                     b: b:.5 [7]:.6 b [7]!",
+            tree: "-: a- b+* b= a=
+                   b: b- [7]!* b= [7]=",
+            solutions: "7(0.9 0.6)!",
+        },
+        Case {
+            name: "the same step below two parents is no duplicate",
+            config: beam(4, 2),
+            script: "-: a:.9 b:.8 c:.1 d:.1
+                     a: x:.7 [1]:.1
+                     b: x:.6 [1]:.1
+                     a.x: [7]:.5 y:.1
+                     b.x: [7]:.4 y:.1",
+            tree: "-: a+* b+ c- d-
+                   a: x+* [1]-
+                   b: x+ [1]-
+                   a.x: [7]!* y-
+                   b.x: [7]! y-",
+            solutions: "7(0.9 0.7 0.5)! 7(0.8 0.6 0.4)!",
+        },
+        Case {
+            name: "cut steps are dropped unscored, empty ones too",
+            config: beam(4, 2),
+            script: "-: a~ b:.2 _ c:.1
+                     b: [7]:.5 d~
+                     c: [8]:.6 _",
+            tree: "-: a~ b+ _ c+*
+                   b: [7]! d~
+                   c: [8]!* _",
+            solutions: "7(0.2 0.5)! 8(0.1 0.6)!",
+        },
+        Case {
+            name: "a node is tried again while no step is valid",
+            config: beam(2, 2),
+            script: "-: a:.2 b:.1
+                     a: x~ _ y~ z~ [7]:.5 w~",
+            tree: "-: a+* b-
+                   a: x~ _ y~ z~ [7]!* w~",
+            solutions: "7(0.2 0.5)!",
+        },
+        Case {
+            name: "after all tries it ends there and holds its slot",
+            config: beam(4, 2),
+            script: "-: a:.4 b:.3 c:.1 d:.1
+                     a: x~ y~ z~ x~ y~ z~
+                     b: e:.9 f:.8
+                     b.e: [7]:.1 [1]:.05",
+            tree: "-: a. b+* c- d-
+                   a: x~ y~ z~ x~ y~ z~
+                   b: e+* f-
+                   b.e: [7]!* [1]-",
+            solutions: "-(0.4)x 7(0.3 0.9 0.1)!",
+        },
+        Case {
+            name: "cut first steps are kept when there is nothing else",
+            config: beam(2, 1),
+            script: "-: a~:.1 b~:.2 a~ c~:.3 d~:.4 _",
+            tree: "-: a- b- a= c~ d~ _",
+            solutions: "-(0.3)~ -(0.4)~",
+        },
+        Case {
+            name: "equal values: the better parent, then the lower index",
+            config: beam(6, 2),
+            script: "-: a:.5 b:.6 c:.5 d:.5 e:.1 f:.1
+                     a: g:.5 [1]!:.5
+                     b: h:.5 [2]!:.5
+                     c: i:.5 [3]!:.5
+                     a.g: [4]:.5 [5]:.5
+                     b.h: [6]:.5 [7]:.5",
+            tree: "-: a+ b+* c+ d- e- f-
+                   a: g+ [1]-
+                   b: h+ [2]!*
+                   c: i- [3]-
+                   a.g: [4]! [5]!
+                   b.h: [6]- [7]-",
+            solutions: "2(0.6 0.5)! 4(0.5 0.5 0.5)! 5(0.5 0.5 0.5)!",
+        },
+        Case {
+            name: "end of sequence with no text ends the path where it is",
+            config: beam(2, 2),
+            script: "-: a:.2 b:.1
+                     a: _! _!",
+            tree: "-: a+ b-
+                   a: ! =",
+            solutions: "-(0.2)!",
+        },
+        Case {
+            name: "the step limit",
+            config: Config {
+                max_steps: 2,
+                ..beam(2, 2)
+            },
+            script: "-: a:.2 b:.1
+                     a: c:.3 d:.4",
+            tree: "-: a+ b-
+                   a: c- d.",
+            solutions: "-(0.2 0.4).",
+        },
+        Case {
+            name: "the token limit of a solution",
+            config: Config {
+                total_tokens: 2,
+                ..beam(2, 2)
+            },
+            script: "-: a:.2 b:.1
+                     a: c:.3 d:.4",
+            tree: "-: a+ b-
+                   a: c- d~",
+            solutions: "-(0.2 0.4)~",
+        },
+        Case {
+            name: "ranked by the least score: a weak step weighs on its path to the end",
+            config: Config {
+                value: Aggregation::Min,
+                ..beam(4, 2)
+            },
+            script: "-: a:.2 b:.4 c:.1 d:.1
+                     a: e:.9 f:.8
+                     b: g:.3 h:.35
+                     b.g: [7]:.9 [1]:.1
+                     b.h: [8]:.2 [2]:.9",
+            tree: "-: a+ b+* c- d-
+                   a: e- f-
+                   b: g+* h+
+                   b.g: [7]!* [1]-
+                   b.h: [8]- [2]!",
+            solutions: "7(0.4 0.3 0.9)! 2(0.4 0.35 0.9)!",
+        },
+    ]);
+}
+
+#[test]
+fn search_and_learn_beam_search() {
+    check(&[
+        Case {
+            name: "finished paths leave, survivors are duplicated to N",
+            config: search_and_learn(4, 2),
+            script: "-: [1]:.9 a:.8 b:.7 c:.6
+                     a: d:.5 e:.4
+                     b: f:.3 [2]:.2
+                     a.d: [7]:.9 [3]:.1
+                     a.e: [4]:.3 [5]:.2",
+            tree: "-: [1]!* a+ b+ c-
+                   a: d+ e+
+                   b: f- [2]!
+                   a.d: [7]! [3]!
+                   a.e: [4]! [5]!",
+            // six finished; the four best, the best first
+            solutions: "1(0.9)! 7(0.8 0.5 0.9)! 4(0.8 0.4 0.3)! 2(0.7 0.2)!",
+        },
+        Case {
+            name: "one survivor gets all N children",
+            config: search_and_learn(4, 4),
+            script: "-: a:.8 [1]:.1 [2]:.2 [3]:.3
+                     a: [7]:.4 [8]:.5 [9]:.6 [7]!",
+            tree: "-: a+* [1]! [2]! [3]!
+                   a: [7]! [8]! [9]!* [7]=",
+            solutions: "9(0.8 0.6)! 8(0.8 0.5)! 7(0.8 0.4)! 3(0.3)!",
+        },
+        Case {
+            name: "three survivors share four children: 2, 1, 1",
+            config: search_and_learn(4, 1),
+            script: "-: a:.8 [1]:.1 b:.7 c:.6
+                     a: [2]:.2 [3]:.3
+                     b: [4]:.4
+                     c: [7]:.95",
+            tree: "-: a+ [1]! b+ c+*
+                   a: [2]! [3]!
+                   b: [4]!
+                   c: [7]!*",
+            solutions: "7(0.6 0.95)! 4(0.7 0.4)! 3(0.8 0.3)! 2(0.8 0.2)!",
+        },
+        Case {
+            name: "a dead end leaves without an answer",
+            config: search_and_learn(2, 1),
+            script: "-: a:.8 b:.7
+                     a: x~ y~ z~
+                     b: [7]:.1",
+            tree: "-: a. b+*
+                   a: x~ y~ z~
+                   b: [7]!*",
+            solutions: "-(0.8)x 7(0.7 0.1)!",
+        },
+    ]);
+}
+
+#[test]
+fn diverse_verifier_tree_search() {
+    check(&[
+        Case {
+            name: "independent trees, each keeps its best child",
+            config: dvts(4, 2),
+            script: "-/0: a:.9 b:.8
+                     -/1: b:.2 c:.1
+                     -/0.a: d:.3 e:.4
+                     -/1.b: [7]:.9 [8]:.1
+                     -/0.a.e: [1]!:.5 [2]:.5",
+            tree: "-: a+ b- b+* c-
+                   a: d- e+
+                   a.e: [1]! [2]-
+                   b: [7]!* [8]-",
+            solutions: "1(0.9 0.4 0.5)! 7(0.2 0.9)!",
+        },
+        Case {
+            name: "trees do not share duplicates, siblings do; a dead end stays in its tree",
+            config: dvts(4, 2),
+            script: "-/0: a:.9 a
+                     -/1: a:.9 b:.1
+                     -/0.a: x~ _ x~ _ x~ _
+                     -/1.a: [7]:.2 [8]:.1",
+            tree: "-: a. a= a+* b-
+                   a: x~ _ x~ _ x~ _
+                   a: [7]!* [8]-",
+            solutions: "-(0.9)x 7(0.9 0.2)!",
+        },
+    ]);
+}
+
+#[test]
+fn lookahead() {
+    let ahead = |k, config| Config {
+        lookahead: k,
+        ..config
+    };
+    check(&[
+        Case {
+            // the greedy fork of a child is its fork 0, so its children are words 1 and 2
+            name: "a child is worth where it leads; its own scores stay",
+            config: ahead(1, dvts(2, 2)),
+            script: "-/0: a:.9 b:.1
+                     -/0.a?: x:.2
+                     -/0.b?: y:.8
+                     -/0.b: . [7]:.3 [8]:.4",
+            tree: "-: a- b+*
+                   b: [7]- [8]!*",
+            solutions: "8(0.1 0.4)!",
+        },
+        Case {
+            name: "two steps ahead, fewer where the path ends before; finished ones as they are",
+            config: ahead(2, beam(3, 3)),
+            script: "-: a:.1 b:.2 [1]:.3
+                     a?: x:.9
+                     a.x?: y:.4
+                     b?: [7]!:.5
+                     b.c?: z!:.3
+                     b: . c:.1 [7]:.9 [7]",
+            tree: "-: a- b+* [1]-
+                   b: c- [7]!* [7]=",
+            solutions: "7(0.2 0.9)!",
+        },
+        Case {
+            name: "the steps ahead are aggregated with the path's own",
+            config: Config {
+                value: Aggregation::Min,
+                ..ahead(1, dvts(2, 2))
+            },
+            script: "-/0: a:.1 b:.3
+                     -/0.a?: x:.9
+                     -/0.b?: y:.4
+                     -/0.b: . [7]:.3 [8]:.2",
+            tree: "-: a- b+*
+                   b: [7]!* [8]-",
+            solutions: "7(0.3 0.3)!",
+        },
+        Case {
+            name: "beam search too",
+            config: ahead(1, beam(2, 1)),
+            script: "-: a:.1 b:.2
+                     a?: x:.9
+                     b?: y:.9
+                     a: . [7]:.5
+                     b: . [8]:.6",
+            tree: "-: a+ b+*
+                   a: [7]!
+                   b: [8]!*",
+            solutions: "7(0.1 0.5)! 8(0.2 0.6)!",
+        },
+    ]);
+}
+
+#[test]
+fn whole_solutions() {
+    let whole = |strategy, n| Config {
+        n,
+        ..Config::new(strategy)
+    };
+    check(&[
+        Case {
+            name: "best-of-n: duplicates and cut ones stay, empty pieces go",
+            config: whole(Strategy::BestOfN, 4),
+            script: "-: a|[7]!:.2|.3 a|_|[7]! b|[8]!:.9|.5 c|[9]|d~:.1|.2|.5",
+            tree: "-: a+* a+ b+ c+
+                   a: [7]!*
+                   a: [7]!
+                   b: [8]!
+                   c: [9]+
+                   c.[9]: d~",
+            solutions: "7(0.2 0.3)! 7(0.2 0.3)! 8(0.9 0.5)! 9(0.1 0.2 0.5)~",
+        },
+        Case {
+            name: "majority needs no scores",
+            config: whole(Strategy::Majority, 3),
+            script: "-: a|[8]! [7]! b|[7.0]!",
+            tree: "-: a+ [7]!* b+
+                   a: [8]!
+                   b: [7.0]!",
+            solutions: "8()! 7()! 7.0()!",
+        },
+        Case {
+            name: "cot is greedy",
+            config: whole(Strategy::Cot, 1),
+            script: "-?: a|[7]!",
+            tree: "-: a+*
+                   a: [7]!*",
+            solutions: "7()!",
+        },
+        Case {
+            name: "nothing at all",
+            config: whole(Strategy::Majority, 1),
+            script: "-: _!",
+            tree: "-: !",
+            solutions: "-()!",
+        },
+    ]);
+}
+
+/// The first N' solutions of a run are the run with budget N', and its verdicts are the
+/// subsample's.
+#[test]
+fn a_subsample_is_the_smaller_run() {
+    let best_of_n = "-: [7]!:.1 [8]!:.9 [7]!:.2 a|[9]!:.3|.4 [7]!:.5 [1]!:.6 [2]!:.7 [3]!:.8";
+    let trees = "-/0: [8]:.3 x:.1\n -/1: [7]:.2 x:.1\n -/2: [7]:.2 x:.1\n -/3: [1]:.9 x:.1";
+    for (strategy, text) in [
+        (Strategy::BestOfN, best_of_n),
+        (Strategy::Majority, best_of_n),
+        (Strategy::Dvts, trees),
+    ] {
+        let config = Config {
+            n: 8,
+            beam_width: 2,
+            ..Config::new(strategy)
+        };
+        let large = Script::new(text).solve(&config).expect("a run");
+        let budgets: Vec<usize> = smaller_budgets(&config)
+            .into_iter()
+            .map(|(n, _)| n)
+            .collect();
+        assert_eq!(large.by_n.iter().map(|s| s.n).collect::<Vec<_>>(), budgets);
+        for sample in &large.by_n {
+            let config = Config {
+                n: sample.n,
+                ..config.clone()
+            };
+            let small = Script::new(text).solve(&config).expect("a run");
+            let own = Subsample {
+                n: sample.n,
+                verdicts: small.verdicts,
+            };
+            assert_eq!(*sample, own, "{} at {}", strategy.name(), sample.n);
+        }
+    }
+}
+
+#[test]
+fn the_verdict_that_counts() {
+    let text = "-: a|[7]!:.1|.4 b|[8]!:.9|.2 b|[8]!:.9|.2 c|[9]!:.3|.5";
+    let cases = [
+        ("min-max", "9", false),
+        ("min-vote", "8", false),
+        ("last-max", "9", false),
+        ("mean-max", "8", false),
+        ("prod-max", "8", false),
+        ("majority", "8", false),
+    ];
+    for (rule, prediction, correct) in cases {
+        let verdict: Option<Rule> = Some(rule.parse().expect("a rule"));
+        let config = Config {
+            n: 4,
+            verdict,
+            ..Config::new(Strategy::BestOfN)
+        };
+        let outcome = Script::new(text).solve(&config).expect("a run");
+        assert_eq!(outcome.prediction.as_deref(), Some(prediction), "{rule}");
+        assert_eq!(outcome.correct, Some(correct), "{rule}");
+        assert_eq!(outcome.verdicts.len(), 9);
+        let json = serde_json::to_string(&outcome).expect("JSON");
+        assert_eq!(
+            serde_json::from_str::<offshoot_strategies::Outcome>(&json).expect("back"),
+            outcome
+        );
+    }
+}
+
+/// Ended and dropped paths hold no branch: while one path of N/M goes on, only its stem, its
+/// parent and its children live.
+#[test]
+fn only_live_paths_hold_branches() {
+    let script = Script::new(
+        "-: [1]:.9 a:.8 b:.1 c:.1
+         a: d:.9 e:.1
+         a.d: f:.9 g:.1
+         a.d.f: [7]:.9 h:.1",
+    );
+    script.solve(&beam(4, 2)).expect("a run");
+    // the first round is the largest: stem and four children, for both models
+    assert_eq!(script.peak.get(), 2 * 5);
+}
+
+#[test]
+fn settings_that_cannot_run_are_one_sentence() {
+    let whole = Config::new(Strategy::BestOfN);
+    let majority: Config = Config::new(Strategy::Majority);
+    let cases: Vec<(Config, &str)> = vec![
+        (
+            Config {
+                n: 0,
+                ..whole.clone()
+            },
+            "--n must be at least 1, found 0",
+        ),
+        (
+            Config {
+                n: 4,
+                ..Config::new(Strategy::Cot)
+            },
+            "--strategy cot writes one solution: --n must be 1, found 4",
+        ),
+        (
+            beam(10, 4),
+            "--n 10 is not divisible by --beam-width 4: --strategy beam keeps n / beam-width branches",
+        ),
+        (
+            dvts(2, 4),
+            "--n 2 is not divisible by --beam-width 4: --strategy dvts keeps n / beam-width branches",
+        ),
+        (beam(4, 0), "--beam-width must be at least 1, found 0"),
+        (
+            Config {
+                lookahead: 1,
+                ..whole.clone()
+            },
+            "--lookahead works with --strategy beam and dvts, not best-of-n",
+        ),
+        (
+            Config {
+                verdict: Some(Rule::Max(Aggregation::Min)),
+                ..majority
+            },
+            "--verdict min-max needs scores, but --strategy majority uses no PRM",
+        ),
+        (
+            Config {
+                max_steps: 0,
+                ..beam(4, 2)
+            },
+            "--max-steps must be at least 1, found 0",
+        ),
+        (
+            Config {
+                delimiter: String::new(),
+                ..whole.clone()
+            },
+            "--delimiter must not be empty",
+        ),
+    ];
+    for (config, want) in cases {
+        let error = config.validate().expect_err(want);
+        assert_eq!(error.to_string(), want);
+    }
+    let mut hot = whole;
+    hot.sampling.temperature = f32::NAN;
+    assert_eq!(
+        hot.validate().expect_err("NaN").to_string(),
+        "--temperature must be a number from 0 up, found NaN"
+    );
+}
+
+#[test]
+fn a_model_failure_ends_the_search_with_its_sentence() {
+    let cases = [
+        ("-: a:.1", "nothing scripted at - fork 1"),
+        ("-: a:.1 b", "no score at b"),
+        (
+            "-: a:.1 b:NaN",
+            "the PRM returned NaN for the step \"b\": scores must be finite numbers",
+        ),
+    ];
+    for (text, want) in cases {
+        let error = Script::new(text).solve(&beam(2, 2)).expect_err(want);
+        assert_eq!(error.to_string(), want);
+    }
+}
