@@ -18,6 +18,7 @@
 use crate::Error;
 use crate::exp2::exp2;
 use crate::philox::uniform_u64;
+use crate::widest::widest;
 use std::f32::consts::LOG2_E;
 
 /// The weight of the most likely token: 2^30.
@@ -131,7 +132,7 @@ impl Sampler {
             "temperature {} is not a number from 0 up",
             sampling.temperature
         );
-        let raw_max = finite_max(logits, draw.row)?;
+        let raw_max = widest(|| finite_max(logits, draw.row))?;
 
         let mut penalised = std::mem::take(&mut self.penalised);
         let result = if sampling.repetition_penalty == 1.0 || draw.history.is_empty() {
@@ -147,7 +148,7 @@ impl Sampler {
                     *logit * sampling.repetition_penalty
                 };
             }
-            finite_max(&penalised, draw.row).map(|max| (&penalised[..], max))
+            widest(|| finite_max(&penalised, draw.row)).map(|max| (&penalised[..], max))
         }
         .map(|(shaped, max)| {
             let token = if sampling.temperature == 0.0 {
@@ -157,8 +158,8 @@ impl Sampler {
             };
             Sample {
                 token: token as u32,
-                logprob: (f64::from(logits[token] - raw_max) - exp_sum(logits, raw_max).ln())
-                    as f32,
+                logprob: (f64::from(logits[token] - raw_max)
+                    - widest(|| exp_sum(logits, raw_max)).ln()) as f32,
             }
         });
         self.penalised = penalised;
@@ -176,7 +177,7 @@ impl Sampler {
         } = *draw.sampling;
         let random = uniform_u64(draw.key, draw.position);
         let scale = (LOG2_E / temperature).min(f32::MAX);
-        let total = weigh(logits, max, scale, &mut self.weights);
+        let total = widest(|| weigh(logits, max, scale, &mut self.weights));
         let weights = &self.weights;
 
         let top_k = top_k as usize;
@@ -222,6 +223,7 @@ impl Sampler {
 }
 
 /// The largest logit.
+#[inline(always)]
 fn finite_max(logits: &[f32], row: usize) -> Result<f32, Error> {
     // Lanes, so that the compiler vectorises; a maximum does not depend on the order.
     let mut lanes = [f32::NEG_INFINITY; 16];
@@ -258,6 +260,7 @@ fn greedy(logits: &[f32], max: f32) -> usize {
 }
 
 /// Fills `weights` with the weights of all tokens and returns their sum.
+#[inline(always)]
 fn weigh(logits: &[f32], max: f32, scale: f32, weights: &mut Vec<u32>) -> u64 {
     weights.clear();
     weights.extend(logits.iter().map(|&l| {
@@ -268,6 +271,7 @@ fn weigh(logits: &[f32], max: f32, scale: f32, weights: &mut Vec<u32>) -> u64 {
 }
 
 /// `sum_i e^(l_i - max)`, in 16 lanes of f64 by index and then in order.
+#[inline(always)]
 fn exp_sum(logits: &[f32], max: f32) -> f64 {
     let mut lanes = [0.0f64; 16];
     let mut chunks = logits.chunks_exact(16);
