@@ -24,6 +24,9 @@ use std::f32::consts::LOG2_E;
 /// The weight of the most likely token: 2^30.
 const ONE: f32 = 1_073_741_824.0;
 
+/// Weights summed at once on the way to the token drawn.
+const STRETCH: usize = 64;
+
 /// The distribution a token is drawn from, given its logits.
 ///
 /// Applied in this order: repetition penalty, temperature, top-k, top-p, min-p.
@@ -183,10 +186,17 @@ impl Sampler {
         let top_k = top_k as usize;
         let filters_k = top_k > 0 && top_k < logits.len();
         if !filters_k && top_p >= 1.0 && min_p <= 0.0 {
-            return first_above(
-                weights.iter().map(|&w| u64::from(w)).enumerate(),
-                fraction(random, total),
-            );
+            // Whole stretches first: their sums are fast, a running sum is not.
+            let mut r = fraction(random, total);
+            for (i, stretch) in weights.chunks(STRETCH).enumerate() {
+                let sum: u64 = stretch.iter().map(|&w| u64::from(w)).sum();
+                if r < sum {
+                    let ids = i * STRETCH..;
+                    return first_above(ids.zip(stretch.iter().map(|&w| u64::from(w))), r);
+                }
+                r -= sum;
+            }
+            unreachable!("r is below the sum of the weights");
         }
 
         // A token without weight is never drawn, and no filter keeps it where it matters.
@@ -262,11 +272,11 @@ fn greedy(logits: &[f32], max: f32) -> usize {
 /// Fills `weights` with the weights of all tokens and returns their sum.
 #[inline(always)]
 fn weigh(logits: &[f32], max: f32, scale: f32, weights: &mut Vec<u32>) -> u64 {
-    weights.clear();
-    weights.extend(logits.iter().map(|&l| {
+    weights.resize(logits.len(), 0);
+    for (weight, &l) in weights.iter_mut().zip(logits) {
         let power = exp2((l - max) * scale) * ONE;
-        power as i32 as u32
-    }));
+        *weight = power as i32 as u32;
+    }
     weights.iter().map(|&w| u64::from(w)).sum()
 }
 
