@@ -519,6 +519,25 @@ mod tests {
     }
 
     #[test]
+    fn top_p_stops_exactly_where_it_is_reached() {
+        for (equal, top_p, kept) in [(4, 0.5, 2), (4, 0.75, 3), (8, 0.125, 1), (4, 0.5001, 3)] {
+            let s = sampling(1.0, 0, top_p, 0.0);
+            let mut sampler = Sampler::new();
+            let d = Draw {
+                row: 0,
+                sampling: &s,
+                history: &[],
+                key: 0,
+                position: 0,
+            };
+            sampler.draw(&vec![1.5; equal], &d).expect("good");
+            let ids: Vec<usize> = sampler.candidates.iter().map(|&c| id_of(c)).collect();
+            let expected: Vec<usize> = (0..kept).collect();
+            assert_eq!(ids, expected, "{equal} equal tokens, top-p {top_p}");
+        }
+    }
+
+    #[test]
     fn greedy_takes_the_largest_logit_and_the_lowest_id() {
         let s = sampling(0.0, 0, 1.0, 0.0);
         for (logits, expected) in [
