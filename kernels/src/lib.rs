@@ -26,6 +26,7 @@ pub mod plan;
 #[cfg(any(test, feature = "cases"))]
 pub mod reference;
 pub mod sampling;
+mod widest;
 
 pub use backend::{Backend, KvLayout, MatrixView, RopeTable};
 pub use cpu::CpuBackend;

@@ -18,10 +18,14 @@
 use crate::Error;
 use crate::exp2::exp2;
 use crate::philox::uniform_u64;
+use crate::widest::widest;
 use std::f32::consts::LOG2_E;
 
 /// The weight of the most likely token: 2^30.
 const ONE: f32 = 1_073_741_824.0;
+
+/// Weights summed at once on the way to the token drawn.
+const STRETCH: usize = 64;
 
 /// The distribution a token is drawn from, given its logits.
 ///
@@ -131,7 +135,7 @@ impl Sampler {
             "temperature {} is not a number from 0 up",
             sampling.temperature
         );
-        let raw_max = finite_max(logits, draw.row)?;
+        let raw_max = widest(|| finite_max(logits, draw.row))?;
 
         let mut penalised = std::mem::take(&mut self.penalised);
         let result = if sampling.repetition_penalty == 1.0 || draw.history.is_empty() {
@@ -147,7 +151,7 @@ impl Sampler {
                     *logit * sampling.repetition_penalty
                 };
             }
-            finite_max(&penalised, draw.row).map(|max| (&penalised[..], max))
+            widest(|| finite_max(&penalised, draw.row)).map(|max| (&penalised[..], max))
         }
         .map(|(shaped, max)| {
             let token = if sampling.temperature == 0.0 {
@@ -157,8 +161,8 @@ impl Sampler {
             };
             Sample {
                 token: token as u32,
-                logprob: (f64::from(logits[token] - raw_max) - exp_sum(logits, raw_max).ln())
-                    as f32,
+                logprob: (f64::from(logits[token] - raw_max)
+                    - widest(|| exp_sum(logits, raw_max)).ln()) as f32,
             }
         });
         self.penalised = penalised;
@@ -176,16 +180,23 @@ impl Sampler {
         } = *draw.sampling;
         let random = uniform_u64(draw.key, draw.position);
         let scale = (LOG2_E / temperature).min(f32::MAX);
-        let total = weigh(logits, max, scale, &mut self.weights);
+        let total = widest(|| weigh(logits, max, scale, &mut self.weights));
         let weights = &self.weights;
 
         let top_k = top_k as usize;
         let filters_k = top_k > 0 && top_k < logits.len();
         if !filters_k && top_p >= 1.0 && min_p <= 0.0 {
-            return first_above(
-                weights.iter().map(|&w| u64::from(w)).enumerate(),
-                fraction(random, total),
-            );
+            // Whole stretches first: their sums are fast, a running sum is not.
+            let mut r = fraction(random, total);
+            for (i, stretch) in weights.chunks(STRETCH).enumerate() {
+                let sum: u64 = stretch.iter().map(|&w| u64::from(w)).sum();
+                if r < sum {
+                    let ids = i * STRETCH..;
+                    return first_above(ids.zip(stretch.iter().map(|&w| u64::from(w))), r);
+                }
+                r -= sum;
+            }
+            unreachable!("r is below the sum of the weights");
         }
 
         // A token without weight is never drawn, and no filter keeps it where it matters.
@@ -222,6 +233,7 @@ impl Sampler {
 }
 
 /// The largest logit.
+#[inline(always)]
 fn finite_max(logits: &[f32], row: usize) -> Result<f32, Error> {
     // Lanes, so that the compiler vectorises; a maximum does not depend on the order.
     let mut lanes = [f32::NEG_INFINITY; 16];
@@ -258,16 +270,18 @@ fn greedy(logits: &[f32], max: f32) -> usize {
 }
 
 /// Fills `weights` with the weights of all tokens and returns their sum.
+#[inline(always)]
 fn weigh(logits: &[f32], max: f32, scale: f32, weights: &mut Vec<u32>) -> u64 {
-    weights.clear();
-    weights.extend(logits.iter().map(|&l| {
+    weights.resize(logits.len(), 0);
+    for (weight, &l) in weights.iter_mut().zip(logits) {
         let power = exp2((l - max) * scale) * ONE;
-        power as i32 as u32
-    }));
+        *weight = power as i32 as u32;
+    }
     weights.iter().map(|&w| u64::from(w)).sum()
 }
 
 /// `sum_i e^(l_i - max)`, in 16 lanes of f64 by index and then in order.
+#[inline(always)]
 fn exp_sum(logits: &[f32], max: f32) -> f64 {
     let mut lanes = [0.0f64; 16];
     let mut chunks = logits.chunks_exact(16);
@@ -501,6 +515,25 @@ mod tests {
                     assert_eq!(filtered, kept, "seed {seed} {s:?}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn top_p_stops_exactly_where_it_is_reached() {
+        for (equal, top_p, kept) in [(4, 0.5, 2), (4, 0.75, 3), (8, 0.125, 1), (4, 0.5001, 3)] {
+            let s = sampling(1.0, 0, top_p, 0.0);
+            let mut sampler = Sampler::new();
+            let d = Draw {
+                row: 0,
+                sampling: &s,
+                history: &[],
+                key: 0,
+                position: 0,
+            };
+            sampler.draw(&vec![1.5; equal], &d).expect("good");
+            let ids: Vec<usize> = sampler.candidates.iter().map(|&c| id_of(c)).collect();
+            let expected: Vec<usize> = (0..kept).collect();
+            assert_eq!(ids, expected, "{equal} equal tokens, top-p {top_p}");
         }
     }
 

@@ -31,6 +31,7 @@ use super::tile::{COLS, Isa, MAX_PANELS, MAX_ROWS, panels_at_once, row_tiles, ti
 use super::workers::Workers;
 use crate::exp2::exp2;
 use crate::plan::Run;
+use crate::widest::widest;
 use crate::{Dtype, KvLayout, StepPlan};
 use std::cell::RefCell;
 use std::f32::consts::LOG2_E;
@@ -176,7 +177,7 @@ impl HeadTask<'_> {
             for query in 0..count {
                 let visible = self.visible(batch.start + query / queries);
                 let scores = &mut scratch.scores[query * stride..][..visible];
-                scratch.weights[query] = exponentials(scores, scale);
+                scratch.weights[query] = widest(|| exponentials(scores, scale));
             }
             self.values(&batch, stride, padded, scratch);
             self.write(&batch, padded, scratch);
@@ -428,6 +429,7 @@ fn grow(buffer: &mut Vec<f32>, len: usize) {
 }
 
 /// Replaces every score `s` by `2^((s - max) * scale)` and returns the sum.
+#[inline(always)]
 fn exponentials(scores: &mut [f32], scale: f32) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; COLS];
     for chunk in scores.chunks(COLS) {

@@ -9,6 +9,7 @@
 
 use super::buffers::Activations;
 use super::workers::Workers;
+use crate::widest::widest;
 
 pub(crate) fn rms_norm(
     workers: &Workers,
@@ -22,15 +23,21 @@ pub(crate) fn rms_norm(
     assert_eq!(weight.len(), cols, "weights of the norm");
     assert_eq!(out.cols(), cols, "columns of the norm's output");
     let x = &x.data()[..rows * cols];
-    workers.rows(out.first_rows_mut(rows), cols, 4 * rows * cols, |r, out| {
-        let x = &x[r * cols..][..cols];
-        let scale = 1.0 / (sum_of_squares(x) / cols as f32 + eps).sqrt();
-        for ((o, &x), &w) in out.iter_mut().zip(x).zip(weight) {
-            *o = x * scale * w;
-        }
+    let operations = 4 * rows * cols;
+    workers.rows(out.first_rows_mut(rows), cols, operations, |r, out| {
+        widest(|| row(&x[r * cols..][..cols], weight, eps, out));
     });
 }
 
+#[inline(always)]
+fn row(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    let scale = 1.0 / (sum_of_squares(x) / x.len() as f32 + eps).sqrt();
+    for ((o, &x), &w) in out.iter_mut().zip(x).zip(weight) {
+        *o = x * scale * w;
+    }
+}
+
+#[inline(always)]
 fn sum_of_squares(x: &[f32]) -> f32 {
     let mut lanes = [0.0f32; 16];
     let mut chunks = x.chunks_exact(16);
