@@ -3,6 +3,7 @@ pub mod arch;
 pub mod chat;
 pub mod checkpoint;
 pub mod config;
+pub mod describe;
 pub mod error;
 pub mod generation;
 mod json;
