@@ -375,13 +375,11 @@ fn header(place: &str, bytes: &[u8]) -> Result<(usize, Metadata)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{embedded, golden};
+    use crate::testing::{Files, embedded, golden};
     use serde_json::{Value, json};
 
     const CASE: &str = "llama-g1-tied-f32";
     const NORM: &str = "model.norm.weight";
-
-    type Files = Vec<(&'static str, Vec<u8>)>;
 
     fn read(case: &str, file: &str) -> Vec<u8> {
         golden(case)
@@ -603,7 +601,7 @@ mod tests {
             file[..8 + length].copy_from_slice(&model[..8 + length]);
             for _ in 0..1 + next(3) {
                 let at = next(8 + length);
-                file[at] = b"0123456789[]{}\",:F\xff"[next(20)];
+                file[at] = b"0123456789[]{}\",:F\xff"[next(19)];
             }
             match header("x", &file) {
                 Err(_) => refused += 1,

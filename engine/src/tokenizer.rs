@@ -294,7 +294,7 @@ impl TokenStream {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{embedded, golden};
+    use crate::testing::{Files, embedded, golden};
     use serde_json::{Value, json};
 
     const BOTH: [&str; 2] = ["tokenizers/bpe", "tokenizers/byte-fallback"];
@@ -469,7 +469,7 @@ mod tests {
             ModelConfig::parse("c".into(), text.to_string().as_bytes()).expect("a config")
         };
         #[rustfmt::skip]
-        let cases: Vec<(Vec<(&'static str, Vec<u8>)>, usize, &str)> = vec![
+        let cases: Vec<(Files, usize, &str)> = vec![
             (vec![], 320, "test has no tokenizer.json"),
             (vec![(TOKENIZER, b"{".to_vec())], 320, "tokenizer.json of the embedded test: not a tokenizer: "),
             (vec![(TOKENIZER, b"{\"model\": {\"type\": \"What\"}}".to_vec())], 320, "tokenizer.json of the embedded test: not a tokenizer: "),
