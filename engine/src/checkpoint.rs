@@ -371,3 +371,256 @@ fn header(place: &str, bytes: &[u8]) -> Result<(usize, Metadata)> {
     }
     Ok((8 + header.len(), metadata))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Files, embedded, golden};
+    use serde_json::{Value, json};
+
+    const CASE: &str = "llama-g1-tied-f32";
+    const NORM: &str = "model.norm.weight";
+
+    fn read(case: &str, file: &str) -> Vec<u8> {
+        golden(case)
+            .read(file)
+            .expect("readable")
+            .expect("there")
+            .to_vec()
+    }
+
+    /// A safetensors file with its header changed, the data left as it is.
+    fn with_header(file: &[u8], change: impl Fn(&mut Value)) -> Vec<u8> {
+        let length = u64::from_le_bytes(file[..8].try_into().expect("8 bytes")) as usize;
+        let mut header: Value = serde_json::from_slice(&file[8..8 + length]).expect("a header");
+        change(&mut header);
+        let header = header.to_string();
+        let mut out = (header.len() as u64).to_le_bytes().to_vec();
+        out.extend(header.as_bytes());
+        out.extend(&file[8 + length..]);
+        out
+    }
+
+    #[test]
+    fn golden_models_open() {
+        let mut cases = 0;
+        for case in golden(".").files().expect("a directory") {
+            let source = golden(&case);
+            if source.read("golden.json").expect("readable").is_none() {
+                continue;
+            }
+            cases += 1;
+            let opened = Checkpoint::open(source).unwrap_or_else(|error| panic!("{case}: {error}"));
+            let bf16 = case.contains("bf16");
+            assert_eq!(
+                opened.config.dtype,
+                if bf16 { Dtype::Bf16 } else { Dtype::F32 },
+                "{case}"
+            );
+            assert_eq!(
+                opened.bytes(),
+                opened.params() * if bf16 { 2 } else { 4 },
+                "{case}"
+            );
+            assert_eq!(
+                opened.file_names().count() > 1,
+                case.contains("sharded"),
+                "{case}"
+            );
+            let config = &opened.config;
+            assert_eq!(config.tied_embeddings, case.contains("-tied"), "{case}");
+            let group = format!("-g{}-", config.heads / config.kv_heads);
+            assert!(case.contains(&group), "{case} {group}");
+            let head = opened.matrix(config.names().embedding, config.vocab, config.hidden);
+            let head = head.unwrap_or_else(|error| panic!("{case}: {error}"));
+            assert_eq!(
+                head.bytes.len(),
+                config.vocab * config.hidden * head.dtype.bytes(),
+                "{case}"
+            );
+            let norm = opened.vector(NORM, config.hidden);
+            let norm = norm.unwrap_or_else(|error| panic!("{case}: {error}"));
+            // Made as 1 + 0.2 * noise.
+            assert!(
+                norm.iter().all(|x| (x - 1.0).abs() < 1.5),
+                "{case} {norm:?}"
+            );
+            assert!(
+                norm.iter().any(|x| (x - 1.0).abs() > 0.1),
+                "{case} {norm:?}"
+            );
+        }
+        assert_eq!(cases, 12);
+    }
+
+    #[test]
+    fn an_unused_head_is_left_alone() {
+        // Tied models may keep an lm_head in the file: transformers uses the embedding all the same.
+        let mut config: Value =
+            serde_json::from_slice(&read("llama-g2-biased-f32", "config.json")).expect("JSON");
+        let untied = Checkpoint::open(golden("llama-g2-biased-f32")).expect("opens");
+        config["tie_word_embeddings"] = json!(true);
+        let tied = Checkpoint::open(embedded(vec![
+            ("config.json", config.to_string().into_bytes()),
+            (
+                "model.safetensors",
+                read("llama-g2-biased-f32", "model.safetensors"),
+            ),
+        ]));
+        let tied = tied.expect("opens");
+        assert_eq!(untied.params() - tied.params(), 320 * 32);
+    }
+
+    #[test]
+    fn refused() {
+        let config = || ("config.json", read(CASE, "config.json"));
+        let model = read(CASE, "model.safetensors");
+        let with = |weights: Vec<u8>| -> Files { vec![config(), ("model.safetensors", weights)] };
+        let changed = |change: &dyn Fn(&mut Value)| with(with_header(&model, change));
+        let configured = |field: &str, value: Value| -> Files {
+            let mut config: Value = serde_json::from_slice(&config().1).expect("JSON");
+            config[field] = value;
+            vec![
+                ("config.json", config.to_string().into_bytes()),
+                ("model.safetensors", model.clone()),
+            ]
+        };
+        let lying_length = |length: u64| {
+            let mut file = model.clone();
+            file[..8].copy_from_slice(&length.to_le_bytes());
+            with(file)
+        };
+        let index = |text: &str| -> Files {
+            vec![
+                config(),
+                ("model.safetensors.index.json", text.as_bytes().to_vec()),
+                ("a.safetensors", model.clone()),
+            ]
+        };
+        let file = "model.safetensors of the embedded test";
+        let header = format!("{file} is not a valid safetensors file: its header");
+        #[rustfmt::skip]
+        let cases: Vec<(Files, String)> = vec![
+            (vec![], "test has no config.json; a model is a directory in Hugging Face's layout".into()),
+            (vec![("config.json", b"{\"a\": ".to_vec())], "config.json of the embedded test is not valid JSON: EOF".into()),
+            (vec![("config.json", b"\xff".to_vec())], "config.json of the embedded test is not valid JSON: ".into()),
+            (vec![("config.json", vec![b'['; 100_000])], "config.json of the embedded test is not valid JSON: recursion limit".into()),
+            (configured("architectures", json!(["MambaForCausalLM"])), "the architecture MambaForCausalLM is not supported; known are LlamaForCausalLM,".into()),
+            (vec![config()], "test has no model.safetensors; expected the weights in it, or in shards".into()),
+            (vec![config(), ("pytorch_model.bin", vec![])],
+             "test has its weights only as pytorch_model.bin, a PyTorch pickle, which is never read; convert it once with: python -c \"from transformers import LlamaForCausalLM as M;".into()),
+            (vec![config(), ("pytorch_model.bin.index.json", vec![])], "weights only as pytorch_model.bin.index.json".into()),
+            (with(vec![]), format!("{file} is not a valid safetensors file: it has 0 bytes")),
+            (with(model[..7].to_vec()), format!("{file} is not a valid safetensors file: it has 7 bytes")),
+            (with(model[..100].to_vec()), format!("{header} claims ")),
+            (with(model[..model.len() - 1].to_vec()), "follow the header; the file may be truncated".into()),
+            (with([&model[..], b"x"].concat()), "follow the header".into()),
+            (lying_length(u64::MAX), format!("{header} claims 18446744073709551615 bytes, but only ")),
+            (lying_length(model.len() as u64), format!("{header} claims ")),
+            (lying_length(10), format!("{header} is not valid: ")),
+            (lying_length(0), format!("{header} is not valid: ")),
+            (changed(&|h| h[NORM]["data_offsets"] = json!([0, 1u64 << 60])), format!("{header} is not valid: ")),
+            (changed(&|h| h[NORM]["data_offsets"][1] = json!(u64::MAX)), format!("{header} is not valid: ")),
+            (changed(&|h| h[NORM]["data_offsets"] = json!([128, 0])), format!("{header} is not valid: ")),
+            (changed(&|h| h[NORM]["data_offsets"] = h["model.embed_tokens.weight"]["data_offsets"].clone()), format!("{header} is not valid: ")),
+            (changed(&|h| h[NORM]["shape"] = json!([1u64 << 40, 1u64 << 40])), format!("{header} is not valid: ")),
+            (changed(&|h| h[NORM]["dtype"] = json!("F7")), format!("{header} is not valid: ")),
+            (with([&8u64.to_le_bytes()[..], b"{}      "].concat()), "tensor model.embed_tokens.weight is missing from model.safetensors of the embedded test; LlamaForCausalLM needs it".into()),
+            // One tensor whose size overflows when the header's length is added to it.
+            (with({
+                let header = br#"{"a":{"dtype":"U8","shape":[18446744073709551615],"data_offsets":[0,18446744073709551615]}}"#;
+                [&(header.len() as u64).to_le_bytes()[..], &header[..]].concat()
+            }), format!("{file} is not a valid safetensors file: ")),
+            (changed(&|h| h[NORM]["shape"] = json!([1, 32])), format!("{file}: tensor {NORM} has shape [1, 32]; expected [32] from config.json")),
+            (configured("intermediate_size", json!(55)), "has shape [56, 32]; expected [55, 32] from config.json".into()),
+            (configured("num_hidden_layers", json!(3)), "tensor model.layers.2.input_layernorm.weight is missing from".into()),
+            (configured("tie_word_embeddings", json!(false)), "tensor lm_head.weight is missing from".into()),
+            (changed(&|h| { h[NORM]["dtype"] = json!("F16"); h[NORM]["shape"] = json!([64]); }), "has shape [64]; expected [32]".into()),
+            (changed(&|h| h[NORM]["dtype"] = json!("I32")), format!("{file}: tensor {NORM} is stored as I32; expected F32 or BF16")),
+            (changed(&|h| {
+                let norm = h.as_object_mut().and_then(|h| h.remove(NORM)).expect("a norm");
+                h["model.norm.wait"] = norm;
+            }), format!("tensor {NORM} is missing from {file}; LlamaForCausalLM needs it")),
+            (index("{}"), "index.json of the embedded test: `weight_map` is missing; expected an object of file names".into()),
+            (index(r#"{"weight_map": {}}"#), "`weight_map` is {}; expected at least one tensor".into()),
+            (index(r#"{"weight_map": {"a": 1}}"#), "`weight_map.a` is 1; expected the name of a file beside the index".into()),
+            (index(r#"{"weight_map": {"a": "../../etc/passwd"}}"#), "expected the name of a file beside the index".into()),
+            (index(r#"{"weight_map": {"a": "b.safetensors"}}"#), "test has no b.safetensors; expected it there because model.safetensors.index.json has a in it".into()),
+        ];
+        for (files, expected) in cases {
+            let error = Checkpoint::open(embedded(files))
+                .expect_err(&expected)
+                .to_string();
+            assert!(error.contains(&expected), "{error}\nexpected {expected}");
+            assert!(!error.contains('\n'), "one sentence: {error}");
+        }
+    }
+
+    #[test]
+    fn directories_refused() {
+        let here = env!("CARGO_MANIFEST_DIR");
+        for (path, expected) in [
+            (
+                format!("{here}/nowhere"),
+                "nowhere is not a model directory: ",
+            ),
+            (
+                format!("{here}/Cargo.toml"),
+                "Cargo.toml is not a model directory: it is a file",
+            ),
+        ] {
+            let error = Source::directory(&path).expect_err(expected).to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+        let error = Checkpoint::open(Source::Directory(here.into())).expect_err("no config");
+        assert!(error.to_string().contains("has no config.json"), "{error}");
+        let error = Source::Directory(here.into())
+            .read("src")
+            .expect_err("a directory");
+        assert!(
+            error.to_string().ends_with("src: not a regular file"),
+            "{error}"
+        );
+    }
+
+    /// Bytes of a header changed at random: an error, or tensors inside the file; never a panic.
+    #[test]
+    fn random_headers() {
+        let model = read(CASE, "model.safetensors");
+        let length = u64::from_le_bytes(model[..8].try_into().expect("8 bytes")) as usize;
+        let mut state = 7u64;
+        let mut next = |below: usize| {
+            state = state
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
+            (state >> 33) as usize % below
+        };
+        let (mut opened, mut refused) = (0, 0);
+        let mut file = model.clone();
+        for round in 0..5000 {
+            file[..8 + length].copy_from_slice(&model[..8 + length]);
+            for _ in 0..1 + next(3) {
+                let at = next(8 + length);
+                file[at] = b"0123456789[]{}\",:F\xff"[next(19)];
+            }
+            match header("x", &file) {
+                Err(_) => refused += 1,
+                Ok((start, metadata)) => {
+                    opened += 1;
+                    for (name, info) in metadata.tensors() {
+                        let (from, to) = info.data_offsets;
+                        assert!(
+                            file.get(start + from..start + to).is_some(),
+                            "{round} {name}"
+                        );
+                    }
+                }
+            }
+        }
+        // Names may change and leave a valid header; most changes do not.
+        assert!(
+            opened > 100 && refused > 1000,
+            "{opened} opened, {refused} refused"
+        );
+    }
+}

@@ -10,8 +10,11 @@ pub(crate) fn golden(case: &str) -> Source {
     Source::directory(root.join(case)).expect("the golden files are there")
 }
 
+/// File names and contents.
+pub(crate) type Files = Vec<(&'static str, Vec<u8>)>;
+
 /// A checkpoint of files made up by a test, named `test`.
-pub(crate) fn embedded(files: Vec<(&'static str, Vec<u8>)>) -> Source {
+pub(crate) fn embedded(files: Files) -> Source {
     let files: Vec<(&'static str, &'static [u8])> = files
         .into_iter()
         .map(|(name, bytes)| (name, &*Box::leak(bytes.into_boxed_slice())))

@@ -61,8 +61,8 @@ impl Tokenizer {
             file: TOKENIZER.to_string(),
             expected: "expected a tokenizer in the format of the tokenizers library".to_string(),
         })?;
-        let mut inner = tokenizers::Tokenizer::from_bytes(&bytes)
-            .map_err(|error| wrong(format!("not a tokenizer: {error}")))?;
+        let mut inner =
+            parse(&bytes).map_err(|error| wrong(format!("not a tokenizer: {error}")))?;
         // What the file says of batches is not for single texts; transformers ignores it too.
         inner.with_padding(None);
         inner
@@ -95,17 +95,20 @@ impl Tokenizer {
 
     /// The ids of a text; with `add_special` also those the tokenizer puts around every text.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
-        match self.inner.encode_fast(text, add_special) {
-            Ok(encoding) => Ok(encoding.get_ids().to_vec()),
-            Err(error) => Err(self.failed("cannot encode a text", &*error)),
-        }
+        guarded(|| {
+            Ok(self
+                .inner
+                .encode_fast(text, add_special)?
+                .get_ids()
+                .to_vec())
+        })
+        .map_err(|error| self.failed("cannot encode a text", &error))
     }
 
     /// The text of ids; with `skip_special` without special tokens.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
-        self.inner
-            .decode(ids, skip_special)
-            .map_err(|error| self.failed("cannot decode tokens", &*error))
+        guarded(|| self.inner.decode(ids, skip_special))
+            .map_err(|error| self.failed("cannot decode tokens", &error))
     }
 
     /// The id of a token by its exact text in the vocabulary.
@@ -161,11 +164,28 @@ impl Tokenizer {
         }
     }
 
-    fn failed(&self, what: &str, error: &dyn std::error::Error) -> Error {
+    fn failed(&self, what: &str, error: &str) -> Error {
         Error::Tokenizer {
             file: self.file.clone(),
             problem: format!("{what}: {error}"),
         }
+    }
+}
+
+/// Parses a `tokenizer.json`. The tokenizers crate (0.22) panics on a syntax error inside a
+/// pre-tokenizer or decoder, so the syntax is checked first.
+fn parse(bytes: &[u8]) -> Result<tokenizers::Tokenizer, String> {
+    serde_json::from_slice::<serde_json::Value>(bytes).map_err(|error| error.to_string())?;
+    guarded(|| tokenizers::Tokenizer::from_bytes(bytes))
+}
+
+/// Runs a call into the tokenizers crate, which panics on some files that contradict themselves
+/// (a merge of tokens that don't exist, a decoder that strips what isn't there): such a file is an
+/// error like any other. The calls only read, so that nothing is left half changed.
+fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)) {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(_) => Err("the file contradicts itself".to_string()),
     }
 }
 
@@ -294,7 +314,7 @@ impl TokenStream {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{embedded, golden};
+    use crate::testing::{Files, embedded, golden};
     use serde_json::{Value, json};
 
     const BOTH: [&str; 2] = ["tokenizers/bpe", "tokenizers/byte-fallback"];
@@ -462,6 +482,11 @@ mod tests {
             .expect("readable")
             .expect("there")
             .to_vec();
+        let broken_inside = || {
+            let text = String::from_utf8(good.clone()).expect("UTF-8");
+            text.replacen("\"use_regex\": false", "\"use_regex\": fal\nse", 1)
+                .into_bytes()
+        };
         let config = |vocab: usize| {
             let text = json!({"architectures": ["LlamaForCausalLM"], "hidden_size": 64,
                 "num_hidden_layers": 2, "num_attention_heads": 8, "intermediate_size": 96,
@@ -469,10 +494,12 @@ mod tests {
             ModelConfig::parse("c".into(), text.to_string().as_bytes()).expect("a config")
         };
         #[rustfmt::skip]
-        let cases: Vec<(Vec<(&'static str, Vec<u8>)>, usize, &str)> = vec![
+        let cases: Vec<(Files, usize, &str)> = vec![
             (vec![], 320, "test has no tokenizer.json"),
             (vec![(TOKENIZER, b"{".to_vec())], 320, "tokenizer.json of the embedded test: not a tokenizer: "),
             (vec![(TOKENIZER, b"{\"model\": {\"type\": \"What\"}}".to_vec())], 320, "tokenizer.json of the embedded test: not a tokenizer: "),
+            // A syntax error inside the pre-tokenizer, where the crate itself panics.
+            (vec![(TOKENIZER, broken_inside())], 320, "tokenizer.json of the embedded test: not a tokenizer: "),
             (vec![(TOKENIZER, good[..good.len() / 2].to_vec())], 320, "tokenizer.json of the embedded test: not a tokenizer: "),
             (vec![(TOKENIZER, good.clone())], 319, "has id 319, but the model's vocab_size is 319; the tokenizer belongs to another model"),
             (vec![(TOKENIZER, good.clone()), (TOKENIZER_CONFIG, b"[]".to_vec())], 320,
