@@ -7,11 +7,26 @@ macro_rules! model {
         (
             $name,
             &[
-                ("config.json", include_bytes!(concat!("embedded/", $name, "/config.json")) as &[u8]),
-                ("generation_config.json", include_bytes!(concat!("embedded/", $name, "/generation_config.json"))),
-                ("tokenizer.json", include_bytes!(concat!("embedded/", $name, "/tokenizer.json"))),
-                ("tokenizer_config.json", include_bytes!(concat!("embedded/", $name, "/tokenizer_config.json"))),
-                ("model.safetensors", include_bytes!(concat!("embedded/", $name, "/model.safetensors"))),
+                (
+                    "config.json",
+                    include_bytes!(concat!("embedded/", $name, "/config.json")) as &[u8],
+                ),
+                (
+                    "generation_config.json",
+                    include_bytes!(concat!("embedded/", $name, "/generation_config.json")),
+                ),
+                (
+                    "tokenizer.json",
+                    include_bytes!(concat!("embedded/", $name, "/tokenizer.json")),
+                ),
+                (
+                    "tokenizer_config.json",
+                    include_bytes!(concat!("embedded/", $name, "/tokenizer_config.json")),
+                ),
+                (
+                    "model.safetensors",
+                    include_bytes!(concat!("embedded/", $name, "/model.safetensors")),
+                ),
             ],
         )
     };

@@ -80,7 +80,7 @@ pub struct SamplingFlags {
     pub temperature: Option<f32>,
     /// Keep the K most likely tokens; 0 keeps all.
     #[arg(long, default_value_t = 0, value_name = "K")]
-    pub top_k: usize,
+    pub top_k: u32,
     /// Keep the smallest set of most likely tokens whose probabilities reach P.
     #[arg(long, default_value_t = 1.0, value_name = "P")]
     pub top_p: f32,
@@ -349,7 +349,13 @@ mod tests {
 
     #[test]
     fn line_breaks_can_be_typed() {
-        for (typed, meant) in [("\\n\\n", "\n\n"), ("a\\tb", "a\tb"), ("\\\\n", "\\n"), ("\\x", "\\x"), ("\\", "\\")] {
+        for (typed, meant) in [
+            ("\\n\\n", "\n\n"),
+            ("a\\tb", "a\tb"),
+            ("\\\\n", "\\n"),
+            ("\\x", "\\x"),
+            ("\\", "\\"),
+        ] {
             assert_eq!(unescape(typed), meant, "{typed:?}");
         }
     }

@@ -48,7 +48,12 @@ pub fn open(flag: &str, name: &str) -> Done<Loaded> {
     let checkpoint = Checkpoint::open(source.clone())?;
     let tokenizer = Tokenizer::open(&source, Some(&checkpoint.config))?;
     let chat = ChatTemplate::open(&source, &tokenizer)?;
-    Ok(Loaded { name: name.into(), checkpoint, tokenizer: Rc::new(tokenizer), chat: Rc::new(chat) })
+    Ok(Loaded {
+        name: name.into(),
+        checkpoint,
+        tokenizer: Rc::new(tokenizer),
+        chat: Rc::new(chat),
+    })
 }
 
 impl Loaded {
@@ -81,12 +86,23 @@ impl Loaded {
     /// This model on an engine, as a policy.
     pub fn policy(&self, model: Model, style: PromptStyle) -> EnginePolicy {
         let stop = self.checkpoint.eos().to_vec();
-        EnginePolicy::new(model, Rc::clone(&self.tokenizer), Rc::clone(&self.chat), style, stop)
+        EnginePolicy::new(
+            model,
+            Rc::clone(&self.tokenizer),
+            Rc::clone(&self.chat),
+            style,
+            stop,
+        )
     }
 
     /// This model on an engine, as a PRM.
     pub fn prm(&self, model: Model, format: PrmFormat) -> EnginePrm {
-        EnginePrm::new(model, Rc::clone(&self.tokenizer), Rc::clone(&self.chat), format)
+        EnginePrm::new(
+            model,
+            Rc::clone(&self.tokenizer),
+            Rc::clone(&self.chat),
+            format,
+        )
     }
 }
 
@@ -94,7 +110,9 @@ impl Loaded {
 pub fn engine(flags: &EngineFlags, seed: u64, models: &[&Loaded]) -> Done<(Engine, Vec<Model>)> {
     if !(flags.kv_memory > 0.0 && flags.kv_memory < 1e9) {
         let found = flags.kv_memory;
-        return Err(Failure::new(format!("--kv-memory {found}: expected MiB above 0")));
+        return Err(Failure::new(format!(
+            "--kv-memory {found}: expected MiB above 0"
+        )));
     }
     let options = Options {
         kv_bytes: (flags.kv_memory * f64::from(1 << 20)) as usize,
@@ -106,6 +124,13 @@ pub fn engine(flags: &EngineFlags, seed: u64, models: &[&Loaded]) -> Done<(Engin
         rows: flags.max_rows as usize,
         seed,
     };
-    let parts: Vec<_> = models.iter().map(|m| (&m.checkpoint, Rc::clone(&m.tokenizer))).collect();
-    Ok(Engine::new(CpuBackend::new(flags.threads), &parts, &options)?)
+    let parts: Vec<_> = models
+        .iter()
+        .map(|m| (&m.checkpoint, Rc::clone(&m.tokenizer)))
+        .collect();
+    Ok(Engine::new(
+        CpuBackend::new(flags.threads),
+        &parts,
+        &options,
+    )?)
 }

@@ -25,11 +25,23 @@ impl Progress {
     pub fn new(total: usize, done: usize) -> Progress {
         let bar = stderr().is_terminal().then(|| {
             let template = "{bar:30} {pos}/{len} problems, {msg}, {per_sec}, ETA {eta}";
-            let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-            ProgressBar::new(total as u64).with_style(style).with_position(done as u64)
+            let style = ProgressStyle::with_template(template)
+                .unwrap_or_else(|_| ProgressStyle::default_bar());
+            ProgressBar::new(total as u64)
+                .with_style(style)
+                .with_position(done as u64)
         });
         let now = Instant::now();
-        Progress { bar, began: now, last_line: now, total, before: done, done, graded: 0, correct: 0 }
+        Progress {
+            bar,
+            began: now,
+            last_line: now,
+            total,
+            before: done,
+            done,
+            graded: 0,
+            correct: 0,
+        }
     }
 
     /// A problem is solved.
@@ -43,9 +55,13 @@ impl Progress {
             bar.set_position(self.done as u64);
         } else if self.last_line.elapsed() >= LINE_EVERY || self.done == self.total {
             self.last_line = Instant::now();
-            let rate = (self.done - self.before) as f64 / self.began.elapsed().as_secs_f64().max(1e-9);
+            let rate =
+                (self.done - self.before) as f64 / self.began.elapsed().as_secs_f64().max(1e-9);
             let left = (self.total - self.done) as f64 / rate;
-            eprintln!("{}/{} problems, {share}, {rate:.2}/s, ETA {left:.0} s", self.done, self.total);
+            eprintln!(
+                "{}/{} problems, {share}, {rate:.2}/s, ETA {left:.0} s",
+                self.done, self.total
+            );
         }
     }
 

@@ -92,7 +92,13 @@ pub struct Line {
 
 impl Line {
     /// The line of a solved problem.
-    pub fn new(problem: &Problem, outcome: Outcome, settings: &Settings, tokens: Tokens, trees: bool) -> Line {
+    pub fn new(
+        problem: &Problem,
+        outcome: Outcome,
+        settings: &Settings,
+        tokens: Tokens,
+        trees: bool,
+    ) -> Line {
         let search = &settings.search;
         let graded = problem.answer.is_some();
         Line {
@@ -129,19 +135,33 @@ impl Results {
     /// Opens `path`, making it if need be. Returns what is in it already, by id.
     ///
     /// A file of other settings, or with a line that is no result, is refused untouched.
-    pub fn open(path: &Path, settings: &Settings, trees: bool) -> Done<(Results, HashMap<String, Line>)> {
+    pub fn open(
+        path: &Path,
+        settings: &Settings,
+        trees: bool,
+    ) -> Done<(Results, HashMap<String, Line>)> {
         let failed = |e: io::Error| Failure::io(&format!("--out {}", path.display()), &e);
-        let mut file = (OpenOptions::new().read(true).write(true).create(true).truncate(false))
-            .open(path)
-            .map_err(failed)?;
+        let mut file = (OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false))
+        .open(path)
+        .map_err(failed)?;
         // Two runs on one file would each redo the other's problems.
         file.try_lock().map_err(|_| {
-            Failure::new(format!("--out {}: another run is writing this file", path.display()))
+            Failure::new(format!(
+                "--out {}: another run is writing this file",
+                path.display()
+            ))
         })?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(failed)?;
         // What follows the last line break was cut short by a crash.
-        let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
+        let whole = bytes
+            .iter()
+            .rposition(|&b| b == b'\n')
+            .map_or(0, |at| at + 1);
         let lines = read_lines(path, &bytes[..whole])?;
         for (number, line) in lines.iter().enumerate() {
             if let Some(difference) = difference(&line.settings, settings) {
@@ -152,7 +172,11 @@ impl Results {
                 )));
             }
             if line.tree.is_some() != trees {
-                let (has, wants) = if trees { ("without", "with") } else { ("with", "without") };
+                let (has, wants) = if trees {
+                    ("without", "with")
+                } else {
+                    ("with", "without")
+                };
                 return Err(Failure::new(format!(
                     "--out {} line {}: written {has} --trees, this run is {wants}; name another file",
                     path.display(),
@@ -162,8 +186,17 @@ impl Results {
         }
         file.set_len(whole as u64).map_err(failed)?;
         file.seek(SeekFrom::End(0)).map_err(failed)?;
-        let done = lines.into_iter().map(|line| (line.id.clone(), line)).collect();
-        Ok((Results { path: path.into(), file }, done))
+        let done = lines
+            .into_iter()
+            .map(|line| (line.id.clone(), line))
+            .collect();
+        Ok((
+            Results {
+                path: path.into(),
+                file,
+            },
+            done,
+        ))
     }
 
     fn failed(&self, error: &io::Error) -> Failure {
@@ -174,7 +207,10 @@ impl Results {
     pub fn append(&mut self, line: &Line) -> Done {
         let mut bytes = serde_json::to_vec(line).map_err(|e| Failure::new(e.to_string()))?;
         bytes.push(b'\n');
-        let written = self.file.write_all(&bytes).and_then(|()| self.file.sync_data());
+        let written = self
+            .file
+            .write_all(&bytes)
+            .and_then(|()| self.file.sync_data());
         written.map_err(|e| self.failed(&e))
     }
 
@@ -196,7 +232,10 @@ impl Results {
         }
         lines.sort_by_key(|(rank, _)| *rank);
         let beside = self.path.with_extension("sorting");
-        let sorted = lines.iter().flat_map(|(_, line)| [line, "\n"]).collect::<String>();
+        let sorted = lines
+            .iter()
+            .flat_map(|(_, line)| [line, "\n"])
+            .collect::<String>();
         let write = || -> io::Result<()> {
             let mut file = File::create(&beside)?;
             file.write_all(sorted.as_bytes())?;
@@ -216,7 +255,10 @@ pub fn read_lines(path: &Path, bytes: &[u8]) -> Done<Vec<Line>> {
         }
         let line = serde_json::from_slice(line).map_err(|e| {
             let place = path.display();
-            Failure::new(format!("{place} line {}: not a result of offshoot solve: {e}", number + 1))
+            Failure::new(format!(
+                "{place} line {}: not a result of offshoot solve: {e}",
+                number + 1
+            ))
         })?;
         lines.push(line);
     }
@@ -225,14 +267,20 @@ pub fn read_lines(path: &Path, bytes: &[u8]) -> Done<Vec<Line>> {
 
 /// The first setting that differs, in words.
 fn difference(there: &Settings, here: &Settings) -> Option<String> {
-    let (there, here) = (serde_json::to_value(there).ok()?, serde_json::to_value(here).ok()?);
+    let (there, here) = (
+        serde_json::to_value(there).ok()?,
+        serde_json::to_value(here).ok()?,
+    );
     first_difference("", &there, &here)
 }
 
 fn first_difference(name: &str, there: &Value, here: &Value) -> Option<String> {
     match (there, here) {
         (Value::Object(a), Value::Object(b)) => (a.keys().chain(b.keys())).find_map(|key| {
-            let (a, b) = (a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null));
+            let (a, b) = (
+                a.get(key).unwrap_or(&Value::Null),
+                b.get(key).unwrap_or(&Value::Null),
+            );
             first_difference(key, a, b)
         }),
         _ if there == here => None,
@@ -250,9 +298,21 @@ mod tests {
     fn the_setting_that_differs_is_named() {
         for (there, here, expected) in [
             (json!({"a": 1}), json!({"a": 1}), None),
-            (json!({"a": 1, "s": {"n": 4}}), json!({"a": 1, "s": {"n": 16}}), Some("n 4 in the file, 16 now")),
-            (json!({"a": null}), json!({"a": "x"}), Some("a null in the file, \"x\" now")),
-            (json!({}), json!({"b": 2}), Some("b null in the file, 2 now")),
+            (
+                json!({"a": 1, "s": {"n": 4}}),
+                json!({"a": 1, "s": {"n": 16}}),
+                Some("n 4 in the file, 16 now"),
+            ),
+            (
+                json!({"a": null}),
+                json!({"a": "x"}),
+                Some("a null in the file, \"x\" now"),
+            ),
+            (
+                json!({}),
+                json!({"b": 2}),
+                Some("b null in the file, 2 now"),
+            ),
         ] {
             let found = first_difference("", &there, &here);
             assert_eq!(found.as_deref(), expected, "{there} and {here}");

@@ -155,17 +155,23 @@ pub fn summarise(
         let level = line.level.map_or("-".into(), |l| l.to_string());
         by_level.entry(level).or_default().add(line.correct);
         for verdict in &line.verdicts {
-            verdicts.entry(verdict.rule.to_string()).or_default().add(verdict.correct);
+            verdicts
+                .entry(verdict.rule.to_string())
+                .or_default()
+                .add(verdict.correct);
         }
         for smaller in &line.by_n {
             let row = by_n.entry(smaller.n).or_default();
             for verdict in &smaller.verdicts {
-                row.entry(verdict.rule.to_string()).or_default().add(verdict.correct);
+                row.entry(verdict.rule.to_string())
+                    .or_default()
+                    .add(verdict.correct);
             }
         }
     }
     let models = || std::iter::once(policy).chain(prm);
-    let bytes = |count: fn(&KvUsage) -> usize| models().map(|m| count(&m.kv) * m.kv.block_bytes).sum();
+    let bytes =
+        |count: fn(&KvUsage) -> usize| models().map(|m| count(&m.kv) * m.kv.block_bytes).sum();
     Summary {
         problems: lines.len(),
         correct: all.correct,
@@ -185,7 +191,10 @@ pub fn summarise(
             peak_bytes: bytes(|kv| kv.peak_blocks),
             unshared_bytes: bytes(|kv| kv.unshared_blocks),
         },
-        flops: Flops { policy: policy.usage.flops, prm: prm.map_or(0, |m| m.usage.flops) },
+        flops: Flops {
+            policy: policy.usage.flops,
+            prm: prm.map_or(0, |m| m.usage.flops),
+        },
         seconds,
         by_level,
         verdicts,
@@ -207,35 +216,62 @@ pub fn render(s: &Summary) -> String {
     levels.load_preset(presets::UTF8_HORIZONTAL_ONLY);
     levels.set_header(["level", "problems", "right", "accuracy"]);
     let row = |name: &str, score: &Score| {
-        [name.to_string(), score.problems.to_string(), score.correct.to_string(), percent(score)]
+        [
+            name.to_string(),
+            score.problems.to_string(),
+            score.correct.to_string(),
+            percent(score),
+        ]
     };
     for (level, score) in &s.by_level {
         levels.add_row(row(level, score));
     }
     let graded = s.by_level.values().map(|score| score.problems).sum();
-    let all = Score { problems: graded, correct: s.correct, accuracy: s.accuracy.unwrap_or(0.0) };
+    let all = Score {
+        problems: graded,
+        correct: s.correct,
+        accuracy: s.accuracy.unwrap_or(0.0),
+    };
     levels.add_row(row("all", &all));
     for column in levels.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     let mut out = format!("{levels}\n\n");
-    let verdicts: Vec<String> = s.verdicts.iter().map(|(rule, score)| format!("{rule} {}", percent(score))).collect();
+    let verdicts: Vec<String> = s
+        .verdicts
+        .iter()
+        .map(|(rule, score)| format!("{rule} {}", percent(score)))
+        .collect();
     out += &format!("Every verdict: {}\n", verdicts.join(", "));
     out += &format!("Any solution right: {}\n", percent(&s.any_correct));
     out += &format!(
         "{}, N = {}, verdict {}, seed {}, grader {}, {}\n",
-        s.strategy.name(), s.n, s.verdict, s.seed, s.grader, s.device
+        s.strategy.name(),
+        s.n,
+        s.verdict,
+        s.seed,
+        s.grader.name(),
+        s.device
     );
-    for (role, model) in std::iter::once(("policy", &s.policy)).chain(s.prm.iter().map(|m| ("PRM", m))) {
+    for (role, model) in
+        std::iter::once(("policy", &s.policy)).chain(s.prm.iter().map(|m| ("PRM", m)))
+    {
         out += &format!(
             "{role} {}: {} parameters, {} tokens computed, {} reused, {} drawn\n",
-            model.name, model.params, model.tokens_processed, model.tokens_reused, model.tokens_generated
+            model.name,
+            model.params,
+            model.tokens_processed,
+            model.tokens_reused,
+            model.tokens_generated
         );
     }
     let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
     out += &format!(
         "KV cache at its peak: {:.2} MiB ({:.2} MiB without sharing); {:.3e} FLOPs; {:.1} s\n",
-        mib(s.kv.peak_bytes), mib(s.kv.unshared_bytes), (s.flops.policy + s.flops.prm) as f64, s.seconds
+        mib(s.kv.peak_bytes),
+        mib(s.kv.unshared_bytes),
+        (s.flops.policy + s.flops.prm) as f64,
+        s.seconds
     );
     out
 }

@@ -41,7 +41,13 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { kv_bytes: 1 << 30, block_tokens: 16, kv_dtype: None, rows: 512, seed: 0 }
+        Options {
+            kv_bytes: 1 << 30,
+            block_tokens: 16,
+            kv_dtype: None,
+            rows: 512,
+            seed: 0,
+        }
     }
 }
 
@@ -84,8 +90,17 @@ impl Engine {
         let mut models = Vec::new();
         let mut shapes = Vec::new();
         for ((checkpoint, _), layout) in checkpoints.iter().zip(layouts) {
-            shapes.push(crate::model::shape(&checkpoint.config, &layout, options.rows));
-            models.push(crate::model::Model::load(&mut backend, checkpoint, layout, options.rows)?);
+            shapes.push(crate::model::shape(
+                &checkpoint.config,
+                &layout,
+                options.rows,
+            ));
+            models.push(crate::model::Model::load(
+                &mut backend,
+                checkpoint,
+                layout,
+                options.rows,
+            )?);
         }
         let executor = Box::new(Local::new(backend, arena, models));
         let engine = Engine::over(executor, shapes, &cut, options);
@@ -101,16 +116,33 @@ impl Engine {
     }
 
     /// An engine over any executor; its models have no tokenizer.
-    pub(crate) fn over(executor: Box<dyn Executor>, shapes: Vec<ModelShape>, cut: &Cut, options: &Options) -> Engine {
+    pub(crate) fn over(
+        executor: Box<dyn Executor>,
+        shapes: Vec<ModelShape>,
+        cut: &Cut,
+        options: &Options,
+    ) -> Engine {
         let memory: SharedMemory = Rc::new(RefCell::new(KvMemory::new(cut, options.block_tokens)));
-        let limits = Limits { rows: options.rows, block_tokens: options.block_tokens };
-        Engine { scheduler: Rc::new(RefCell::new(Scheduler::new(executor, shapes, memory, limits))) }
+        let limits = Limits {
+            rows: options.rows,
+            block_tokens: options.block_tokens,
+        };
+        Engine {
+            scheduler: Rc::new(RefCell::new(Scheduler::new(
+                executor, shapes, memory, limits,
+            ))),
+        }
     }
 
     /// A model without a tokenizer.
     #[cfg(test)]
     pub(crate) fn bare_model(&self, index: usize, seed: u64) -> Model {
-        Model { scheduler: Rc::clone(&self.scheduler), index, tokenizer: None, seed }
+        Model {
+            scheduler: Rc::clone(&self.scheduler),
+            index,
+            tokenizer: None,
+            seed,
+        }
     }
 
     /// Panics if an invariant of the KV memory is broken.
@@ -171,7 +203,10 @@ impl Model {
     pub fn root(&self, stream: u64) -> Branch {
         let key = philox::root_key(self.seed, stream);
         let seq = self.scheduler.borrow_mut().root(self.index, key);
-        Branch { model: self.clone(), seq }
+        Branch {
+            model: self.clone(),
+            seq,
+        }
     }
 
     /// Tokens a branch may have.
@@ -210,7 +245,10 @@ impl Branch {
     /// still to be computed. The i-th child draws random numbers of its own, by its path.
     pub fn fork(&self) -> Branch {
         let seq = self.model.scheduler.borrow_mut().fork(&self.seq);
-        Branch { model: self.model.clone(), seq }
+        Branch {
+            model: self.model.clone(),
+            seq,
+        }
     }
 
     /// Tokens so far.
@@ -253,7 +291,10 @@ impl Branch {
             return Err(Error::EmptyBranch);
         }
         if start >= limit {
-            return Err(Error::ContextFull { tokens: start + 1, limit });
+            return Err(Error::ContextFull {
+                tokens: start + 1,
+                limit,
+            });
         }
         let (reply, answer) = oneshot::channel();
         let history = match how.sampling.repetition_penalty == 1.0 {
@@ -291,7 +332,11 @@ impl Branch {
     pub async fn read(&mut self, tokens: &[u32], at: &[usize]) -> Result<Vec<Vec<f32>>, Error> {
         let start = self.len();
         self.append(tokens)?;
-        let at: Vec<_> = at.iter().filter(|&&at| at < tokens.len()).map(|&at| (start + at, None)).collect();
+        let at: Vec<_> = at
+            .iter()
+            .filter(|&&at| at < tokens.len())
+            .map(|&at| (start + at, None))
+            .collect();
         if at.is_empty() {
             return Ok(Vec::new());
         }
@@ -299,9 +344,16 @@ impl Branch {
         self.ask(Work::Read(Reading { at, reply }), answer).await
     }
 
-    async fn ask<T>(&self, work: Work, answer: oneshot::Receiver<Result<T, Error>>) -> Result<T, Error> {
+    async fn ask<T>(
+        &self,
+        work: Work,
+        answer: oneshot::Receiver<Result<T, Error>>,
+    ) -> Result<T, Error> {
         let scheduler = &self.model.scheduler;
-        let id = scheduler.borrow_mut().submit(Request { seq: Rc::clone(&self.seq), work });
+        let id = scheduler.borrow_mut().submit(Request {
+            seq: Rc::clone(&self.seq),
+            work,
+        });
         let _withdraw = Withdraw { scheduler, id };
         answer.await.unwrap_or(Err(Error::Stopped))
     }

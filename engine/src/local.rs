@@ -23,7 +23,12 @@ pub(crate) struct Local<B: Backend> {
 
 impl<B: Backend> Local<B> {
     pub fn new(backend: B, arena: B::Arena, models: Vec<Model<B>>) -> Local<B> {
-        Local { backend, arena, models, pending: VecDeque::new() }
+        Local {
+            backend,
+            arena,
+            models,
+            pending: VecDeque::new(),
+        }
     }
 }
 
@@ -33,16 +38,25 @@ impl<B: Backend> Executor for Local<B> {
     }
 
     fn enqueue(&mut self, step: &Step<'_>) -> Result<(), Error> {
-        let Local { backend, arena, models, pending } = self;
+        let Local {
+            backend,
+            arena,
+            models,
+            pending,
+        } = self;
         let head = models[step.model].forward(backend, arena, step.plan, step.copies)?;
         let samples = (!step.draws.is_empty()).then(|| backend.sample(head, step.draws));
-        let head = step.read.then(|| backend.read(head, 0..step.plan.outputs.len()));
+        let head = step
+            .read
+            .then(|| backend.read(head, 0..step.plan.outputs.len()));
         pending.push_back(Pending { samples, head });
         Ok(())
     }
 
     fn finish(&mut self) -> Result<StepResult, Error> {
-        let Some(pending) = self.pending.pop_front() else { return Ok(StepResult::default()) };
+        let Some(pending) = self.pending.pop_front() else {
+            return Ok(StepResult::default());
+        };
         let samples = match pending.samples {
             Some(samples) => self.backend.finish_samples(samples)?,
             None => Vec::new(),

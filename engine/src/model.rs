@@ -6,11 +6,11 @@
 
 use kernels::{Backend, BlockId, KvLayout, RopeTable, StepPlan};
 
+use crate::Error;
 use crate::arch::{TensorNames, bias_of, of_layer};
 use crate::checkpoint::Checkpoint;
 use crate::config::{HeadKind, ModelConfig};
 use crate::executor::ModelShape;
-use crate::Error;
 
 struct Layer<B: Backend> {
     attention_norm: B::Vector,
@@ -85,10 +85,18 @@ impl<B: Backend> Model<B> {
     ///
     /// # Errors
     /// A missing tensor, a wrong shape or dtype, or no memory.
-    pub fn load(backend: &mut B, checkpoint: &Checkpoint, layout: KvLayout, max_rows: usize) -> Result<Model<B>, Error> {
+    pub fn load(
+        backend: &mut B,
+        checkpoint: &Checkpoint,
+        layout: KvLayout,
+        max_rows: usize,
+    ) -> Result<Model<B>, Error> {
         let config = checkpoint.config.clone();
         let names = config.names();
-        let loader = &mut Loader { backend, checkpoint };
+        let loader = &mut Loader {
+            backend,
+            checkpoint,
+        };
         let hidden = config.hidden;
         let layers = (0..config.layers)
             .map(|i| loader.layer(&config, names, i))
@@ -96,7 +104,10 @@ impl<B: Backend> Model<B> {
         let width = head_width(&config);
         let (head, head_bias) = match &config.head {
             HeadKind::Causal if config.tied_embeddings => (None, None),
-            HeadKind::Causal => (Some(loader.matrix(&[(names.lm_head, width)], hidden)?), None),
+            HeadKind::Causal => (
+                Some(loader.matrix(&[(names.lm_head, width)], hidden)?),
+                None,
+            ),
             HeadKind::TokenClassification { .. } => {
                 let bias = bias_of(names.score);
                 let bias = match checkpoint.contains(&bias) {
@@ -122,7 +133,17 @@ impl<B: Backend> Model<B> {
             outputs_normed: buffer(outputs, hidden)?,
             head: buffer(outputs, width)?,
         };
-        Ok(Model { config, layout, embedding, layers, norm, head, head_bias, rope, buffers })
+        Ok(Model {
+            config,
+            layout,
+            embedding,
+            layers,
+            norm,
+            head,
+            head_bias,
+            rope,
+            buffers,
+        })
     }
 
     /// Enqueues the pass over the plan's rows. The head's numbers for the plan's outputs are in
@@ -134,7 +155,12 @@ impl<B: Backend> Model<B> {
         plan: &StepPlan,
         copies: &[(BlockId, BlockId)],
     ) -> Result<&B::Activations, Error> {
-        let Model { config, layout, buffers: b, .. } = self;
+        let Model {
+            config,
+            layout,
+            buffers: b,
+            ..
+        } = self;
         let (rows, eps) = (plan.rows.len(), config.rms_eps);
         if !copies.is_empty() {
             backend.copy_blocks(layout, copies, arena);
@@ -143,21 +169,56 @@ impl<B: Backend> Model<B> {
         backend.embed(&self.embedding, device_plan, &mut b.stream);
         for (i, layer) in self.layers.iter().enumerate() {
             backend.rms_norm(&b.stream, &layer.attention_norm, eps, rows, &mut b.normed);
-            backend.linear(&b.normed, &layer.qkv, layer.qkv_bias.as_ref(), rows, false, &mut b.qkv);
+            backend.linear(
+                &b.normed,
+                &layer.qkv,
+                layer.qkv_bias.as_ref(),
+                rows,
+                false,
+                &mut b.qkv,
+            );
             backend.rope_and_append(&mut b.qkv, &self.rope, device_plan, layout, i, arena);
             backend.tree_attention(&b.qkv, device_plan, layout, i, arena, &mut b.attended);
-            backend.linear(&b.attended, &layer.output, layer.output_bias.as_ref(), rows, true, &mut b.stream);
+            backend.linear(
+                &b.attended,
+                &layer.output,
+                layer.output_bias.as_ref(),
+                rows,
+                true,
+                &mut b.stream,
+            );
             backend.rms_norm(&b.stream, &layer.mlp_norm, eps, rows, &mut b.normed);
-            backend.linear(&b.normed, &layer.gate_up, layer.gate_up_bias.as_ref(), rows, false, &mut b.gate_up);
+            backend.linear(
+                &b.normed,
+                &layer.gate_up,
+                layer.gate_up_bias.as_ref(),
+                rows,
+                false,
+                &mut b.gate_up,
+            );
             backend.swiglu(&b.gate_up, rows, &mut b.inner);
-            backend.linear(&b.inner, &layer.down, layer.down_bias.as_ref(), rows, true, &mut b.stream);
+            backend.linear(
+                &b.inner,
+                &layer.down,
+                layer.down_bias.as_ref(),
+                rows,
+                true,
+                &mut b.stream,
+            );
         }
         let outputs = plan.outputs.len();
         if outputs > 0 {
             backend.gather_outputs(&b.stream, device_plan, &mut b.outputs);
             backend.rms_norm(&b.outputs, &self.norm, eps, outputs, &mut b.outputs_normed);
             let head = self.head.as_ref().unwrap_or(&self.embedding);
-            backend.linear(&b.outputs_normed, head, self.head_bias.as_ref(), outputs, false, &mut b.head);
+            backend.linear(
+                &b.outputs_normed,
+                head,
+                self.head_bias.as_ref(),
+                outputs,
+                false,
+                &mut b.head,
+            );
         }
         Ok(&b.head)
     }
@@ -195,20 +256,36 @@ impl<B: Backend> Loader<'_, B> {
         cols: usize,
         biased: bool,
     ) -> Result<(B::Weight, Option<B::Vector>), Error> {
-        let names: Vec<(String, usize)> = parts.iter().map(|&(n, len)| (of_layer(n, layer), len)).collect();
-        let matrices: Vec<(&str, usize)> = names.iter().map(|(n, len)| (n.as_str(), *len)).collect();
+        let names: Vec<(String, usize)> = parts
+            .iter()
+            .map(|&(n, len)| (of_layer(n, layer), len))
+            .collect();
+        let matrices: Vec<(&str, usize)> =
+            names.iter().map(|(n, len)| (n.as_str(), *len)).collect();
         let weight = self.matrix(&matrices, cols)?;
-        let biases: Vec<(String, usize)> = names.iter().map(|(n, len)| (bias_of(n), *len)).collect();
-        let vectors: Vec<(&str, usize)> = biases.iter().map(|(n, len)| (n.as_str(), *len)).collect();
+        let biases: Vec<(String, usize)> =
+            names.iter().map(|(n, len)| (bias_of(n), *len)).collect();
+        let vectors: Vec<(&str, usize)> =
+            biases.iter().map(|(n, len)| (n.as_str(), *len)).collect();
         let bias = biased.then(|| self.vector(&vectors)).transpose()?;
         Ok((weight, bias))
     }
 
     fn layer(&mut self, c: &ModelConfig, n: &TensorNames, i: usize) -> Result<Layer<B>, Error> {
-        let (q, kv, inner) = (c.heads * c.head_dim, c.kv_heads * c.head_dim, c.intermediate);
-        let (qkv, qkv_bias) = self.projection(i, &[(n.q, q), (n.k, kv), (n.v, kv)], c.hidden, c.attention_bias)?;
+        let (q, kv, inner) = (
+            c.heads * c.head_dim,
+            c.kv_heads * c.head_dim,
+            c.intermediate,
+        );
+        let (qkv, qkv_bias) = self.projection(
+            i,
+            &[(n.q, q), (n.k, kv), (n.v, kv)],
+            c.hidden,
+            c.attention_bias,
+        )?;
         let (output, output_bias) = self.projection(i, &[(n.o, c.hidden)], q, c.output_bias)?;
-        let (gate_up, gate_up_bias) = self.projection(i, &[(n.gate, inner), (n.up, inner)], c.hidden, c.mlp_bias)?;
+        let (gate_up, gate_up_bias) =
+            self.projection(i, &[(n.gate, inner), (n.up, inner)], c.hidden, c.mlp_bias)?;
         let (down, down_bias) = self.projection(i, &[(n.down, c.hidden)], inner, c.mlp_bias)?;
         Ok(Layer {
             attention_norm: self.vector(&[(&of_layer(n.attention_norm, i), c.hidden)])?,
@@ -238,11 +315,14 @@ pub(crate) fn head_width(config: &ModelConfig) -> usize {
 fn rope_table(config: &ModelConfig) -> RopeTable {
     let half = config.head_dim / 2;
     let frequencies: Vec<f32> = (0..half)
-        .map(|i| (1.0 / config.rope_theta.powf(2.0 * i as f64 / config.head_dim as f64)) as f32)
+        .map(|i| {
+            (1.0 / config
+                .rope_theta
+                .powf(2.0 * i as f64 / config.head_dim as f64)) as f32
+        })
         .collect();
-    let angles = || {
-        (0..config.max_positions).flat_map(|p| frequencies.iter().map(move |f| p as f32 * f))
-    };
+    let angles =
+        || (0..config.max_positions).flat_map(|p| frequencies.iter().map(move |f| p as f32 * f));
     RopeTable {
         half_dim: half,
         cos: angles().map(f32::cos).collect(),

@@ -112,14 +112,24 @@ impl Request {
     pub fn wanted(&self) -> Vec<usize> {
         match &self.work {
             Work::Generate(_) => vec![self.seq.borrow().tokens.len() - 1],
-            Work::Read(r) => r.at.iter().filter(|(_, v)| v.is_none()).map(|&(at, _)| at).collect(),
+            Work::Read(r) => {
+                r.at.iter()
+                    .filter(|(_, v)| v.is_none())
+                    .map(|&(at, _)| at)
+                    .collect()
+            }
         }
     }
 }
 
 impl Generation {
     /// Takes a drawn token. `Some` when the generation has ended.
-    pub fn take(&mut self, tokens: &mut Vec<u32>, sample: Sample, max_positions: usize) -> Result<Option<Finish>, Error> {
+    pub fn take(
+        &mut self,
+        tokens: &mut Vec<u32>,
+        sample: Sample,
+        max_positions: usize,
+    ) -> Result<Option<Finish>, Error> {
         self.logprobs.push(sample.logprob);
         if self.how.stop_tokens.contains(&sample.token) {
             return self.ended(Finish::StopToken(sample.token));
@@ -134,7 +144,11 @@ impl Generation {
                 let (before, whole) = (self.matcher.text().len(), text.whole);
                 text.whole = tokens.len();
                 if let Some(stop) = self.matcher.push(&piece) {
-                    let keep = if self.how.include_stop { stop.end } else { stop.start };
+                    let keep = if self.how.include_stop {
+                        stop.end
+                    } else {
+                        stop.start
+                    };
                     self.cut(tokens, before, whole, keep)?;
                     return Ok(Some(Finish::StopString(stop.index)));
                 }
@@ -159,13 +173,25 @@ impl Generation {
 
     /// Cuts the text to `keep` bytes and makes the tokens match: the tokens up to `whole` spell
     /// the first `before` bytes, what is kept of the rest is encoded anew.
-    fn cut(&mut self, tokens: &mut Vec<u32>, before: usize, whole: usize, keep: usize) -> Result<(), Error> {
+    fn cut(
+        &mut self,
+        tokens: &mut Vec<u32>,
+        before: usize,
+        whole: usize,
+        keep: usize,
+    ) -> Result<(), Error> {
         if keep == self.matcher.text().len() {
             return Ok(());
         }
-        let Some(text) = &self.detokenizer else { return Ok(()) };
+        let Some(text) = &self.detokenizer else {
+            return Ok(());
+        };
         // A stop string that began in an earlier piece and is not kept: start from the beginning.
-        let (from, length) = if keep >= before { (before, whole) } else { (0, self.start) };
+        let (from, length) = if keep >= before {
+            (before, whole)
+        } else {
+            (0, self.start)
+        };
         tokens.truncate(length);
         self.unchanged = length;
         let tail = self.matcher.text()[from..keep].to_string();
@@ -178,8 +204,14 @@ impl Generation {
 
     /// Sends text that has become final to the stream, all of it when `ended`.
     pub fn stream(&mut self, ended: bool) {
-        let Some(stream) = &self.how.stream else { return };
-        let until = if ended { self.matcher.text().len() } else { self.matcher.settled() };
+        let Some(stream) = &self.how.stream else {
+            return;
+        };
+        let until = if ended {
+            self.matcher.text().len()
+        } else {
+            self.matcher.settled()
+        };
         if until > self.streamed {
             // A receiver that is gone reads nothing any more.
             let _ = stream.unbounded_send(self.matcher.text()[self.streamed..until].to_string());

@@ -89,7 +89,12 @@ struct Enqueued {
 }
 
 impl Scheduler {
-    pub fn new(executor: Box<dyn Executor>, models: Vec<ModelShape>, memory: SharedMemory, limits: Limits) -> Scheduler {
+    pub fn new(
+        executor: Box<dyn Executor>,
+        models: Vec<ModelShape>,
+        memory: SharedMemory,
+        limits: Limits,
+    ) -> Scheduler {
         Scheduler {
             usage: vec![Usage::default(); models.len()],
             needed: vec![0; models.len()],
@@ -227,7 +232,9 @@ impl Scheduler {
         let request = &self.requests[&id];
         let seq = Rc::clone(&request.seq);
         let model = seq.borrow().model;
-        let Some(lead) = lead(&seq, &drafts[model]) else { return };
+        let Some(lead) = lead(&seq, &drafts[model]) else {
+            return;
+        };
         let wanted = if Rc::ptr_eq(&lead, &seq) || seq.borrow().ends_at_stem() {
             request.wanted()
         } else {
@@ -251,19 +258,32 @@ impl Scheduler {
                 return;
             }
             draft.outputs += usize::from(new);
-            item.wants.push(Want { request: id, position });
+            item.wants.push(Want {
+                request: id,
+                position,
+            });
         }
     }
 
     /// Drafts the next rows of `seq`, as many as rows, outputs and memory allow. Tokens before the
     /// first of the `wanted` positions may come from the cache.
-    fn chunk(&mut self, seq: &Shared, wanted: &[usize], model: usize, drafts: &mut [Draft]) -> Option<usize> {
+    fn chunk(
+        &mut self,
+        seq: &Shared,
+        wanted: &[usize],
+        model: usize,
+        drafts: &mut [Draft],
+    ) -> Option<usize> {
         let room = self.limits.rows - drafts[model].rows;
         let outputs = self.models[model].max_outputs - drafts[model].outputs;
         let (first, pending) = {
             let Sequence { table, tokens, .. } = &mut *seq.borrow_mut();
             if table.is_empty() {
-                let limit = wanted.first().copied().unwrap_or(usize::MAX).min(tokens.len() - 1);
+                let limit = wanted
+                    .first()
+                    .copied()
+                    .unwrap_or(usize::MAX)
+                    .min(tokens.len() - 1);
                 table.reuse(tokens, limit);
             }
             (table.len(), tokens.len() - table.len())
@@ -295,7 +315,13 @@ impl Scheduler {
         let draft = &mut drafts[model];
         draft.rows += rows;
         draft.by_seq.insert(Rc::as_ptr(seq), draft.items.len());
-        draft.items.push(Item { seq: Rc::clone(seq), first, rows, write, wants: Vec::new() });
+        draft.items.push(Item {
+            seq: Rc::clone(seq),
+            first,
+            rows,
+            write,
+            wants: Vec::new(),
+        });
         Some(draft.items.len() - 1)
     }
 
@@ -336,7 +362,11 @@ impl Scheduler {
     /// oldest request begins anew without half-filled blocks; if nothing is held, or it would not
     /// fit alone, it cannot be served.
     fn give_up_oldest(&mut self) {
-        let oldest = self.requests.iter().min_by_key(|(_, r)| r.seq.borrow().age).map(|(&id, _)| id);
+        let oldest = self
+            .requests
+            .iter()
+            .min_by_key(|(_, r)| r.seq.borrow().age)
+            .map(|(&id, _)| id);
         let Some(id) = oldest else { return };
         let (model, tokens) = {
             let seq = self.requests[&id].seq.borrow();
@@ -356,7 +386,11 @@ impl Scheduler {
         if needed > blocks || !held {
             let block_bytes = self.models[model].block_bytes;
             if let Some(request) = self.requests.remove(&id) {
-                request.fail(Error::PoolTooSmall { needed, blocks, block_bytes });
+                request.fail(Error::PoolTooSmall {
+                    needed,
+                    blocks,
+                    block_bytes,
+                });
             }
         }
     }
@@ -383,8 +417,11 @@ impl Scheduler {
         let parts: Vec<Rows> = (draft.items.iter_mut())
             .map(|item| {
                 item.wants.sort_by_key(|w| w.position);
-                let mut outputs: Vec<u32> =
-                    item.wants.iter().map(|w| (w.position - item.first) as u32).collect();
+                let mut outputs: Vec<u32> = item
+                    .wants
+                    .iter()
+                    .map(|w| (w.position - item.first) as u32)
+                    .collect();
                 outputs.dedup();
                 let seq = item.seq.borrow();
                 Rows {
@@ -410,7 +447,10 @@ impl Scheduler {
         for (item, &first_row) in draft.items.iter().zip(&first_rows) {
             for want in &item.wants {
                 let row = (first_row + want.position - item.first) as u32;
-                let output = plan.outputs.binary_search(&row).expect("a wanted row is an output");
+                let output = plan
+                    .outputs
+                    .binary_search(&row)
+                    .expect("a wanted row is an output");
                 match &self.requests[&want.request].work {
                     Work::Read(_) => reads.push((want.request, want.position, output)),
                     Work::Generate(generation) => {
@@ -438,8 +478,19 @@ impl Scheduler {
             + shape.flops_per_output * plan.outputs.len() as u64
             + shape.flops_per_visible * visible;
         let read = !reads.is_empty();
-        self.executor.enqueue(&Step { model, plan: &plan, copies: &copies, draws: &draws, read })?;
-        Ok(Enqueued { model, items: draft.items, draws: drawing, reads })
+        self.executor.enqueue(&Step {
+            model,
+            plan: &plan,
+            copies: &copies,
+            draws: &draws,
+            read,
+        })?;
+        Ok(Enqueued {
+            model,
+            items: draft.items,
+            draws: drawing,
+            reads,
+        })
     }
 
     fn deliver(&mut self, step: Enqueued, result: &StepResult) {
@@ -449,9 +500,19 @@ impl Scheduler {
             let Sequence { table, tokens, .. } = &mut *seq;
             table.remember(tokens);
         }
-        let ModelShape { head_width: width, max_positions, .. } = self.models[step.model];
+        let ModelShape {
+            head_width: width,
+            max_positions,
+            ..
+        } = self.models[step.model];
         for (id, position, output) in step.reads {
-            let Some(Request { work: Work::Read(reading), .. }) = self.requests.get_mut(&id) else { continue };
+            let Some(Request {
+                work: Work::Read(reading),
+                ..
+            }) = self.requests.get_mut(&id)
+            else {
+                continue;
+            };
             let values = &result.head[output * width..(output + 1) * width];
             for (_, value) in reading.at.iter_mut().filter(|(at, _)| *at == position) {
                 *value = Some(values.to_vec());
@@ -461,7 +522,13 @@ impl Scheduler {
             }
         }
         for (id, sample) in step.draws.into_iter().zip(&result.samples) {
-            let Some(Request { work: Work::Generate(generation), seq }) = self.requests.get_mut(&id) else { continue };
+            let Some(Request {
+                work: Work::Generate(generation),
+                seq,
+            }) = self.requests.get_mut(&id)
+            else {
+                continue;
+            };
             let taken = {
                 let Sequence { tokens, table, .. } = &mut *seq.borrow_mut();
                 let taken = generation.take(tokens, *sample, max_positions);
@@ -478,7 +545,9 @@ impl Scheduler {
 
     /// Answers a request whose work is done.
     fn end(&mut self, id: RequestId, ended: Result<Option<Finish>, Error>) {
-        let Some(request) = self.requests.remove(&id) else { return };
+        let Some(request) = self.requests.remove(&id) else {
+            return;
+        };
         let finish = match ended {
             Ok(finish) => finish,
             Err(error) => return request.fail(error),
@@ -488,12 +557,19 @@ impl Scheduler {
         // A receiver that is gone asked for nothing any more.
         match (request.work, finish) {
             (Work::Read(r), _) => {
-                drop(r.reply.send(Ok(r.at.into_iter().filter_map(|(_, value)| value).collect())));
+                drop(r.reply.send(Ok(
+                    r.at.into_iter().filter_map(|(_, value)| value).collect(),
+                )));
             }
             (Work::Generate(g), Some(finish)) => {
                 let tokens = seq.tokens[g.start..].to_vec();
                 let text = g.matcher.text().to_string();
-                drop(g.reply.send(Ok(Generated { tokens, text, logprobs: g.logprobs, finish })));
+                drop(g.reply.send(Ok(Generated {
+                    tokens,
+                    text,
+                    logprobs: g.logprobs,
+                    finish,
+                })));
             }
             (Work::Generate(_), None) => {}
         }

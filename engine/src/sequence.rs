@@ -83,7 +83,9 @@ impl Sequence {
 
     /// Whether the stem has every token this sequence has.
     pub fn ends_at_stem(&self) -> bool {
-        self.stem.as_ref().is_some_and(|s| s.borrow().tokens.len() == self.tokens.len())
+        self.stem
+            .as_ref()
+            .is_some_and(|s| s.borrow().tokens.len() == self.tokens.len())
     }
 
     /// Takes over the stem's table if the stem is computed. Whether nothing is left to wait for.

@@ -22,7 +22,9 @@ const VOCAB: u64 = 3;
 
 /// What a row that sees `tokens` gives: the hidden state of the simulation.
 fn seen(tokens: &[u32]) -> u64 {
-    tokens.iter().fold(7, |h, &t| philox::fork_key(h, u64::from(t)))
+    tokens
+        .iter()
+        .fold(7, |h, &t| philox::fork_key(h, u64::from(t)))
 }
 
 fn drawn(hidden: u64, key: u64, position: u64) -> u32 {
@@ -61,7 +63,13 @@ impl Executor for Simulated {
         memory.most_rows = memory.most_rows.max(plan.rows.len());
         for &(from, to) in step.copies {
             for offset in 0..self.block_tokens as u32 {
-                let from = self.address(model, Slot { block: from, offset });
+                let from = self.address(
+                    model,
+                    Slot {
+                        block: from,
+                        offset,
+                    },
+                );
                 let to = self.address(model, Slot { block: to, offset });
                 if let Some(&value) = memory.bytes.get(&from) {
                     memory.bytes.insert(to, value);
@@ -70,7 +78,9 @@ impl Executor for Simulated {
         }
         for row in &plan.rows {
             if let Some(slot) = row.slot {
-                memory.bytes.insert(self.address(model, slot), (model, row.token, row.position));
+                memory
+                    .bytes
+                    .insert(self.address(model, slot), (model, row.token, row.position));
             }
         }
         let hidden: Vec<u64> = (plan.rows.iter().enumerate())
@@ -79,30 +89,57 @@ impl Executor for Simulated {
                 for run in plan.runs.iter().filter(|run| run.rows.contains(&index)) {
                     for i in 0..run.tokens.min(row.position + 1 - run.start) {
                         let block = plan.blocks[run.blocks.start + i as usize / self.block_tokens];
-                        let slot = Slot { block, offset: i % self.block_tokens as u32 };
-                        let &(owner, token, position) =
-                            memory.bytes.get(&self.address(model, slot)).expect("a read of what nothing wrote");
-                        assert_eq!((owner, position), (model, run.start + i), "another's K and V");
-                        assert_eq!(position as usize, tokens.len(), "runs cover positions in order");
+                        let slot = Slot {
+                            block,
+                            offset: i % self.block_tokens as u32,
+                        };
+                        let &(owner, token, position) = memory
+                            .bytes
+                            .get(&self.address(model, slot))
+                            .expect("a read of what nothing wrote");
+                        assert_eq!(
+                            (owner, position),
+                            (model, run.start + i),
+                            "another's K and V"
+                        );
+                        assert_eq!(
+                            position as usize,
+                            tokens.len(),
+                            "runs cover positions in order"
+                        );
                         tokens.push(token);
                     }
                 }
-                assert_eq!(tokens.len(), row.position as usize + 1, "every visible token is seen");
+                assert_eq!(
+                    tokens.len(),
+                    row.position as usize + 1,
+                    "every visible token is seen"
+                );
                 assert_eq!(tokens.last(), Some(&row.token));
                 seen(&tokens)
             })
             .collect();
         let output = |i: usize| hidden[plan.outputs[i] as usize];
-        let samples = (step.draws.iter())
-            .map(|d| Sample { token: drawn(output(d.row), d.key, d.position), logprob: 0.0 });
+        let samples = (step.draws.iter()).map(|d| Sample {
+            token: drawn(output(d.row), d.key, d.position),
+            logprob: 0.0,
+        });
         let head = (0..plan.outputs.len()).map(|i| (output(i) % 1024) as f32);
-        let result = StepResult { samples: samples.collect(), head: head.collect() };
+        let result = StepResult {
+            samples: samples.collect(),
+            head: head.collect(),
+        };
         memory.results.push_back(result);
         Ok(())
     }
 
     fn finish(&mut self) -> Result<StepResult, Error> {
-        Ok(self.memory.borrow_mut().results.pop_front().expect("a step was enqueued"))
+        Ok(self
+            .memory
+            .borrow_mut()
+            .results
+            .pop_front()
+            .expect("a step was enqueued"))
     }
 }
 
@@ -142,10 +179,18 @@ fn world(setup: Setup) -> World {
         token_bytes,
         block_tokens: setup.block_tokens,
     };
-    let options = Options { block_tokens: setup.block_tokens, rows: setup.rows, ..Options::default() };
+    let options = Options {
+        block_tokens: setup.block_tokens,
+        rows: setup.rows,
+        ..Options::default()
+    };
     let engine = Engine::over(Box::new(executor), shapes.collect(), &cut, &options);
     let models = (0..2).map(|i| engine.bare_model(i, 0)).collect();
-    World { engine, models, memory }
+    World {
+        engine,
+        models,
+        memory,
+    }
 }
 
 fn plain(max_tokens: usize) -> Generate {
@@ -180,7 +225,9 @@ struct Known {
 fn expect_generated(known: &mut Known, count: usize) {
     for _ in 0..count {
         let position = known.tokens.len() as u64;
-        known.tokens.push(drawn(seen(&known.tokens), known.key, position));
+        known
+            .tokens
+            .push(drawn(seen(&known.tokens), known.key, position));
     }
 }
 
@@ -206,7 +253,13 @@ fn run_program(seed: u64) -> Usage {
                 let mut branch = world.models[model].root(streams);
                 let tokens: Vec<u32> = (0..1 + random.below(12)).map(|i| i as u32 % 2).collect();
                 branch.append(&tokens).expect("the prompt fits");
-                known.push(Known { branch, model, tokens, key: philox::root_key(0, streams), forks: 0 });
+                known.push(Known {
+                    branch,
+                    model,
+                    tokens,
+                    key: philox::root_key(0, streams),
+                    forks: 0,
+                });
             }
             1..=3 => {
                 let parent = random.below(known.len());
@@ -230,7 +283,9 @@ fn run_program(seed: u64) -> Usage {
             5 => {
                 let at = random.below(known.len());
                 let k = &mut known[at];
-                let tokens: Vec<u32> = (0..random.below(4)).map(|_| random.below(3) as u32).collect();
+                let tokens: Vec<u32> = (0..random.below(4))
+                    .map(|_| random.below(3) as u32)
+                    .collect();
                 if k.branch.append(&tokens).is_ok() {
                     k.tokens.extend(&tokens);
                 }
@@ -242,17 +297,28 @@ fn run_program(seed: u64) -> Usage {
             assert_eq!(k.branch.tokens(), k.tokens, "tokens of a branch");
         }
     }
-    let usage = world.models.iter().map(Model::usage).fold(Usage::default(), |mut sum, u| {
-        sum.preemptions += u.preemptions;
-        sum.tokens_reused += u.tokens_reused;
-        sum.tokens_processed += u.tokens_processed;
-        sum
-    });
-    assert!(world.memory.borrow().most_rows <= setup.rows, "the row limit holds");
+    let usage = world
+        .models
+        .iter()
+        .map(Model::usage)
+        .fold(Usage::default(), |mut sum, u| {
+            sum.preemptions += u.preemptions;
+            sum.tokens_reused += u.tokens_reused;
+            sum.tokens_processed += u.tokens_processed;
+            sum
+        });
+    assert!(
+        world.memory.borrow().most_rows <= setup.rows,
+        "the row limit holds"
+    );
     drop(known);
     world.engine.check();
     for model in &world.models {
-        assert_eq!(model.kv_usage().live_blocks, 0, "all dropped: nothing is live");
+        assert_eq!(
+            model.kv_usage().live_blocks,
+            0,
+            "all dropped: nothing is live"
+        );
     }
     usage
 }
@@ -267,7 +333,9 @@ fn advance(world: &World, known: &mut [Known], random: &mut Random, cancel: bool
         if work == 0 || room == 0 {
             continue;
         }
-        let tokens: Vec<u32> = (0..count.min(room)).map(|_| random.below(3) as u32).collect();
+        let tokens: Vec<u32> = (0..count.min(room))
+            .map(|_| random.below(3) as u32)
+            .collect();
         let at: Vec<usize> = (0..tokens.len()).filter(|_| random.below(2) == 0).collect();
         let before = k.tokens.len();
         if work == 1 {
@@ -275,17 +343,32 @@ fn advance(world: &World, known: &mut [Known], random: &mut Random, cancel: bool
         } else {
             k.tokens.extend(&tokens);
         }
-        let hidden = at.iter().map(|&a| (seen(&k.tokens[..before + a + 1]) % 1024) as f32);
-        expected.insert(i, (k.tokens[before..].to_vec(), hidden.collect::<Vec<f32>>()));
+        let hidden = at
+            .iter()
+            .map(|&a| (seen(&k.tokens[..before + a + 1]) % 1024) as f32);
+        expected.insert(
+            i,
+            (k.tokens[before..].to_vec(), hidden.collect::<Vec<f32>>()),
+        );
         let branch = &mut k.branch;
         tasks.push(async move {
             if work == 1 {
-                let got = branch.generate(plain(count)).await.expect("memory holds one branch");
-                let finish = if count > room { Finish::Context } else { got.finish };
+                let got = branch
+                    .generate(plain(count))
+                    .await
+                    .expect("memory holds one branch");
+                let finish = if count > room {
+                    Finish::Context
+                } else {
+                    got.finish
+                };
                 assert_eq!(got.finish, finish);
                 (i, got.tokens, None)
             } else {
-                let got = branch.read(&tokens, &at).await.expect("memory holds one branch");
+                let got = branch
+                    .read(&tokens, &at)
+                    .await
+                    .expect("memory holds one branch");
                 let got = got.into_iter().map(|v| v[0]).collect::<Vec<f32>>();
                 (i, tokens, Some(got))
             }
@@ -311,7 +394,10 @@ fn advance(world: &World, known: &mut [Known], random: &mut Random, cancel: bool
         }
         return;
     }
-    let answers = world.engine.run(join_all(tasks)).expect("the simulated device does not fail");
+    let answers = world
+        .engine
+        .run(join_all(tasks))
+        .expect("the simulated device does not fail");
     for (i, tokens, read) in answers {
         let (expected_tokens, expected_read) = &expected[&i];
         assert_eq!(&tokens, expected_tokens, "branch {i}");
@@ -344,7 +430,12 @@ fn random_programs_give_the_answers_of_their_tokens_alone() {
 
 #[test]
 fn what_branches_share_is_computed_once() {
-    let setup = Setup { block_tokens: 16, bytes: 1 << 16, rows: 64, outputs: 64 };
+    let setup = Setup {
+        block_tokens: 16,
+        bytes: 1 << 16,
+        rows: 64,
+        outputs: 64,
+    };
     let world = world(setup);
     let model = &world.models[0];
     let mut root = model.root(0);
@@ -367,7 +458,12 @@ fn what_branches_share_is_computed_once() {
 
 #[test]
 fn a_branch_larger_than_the_memory_is_an_error_and_harms_no_other() {
-    let setup = Setup { block_tokens: 2, bytes: 10 * 128, rows: 8, outputs: 8 };
+    let setup = Setup {
+        block_tokens: 2,
+        bytes: 10 * 128,
+        rows: 8,
+        outputs: 8,
+    };
     let world = world(setup);
     let (mut small, mut large) = (world.models[0].root(0), world.models[0].root(1));
     small.append(&[1; 4]).expect("fits the context");
@@ -375,5 +471,8 @@ fn a_branch_larger_than_the_memory_is_an_error_and_harms_no_other() {
     let both = futures::future::join(small.generate(plain(3)), large.generate(plain(3)));
     let (small, large) = world.engine.run(both).expect("the device does not fail");
     assert_eq!(small.map(|g| g.tokens.len()).ok(), Some(3));
-    assert!(matches!(large, Err(Error::PoolTooSmall { needed: 15, .. })), "{large:?}");
+    assert!(
+        matches!(large, Err(Error::PoolTooSmall { needed: 15, .. })),
+        "{large:?}"
+    );
 }

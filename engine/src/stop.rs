@@ -23,12 +23,19 @@ impl StopMatcher {
     /// Watches for `strings`; empty ones are ignored.
     pub fn new(strings: &[String]) -> StopMatcher {
         let longest = strings.iter().map(String::len).max().unwrap_or(0);
-        StopMatcher { strings: strings.to_vec(), text: String::new(), longest }
+        StopMatcher {
+            strings: strings.to_vec(),
+            text: String::new(),
+            longest,
+        }
     }
 
     /// Appends `piece`. The stop string that ends first, the longest of those that end there.
     pub fn push(&mut self, piece: &str) -> Option<Stop> {
-        let mut from = self.text.len().saturating_sub(self.longest.saturating_sub(1));
+        let mut from = self
+            .text
+            .len()
+            .saturating_sub(self.longest.saturating_sub(1));
         while !self.text.is_char_boundary(from) {
             from -= 1;
         }
@@ -38,7 +45,11 @@ impl StopMatcher {
             .filter(|(_, s)| !s.is_empty())
             .filter_map(|(index, s)| {
                 let start = from + window.find(s.as_str())?;
-                Some(Stop { index, start, end: start + s.len() })
+                Some(Stop {
+                    index,
+                    start,
+                    end: start + s.len(),
+                })
             })
             .min_by_key(|s| (s.end, s.start, s.index))
     }
@@ -53,9 +64,9 @@ impl StopMatcher {
         let held = (self.strings.iter())
             .filter_map(|s| {
                 let most = s.len().saturating_sub(1).min(self.text.len());
-                (1..=most).rev().find(|&n| {
-                    s.is_char_boundary(n) && self.text.ends_with(&s[..n])
-                })
+                (1..=most)
+                    .rev()
+                    .find(|&n| s.is_char_boundary(n) && self.text.ends_with(&s[..n]))
             })
             .max()
             .unwrap_or(0);

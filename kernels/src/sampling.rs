@@ -30,7 +30,8 @@ const STRETCH: usize = 64;
 /// The distribution a token is drawn from, given its logits.
 ///
 /// Applied in this order: repetition penalty, temperature, top-k, top-p, min-p.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Sampling {
     /// Logits are divided by this. 0 means greedy: the largest logit, the lowest id on a tie.
     pub temperature: f32,
@@ -45,14 +46,23 @@ pub struct Sampling {
     pub repetition_penalty: f32,
 }
 
+impl Sampling {
+    /// The most likely token, always.
+    pub const GREEDY: Sampling = Sampling {
+        temperature: 0.0,
+        top_k: 0,
+        top_p: 1.0,
+        min_p: 0.0,
+        repetition_penalty: 1.0,
+    };
+}
+
+/// The model's own distribution.
 impl Default for Sampling {
     fn default() -> Self {
         Sampling {
             temperature: 1.0,
-            top_k: 0,
-            top_p: 1.0,
-            min_p: 0.0,
-            repetition_penalty: 1.0,
+            ..Sampling::GREEDY
         }
     }
 }

@@ -24,6 +24,8 @@ pub fn man(command: Option<&str>) -> Done {
             .ok_or_else(|| Failure::new(format!("man {name}: no such command")))?,
     };
     let mut text = Vec::new();
-    clap_mangen::Man::new(page).render(&mut text).map_err(Failure::stdout)?;
+    clap_mangen::Man::new(page)
+        .render(&mut text)
+        .map_err(Failure::stdout)?;
     print(&String::from_utf8_lossy(&text))
 }

@@ -26,13 +26,19 @@ pub fn run(flags: &GenerateFlags) -> Done {
     strategies::check_sampling(&sampling)?;
     let model = models::open("--model", &flags.model)?;
     model.must_write("--model")?;
-    let prompt = if flags.prompt == "-" { read_stdin("the prompt")? } else { flags.prompt.clone() };
+    let prompt = if flags.prompt == "-" {
+        read_stdin("the prompt")?
+    } else {
+        flags.prompt.clone()
+    };
     let tokens = if flags.raw {
         model.tokenizer.encode(&prompt, true)?
     } else {
         let system = flags.system.iter().map(|s| Message::new("system", s));
         let messages: Vec<Message> = system.chain([Message::new("user", &prompt)]).collect();
-        model.tokenizer.encode(&model.chat.render(&messages, true, false)?, false)?
+        model
+            .tokenizer
+            .encode(&model.chat.render(&messages, true, false)?, false)?
     };
     if tokens.is_empty() {
         return Err(Failure::new("the prompt has no tokens, expected text"));
@@ -55,7 +61,8 @@ pub fn run(flags: &GenerateFlags) -> Done {
         }
         Ok(())
     };
-    let (generated, shown): (_, Done) = engine.run(futures::future::join(branch.generate(generate), show))?;
+    let (generated, shown): (_, Done) =
+        engine.run(futures::future::join(branch.generate(generate), show))?;
     let generated = generated?;
     shown?;
     if !flags.json {

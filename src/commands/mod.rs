@@ -14,7 +14,9 @@ use crate::error::{Done, Failure};
 /// Writes to standard output.
 pub fn print(text: &str) -> Done {
     let mut out = stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Failure::stdout)
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(Failure::stdout)
 }
 
 /// Prints one JSON object.
@@ -26,6 +28,8 @@ pub fn print_json(value: &impl serde::Serialize) -> Done {
 /// All of standard input, as text.
 pub fn read_stdin(what: &str) -> Done<String> {
     let mut text = String::new();
-    stdin().read_to_string(&mut text).map_err(|e| Failure::io(&format!("{what} from standard input"), &e))?;
+    stdin()
+        .read_to_string(&mut text)
+        .map_err(|e| Failure::io(&format!("{what} from standard input"), &e))?;
     Ok(text)
 }

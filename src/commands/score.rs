@@ -22,10 +22,16 @@ pub fn run(flags: &ScoreFlags) -> Done {
             .map_err(|e| Failure::io(&format!("--steps {}", flags.steps.display()), &e))?,
     };
     let text = text.replace("\r\n", "\n");
-    let steps: Vec<&str> = text.split("\n\n").map(str::trim).filter(|s| !s.is_empty()).collect();
+    let steps: Vec<&str> = text
+        .split("\n\n")
+        .map(str::trim)
+        .filter(|s| !s.is_empty())
+        .collect();
     if steps.is_empty() {
         let file = flags.steps.display();
-        return Err(Failure::new(format!("--steps {file}: no step in it, expected steps separated by blank lines")));
+        return Err(Failure::new(format!(
+            "--steps {file}: no step in it, expected steps separated by blank lines"
+        )));
     }
     let prm = models::open("--prm", &flags.prm)?;
     let format = prm.prm_format("--prm")?;
@@ -36,8 +42,14 @@ pub fn run(flags: &ScoreFlags) -> Done {
         scorer.score(&mut branch, &steps).await
     })??;
     if flags.json {
-        return print_json(&Printed { scores, tokens_processed: models[0].usage().tokens_processed });
+        return print_json(&Printed {
+            scores,
+            tokens_processed: models[0].usage().tokens_processed,
+        });
     }
-    let lines = steps.iter().zip(&scores).map(|(step, score)| format!("{score:.6}  {}\n", step.replace('\n', " ")));
+    let lines = steps
+        .iter()
+        .zip(&scores)
+        .map(|(step, score)| format!("{score:.6}  {}\n", step.replace('\n', " ")));
     print(&lines.collect::<String>())
 }

@@ -17,16 +17,31 @@ pub fn run(flags: &ShowFlags) -> Done {
     let path = &flags.results;
     let bytes = std::fs::read(path).map_err(|e| Failure::io(&path.display().to_string(), &e))?;
     let lines = read_lines(path, &bytes)?;
-    let by_number = flags.problem.parse::<usize>().ok().and_then(|n| lines.get(n.checked_sub(1)?));
-    let line = (lines.iter().find(|line| line.id == flags.problem)).or(by_number).ok_or_else(|| {
-        let (file, count) = (path.display(), lines.len());
-        Failure::new(format!("{file}: no problem {:?} among its {count}", flags.problem))
-    })?;
+    let by_number = flags
+        .problem
+        .parse::<usize>()
+        .ok()
+        .and_then(|n| lines.get(n.checked_sub(1)?));
+    let line = (lines.iter().find(|line| line.id == flags.problem))
+        .or(by_number)
+        .ok_or_else(|| {
+            let (file, count) = (path.display(), lines.len());
+            Failure::new(format!(
+                "{file}: no problem {:?} among its {count}",
+                flags.problem
+            ))
+        })?;
     let tree = line.tree.as_ref().ok_or_else(|| {
-        Failure::new(format!("{}: no search trees in it; run solve with --trees", path.display()))
+        Failure::new(format!(
+            "{}: no search trees in it; run solve with --trees",
+            path.display()
+        ))
     })?;
     let width = flags.width.unwrap_or_else(|| {
-        let columns = stdout().is_terminal().then(|| console::Term::stdout().size_checked()).flatten();
+        let columns = stdout()
+            .is_terminal()
+            .then(|| console::Term::stdout().size_checked())
+            .flatten();
         columns.map_or(WIDTH, |(_, columns)| usize::from(columns))
     });
     print(&(heading(line) + &draw(tree, width.max(40), flags.all)))
@@ -66,7 +81,11 @@ fn mark(node: &Node) -> char {
 
 /// Whether nothing follows a node and it was not worth keeping.
 fn is_aside(node: &Node) -> bool {
-    !node.chosen && matches!(node.state, NodeState::Dropped | NodeState::Duplicate | NodeState::Empty)
+    !node.chosen
+        && matches!(
+            node.state,
+            NodeState::Dropped | NodeState::Duplicate | NodeState::Empty
+        )
 }
 
 /// The tree, a line per step: mark, reward, text cut to the width.
@@ -80,7 +99,11 @@ fn draw(tree: &Trace, width: usize, all: bool) -> String {
     let mut out = String::new();
     let mut stack: Vec<(&Node, String, bool)> = Vec::new();
     let push = |stack: &mut Vec<_>, out: &mut String, id: usize, indent: &str| {
-        let shown: Vec<&Node> = children[id].iter().copied().filter(|n| all || !is_aside(n)).collect();
+        let shown: Vec<&Node> = children[id]
+            .iter()
+            .copied()
+            .filter(|n| all || !is_aside(n))
+            .collect();
         let aside = children[id].len() - shown.len();
         if aside > 0 {
             let noun = if aside == 1 { "branch" } else { "branches" };
@@ -116,7 +139,12 @@ mod tests {
 
     #[test]
     fn a_tree_is_drawn() {
-        let node = |id: usize, parent: Option<usize>, text: &str, reward: f64, state: &str, chosen: bool| {
+        let node = |id: usize,
+                    parent: Option<usize>,
+                    text: &str,
+                    reward: f64,
+                    state: &str,
+                    chosen: bool| {
             json!({"id": id, "parent": parent, "depth": 0, "text": text, "reward": reward, "value": reward,
                    "tokens": 1, "lookahead_tokens": 0, "state": state, "chosen": chosen})
         };

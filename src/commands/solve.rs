@@ -32,7 +32,10 @@ pub fn run(flags: &SolveFlags) -> Done {
         true => Some(models::open("--prm", &flags.prm)?),
         false => None,
     };
-    let format = prm.as_ref().map(|prm| prm.prm_format("--prm")).transpose()?;
+    let format = prm
+        .as_ref()
+        .map(|prm| prm.prm_format("--prm"))
+        .transpose()?;
 
     let settings = settings(flags, &config, &policy, prm.as_ref());
     let (mut out, done) = match &flags.out {
@@ -45,14 +48,19 @@ pub fn run(flags: &SolveFlags) -> Done {
 
     let loaded: Vec<&Loaded> = std::iter::once(&policy).chain(&prm).collect();
     let (engine, models) = models::engine(&flags.engine, config.seed, &loaded)?;
-    let style = PromptStyle { system: Some(flags.system.clone()).filter(|s| !s.is_empty()) };
+    let style = PromptStyle {
+        system: Some(flags.system.clone()).filter(|s| !s.is_empty()),
+    };
     let writer = policy.policy(models[0].clone(), style);
     let scorer = match (&prm, format) {
         (Some(prm), Some(format)) => Some(prm.prm(models[1].clone(), format)),
         _ => None,
     };
 
-    let todo: Vec<&Problem> = problems.iter().filter(|p| !done.contains_key(&p.id)).collect();
+    let todo: Vec<&Problem> = problems
+        .iter()
+        .filter(|p| !done.contains_key(&p.id))
+        .collect();
     let progress = RefCell::new(Progress::new(problems.len(), problems.len() - todo.len()));
     let mut lines: HashMap<String, Line> = done;
     let mut failed = bad_lines;
@@ -69,7 +77,13 @@ pub fn run(flags: &SolveFlags) -> Done {
         while let Some((problem, solved)) = ended.next().await {
             match solved {
                 Ok((outcome, tokens)) => {
-                    let line = Line::new(problem, outcome, &settings, tokens, flags.trees || flags.problem.is_some());
+                    let line = Line::new(
+                        problem,
+                        outcome,
+                        &settings,
+                        tokens,
+                        flags.trees || flags.problem.is_some(),
+                    );
                     if let Some(out) = &mut out {
                         out.append(&line)?;
                     }
@@ -78,7 +92,9 @@ pub fn run(flags: &SolveFlags) -> Done {
                 }
                 Err(error) => {
                     failed += 1;
-                    progress.borrow().say(&format!("error: problem {}: {error}", problem.id));
+                    progress
+                        .borrow()
+                        .say(&format!("error: problem {}: {error}", problem.id));
                 }
             }
         }
@@ -104,8 +120,15 @@ pub fn run(flags: &SolveFlags) -> Done {
     let counted = count(0, &policy);
     let counted_prm = prm.as_ref().map(|prm| count(1, prm));
     let seconds = began.elapsed().as_secs_f64();
-    let summary =
-        summarise(&in_order, failed, &config, engine.device(), &counted, counted_prm.as_ref(), seconds);
+    let summary = summarise(
+        &in_order,
+        failed,
+        &config,
+        engine.device(),
+        &counted,
+        counted_prm.as_ref(),
+        seconds,
+    );
     if flags.json {
         print_json(&summary)?;
     } else if flags.problem.is_some() {
@@ -135,16 +158,29 @@ async fn solve_one(
             let outcome = strategies::solve(&policy, Some(&prm), problem, config).await?;
             (outcome, prm.tokens_read())
         }
-        None => (strategies::solve(&policy, None::<&NoPrm>, problem, config).await?, 0),
+        None => (
+            strategies::solve(&policy, None::<&NoPrm>, problem, config).await?,
+            0,
+        ),
     };
-    Ok((outcome, Tokens { policy: policy.tokens_drawn(), prm: read }))
+    Ok((
+        outcome,
+        Tokens {
+            policy: policy.tokens_drawn(),
+            prm: read,
+        },
+    ))
 }
 
 /// The problems to solve, and how many lines of the file were none.
 fn problems(flags: &SolveFlags) -> Done<(Vec<Problem>, usize)> {
     let (mut problems, bad) = match (&flags.problem, &flags.problems) {
         (Some(text), _) => {
-            let text = if text == "-" { read_stdin("the problem")? } else { text.clone() };
+            let text = if text == "-" {
+                read_stdin("the problem")?
+            } else {
+                text.clone()
+            };
             if text.trim().is_empty() {
                 return Err(Failure::new("the problem is empty, expected text"));
             }
@@ -162,7 +198,10 @@ fn problems(flags: &SolveFlags) -> Done<(Vec<Problem>, usize)> {
                 print_failure(&Failure::new(sentence));
             }
             if problems.is_empty() {
-                return Err(Failure::new(format!("--problems {}: no problem in it", path.display())));
+                return Err(Failure::new(format!(
+                    "--problems {}: no problem in it",
+                    path.display()
+                )));
             }
             (problems, bad)
         }
@@ -172,7 +211,12 @@ fn problems(flags: &SolveFlags) -> Done<(Vec<Problem>, usize)> {
     Ok((problems, bad.len()))
 }
 
-fn settings(flags: &SolveFlags, config: &Config, policy: &Loaded, prm: Option<&Loaded>) -> Settings {
+fn settings(
+    flags: &SolveFlags,
+    config: &Config,
+    policy: &Loaded,
+    prm: Option<&Loaded>,
+) -> Settings {
     Settings {
         policy: flags.policy.clone(),
         policy_params: policy.checkpoint.params() as u64,

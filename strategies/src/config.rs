@@ -122,7 +122,10 @@ impl Config {
             sampling: if cot {
                 Sampling::GREEDY
             } else {
-                Sampling::default()
+                Sampling {
+                    temperature: 0.7,
+                    ..Sampling::GREEDY
+                }
             },
             seed: 0,
             verdict: None,
@@ -139,13 +142,6 @@ impl Config {
     pub fn validate(&self) -> Result<(), Error> {
         let name = self.strategy.name();
         let tree = matches!(self.strategy, Strategy::Beam | Strategy::Dvts);
-        let Sampling {
-            temperature,
-            top_p,
-            min_p,
-            repetition_penalty,
-            ..
-        } = self.sampling;
         let (n, m) = (self.n, self.beam_width);
         let checks = [
             (n >= 1, format!("--n must be at least 1, found {n}")),
@@ -194,26 +190,43 @@ impl Config {
                 !self.delimiter.is_empty(),
                 "--delimiter must not be empty".into(),
             ),
-            (
-                temperature.is_finite() && temperature >= 0.0,
-                format!("--temperature must be a number from 0 up, found {temperature}"),
-            ),
-            (
-                top_p > 0.0 && top_p <= 1.0,
-                format!("--top-p must be above 0 and at most 1, found {top_p}"),
-            ),
-            (
-                (0.0..=1.0).contains(&min_p),
-                format!("--min-p must be between 0 and 1, found {min_p}"),
-            ),
-            (
-                repetition_penalty.is_finite() && repetition_penalty > 0.0,
-                format!("--repetition-penalty must be above 0, found {repetition_penalty}"),
-            ),
         ];
         match checks.into_iter().find(|(holds, _)| !holds) {
             Some((_, sentence)) => Err(Error::Config(sentence)),
-            None => Ok(()),
+            None => check_sampling(&self.sampling),
         }
+    }
+}
+
+/// Refuses a distribution that cannot be drawn from, in one sentence that names the flag.
+pub fn check_sampling(sampling: &Sampling) -> Result<(), Error> {
+    let Sampling {
+        temperature,
+        top_p,
+        min_p,
+        repetition_penalty,
+        ..
+    } = *sampling;
+    let checks = [
+        (
+            temperature.is_finite() && temperature >= 0.0,
+            format!("--temperature must be a number from 0 up, found {temperature}"),
+        ),
+        (
+            top_p > 0.0 && top_p <= 1.0,
+            format!("--top-p must be above 0 and at most 1, found {top_p}"),
+        ),
+        (
+            (0.0..=1.0).contains(&min_p),
+            format!("--min-p must be between 0 and 1, found {min_p}"),
+        ),
+        (
+            repetition_penalty.is_finite() && repetition_penalty > 0.0,
+            format!("--repetition-penalty must be above 0, found {repetition_penalty}"),
+        ),
+    ];
+    match checks.into_iter().find(|(holds, _)| !holds) {
+        Some((_, sentence)) => Err(Error::Config(sentence)),
+        None => Ok(()),
     }
 }

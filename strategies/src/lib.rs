@@ -64,12 +64,13 @@ mod subsample;
 mod trace;
 
 pub use aggregate::Aggregation;
-pub use config::{BeamMode, Config, Strategy};
+pub use config::{BeamMode, Config, Strategy, check_sampling};
+pub use engine::Sampling;
 pub use error::Error;
 pub use grading::{Grader, last_boxed};
+pub use model::{NoPrm, Policy, Prm, Step, StepEnd, StepParams};
 pub use policy::{EnginePolicy, PromptStyle, REASON_STEP_BY_STEP};
 pub use prm::{EnginePrm, PrmFormat};
-pub use model::{NoPrm, Policy, Prm, Sampling, Step, StepEnd, StepParams};
 pub use problem::{BadLine, Problem, read_problems};
 pub use select::{Rule, select};
 pub use solve::{Ending, Outcome, Solution, Subsample, Verdict, solve};

@@ -5,7 +5,7 @@
 //! them, so a strategy simply awaits many branches at once.
 
 use crate::Error;
-use serde::{Deserialize, Serialize};
+use engine::Sampling;
 
 /// The model that writes.
 #[expect(
@@ -60,43 +60,6 @@ pub struct StepParams<'a> {
     pub max_tokens: usize,
     /// How a token is drawn.
     pub sampling: Sampling,
-}
-
-/// How a token is drawn from the policy's distribution.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Sampling {
-    /// Divides the logits; 0 takes the most likely token.
-    pub temperature: f32,
-    /// Keeps the k most likely tokens; 0 keeps all.
-    pub top_k: usize,
-    /// Keeps the smallest set of most likely tokens whose mass reaches this; 1 keeps all.
-    pub top_p: f32,
-    /// Keeps tokens at least this fraction as likely as the most likely one; 0 keeps all.
-    pub min_p: f32,
-    /// Divides (or multiplies, below zero) the logits of tokens already present; 1 is off.
-    pub repetition_penalty: f32,
-}
-
-impl Sampling {
-    /// The most likely token, always.
-    pub const GREEDY: Sampling = Sampling {
-        temperature: 0.0,
-        top_k: 0,
-        top_p: 1.0,
-        min_p: 0.0,
-        repetition_penalty: 1.0,
-    };
-}
-
-/// The paper's setting for search: temperature 0.7, nothing cut off (TTS.md 2.2).
-impl Default for Sampling {
-    fn default() -> Self {
-        Sampling {
-            temperature: 0.7,
-            ..Sampling::GREEDY
-        }
-    }
 }
 
 /// What one call of [`Policy::step`] wrote.

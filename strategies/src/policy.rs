@@ -39,7 +39,14 @@ impl EnginePolicy {
         style: PromptStyle,
         stop_tokens: Vec<u32>,
     ) -> EnginePolicy {
-        EnginePolicy { model, tokenizer, chat, style, stop_tokens, drawn: Cell::new(0) }
+        EnginePolicy {
+            model,
+            tokenizer,
+            chat,
+            style,
+            stop_tokens,
+            drawn: Cell::new(0),
+        }
     }
 
     /// The same model for another problem, with a count of its own.
@@ -64,7 +71,10 @@ impl EnginePolicy {
     fn prompt(&self, problem: &str) -> Result<Vec<u32>, Error> {
         let system = self.style.system.iter().map(|s| Message::new("system", s));
         let messages: Vec<Message> = system.chain([Message::new("user", problem)]).collect();
-        let text = self.chat.render(&messages, true, false).map_err(Error::model)?;
+        let text = self
+            .chat
+            .render(&messages, true, false)
+            .map_err(Error::model)?;
         self.tokenizer.encode(&text, false).map_err(Error::model)
     }
 }
@@ -74,7 +84,9 @@ impl Policy for EnginePolicy {
 
     async fn start(&self, problem: &str, stream: u64) -> Result<Branch, Error> {
         let mut branch = self.model.root(stream);
-        branch.append(&self.prompt(problem)?).map_err(Error::model)?;
+        branch
+            .append(&self.prompt(problem)?)
+            .map_err(Error::model)?;
         Ok(branch)
     }
 
@@ -83,16 +95,9 @@ impl Policy for EnginePolicy {
     }
 
     async fn step(&self, branch: &mut Branch, how: &StepParams<'_>) -> Result<Step, Error> {
-        let s = how.sampling;
         let generated = branch
             .generate(Generate {
-                sampling: engine::Sampling {
-                    temperature: s.temperature,
-                    top_k: s.top_k as u32,
-                    top_p: s.top_p,
-                    min_p: s.min_p,
-                    repetition_penalty: s.repetition_penalty,
-                },
+                sampling: how.sampling,
                 max_tokens: how.max_tokens,
                 stop_strings: how.delimiter.iter().map(|d| d.to_string()).collect(),
                 include_stop: true,

@@ -38,7 +38,11 @@ impl PrmFormat {
         if let Some(marker) = tokenizer.token_id(EXTRA_0) {
             return Ok(PrmFormat::TokenClassification { marker });
         }
-        match tokenizer.encode("\n\n", false).map_err(Error::model)?.as_slice() {
+        match tokenizer
+            .encode("\n\n", false)
+            .map_err(Error::model)?
+            .as_slice()
+        {
             &[marker] => Ok(PrmFormat::TokenClassification { marker }),
             tokens => Err(Error::model(format!(
                 "no step marker: the tokenizer has no {EXTRA_0:?} and a blank line is {} tokens, expected 1",
@@ -59,8 +63,19 @@ pub struct EnginePrm {
 
 impl EnginePrm {
     /// A PRM that reads steps in `format`.
-    pub fn new(model: Model, tokenizer: Rc<Tokenizer>, chat: Rc<ChatTemplate>, format: PrmFormat) -> EnginePrm {
-        EnginePrm { model, tokenizer, chat, format, read: Cell::new(0) }
+    pub fn new(
+        model: Model,
+        tokenizer: Rc<Tokenizer>,
+        chat: Rc<ChatTemplate>,
+        format: PrmFormat,
+    ) -> EnginePrm {
+        EnginePrm {
+            model,
+            tokenizer,
+            chat,
+            format,
+            read: Cell::new(0),
+        }
     }
 
     /// The same model for another problem, with a count of its own.
@@ -85,7 +100,10 @@ impl Prm for EnginePrm {
     type Branch = Branch;
 
     async fn start(&self, problem: &str) -> Result<Branch, Error> {
-        let text = self.chat.render(&[Message::new("user", problem)], true, false).map_err(Error::model)?;
+        let text = self
+            .chat
+            .render(&[Message::new("user", problem)], true, false)
+            .map_err(Error::model)?;
         let tokens = self.tokenizer.encode(&text, false).map_err(Error::model)?;
         self.read.set(self.read.get() + tokens.len() as u64);
         // Nothing is drawn from a PRM, so the stream of random numbers does not matter.
@@ -103,7 +121,11 @@ impl Prm for EnginePrm {
         let mut tokens = Vec::new();
         let mut at = Vec::new();
         for step in steps {
-            tokens.extend(self.tokenizer.encode(step.trim(), false).map_err(Error::model)?);
+            tokens.extend(
+                self.tokenizer
+                    .encode(step.trim(), false)
+                    .map_err(Error::model)?,
+            );
             at.push(tokens.len());
             tokens.push(marker);
         }
@@ -135,7 +157,10 @@ mod tests {
             ([-1000.0, 1000.0], 1.0),
         ] {
             let found = softmax_second(&logits);
-            assert!((found - score).abs() < 1e-15, "softmax of {logits:?}: {found}, expected {score}");
+            assert!(
+                (found - score).abs() < 1e-15,
+                "softmax of {logits:?}: {found}, expected {score}"
+            );
         }
     }
 }

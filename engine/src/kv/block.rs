@@ -27,7 +27,11 @@ impl Block {
 
     /// A handle on a block that is accounted live already.
     pub(super) fn live(memory: &SharedMemory, pool: usize, id: BlockId) -> Rc<Block> {
-        Rc::new(Block { id, pool, memory: Rc::clone(memory) })
+        Rc::new(Block {
+            id,
+            pool,
+            memory: Rc::clone(memory),
+        })
     }
 
     /// Where the block lies.

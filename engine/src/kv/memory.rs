@@ -57,12 +57,19 @@ impl Cut {
         let strides: Vec<usize> = block_bytes.iter().map(|b| b.next_multiple_of(64)).collect();
         let unit = strides.iter().copied().reduce(gcd).unwrap_or(64);
         let largest = strides.iter().copied().max().unwrap_or(64);
-        let common = strides.iter().try_fold(unit, |a, &b| (a / gcd(a, b)).checked_mul(b));
+        let common = strides
+            .iter()
+            .try_fold(unit, |a, &b| (a / gcd(a, b)).checked_mul(b));
         let super_bytes = match common {
             Some(common) if common <= bytes / 16 => common,
             _ => largest,
         };
-        Cut { unit_bytes: unit, strides, super_bytes, supers: bytes / super_bytes }
+        Cut {
+            unit_bytes: unit,
+            strides,
+            super_bytes,
+            supers: bytes / super_bytes,
+        }
     }
 }
 
@@ -129,7 +136,10 @@ impl KvMemory {
         let pool = &mut self.pools[index];
         let place = id.0 / self.super_units;
         let slot = (id.0 % self.super_units) / pool.stride;
-        let free = pool.owned.get_mut(&place).expect("a freed block lies in a superblock of its pool");
+        let free = pool
+            .owned
+            .get_mut(&place)
+            .expect("a freed block lies in a superblock of its pool");
         assert!(free.insert(slot), "block {id:?} freed twice");
         if free.len() == pool.per_super as usize {
             pool.owned.remove(&place);
@@ -193,19 +203,32 @@ impl KvMemory {
 
     /// Panics unless free + dormant + live blocks are all the blocks of every superblock, and the
     /// superblocks of the pools and the free ones are all there are.
+    #[cfg(test)]
     pub fn check(&self) {
         let mut owned = 0;
         for pool in &self.pools {
             let free: usize = pool.owned.values().map(BTreeSet::len).sum();
             let total = pool.owned.len() * pool.per_super as usize;
-            assert_eq!(free + pool.live + pool.tree.dormant(), total, "free + live + dormant = total");
+            assert_eq!(
+                free + pool.live + pool.tree.dormant(),
+                total,
+                "free + live + dormant = total"
+            );
             for (place, free) in &pool.owned {
-                assert_eq!(pool.open.contains(place), !free.is_empty(), "open superblocks have room");
+                assert_eq!(
+                    pool.open.contains(place),
+                    !free.is_empty(),
+                    "open superblocks have room"
+                );
             }
             owned += pool.owned.len();
             pool.tree.check();
         }
-        assert_eq!(owned + self.free_supers.len(), self.supers as usize, "every superblock has one owner");
+        assert_eq!(
+            owned + self.free_supers.len(),
+            self.supers as usize,
+            "every superblock has one owner"
+        );
     }
 }
 
@@ -224,7 +247,11 @@ mod tests {
         ] {
             let cut = Cut::new(bytes, &blocks);
             let found = (cut.unit_bytes, cut.supers, cut.super_bytes);
-            assert_eq!(found, (unit, supers, super_bytes), "{bytes} bytes, blocks of {blocks:?}");
+            assert_eq!(
+                found,
+                (unit, supers, super_bytes),
+                "{bytes} bytes, blocks of {blocks:?}"
+            );
         }
     }
 }

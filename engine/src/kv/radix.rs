@@ -82,7 +82,12 @@ impl RadixTree {
 
     /// Remembers that `block` holds `tokens` after the path to `parent`. `None` if another block
     /// holds the same: the caller's block stays its own.
-    fn insert(&mut self, parent: Option<NodeId>, tokens: &[u32], block: &Rc<Block>) -> Option<NodeId> {
+    fn insert(
+        &mut self,
+        parent: Option<NodeId>,
+        tokens: &[u32],
+        block: &Rc<Block>,
+    ) -> Option<NodeId> {
         debug_assert_eq!(tokens.len(), self.block_tokens);
         if self.child(parent, tokens).is_some() {
             return None;
@@ -99,14 +104,23 @@ impl RadixTree {
         let live = Rc::downgrade(block);
         self.nodes.insert(
             id,
-            Node { parent, tokens, block: block.id(), live, children: HashMap::new(), last_used: 0 },
+            Node {
+                parent,
+                tokens,
+                block: block.id(),
+                live,
+                children: HashMap::new(),
+                last_used: 0,
+            },
         );
         Some(id)
     }
 
     /// The last live handle of `block` is gone. Whether the tree remembers it.
     pub(super) fn sleep(&mut self, block: BlockId, clock: u64) -> bool {
-        let Some(&id) = self.by_block.get(&block) else { return false };
+        let Some(&id) = self.by_block.get(&block) else {
+            return false;
+        };
         self.dormant += 1;
         if let Some(node) = self.nodes.get_mut(&id) {
             node.last_used = clock;
@@ -157,15 +171,27 @@ impl RadixTree {
         self.dormant
     }
 
+    #[cfg(test)]
     pub(super) fn check(&self) {
         let dormant = self.nodes.values().filter(|n| n.dormant()).count();
         assert_eq!(dormant, self.dormant, "dormant blocks are counted");
         for (id, node) in &self.nodes {
             let leaf = node.children.is_empty() && node.dormant();
-            assert_eq!(self.evictable.contains(&(node.last_used, *id)), leaf, "dormant leaves are evictable");
-            assert_eq!(self.by_block.get(&node.block), Some(id), "every node is found by its block");
+            assert_eq!(
+                self.evictable.contains(&(node.last_used, *id)),
+                leaf,
+                "dormant leaves are evictable"
+            );
+            assert_eq!(
+                self.by_block.get(&node.block),
+                Some(id),
+                "every node is found by its block"
+            );
             if let (false, Some(parent)) = (node.dormant(), node.parent) {
-                assert!(!self.nodes[&parent].dormant(), "the parent of a live block is live");
+                assert!(
+                    !self.nodes[&parent].dormant(),
+                    "the parent of a live block is live"
+                );
             }
         }
         assert_eq!(self.by_block.len(), self.nodes.len());
@@ -196,7 +222,9 @@ impl Cursor {
         let mut blocks = Vec::with_capacity(path.len());
         for &id in &path {
             let mut all = memory.borrow_mut();
-            let Some(node) = all.tree(pool).nodes.get(&id) else { break };
+            let Some(node) = all.tree(pool).nodes.get(&id) else {
+                break;
+            };
             let block = match node.live.upgrade() {
                 Some(block) => block,
                 None => {
@@ -208,7 +236,11 @@ impl Cursor {
             };
             blocks.push(block);
         }
-        let cursor = Cursor { node: path.last().copied(), blocks: path.len(), closed: false };
+        let cursor = Cursor {
+            node: path.last().copied(),
+            blocks: path.len(),
+            closed: false,
+        };
         (blocks, cursor)
     }
 
@@ -218,8 +250,18 @@ impl Cursor {
     }
 
     /// Puts the next full block, holding `tokens`, into the tree.
-    pub fn insert(&mut self, memory: &SharedMemory, pool: usize, tokens: &[u32], block: &Rc<Block>) {
-        match memory.borrow_mut().tree(pool).insert(self.node, tokens, block) {
+    pub fn insert(
+        &mut self,
+        memory: &SharedMemory,
+        pool: usize,
+        tokens: &[u32],
+        block: &Rc<Block>,
+    ) {
+        match memory
+            .borrow_mut()
+            .tree(pool)
+            .insert(self.node, tokens, block)
+        {
             Some(node) => {
                 self.node = Some(node);
                 self.blocks += 1;

@@ -82,7 +82,10 @@ impl Table {
 
     /// Every block with its number of valid tokens.
     pub fn entries(&self) -> Vec<(BlockId, u32)> {
-        self.entries.iter().map(|e| (e.block.id(), e.tokens)).collect()
+        self.entries
+            .iter()
+            .map(|e| (e.block.id(), e.tokens))
+            .collect()
     }
 
     /// Takes the longest prefix of `tokens` that the cache remembers, at most `max_tokens` of
@@ -92,7 +95,10 @@ impl Table {
         let max_blocks = max_tokens / self.block_tokens as usize;
         let (blocks, cursor) = Cursor::find(&self.memory, self.pool, tokens, max_blocks);
         let tokens = self.block_tokens;
-        self.entries = blocks.into_iter().map(|block| Entry { block, tokens }).collect();
+        self.entries = blocks
+            .into_iter()
+            .map(|block| Entry { block, tokens })
+            .collect();
         self.len = self.entries.len() * tokens as usize;
         self.cursor = cursor;
     }
@@ -109,7 +115,10 @@ impl Table {
                     let block = Block::take(&self.memory, self.pool)?;
                     if (holders - 1) * tail.tokens <= full - tail.tokens {
                         let from = std::mem::replace(&mut tail.block, block);
-                        copy = Some(CopyOnWrite { from, to: tail.block.id() });
+                        copy = Some(CopyOnWrite {
+                            from,
+                            to: tail.block.id(),
+                        });
                     } else {
                         self.entries.push(Entry { block, tokens: 0 });
                         self.cursor.close();
@@ -121,8 +130,14 @@ impl Table {
                 self.entries.push(Entry { block, tokens: 0 });
             }
         }
-        let tail = self.entries.last_mut().expect("an entry was there or has been pushed");
-        let slot = Slot { block: tail.block.id(), offset: tail.tokens };
+        let tail = self
+            .entries
+            .last_mut()
+            .expect("an entry was there or has been pushed");
+        let slot = Slot {
+            block: tail.block.id(),
+            offset: tail.tokens,
+        };
         tail.tokens += 1;
         self.len += 1;
         Some((slot, copy))
@@ -131,7 +146,9 @@ impl Table {
     /// Forgets tokens from position `len` on, in whole blocks: afterwards `len()` is at most that.
     pub fn truncate(&mut self, len: usize) {
         while self.len > len {
-            let Some(entry) = self.entries.pop() else { break };
+            let Some(entry) = self.entries.pop() else {
+                break;
+            };
             self.len -= entry.tokens as usize;
         }
         // A block the tree knows is never written again, so what follows stays out of the tree.
@@ -150,8 +167,15 @@ impl Table {
     pub fn remember(&mut self, tokens: &[u32]) {
         let size = self.block_tokens as usize;
         while let Some(next) = self.cursor.next() {
-            let Some(entry) = self.entries.get(next).filter(|e| e.tokens as usize == size) else { break };
-            self.cursor.insert(&self.memory, self.pool, &tokens[next * size..(next + 1) * size], &entry.block);
+            let Some(entry) = self.entries.get(next).filter(|e| e.tokens as usize == size) else {
+                break;
+            };
+            self.cursor.insert(
+                &self.memory,
+                self.pool,
+                &tokens[next * size..(next + 1) * size],
+                &entry.block,
+            );
         }
     }
 }
