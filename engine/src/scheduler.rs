@@ -400,7 +400,12 @@ impl Scheduler {
         for seq in self.sequences.iter().filter_map(Weak::upgrade) {
             let seq = seq.borrow();
             if seq.is_branch {
-                held[seq.model] += seq.table.blocks();
+                // What a branch waits for in a stem, it would have to hold itself.
+                let stem = seq
+                    .stem
+                    .as_ref()
+                    .map_or(0, |stem| stem.borrow().table.blocks());
+                held[seq.model] += seq.table.blocks().max(stem);
             }
         }
         for (peak, held) in self.unshared_peak.iter_mut().zip(held) {
