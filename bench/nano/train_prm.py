@@ -1,0 +1,291 @@
+"""Fine-tune the PRM from a trained policy: `python train_prm.py --minutes M`.
+
+The start is a policy's weights plus one fresh layer on top (its output
+projections zero, so at first it changes nothing), zero QKV biases, the embedding
+of the marker and a two-class head. The policy predicts each digit in its top
+layer; the extra layer is what can compare that prediction with the digit that
+was written.
+
+Data: solutions sampled from the small policy and corruptions of right ones, each
+piece labelled by executing it (problems.labels). A solution contributes its
+pieces up to the third wrong one; the two classes weigh the same in the loss.
+"""
+
+import argparse
+import json
+import random
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+import problems
+import tokenizer as tok
+from model import Decoder, Shape
+from optim import Optimizer
+from sampler import sample
+
+WARM_UP = 50
+TOKENS_PER_BATCH = 6144
+
+
+# --- data ------------------------------------------------------------------
+
+
+def sampled(policy_file: str, count: int, seed: int) -> list[dict]:
+    """`count` solutions of the policy to fresh training problems, T in 0.7..1.1."""
+    policy, tokenizer = load_policy(policy_file), tok.load()
+    rng = random.Random(f"prm-{seed}")
+    rows = []
+    for temperature in (0.7, 0.9, 1.1):
+        made = [
+            problems.make_problem(rng, 1 + n % problems.MAX_STEPS, "train")
+            for n in range(count // 3)
+        ]
+        texts = sample(policy, tokenizer, [p.text for p in made], temperature, seed)
+        for problem, (text,) in zip(made, texts):
+            rows.append(row_of(problem, split(text)))
+    return rows
+
+
+def split(solution: str) -> list[str]:
+    """The pieces that the PRM scores."""
+    pieces = [piece.strip() for piece in solution.split("\n\n") if piece.strip()]
+    return pieces[: problems.MAX_STEPS + 2]
+
+
+def row_of(problem: problems.Problem, pieces: list[str]) -> dict:
+    labels = problems.labels(problem, pieces)
+    return {"text": problem.text, "steps": len(problem.steps), "pieces": pieces, "labels": labels}
+
+
+def corrupted(rng: random.Random) -> dict:
+    """A right solution with one step spoilt, the rest following the spoilt value."""
+    problem = problems.make_problem(rng, rng.randint(1, problems.MAX_STEPS), "train")
+    at = rng.randrange(len(problem.steps))
+    equations = [step.split() for step in problem.steps]
+    a, op, b, _, c = equations[at]
+    kind = rng.choice(["digit", "near", "operand", "operator", "skip"])
+    if kind == "digit":
+        i = rng.randrange(len(c))
+        c = c[:i] + rng.choice([d for d in "0123456789" if d != c[i]]) + c[i + 1 :]
+        c = str(int(c))
+    elif kind == "near":
+        c = str(abs(int(c) + rng.choice([-100, -20, -10, -2, -1, 1, 2, 10, 20, 100])))
+    elif kind == "operand":
+        b = str(max(1, int(b) + rng.choice([-10, -1, 1, 10])))
+        c = str(_value(int(a), op, int(b)))
+    elif kind == "operator":
+        op = rng.choice([o for o in "+-*/" if o != op])
+        c = str(_value(int(a), op, int(b)))
+    if kind == "skip" and len(equations) > 1:
+        del equations[at]
+    else:
+        equations[at] = [a, op, b, "=", c]
+    _follow(equations, problem.steps, at)
+    pieces = [f"Step {i}: {' '.join(e)}." for i, e in enumerate(equations, 1)]
+    pieces.append(f"The answer is \\boxed{{{equations[-1][-1]}}}.")
+    return row_of(problem, pieces)
+
+
+def _value(a: int, op: str, b: int) -> int:
+    exact = {"+": a + b, "-": abs(a - b), "*": a * b, "/": a // max(b, 1)}[op]
+    return exact % 1000
+
+
+def _follow(equations: list[list[str]], truth: tuple[str, ...], at: int) -> None:
+    """Carry the value of equation `at` through the equations after it."""
+    true_value = {step.split()[-1] for step in truth}
+    for i in range(at + 1, len(equations)):
+        a, op, b, _, _ = equations[i]
+        before = equations[i - 1][-1]
+        if a in true_value and b in true_value and a != before and b != before:
+            b = before  # the second half of a trade: total + product
+        elif a != before and a in true_value:
+            a = before
+        equations[i] = [a, op, b, "=", str(_value(int(a), op, int(b)))]
+
+
+def encode(tokenizer, row: dict) -> tuple[list[int], list[int]]:
+    """ids and, at every marker that counts, the label (else -100)."""
+    ids = tok.prompt_ids(tokenizer, row["text"])
+    labels = [-100] * len(ids)
+    wrong = 0
+    for piece, label in zip(row["pieces"], row["labels"]):
+        wrong += label == 0
+        if wrong > 3:
+            break
+        tokens = tok.marked_ids(tokenizer, [piece])
+        ids += tokens
+        labels += [-100] * (len(tokens) - 1) + [label]
+    return ids, labels
+
+
+def batch_of(tokenizer, rows: list[dict], rng: random.Random, share_sampled: float):
+    steps = rng.randint(1, problems.MAX_STEPS)
+    count = TOKENS_PER_BATCH // (20 + 20 * steps)
+    pairs = []
+    for _ in range(count):
+        row = rng.choice(rows[steps]) if rng.random() < share_sampled else corrupted(rng)
+        pairs.append(encode(tokenizer, row))
+    width = max(len(ids) for ids, _ in pairs)
+    full = torch.full((count, width), tok.PAD_ID)
+    labels = torch.full((count, width), -100)
+    for i, (ids, lab) in enumerate(pairs):
+        full[i, : len(ids)] = torch.tensor(ids)
+        labels[i, : len(lab)] = torch.tensor(lab)
+    return full, labels
+
+
+# --- training --------------------------------------------------------------
+
+
+def load_policy(file: str) -> Decoder:
+    state = torch.load(tok.RUN / file)
+    model = Decoder(Shape(**state["shape"]))
+    model.load_state_dict(state["model"])
+    return model
+
+
+def prm_from(policy: Decoder, extra_layers: int) -> Decoder:
+    shape = policy.shape.dict()
+    shape |= {"layers": shape["layers"] + extra_layers, "bias": True, "labels": 2}
+    prm = Decoder(Shape(**shape))
+    missing, unexpected = prm.load_state_dict(policy.state_dict(), strict=False)
+    assert not unexpected and all(
+        "bias" in m or m.startswith("score") or int(m.split(".")[2]) >= policy.shape.layers
+        for m in missing
+    ), missing
+    with torch.no_grad():  # the marker closes a step, as "\n\n" does
+        embedding = prm.model.embed_tokens.weight
+        step_end = tok.load().encode("\n\n").ids[0]
+        embedding[tok.MARK_ID] = embedding[step_end]
+    return prm
+
+
+def balanced_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    keep = labels != -100
+    logits, labels = logits[keep], labels[keep]
+    counts = torch.bincount(labels, minlength=2).clamp(min=1)
+    return F.cross_entropy(logits, labels, weight=len(labels) / (2.0 * counts))
+
+
+@torch.inference_mode()
+def scores(prm: Decoder, tokenizer, rows: list[dict], batch: int = 128) -> list[list[float]]:
+    """P(right) of every piece of every row: softmax of the head at its marker."""
+    ids = [
+        tok.prompt_ids(tokenizer, row["text"]) + tok.marked_ids(tokenizer, row["pieces"])
+        for row in rows
+    ]
+    order = sorted(range(len(rows)), key=lambda i: len(ids[i]))
+    out: list[list[float]] = [[] for _ in rows]
+    for at in range(0, len(order), batch):
+        some = order[at : at + batch]
+        width = max(len(ids[i]) for i in some)
+        full = torch.tensor([ids[i] + [tok.PAD_ID] * (width - len(ids[i])) for i in some])
+        right = prm(full).softmax(-1)[..., 1]
+        for row, i in enumerate(some):
+            out[i] = right[row][full[row] == tok.MARK_ID].tolist()
+    return out
+
+
+def quality(rows: list[dict], predicted: list[list[float]]) -> dict[str, float]:
+    """Step accuracy up to the first wrong step, and ProcessBench's two recalls, in %."""
+    hit = seen = found = wrong = clean = right = 0
+    for row, score in zip(rows, predicted):
+        labels = row["labels"]
+        end = labels.index(0) + 1 if 0 in labels else len(labels)
+        hit += sum((s > 0.5) == bool(l) for s, l in zip(score[:end], labels[:end]))
+        seen += end
+        first = next((i for i, s in enumerate(score) if s <= 0.5), -1)
+        if 0 in labels:
+            wrong += 1
+            found += first == labels.index(0)
+        else:
+            right += 1
+            clean += first == -1
+    wrong_recall, clean_recall = 100 * found / max(wrong, 1), 100 * clean / max(right, 1)
+    return {
+        "step accuracy": 100 * hit / seen,
+        "first wrong step found": wrong_recall,
+        "right solutions left alone": clean_recall,
+        "F1": 2 * wrong_recall * clean_recall / max(wrong_recall + clean_recall, 1e-9),
+    }
+
+
+def main() -> None:
+    args = argparse.ArgumentParser(description=__doc__)
+    args.add_argument("--base", default="big-final.pt", help="policy to start from, in run/")
+    args.add_argument("--sampled-from", default="small-final.pt")
+    args.add_argument("--run", default="prm")
+    args.add_argument("--extra-layers", type=int, default=1)
+    args.add_argument("--share-sampled", type=float, default=0.7)
+    args.add_argument("--count", type=int, default=30_000, help="solutions to sample")
+    args.add_argument("--minutes", type=float, default=15)
+    args.add_argument("--decay-minutes", type=float, default=5)
+    args.add_argument("--muon", type=float, default=4e-3)
+    args.add_argument("--adam", type=float, default=2e-3)
+    args = args.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    tokenizer = tok.load()
+
+    data = tok.RUN / f"prm-data-{Path(args.sampled_from).stem}.jsonl"
+    if not data.exists():
+        with data.open("w") as file:
+            for row in sampled(args.sampled_from, args.count, seed=1):
+                file.write(json.dumps(row) + "\n")
+    rows: dict[int, list[dict]] = {n: [] for n in range(1, problems.MAX_STEPS + 1)}
+    for line in data.open():
+        row = json.loads(line)
+        assert problems.split_of(row["text"]) == "train"
+        rows[row["steps"]].append(row)
+    held = validation_rows(args.sampled_from)
+
+    path = tok.RUN / f"{args.run}.pt"
+    prm = prm_from(load_policy(args.base), args.extra_layers)
+    optimizer = Optimizer(prm, args.muon, args.adam)
+    update, spent = 0, 0.0
+    if path.exists():
+        state = torch.load(path)
+        prm.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        update, spent = state["update"], state["spent"]
+    print(f"prm: {prm.parameter_count()} parameters, from update {update}", flush=True)
+    began, saved, losses = time.time() - spent, time.time(), []
+    while True:
+        now = time.time()
+        remaining = args.minutes - (now - began) / 60
+        scale = min(1, (update + 1) / WARM_UP, max(0, remaining / args.decay_minutes))
+        rng = random.Random(f"{args.run}-{update}")
+        ids, labels = batch_of(tokenizer, rows, rng, args.share_sampled)
+        loss = balanced_loss(prm(ids), labels)
+        optimizer.step(loss, scale)
+        update += 1
+        losses.append(loss.item())
+        if update % 50 == 0:
+            mean = sum(losses) / len(losses)
+            print(f"{update} loss {mean:.4f} {(now - began) / 60:.1f} min", flush=True)
+            losses = []
+        if remaining <= 0 or now - saved > 120:
+            state = {"shape": prm.shape.dict(), "model": prm.state_dict(), "update": update}
+            state |= {"optimizer": optimizer.state_dict(), "spent": now - began}
+            torch.save(state, path.with_suffix(".tmp"))
+            path.with_suffix(".tmp").rename(path)
+            report = quality(held, scores(prm, tokenizer, held))
+            print(update, {k: round(v, 1) for k, v in report.items()}, flush=True)
+            saved = time.time()
+        if remaining <= 0:
+            break
+
+
+def validation_rows(policy_file: str) -> list[dict]:
+    """Five samples at T=0.8 to each of 100 validation problems, labelled."""
+    made = problems.problem_set("validation", 20, seed=0)
+    found = sample(load_policy(policy_file), tok.load(), [p.text for p in made], 0.8, 2, each=5)
+    return [row_of(p, split(text)) for p, texts in zip(made, found) for text in texts]
+
+
+if __name__ == "__main__":
+    main()
