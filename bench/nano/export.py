@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 from transformers import (
-    AutoTokenizer,
     GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForTokenClassification,
 )
@@ -85,7 +85,8 @@ def check(ours: Decoder, to: Path) -> None:
     """transformers, from the files alone, agrees with the sampler's model."""
     kind = Qwen2ForTokenClassification if ours.shape.labels else LlamaForCausalLM
     theirs = kind.from_pretrained(to, dtype=torch.float32).eval()
-    tokenizer = AutoTokenizer.from_pretrained(to)
+    # Not AutoTokenizer: transformers 5 puts Qwen2's own pre-tokenizer in place of the file's.
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(to)
     problem = problems.make_problem(random.Random(5), 7, "validation")
     turns = [{"role": "system", "content": "ignored"}, {"role": "user", "content": problem.text}]
     text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
