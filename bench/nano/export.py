@@ -111,6 +111,11 @@ def export(source: str, name: str) -> None:
     to.mkdir(parents=True, exist_ok=True)
     theirs = as_transformers(ours).to(torch.bfloat16)
     theirs.save_pretrained(to)
+    (to / "model.safetensors").chmod(0o644)
+    # transformers 5 writes new names only; engines and transformers 4 read the old ones.
+    config = json.loads((to / "config.json").read_text())
+    config |= {"rope_theta": ROPE_THETA, "torch_dtype": "bfloat16"}
+    (to / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     ends = {"bos_token_id": tok.BOS_ID, "eos_token_id": tok.EOS_ID, "pad_token_id": tok.PAD_ID}
     GenerationConfig(**ends).save_pretrained(to)
     write_tokenizer(to)

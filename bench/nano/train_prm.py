@@ -1,10 +1,10 @@
 """Fine-tune the PRM from a trained policy: `python train_prm.py --minutes M`.
 
-The start is a policy's weights plus one fresh layer on top (its output
-projections zero, so at first it changes nothing), zero QKV biases, the embedding
+The start is a policy's weights plus two fresh layers on top (their output
+projections zero, so at first they change nothing), zero QKV biases, the embedding
 of the marker and a two-class head. The policy predicts each digit in its top
-layer; the extra layer is what can compare that prediction with the digit that
-was written.
+layer; one extra layer can compare that prediction with the digit that was
+written, the other can carry what it found to the marker.
 
 Data: solutions sampled from the small policy and corruptions of right ones, each
 piece labelled by executing it (problems.labels). A solution contributes its
@@ -27,7 +27,7 @@ from optim import Optimizer
 from sampler import sample
 
 WARM_UP = 50
-TOKENS_PER_BATCH = 6144
+TOKENS_PER_BATCH = 3072
 
 
 # --- data ------------------------------------------------------------------
@@ -57,7 +57,13 @@ def split(solution: str) -> list[str]:
 
 def row_of(problem: problems.Problem, pieces: list[str]) -> dict:
     labels = problems.labels(problem, pieces)
-    return {"text": problem.text, "steps": len(problem.steps), "pieces": pieces, "labels": labels}
+    return {
+        "text": problem.text,
+        "steps": len(problem.steps),
+        "truth": problem.pieces,
+        "pieces": pieces,
+        "labels": labels,
+    }
 
 
 def corrupted(rng: random.Random) -> dict:
@@ -108,22 +114,32 @@ def _follow(equations: list[list[str]], truth: tuple[str, ...], at: int) -> None
 
 
 def encode(tokenizer, row: dict) -> tuple[list[int], list[int]]:
-    """ids and, at every marker that counts, the label (else -100)."""
+    """ids, and for every token of the solution whether the text so far is right.
+
+    The labels at the markers are the ones that count in the end; those inside of
+    the steps say where a step goes wrong. -100 elsewhere.
+    """
     ids = tok.prompt_ids(tokenizer, row["text"])
     labels = [-100] * len(ids)
     wrong = 0
-    for piece, label in zip(row["pieces"], row["labels"]):
+    for i, (piece, label) in enumerate(zip(row["pieces"], row["labels"])):
         wrong += label == 0
         if wrong > 3:
             break
         tokens = tok.marked_ids(tokenizer, [piece])
         ids += tokens
-        labels += [-100] * (len(tokens) - 1) + [label]
+        if label == 0 and wrong == 1 and i < len(row["truth"]):
+            truth = tok.marked_ids(tokenizer, [row["truth"][i]])
+            same = next((n for n, (a, b) in enumerate(zip(tokens, truth)) if a != b), 0)
+        else:
+            same = len(tokens) * label
+        labels += [int(n < same) for n in range(len(tokens))]
     return ids, labels
 
 
-def batch_of(tokenizer, rows: list[dict], rng: random.Random, share_sampled: float):
-    steps = rng.randint(1, problems.MAX_STEPS)
+def batch_of(tokenizer, rows, rng: random.Random, share_sampled: float, update: int):
+    """ids and labels [batch, length]; short problems first."""
+    steps = rng.randint(1, min(problems.MAX_STEPS, 3 + update // 30))
     count = TOKENS_PER_BATCH // (20 + 20 * steps)
     pairs = []
     for _ in range(count):
@@ -164,11 +180,14 @@ def prm_from(policy: Decoder, extra_layers: int) -> Decoder:
     return prm
 
 
-def balanced_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    keep = labels != -100
-    logits, labels = logits[keep], labels[keep]
-    counts = torch.bincount(labels, minlength=2).clamp(min=1)
-    return F.cross_entropy(logits, labels, weight=len(labels) / (2.0 * counts))
+def balanced_loss(logits: torch.Tensor, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy with both classes of equal weight: markers' and all tokens', averaged."""
+    total = 0.0
+    for keep in (labels != -100, (labels != -100) & (ids == tok.MARK_ID)):
+        some = labels[keep]
+        counts = torch.bincount(some, minlength=2).clamp(min=1)
+        total = total + F.cross_entropy(logits[keep], some, weight=len(some) / (2.0 * counts)) / 2
+    return total
 
 
 @torch.inference_mode()
@@ -219,7 +238,7 @@ def main() -> None:
     args.add_argument("--base", default="big-final.pt", help="policy to start from, in run/")
     args.add_argument("--sampled-from", default="small-final.pt")
     args.add_argument("--run", default="prm")
-    args.add_argument("--extra-layers", type=int, default=1)
+    args.add_argument("--extra-layers", type=int, default=2)
     args.add_argument("--share-sampled", type=float, default=0.7)
     args.add_argument("--count", type=int, default=30_000, help="solutions to sample")
     args.add_argument("--minutes", type=float, default=15)
@@ -259,8 +278,8 @@ def main() -> None:
         remaining = args.minutes - (now - began) / 60
         scale = min(1, (update + 1) / WARM_UP, max(0, remaining / args.decay_minutes))
         rng = random.Random(f"{args.run}-{update}")
-        ids, labels = batch_of(tokenizer, rows, rng, args.share_sampled)
-        loss = balanced_loss(prm(ids), labels)
+        ids, labels = batch_of(tokenizer, rows, rng, args.share_sampled, update)
+        loss = balanced_loss(prm(ids), ids, labels)
         optimizer.step(loss, scale)
         update += 1
         losses.append(loss.item())
@@ -281,9 +300,9 @@ def main() -> None:
 
 
 def validation_rows(policy_file: str) -> list[dict]:
-    """Five samples at T=0.8 to each of 100 validation problems, labelled."""
-    made = problems.problem_set("validation", 20, seed=0)
-    found = sample(load_policy(policy_file), tok.load(), [p.text for p in made], 0.8, 2, each=5)
+    """Three samples at T=0.8 to each of 50 validation problems, labelled."""
+    made = problems.problem_set("validation", 10, seed=0)
+    found = sample(load_policy(policy_file), tok.load(), [p.text for p in made], 0.8, 2, each=3)
     return [row_of(p, split(text)) for p, texts in zip(made, found) for text in texts]
 
 
