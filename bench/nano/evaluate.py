@@ -99,7 +99,7 @@ def beam(policy, prm, tokenizer, rows, n: int, temperature: float, seed: int) ->
             break
         jobs.sort(key=lambda job: len(job[1][0]))
         pool = [[path for path in paths if path[1]] for paths in front]
-        fresh: dict[tuple, bool] = {}
+        fresh: dict[tuple, bool] = {}  # equal steps of one parent are kept once
         for first_round in (True, False):
             each = n if first_round else n // keep
             some = [job for job in jobs if (not job[1][0]) == first_round]
@@ -167,12 +167,12 @@ def main() -> None:
         ]
         print(f"small pass@{k} {percent_by_level(rows, passed)}", flush=True)
 
-    judged = [row_of(p, split(t)) for p, ts in zip(rows, many) for t in ts]
-    values = iter(scores(prm, tokenizer, judged))
-    marks = [[next(values) for _ in ts] for ts in many]
-    eight = [i for i in range(len(judged)) if i % BUDGETS[-1] < 8]
-    flat = [s for ss in marks for s in ss]
-    report = quality([judged[i] for i in eight], [flat[i] for i in eight])
+    keys = sorted({(i, t) for i, ts in enumerate(many) for t in ts})  # equal texts scored once
+    judged = {key: row_of(rows[key[0]], split(key[1])) for key in keys}
+    values = dict(zip(keys, scores(prm, tokenizer, [judged[key] for key in keys])))
+    marks = [[values[(i, t)] for t in ts] for i, ts in enumerate(many)]
+    eight = [(i, t) for i, ts in enumerate(many) for t in ts[:8]]
+    report = quality([judged[key] for key in eight], [values[key] for key in eight])
     print("prm", {k: round(v, 1) for k, v in report.items()}, flush=True)
     rng = random.Random(0)
     for n in BUDGETS[1:]:

@@ -130,11 +130,17 @@ class Decoder(nn.Module):
             for out in (layer.self_attn.o_proj, layer.mlp.down_proj):
                 nn.init.zeros_(out.weight)
 
-    def hidden(self, ids: Tensor) -> Tensor:
-        """Final-norm states [batch, length, hidden] of right-padded ids."""
+    def hidden(self, ids: Tensor, frozen: int = 0) -> Tensor:
+        """Final-norm states [batch, length, hidden] of right-padded ids.
+
+        No gradient reaches the embedding and the first `frozen` layers, if any.
+        """
         cos, sin = rope_tables(torch.arange(ids.shape[1]), self.shape.head_dim)
-        x = self.model.embed_tokens(ids)
-        for layer in self.model.layers:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+            x = self.model.embed_tokens(ids)
+            for layer in self.model.layers[:frozen]:
+                x = layer(x, cos, sin)
+        for layer in self.model.layers[frozen:]:
             x = layer(x, cos, sin)
         return self.model.norm(x)
 

@@ -3,8 +3,9 @@
 The start is a policy's weights plus two fresh layers on top (their output
 projections zero, so at first they change nothing), zero QKV biases, the embedding
 of the marker and a two-class head. The policy predicts each digit in its top
-layer; one extra layer can compare that prediction with the digit that was
-written, the other can carry what it found to the marker.
+layer; the first fresh layer starts out looking at the token before, so it can
+compare that prediction with the digit that was written (look_one_back); the
+second can carry what it found to the marker.
 
 Data: solutions sampled from the small policy and corruptions of right ones, each
 piece labelled by executing it (problems.labels). A solution contributes its
@@ -22,12 +23,13 @@ import torch.nn.functional as F
 
 import problems
 import tokenizer as tok
-from model import Decoder, Shape
+from model import NORM_EPS, Decoder, Shape, rope_tables
 from optim import Optimizer
 from sampler import sample
 
-WARM_UP = 50
-TOKENS_PER_BATCH = 3072
+WARM_UP = 20
+TOKENS_PER_BATCH = 2560
+SIDE, CODE, SCALE, BALLAST = 32, 1.0, 5.0, 30_000.0
 
 
 # --- data ------------------------------------------------------------------
@@ -139,7 +141,7 @@ def encode(tokenizer, row: dict) -> tuple[list[int], list[int]]:
 
 def batch_of(tokenizer, rows, rng: random.Random, share_sampled: float, update: int):
     """ids and labels [batch, length]; short problems first."""
-    steps = rng.randint(1, min(problems.MAX_STEPS, 3 + update // 30))
+    steps = rng.randint(1, problems.MAX_STEPS)
     count = TOKENS_PER_BATCH // (20 + 20 * steps)
     pairs = []
     for _ in range(count):
@@ -165,19 +167,162 @@ def load_policy(file: str) -> Decoder:
 
 
 def prm_from(policy: Decoder, extra_layers: int) -> Decoder:
-    shape = policy.shape.dict()
-    shape |= {"layers": shape["layers"] + extra_layers, "bias": True, "labels": 2}
-    prm = Decoder(Shape(**shape))
-    missing, unexpected = prm.load_state_dict(policy.state_dict(), strict=False)
-    assert not unexpected and all(
-        "bias" in m or m.startswith("score") or int(m.split(".")[2]) >= policy.shape.layers
-        for m in missing
-    ), missing
-    with torch.no_grad():  # the marker closes a step, as "\n\n" does
-        embedding = prm.model.embed_tokens.weight
+    """The policy inside a wider decoder, with a side stream and fresh layers on top.
+
+    The policy's residual grows to hundreds of times the embedding, so at its end the
+    token it stands on cannot be read any more. SIDE further dimensions carry that: one
+    for each of the 24 tokens that solutions are made of, CODE at its own token. The
+    policy's layers do not see them (norm weight 0); the fresh layers do, amplified by
+    their norm weights. The policy's own embedding and outputs are scaled up by SCALE,
+    which RMSNorm undoes, so that the code hardly moves its norms.
+    """
+    old = policy.shape
+    shape = old.dict() | {"hidden": old.hidden + SIDE, "layers": old.layers + extra_layers}
+    prm = Decoder(Shape(**shape | {"bias": True, "labels": 2}))
+    with torch.no_grad():
+        own = dict(policy.named_parameters())
+        for name, p in prm.named_parameters():
+            if name not in own:
+                continue
+            q = own[name]
+            if name.endswith(("embed_tokens.weight", "o_proj.weight", "down_proj.weight")):
+                q = q * SCALE
+            p.zero_()
+            p[tuple(slice(0, n) for n in q.shape)] = q
+            if "layernorm" in name or name == "model.norm.weight":
+                p *= (old.hidden / shape["hidden"]) ** 0.5  # the mean runs over more dimensions
+        tokens = prm.model.embed_tokens.weight
         step_end = tok.load().encode("\n\n").ids[0]
-        embedding[tok.MARK_ID] = embedding[step_end]
+        written = solution_tokens()
+        count = len(written)
+        tokens[written, old.hidden + torch.arange(count)] = CODE
+        one = old.hidden + count  # a constant: what the thresholds below are made of
+        tokens[:, one] = CODE
+        tokens[tok.MARK_ID] = tokens[step_end]  # the policy reads the marker as a step's end
+        tokens[tok.MARK_ID, old.hidden : one] *= 3.0  # and a marker is never a surprise
+        fresh = prm.model.layers[old.layers :]
+        size = _states(prm, old.layers)[0].pow(2).mean().sqrt()
+        fresh[0].input_layernorm.weight[old.hidden :] = 2 * size / CODE
+        steady = BALLAST / shape["hidden"] ** 0.5  # the residual's size from here on
+        late = [fresh[0].post_attention_layernorm, prm.model.norm, fresh[1].input_layernorm]
+        for norm in (*late, fresh[1].post_attention_layernorm):
+            norm.weight[: old.hidden] = steady / size
+            norm.weight[old.hidden :] = 2 * steady / CODE
+            norm.weight[-1] = 0.0
+        look_one_back(fresh[0].self_attn)
+        # The first head fetches the policy's logits of those tokens, centred, and adds
+        # them to the code: a token that was foreseen stands out in its own dimension.
+        logit_rows = policy.model.embed_tokens.weight[written] * policy.model.norm.weight
+        logit_rows = logit_rows - logit_rows.mean(0)
+        attention = fresh[0].self_attn
+        attention.v_proj.weight[:count].zero_()
+        attention.v_proj.weight[:count, : old.hidden] = logit_rows / 10
+        side = slice(old.hidden, old.hidden + count)
+        attention.o_proj.weight[side, :count] = torch.eye(count) * CODE / 2
+        # The policy's residual differs tenfold from token to token; a constant in the last
+        # dimension outweighs it, so that thresholds mean the same everywhere.
+        attention.v_proj.weight[count].zero_()
+        attention.v_proj.bias[count] = 1.0
+        attention.o_proj.weight[-1, count] = BALLAST
+        compare(fresh[0].mlp, old.hidden, count)
+        collect(prm, old.layers + 1, one)
     return prm
+
+
+def compare(mlp: torch.nn.Module, first: int, count: int) -> None:
+    """Dimension `match` := CODE where a token's code plus logit passes 1.5 to 1.7 codes.
+
+    A token the policy was sure of stands at about 2, a surprise below 1.4. Two
+    units per token make a ramp: silu(x - 1.5) - silu(x - 1.7), at slope 10.
+    """
+    one, match, slope = first + count, first + count + 1, 10.0
+    for half, (threshold, sign) in enumerate([(1.5, 1.0), (1.7, -1.0)]):
+        units = torch.arange(count) + half * count
+        for weight in (mlp.gate_proj.weight, mlp.up_proj.weight):
+            weight[units] = 0.0
+        mlp.gate_proj.weight[units, first + torch.arange(count)] = slope
+        mlp.gate_proj.weight[units, one] = -slope * threshold
+        mlp.up_proj.weight[units, one] = 0.5
+        mlp.down_proj.weight[match, units] = sign * CODE / (slope * 2 * 0.2)
+
+
+def collect(prm: Decoder, layer: int, one: int) -> None:
+    """One head gathers surprises (one - match) of the solution so far; the head reads it.
+
+    Its key is a surprise plus "in the solution": the latter a least-squares direction
+    in the policy's residual, so that prompt tokens, which nobody foresees, stay out.
+    """
+    match, found, slow = one + 1, one + 2, prm.shape.head_dim // 2 - 1
+    attention, norm = prm.model.layers[layer].self_attn, prm.model.layers[layer].input_layernorm
+    states, inside = _states(prm, layer)
+    level = states[inside, match].median() / states[inside, one].median()
+    before = prm.model.layers[layer - 1].mlp.down_proj.weight
+    before[match] /= level
+    states[:, match] /= level
+    states = F.rms_norm(states, norm.weight.shape, norm.weight, NORM_EPS)
+    unit = states[inside, one].median()
+    policy_part = states[:, : one - 24]
+    features = torch.cat([policy_part, torch.ones(len(states), 1)], 1)
+    direction = torch.linalg.lstsq(features, inside[:, None].float()).solution[:, 0]
+    query = 6.0  # on the slowest frequency, which hardly turns
+    key = prm.shape.head_dim**0.5 / query
+    attention.q_proj.weight[: prm.shape.head_dim].zero_()
+    attention.k_proj.weight[slow].zero_()
+    attention.q_proj.bias[slow] = query
+    attention.k_proj.weight[slow, : len(direction) - 1] = 24 * key * direction[:-1]
+    attention.k_proj.weight[slow, [one, match]] = 12 * key / unit * torch.tensor([1.0, -1.0])
+    attention.v_proj.weight[0].zero_()
+    attention.v_proj.weight[0, [one, match]] = torch.tensor([1.0, -1.0]) / unit
+    attention.o_proj.weight[found, 0] = CODE
+    prm.score.weight.zero_()
+    at_end = unit * 1.0  # the last norm has the same weights, the residual about the same size
+    prm.score.weight[0, [found, one]] = torch.tensor([6.0, -3.0]) / at_end
+    prm.score.weight[1, [found, one]] = torch.tensor([-6.0, 3.0]) / at_end
+
+
+def _states(prm: Decoder, layers: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The residual after `layers` layers, and which rows are inside of a solution."""
+    rng, tokenizer, found, inside = random.Random(0), tok.load(), [], []
+    for n in range(100):
+        problem = problems.make_problem(rng, 1 + n % problems.MAX_STEPS, "train")
+        prompt = tok.prompt_ids(tokenizer, problem.text)
+        ids = prompt + tok.marked_ids(tokenizer, problem.pieces)
+        cos, sin = rope_tables(torch.arange(len(ids)), prm.shape.head_dim)
+        x = prm.model.embed_tokens(torch.tensor([ids]))
+        for layer in prm.model.layers[:layers]:
+            x = layer(x, cos, sin)
+        found.append(x[0])
+        inside += [i >= len(prompt) for i in range(len(ids))]
+    return torch.cat(found), torch.tensor(inside)
+
+
+def solution_tokens() -> list[int]:
+    """The tokens that solutions are made of: at most SIDE."""
+    rng, tokenizer, seen = random.Random(0), tok.load(), set()
+    for n in range(500):
+        problem = problems.make_problem(rng, 1 + n % problems.MAX_STEPS, "train")
+        seen.update(tokenizer.encode(problem.solution).ids)
+    assert len(seen) <= SIDE, len(seen)
+    return sorted(seen)
+
+
+def look_one_back(attention: torch.nn.Module) -> None:
+    """Start every head on the token before: there the policy has predicted this one.
+
+    Constant queries and keys (the biases) score by distance alone under RoPE. With
+    q = (c, 0) and k = c (cos f, sin f) for frequency f, distance d scores
+    c^2 cos((d - 1) f); over the fastest frequencies the sum peaks at d = 1.
+    """
+    dim, size, fast = attention.s.head_dim, 7.0, 6
+    cos, sin = rope_tables(torch.tensor(1), dim)
+    query, key = torch.zeros(dim), torch.zeros(dim)
+    query[:fast] = size
+    key[:fast] = size * cos[:fast]
+    key[dim // 2 : dim // 2 + fast] = size * sin[:fast]
+    attention.q_proj.weight.zero_()
+    attention.k_proj.weight.zero_()
+    attention.q_proj.bias.copy_(query.repeat(attention.s.heads))
+    attention.k_proj.bias.copy_(key.repeat(attention.s.kv_heads))
 
 
 def balanced_loss(logits: torch.Tensor, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -239,12 +384,14 @@ def main() -> None:
     args.add_argument("--sampled-from", default="small-final.pt")
     args.add_argument("--run", default="prm")
     args.add_argument("--extra-layers", type=int, default=2)
+    args.add_argument("--tune-base", action="store_true", help="train the policy's layers too")
     args.add_argument("--share-sampled", type=float, default=0.7)
     args.add_argument("--count", type=int, default=30_000, help="solutions to sample")
     args.add_argument("--minutes", type=float, default=15)
     args.add_argument("--decay-minutes", type=float, default=5)
-    args.add_argument("--muon", type=float, default=4e-3)
-    args.add_argument("--adam", type=float, default=2e-3)
+    args.add_argument("--muon", type=float, default=1.5e-3)
+    args.add_argument("--out-share", type=float, default=0.1)
+    args.add_argument("--adam", type=float, default=1e-3)
     args = args.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -264,7 +411,10 @@ def main() -> None:
 
     path = tok.RUN / f"{args.run}.pt"
     prm = prm_from(load_policy(args.base), args.extra_layers)
-    optimizer = Optimizer(prm, args.muon, args.adam)
+    frozen = 0 if args.tune_base else prm.shape.layers - args.extra_layers
+    for part in (prm.model.embed_tokens, *prm.model.layers[:frozen]) if frozen else ():
+        part.requires_grad_(False)
+    optimizer = Optimizer(prm, args.muon, args.adam, args.out_share)
     update, spent = 0, 0.0
     if path.exists():
         state = torch.load(path)
@@ -279,15 +429,15 @@ def main() -> None:
         scale = min(1, (update + 1) / WARM_UP, max(0, remaining / args.decay_minutes))
         rng = random.Random(f"{args.run}-{update}")
         ids, labels = batch_of(tokenizer, rows, rng, args.share_sampled, update)
-        loss = balanced_loss(prm(ids), ids, labels)
+        loss = balanced_loss(prm.logits(prm.hidden(ids, frozen)), ids, labels)
         optimizer.step(loss, scale)
         update += 1
         losses.append(loss.item())
-        if update % 50 == 0:
+        if update % 25 == 0:
             mean = sum(losses) / len(losses)
             print(f"{update} loss {mean:.4f} {(now - began) / 60:.1f} min", flush=True)
             losses = []
-        if remaining <= 0 or now - saved > 120:
+        if remaining <= 0 or now - saved > 100:
             state = {"shape": prm.shape.dict(), "model": prm.state_dict(), "update": update}
             state |= {"optimizer": optimizer.state_dict(), "spent": now - began}
             torch.save(state, path.with_suffix(".tmp"))
