@@ -7,6 +7,8 @@ and F1. Choices are made on the validation side; held-out is only reported.
 """
 
 import argparse
+import hashlib
+import json
 import math
 import random
 from collections import Counter
@@ -135,12 +137,24 @@ def beam(policy, prm, tokenizer, rows, n: int, temperature: float, seed: int) ->
 # --- the report ------------------------------------------------------------------
 
 
+def sampled(directory: Path, policy, texts: list[str], temperature: float, side: str):
+    """64 solutions per problem, kept in run/ under a hash of weights and problems."""
+    weights = (directory / "model.safetensors").read_bytes()
+    key = hashlib.sha256(weights + json.dumps([texts, temperature]).encode()).hexdigest()[:12]
+    path = tok.RUN / f"samples-{side}-{key}.json"
+    if not path.exists():
+        many = sample(policy, tok.load(), texts, temperature, seed=3, each=BUDGETS[-1], batch=512)
+        path.write_text(json.dumps(many))
+    return json.loads(path.read_text())
+
+
 def main() -> None:
     args = argparse.ArgumentParser(description=__doc__)
     args.add_argument("--side", default="heldout", choices=["heldout", "validation"])
     args.add_argument("--per-level", type=int, default=40)
     args.add_argument("--temperature", type=float, default=0.8)
     args.add_argument("--beam", default="4,16,64", help="budgets; empty: no beam search")
+    args.add_argument("--no-prm", action="store_true", help="the policies alone")
     args.add_argument("--dir", type=Path, default=EMBEDDED)
     args = args.parse_args()
     torch.set_num_threads(1)
@@ -159,7 +173,7 @@ def main() -> None:
         length = [len(tokenizer.encode(t[0]).ids) for t in greedy]
         print(f"    mean length {sum(length) / len(length):.0f} tokens", flush=True)
 
-    many = sample(small, tokenizer, texts, args.temperature, seed=3, each=BUDGETS[-1], batch=512)
+    many = sampled(args.dir / "nano-small", small, texts, args.temperature, args.side)
     right = [[is_right(p, t) for t in ts] for p, ts in zip(rows, many)]
     for k in BUDGETS:
         passed = [
@@ -167,6 +181,8 @@ def main() -> None:
         ]
         print(f"small pass@{k} {percent_by_level(rows, passed)}", flush=True)
 
+    if args.no_prm:
+        return
     keys = sorted({(i, t) for i, ts in enumerate(many) for t in ts})  # equal texts scored once
     judged = {key: row_of(rows[key[0]], split(key[1])) for key in keys}
     values = dict(zip(keys, scores(prm, tokenizer, [judged[key] for key in keys])))
