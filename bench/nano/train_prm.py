@@ -1,11 +1,8 @@
 """Fine-tune the PRM from a trained policy: `python train_prm.py --minutes M`.
 
-The start is a policy's weights plus two fresh layers on top (their output
-projections zero, so at first they change nothing), zero QKV biases, the embedding
-of the marker and a two-class head. The policy predicts each digit in its top
-layer; the first fresh layer starts out looking at the token before, so it can
-compare that prediction with the digit that was written (look_one_back); the
-second can carry what it found to the marker.
+The start is a policy's weights inside a wider decoder with two fresh layers, set so
+that they compare what the policy foresaw with what was written (prm_from). Only the
+fresh layers, the last norm and the head are then tuned, unless --tune-base.
 
 Data: solutions sampled from the small policy and corruptions of right ones, each
 piece labelled by executing it (problems.labels). A solution contributes its
@@ -29,6 +26,7 @@ from sampler import sample
 
 WARM_UP = 20
 TOKENS_PER_BATCH = 2560
+FRESH = 2  # layers on top of the policy's
 SIDE, CODE, SCALE, BALLAST = 32, 1.0, 5.0, 30_000.0
 
 
@@ -139,8 +137,8 @@ def encode(tokenizer, row: dict) -> tuple[list[int], list[int]]:
     return ids, labels
 
 
-def batch_of(tokenizer, rows, rng: random.Random, share_sampled: float, update: int):
-    """ids and labels [batch, length]; short problems first."""
+def batch_of(tokenizer, rows, rng: random.Random, share_sampled: float):
+    """ids and labels [batch, length], one number of steps."""
     steps = rng.randint(1, problems.MAX_STEPS)
     count = TOKENS_PER_BATCH // (20 + 20 * steps)
     pairs = []
@@ -166,7 +164,7 @@ def load_policy(file: str) -> Decoder:
     return model
 
 
-def prm_from(policy: Decoder, extra_layers: int) -> Decoder:
+def prm_from(policy: Decoder) -> Decoder:
     """The policy inside a wider decoder, with a side stream and fresh layers on top.
 
     The policy's residual grows to hundreds of times the embedding, so at its end the
@@ -177,7 +175,7 @@ def prm_from(policy: Decoder, extra_layers: int) -> Decoder:
     which RMSNorm undoes, so that the code hardly moves its norms.
     """
     old = policy.shape
-    shape = old.dict() | {"hidden": old.hidden + SIDE, "layers": old.layers + extra_layers}
+    shape = old.dict() | {"hidden": old.hidden + SIDE, "layers": old.layers + FRESH}
     prm = Decoder(Shape(**shape | {"bias": True, "labels": 2}))
     with torch.no_grad():
         own = dict(policy.named_parameters())
@@ -383,7 +381,6 @@ def main() -> None:
     args.add_argument("--base", default="big-final.pt", help="policy to start from, in run/")
     args.add_argument("--sampled-from", default="small-final.pt")
     args.add_argument("--run", default="prm")
-    args.add_argument("--extra-layers", type=int, default=2)
     args.add_argument("--tune-base", action="store_true", help="train the policy's layers too")
     args.add_argument("--share-sampled", type=float, default=0.7)
     args.add_argument("--count", type=int, default=30_000, help="solutions to sample")
@@ -410,8 +407,8 @@ def main() -> None:
     held = validation_rows(args.sampled_from)
 
     path = tok.RUN / f"{args.run}.pt"
-    prm = prm_from(load_policy(args.base), args.extra_layers)
-    frozen = 0 if args.tune_base else prm.shape.layers - args.extra_layers
+    prm = prm_from(load_policy(args.base))
+    frozen = 0 if args.tune_base else prm.shape.layers - FRESH
     for part in (prm.model.embed_tokens, *prm.model.layers[:frozen]) if frozen else ():
         part.requires_grad_(False)
     optimizer = Optimizer(prm, args.muon, args.adam, args.out_share)
@@ -428,7 +425,7 @@ def main() -> None:
         remaining = args.minutes - (now - began) / 60
         scale = min(1, (update + 1) / WARM_UP, max(0, remaining / args.decay_minutes))
         rng = random.Random(f"{args.run}-{update}")
-        ids, labels = batch_of(tokenizer, rows, rng, args.share_sampled, update)
+        ids, labels = batch_of(tokenizer, rows, rng, args.share_sampled)
         loss = balanced_loss(prm.logits(prm.hidden(ids, frozen)), ids, labels)
         optimizer.step(loss, scale)
         update += 1
