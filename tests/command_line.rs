@@ -85,6 +85,8 @@ fn flags_that_cannot_be_honoured_are_named() {
     fs::write(folder.join("empty.jsonl"), "").expect("a file is written");
     fs::write(folder.join("notes.txt"), "hello\n").expect("a file is written");
     let long = "A crew has 12 stamps. ".repeat(200);
+    let (solve_long, generate_long) = (["solve", &long], ["generate", &long]);
+    let score_long = ["score", "--problem", &long, "--steps", "-"];
     let tiny = ["--kv-memory", "0.002", "--limit", "1", "--n", "4"];
     let tiny: Vec<&str> = ["solve"].into_iter().chain(tiny).collect();
     let per_problem = |arguments, says| Bad {
@@ -174,7 +176,7 @@ fn flags_that_cannot_be_honoured_are_named() {
         bad(&["solve", ""], &["problem is empty"]),
         bad(&["solve", " \n\t"], &["problem is empty"]),
         bad(&["solve", "-"], &["problem is empty"]),
-        per_problem(&["solve", &long], &["problem 1", "context of 512"]),
+        per_problem(&solve_long, &["problem 1", "context of 512"]),
         bad(
             &["solve", "--problems", "none.jsonl"],
             &["--problems none.jsonl"],
@@ -184,7 +186,7 @@ fn flags_that_cannot_be_honoured_are_named() {
             &["solve", "--problems", "empty.jsonl"],
             &["--problems empty.jsonl", "no problem"],
         ),
-        bad(&["generate", &long], &["context of 512"]),
+        bad(&generate_long, &["context of 512"]),
         bad(&["generate", "--raw", ""], &["prompt has no tokens"]),
         bad(
             &["generate", "--model", "nano-prm", "x"],
@@ -221,10 +223,7 @@ fn flags_that_cannot_be_honoured_are_named() {
         ),
         Bad {
             input: "Step 1: 1 + 1 = 2.",
-            ..bad(
-                &["score", "--problem", &long, "--steps", "-"],
-                &["context of 512"],
-            )
+            ..bad(&score_long, &["context of 512"])
         },
         // Models in the wrong part.
         bad(
