@@ -126,7 +126,7 @@ pub fn engine(flags: &EngineFlags, seed: u64, models: &[&Loaded]) -> Done<(Engin
     };
     let parts: Vec<_> = models
         .iter()
-        .map(|m| (&m.checkpoint, Rc::clone(&m.tokenizer)))
+        .map(|m| (&m.checkpoint, Some(Rc::clone(&m.tokenizer))))
         .collect();
     Ok(Engine::new(
         CpuBackend::new(flags.threads),

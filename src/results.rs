@@ -129,16 +129,20 @@ impl Line {
 pub struct Results {
     path: PathBuf,
     file: File,
+    /// A device or a pipe takes results but holds none.
+    regular: bool,
 }
 
 impl Results {
     /// Opens `path`, making it if need be. Returns what is in it already, by id.
     ///
-    /// A file of other settings, or with a line that is no result, is refused untouched.
+    /// A file of other settings, with another problem under the id of one of `problems`, or with
+    /// a line that is no result, is refused untouched.
     pub fn open(
         path: &Path,
         settings: &Settings,
         trees: bool,
+        problems: &[Problem],
     ) -> Done<(Results, HashMap<String, Line>)> {
         let failed = |e: io::Error| Failure::io(&format!("--out {}", path.display()), &e);
         let mut file = (OpenOptions::new()
@@ -155,14 +159,20 @@ impl Results {
                 path.display()
             ))
         })?;
+        let regular = file.metadata().map_err(failed)?.is_file();
         let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(failed)?;
+        if regular {
+            file.read_to_end(&mut bytes).map_err(failed)?;
+        }
         // What follows the last line break was cut short by a crash.
         let whole = bytes
             .iter()
             .rposition(|&b| b == b'\n')
             .map_or(0, |at| at + 1);
         let lines = read_lines(path, &bytes[..whole])?;
+        let texts: HashMap<&str, &str> = (problems.iter())
+            .map(|p| (p.id.as_str(), p.problem.as_str()))
+            .collect();
         for (number, line) in lines.iter().enumerate() {
             if let Some(difference) = difference(&line.settings, settings) {
                 return Err(Failure::new(format!(
@@ -183,9 +193,19 @@ impl Results {
                     number + 1
                 )));
             }
+            if (texts.get(line.id.as_str())).is_some_and(|text| *text != line.problem) {
+                return Err(Failure::new(format!(
+                    "--out {} line {}: {:?} is another problem there; name another file",
+                    path.display(),
+                    number + 1,
+                    line.id
+                )));
+            }
         }
-        file.set_len(whole as u64).map_err(failed)?;
-        file.seek(SeekFrom::End(0)).map_err(failed)?;
+        if regular {
+            file.set_len(whole as u64).map_err(failed)?;
+            file.seek(SeekFrom::End(0)).map_err(failed)?;
+        }
         let done = lines
             .into_iter()
             .map(|line| (line.id.clone(), line))
@@ -194,6 +214,7 @@ impl Results {
             Results {
                 path: path.into(),
                 file,
+                regular,
             },
             done,
         ))
@@ -210,12 +231,18 @@ impl Results {
         let written = self
             .file
             .write_all(&bytes)
-            .and_then(|()| self.file.sync_data());
+            .and_then(|()| match self.regular {
+                true => self.file.sync_data(),
+                false => Ok(()),
+            });
         written.map_err(|e| self.failed(&e))
     }
 
     /// Puts the lines into the order of `ids`, once all of them are there.
     pub fn sort(&mut self, ids: &[&str]) -> Done {
+        if !self.regular {
+            return Ok(());
+        }
         let failed = |e: io::Error| Failure::io(&format!("--out {}", self.path.display()), &e);
         let mut text = String::new();
         self.file.seek(SeekFrom::Start(0)).map_err(failed)?;

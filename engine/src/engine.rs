@@ -58,13 +58,14 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Loads `checkpoints` onto `backend`; the models come back in the same order.
+    /// Loads `checkpoints` onto `backend`; the models come back in the same order. A model without
+    /// a tokenizer draws tokens but no text, and no stop string ends it.
     ///
     /// # Errors
     /// A checkpoint that does not hold what its config promises, or too little memory.
     pub fn new<B: Backend + 'static>(
         mut backend: B,
-        checkpoints: &[(&Checkpoint, Rc<Tokenizer>)],
+        checkpoints: &[(&Checkpoint, Option<Rc<Tokenizer>>)],
         options: &Options,
     ) -> Result<(Engine, Vec<Model>), Error> {
         let mut layouts: Vec<KvLayout> = (checkpoints.iter())
@@ -108,7 +109,7 @@ impl Engine {
             .map(|(index, (_, tokenizer))| Model {
                 scheduler: Rc::clone(&engine.scheduler),
                 index,
-                tokenizer: Some(Rc::clone(tokenizer)),
+                tokenizer: tokenizer.clone(),
                 seed: options.seed,
             })
             .collect();

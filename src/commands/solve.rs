@@ -37,10 +37,12 @@ pub fn run(flags: &SolveFlags) -> Done {
         .map(|prm| prm.prm_format("--prm"))
         .transpose()?;
 
+    // The answer to one problem shows the solution chosen.
+    let trees = flags.trees || flags.problem.is_some();
     let settings = settings(flags, &config, &policy, prm.as_ref());
     let (mut out, done) = match &flags.out {
         Some(path) => {
-            let (out, done) = Results::open(path, &settings, flags.trees)?;
+            let (out, done) = Results::open(path, &settings, trees, &problems)?;
             (Some(out), done)
         }
         None => (None, HashMap::new()),
@@ -77,13 +79,7 @@ pub fn run(flags: &SolveFlags) -> Done {
         while let Some((problem, solved)) = ended.next().await {
             match solved {
                 Ok((outcome, tokens)) => {
-                    let line = Line::new(
-                        problem,
-                        outcome,
-                        &settings,
-                        tokens,
-                        flags.trees || flags.problem.is_some(),
-                    );
+                    let line = Line::new(problem, outcome, &settings, tokens, trees);
                     if let Some(out) = &mut out {
                         out.append(&line)?;
                     }

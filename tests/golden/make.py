@@ -79,6 +79,15 @@ def fill(model, seed, gain):
     return generator
 
 
+def cast(model, dtype):
+    """The weights in another type. As in a loaded checkpoint, and unlike `model.to`, the rotary
+    frequencies stay f32: rounded to bf16 they are another model's."""
+    frequencies = model.model.rotary_emb.inv_freq.clone()
+    model = model.to(dtype)
+    model.model.rotary_emb.inv_freq = frequencies
+    return model
+
+
 def greedy(model, prompt):
     """Greedy continuation from whole forward passes: tokens and the smallest lead of a winner."""
     tokens, margin = list(prompt), float("inf")
@@ -125,12 +134,12 @@ def make_case(name, architecture, size, heads, kv_heads, head_dim, options):
         generator = fill(model, seed, gain=1.0 if bf16 else 1.6)
         inputs = torch.randint(2, VOCAB, (INPUT_TOKENS,), generator=generator)
         if bf16:
-            model = model.bfloat16()
+            model = cast(model, torch.bfloat16)
             in_bf16 = model(inputs[None]).logits[0].float()
-            model = model.float()  # the stored weights, computed with in f32
+            model = cast(model, torch.float32)  # the stored weights, computed with in f32
         output = model(inputs[None]).logits[0]
-        exact = model.double()(inputs[None]).logits[0]
-        model = model.float()
+        exact = cast(model, torch.float64)(inputs[None]).logits[0]
+        model = cast(model, torch.float32)
         error = {"f32": float((output - exact).norm() / exact.norm())}
         if bf16:
             error["bf16"] = float((in_bf16 - exact).norm() / exact.norm())
@@ -160,7 +169,7 @@ def make_case(name, architecture, size, heads, kv_heads, head_dim, options):
     }
     if not labels:
         golden.update(prompt=inputs[:PROMPT_TOKENS].tolist(), greedy=tokens, smallest_margin=margin)
-    stored = model.bfloat16() if bf16 else model
+    stored = cast(model, torch.bfloat16) if bf16 else model
     stored.save_pretrained(directory, max_shard_size=options.get("shard", "1GB"))
     if options.get("old_config"):
         old_style_config(directory / "config.json")
