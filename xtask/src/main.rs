@@ -4,6 +4,8 @@
 //! - `lint`: formatting, clippy, rustdoc, licences; a warning is an error.
 //! - `licences`: the licence of every dependency against the allow list in `deny.toml`.
 
+#[cfg(test)]
+mod layers;
 mod licences;
 mod metadata;
 mod nvrtc;
