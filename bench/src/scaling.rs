@@ -35,7 +35,7 @@ pub struct Flags {
     #[arg(long, value_name = "COUNT")]
     limit: Option<u64>,
     /// Folder of the raw results; what is there from the same binary is not run again. Default:
-    /// bench/results/<date>-<machine>.
+    /// bench/results/, named by date and machine.
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
     /// The binary. Default: the release build of this workspace, made first.
