@@ -1,2 +1,93 @@
-//! Build and test commands of the project.
-fn main() {}
+//! Offshoot's own commands, run as `cargo xtask <command>`.
+//!
+//! - `test`: installs what the tests need, then runs every test of the workspace.
+//! - `lint`: formatting, clippy, rustdoc, licences; a warning is an error.
+//! - `licences`: the licence of every dependency against the allow list in `deny.toml`.
+
+#[cfg(test)]
+mod layers;
+mod licences;
+mod metadata;
+mod nvrtc;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+/// What a command comes to: nothing, or one sentence.
+type Done<T = ()> = Result<T, String>;
+
+const USAGE: &str = "usage: cargo xtask test|lint|licences";
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let done = match words.as_slice() {
+        ["test"] => test(),
+        ["lint"] => lint(),
+        ["licences"] => licences::check(),
+        _ => Err(USAGE.into()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(sentence) => {
+            eprintln!("error: {sentence}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// The repository's root.
+fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_path_buf()
+}
+
+/// `cargo` with these arguments, in the repository's root.
+fn cargo(arguments: &[&str]) -> Command {
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(root());
+    command
+}
+
+/// Runs a command and shows what it is.
+fn run(command: &mut Command) -> Done {
+    let arguments: Vec<_> = command.get_args().map(|a| a.to_string_lossy()).collect();
+    let program = Path::new(command.get_program());
+    let name = program.file_stem().unwrap_or_default().to_string_lossy();
+    let words = format!("{name} {}", arguments.join(" "));
+    eprintln!("$ {words}");
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("{words}: {status}")),
+        Err(e) => Err(format!("{words}: {e}")),
+    }
+}
+
+/// Every test of the workspace, with what they need installed first.
+fn test() -> Done {
+    let mut environment = Vec::new();
+    if let Some(dir) = nvrtc::install_if_needed()? {
+        environment.push((nvrtc::DIR_VARIABLE, dir));
+    }
+    // Doc tests are no target of --all-targets.
+    for which in ["--all-targets", "--doc"] {
+        run(cargo(&["test", "--workspace", which]).envs(environment.iter().cloned()))?;
+    }
+    Ok(())
+}
+
+/// Formatting, clippy, rustdoc, licences.
+fn lint() -> Done {
+    run(&mut cargo(&["fmt", "--all", "--check"]))?;
+    run(&mut cargo(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]))?;
+    run(cargo(&["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
+    licences::check()
+}

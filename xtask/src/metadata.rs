@@ -1,0 +1,42 @@
+//! What cargo knows about the workspace.
+
+use serde_json::Value;
+
+use crate::{Done, cargo};
+
+/// The output of `cargo metadata`, from what is on this machine; fetched only if that is not
+/// enough.
+pub fn read() -> Done<Value> {
+    let ask = |offline: bool| {
+        let mut command = cargo(&["metadata", "--format-version", "1", "--locked"]);
+        if offline {
+            command.arg("--offline");
+        }
+        let output = command
+            .output()
+            .map_err(|e| format!("cargo metadata: {e}"))?;
+        match output.status.success() {
+            true => {
+                serde_json::from_slice(&output.stdout).map_err(|e| format!("cargo metadata: {e}"))
+            }
+            false => Err(format!(
+                "cargo metadata: {}",
+                String::from_utf8_lossy(&output.stderr).trim()
+            )),
+        }
+    };
+    ask(true).or_else(|_| ask(false))
+}
+
+/// The packages, of the workspace and of its dependencies on every platform.
+pub fn packages(metadata: &Value) -> impl Iterator<Item = &Value> {
+    metadata["packages"].as_array().into_iter().flatten()
+}
+
+/// Whether the workspace has a member of this name.
+pub fn is_member(metadata: &Value, name: &str) -> bool {
+    let members = metadata["workspace_members"].as_array();
+    packages(metadata)
+        .filter(|package| package["name"] == name)
+        .any(|package| members.is_some_and(|members| members.contains(&package["id"])))
+}

