@@ -24,37 +24,61 @@ pub fn canon(x: f32) -> f32 {
 #[inline(always)]
 pub fn flush(x: f32) -> f32 {
     let b = x.to_bits();
-    if b & 0x7f80_0000 == 0 { f32::from_bits(b & 0x8000_0000) } else { x }
+    if b & 0x7f80_0000 == 0 {
+        f32::from_bits(b & 0x8000_0000)
+    } else {
+        x
+    }
 }
 
 /// `.sat`: clamp to 0 .. 1, NaN to +0.
 #[inline(always)]
 pub fn saturate(x: f32) -> f32 {
-    if x > 0.0 { if x < 1.0 { x } else { 1.0 } } else { 0.0 }
+    if x > 0.0 {
+        if x < 1.0 { x } else { 1.0 }
+    } else {
+        0.0
+    }
 }
 
 #[inline(always)]
 pub fn min32(a: f32, b: f32) -> f32 {
     let less = a < b || (a == b && a.is_sign_negative());
-    canon(if a.is_nan() || (!b.is_nan() && !less) { b } else { a })
+    canon(if a.is_nan() || (!b.is_nan() && !less) {
+        b
+    } else {
+        a
+    })
 }
 
 #[inline(always)]
 pub fn max32(a: f32, b: f32) -> f32 {
     let more = a > b || (a == b && a.is_sign_positive());
-    canon(if a.is_nan() || (!b.is_nan() && !more) { b } else { a })
+    canon(if a.is_nan() || (!b.is_nan() && !more) {
+        b
+    } else {
+        a
+    })
 }
 
 #[inline(always)]
 pub fn min64(a: f64, b: f64) -> f64 {
     let less = a < b || (a == b && a.is_sign_negative());
-    if a.is_nan() || (!b.is_nan() && !less) { b } else { a }
+    if a.is_nan() || (!b.is_nan() && !less) {
+        b
+    } else {
+        a
+    }
 }
 
 #[inline(always)]
 pub fn max64(a: f64, b: f64) -> f64 {
     let more = a > b || (a == b && a.is_sign_positive());
-    if a.is_nan() || (!b.is_nan() && !more) { b } else { a }
+    if a.is_nan() || (!b.is_nan() && !more) {
+        b
+    } else {
+        a
+    }
 }
 
 /// Moves `r`, a neighbour of the exact value or the value itself, the way the mode wants. `above` is the sign of
@@ -71,7 +95,11 @@ fn direct64(r: f64, above: f64, mode: Round) -> f64 {
             Round::Up => r > 0.0,
             Round::Down => r < 0.0,
         };
-        return if stays || above == 0.0 { r } else { f64::MAX.copysign(r) };
+        return if stays || above == 0.0 {
+            r
+        } else {
+            f64::MAX.copysign(r)
+        };
     }
     let toward_zero_is_down = r > 0.0 || (r == 0.0 && above > 0.0);
     match mode {
@@ -108,7 +136,11 @@ pub fn narrow32(hi: f64, lo: f64, mode: Round) -> f32 {
         };
         return if stays { r } else { f32::MAX.copysign(r) };
     }
-    let above = if hi == f64::from(r) { lo } else { hi - f64::from(r) };
+    let above = if hi == f64::from(r) {
+        lo
+    } else {
+        hi - f64::from(r)
+    };
     match mode {
         Round::Up if above > 0.0 => r.next_up(),
         Round::Down if above < 0.0 => r.next_down(),
@@ -124,7 +156,11 @@ fn odd(hi: f64, lo: f64) -> f64 {
         return hi;
     }
     // The exact value lies strictly between hi and its neighbour toward lo; the odd one of the two is the answer.
-    if (lo > 0.0) == (hi > 0.0) { f64::from_bits(hi.to_bits() | 1) } else { f64::from_bits(hi.to_bits() - 1) }
+    if (lo > 0.0) == (hi > 0.0) {
+        f64::from_bits(hi.to_bits() | 1)
+    } else {
+        f64::from_bits(hi.to_bits() - 1)
+    }
 }
 
 /// a + b as rounded sum and exact error.
@@ -135,7 +171,11 @@ fn two_sum(a: f64, b: f64) -> (f64, f64) {
 }
 
 fn exact_zero(s: f64, a: f64, b: f64, mode: Round) -> f64 {
-    if s == 0.0 && mode == Round::Down && (a.is_sign_negative() || b.is_sign_negative()) { -0.0 } else { s }
+    if s == 0.0 && mode == Round::Down && (a.is_sign_negative() || b.is_sign_negative()) {
+        -0.0
+    } else {
+        s
+    }
 }
 
 pub fn add32(a: f32, b: f32, mode: Round) -> f32 {
@@ -190,7 +230,11 @@ pub fn add64(a: f64, b: f64, mode: Round) -> f64 {
         return exact_zero(s, a, b, mode);
     }
     if s.is_infinite() {
-        return if a.is_infinite() || b.is_infinite() { s } else { direct64(s, -s.signum(), mode) };
+        return if a.is_infinite() || b.is_infinite() {
+            s
+        } else {
+            direct64(s, -s.signum(), mode)
+        };
     }
     direct64(s, e, mode)
 }
@@ -198,7 +242,11 @@ pub fn add64(a: f64, b: f64, mode: Round) -> f64 {
 pub fn mul64(a: f64, b: f64, mode: Round) -> f64 {
     let p = a * b;
     if p.is_infinite() {
-        return if a.is_infinite() || b.is_infinite() { p } else { direct64(p, -p.signum(), mode) };
+        return if a.is_infinite() || b.is_infinite() {
+            p
+        } else {
+            direct64(p, -p.signum(), mode)
+        };
     }
     direct64(p, a.mul_add(b, -p), mode)
 }
@@ -209,7 +257,11 @@ pub fn fma64(a: f64, b: f64, c: f64, mode: Round) -> f64 {
         return r;
     }
     if r.is_infinite() {
-        return if a.is_infinite() || b.is_infinite() || c.is_infinite() { r } else { direct64(r, -r.signum(), mode) };
+        return if a.is_infinite() || b.is_infinite() || c.is_infinite() {
+            r
+        } else {
+            direct64(r, -r.signum(), mode)
+        };
     }
     let p = a * b;
     let low = a.mul_add(b, -p);
@@ -259,7 +311,11 @@ pub fn half_to_f32(h: u16) -> f32 {
     let rest = u32::from(h & 0x7fff);
     // Shift into place, then scale by 2^112: exact for subnormals too.
     let scaled = f32::from_bits(rest << 13) * f32::from_bits(0x7780_0000);
-    let special = if rest >= 0x7c00 { 0x7f80_0000 | rest << 13 } else { scaled.to_bits() };
+    let special = if rest >= 0x7c00 {
+        0x7f80_0000 | rest << 13
+    } else {
+        scaled.to_bits()
+    };
     f32::from_bits(sign | special)
 }
 
@@ -277,7 +333,11 @@ pub fn f32_to_half(x: f32) -> u16 {
     let a = b & 0x7fff_ffff;
     if a >= 0x4780_0000 {
         // 65536 and above, infinity, NaN.
-        return if a > 0x7f80_0000 { NAN16 } else { sign | 0x7c00 };
+        return if a > 0x7f80_0000 {
+            NAN16
+        } else {
+            sign | 0x7c00
+        };
     }
     if a < 0x3880_0000 {
         // Subnormal or zero: adding 0.5 aligns the last bit with 2^-24 and rounds.
@@ -292,7 +352,11 @@ pub fn f32_to_half(x: f32) -> u16 {
 #[inline(always)]
 pub fn f32_to_bf(x: f32) -> u16 {
     let b = x.to_bits();
-    if b & 0x7fff_ffff > 0x7f80_0000 { NAN16 } else { (b.wrapping_add(0x7fff + (b >> 16 & 1)) >> 16) as u16 }
+    if b & 0x7fff_ffff > 0x7f80_0000 {
+        NAN16
+    } else {
+        (b.wrapping_add(0x7fff + (b >> 16 & 1)) >> 16) as u16
+    }
 }
 
 /// f64 to f32 rounded to odd: a second rounding to fewer bits is then the right one.
@@ -304,7 +368,11 @@ pub fn f64_to_f32_odd(x: f64) -> f32 {
         return r;
     }
     // The two neighbours of x, the one toward zero made odd.
-    let b = if back.abs() > x.abs() { r.to_bits() - 1 } else { r.to_bits() };
+    let b = if back.abs() > x.abs() {
+        r.to_bits() - 1
+    } else {
+        r.to_bits()
+    };
     f32::from_bits(b | 1)
 }
 
@@ -343,14 +411,22 @@ pub fn f32_to_16(x: f32, mode: Round, near: fn(f32) -> u16, wide: fn(u16) -> f32
 #[inline(always)]
 pub fn f32_to_tf32_away(x: f32) -> f32 {
     let b = x.to_bits();
-    if b & 0x7f80_0000 == 0x7f80_0000 { canon(x) } else { f32::from_bits(b.wrapping_add(0x1000) & 0xffff_e000) }
+    if b & 0x7f80_0000 == 0x7f80_0000 {
+        canon(x)
+    } else {
+        f32::from_bits(b.wrapping_add(0x1000) & 0xffff_e000)
+    }
 }
 
 /// f32 to tf32, nearest even.
 #[inline(always)]
 pub fn f32_to_tf32(x: f32) -> f32 {
     let b = x.to_bits();
-    if b & 0x7f80_0000 == 0x7f80_0000 { canon(x) } else { f32::from_bits(b.wrapping_add(0x0fff + (b >> 13 & 1)) & 0xffff_e000) }
+    if b & 0x7f80_0000 == 0x7f80_0000 {
+        canon(x)
+    } else {
+        f32::from_bits(b.wrapping_add(0x0fff + (b >> 13 & 1)) & 0xffff_e000)
+    }
 }
 
 #[cfg(test)]
@@ -370,9 +446,16 @@ mod tests {
         let (mut lo, mut hi) = (0u16, 0x7bff);
         while lo < hi {
             let mid = lo + (hi - lo).div_ceil(2);
-            if value(mid) <= x.abs() { lo = mid } else { hi = mid - 1 }
+            if value(mid) <= x.abs() {
+                lo = mid
+            } else {
+                hi = mid - 1
+            }
         }
-        let (a, b) = (value(lo), if lo == 0x7bff { 65536.0 } else { value(lo + 1) });
+        let (a, b) = (
+            value(lo),
+            if lo == 0x7bff { 65536.0 } else { value(lo + 1) },
+        );
         let up = x.abs() - a > b - x.abs() || (x.abs() - a == b - x.abs() && lo & 1 == 1);
         sign | (lo + u16::from(up))
     }
@@ -403,10 +486,16 @@ mod tests {
 
     #[test]
     fn directed_modes_bracket_the_exact_value() {
-        let values = [1.0f32, 3.0, 0.1, 1e-38, 1e30, -7.25, 1.0000001, -1e-45, 3.4e38, 16777216.0];
+        let values = [
+            1.0f32, 3.0, 0.1, 1e-38, 1e30, -7.25, 1.0000001, -1e-45, 3.4e38, 16777216.0,
+        ];
         for a in values {
             for b in values {
-                for (name, f) in [("add", add32 as fn(f32, f32, Round) -> f32), ("mul", mul32), ("div", div32)] {
+                for (name, f) in [
+                    ("add", add32 as fn(f32, f32, Round) -> f32),
+                    ("mul", mul32),
+                    ("div", div32),
+                ] {
                     let (lo, hi) = (f(a, b, Round::Down), f(a, b, Round::Up));
                     let (near, zero) = (f(a, b, Round::Nearest), f(a, b, Round::Zero));
                     let native = match name {
@@ -414,17 +503,40 @@ mod tests {
                         "mul" => a * b,
                         _ => a / b,
                     };
-                    assert_eq!(near.to_bits(), canon(native).to_bits(), "{name} {a:e} {b:e}");
-                    assert!(lo <= near && near <= hi, "{name} {a:e} {b:e}: {lo:e} {near:e} {hi:e}");
-                    assert!(lo == hi || lo.next_up() == hi, "{name} {a:e} {b:e}: {lo:e} {hi:e}");
-                    assert_eq!(zero, if near > 0.0 || (near == 0.0 && native >= 0.0 && lo >= 0.0) { lo } else { hi }, "{name} {a:e} {b:e}");
+                    assert_eq!(
+                        near.to_bits(),
+                        canon(native).to_bits(),
+                        "{name} {a:e} {b:e}"
+                    );
+                    assert!(
+                        lo <= near && near <= hi,
+                        "{name} {a:e} {b:e}: {lo:e} {near:e} {hi:e}"
+                    );
+                    assert!(
+                        lo == hi || lo.next_up() == hi,
+                        "{name} {a:e} {b:e}: {lo:e} {hi:e}"
+                    );
+                    assert_eq!(
+                        zero,
+                        if near > 0.0 || (near == 0.0 && native >= 0.0 && lo >= 0.0) {
+                            lo
+                        } else {
+                            hi
+                        },
+                        "{name} {a:e} {b:e}"
+                    );
                 }
             }
         }
         assert_eq!(fma32(1.0, 1.0, 1e-20, Round::Up), 1.0f32.next_up());
         assert_eq!(fma32(1.0, 1.0, 1e-20, Round::Zero), 1.0);
         assert_eq!(fma64(3.0, 1.0, 1e-40, Round::Up), 3.0f64.next_up());
-        assert_eq!(sqrt32(2.0, Round::Up), 2f32.sqrt().next_up().min(sqrt32(2.0, Round::Down).next_up()));
+        assert_eq!(
+            sqrt32(2.0, Round::Up),
+            2f32.sqrt()
+                .next_up()
+                .min(sqrt32(2.0, Round::Down).next_up())
+        );
     }
 
     #[test]

@@ -30,6 +30,7 @@ mod checks;
 mod counters;
 mod decode;
 mod device;
+mod driver;
 mod float;
 mod gpu;
 mod isa;

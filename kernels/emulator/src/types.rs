@@ -85,7 +85,6 @@ impl Ty {
 /// Where a variable lives or an access goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Space {
-    Generic,
     Global,
     Shared,
     Local,

@@ -155,7 +155,11 @@ impl<'s> Builder<'s> {
                 let at = self.scratch(wide);
                 self.declared.insert(at, name.to_owned());
                 self.registers += 1 + u32::from(wide);
-                Name::Reg(Reg { line: at, wide, short: ty.bytes() <= 2 })
+                Name::Reg(Reg {
+                    line: at,
+                    wide,
+                    short: ty.bytes() <= 2,
+                })
             }
         };
         self.declare(name, meaning);
@@ -313,7 +317,10 @@ impl<'s> Builder<'s> {
                             if r.wide {
                                 return Ok(self.low_half(r.line));
                             }
-                            return f.refuse(format!("{n} is 32 bits wide or less, {} are needed", ty.bytes() * 8));
+                            return f.refuse(format!(
+                                "{n} is 32 bits wide or less, {} are needed",
+                                ty.bytes() * 8
+                            ));
                         }
                         Name::Pred(_) => return f.refuse(format!("{n} is a predicate")),
                         _ => {}
@@ -322,7 +329,10 @@ impl<'s> Builder<'s> {
                 if let Some(line) = self.special_operand(n) {
                     return if wide { Ok(self.widen(line)) } else { Ok(line) };
                 }
-                if matches!(n.as_str(), "%clock" | "%clock64" | "%clock_hi" | "%globaltimer" | "%globaltimer_lo") {
+                if matches!(
+                    n.as_str(),
+                    "%clock" | "%clock64" | "%clock_hi" | "%globaltimer" | "%globaltimer_lo"
+                ) {
                     return Ok(self.clock(wide));
                 }
                 match self.address_of(n, f.line())? {
@@ -352,7 +362,12 @@ impl<'s> Builder<'s> {
 
     fn low_half(&mut self, wide: u32) -> u32 {
         let line = self.scratch(false);
-        let keep = (std::mem::take(&mut self.uses), std::mem::take(&mut self.defs), self.guard, self.flip);
+        let keep = (
+            std::mem::take(&mut self.uses),
+            std::mem::take(&mut self.defs),
+            self.guard,
+            self.flip,
+        );
         (self.guard, self.flip) = (0, 0);
         self.uses.push(wide);
         self.emit(crate::machine::NARROW, Class::Hidden, |i| {
@@ -365,7 +380,12 @@ impl<'s> Builder<'s> {
 
     fn widen(&mut self, short: u32) -> u32 {
         let line = self.scratch(true);
-        let keep = (std::mem::take(&mut self.uses), std::mem::take(&mut self.defs), self.guard, self.flip);
+        let keep = (
+            std::mem::take(&mut self.uses),
+            std::mem::take(&mut self.defs),
+            self.guard,
+            self.flip,
+        );
         (self.guard, self.flip) = (0, 0);
         self.emit(crate::machine::WIDEN, Class::Hidden, |i| {
             i.d = line;
@@ -377,7 +397,12 @@ impl<'s> Builder<'s> {
 
     fn clock(&mut self, wide: bool) -> u32 {
         let line = self.scratch(wide);
-        let keep = (std::mem::take(&mut self.uses), std::mem::take(&mut self.defs), self.guard, self.flip);
+        let keep = (
+            std::mem::take(&mut self.uses),
+            std::mem::take(&mut self.defs),
+            self.guard,
+            self.flip,
+        );
         (self.guard, self.flip) = (0, 0);
         self.emit(crate::machine::CLOCK, Class::Hidden, |i| {
             i.d = line;
@@ -395,7 +420,10 @@ impl<'s> Builder<'s> {
             _ => {
                 let r = self.dst_any(f, op)?;
                 if r.wide != wide {
-                    return f.refuse(format!("destination {op:?} is not {} bits wide", ty.bytes() * 8));
+                    return f.refuse(format!(
+                        "destination {op:?} is not {} bits wide",
+                        ty.bytes() * 8
+                    ));
                 }
                 Ok(r.line)
             }
@@ -409,7 +437,11 @@ impl<'s> Builder<'s> {
                 self.defs.push(r.line);
                 Ok(r)
             }
-            None if *op == Operand::Sink => Ok(Reg { line: self.scratch(true), wide: true, short: false }),
+            None if *op == Operand::Sink => Ok(Reg {
+                line: self.scratch(true),
+                wide: true,
+                short: false,
+            }),
             None => f.refuse(format!("destination {op:?} is not a register")),
         }
     }
@@ -461,11 +493,19 @@ impl<'s> Builder<'s> {
         };
         if let Some(Name::Reg(r)) = self.lookup(name).cloned() {
             self.uses.push(r.line);
-            let line = if r.wide { r.line } else { self.widen_used(r.line) };
+            let line = if r.wide {
+                r.line
+            } else {
+                self.widen_used(r.line)
+            };
             return Ok((line, *offset, None));
         }
         match self.address_of(name, f.line())? {
-            Some((a, space)) => Ok((self.constant(a.wrapping_add(*offset as u64), true), 0, Some(space))),
+            Some((a, space)) => Ok((
+                self.constant(a.wrapping_add(*offset as u64), true),
+                0,
+                Some(space),
+            )),
             None => f.refuse(format!("{name:?} is not declared")),
         }
     }
@@ -503,8 +543,18 @@ impl<'s> Builder<'s> {
 
     /// Appends an instruction; the registers asked for since the last one are its operands.
     pub fn emit(&mut self, exec: Exec, class: Class, fill: impl FnOnce(&mut Ins)) -> &mut Meta {
-        let mut ins =
-            Ins { exec, d: 0, a: 0, b: 0, c: 0, imm: 0, guard: self.guard, flip: self.flip, list: 0, class };
+        let mut ins = Ins {
+            exec,
+            d: 0,
+            a: 0,
+            b: 0,
+            c: 0,
+            imm: 0,
+            guard: self.guard,
+            flip: self.flip,
+            list: 0,
+            class,
+        };
         fill(&mut ins);
         let mut uses = std::mem::take(&mut self.uses);
         if self.guard != 0 {
@@ -514,7 +564,11 @@ impl<'s> Builder<'s> {
         self.code.push(ins);
         self.debug.push(self.at);
         let i = self.meta.len();
-        self.meta.push(Meta { uses, defs, ..Meta::default() });
+        self.meta.push(Meta {
+            uses,
+            defs,
+            ..Meta::default()
+        });
         &mut self.meta[i]
     }
 

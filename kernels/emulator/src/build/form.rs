@@ -13,7 +13,10 @@ pub struct Form<'a> {
 
 impl<'a> Form<'a> {
     pub fn new(inst: &'a Inst) -> Form<'a> {
-        Form { inst, asked: RefCell::new(vec![false; inst.modifiers.len()]) }
+        Form {
+            inst,
+            asked: RefCell::new(vec![false; inst.modifiers.len()]),
+        }
     }
 
     pub fn line(&self) -> u32 {
@@ -33,7 +36,12 @@ impl<'a> Form<'a> {
     /// Whether the modifier is there.
     pub fn has(&self, name: &str) -> bool {
         let mut hit = false;
-        for (m, a) in self.inst.modifiers.iter().zip(self.asked.borrow_mut().iter_mut()) {
+        for (m, a) in self
+            .inst
+            .modifiers
+            .iter()
+            .zip(self.asked.borrow_mut().iter_mut())
+        {
             if m == name {
                 *a = true;
                 hit = true;
@@ -50,7 +58,12 @@ impl<'a> Form<'a> {
     /// All type modifiers in order.
     pub fn types(&self) -> Vec<Ty> {
         let mut out = Vec::new();
-        for (m, a) in self.inst.modifiers.iter().zip(self.asked.borrow_mut().iter_mut()) {
+        for (m, a) in self
+            .inst
+            .modifiers
+            .iter()
+            .zip(self.asked.borrow_mut().iter_mut())
+        {
             if let Some(t) = Ty::parse(m) {
                 *a = true;
                 out.push(t);
@@ -70,7 +83,10 @@ impl<'a> Form<'a> {
     /// The operands, which must be `n`.
     pub fn operands(&self, n: usize) -> Res<&'a [Operand]> {
         if self.inst.operands.len() != n {
-            return self.refuse(format!("{n} operands are expected, {} are there", self.inst.operands.len()));
+            return self.refuse(format!(
+                "{n} operands are expected, {} are there",
+                self.inst.operands.len()
+            ));
         }
         Ok(&self.inst.operands)
     }

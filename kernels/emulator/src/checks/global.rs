@@ -33,7 +33,13 @@ struct Record {
 
 fn unpack(word: u64, epoch: u64) -> Record {
     if word >> 54 != epoch {
-        return Record { writer: 0, fences: 0, reader: 0, wrote: 0, read: 0 };
+        return Record {
+            writer: 0,
+            fences: 0,
+            reader: 0,
+            wrote: 0,
+            read: 0,
+        };
     }
     Record {
         writer: word >> 34 & IDS,
@@ -55,7 +61,12 @@ fn id(block: u64) -> u64 {
 
 /// Notes a read of `bytes` (a mask of four); returns the writer it races with.
 #[inline]
-pub fn race_read(cell: &AtomicU64, bytes: u64, me: Order, fences_of: impl Fn(u64) -> u64) -> Option<u64> {
+pub fn race_read(
+    cell: &AtomicU64,
+    bytes: u64,
+    me: Order,
+    fences_of: impl Fn(u64) -> u64,
+) -> Option<u64> {
     let word = cell.load(Relaxed);
     let mine = id(me.block);
     let mut r = unpack(word, me.epoch);
@@ -78,17 +89,30 @@ pub fn race_read(cell: &AtomicU64, bytes: u64, me: Order, fences_of: impl Fn(u64
 
 /// Notes a write; returns the other block it races with and whether that one wrote.
 #[inline]
-pub fn race_write(cell: &AtomicU64, bytes: u64, me: Order, fences_of: impl Fn(u64) -> u64) -> Option<(Option<u64>, bool)> {
+pub fn race_write(
+    cell: &AtomicU64,
+    bytes: u64,
+    me: Order,
+    fences_of: impl Fn(u64) -> u64,
+) -> Option<(Option<u64>, bool)> {
     let word = cell.load(Relaxed);
     let mine = id(me.block);
     let mut r = unpack(word, me.epoch);
-    if r.writer != 0 && r.writer != mine && r.wrote & bytes != 0 && !(me.acquired && fences_of(r.writer - 1) & 63 != r.fences) {
+    if r.writer != 0
+        && r.writer != mine
+        && r.wrote & bytes != 0
+        && !(me.acquired && fences_of(r.writer - 1) & 63 != r.fences)
+    {
         return Some((Some(r.writer - 1), true));
     }
     if r.reader != 0 && r.reader != mine && r.read & bytes != 0 && !me.acquired {
         return Some(((r.reader != MANY).then(|| r.reader - 1), false));
     }
-    r.wrote = if r.writer == mine { r.wrote | bytes } else { bytes };
+    r.wrote = if r.writer == mine {
+        r.wrote | bytes
+    } else {
+        bytes
+    };
     r.writer = mine;
     r.fences = me.fences & 63;
     let new = pack(me.epoch, &r);
@@ -103,7 +127,12 @@ mod tests {
     use super::*;
 
     fn order(block: u64, fences: u64, acquired: bool) -> Order {
-        Order { epoch: 3, block, fences, acquired }
+        Order {
+            epoch: 3,
+            block,
+            fences,
+            acquired,
+        }
     }
 
     #[test]
@@ -112,9 +141,20 @@ mod tests {
         assert_eq!(race_write(&cell, 15, order(0, 0, false), |_| 0), None);
         assert_eq!(race_read(&cell, 15, order(0, 0, false), |_| 0), None);
         assert_eq!(race_read(&cell, 15, order(1, 0, false), |_| 0), Some(0));
-        assert_eq!(race_read(&cell, 15, order(1, 0, true), |_| 0), Some(0), "the writer has not fenced");
-        assert_eq!(race_read(&cell, 15, order(1, 0, true), |_| 1), None, "fence and acquire order them");
-        assert_eq!(race_write(&cell, 15, order(2, 0, false), |_| 0), Some((Some(0), true)));
+        assert_eq!(
+            race_read(&cell, 15, order(1, 0, true), |_| 0),
+            Some(0),
+            "the writer has not fenced"
+        );
+        assert_eq!(
+            race_read(&cell, 15, order(1, 0, true), |_| 1),
+            None,
+            "fence and acquire order them"
+        );
+        assert_eq!(
+            race_write(&cell, 15, order(2, 0, false), |_| 0),
+            Some((Some(0), true))
+        );
     }
 
     #[test]
@@ -122,14 +162,20 @@ mod tests {
         let cell = AtomicU64::new(0);
         assert_eq!(race_write(&cell, 3, order(0, 0, false), |_| 0), None);
         assert_eq!(race_write(&cell, 12, order(1, 0, false), |_| 0), None);
-        assert_eq!(race_write(&cell, 4, order(2, 0, false), |_| 0), Some((Some(1), true)));
+        assert_eq!(
+            race_write(&cell, 4, order(2, 0, false), |_| 0),
+            Some((Some(1), true))
+        );
     }
 
     #[test]
     fn another_launch_starts_afresh() {
         let cell = AtomicU64::new(0);
         assert_eq!(race_write(&cell, 15, order(0, 0, false), |_| 0), None);
-        let later = Order { epoch: 4, ..order(1, 0, false) };
+        let later = Order {
+            epoch: 4,
+            ..order(1, 0, false)
+        };
         assert_eq!(race_write(&cell, 15, later, |_| 0), None);
     }
 
@@ -137,6 +183,9 @@ mod tests {
     fn a_write_after_another_blocks_read_conflicts() {
         let cell = AtomicU64::new(0);
         assert_eq!(race_read(&cell, 15, order(0, 0, false), |_| 0), None);
-        assert_eq!(race_write(&cell, 15, order(1, 0, false), |_| 0), Some((Some(0), false)));
+        assert_eq!(
+            race_write(&cell, 15, order(1, 0, false), |_| 0),
+            Some((Some(0), false))
+        );
     }
 }

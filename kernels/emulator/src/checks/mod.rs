@@ -94,7 +94,13 @@ pub struct Report {
 impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let ([bx, by, bz], [tx, ty, tz]) = (self.block, self.thread);
-        writeln!(f, "offshoot-emulator: {} in kernel {}: {}", self.kind.title(), self.kernel, self.message)?;
+        writeln!(
+            f,
+            "offshoot-emulator: {} in kernel {}: {}",
+            self.kind.title(),
+            self.kernel,
+            self.message
+        )?;
         writeln!(f, "    at PTX line {}: {}", self.line, self.instruction)?;
         if let Some((file, line)) = &self.source {
             writeln!(f, "    source {file}:{line}")?;

@@ -111,7 +111,15 @@ impl SharedShadow {
 
     /// Thread `warp * 32 + lane` touches `len` bytes at `offset`. A strong touch also joins clocks.
     #[inline]
-    pub fn touch(&mut self, offset: u32, len: u32, touch: Touch, warp: u32, lane: u32, clock: &mut Clock) -> Result<(), Conflict> {
+    pub fn touch(
+        &mut self,
+        offset: u32,
+        len: u32,
+        touch: Touch,
+        warp: u32,
+        lane: u32,
+        clock: &mut Clock,
+    ) -> Result<(), Conflict> {
         let mut at = offset;
         let end = offset + len;
         while at < end {
@@ -125,7 +133,15 @@ impl SharedShadow {
     }
 
     #[inline]
-    fn touch_word(&mut self, word: usize, bytes: u8, touch: Touch, warp: u32, lane: u32, clock: &mut Clock) -> Result<(), Conflict> {
+    fn touch_word(
+        &mut self,
+        word: usize,
+        bytes: u8,
+        touch: Touch,
+        warp: u32,
+        lane: u32,
+        clock: &mut Clock,
+    ) -> Result<(), Conflict> {
         let state = self.state[word];
         if state >> 4 & bytes != 0 {
             return Err(Conflict::Pending);
@@ -142,7 +158,11 @@ impl SharedShadow {
         }
         if w.bytes & bytes != 0 && !(w.strong && touch.strong()) {
             let (other, their_lane) = (u32::from(w.thread) / 32, u32::from(w.thread) % 32);
-            let raced = if other == warp { their_lane != lane && w.clock == own } else { clock.0[other as usize] < w.clock };
+            let raced = if other == warp {
+                their_lane != lane && w.clock == own
+            } else {
+                clock.0[other as usize] < w.clock
+            };
             if raced {
                 return Err(Conflict::AfterWrite(u32::from(w.thread)));
             }
@@ -153,8 +173,17 @@ impl SharedShadow {
             }
             self.state[word] = state | bytes;
             let thread = (warp * 32 + lane) as u16;
-            let kept = if w.thread == thread && w.clock == own { w.bytes } else { 0 };
-            self.writers[word] = Writer { clock: own, thread, bytes: kept | bytes, strong: touch.strong() };
+            let kept = if w.thread == thread && w.clock == own {
+                w.bytes
+            } else {
+                0
+            };
+            self.writers[word] = Writer {
+                clock: own,
+                thread,
+                bytes: kept | bytes,
+                strong: touch.strong(),
+            };
             if touch.strong() {
                 let mut released = clock.clone();
                 released.0[warp as usize] = own;
@@ -172,7 +201,9 @@ impl SharedShadow {
             let slot = &mut self.readers[word * self.warps + warp as usize];
             let (c, l, b) = (slot.0 >> 10, slot.0 >> 4 & 63, slot.0 & 15);
             *slot = if slot.0 != 0 && c == own {
-                Reader(own << 10 | (if l == lane { l } else { SEVERAL }) << 4 | b | u32::from(bytes))
+                Reader(
+                    own << 10 | (if l == lane { l } else { SEVERAL }) << 4 | b | u32::from(bytes),
+                )
             } else {
                 Reader(own << 10 | lane << 4 | u32::from(bytes))
             };
@@ -180,22 +211,46 @@ impl SharedShadow {
         Ok(())
     }
 
-    fn check_readers(&self, word: usize, bytes: u8, warp: u32, lane: u32, clock: &Clock) -> Result<(), Conflict> {
-        for (other, r) in self.readers[word * self.warps..(word + 1) * self.warps].iter().enumerate() {
+    fn check_readers(
+        &self,
+        word: usize,
+        bytes: u8,
+        warp: u32,
+        lane: u32,
+        clock: &Clock,
+    ) -> Result<(), Conflict> {
+        for (other, r) in self.readers[word * self.warps..(word + 1) * self.warps]
+            .iter()
+            .enumerate()
+        {
             let (c, l, b) = (r.0 >> 10, r.0 >> 4 & 63, r.0 & 15);
             if b & u32::from(bytes) == 0 {
                 continue;
             }
-            let raced = if other as u32 == warp { c == clock.0[other] && l != lane } else { clock.0[other] < c };
+            let raced = if other as u32 == warp {
+                c == clock.0[other] && l != lane
+            } else {
+                clock.0[other] < c
+            };
             if raced {
-                return Err(Conflict::AfterRead { warp: other as u32, lane: (l != SEVERAL).then_some(l) });
+                return Err(Conflict::AfterRead {
+                    warp: other as u32,
+                    lane: (l != SEVERAL).then_some(l),
+                });
             }
         }
         Ok(())
     }
 
     /// An asynchronous copy to these bytes starts: a write that lands later.
-    pub fn start_copy(&mut self, offset: u32, len: u32, warp: u32, lane: u32, clock: &mut Clock) -> Result<(), Conflict> {
+    pub fn start_copy(
+        &mut self,
+        offset: u32,
+        len: u32,
+        warp: u32,
+        lane: u32,
+        clock: &mut Clock,
+    ) -> Result<(), Conflict> {
         self.touch(offset, len, Touch::Write, warp, lane, clock)?;
         for word in offset / 4..(offset + len).div_ceil(4) {
             self.state[word as usize] |= 0xf0;
@@ -207,8 +262,12 @@ impl SharedShadow {
     pub fn land_copy(&mut self, offset: u32, len: u32, warp: u32, lane: u32, clock: &Clock) {
         for word in offset / 4..(offset + len).div_ceil(4) {
             self.state[word as usize] = 0x0f;
-            self.writers[word as usize] =
-                Writer { clock: clock.0[warp as usize], thread: (warp * 32 + lane) as u16, bytes: 15, strong: false };
+            self.writers[word as usize] = Writer {
+                clock: clock.0[warp as usize],
+                thread: (warp * 32 + lane) as u16,
+                bytes: 15,
+                strong: false,
+            };
         }
     }
 
@@ -239,11 +298,21 @@ mod tests {
     fn a_barrier_orders_two_warps() {
         let mut s = SharedShadow::new(64, 2);
         let mut c = [Clock::of(0), Clock::of(1)];
-        s.touch(0, 4, Touch::Write, 0, 5, &mut c[0]).expect("first write");
-        assert_eq!(s.touch(0, 4, Touch::Read, 1, 0, &mut c[1]), Err(Conflict::AfterWrite(5)));
+        s.touch(0, 4, Touch::Write, 0, 5, &mut c[0])
+            .expect("first write");
+        assert_eq!(
+            s.touch(0, 4, Touch::Read, 1, 0, &mut c[1]),
+            Err(Conflict::AfterWrite(5))
+        );
         barrier(&mut c);
         assert_eq!(s.touch(0, 4, Touch::Read, 1, 0, &mut c[1]), Ok(()));
-        assert_eq!(s.touch(0, 4, Touch::Write, 0, 5, &mut c[0]), Err(Conflict::AfterRead { warp: 1, lane: Some(0) }));
+        assert_eq!(
+            s.touch(0, 4, Touch::Write, 0, 5, &mut c[0]),
+            Err(Conflict::AfterRead {
+                warp: 1,
+                lane: Some(0)
+            })
+        );
         barrier(&mut c);
         assert_eq!(s.touch(0, 4, Touch::Write, 0, 5, &mut c[0]), Ok(()));
     }
@@ -252,9 +321,17 @@ mod tests {
     fn lanes_of_a_warp_need_a_warp_sync() {
         let mut s = SharedShadow::new(64, 1);
         let mut c = Clock::of(0);
-        s.touch(8, 4, Touch::Write, 0, 1, &mut c).expect("first write");
-        assert_eq!(s.touch(8, 4, Touch::Read, 0, 1, &mut c), Ok(()), "a thread sees its own write");
-        assert_eq!(s.touch(8, 4, Touch::Read, 0, 2, &mut c), Err(Conflict::AfterWrite(1)));
+        s.touch(8, 4, Touch::Write, 0, 1, &mut c)
+            .expect("first write");
+        assert_eq!(
+            s.touch(8, 4, Touch::Read, 0, 1, &mut c),
+            Ok(()),
+            "a thread sees its own write"
+        );
+        assert_eq!(
+            s.touch(8, 4, Touch::Read, 0, 2, &mut c),
+            Err(Conflict::AfterWrite(1))
+        );
         c.0[0] += 1;
         assert_eq!(s.touch(8, 4, Touch::Read, 0, 2, &mut c), Ok(()));
     }
@@ -263,11 +340,18 @@ mod tests {
     fn unwritten_pending_and_neighbouring_bytes() {
         let mut s = SharedShadow::new(64, 1);
         let mut c = Clock::of(0);
-        assert_eq!(s.touch(0, 4, Touch::Read, 0, 0, &mut c), Err(Conflict::Unwritten));
+        assert_eq!(
+            s.touch(0, 4, Touch::Read, 0, 0, &mut c),
+            Err(Conflict::Unwritten)
+        );
         s.touch(0, 2, Touch::Write, 0, 0, &mut c).expect("low half");
-        s.touch(2, 2, Touch::Write, 0, 1, &mut c).expect("high half belongs to another thread");
+        s.touch(2, 2, Touch::Write, 0, 1, &mut c)
+            .expect("high half belongs to another thread");
         s.start_copy(16, 16, 0, 0, &mut c).expect("copy starts");
-        assert_eq!(s.touch(20, 4, Touch::Read, 0, 0, &mut c), Err(Conflict::Pending));
+        assert_eq!(
+            s.touch(20, 4, Touch::Read, 0, 0, &mut c),
+            Err(Conflict::Pending)
+        );
         s.land_copy(16, 16, 0, 0, &c);
         assert_eq!(s.touch(20, 4, Touch::Read, 0, 0, &mut c), Ok(()));
     }
@@ -277,8 +361,10 @@ mod tests {
         let mut s = SharedShadow::new(64, 2);
         let mut c = [Clock::of(0), Clock::of(1)];
         s.touch(0, 4, Touch::Write, 0, 0, &mut c[0]).expect("data");
-        s.touch(4, 4, Touch::StrongWrite, 0, 0, &mut c[0]).expect("flag");
-        s.touch(4, 4, Touch::StrongRead, 1, 0, &mut c[1]).expect("flag seen");
+        s.touch(4, 4, Touch::StrongWrite, 0, 0, &mut c[0])
+            .expect("flag");
+        s.touch(4, 4, Touch::StrongRead, 1, 0, &mut c[1])
+            .expect("flag seen");
         assert_eq!(s.touch(0, 4, Touch::Read, 1, 0, &mut c[1]), Ok(()));
     }
 }

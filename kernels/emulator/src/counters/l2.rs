@@ -27,7 +27,10 @@ pub struct L2 {
 impl L2 {
     pub fn new(bytes: u64) -> L2 {
         let sets = (bytes / 128 / WAYS as u64).max(1) as usize;
-        L2 { sets: vec![[Way::default(); WAYS]; sets], time: 0 }
+        L2 {
+            sets: vec![[Way::default(); WAYS]; sets],
+            time: 0,
+        }
     }
 
     /// Touches a 32-byte sector.
@@ -42,9 +45,17 @@ impl L2 {
             Some(i) => &mut ways[i],
             None => {
                 let oldest = ways.iter_mut().min_by_key(|w| w.used);
-                let Some(w) = oldest else { return Seen { hit: false, written_back: 0 } };
+                let Some(w) = oldest else {
+                    return Seen {
+                        hit: false,
+                        written_back: 0,
+                    };
+                };
                 written_back = u64::from(w.dirty.count_ones());
-                *w = Way { tag: line + 1, ..Way::default() };
+                *w = Way {
+                    tag: line + 1,
+                    ..Way::default()
+                };
                 w
             }
         };

@@ -333,7 +333,11 @@ impl LaunchCounts {
 
     /// Blocks pass the L2 in launch order, whichever thread ran them when.
     fn through_l2(&mut self, log: &[u64]) {
-        let mut l2 = self.modelled.l2.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut l2 = self
+            .modelled
+            .l2
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let t = &mut self.totals;
         for entry in log {
             let (sector, write) = (entry / 2, entry & 1 == 1);

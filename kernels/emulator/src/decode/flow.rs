@@ -43,7 +43,11 @@ fn step(b: &Builder, at: usize, slot: &HashMap<u32, usize>, set: &mut Set) {
     if b.code[at].guard != 0 {
         return;
     }
-    if m.copies && m.uses.iter().any(|u| slot.get(u).is_some_and(|s| !set.has(*s))) {
+    if m.copies
+        && m.uses
+            .iter()
+            .any(|u| slot.get(u).is_some_and(|s| !set.has(*s)))
+    {
         return;
     }
     for d in &m.defs {
@@ -79,7 +83,11 @@ pub fn watched(b: &Builder, blocks: &[Block], order: &[usize]) -> Watch {
             break;
         }
     }
-    let mut watch = Watch { index: HashMap::new(), names: Vec::new(), doubtful: HashMap::new() };
+    let mut watch = Watch {
+        index: HashMap::new(),
+        names: Vec::new(),
+        doubtful: HashMap::new(),
+    };
     for &k in order {
         let mut set = at_entry[k].clone();
         for at in blocks[k].first..blocks[k].end {
@@ -103,7 +111,18 @@ pub fn watched(b: &Builder, blocks: &[Block], order: &[usize]) -> Watch {
 }
 
 fn hidden(exec: crate::machine::Exec, from: &Ins) -> Ins {
-    Ins { exec, d: 0, a: 0, b: 0, c: 0, imm: 0, guard: from.guard, flip: from.flip, list: 0, class: Class::Hidden }
+    Ins {
+        exec,
+        d: 0,
+        a: 0,
+        b: 0,
+        c: 0,
+        imm: 0,
+        guard: from.guard,
+        flip: from.flip,
+        list: 0,
+        class: Class::Hidden,
+    }
 }
 
 impl Watch {
@@ -111,14 +130,18 @@ impl Watch {
         if self.index.contains_key(&register) {
             return;
         }
-        let Some(name) = b.declared.get(&register) else { return };
+        let Some(name) = b.declared.get(&register) else {
+            return;
+        };
         self.index.insert(register, self.names.len() as u32);
         self.names.push(name.clone());
     }
 
     /// Checks that go before an instruction.
     pub fn before(&self, b: &Builder, at: usize) -> Vec<Ins> {
-        let Some(list) = self.doubtful.get(&at) else { return Vec::new() };
+        let Some(list) = self.doubtful.get(&at) else {
+            return Vec::new();
+        };
         let mut out = Vec::new();
         for r in list {
             // The guard itself must hold something for all lanes.
@@ -141,7 +164,9 @@ impl Watch {
         let m = &b.meta[at];
         let mut out = Vec::new();
         for d in &m.defs {
-            let Some(index) = self.index.get(d) else { continue };
+            let Some(index) = self.index.get(d) else {
+                continue;
+            };
             let source = m.uses.first().and_then(|u| self.index.get(u));
             let mut i = hidden(MARK, &b.code[at]);
             i.imm = u64::from(*index);

@@ -44,7 +44,11 @@ fn blocks(b: &Builder) -> Res<Vec<Block>> {
     for i in 0..n {
         if leader[i] {
             number[i] = out.len();
-            out.push(Block { first: i, end: i + 1, ..Block::default() });
+            out.push(Block {
+                first: i,
+                end: i + 1,
+                ..Block::default()
+            });
         } else if let Some(last) = out.last_mut() {
             last.end = i + 1;
         }
@@ -137,7 +141,13 @@ fn components(blocks: &[Block], region: &[usize], ignored: usize) -> Vec<Vec<usi
     let n = region.len();
     let edges: Vec<Vec<usize>> = region
         .iter()
-        .map(|&b| blocks[b].successors().filter(|s| *s != ignored).filter_map(|s| slot.get(&s).copied()).collect())
+        .map(|&b| {
+            blocks[b]
+                .successors()
+                .filter(|s| *s != ignored)
+                .filter_map(|s| slot.get(&s).copied())
+                .collect()
+        })
         .collect();
     let (mut index, mut low, mut on) = (vec![usize::MAX; n], vec![0; n], vec![false; n]);
     let (mut stack, mut out, mut next) = (Vec::new(), Vec::new(), 0);
@@ -224,7 +234,18 @@ pub fn place(b: Builder, program: &mut Program) -> Res {
         if let Some(next) = blk.falls {
             if order.get(place + 1) != Some(&next) {
                 jumps.push((code.len(), next));
-                code.push(Ins { exec: JUMP, d: 0, a: 0, b: 0, c: 0, imm: 0, guard: 0, flip: 0, list: 0, class: Class::Hidden });
+                code.push(Ins {
+                    exec: JUMP,
+                    d: 0,
+                    a: 0,
+                    b: 0,
+                    c: 0,
+                    imm: 0,
+                    guard: 0,
+                    flip: 0,
+                    list: 0,
+                    class: Class::Hidden,
+                });
                 debug.push(b.debug[blk.end - 1]);
             }
         }
@@ -248,7 +269,13 @@ mod tests {
     use super::{Block, order};
 
     fn graph(edges: &[&[usize]]) -> Vec<Block> {
-        edges.iter().map(|e| Block { jumps: e.to_vec(), ..Block::default() }).collect()
+        edges
+            .iter()
+            .map(|e| Block {
+                jumps: e.to_vec(),
+                ..Block::default()
+            })
+            .collect()
     }
 
     #[test]

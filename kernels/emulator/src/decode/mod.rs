@@ -15,14 +15,29 @@ use std::sync::Arc;
 const MAX_CODE: usize = 1 << 20;
 
 /// Decodes one kernel of a module whose variables already have addresses.
-pub fn kernel(module: &Module, symbols: &HashMap<String, Symbol>, name: &str, source: &Arc<str>) -> Result<Program, PtxError> {
-    let Some(func) = module.funcs.iter().find(|f| f.name == name && f.entry && f.body.is_some()) else {
+pub fn kernel(
+    module: &Module,
+    symbols: &HashMap<String, Symbol>,
+    name: &str,
+    source: &Arc<str>,
+) -> Result<Program, PtxError> {
+    let Some(func) = module
+        .funcs
+        .iter()
+        .find(|f| f.name == name && f.entry && f.body.is_some())
+    else {
         return refuse(1, format!("the module has no kernel {name:?}"));
     };
     // Dynamic shared memory follows the static variables, whose size only a first pass knows.
     let first = lower(module, symbols, func, 0)?;
-    let base = first.shared_bytes.next_multiple_of(first.dynamic_align.max(1));
-    let b = if first.dynamic_align > 0 && base > 0 { lower(module, symbols, func, base)? } else { first };
+    let base = first
+        .shared_bytes
+        .next_multiple_of(first.dynamic_align.max(1));
+    let b = if first.dynamic_align > 0 && base > 0 {
+        lower(module, symbols, func, base)?
+    } else {
+        first
+    };
     let (params, param_bytes) = parameters(func);
     let mut program = Program {
         name: name.to_owned(),
@@ -31,14 +46,25 @@ pub fn kernel(module: &Module, symbols: &HashMap<String, Symbol>, name: &str, so
         lists: Vec::new(),
         lines: 0,
         preds: b.preds as usize,
-        constants: b.constants.iter().map(|(k, line)| (*line, k.0, k.1)).collect(),
+        constants: b
+            .constants
+            .iter()
+            .map(|(k, line)| (*line, k.0, k.1))
+            .collect(),
         specials: b.specials.clone(),
         params,
         param_bytes,
         local_bytes: b.local_bytes,
-        shared_bytes: if b.dynamic_align > 0 { base } else { b.shared_bytes },
+        shared_bytes: if b.dynamic_align > 0 {
+            base
+        } else {
+            b.shared_bytes
+        },
         registers: b.registers.clamp(16, 255),
-        max_threads: func.required_threads.or(func.max_threads).map_or(1024, |t| t.iter().product()),
+        max_threads: func
+            .required_threads
+            .or(func.max_threads)
+            .map_or(1024, |t| t.iter().product()),
         files: module.files.clone(),
         source: source.clone(),
         watched: Vec::new(),
@@ -61,14 +87,26 @@ fn parameters(func: &Func) -> (Vec<Param>, u32) {
     (out, at)
 }
 
-fn lower<'s>(module: &Module, symbols: &'s HashMap<String, Symbol>, func: &Func, dynamic_base: u32) -> Res<Builder<'s>> {
+fn lower<'s>(
+    module: &Module,
+    symbols: &'s HashMap<String, Symbol>,
+    func: &Func,
+    dynamic_base: u32,
+) -> Res<Builder<'s>> {
     let mut b = Builder::new(symbols, dynamic_base);
     let (params, bytes) = parameters(func);
     b.param_bytes = bytes;
     for (v, p) in func.params.iter().zip(params) {
         b.declare(&v.name, Name::Param(p.offset));
     }
-    let mut l = Lowering { module, b, stack: vec![func.name.clone()], statics: HashMap::new(), returns: None, temporaries: 0 };
+    let mut l = Lowering {
+        module,
+        b,
+        stack: vec![func.name.clone()],
+        statics: HashMap::new(),
+        returns: None,
+        temporaries: 0,
+    };
     l.body(func)?;
     let mut b = l.b;
     b.set_guard(0, 0);
@@ -90,7 +128,9 @@ struct Lowering<'m, 's> {
 
 impl Lowering<'_, '_> {
     fn body(&mut self, func: &Func) -> Res {
-        let Some(stmts) = &func.body else { return refuse(func.line, format!("function {:?} has no body", func.name)) };
+        let Some(stmts) = &func.body else {
+            return refuse(func.line, format!("function {:?} has no body", func.name));
+        };
         self.b.scopes.push(HashMap::new());
         self.labels(stmts);
         for (i, s) in stmts.iter().enumerate() {
@@ -102,17 +142,30 @@ impl Lowering<'_, '_> {
                 Stmt::Close => {
                     self.b.scopes.pop();
                 }
-                Stmt::Regs { line, ty, vector, names } => self.registers(*line, *ty, *vector, names)?,
+                Stmt::Regs {
+                    line,
+                    ty,
+                    vector,
+                    names,
+                } => self.registers(*line, *ty, *vector, names)?,
                 Stmt::Var(v) => self.variable(func, v)?,
                 Stmt::Label(name) => match self.b.lookup(name) {
                     Some(Name::Label(l)) => {
                         let l = *l;
                         if self.b.labels[l as usize] != usize::MAX {
-                            return refuse(self.b.at.line, format!("label {name:?} is defined twice"));
+                            return refuse(
+                                self.b.at.line,
+                                format!("label {name:?} is defined twice"),
+                            );
                         }
                         self.b.place_label(l);
                     }
-                    _ => return refuse(self.b.at.line, format!("label {name:?} clashes with another name")),
+                    _ => {
+                        return refuse(
+                            self.b.at.line,
+                            format!("label {name:?} clashes with another name"),
+                        );
+                    }
                 },
                 Stmt::Loc(file, row) => {
                     self.b.at.file = *file;
@@ -143,17 +196,26 @@ impl Lowering<'_, '_> {
                     let l = self.b.new_label();
                     self.b.declare(name, Name::Label(l));
                 }
-                Stmt::Targets(name, list) if depth == 0 => self.b.declare(name, Name::Targets(list.clone())),
+                Stmt::Targets(name, list) if depth == 0 => {
+                    self.b.declare(name, Name::Targets(list.clone()))
+                }
                 Stmt::Prototype(name, returns, params) if depth == 0 => {
                     let bytes = |v: &[Var]| v.iter().map(|v| v.bytes() as u32).collect();
-                    self.b.declare(name, Name::Prototype(bytes(returns), bytes(params)));
+                    self.b
+                        .declare(name, Name::Prototype(bytes(returns), bytes(params)));
                 }
                 _ => {}
             }
         }
     }
 
-    fn registers(&mut self, line: u32, ty: Ty, vector: u32, names: &[(String, Option<u32>)]) -> Res {
+    fn registers(
+        &mut self,
+        line: u32,
+        ty: Ty,
+        vector: u32,
+        names: &[(String, Option<u32>)],
+    ) -> Res {
         if vector > 1 {
             return refuse(line, "vector registers are not supported");
         }
@@ -229,14 +291,18 @@ impl Lowering<'_, '_> {
     fn branch(&mut self, f: &Form) -> Res {
         f.has("uni");
         let ops = f.operands(1)?;
-        let Operand::Name(name) = &ops[0] else { return f.refuse("a label is expected") };
+        let Operand::Name(name) = &ops[0] else {
+            return f.refuse("a label is expected");
+        };
         let target = self.label(f, name)?;
         self.jump(target, Class::Control, f.inst.guard.is_none());
         f.finish()
     }
 
     fn jump(&mut self, target: u32, class: Class, always: bool) {
-        let m = self.b.emit(isa::BRANCH, class, |i| i.imm = u64::from(target));
+        let m = self
+            .b
+            .emit(isa::BRANCH, class, |i| i.imm = u64::from(target));
         m.jump = true;
         m.ends = always;
     }
@@ -245,8 +311,12 @@ impl Lowering<'_, '_> {
         f.has("idx");
         f.has("uni");
         let ops = f.operands(2)?;
-        let Operand::Name(list) = &ops[1] else { return f.refuse("a list of targets is expected") };
-        let Some(Name::Targets(names)) = self.b.lookup(list).cloned() else { return f.refuse(format!("{list:?} is no list of targets")) };
+        let Operand::Name(list) = &ops[1] else {
+            return f.refuse("a list of targets is expected");
+        };
+        let Some(Name::Targets(names)) = self.b.lookup(list).cloned() else {
+            return f.refuse(format!("{list:?} is no list of targets"));
+        };
         let mut labels = Vec::new();
         for n in &names {
             labels.push(self.label(f, n)?);
@@ -295,7 +365,9 @@ impl Lowering<'_, '_> {
             }
             ops = &ops[1..];
         }
-        let Some(Operand::Name(name)) = ops.first() else { return f.refuse("a function is expected") };
+        let Some(Operand::Name(name)) = ops.first() else {
+            return f.refuse("a function is expected");
+        };
         let mut args = Vec::new();
         let mut ops = &ops[1..];
         let mut arg_ops: &[Operand] = &[];
@@ -319,10 +391,16 @@ impl Lowering<'_, '_> {
         } else {
             match (name.as_str(), arg_ops) {
                 ("vprintf", [format, list]) => self.printf(f, format, list, returns.first())?,
-                ("__assertfail", [message, file, line, ..]) => self.assert(f, message, file, line)?,
+                ("__assertfail", [message, file, line, ..]) => {
+                    self.assert(f, message, file, line)?
+                }
                 _ => {
                     let module = self.module;
-                    let Some(callee) = module.funcs.iter().find(|c| c.name == *name && c.body.is_some()) else {
+                    let Some(callee) = module
+                        .funcs
+                        .iter()
+                        .find(|c| c.name == *name && c.body.is_some())
+                    else {
                         return f.refuse(format!("function {name:?} has no body in this module"));
                     };
                     self.inline(f, callee, &returns, &args)?;
@@ -337,13 +415,26 @@ impl Lowering<'_, '_> {
 
     fn inline(&mut self, f: &Form, callee: &Func, returns: &[u32], args: &[u32]) -> Res {
         if self.stack.contains(&callee.name) {
-            return f.refuse(format!("{} calls itself: recursion is not supported", callee.name));
+            return f.refuse(format!(
+                "{} calls itself: recursion is not supported",
+                callee.name
+            ));
         }
         if callee.params.len() != args.len() || callee.returns.len() != returns.len() {
-            return f.refuse(format!("{} takes {} arguments and returns {} values", callee.name, callee.params.len(), callee.returns.len()));
+            return f.refuse(format!(
+                "{} takes {} arguments and returns {} values",
+                callee.name,
+                callee.params.len(),
+                callee.returns.len()
+            ));
         }
         let outer = std::mem::replace(&mut self.b.scopes, vec![HashMap::new()]);
-        for (v, at) in callee.params.iter().zip(args).chain(callee.returns.iter().zip(returns)) {
+        for (v, at) in callee
+            .params
+            .iter()
+            .zip(args)
+            .chain(callee.returns.iter().zip(returns))
+        {
             self.b.declare(&v.name, Name::Local(*at));
         }
         let end = self.b.new_label();
@@ -361,8 +452,17 @@ impl Lowering<'_, '_> {
     }
 
     /// A call through a register: every function of that shape is a candidate.
-    fn indirect(&mut self, f: &Form, register: &str, prototype: Option<&Operand>, returns: &[u32], args: &[u32]) -> Res {
-        let Some(Operand::Name(p)) = prototype else { return f.refuse("an indirect call needs a prototype") };
+    fn indirect(
+        &mut self,
+        f: &Form,
+        register: &str,
+        prototype: Option<&Operand>,
+        returns: &[u32],
+        args: &[u32],
+    ) -> Res {
+        let Some(Operand::Name(p)) = prototype else {
+            return f.refuse("an indirect call needs a prototype");
+        };
         let module = self.module;
         let (want_returns, want_params, only) = match self.b.lookup(p).cloned() {
             Some(Name::Prototype(r, a)) => (Some(r), Some(a), None),
@@ -374,15 +474,25 @@ impl Lowering<'_, '_> {
         for callee in &module.funcs {
             let fits = match &only {
                 Some(names) => names.contains(&callee.name),
-                None => Some(bytes(&callee.returns)) == want_returns && Some(bytes(&callee.params)) == want_params,
+                None => {
+                    Some(bytes(&callee.returns)) == want_returns
+                        && Some(bytes(&callee.params)) == want_params
+                }
             };
             if callee.entry || callee.body.is_none() || !fits || self.stack.contains(&callee.name) {
                 continue;
             }
             let next = self.b.new_label();
             let p = self.temporary(f, Ty::Pred)?;
-            self.synthetic(f, "setp", &["ne", "u64"], vec![name(&p), name(register), name(&callee.name)])?;
-            let Some(Name::Pred(index)) = self.b.lookup(&p).cloned() else { return f.refuse("no predicate") };
+            self.synthetic(
+                f,
+                "setp",
+                &["ne", "u64"],
+                vec![name(&p), name(register), name(&callee.name)],
+            )?;
+            let Some(Name::Pred(index)) = self.b.lookup(&p).cloned() else {
+                return f.refuse("no predicate");
+            };
             self.b.set_guard(index, 0);
             self.jump(next, Class::Hidden, false);
             self.b.set_guard(0, 0);
@@ -403,9 +513,21 @@ impl Lowering<'_, '_> {
     }
 
     /// An instruction that the call sequence needs, uncounted.
-    fn synthetic(&mut self, f: &Form, opcode: &str, modifiers: &[&str], operands: Vec<Operand>) -> Res {
+    fn synthetic(
+        &mut self,
+        f: &Form,
+        opcode: &str,
+        modifiers: &[&str],
+        operands: Vec<Operand>,
+    ) -> Res {
         let modifiers = modifiers.iter().map(|m| (*m).to_owned()).collect();
-        let inst = Inst { line: f.line(), guard: None, opcode: opcode.to_owned(), modifiers, operands };
+        let inst = Inst {
+            line: f.line(),
+            guard: None,
+            opcode: opcode.to_owned(),
+            modifiers,
+            operands,
+        };
         let first = self.b.code.len();
         isa::decode(&mut self.b, &Form::new(&inst))?;
         for i in &mut self.b.code[first..] {
@@ -415,10 +537,17 @@ impl Lowering<'_, '_> {
     }
 
     fn load_argument(&mut self, f: &Form, op: &Operand, ty: Ty) -> Res<(String, u32)> {
-        let Operand::Name(n) = op else { return f.refuse("arguments must be .param variables") };
+        let Operand::Name(n) = op else {
+            return f.refuse("arguments must be .param variables");
+        };
         let t = self.temporary(f, ty)?;
         let bits = if ty.bytes() == 8 { "b64" } else { "b32" };
-        self.synthetic(f, "ld", &["param", bits], vec![name(&t), Operand::Address(Some(n.clone()), 0)])?;
+        self.synthetic(
+            f,
+            "ld",
+            &["param", bits],
+            vec![name(&t), Operand::Address(Some(n.clone()), 0)],
+        )?;
         match self.b.lookup(&t) {
             Some(Name::Reg(r)) => {
                 let line = r.line;
@@ -444,7 +573,12 @@ impl Lowering<'_, '_> {
             self.synthetic(f, "mov", &["u32"], vec![name(&zero), Operand::Int(0)])?;
             let slot = format!("%call_result{}", self.temporaries);
             self.b.declare(&slot, Name::Local(*at));
-            self.synthetic(f, "st", &["param", "b32"], vec![Operand::Address(Some(slot), 0), name(&zero)])?;
+            self.synthetic(
+                f,
+                "st",
+                &["param", "b32"],
+                vec![Operand::Address(Some(slot), 0), name(&zero)],
+            )?;
         }
         Ok(())
     }

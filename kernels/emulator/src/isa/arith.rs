@@ -55,7 +55,9 @@ pub fn mixed(b: &mut Builder, f: &Form, class: Class, exec: Exec, d: Ty, sources
 /// The variant for the width of an integer type.
 fn by_width(f: &Form, t: Ty, e16: Exec, e32: Exec, e64: Exec) -> Res<Exec> {
     match t.bytes() {
-        _ if !t.integer() && !matches!(t, Ty::B16 | Ty::B32 | Ty::B64) => f.refuse("an integer type is expected"),
+        _ if !t.integer() && !matches!(t, Ty::B16 | Ty::B32 | Ty::B64) => {
+            f.refuse("an integer type is expected")
+        }
         2 => Ok(e16),
         4 => Ok(e32),
         8 => Ok(e64),
@@ -72,7 +74,16 @@ fn by_type(f: &Form, t: Ty, unsigned: [Exec; 3], signed: [Exec; 3]) -> Res<Exec>
 fn add(b: &mut Builder, f: &Form) -> Res {
     let types = f.types();
     if f.has("cc") {
-        return carry(b, f, types[0], CarryOp { take: false, set: true, sub: false });
+        return carry(
+            b,
+            f,
+            types[0],
+            CarryOp {
+                take: false,
+                set: true,
+                sub: false,
+            },
+        );
     }
     match types[..] {
         [Ty::F32] => return float::add32(b, f, false),
@@ -86,7 +97,13 @@ fn add(b: &mut Builder, f: &Form) -> Res {
         if t != Ty::S32 {
             return f.refuse(".sat needs .s32");
         }
-        return uniform(b, f, t, Class::Integer, bin(|a: i32, b: i32| a.saturating_add(b)));
+        return uniform(
+            b,
+            f,
+            t,
+            Class::Integer,
+            bin(|a: i32, b: i32| a.saturating_add(b)),
+        );
     }
     let e = by_width(
         f,
@@ -101,7 +118,16 @@ fn add(b: &mut Builder, f: &Form) -> Res {
 fn sub(b: &mut Builder, f: &Form) -> Res {
     let types = f.types();
     if f.has("cc") {
-        return carry(b, f, types[0], CarryOp { take: false, set: true, sub: true });
+        return carry(
+            b,
+            f,
+            types[0],
+            CarryOp {
+                take: false,
+                set: true,
+                sub: true,
+            },
+        );
     }
     let t = match types[..] {
         [Ty::F32] => return float::add32(b, f, true),
@@ -114,7 +140,13 @@ fn sub(b: &mut Builder, f: &Form) -> Res {
         if t != Ty::S32 {
             return f.refuse(".sat needs .s32");
         }
-        return uniform(b, f, t, Class::Integer, bin(|a: i32, b: i32| a.saturating_sub(b)));
+        return uniform(
+            b,
+            f,
+            t,
+            Class::Integer,
+            bin(|a: i32, b: i32| a.saturating_sub(b)),
+        );
     }
     let e = by_width(
         f,
@@ -178,8 +210,16 @@ fn mul(b: &mut Builder, f: &Form) -> Res {
         let e = by_type(
             f,
             t,
-            [bin(|a: u16, b: u16| ((u32::from(a) * u32::from(b)) >> 16) as u16), bin(high_u32), bin(high_u64)],
-            [bin(|a: i16, b: i16| ((i32::from(a) * i32::from(b)) >> 16) as i16), bin(high_s32), bin(high_s64)],
+            [
+                bin(|a: u16, b: u16| ((u32::from(a) * u32::from(b)) >> 16) as u16),
+                bin(high_u32),
+                bin(high_u64),
+            ],
+            [
+                bin(|a: i16, b: i16| ((i32::from(a) * i32::from(b)) >> 16) as i16),
+                bin(high_s32),
+                bin(high_s64),
+            ],
         )?;
         return uniform(b, f, t, Class::Integer, e);
     }
@@ -225,18 +265,28 @@ fn mad(b: &mut Builder, f: &Form) -> Res {
             if t != Ty::S32 {
                 return f.refuse(".sat needs .s32");
             }
-            return uniform(b, f, t, Class::Integer, tri(|a: i32, b: i32, c: i32| high_s32(a, b).saturating_add(c)));
+            return uniform(
+                b,
+                f,
+                t,
+                Class::Integer,
+                tri(|a: i32, b: i32, c: i32| high_s32(a, b).saturating_add(c)),
+            );
         }
         let e = by_type(
             f,
             t,
             [
-                tri(|a: u16, b: u16, c: u16| (((u32::from(a) * u32::from(b)) >> 16) as u16).wrapping_add(c)),
+                tri(|a: u16, b: u16, c: u16| {
+                    (((u32::from(a) * u32::from(b)) >> 16) as u16).wrapping_add(c)
+                }),
                 tri(|a: u32, b: u32, c: u32| high_u32(a, b).wrapping_add(c)),
                 tri(|a: u64, b: u64, c: u64| high_u64(a, b).wrapping_add(c)),
             ],
             [
-                tri(|a: i16, b: i16, c: i16| (((i32::from(a) * i32::from(b)) >> 16) as i16).wrapping_add(c)),
+                tri(|a: i16, b: i16, c: i16| {
+                    (((i32::from(a) * i32::from(b)) >> 16) as i16).wrapping_add(c)
+                }),
                 tri(|a: i32, b: i32, c: i32| high_s32(a, b).wrapping_add(c)),
                 tri(|a: i64, b: i64, c: i64| high_s64(a, b).wrapping_add(c)),
             ],
@@ -281,10 +331,18 @@ fn mul24(b: &mut Builder, f: &Form) -> Res {
 fn mad24(b: &mut Builder, f: &Form) -> Res {
     let t = f.ty()?;
     let e = match (t, f.has("hi"), f.has("lo")) {
-        (Ty::U32, true, _) => tri(|a: u32, b: u32, c: u32| ((product24(a, b) >> 16) as u32).wrapping_add(c)),
-        (Ty::S32, true, _) => tri(|a: i32, b: i32, c: i32| ((product24s(a, b) >> 16) as i32).wrapping_add(c)),
-        (Ty::U32, _, true) => tri(|a: u32, b: u32, c: u32| (product24(a, b) as u32).wrapping_add(c)),
-        (Ty::S32, _, true) => tri(|a: i32, b: i32, c: i32| (product24s(a, b) as i32).wrapping_add(c)),
+        (Ty::U32, true, _) => {
+            tri(|a: u32, b: u32, c: u32| ((product24(a, b) >> 16) as u32).wrapping_add(c))
+        }
+        (Ty::S32, true, _) => {
+            tri(|a: i32, b: i32, c: i32| ((product24s(a, b) >> 16) as i32).wrapping_add(c))
+        }
+        (Ty::U32, _, true) => {
+            tri(|a: u32, b: u32, c: u32| (product24(a, b) as u32).wrapping_add(c))
+        }
+        (Ty::S32, _, true) => {
+            tri(|a: i32, b: i32, c: i32| (product24s(a, b) as i32).wrapping_add(c))
+        }
         _ => return f.refuse(".lo or .hi and a 32-bit integer type are expected"),
     };
     uniform(b, f, t, Class::Integer, e)
@@ -345,8 +403,16 @@ fn min(b: &mut Builder, f: &Form) -> Res {
     let e = by_type(
         f,
         t,
-        [bin(|a: u16, b: u16| a.min(b)), bin(|a: u32, b: u32| a.min(b)), bin(|a: u64, b: u64| a.min(b))],
-        [bin(|a: i16, b: i16| a.min(b)), bin(|a: i32, b: i32| a.min(b)), bin(|a: i64, b: i64| a.min(b))],
+        [
+            bin(|a: u16, b: u16| a.min(b)),
+            bin(|a: u32, b: u32| a.min(b)),
+            bin(|a: u64, b: u64| a.min(b)),
+        ],
+        [
+            bin(|a: i16, b: i16| a.min(b)),
+            bin(|a: i32, b: i32| a.min(b)),
+            bin(|a: i64, b: i64| a.min(b)),
+        ],
     )?;
     uniform(b, f, t, Class::Integer, e)
 }
@@ -362,8 +428,16 @@ fn max(b: &mut Builder, f: &Form) -> Res {
     let e = by_type(
         f,
         t,
-        [bin(|a: u16, b: u16| a.max(b)), bin(|a: u32, b: u32| a.max(b)), bin(|a: u64, b: u64| a.max(b))],
-        [bin(|a: i16, b: i16| a.max(b)), bin(|a: i32, b: i32| a.max(b)), bin(|a: i64, b: i64| a.max(b))],
+        [
+            bin(|a: u16, b: u16| a.max(b)),
+            bin(|a: u32, b: u32| a.max(b)),
+            bin(|a: u64, b: u64| a.max(b)),
+        ],
+        [
+            bin(|a: i16, b: i16| a.max(b)),
+            bin(|a: i32, b: i32| a.max(b)),
+            bin(|a: i64, b: i64| a.max(b)),
+        ],
     )?;
     uniform(b, f, t, Class::Integer, e)
 }
@@ -383,7 +457,13 @@ fn abs(b: &mut Builder, f: &Form) -> Res {
         }
         _ => {}
     }
-    let e = by_width(f, t, un(|a: i16| a.wrapping_abs()), un(|a: i32| a.wrapping_abs()), un(|a: i64| a.wrapping_abs()))?;
+    let e = by_width(
+        f,
+        t,
+        un(|a: i16| a.wrapping_abs()),
+        un(|a: i32| a.wrapping_abs()),
+        un(|a: i64| a.wrapping_abs()),
+    )?;
     uniform(b, f, t, Class::Integer, e)
 }
 
@@ -402,7 +482,13 @@ fn neg(b: &mut Builder, f: &Form) -> Res {
         }
         _ => {}
     }
-    let e = by_width(f, t, un(|a: u16| a.wrapping_neg()), un(|a: u32| a.wrapping_neg()), un(|a: u64| a.wrapping_neg()))?;
+    let e = by_width(
+        f,
+        t,
+        un(|a: u16| a.wrapping_neg()),
+        un(|a: u32| a.wrapping_neg()),
+        un(|a: u64| a.wrapping_neg()),
+    )?;
     uniform(b, f, t, Class::Integer, e)
 }
 
@@ -428,19 +514,29 @@ fn sad(b: &mut Builder, f: &Form) -> Res {
 #[inline(always)]
 fn byte<const SIGNED: bool>(v: u32, i: u32) -> i32 {
     let x = (v >> (i * 8)) as u8;
-    if SIGNED { i32::from(x as i8) } else { i32::from(x) }
+    if SIGNED {
+        i32::from(x as i8)
+    } else {
+        i32::from(x)
+    }
 }
 
 #[inline(always)]
 fn dot4<const A: bool, const B: bool>(a: u32, b: u32, c: u32) -> u32 {
-    (0..4).fold(c, |s, i| s.wrapping_add((byte::<A>(a, i) * byte::<B>(b, i)) as u32))
+    (0..4).fold(c, |s, i| {
+        s.wrapping_add((byte::<A>(a, i) * byte::<B>(b, i)) as u32)
+    })
 }
 
 #[inline(always)]
 fn dot2<const A: bool, const B: bool, const HI: bool>(a: u32, b: u32, c: u32) -> u32 {
     (0..2).fold(c, |s, i| {
         let half = (a >> (i * 16)) as u16;
-        let x = if A { i32::from(half as i16) } else { i32::from(half) };
+        let x = if A {
+            i32::from(half as i16)
+        } else {
+            i32::from(half)
+        };
         s.wrapping_add(x.wrapping_mul(byte::<B>(b, i + if HI { 2 } else { 0 })) as u32)
     })
 }
@@ -488,7 +584,13 @@ struct CarryOp {
 }
 
 /// `imm`: bit 0 takes the flag, bit 1 sets it, bit 2 subtracts, bit 3 is the high half of a product.
-fn carry_exec<T: Lane + Into<u128>>(cx: &mut Cx<'_>, i: &Ins, mask: u32, value: impl Fn(&mut Cx<'_>, usize) -> (u128, u128), make: fn(u128) -> T) {
+fn carry_exec<T: Lane + Into<u128>>(
+    cx: &mut Cx<'_>,
+    i: &Ins,
+    mask: u32,
+    value: impl Fn(&mut Cx<'_>, usize) -> (u128, u128),
+    make: fn(u128) -> T,
+) {
     let bits = size_of::<T::Cell>() * 8;
     let flags = cx.w.p[CARRY];
     let mut out = flags;
@@ -496,7 +598,11 @@ fn carry_exec<T: Lane + Into<u128>>(cx: &mut Cx<'_>, i: &Ins, mask: u32, value: 
     for lane in crate::machine::lanes_of(mask) {
         let (a, b) = value(cx, lane);
         let c = u128::from(i.imm & 1 == 1 && flags >> lane & 1 == 1);
-        let r = if i.imm >> 2 & 1 == 1 { a.wrapping_sub(b).wrapping_sub(c) } else { a + b + c };
+        let r = if i.imm >> 2 & 1 == 1 {
+            a.wrapping_sub(b).wrapping_sub(c)
+        } else {
+            a + b + c
+        };
         let carry = r >> bits & 1 == 1;
         out = out & !(1 << lane) | u32::from(carry) << lane;
         d[lane] = make(r & ((1 << bits) - 1));
@@ -509,12 +615,34 @@ fn carry_exec<T: Lane + Into<u128>>(cx: &mut Cx<'_>, i: &Ins, mask: u32, value: 
 
 fn carry32(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
     let (a, b) = (i.a, i.b);
-    carry_exec::<u32>(cx, i, mask, |cx, l| (cx.w.r.get::<u32>(a, l).into(), cx.w.r.get::<u32>(b, l).into()), |v| v as u32);
+    carry_exec::<u32>(
+        cx,
+        i,
+        mask,
+        |cx, l| {
+            (
+                cx.w.r.get::<u32>(a, l).into(),
+                cx.w.r.get::<u32>(b, l).into(),
+            )
+        },
+        |v| v as u32,
+    );
 }
 
 fn carry64(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
     let (a, b) = (i.a, i.b);
-    carry_exec::<u64>(cx, i, mask, |cx, l| (cx.w.r.get::<u64>(a, l).into(), cx.w.r.get::<u64>(b, l).into()), |v| v as u64);
+    carry_exec::<u64>(
+        cx,
+        i,
+        mask,
+        |cx, l| {
+            (
+                cx.w.r.get::<u64>(a, l).into(),
+                cx.w.r.get::<u64>(b, l).into(),
+            )
+        },
+        |v| v as u64,
+    );
 }
 
 fn carry(b: &mut Builder, f: &Form, t: Ty, op: CarryOp) -> Res {
@@ -532,12 +660,30 @@ fn carry(b: &mut Builder, f: &Form, t: Ty, op: CarryOp) -> Res {
 
 fn add_carry(b: &mut Builder, f: &Form) -> Res {
     let set = f.has("cc");
-    carry(b, f, f.ty()?, CarryOp { take: true, set, sub: false })
+    carry(
+        b,
+        f,
+        f.ty()?,
+        CarryOp {
+            take: true,
+            set,
+            sub: false,
+        },
+    )
 }
 
 fn sub_carry(b: &mut Builder, f: &Form) -> Res {
     let set = f.has("cc");
-    carry(b, f, f.ty()?, CarryOp { take: true, set, sub: true })
+    carry(
+        b,
+        f,
+        f.ty()?,
+        CarryOp {
+            take: true,
+            set,
+            sub: true,
+        },
+    )
 }
 
 fn mad_carry32(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
@@ -586,7 +732,8 @@ fn mad_with_carry(b: &mut Builder, f: &Form, t: Ty, hi: bool, take: bool, set: b
     };
     uniform(b, f, t, Class::Integer, exec)?;
     if let Some(i) = b.code.last_mut() {
-        i.imm = u64::from(take) | u64::from(set) << 1 | u64::from(hi) << 3 | u64::from(t.signed()) << 4;
+        i.imm =
+            u64::from(take) | u64::from(set) << 1 | u64::from(hi) << 3 | u64::from(t.signed()) << 4;
     }
     Ok(())
 }

@@ -26,7 +26,11 @@ fn start(cx: &mut Cx<'_>, i: &Ins, m: u32) {
         read = cx.w.r.all::<u32>(i.c);
         for lane in lanes_of(m) {
             if read[lane] > bytes {
-                return cx.fail(FaultKind::BadOperand, lane as u32, format!("{} source bytes for a copy of {bytes}", read[lane]));
+                return cx.fail(
+                    FaultKind::BadOperand,
+                    lane as u32,
+                    format!("{} source bytes for a copy of {bytes}", read[lane]),
+                );
             }
         }
     }
@@ -37,15 +41,23 @@ fn start(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let limit = u64::from(cx.block.shared_bytes);
     for lane in lanes_of(m) {
         if to[lane] % u64::from(bytes) != 0 || from[lane] % u64::from(bytes) != 0 {
-            let message = format!("copy of {bytes} bytes from {:#x} to shared address {:#x}: both must be multiples of {bytes}", from[lane], to[lane]);
+            let message = format!(
+                "copy of {bytes} bytes from {:#x} to shared address {:#x}: both must be multiples of {bytes}",
+                from[lane], to[lane]
+            );
             return cx.fail(FaultKind::Misaligned, lane as u32, message);
         }
         if to[lane] + u64::from(bytes) > limit {
-            let message = format!("{bytes}-byte copy to shared address {:#x}, but the block has {limit} bytes of shared memory", to[lane]);
+            let message = format!(
+                "{bytes}-byte copy to shared address {:#x}, but the block has {limit} bytes of shared memory",
+                to[lane]
+            );
             return cx.fail(FaultKind::OutOfBounds, lane as u32, message);
         }
     }
-    let whole = lanes_of(m).filter(|&l| read[l] == bytes).fold(0, |s, l| s | 1 << l);
+    let whole = lanes_of(m)
+        .filter(|&l| read[l] == bytes)
+        .fold(0, |s, l| s | 1 << l);
     if whole != 0 && !cx.check(Place::Global, &from, whole, bytes, Touch::Read) {
         return;
     }
@@ -61,17 +73,33 @@ fn start(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     if let Some(c) = &mut cx.counts {
         c.shared(&to, m, bytes, Touch::Write);
     }
-    let pc = cx.w.pc - 1;
     for lane in lanes_of(m) {
         if let Some(shadow) = &mut cx.block.shadow {
-            let r = shadow.start_copy(to[lane] as u32, bytes, cx.w.index, lane as u32, &mut cx.w.clock);
+            let r = shadow.start_copy(
+                to[lane] as u32,
+                bytes,
+                cx.w.index,
+                lane as u32,
+                &mut cx.w.clock,
+            );
             if let Err(conflict) = r {
-                let conflict = if conflict == Conflict::Unwritten { Conflict::Pending } else { conflict };
+                let conflict = if conflict == Conflict::Unwritten {
+                    Conflict::Pending
+                } else {
+                    conflict
+                };
                 return cx.shared_conflict(lane, to[lane], bytes, Touch::Write, conflict);
             }
         }
         let group = cx.w.groups[lane];
-        cx.w.copies.push(CopyInFlight { lane: lane as u32, group, to: to[lane] as u32, from: from[lane], bytes, read: read[lane], pc });
+        cx.w.copies.push(CopyInFlight {
+            lane: lane as u32,
+            group,
+            to: to[lane] as u32,
+            from: from[lane],
+            bytes,
+            read: read[lane],
+        });
     }
 }
 
@@ -109,7 +137,9 @@ fn commit(cx: &mut Cx<'_>, _: &Ins, m: u32) {
 /// All but the latest `imm` groups.
 fn wait_group(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let keep = i.imm as u32;
-    land(cx, |cx, c| m >> c.lane & 1 == 1 && c.group.saturating_add(keep) < cx.w.groups[c.lane as usize]);
+    land(cx, |cx, c| {
+        m >> c.lane & 1 == 1 && c.group.saturating_add(keep) < cx.w.groups[c.lane as usize]
+    });
 }
 
 fn wait_all(cx: &mut Cx<'_>, _: &Ins, m: u32) {
@@ -140,14 +170,25 @@ fn cp(b: &mut Builder, f: &Form) -> Res {
     }
     if f.has("wait_group") {
         let ops = f.operands(1)?;
-        let Operand::Int(n) = ops[0] else { return f.refuse("the number of groups must be a number") };
+        let Operand::Int(n) = ops[0] else {
+            return f.refuse("the number of groups must be a number");
+        };
         b.emit(wait_group, Class::AsyncCopy, |i| i.imm = n);
         return Ok(());
     }
     if f.inst.modifiers.iter().any(|m| m.starts_with("mbarrier")) {
         return super::mbarrier::copy_arrive(b, f);
     }
-    for m in ["ca", "cg", "shared", "shared::cta", "global", "L2::64B", "L2::128B", "L2::256B"] {
+    for m in [
+        "ca",
+        "cg",
+        "shared",
+        "shared::cta",
+        "global",
+        "L2::64B",
+        "L2::128B",
+        "L2::256B",
+    ] {
         f.has(m);
     }
     let hint = usize::from(f.has("L2::cache_hint"));
@@ -156,7 +197,9 @@ fn cp(b: &mut Builder, f: &Form) -> Res {
         return f.refuse("3 or 4 operands are expected");
     }
     let ops = &f.inst.operands[..n - hint];
-    let Operand::Int(bytes @ (4 | 8 | 16)) = ops[2] else { return f.refuse("the size must be 4, 8 or 16") };
+    let Operand::Int(bytes @ (4 | 8 | 16)) = ops[2] else {
+        return f.refuse("the size must be 4, 8 or 16");
+    };
     let (to, to_offset, _) = b.address(f, &ops[0])?;
     let (from, from_offset, _) = b.address(f, &ops[1])?;
     let list = vec![offset(f, to_offset)?, offset(f, from_offset)?];

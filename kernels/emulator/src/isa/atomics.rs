@@ -12,7 +12,9 @@ use crate::types::Ty;
 
 pub const DEFS: &[(&str, Decode)] = &[("atom", atom), ("red", red)];
 
-const OPS: [&str; 10] = ["add", "min", "max", "and", "or", "xor", "exch", "cas", "inc", "dec"];
+const OPS: [&str; 10] = [
+    "add", "min", "max", "and", "or", "xor", "exch", "cas", "inc", "dec",
+];
 const KINDS: [Ty; 15] = [
     Ty::U32,
     Ty::S32,
@@ -46,7 +48,9 @@ fn halves<T: Format>(old: u64, v: u64, op: usize) -> u64 {
 /// New memory value from the old one and the operands.
 pub fn combine(op: usize, t: Ty, old: u64, v: u64, swap: u64) -> u64 {
     match (OPS[op], t) {
-        ("add", Ty::F32) => u64::from(canon(f32::from_bits(old as u32) + f32::from_bits(v as u32)).to_bits()),
+        ("add", Ty::F32) => {
+            u64::from(canon(f32::from_bits(old as u32) + f32::from_bits(v as u32)).to_bits())
+        }
         ("add", Ty::F64) => (f64::from_bits(old) + f64::from_bits(v)).to_bits(),
         ("add" | "min" | "max", Ty::F16) => halves::<F16>(old, v, op) & 0xffff,
         ("add" | "min" | "max", Ty::Bf16) => halves::<Bf16>(old, v, op) & 0xffff,
@@ -91,21 +95,36 @@ pub fn combine(op: usize, t: Ty, old: u64, v: u64, swap: u64) -> u64 {
 fn exec(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let a = Access::unpack(i.imm);
     let mut addrs = addresses(cx, i.a, a.offset);
-    let (op, t) = ((i.list & 0xff) as usize, KINDS[(i.list >> 8 & 0xff) as usize]);
+    let (op, t) = (
+        (i.list & 0xff) as usize,
+        KINDS[(i.list >> 8 & 0xff) as usize],
+    );
     let (keep, wide) = (i.list >> 16 & 1 == 1, a.bytes == 8);
     let (vl, sl, d) = (i.b, i.c, i.d);
     resolve(cx, a, &mut addrs, m, |cx, place, addrs, lanes| {
         for lane in lanes_of(lanes) {
             let get = |cx: &Cx<'_>, line: u32| {
-                let v = if wide { cx.w.r.get::<u64>(line, lane) } else { u64::from(cx.w.r.get::<u32>(line, lane)) };
+                let v = if wide {
+                    cx.w.r.get::<u64>(line, lane)
+                } else {
+                    u64::from(cx.w.r.get::<u32>(line, lane))
+                };
                 if a.bytes == 2 { v & 0xffff } else { v }
             };
             let (v, swap) = (get(cx, vl), get(cx, sl));
             let old = if place == Place::Global {
-                cx.env.heap.update(addrs[lane], a.bytes, &|old| combine(op, t, old, v, swap))
+                cx.env
+                    .heap
+                    .update(addrs[lane], a.bytes, &|old| combine(op, t, old, v, swap))
             } else {
                 let old = cx.load(place, lane, addrs[lane], a.bytes);
-                cx.store(place, lane, addrs[lane], a.bytes, combine(op, t, old, v, swap));
+                cx.store(
+                    place,
+                    lane,
+                    addrs[lane],
+                    a.bytes,
+                    combine(op, t, old, v, swap),
+                );
                 old
             };
             if keep {
@@ -133,29 +152,52 @@ fn common(b: &mut Builder, f: &Form, returns: bool) -> Res {
     strong(f);
     f.has("acq_rel");
     f.has("noftz");
-    let Some(op) = f.pick(&OPS) else { return f.refuse("an operation is expected") };
-    let Some(kind) = KINDS.iter().position(|k| *k == t) else { return f.refuse("this type is not supported") };
+    let Some(op) = f.pick(&OPS) else {
+        return f.refuse("an operation is expected");
+    };
+    let Some(kind) = KINDS.iter().position(|k| *k == t) else {
+        return f.refuse("this type is not supported");
+    };
     let n = 2 + usize::from(returns) + usize::from(OPS[op] == "cas");
     let ops = super::memory::cache_hint(f, n)?;
     let at = usize::from(returns);
-    let float = matches!(t, Ty::F16 | Ty::Bf16 | Ty::F32 | Ty::F64 | Ty::F16x2 | Ty::Bf16x2);
+    let float = matches!(
+        t,
+        Ty::F16 | Ty::Bf16 | Ty::F32 | Ty::F64 | Ty::F16x2 | Ty::Bf16x2
+    );
     let small = t.bytes() == 2 && !matches!(OPS[op], "cas" | "add" | "min" | "max" | "exch");
-    if small || float && !matches!(OPS[op], "add" | "min" | "max" | "exch") || matches!(t, Ty::F32 | Ty::F64) && matches!(OPS[op], "min" | "max") {
+    if small
+        || float && !matches!(OPS[op], "add" | "min" | "max" | "exch")
+        || matches!(t, Ty::F32 | Ty::F64) && matches!(OPS[op], "min" | "max")
+    {
         return f.refuse("this operation does not exist for the type");
     }
     if matches!(ops[at + 1], Operand::Vector(_)) {
         return f.refuse("vector atomics are not supported");
     }
     let (base, offset, _) = b.address(f, &ops[at])?;
-    let Ok(offset) = i32::try_from(offset) else { return f.refuse("the offset is too large") };
+    let Ok(offset) = i32::try_from(offset) else {
+        return f.refuse("the offset is too large");
+    };
     let v = b.src(f, &ops[at + 1], t)?;
-    let swap = if OPS[op] == "cas" { b.src(f, &ops[at + 2], t)? } else { v };
+    let swap = if OPS[op] == "cas" {
+        b.src(f, &ops[at + 2], t)?
+    } else {
+        v
+    };
     let d = if returns { b.dst(f, &ops[0], t)? } else { 0 };
     let place = space.and_then(Place::of);
     if place != Some(Place::Shared) {
         b.communicates = true;
     }
-    let access = Access { offset, bytes: t.bytes(), count: 1, place, touch: Touch::Atomic, signed: false };
+    let access = Access {
+        offset,
+        bytes: t.bytes(),
+        count: 1,
+        place,
+        touch: Touch::Atomic,
+        signed: false,
+    };
     b.emit(exec, Class::Atomic, |i| {
         i.d = d;
         i.a = base;

@@ -114,7 +114,9 @@ fn lop3(b: &mut Builder, f: &Form) -> Res {
         return f.refuse(".b32 is expected");
     }
     let ops = f.operands(5)?;
-    let Operand::Int(table) = ops[4] else { return f.refuse("the truth table must be a number") };
+    let Operand::Int(table) = ops[4] else {
+        return f.refuse("the truth table must be a number");
+    };
     let mut lines = [0; 3];
     for (line, op) in lines.iter_mut().zip(&ops[1..4]) {
         *line = b.src(f, op, Ty::B32)?;
@@ -177,15 +179,27 @@ fn shf(b: &mut Builder, f: &Form) -> Res {
 #[inline(always)]
 fn extract(a: u64, width: u32, signed: bool, pos: u32, len: u32) -> u64 {
     let (pos, len) = (pos & 0xff, len & 0xff);
-    let all = if width == 64 { u64::MAX } else { (1 << width) - 1 };
+    let all = if width == 64 {
+        u64::MAX
+    } else {
+        (1 << width) - 1
+    };
     if len == 0 {
         return 0;
     }
     let sign = signed && a >> (pos + len - 1).min(width - 1) & 1 == 1;
     let field = if pos < width { (a & all) >> pos } else { 0 };
     let kept = len.min(width.saturating_sub(pos));
-    let low = if kept >= 64 { u64::MAX } else { (1u64 << kept) - 1 };
-    (if sign { field & low | !low } else { field & low }) & all
+    let low = if kept >= 64 {
+        u64::MAX
+    } else {
+        (1u64 << kept) - 1
+    };
+    (if sign {
+        field & low | !low
+    } else {
+        field & low
+    }) & all
 }
 
 fn bfe(b: &mut Builder, f: &Form) -> Res {
@@ -230,8 +244,18 @@ fn four(b: &mut Builder, f: &Form, exec: crate::machine::Exec, t: Ty) -> Res {
 fn bfi(b: &mut Builder, f: &Form) -> Res {
     let t = f.ty()?;
     match t {
-        Ty::B32 => four(b, f, field(|a: u32, b: u32, p, l| insert(a.into(), b.into(), 32, p, l) as u32), t),
-        Ty::B64 => four(b, f, field(|a: u64, b: u64, p, l| insert(a, b, 64, p, l)), t),
+        Ty::B32 => four(
+            b,
+            f,
+            field(|a: u32, b: u32, p, l| insert(a.into(), b.into(), 32, p, l) as u32),
+            t,
+        ),
+        Ty::B64 => four(
+            b,
+            f,
+            field(|a: u64, b: u64, p, l| insert(a, b, 64, p, l)),
+            t,
+        ),
         _ => f.refuse(".b32 or .b64 is expected"),
     }
 }
@@ -244,9 +268,21 @@ fn bfind(b: &mut Builder, f: &Form) -> Res {
         (Ty::U64, false) => un(|a: u64| 63u32.wrapping_sub(a.leading_zeros())),
         (Ty::S64, false) => un(|a: i64| 63u32.wrapping_sub((a ^ a >> 63).leading_zeros())),
         (Ty::U32, true) => un(|a: u32| if a == 0 { !0 } else { a.leading_zeros() }),
-        (Ty::S32, true) => un(|a: i32| if a ^ a >> 31 == 0 { !0 } else { (a ^ a >> 31).leading_zeros() }),
+        (Ty::S32, true) => un(|a: i32| {
+            if a ^ a >> 31 == 0 {
+                !0
+            } else {
+                (a ^ a >> 31).leading_zeros()
+            }
+        }),
         (Ty::U64, true) => un(|a: u64| if a == 0 { !0 } else { a.leading_zeros() }),
-        (Ty::S64, true) => un(|a: i64| if a ^ a >> 63 == 0 { !0 } else { (a ^ a >> 63).leading_zeros() }),
+        (Ty::S64, true) => un(|a: i64| {
+            if a ^ a >> 63 == 0 {
+                !0
+            } else {
+                (a ^ a >> 63).leading_zeros()
+            }
+        }),
         _ => return f.refuse("a 32-bit or 64-bit integer type is expected"),
     };
     mixed(b, f, Class::Integer, e, Ty::U32, &[t])
@@ -287,7 +323,11 @@ fn permute(a: u32, b: u32, selector: u32) -> u32 {
     for i in 0..4 {
         let s = selector >> (i * 4) & 15;
         let byte = (all >> ((s & 7) * 8)) as u8;
-        let byte = if s & 8 != 0 { ((byte as i8) >> 7) as u8 } else { byte };
+        let byte = if s & 8 != 0 {
+            ((byte as i8) >> 7) as u8
+        } else {
+            byte
+        };
         r |= u32::from(byte) << (i * 8);
     }
     r
@@ -351,7 +391,14 @@ fn fns(b: &mut Builder, f: &Form) -> Res {
     if f.ty()? != Ty::B32 {
         return f.refuse(".b32 is expected");
     }
-    mixed(b, f, Class::Integer, tri(|m: u32, base: u32, n: i32| nth_set(m, base, n)), Ty::B32, &[Ty::B32, Ty::B32, Ty::S32])
+    mixed(
+        b,
+        f,
+        Class::Integer,
+        tri(|m: u32, base: u32, n: i32| nth_set(m, base, n)),
+        Ty::B32,
+        &[Ty::B32, Ty::B32, Ty::S32],
+    )
 }
 
 #[inline(always)]
@@ -382,7 +429,11 @@ fn extend<const SIGNED: bool>(a: u32, n: u32) -> u32 {
         return a;
     }
     let up = a << (32 - n);
-    if SIGNED { (up as i32 >> (32 - n)) as u32 } else { up >> (32 - n) }
+    if SIGNED {
+        (up as i32 >> (32 - n)) as u32
+    } else {
+        up >> (32 - n)
+    }
 }
 
 fn szext(b: &mut Builder, f: &Form) -> Res {

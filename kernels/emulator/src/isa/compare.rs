@@ -12,8 +12,10 @@ use crate::types::Ty;
 
 pub const DEFS: &[(&str, Decode)] = &[("setp", setp), ("set", set), ("selp", selp), ("slct", slct)];
 
-const OPS: [&str; 18] =
-    ["eq", "ne", "lt", "le", "gt", "ge", "lo", "ls", "hi", "hs", "equ", "neu", "ltu", "leu", "gtu", "geu", "num", "nan"];
+const OPS: [&str; 18] = [
+    "eq", "ne", "lt", "le", "gt", "ge", "lo", "ls", "hi", "hs", "equ", "neu", "ltu", "leu", "gtu",
+    "geu", "num", "nan",
+];
 
 macro_rules! integers {
     ($op:expr, $t:ty) => {
@@ -64,7 +66,10 @@ fn high<T: Format>(h: u32) -> f32 {
 }
 
 fn compare_exec(f: &Form, op: usize, t: Ty, ftz: bool) -> Res<Exec> {
-    let float = matches!(t, Ty::F16 | Ty::Bf16 | Ty::F32 | Ty::F64 | Ty::F16x2 | Ty::Bf16x2);
+    let float = matches!(
+        t,
+        Ty::F16 | Ty::Bf16 | Ty::F32 | Ty::F64 | Ty::F16x2 | Ty::Bf16x2
+    );
     if float && (6..10).contains(&op) || !float && op >= 10 {
         return f.refuse(format!("comparison .{} does not fit the type", OPS[op]));
     }
@@ -86,7 +91,9 @@ fn compare_exec(f: &Form, op: usize, t: Ty, ftz: bool) -> Res<Exec> {
 
 /// Emits the comparison into predicate `p` and perhaps its complement into `q`.
 fn compare(b: &mut Builder, f: &Form, t: Ty, ops: &[Operand], p: u32, q: Option<u32>) -> Res {
-    let Some(op) = f.pick(&OPS) else { return f.refuse("a comparison is expected") };
+    let Some(op) = f.pick(&OPS) else {
+        return f.refuse("a comparison is expected");
+    };
     let combine = f.pick(&["and", "or", "xor"]);
     let ftz = f.has("ftz");
     let exec = compare_exec(f, op, t, ftz)?;
@@ -127,15 +134,22 @@ fn setp(b: &mut Builder, f: &Form) -> Res {
 
 /// `setp.f16x2 p|q`: one predicate per half.
 fn setp_packed(b: &mut Builder, f: &Form, t: Ty, ops: &[Operand]) -> Res {
-    let Some(op) = f.pick(&OPS) else { return f.refuse("a comparison is expected") };
+    let Some(op) = f.pick(&OPS) else {
+        return f.refuse("a comparison is expected");
+    };
     f.has("ftz");
-    let Operand::Pair(p, q) = &ops[0] else { return f.refuse("two destinations are expected") };
+    let Operand::Pair(p, q) = &ops[0] else {
+        return f.refuse("two destinations are expected");
+    };
     if ops.len() != 3 || (6..10).contains(&op) {
         return f.refuse("this form is not supported");
     }
     let halves: [Exec; 2] = match t {
         Ty::F16x2 => [floats!(op, u32, low::<F16>), floats!(op, u32, high::<F16>)],
-        _ => [floats!(op, u32, low::<Bf16>), floats!(op, u32, high::<Bf16>)],
+        _ => [
+            floats!(op, u32, low::<Bf16>),
+            floats!(op, u32, high::<Bf16>),
+        ],
     };
     for (exec, dst) in halves.into_iter().zip([p, q]) {
         let (a, c) = (b.src(f, &ops[1], t)?, b.src(f, &ops[2], t)?);
@@ -173,11 +187,25 @@ fn set_packed(cx: &mut Cx<'_>, i: &Ins, m: u32) {
         (_, true) => 0x3f80,
         _ => 0x3c00,
     };
-    let wide = |h: u32| if bf { Bf16::wide(h as u16) } else { F16::wide(h as u16) };
+    let wide = |h: u32| {
+        if bf {
+            Bf16::wide(h as u16)
+        } else {
+            F16::wide(h as u16)
+        }
+    };
     let (a, b) = (cx.w.r.all::<u32>(i.a), cx.w.r.all::<u32>(i.b));
     let d: [u32; 32] = std::array::from_fn(|l| {
-        let lo = if holds(wide(a[l]), wide(b[l])) { one } else { 0 };
-        let hi = if holds(wide(a[l] >> 16), wide(b[l] >> 16)) { one } else { 0 };
+        let lo = if holds(wide(a[l]), wide(b[l])) {
+            one
+        } else {
+            0
+        };
+        let hi = if holds(wide(a[l] >> 16), wide(b[l] >> 16)) {
+            one
+        } else {
+            0
+        };
         lo | hi << 16
     });
     cx.w.r.put::<u32>(i.d, m, &d);
@@ -185,14 +213,18 @@ fn set_packed(cx: &mut Cx<'_>, i: &Ins, m: u32) {
 
 fn set(b: &mut Builder, f: &Form) -> Res {
     let types = f.types();
-    let [d, t] = types[..] else { return f.refuse("two types are expected") };
+    let [d, t] = types[..] else {
+        return f.refuse("two types are expected");
+    };
     let n = f.inst.operands.len();
     if !(3..=4).contains(&n) {
         return f.refuse("3 or 4 operands are expected");
     }
     let ops = f.operands(n)?;
     if matches!(t, Ty::F16x2 | Ty::Bf16x2) {
-        let Some(op) = f.pick(&OPS) else { return f.refuse("a comparison is expected") };
+        let Some(op) = f.pick(&OPS) else {
+            return f.refuse("a comparison is expected");
+        };
         f.has("ftz");
         if n != 3 || (6..10).contains(&op) {
             return f.refuse("this form is not supported");
@@ -232,7 +264,11 @@ fn set(b: &mut Builder, f: &Form) -> Res {
 fn selp(b: &mut Builder, f: &Form) -> Res {
     let t = f.ty()?;
     let ops = f.operands(4)?;
-    let exec = if t.bytes() == 8 { select(same::<u64>) } else { select(same::<u32>) };
+    let exec = if t.bytes() == 8 {
+        select(same::<u64>)
+    } else {
+        select(same::<u32>)
+    };
     if t == Ty::Pred || t.bytes() == 1 {
         return f.refuse("this type is not supported");
     }
@@ -251,7 +287,9 @@ fn selp(b: &mut Builder, f: &Form) -> Res {
 
 fn slct(b: &mut Builder, f: &Form) -> Res {
     let types = f.types();
-    let [d, c] = types[..] else { return f.refuse("two types are expected") };
+    let [d, c] = types[..] else {
+        return f.refuse("two types are expected");
+    };
     f.has("ftz");
     let e = match (d.bytes(), c) {
         (2 | 4, Ty::S32) => tri(|a: u32, b: u32, c: i32| if c >= 0 { a } else { b }),

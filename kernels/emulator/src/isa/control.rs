@@ -9,7 +9,12 @@ use crate::memory::WINDOW_SHIFT;
 use std::fmt::Write;
 use std::sync::PoisonError;
 
-pub const DEFS: &[(&str, Decode)] = &[("trap", trap), ("exit", exit_form), ("brkpt", trap), ("pmevent", hint)];
+pub const DEFS: &[(&str, Decode)] = &[
+    ("trap", trap),
+    ("exit", exit_form),
+    ("brkpt", trap),
+    ("pmevent", hint),
+];
 
 /// `bra`: the guard's lanes go to `imm`.
 pub const BRANCH: Exec = branch;
@@ -17,8 +22,7 @@ pub const BRANCH: Exec = branch;
 pub const TABLE: Exec = table;
 /// Lanes leave the kernel.
 pub const EXIT: Exec = exit;
-/// Ends the launch.
-pub const TRAP: Exec = trap_exec;
+const TRAP: Exec = trap_exec;
 /// `vprintf(a, b)`, result in `d`.
 pub const PRINTF: Exec = printf;
 /// `__assertfail(a: message, b: file, c: line)`.
@@ -29,7 +33,11 @@ pub const BAD_CALL: Exec = bad_call;
 
 fn bad_call(cx: &mut Cx<'_>, _: &Ins, m: u32) {
     if m != 0 {
-        cx.fail(FaultKind::BadOperand, m.trailing_zeros(), "the called address is no function of this shape (a recursive one is not supported)");
+        cx.fail(
+            FaultKind::BadOperand,
+            m.trailing_zeros(),
+            "the called address is no function of this shape (a recursive one is not supported)",
+        );
     }
 }
 
@@ -45,9 +53,18 @@ fn table(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     while left != 0 {
         let lane = left.trailing_zeros();
         let n = index[lane as usize];
-        let same = lanes_of(left).filter(|&l| index[l] == n).fold(0, |s, l| s | 1 << l);
+        let same = lanes_of(left)
+            .filter(|&l| index[l] == n)
+            .fold(0, |s, l| s | 1 << l);
         let Some(target) = targets.get(n as usize) else {
-            return cx.fail(FaultKind::BadOperand, lane, format!("branch index {n}, but the table has {} targets", targets.len()));
+            return cx.fail(
+                FaultKind::BadOperand,
+                lane,
+                format!(
+                    "branch index {n}, but the table has {} targets",
+                    targets.len()
+                ),
+            );
         };
         left &= !same;
         if left == 0 {
@@ -65,7 +82,11 @@ fn exit(cx: &mut Cx<'_>, _: &Ins, m: u32) {
 
 fn trap_exec(cx: &mut Cx<'_>, _: &Ins, m: u32) {
     if m != 0 {
-        cx.fail(FaultKind::Trap, m.trailing_zeros(), "the kernel executed trap");
+        cx.fail(
+            FaultKind::Trap,
+            m.trailing_zeros(),
+            "the kernel executed trap",
+        );
     }
 }
 
@@ -91,13 +112,21 @@ fn byte(cx: &Cx<'_>, lane: usize, addr: u64) -> u8 {
     let local = addr & ((1 << WINDOW_SHIFT) - 1);
     match addr >> WINDOW_SHIFT {
         0 if cx.env.heap.find(addr).is_some() => cx.env.heap.load(addr, 1) as u8,
-        2 => cx.w.local.get(lane * cx.env.program.local_bytes as usize + local as usize).copied().unwrap_or(0),
+        2 => {
+            cx.w.local
+                .get(lane * cx.env.program.local_bytes as usize + local as usize)
+                .copied()
+                .unwrap_or(0)
+        }
         _ => 0,
     }
 }
 
 fn text(cx: &Cx<'_>, lane: usize, addr: u64) -> Vec<u8> {
-    (0..4096).map(|i| byte(cx, lane, addr + i)).take_while(|b| *b != 0).collect()
+    (0..4096)
+        .map(|i| byte(cx, lane, addr + i))
+        .take_while(|b| *b != 0)
+        .collect()
 }
 
 fn word(cx: &Cx<'_>, lane: usize, addr: u64, bytes: u64) -> u64 {
@@ -109,7 +138,11 @@ fn printf(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     for lane in lanes_of(m) {
         let format = text(cx, lane, formats[lane]);
         let out = format_line(cx, lane, &format, args[lane]);
-        cx.env.print.lock().unwrap_or_else(PoisonError::into_inner).extend(out);
+        cx.env
+            .print
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(out);
         cx.w.r.set::<u32>(i.d, lane, 0);
     }
 }
@@ -161,7 +194,11 @@ fn format_line(cx: &Cx<'_>, lane: usize, format: &[u8], mut args: u64) -> Vec<u8
             b'd' | b'i' => {
                 let v = integer(&mut take);
                 let v = if long { v as i64 } else { i64::from(v as i32) };
-                if plus && v >= 0 { write!(body, "+{v}") } else { write!(body, "{v}") }
+                if plus && v >= 0 {
+                    write!(body, "+{v}")
+                } else {
+                    write!(body, "{v}")
+                }
             }
             b'u' => write!(body, "{}", integer(&mut take)),
             b'x' => write!(body, "{:x}", integer(&mut take)),
@@ -223,13 +260,25 @@ fn general(v: f64, precision: usize) -> String {
         return format!("{v}");
     }
     let s = exponent(v, precision - 1);
-    let e: i32 = s.split_once('e').and_then(|(_, e)| e.parse().ok()).unwrap_or(0);
-    let trim = |s: &str| if s.contains('.') { s.trim_end_matches('0').trim_end_matches('.').to_owned() } else { s.to_owned() };
+    let e: i32 = s
+        .split_once('e')
+        .and_then(|(_, e)| e.parse().ok())
+        .unwrap_or(0);
+    let trim = |s: &str| {
+        if s.contains('.') {
+            s.trim_end_matches('0').trim_end_matches('.').to_owned()
+        } else {
+            s.to_owned()
+        }
+    };
     if e < -4 || e >= precision as i32 {
         let (m, x) = s.split_once('e').unwrap_or((&s, "+00"));
         format!("{}e{x}", trim(m))
     } else {
-        trim(&format!("{v:.*}", (precision as i32 - 1 - e).max(0) as usize))
+        trim(&format!(
+            "{v:.*}",
+            (precision as i32 - 1 - e).max(0) as usize
+        ))
     }
 }
 
@@ -241,7 +290,11 @@ fn assert_fail(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let (what, file) = (addresses(cx, i.a, 0)[lane], addresses(cx, i.b, 0)[lane]);
     let line = cx.w.r.get::<u32>(i.c, lane);
     let (what, file) = (text(cx, lane, what), text(cx, lane, file));
-    let message = format!("{}:{line}: {}", String::from_utf8_lossy(&file), String::from_utf8_lossy(&what));
+    let message = format!(
+        "{}:{line}: {}",
+        String::from_utf8_lossy(&file),
+        String::from_utf8_lossy(&what)
+    );
     cx.fail(FaultKind::Assert, lane as u32, message);
 }
 

@@ -3,7 +3,10 @@
 use super::Decode;
 use super::shapes::{bin, un};
 use crate::build::{Builder, Form, Res};
-use crate::float::{self, Round, bf_to_f32, canon, f32_to_16, f32_to_bf, f32_to_half, flush, half_to_f32, integral, saturate};
+use crate::float::{
+    self, Round, bf_to_f32, canon, f32_to_16, f32_to_bf, f32_to_half, flush, half_to_f32, integral,
+    saturate,
+};
 use crate::machine::{Class, Cx, Exec, Ins, lanes_of};
 use crate::types::Ty;
 
@@ -152,7 +155,11 @@ impl Conversion {
     fn float_to_float(self, x: f64) -> u64 {
         match self.to {
             Ty::F64 => {
-                let r = if self.integral { integral(x, self.mode) } else { x };
+                let r = if self.integral {
+                    integral(x, self.mode)
+                } else {
+                    x
+                };
                 (if self.sat {
                     if r > 0.0 { r.min(1.0) } else { 0.0 }
                 } else {
@@ -161,17 +168,33 @@ impl Conversion {
                 .to_bits()
             }
             Ty::F32 => {
-                let r = if self.integral { canon(integral(x, self.mode) as f32) } else { float::f64_to_f32(x, self.mode) };
+                let r = if self.integral {
+                    canon(integral(x, self.mode) as f32)
+                } else {
+                    float::f64_to_f32(x, self.mode)
+                };
                 let r = if self.sat { saturate(r) } else { r };
                 u64::from((if self.ftz { flush(r) } else { r }).to_bits())
             }
             Ty::Tf32 => {
                 let x = x as f32;
-                let r = if self.away { float::f32_to_tf32_away(x) } else { float::f32_to_tf32(x) };
-                let r = if self.relu && !r.is_nan() && r.is_sign_negative() { 0.0 } else { r };
+                let r = if self.away {
+                    float::f32_to_tf32_away(x)
+                } else {
+                    float::f32_to_tf32(x)
+                };
+                let r = if self.relu && !r.is_nan() && r.is_sign_negative() {
+                    0.0
+                } else {
+                    r
+                };
                 u64::from(r.to_bits())
             }
-            _ => self.narrow(if self.integral { integral(x, self.mode) } else { x }),
+            _ => self.narrow(if self.integral {
+                integral(x, self.mode)
+            } else {
+                x
+            }),
         }
     }
 
@@ -196,7 +219,11 @@ impl Conversion {
 fn general(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
     let c = Conversion::unpack(i.imm);
     for lane in lanes_of(mask) {
-        let bits = if i.list & 1 == 1 { cx.w.r.get::<u64>(i.a, lane) } else { u64::from(cx.w.r.get::<u32>(i.a, lane)) };
+        let bits = if i.list & 1 == 1 {
+            cx.w.r.get::<u64>(i.a, lane)
+        } else {
+            u64::from(cx.w.r.get::<u32>(i.a, lane))
+        };
         let mut out = c.apply(bits);
         if !c.to.signed() && c.to.bytes() < 8 {
             out &= (1 << (c.to.bytes() * 8)) - 1;
@@ -238,8 +265,16 @@ fn quick(c: Conversion) -> Option<Exec> {
 
 fn mode_of(f: &Form) -> (Round, bool, bool) {
     match f.pick(&["rn", "rz", "rm", "rp", "rni", "rzi", "rmi", "rpi", "rna"]) {
-        Some(n @ 0..4) => ([Round::Nearest, Round::Zero, Round::Down, Round::Up][n], false, false),
-        Some(n @ 4..8) => ([Round::Nearest, Round::Zero, Round::Down, Round::Up][n - 4], true, false),
+        Some(n @ 0..4) => (
+            [Round::Nearest, Round::Zero, Round::Down, Round::Up][n],
+            false,
+            false,
+        ),
+        Some(n @ 4..8) => (
+            [Round::Nearest, Round::Zero, Round::Down, Round::Up][n - 4],
+            true,
+            false,
+        ),
         Some(_) => (Round::Nearest, false, true),
         None => (Round::Nearest, false, false),
     }
@@ -247,20 +282,47 @@ fn mode_of(f: &Form) -> (Round, bool, bool) {
 
 fn cvt(b: &mut Builder, f: &Form) -> Res {
     let types = f.types();
-    let [to, from] = types[..] else { return f.refuse("two types are expected") };
-    if matches!(to, Ty::F16x2 | Ty::Bf16x2 | Ty::E4m3x2 | Ty::E5m2x2) || matches!(from, Ty::E4m3x2 | Ty::E5m2x2) {
+    let [to, from] = types[..] else {
+        return f.refuse("two types are expected");
+    };
+    if matches!(to, Ty::F16x2 | Ty::Bf16x2 | Ty::E4m3x2 | Ty::E5m2x2)
+        || matches!(from, Ty::E4m3x2 | Ty::E5m2x2)
+    {
         return packed(b, f, to, from);
     }
     let (mode, integral, away) = mode_of(f);
     let (ftz, sat, relu) = (f.has("ftz"), f.has("sat"), f.has("relu"));
-    let c = Conversion { to, from, mode, integral, away, ftz, sat, relu };
-    if !TYPES.contains(&to) || !TYPES.contains(&from) || to == Ty::Tf32 && from != Ty::F32 || from == Ty::Tf32 {
+    let c = Conversion {
+        to,
+        from,
+        mode,
+        integral,
+        away,
+        ftz,
+        sat,
+        relu,
+    };
+    if !TYPES.contains(&to)
+        || !TYPES.contains(&from)
+        || to == Ty::Tf32 && from != Ty::F32
+        || from == Ty::Tf32
+    {
         return f.refuse("this pair of types is not supported");
     }
     let ops = f.operands(2)?;
     // Small types may sit in larger registers.
     let wide_source = from.bytes() == 8;
-    let a = b.src(f, &ops[1], if wide_source { Ty::B64 } else if from.bytes() == 2 { Ty::B16 } else { Ty::B32 })?;
+    let a = b.src(
+        f,
+        &ops[1],
+        if wide_source {
+            Ty::B64
+        } else if from.bytes() == 2 {
+            Ty::B16
+        } else {
+            Ty::B32
+        },
+    )?;
     let d = b.dst_any(f, &ops[0])?;
     if to.bytes() == 8 && !d.wide {
         return f.refuse("the destination is too narrow");
@@ -268,7 +330,10 @@ fn cvt(b: &mut Builder, f: &Form) -> Res {
     let exact = d.wide == (to.bytes() == 8) && to.bytes() > 1 && (to.bytes() != 2 || d.short);
     let (exec, list) = match quick(c) {
         Some(e) if exact => (e, 0),
-        _ => (general as Exec, u32::from(wide_source) | if d.wide { 2 } else { 0 } | if d.short { 4 } else { 0 }),
+        _ => (
+            general as Exec,
+            u32::from(wide_source) | if d.wide { 2 } else { 0 } | if d.short { 4 } else { 0 },
+        ),
     };
     b.emit(exec, Class::Convert, |i| {
         i.d = d.line;
@@ -294,7 +359,9 @@ fn packed(b: &mut Builder, f: &Form, to: Ty, from: Ty) -> Res {
         return f.refuse("only .rn and .rz exist for packed conversion");
     }
     let e: Exec = match (to, from) {
-        (Ty::F16x2 | Ty::Bf16x2, Ty::F32) if satfinite => return f.refuse(".satfinite is not supported for this type"),
+        (Ty::F16x2 | Ty::Bf16x2, Ty::F32) if satfinite => {
+            return f.refuse(".satfinite is not supported for this type");
+        }
         (Ty::F16x2, Ty::F32) => match (zero, with_relu) {
             (false, false) => bin(|a: f32, b: f32| pair(f32_to_half(a), f32_to_half(b))),
             (false, true) => bin(|a: f32, b: f32| pair(f32_to_half(relu(a)), f32_to_half(relu(b)))),
@@ -332,22 +399,58 @@ mod tests {
     use super::*;
 
     fn c(to: Ty, from: Ty, mode: Round, integral: bool) -> Conversion {
-        Conversion { to, from, mode, integral, away: false, ftz: false, sat: false, relu: false }
+        Conversion {
+            to,
+            from,
+            mode,
+            integral,
+            away: false,
+            ftz: false,
+            sat: false,
+            relu: false,
+        }
     }
 
     #[test]
     fn the_quick_conversions_agree_with_the_general_one() {
-        let samples: Vec<u32> = (0..2000u32).map(|i| i.wrapping_mul(0x9e37_79b9).rotate_left(i % 31)).chain([0, 1 << 31, 0x7f80_0000, 0xff80_0000, 0x7fc0_0001, 0x4f00_0000, 0xcf00_0001, 0x3f00_0000]).collect();
+        let samples: Vec<u32> = (0..2000u32)
+            .map(|i| i.wrapping_mul(0x9e37_79b9).rotate_left(i % 31))
+            .chain([
+                0,
+                1 << 31,
+                0x7f80_0000,
+                0xff80_0000,
+                0x7fc0_0001,
+                0x4f00_0000,
+                0xcf00_0001,
+                0x3f00_0000,
+            ])
+            .collect();
         for &s in &samples {
             let x = f32::from_bits(s);
             let of = |to, from, mode, int| c(to, from, mode, int).apply(u64::from(s)) as u32;
-            assert_eq!(of(Ty::F32, Ty::S32, Round::Nearest, false), (s as i32 as f32).to_bits());
-            assert_eq!(of(Ty::F32, Ty::U32, Round::Nearest, false), (s as f32).to_bits());
+            assert_eq!(
+                of(Ty::F32, Ty::S32, Round::Nearest, false),
+                (s as i32 as f32).to_bits()
+            );
+            assert_eq!(
+                of(Ty::F32, Ty::U32, Round::Nearest, false),
+                (s as f32).to_bits()
+            );
             assert_eq!(of(Ty::S32, Ty::F32, Round::Zero, true), x as i32 as u32);
             assert_eq!(of(Ty::U32, Ty::F32, Round::Zero, true), x as u32);
-            assert_eq!(of(Ty::F16, Ty::F32, Round::Nearest, false), u32::from(f32_to_half(x)));
-            assert_eq!(of(Ty::Bf16, Ty::F32, Round::Nearest, false), u32::from(f32_to_bf(x)));
-            assert_eq!(of(Ty::F32, Ty::F16, Round::Nearest, false), canon(half_to_f32(s as u16)).to_bits());
+            assert_eq!(
+                of(Ty::F16, Ty::F32, Round::Nearest, false),
+                u32::from(f32_to_half(x))
+            );
+            assert_eq!(
+                of(Ty::Bf16, Ty::F32, Round::Nearest, false),
+                u32::from(f32_to_bf(x))
+            );
+            assert_eq!(
+                of(Ty::F32, Ty::F16, Round::Nearest, false),
+                canon(half_to_f32(s as u16)).to_bits()
+            );
         }
     }
 
@@ -355,7 +458,16 @@ mod tests {
     fn packing_keeps_every_field() {
         for to in TYPES {
             for from in TYPES {
-                let x = Conversion { to, from, mode: Round::Up, integral: true, away: true, ftz: false, sat: true, relu: false };
+                let x = Conversion {
+                    to,
+                    from,
+                    mode: Round::Up,
+                    integral: true,
+                    away: true,
+                    ftz: false,
+                    sat: true,
+                    relu: false,
+                };
                 assert_eq!(Conversion::unpack(x.pack()), x);
             }
         }

@@ -86,31 +86,51 @@ macro_rules! pick {
 #[inline(always)]
 fn add_lane<const M: u8, const FTZ: bool, const SAT: bool>(a: f32, b: f32) -> f32 {
     let (a, b) = (input::<FTZ>(a), input::<FTZ>(b));
-    output::<FTZ, SAT>(if M == RN { a + b } else { float::add32(a, b, round(M)) })
+    output::<FTZ, SAT>(if M == RN {
+        a + b
+    } else {
+        float::add32(a, b, round(M))
+    })
 }
 
 #[inline(always)]
 fn sub_lane<const M: u8, const FTZ: bool, const SAT: bool>(a: f32, b: f32) -> f32 {
     let (a, b) = (input::<FTZ>(a), input::<FTZ>(b));
-    output::<FTZ, SAT>(if M == RN { a - b } else { float::add32(a, -b, round(M)) })
+    output::<FTZ, SAT>(if M == RN {
+        a - b
+    } else {
+        float::add32(a, -b, round(M))
+    })
 }
 
 #[inline(always)]
 fn mul_lane<const M: u8, const FTZ: bool, const SAT: bool>(a: f32, b: f32) -> f32 {
     let (a, b) = (input::<FTZ>(a), input::<FTZ>(b));
-    output::<FTZ, SAT>(if M == RN { a * b } else { float::mul32(a, b, round(M)) })
+    output::<FTZ, SAT>(if M == RN {
+        a * b
+    } else {
+        float::mul32(a, b, round(M))
+    })
 }
 
 #[inline(always)]
 fn fma_lane<const M: u8, const FTZ: bool, const SAT: bool>(a: f32, b: f32, c: f32) -> f32 {
     let (a, b, c) = (input::<FTZ>(a), input::<FTZ>(b), input::<FTZ>(c));
-    output::<FTZ, SAT>(if M == RN { a.mul_add(b, c) } else { float::fma32(a, b, c, round(M)) })
+    output::<FTZ, SAT>(if M == RN {
+        a.mul_add(b, c)
+    } else {
+        float::fma32(a, b, c, round(M))
+    })
 }
 
 #[inline(always)]
 fn div_lane<const M: u8, const FTZ: bool, const SAT: bool>(a: f32, b: f32) -> f32 {
     let (a, b) = (input::<FTZ>(a), input::<FTZ>(b));
-    output::<FTZ, SAT>(if M == RN { a / b } else { float::div32(a, b, round(M)) })
+    output::<FTZ, SAT>(if M == RN {
+        a / b
+    } else {
+        float::div32(a, b, round(M))
+    })
 }
 
 #[inline(always)]
@@ -121,7 +141,11 @@ fn rcp_lane<const M: u8, const FTZ: bool, const SAT: bool>(a: f32) -> f32 {
 #[inline(always)]
 fn sqrt_lane<const M: u8, const FTZ: bool, const SAT: bool>(a: f32) -> f32 {
     let a = input::<FTZ>(a);
-    output::<FTZ, SAT>(if M == RN { a.sqrt() } else { float::sqrt32(a, round(M)) })
+    output::<FTZ, SAT>(if M == RN {
+        a.sqrt()
+    } else {
+        float::sqrt32(a, round(M))
+    })
 }
 
 fn flags(f: &Form) -> (u8, bool, bool) {
@@ -130,45 +154,81 @@ fn flags(f: &Form) -> (u8, bool, bool) {
 
 pub fn add32(b: &mut Builder, f: &Form, subtract: bool) -> Res {
     let (m, ftz, sat) = flags(f);
-    let e = if subtract { pick!(bin, sub_lane, m, ftz, sat) } else { pick!(bin, add_lane, m, ftz, sat) };
+    let e = if subtract {
+        pick!(bin, sub_lane, m, ftz, sat)
+    } else {
+        pick!(bin, add_lane, m, ftz, sat)
+    };
     uniform(b, f, Ty::F32, Class::Float32, e)
 }
 
 pub fn mul32(b: &mut Builder, f: &Form) -> Res {
     let (m, ftz, sat) = flags(f);
-    uniform(b, f, Ty::F32, Class::Float32, pick!(bin, mul_lane, m, ftz, sat))
+    uniform(
+        b,
+        f,
+        Ty::F32,
+        Class::Float32,
+        pick!(bin, mul_lane, m, ftz, sat),
+    )
 }
 
 pub fn fma32(b: &mut Builder, f: &Form) -> Res {
     let (m, ftz, sat) = flags(f);
-    uniform(b, f, Ty::F32, Class::Float32, pick!(tri, fma_lane, m, ftz, sat))
+    uniform(
+        b,
+        f,
+        Ty::F32,
+        Class::Float32,
+        pick!(tri, fma_lane, m, ftz, sat),
+    )
 }
 
 pub fn div32(b: &mut Builder, f: &Form) -> Res {
     let special = f.has("approx") | f.has("full");
     let (m, ftz, _) = flags(f);
-    let class = if special { Class::Special } else { Class::Float32 };
+    let class = if special {
+        Class::Special
+    } else {
+        Class::Float32
+    };
     uniform(b, f, Ty::F32, class, pick!(bin, div_lane, m, ftz, false))
 }
 
 #[inline(always)]
 fn add64_lane<const M: u8>(a: f64, b: f64) -> f64 {
-    if M == RN { a + b } else { float::add64(a, b, round(M)) }
+    if M == RN {
+        a + b
+    } else {
+        float::add64(a, b, round(M))
+    }
 }
 
 #[inline(always)]
 fn sub64_lane<const M: u8>(a: f64, b: f64) -> f64 {
-    if M == RN { a - b } else { float::add64(a, -b, round(M)) }
+    if M == RN {
+        a - b
+    } else {
+        float::add64(a, -b, round(M))
+    }
 }
 
 #[inline(always)]
 fn mul64_lane<const M: u8>(a: f64, b: f64) -> f64 {
-    if M == RN { a * b } else { float::mul64(a, b, round(M)) }
+    if M == RN {
+        a * b
+    } else {
+        float::mul64(a, b, round(M))
+    }
 }
 
 #[inline(always)]
 fn div64_lane<const M: u8>(a: f64, b: f64) -> f64 {
-    if M == RN { a / b } else { float::div64(a, b, round(M)) }
+    if M == RN {
+        a / b
+    } else {
+        float::div64(a, b, round(M))
+    }
 }
 
 #[inline(always)]
@@ -178,12 +238,20 @@ fn rcp64_lane<const M: u8>(a: f64) -> f64 {
 
 #[inline(always)]
 fn sqrt64_lane<const M: u8>(a: f64) -> f64 {
-    if M == RN { a.sqrt() } else { float::sqrt64(a, round(M)) }
+    if M == RN {
+        a.sqrt()
+    } else {
+        float::sqrt64(a, round(M))
+    }
 }
 
 #[inline(always)]
 fn fma64_lane<const M: u8>(a: f64, b: f64, c: f64) -> f64 {
-    if M == RN { a.mul_add(b, c) } else { float::fma64(a, b, c, round(M)) }
+    if M == RN {
+        a.mul_add(b, c)
+    } else {
+        float::fma64(a, b, c, round(M))
+    }
 }
 
 macro_rules! pick64 {
@@ -199,7 +267,11 @@ macro_rules! pick64 {
 
 pub fn add64(b: &mut Builder, f: &Form, subtract: bool) -> Res {
     let m = mode_of(f);
-    let e = if subtract { pick64!(bin, sub64_lane, m) } else { pick64!(bin, add64_lane, m) };
+    let e = if subtract {
+        pick64!(bin, sub64_lane, m)
+    } else {
+        pick64!(bin, add64_lane, m)
+    };
     uniform(b, f, Ty::F64, Class::Float64, e)
 }
 
@@ -235,13 +307,21 @@ fn fma(b: &mut Builder, f: &Form) -> Res {
 #[inline(always)]
 fn min_lane<const FTZ: bool, const NAN: bool>(a: f32, b: f32) -> f32 {
     let (a, b) = (input::<FTZ>(a), input::<FTZ>(b));
-    if NAN && (a.is_nan() || b.is_nan()) { f32::from_bits(float::NAN32) } else { float::min32(a, b) }
+    if NAN && (a.is_nan() || b.is_nan()) {
+        f32::from_bits(float::NAN32)
+    } else {
+        float::min32(a, b)
+    }
 }
 
 #[inline(always)]
 fn max_lane<const FTZ: bool, const NAN: bool>(a: f32, b: f32) -> f32 {
     let (a, b) = (input::<FTZ>(a), input::<FTZ>(b));
-    if NAN && (a.is_nan() || b.is_nan()) { f32::from_bits(float::NAN32) } else { float::max32(a, b) }
+    if NAN && (a.is_nan() || b.is_nan()) {
+        f32::from_bits(float::NAN32)
+    } else {
+        float::max32(a, b)
+    }
 }
 
 pub fn min32(b: &mut Builder, f: &Form) -> Res {
@@ -281,7 +361,11 @@ fn sqrt(b: &mut Builder, f: &Form) -> Res {
     let (m, ftz, _) = flags(f);
     match t {
         Ty::F32 => {
-            let class = if special { Class::Special } else { Class::Float32 };
+            let class = if special {
+                Class::Special
+            } else {
+                Class::Float32
+            };
             uniform(b, f, t, class, pick!(un, sqrt_lane, m, ftz, false))
         }
         Ty::F64 => uniform(b, f, t, Class::Float64, pick64!(un, sqrt64_lane, m)),
@@ -295,7 +379,11 @@ fn rcp(b: &mut Builder, f: &Form) -> Res {
     let (m, ftz, _) = flags(f);
     match t {
         Ty::F32 => {
-            let class = if special { Class::Special } else { Class::Float32 };
+            let class = if special {
+                Class::Special
+            } else {
+                Class::Float32
+            };
             uniform(b, f, t, class, pick!(un, rcp_lane, m, ftz, false))
         }
         // The approximation keeps only the upper half of the bits.
@@ -318,7 +406,11 @@ fn via64<const FTZ: bool>(a: f32, f: fn(f64) -> f64) -> f32 {
 
 #[inline(always)]
 fn rsqrt_of(x: f64) -> f64 {
-    if x == 0.0 { f64::INFINITY.copysign(x) } else { 1.0 / x.sqrt() }
+    if x == 0.0 {
+        f64::INFINITY.copysign(x)
+    } else {
+        1.0 / x.sqrt()
+    }
 }
 
 macro_rules! approx {
@@ -373,16 +465,37 @@ fn tanh(b: &mut Builder, f: &Form) -> Res {
 /// `copysign d, a, b`: the sign of a, the magnitude of b.
 fn copysign(b: &mut Builder, f: &Form) -> Res {
     match f.ty()? {
-        Ty::F32 => uniform(b, f, Ty::F32, Class::Float32, bin(|a: f32, b: f32| b.copysign(a))),
-        Ty::F64 => uniform(b, f, Ty::F64, Class::Float64, bin(|a: f64, b: f64| b.copysign(a))),
+        Ty::F32 => uniform(
+            b,
+            f,
+            Ty::F32,
+            Class::Float32,
+            bin(|a: f32, b: f32| b.copysign(a)),
+        ),
+        Ty::F64 => uniform(
+            b,
+            f,
+            Ty::F64,
+            Class::Float64,
+            bin(|a: f64, b: f64| b.copysign(a)),
+        ),
         _ => f.refuse("f32 or f64 is expected"),
     }
 }
 
 fn testp(b: &mut Builder, f: &Form) -> Res {
     use super::shapes::cmp;
-    let names = ["finite", "infinite", "number", "notanumber", "normal", "subnormal"];
-    let Some(which) = f.pick(&names) else { return f.refuse("a class of numbers is expected") };
+    let names = [
+        "finite",
+        "infinite",
+        "number",
+        "notanumber",
+        "normal",
+        "subnormal",
+    ];
+    let Some(which) = f.pick(&names) else {
+        return f.refuse("a class of numbers is expected");
+    };
     let e = match (f.ty()?, which) {
         (Ty::F32, 0) => cmp(|a: f32, _: f32| a.is_finite()),
         (Ty::F32, 1) => cmp(|a: f32, _: f32| a.is_infinite()),

@@ -56,7 +56,11 @@ impl Format for Bf16 {
 
 #[inline(always)]
 fn tidy<T: Format, const FTZ: bool>(h: u16) -> u16 {
-    if FTZ && h & T::EXPONENT == 0 { h & 0x8000 } else { h }
+    if FTZ && h & T::EXPONENT == 0 {
+        h & 0x8000
+    } else {
+        h
+    }
 }
 
 #[inline(always)]
@@ -71,7 +75,8 @@ fn pair2(a: u32, b: u32, f: impl Fn(u16, u16) -> u16) -> u32 {
 
 #[inline(always)]
 fn pair3(a: u32, b: u32, c: u32, f: impl Fn(u16, u16, u16) -> u16) -> u32 {
-    u32::from(f(a as u16, b as u16, c as u16)) | u32::from(f((a >> 16) as u16, (b >> 16) as u16, (c >> 16) as u16)) << 16
+    u32::from(f(a as u16, b as u16, c as u16))
+        | u32::from(f((a >> 16) as u16, (b >> 16) as u16, (c >> 16) as u16)) << 16
 }
 
 const ADD: u8 = 0;
@@ -120,7 +125,11 @@ fn emit_two<const OP: u8>(b: &mut Builder, f: &Form, t: Ty) -> Res {
     f.has("rn");
     let (ftz, sat) = (f.has("ftz"), f.has("sat"));
     let packed = matches!(t, Ty::F16x2 | Ty::Bf16x2);
-    let e = if matches!(t, Ty::F16 | Ty::F16x2) { two_exec::<F16, OP>(packed, ftz, sat) } else { two_exec::<Bf16, OP>(packed, ftz, sat) };
+    let e = if matches!(t, Ty::F16 | Ty::F16x2) {
+        two_exec::<F16, OP>(packed, ftz, sat)
+    } else {
+        two_exec::<Bf16, OP>(packed, ftz, sat)
+    };
     uniform(b, f, t, Class::Half, e)
 }
 
@@ -137,11 +146,19 @@ pub fn mul(b: &mut Builder, f: &Form, t: Ty) -> Res {
 }
 
 pub fn min(b: &mut Builder, f: &Form, t: Ty) -> Res {
-    if f.has("NaN") { emit_two::<MIN_NAN>(b, f, t) } else { emit_two::<MIN>(b, f, t) }
+    if f.has("NaN") {
+        emit_two::<MIN_NAN>(b, f, t)
+    } else {
+        emit_two::<MIN>(b, f, t)
+    }
 }
 
 pub fn max(b: &mut Builder, f: &Form, t: Ty) -> Res {
-    if f.has("NaN") { emit_two::<MAX_NAN>(b, f, t) } else { emit_two::<MAX>(b, f, t) }
+    if f.has("NaN") {
+        emit_two::<MAX_NAN>(b, f, t)
+    } else {
+        emit_two::<MAX>(b, f, t)
+    }
 }
 
 const PLAIN: u8 = 0;
@@ -194,7 +211,11 @@ pub fn fma(b: &mut Builder, f: &Form, t: Ty) -> Res {
         PLAIN
     };
     let packed = matches!(t, Ty::F16x2 | Ty::Bf16x2);
-    let e = if matches!(t, Ty::F16 | Ty::F16x2) { fused_exec::<F16>(packed, ftz, end) } else { fused_exec::<Bf16>(packed, ftz, end) };
+    let e = if matches!(t, Ty::F16 | Ty::F16x2) {
+        fused_exec::<F16>(packed, ftz, end)
+    } else {
+        fused_exec::<Bf16>(packed, ftz, end)
+    };
     uniform(b, f, t, Class::Half, e)
 }
 

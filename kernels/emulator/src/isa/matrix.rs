@@ -16,7 +16,12 @@ use crate::memory::WINDOW_SHIFT;
 use crate::ptx::tree::Operand;
 use crate::types::Ty;
 
-pub const DEFS: &[(&str, Decode)] = &[("mma", mma), ("ldmatrix", ldmatrix), ("stmatrix", stmatrix), ("movmatrix", movmatrix)];
+pub const DEFS: &[(&str, Decode)] = &[
+    ("mma", mma),
+    ("ldmatrix", ldmatrix),
+    ("stmatrix", stmatrix),
+    ("movmatrix", movmatrix),
+];
 
 /// The element types of A and B.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,7 +56,10 @@ impl Element {
     }
 
     fn integer(self) -> bool {
-        !matches!(self, Element::F16 | Element::Bf16 | Element::Tf32 | Element::F64)
+        !matches!(
+            self,
+            Element::F16 | Element::Bf16 | Element::Tf32 | Element::F64
+        )
     }
 
     #[inline(always)]
@@ -95,7 +103,11 @@ fn whole_warp(cx: &mut Cx<'_>, m: u32) -> bool {
     }
     if cx.w.live != !0 {
         let missing = !cx.w.live;
-        cx.fail(FaultKind::DivergentSync, m.trailing_zeros(), format!("lanes {missing:#010x} have left the kernel or do not exist"));
+        cx.fail(
+            FaultKind::DivergentSync,
+            m.trailing_zeros(),
+            format!("lanes {missing:#010x} have left the kernel or do not exist"),
+        );
         return false;
     }
     cx.converged(m, !0, false)
@@ -111,7 +123,13 @@ fn product(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
     let (m, n, k) = (l[0] as usize, l[1] as usize, l[2] as usize);
     let (ea, eb) = (ELEMENTS[l[3] as usize], ELEMENTS[l[4] as usize]);
     let (d_kind, c_kind, saturate) = (l[5], l[6], l[7] == 1);
-    let count = |kind: u32| if kind == D_F16 { m * n / 64 } else { m * n / 32 };
+    let count = |kind: u32| {
+        if kind == D_F16 {
+            m * n / 64
+        } else {
+            m * n / 32
+        }
+    };
     let (nd, nc) = (count(d_kind), count(c_kind));
     let per = ea.per_register() as usize;
     let (na, nb) = (m * k / 32 / per, k * n / 32 / per);
@@ -127,7 +145,11 @@ fn product(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
     let wide = ea == Element::F64;
     for (r, &line) in a_regs.iter().enumerate() {
         for lane in 0..32 {
-            let raw = if wide { cx.w.r.get::<u64>(line, lane) } else { u64::from(cx.w.r.get::<u32>(line, lane)) };
+            let raw = if wide {
+                cx.w.r.get::<u64>(line, lane)
+            } else {
+                u64::from(cx.w.r.get::<u32>(line, lane))
+            };
             let (row, first) = (lane / 4 + r % rows * 8, lane % 4 * per + r / rows * 4 * per);
             for e in 0..per {
                 a[row * k + first + e] = ea.value(part(raw, e as u32, bits_a));
@@ -136,7 +158,11 @@ fn product(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
     }
     for (r, &line) in b_regs.iter().enumerate() {
         for lane in 0..32 {
-            let raw = if wide { cx.w.r.get::<u64>(line, lane) } else { u64::from(cx.w.r.get::<u32>(line, lane)) };
+            let raw = if wide {
+                cx.w.r.get::<u64>(line, lane)
+            } else {
+                u64::from(cx.w.r.get::<u32>(line, lane))
+            };
             let first = lane % 4 * per + r * 4 * per;
             for e in 0..per {
                 b[lane / 4 * k + first + e] = eb.value(part(raw, e as u32, bits_b));
@@ -147,7 +173,9 @@ fn product(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
     for_elements(rows, n, |r, h, row, col, lane| {
         c[row * n + col] = match c_kind {
             D_F32 => f64::from(cx.w.r.get::<f32>(c_regs[r * 2 + h], lane)),
-            D_F16 => f64::from(F16::wide((cx.w.r.get::<u32>(c_regs[r], lane) >> (h * 16)) as u16)),
+            D_F16 => f64::from(F16::wide(
+                (cx.w.r.get::<u32>(c_regs[r], lane) >> (h * 16)) as u16,
+            )),
             D_S32 => f64::from(cx.w.r.get::<i32>(c_regs[r * 2 + h], lane)),
             _ => cx.w.r.get::<f64>(c_regs[r * 2 + h], lane),
         };
@@ -155,8 +183,12 @@ fn product(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
     let xor = ea == Element::B1Xor;
     multiply(&a, &b, &mut c, m, n, k, xor);
     if let Some(counts) = &mut cx.counts {
-        let full_rows = (0..m).filter(|r| a[r * k..(r + 1) * k].iter().any(|x| *x != 0.0)).count();
-        let full_columns = (0..n).filter(|j| b[j * k..(j + 1) * k].iter().any(|x| *x != 0.0)).count();
+        let full_rows = (0..m)
+            .filter(|r| a[r * k..(r + 1) * k].iter().any(|x| *x != 0.0))
+            .count();
+        let full_columns = (0..n)
+            .filter(|j| b[j * k..(j + 1) * k].iter().any(|x| *x != 0.0))
+            .count();
         counts.tensor_products += (m * n * k) as u64;
         counts.tensor_useful += (full_rows * full_columns * k) as u64;
     }
@@ -167,12 +199,17 @@ fn product(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
             D_F16 => {
                 let old = cx.w.r.get::<u32>(d_regs[r], lane);
                 let bits = u32::from(F16::narrow64(x)) << (h * 16);
-                cx.w.r.set::<u32>(d_regs[r], lane, old & !(0xffff << (h * 16)) | bits);
+                cx.w.r
+                    .set::<u32>(d_regs[r], lane, old & !(0xffff << (h * 16)) | bits);
             }
             D_S32 => {
                 // Exact in f64; without saturation the sum wraps.
                 let v = x as i64;
-                let v = if saturate { v.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32 } else { v as i32 };
+                let v = if saturate {
+                    v.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32
+                } else {
+                    v as i32
+                };
                 cx.w.r.set::<i32>(d_regs[r * 2 + h], lane, v);
             }
             _ => cx.w.r.set::<f64>(d_regs[r * 2 + h], lane, x),
@@ -182,7 +219,11 @@ fn product(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
 
 #[inline(always)]
 fn part(raw: u64, index: u32, bits: u32) -> u64 {
-    if bits == 64 { raw } else { raw >> (index * bits) & ((1u64 << bits) - 1) }
+    if bits == 64 {
+        raw
+    } else {
+        raw >> (index * bits) & ((1u64 << bits) - 1)
+    }
 }
 
 /// Every element of an accumulator: register pair, half, row, column, lane.
@@ -213,7 +254,11 @@ fn multiply_body(a: &[f64], b: &[f64], c: &mut [f64], m: usize, n: usize, k: usi
         for (x, row) in turned.iter().enumerate().take(k) {
             let y = a[i * k + x];
             for j in 0..8 {
-                sum[j] += if xor { if y == row[j] { 0.0 } else { 1.0 } } else { y * row[j] };
+                sum[j] += if xor {
+                    if y == row[j] { 0.0 } else { 1.0 }
+                } else {
+                    y * row[j]
+                };
             }
         }
         c[i * n..i * n + 8].copy_from_slice(&sum);
@@ -235,18 +280,32 @@ fn multiply(a: &[f64], b: &[f64], c: &mut [f64], m: usize, n: usize, k: usize, x
     multiply_body(a, b, c, m, n, k, xor);
 }
 
-fn registers(b: &mut Builder, f: &Form, op: &Operand, n: usize, ty: Ty, write: bool) -> Res<Vec<u32>> {
+fn registers(
+    b: &mut Builder,
+    f: &Form,
+    op: &Operand,
+    n: usize,
+    ty: Ty,
+    write: bool,
+) -> Res<Vec<u32>> {
     let one = [op.clone()];
     let parts: &[Operand] = match op {
         Operand::Vector(parts) => parts,
         _ => &one,
     };
     if parts.len() != n {
-        return f.refuse(format!("{n} registers are expected, {} are there", parts.len()));
+        return f.refuse(format!(
+            "{n} registers are expected, {} are there",
+            parts.len()
+        ));
     }
     let mut out = Vec::new();
     for p in parts {
-        out.push(if write { b.dst(f, p, ty)? } else { b.src(f, p, ty)? });
+        out.push(if write {
+            b.dst(f, p, ty)?
+        } else {
+            b.src(f, p, ty)?
+        });
     }
     Ok(out)
 }
@@ -272,16 +331,23 @@ fn mma(b: &mut Builder, f: &Form) -> Res {
         ("m8n32k16", [0; 3]),
         ("m32n8k16", [0; 3]),
     ];
-    let Some(&(_, [m, n, k])) = shapes.iter().find(|s| f.has(s.0)) else { return f.refuse("this shape is not supported") };
+    let Some(&(_, [m, n, k])) = shapes.iter().find(|s| f.has(s.0)) else {
+        return f.refuse("this shape is not supported");
+    };
     // The types in order: D, A, B, C. The narrow ones are no PTX value types and are read here.
     let mut kinds: Vec<&str> = Vec::new();
     for name in &f.inst.modifiers {
-        if matches!(name.as_str(), "f16" | "bf16" | "tf32" | "f32" | "f64" | "u8" | "s8" | "u4" | "s4" | "b1" | "s32") {
+        if matches!(
+            name.as_str(),
+            "f16" | "bf16" | "tf32" | "f32" | "f64" | "u8" | "s8" | "u4" | "s4" | "b1" | "s32"
+        ) {
             f.has(name);
             kinds.push(name);
         }
     }
-    let [d, ta, tb, c] = kinds[..] else { return f.refuse("four types are expected") };
+    let [d, ta, tb, c] = kinds[..] else {
+        return f.refuse("four types are expected");
+    };
     let xor = f.has("xor");
     if (f.has("and") || xor) && !f.has("popc") || f.has("popc") != (ta == "b1") {
         return f.refuse(".xor.popc or .and.popc goes with .b1");
@@ -299,7 +365,9 @@ fn mma(b: &mut Builder, f: &Form) -> Res {
         "b1" => Some(Element::B1And),
         _ => None,
     };
-    let (Some(ea), Some(eb)) = (element(ta), element(tb)) else { return f.refuse("these element types are not supported") };
+    let (Some(ea), Some(eb)) = (element(ta), element(tb)) else {
+        return f.refuse("these element types are not supported");
+    };
     let kind = |t: &str| match t {
         "f32" => Some(D_F32),
         "f16" => Some(D_F16),
@@ -307,14 +375,28 @@ fn mma(b: &mut Builder, f: &Form) -> Res {
         "f64" => Some(D_F64),
         _ => None,
     };
-    let (Some(dk), Some(ck)) = (kind(d), kind(c)) else { return f.refuse("this accumulator type is not supported") };
+    let (Some(dk), Some(ck)) = (kind(d), kind(c)) else {
+        return f.refuse("this accumulator type is not supported");
+    };
     let fits = match ea {
         Element::F16 => eb == ea && m == 16 && (k == 8 || k == 16) && dk <= D_F16 && ck <= D_F16,
         Element::Bf16 => eb == ea && m == 16 && (k == 8 || k == 16) && dk == D_F32 && ck == D_F32,
         Element::Tf32 => eb == ea && m == 16 && (k == 4 || k == 8) && dk == D_F32 && ck == D_F32,
-        Element::F64 => eb == ea && (m == 8 && k == 4 || m == 16 && k <= 16) && dk == D_F64 && ck == D_F64,
-        Element::U8 | Element::S8 => eb.bits() == 8 && (m == 8 && k == 16 || m == 16 && (k == 16 || k == 32)) && dk == D_S32 && ck == D_S32,
-        Element::U4 | Element::S4 => eb.bits() == 4 && (m == 8 && k == 32 || m == 16 && (k == 32 || k == 64)) && dk == D_S32 && ck == D_S32,
+        Element::F64 => {
+            eb == ea && (m == 8 && k == 4 || m == 16 && k <= 16) && dk == D_F64 && ck == D_F64
+        }
+        Element::U8 | Element::S8 => {
+            eb.bits() == 8
+                && (m == 8 && k == 16 || m == 16 && (k == 16 || k == 32))
+                && dk == D_S32
+                && ck == D_S32
+        }
+        Element::U4 | Element::S4 => {
+            eb.bits() == 4
+                && (m == 8 && k == 32 || m == 16 && (k == 32 || k == 64))
+                && dk == D_S32
+                && ck == D_S32
+        }
         _ => eb.bits() == 1 && k >= 128 && dk == D_S32 && ck == D_S32,
     };
     if !fits || ea.integer() != eb.integer() {
@@ -324,13 +406,28 @@ fn mma(b: &mut Builder, f: &Form) -> Res {
     let per = ea.per_register() as usize;
     let register = |kind: u32| if kind == D_F64 { Ty::B64 } else { Ty::B32 };
     let source = if ea == Element::F64 { Ty::B64 } else { Ty::B32 };
-    let count = |kind: u32| if kind == D_F16 { m * n / 64 } else { m * n / 32 };
+    let count = |kind: u32| {
+        if kind == D_F16 {
+            m * n / 64
+        } else {
+            m * n / 32
+        }
+    };
     let ra = registers(b, f, &ops[1], m * k / 32 / per, source, false)?;
     let rb = registers(b, f, &ops[2], k * n / 32 / per, source, false)?;
     let rc = registers(b, f, &ops[3], count(ck), register(ck), false)?;
     let rd = registers(b, f, &ops[0], count(dk), register(dk), true)?;
     let code = |e: Element| ELEMENTS.iter().position(|x| *x == e).unwrap_or(0) as u32;
-    let mut list = vec![m as u32, n as u32, k as u32, code(ea), code(eb), dk, ck, u32::from(saturate)];
+    let mut list = vec![
+        m as u32,
+        n as u32,
+        k as u32,
+        code(ea),
+        code(eb),
+        dk,
+        ck,
+        u32::from(saturate),
+    ];
     list.extend(rd.into_iter().chain(ra).chain(rb).chain(rc));
     let list = b.list(list);
     b.emit(product, Class::Tensor, |i| i.list = list);
@@ -347,20 +444,34 @@ fn rows(cx: &mut Cx<'_>, i: &Ins, mask: u32, count: usize, touch: Touch) -> Opti
     for a in &mut addrs {
         *a &= (1 << WINDOW_SHIFT) - 1;
     }
-    let lanes = if count == 4 { !0 } else { (1u32 << (count * 8)) - 1 };
-    cx.check(Place::Shared, &addrs, lanes, 16, touch).then_some(addrs)
+    let lanes = if count == 4 {
+        !0
+    } else {
+        (1u32 << (count * 8)) - 1
+    };
+    cx.check(Place::Shared, &addrs, lanes, 16, touch)
+        .then_some(addrs)
 }
 
 fn load_matrix(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
     let prog = cx.env.program;
     let list = &prog.lists[i.list as usize];
     let turned = i.b == 1;
-    let Some(addrs) = rows(cx, i, mask, list.len(), Touch::Read) else { return };
+    let Some(addrs) = rows(cx, i, mask, list.len(), Touch::Read) else {
+        return;
+    };
     for (matrix, &line) in list.iter().enumerate() {
-        let at = |row: usize, col: usize| cx.block.shared_load(addrs[matrix * 8 + row] as u32 + col as u32 * 2, 2) as u32;
+        let at = |row: usize, col: usize| {
+            cx.block
+                .shared_load(addrs[matrix * 8 + row] as u32 + col as u32 * 2, 2) as u32
+        };
         let d: [u32; 32] = std::array::from_fn(|lane| {
             let (g, t) = (lane / 4, lane % 4 * 2);
-            if turned { at(t, g) | at(t + 1, g) << 16 } else { at(g, t) | at(g, t + 1) << 16 }
+            if turned {
+                at(t, g) | at(t + 1, g) << 16
+            } else {
+                at(g, t) | at(g, t + 1) << 16
+            }
         });
         cx.w.r.put::<u32>(line, !0, &d);
     }
@@ -370,14 +481,20 @@ fn store_matrix(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
     let prog = cx.env.program;
     let list = &prog.lists[i.list as usize];
     let turned = i.b == 1;
-    let Some(addrs) = rows(cx, i, mask, list.len(), Touch::Write) else { return };
+    let Some(addrs) = rows(cx, i, mask, list.len(), Touch::Write) else {
+        return;
+    };
     for (matrix, &line) in list.iter().enumerate() {
         let s = cx.w.r.all::<u32>(line);
         for (lane, v) in s.into_iter().enumerate() {
             for h in 0..2 {
                 let (g, t) = (lane / 4, lane % 4 * 2 + h);
                 let (row, col) = if turned { (t, g) } else { (g, t) };
-                cx.block.shared_store(addrs[matrix * 8 + row] as u32 + col as u32 * 2, 2, u64::from(v >> (h * 16) & 0xffff));
+                cx.block.shared_store(
+                    addrs[matrix * 8 + row] as u32 + col as u32 * 2,
+                    2,
+                    u64::from(v >> (h * 16) & 0xffff),
+                );
             }
         }
     }
@@ -391,21 +508,44 @@ fn matrix_access(b: &mut Builder, f: &Form, load: bool) -> Res {
     if f.pick(&["m8n8"]).is_none() || f.ty()? != Ty::B16 {
         return f.refuse("only .m8n8 with .b16 is supported");
     }
-    let Some(count) = f.pick(&["x1", "x2", "x4"]) else { return f.refuse(".x1, .x2 or .x4 is expected") };
+    let Some(count) = f.pick(&["x1", "x2", "x4"]) else {
+        return f.refuse(".x1, .x2 or .x4 is expected");
+    };
     let ops = f.operands(2)?;
-    let (data, address) = if load { (&ops[0], &ops[1]) } else { (&ops[1], &ops[0]) };
+    let (data, address) = if load {
+        (&ops[0], &ops[1])
+    } else {
+        (&ops[1], &ops[0])
+    };
     let (a, offset, _) = b.address(f, address)?;
-    let Ok(offset) = i32::try_from(offset) else { return f.refuse("the offset is too large") };
+    let Ok(offset) = i32::try_from(offset) else {
+        return f.refuse("the offset is too large");
+    };
     let lines = registers(b, f, data, 1 << count, Ty::B32, load)?;
     let list = b.list(lines);
     let touch = if load { Touch::Read } else { Touch::Write };
-    let access = Access { offset, bytes: 16, count: 1, place: Some(Place::Shared), touch, signed: false };
-    b.emit(if load { load_matrix as Exec } else { store_matrix }, Class::Matrix, |i| {
-        i.a = a;
-        i.b = u32::from(turned);
-        i.list = list;
-        i.imm = access.pack();
-    });
+    let access = Access {
+        offset,
+        bytes: 16,
+        count: 1,
+        place: Some(Place::Shared),
+        touch,
+        signed: false,
+    };
+    b.emit(
+        if load {
+            load_matrix as Exec
+        } else {
+            store_matrix
+        },
+        Class::Matrix,
+        |i| {
+            i.a = a;
+            i.b = u32::from(turned);
+            i.list = list;
+            i.imm = access.pack();
+        },
+    );
     Ok(())
 }
 

@@ -26,11 +26,19 @@ struct State {
 
 impl State {
     fn unpack(v: u64) -> State {
-        State { pending: v & COUNT, expected: v >> 20 & COUNT, tx: ((v << 2) as i64) >> 42, phase: v & PHASE }
+        State {
+            pending: v & COUNT,
+            expected: v >> 20 & COUNT,
+            tx: ((v << 2) as i64) >> 42,
+            phase: v & PHASE,
+        }
     }
 
     fn pack(self) -> u64 {
-        self.pending & COUNT | (self.expected & COUNT) << 20 | (self.tx as u64 & 0x3f_ffff) << 40 | self.phase
+        self.pending & COUNT
+            | (self.expected & COUNT) << 20
+            | (self.tx as u64 & 0x3f_ffff) << 40
+            | self.phase
     }
 
     fn settle(mut self) -> State {
@@ -56,16 +64,28 @@ const COPY_ARRIVE_NOINC: u64 = 8;
 fn place(cx: &mut Cx<'_>, lane: usize, addr: u64, create: bool) -> Option<u32> {
     let at = addr & ((1 << WINDOW_SHIFT) - 1);
     if at % 8 != 0 {
-        cx.fail(FaultKind::Misaligned, lane as u32, format!("mbarrier at shared address {at:#x} is not a multiple of 8"));
+        cx.fail(
+            FaultKind::Misaligned,
+            lane as u32,
+            format!("mbarrier at shared address {at:#x} is not a multiple of 8"),
+        );
         return None;
     }
     if at + 8 > u64::from(cx.block.shared_bytes) {
-        cx.fail(FaultKind::OutOfBounds, lane as u32, format!("mbarrier at shared address {at:#x} is outside of the block's memory"));
+        cx.fail(
+            FaultKind::OutOfBounds,
+            lane as u32,
+            format!("mbarrier at shared address {at:#x} is outside of the block's memory"),
+        );
         return None;
     }
     let at = at as u32;
     if !create && !cx.block.mbarriers.contains_key(&at) {
-        cx.fail(FaultKind::Uninitialised, lane as u32, format!("mbarrier at shared address {at:#x} was not initialised"));
+        cx.fail(
+            FaultKind::Uninitialised,
+            lane as u32,
+            format!("mbarrier at shared address {at:#x} was not initialised"),
+        );
         return None;
     }
     Some(at)
@@ -79,13 +99,24 @@ fn change(cx: &mut Cx<'_>, i: &Ins, m: u32) {
         super::asynccopy::land(cx, |_, c| m >> c.lane & 1 == 1);
     }
     for lane in lanes_of(m) {
-        let Some(at) = place(cx, lane, addrs[lane], op == INIT) else { return };
-        let n = if i.imm >> 9 & 1 == 1 { u64::from(cx.w.r.get::<u32>(i.b, lane)) } else { 1 };
+        let Some(at) = place(cx, lane, addrs[lane], op == INIT) else {
+            return;
+        };
+        let n = if i.imm >> 9 & 1 == 1 {
+            u64::from(cx.w.r.get::<u32>(i.b, lane))
+        } else {
+            1
+        };
         let before = State::unpack(cx.block.shared_load(at, 8));
         let mut s = before;
         let arrivals = match op {
             INIT => {
-                s = State { pending: n, expected: n, tx: 0, phase: 0 };
+                s = State {
+                    pending: n,
+                    expected: n,
+                    tx: 0,
+                    phase: 0,
+                };
                 cx.block.mbarriers.insert(at, Clock([0; 32]));
                 if let Some(shadow) = &mut cx.block.shadow {
                     shadow.mark_written(at, 8);
@@ -117,7 +148,10 @@ fn change(cx: &mut Cx<'_>, i: &Ins, m: u32) {
             }
         };
         if arrivals > s.pending {
-            let message = format!("{arrivals} arrivals at the mbarrier at {at:#x}, which expects {} more", s.pending);
+            let message = format!(
+                "{arrivals} arrivals at the mbarrier at {at:#x}, which expects {} more",
+                s.pending
+            );
             return cx.fail(FaultKind::BarrierMismatch, lane as u32, message);
         }
         s.pending -= arrivals;
@@ -125,7 +159,11 @@ fn change(cx: &mut Cx<'_>, i: &Ins, m: u32) {
             if let Some(clock) = cx.block.mbarriers.get_mut(&at) {
                 clock.join(&cx.w.clock);
             }
-            s = if arrivals != 0 || op == COMPLETE { s.settle() } else { s };
+            s = if arrivals != 0 || op == COMPLETE {
+                s.settle()
+            } else {
+                s
+            };
         }
         cx.block.shared_store(at, 8, s.pack());
         if i.imm >> 8 & 1 == 1 {
@@ -142,9 +180,15 @@ fn test(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let addrs = addresses(cx, i.a, i.c as i32);
     let mut done = 0;
     for lane in lanes_of(m) {
-        let Some(at) = place(cx, lane, addrs[lane], false) else { return };
+        let Some(at) = place(cx, lane, addrs[lane], false) else {
+            return;
+        };
         let s = State::unpack(cx.block.shared_load(at, 8));
-        let waited = if i.imm & 1 == 1 { u64::from(cx.w.r.get::<u32>(i.b, lane) & 1) << 63 } else { cx.w.r.get::<u64>(i.b, lane) & PHASE };
+        let waited = if i.imm & 1 == 1 {
+            u64::from(cx.w.r.get::<u32>(i.b, lane) & 1) << 63
+        } else {
+            cx.w.r.get::<u64>(i.b, lane) & PHASE
+        };
         if s.phase != waited {
             done |= 1 << lane;
             if let Some(clock) = cx.block.mbarriers.get(&at) {
@@ -224,9 +268,17 @@ fn mbarrier(b: &mut Builder, f: &Form) -> Res {
         _ => return f.refuse("this operation is not supported"),
     };
     let returns = matches!(op, ARRIVE | DROP | ARRIVE_EXPECT);
-    let rest = if returns { ops.get(1..) } else { Some(&ops[..]) };
-    let (Some(rest), n) = (rest, ops.len()) else { return f.refuse("operands are missing") };
-    let Some(address) = rest.first() else { return f.refuse(format!("{n} operands are too few")) };
+    let rest = if returns {
+        ops.get(1..)
+    } else {
+        Some(&ops[..])
+    };
+    let (Some(rest), n) = (rest, ops.len()) else {
+        return f.refuse("operands are missing");
+    };
+    let Some(address) = rest.first() else {
+        return f.refuse(format!("{n} operands are too few"));
+    };
     let (a, at, _) = b.address(f, address)?;
     let at = offset(f, at)?;
     let mut imm = op;
@@ -264,7 +316,11 @@ pub fn copy_arrive(b: &mut Builder, f: &Form) -> Res {
     b.emit(change, Class::AsyncCopy, |i| {
         i.a = a;
         i.c = at;
-        i.imm = if noinc { COPY_ARRIVE_NOINC } else { COPY_ARRIVE };
+        i.imm = if noinc {
+            COPY_ARRIVE_NOINC
+        } else {
+            COPY_ARRIVE
+        };
     });
     Ok(())
 }

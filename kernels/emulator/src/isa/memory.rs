@@ -7,7 +7,16 @@ use crate::machine::{Class, Cx, Exec, Ins, Place, contiguous, lanes_of};
 use crate::ptx::tree::Operand;
 use crate::types::{Space, Ty};
 
-pub const DEFS: &[(&str, Decode)] = &[("ld", ld), ("ldu", ld), ("st", st), ("prefetch", prefetch), ("prefetchu", prefetch), ("discard", prefetch), ("applypriority", prefetch), ("createpolicy", policy)];
+pub const DEFS: &[(&str, Decode)] = &[
+    ("ld", ld),
+    ("ldu", ld),
+    ("st", st),
+    ("prefetch", prefetch),
+    ("prefetchu", prefetch),
+    ("discard", prefetch),
+    ("applypriority", prefetch),
+    ("createpolicy", policy),
+];
 
 /// How an access is packed into `imm`: offset in the low 32 bits, then these.
 #[derive(Clone, Copy)]
@@ -22,8 +31,20 @@ pub struct Access {
     pub signed: bool,
 }
 
-const PLACES: [Option<Place>; 5] = [None, Some(Place::Global), Some(Place::Shared), Some(Place::Local), Some(Place::Param)];
-const TOUCHES: [Touch; 5] = [Touch::Read, Touch::Write, Touch::StrongRead, Touch::StrongWrite, Touch::Atomic];
+const PLACES: [Option<Place>; 5] = [
+    None,
+    Some(Place::Global),
+    Some(Place::Shared),
+    Some(Place::Local),
+    Some(Place::Param),
+];
+const TOUCHES: [Touch; 5] = [
+    Touch::Read,
+    Touch::Write,
+    Touch::StrongRead,
+    Touch::StrongWrite,
+    Touch::Atomic,
+];
 
 impl Access {
     pub fn pack(self) -> u64 {
@@ -62,7 +83,13 @@ pub fn addresses(cx: &Cx<'_>, line: u32, offset: i32) -> [u64; 32] {
 
 /// Runs `each` for every state space the lanes point to, after the checks. False after a fault.
 #[inline(always)]
-pub fn resolve(cx: &mut Cx<'_>, a: Access, addrs: &mut [u64; 32], m: u32, mut each: impl FnMut(&mut Cx<'_>, Place, &[u64; 32], u32)) -> bool {
+pub fn resolve(
+    cx: &mut Cx<'_>,
+    a: Access,
+    addrs: &mut [u64; 32],
+    m: u32,
+    mut each: impl FnMut(&mut Cx<'_>, Place, &[u64; 32], u32),
+) -> bool {
     if m == 0 {
         return true;
     }
@@ -120,12 +147,21 @@ fn load_any(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let a = Access::unpack(i.imm);
     let mut addrs = addresses(cx, i.a, a.offset);
     let prog = cx.env.program;
-    let list: &[u32] = if a.count > 1 { &prog.lists[i.list as usize] } else { std::slice::from_ref(&i.d) };
+    let list: &[u32] = if a.count > 1 {
+        &prog.lists[i.list as usize]
+    } else {
+        std::slice::from_ref(&i.d)
+    };
     let kind = i.b;
     resolve(cx, a, &mut addrs, m, |cx, place, addrs, lanes| {
         for lane in lanes_of(lanes) {
             for (k, &line) in list.iter().enumerate() {
-                let mut v = cx.load(place, lane, addrs[lane] + k as u64 * u64::from(a.bytes), a.bytes);
+                let mut v = cx.load(
+                    place,
+                    lane,
+                    addrs[lane] + k as u64 * u64::from(a.bytes),
+                    a.bytes,
+                );
                 if a.signed {
                     let shift = 64 - a.bytes * 8;
                     v = ((v << shift) as i64 >> shift) as u64;
@@ -167,13 +203,27 @@ fn store_any(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let a = Access::unpack(i.imm);
     let mut addrs = addresses(cx, i.a, a.offset);
     let prog = cx.env.program;
-    let list: &[u32] = if a.count > 1 { &prog.lists[i.list as usize] } else { std::slice::from_ref(&i.b) };
+    let list: &[u32] = if a.count > 1 {
+        &prog.lists[i.list as usize]
+    } else {
+        std::slice::from_ref(&i.b)
+    };
     let wide = i.c == 1;
     resolve(cx, a, &mut addrs, m, |cx, place, addrs, lanes| {
         for lane in lanes_of(lanes) {
             for (k, &line) in list.iter().enumerate() {
-                let v = if wide { cx.w.r.get::<u64>(line, lane) } else { u64::from(cx.w.r.get::<u32>(line, lane)) };
-                cx.store(place, lane, addrs[lane] + k as u64 * u64::from(a.bytes), a.bytes, v);
+                let v = if wide {
+                    cx.w.r.get::<u64>(line, lane)
+                } else {
+                    u64::from(cx.w.r.get::<u32>(line, lane))
+                };
+                cx.store(
+                    place,
+                    lane,
+                    addrs[lane] + k as u64 * u64::from(a.bytes),
+                    a.bytes,
+                    v,
+                );
             }
         }
     });
@@ -196,18 +246,50 @@ fn load_param(cx: &mut Cx<'_>, i: &Ins, m: u32) {
 
 /// The state space as written: `None` is generic.
 pub fn space_of(f: &Form) -> Option<Space> {
-    ["global", "shared", "shared::cta", "local", "const", "param", "param::entry", "param::func"]
-        .into_iter()
-        .find(|s| f.has(s))
-        .and_then(Space::parse)
+    [
+        "global",
+        "shared",
+        "shared::cta",
+        "local",
+        "const",
+        "param",
+        "param::entry",
+        "param::func",
+    ]
+    .into_iter()
+    .find(|s| f.has(s))
+    .and_then(Space::parse)
 }
 
 /// Consumes caching hints; true for accesses that order.
 pub fn strong(f: &Form) -> bool {
-    for hint in ["ca", "cg", "cs", "lu", "cv", "wb", "wt", "nc", "L1::evict_last", "L1::evict_first", "L1::no_allocate", "L1::evict_normal", "L1::evict_unchanged", "L2::evict_last", "L2::evict_first", "L2::evict_normal", "L2::64B", "L2::128B", "L2::256B", "weak"] {
+    for hint in [
+        "ca",
+        "cg",
+        "cs",
+        "lu",
+        "cv",
+        "wb",
+        "wt",
+        "nc",
+        "L1::evict_last",
+        "L1::evict_first",
+        "L1::no_allocate",
+        "L1::evict_normal",
+        "L1::evict_unchanged",
+        "L2::evict_last",
+        "L2::evict_first",
+        "L2::evict_normal",
+        "L2::64B",
+        "L2::128B",
+        "L2::256B",
+        "weak",
+    ] {
         f.has(hint);
     }
-    let s = ["volatile", "relaxed", "acquire", "release", "mmio"].iter().any(|m| f.has(m));
+    let s = ["volatile", "relaxed", "acquire", "release", "mmio"]
+        .iter()
+        .any(|m| f.has(m));
     for scope in ["cta", "gpu", "sys", "cluster"] {
         f.has(scope);
     }
@@ -235,7 +317,12 @@ fn vector(f: &Form, op: &Operand) -> Res<Vec<Operand>> {
 }
 
 /// The place of an access, and the base line with the offset.
-fn target(b: &mut Builder, f: &Form, op: &Operand, space: Option<Space>) -> Res<(Option<Place>, u32, i32)> {
+fn target(
+    b: &mut Builder,
+    f: &Form,
+    op: &Operand,
+    space: Option<Space>,
+) -> Res<(Option<Place>, u32, i32)> {
     let (line, offset, named) = b.address(f, op)?;
     let place = match (space, named) {
         // A `.param` variable of a call lives in local memory; see `decode/calls.rs`.
@@ -243,7 +330,9 @@ fn target(b: &mut Builder, f: &Form, op: &Operand, space: Option<Space>) -> Res<
         (Some(s), _) => Place::of(s),
         // A named variable without a space is a generic address in PTX, which only a global one is.
         (None, Some(Space::Global)) | (None, None) => None,
-        (None, Some(_)) => return f.refuse("a variable outside of global memory needs its state space"),
+        (None, Some(_)) => {
+            return f.refuse("a variable outside of global memory needs its state space");
+        }
     };
     match i32::try_from(offset) {
         Ok(o) => Ok((place, line, o)),
@@ -261,14 +350,25 @@ fn ld(b: &mut Builder, f: &Form) -> Res {
     if t.bytes() == 16 || t == Ty::Pred {
         return f.refuse("this type is not supported");
     }
-    let touch = if strong { Touch::StrongRead } else { Touch::Read };
+    let touch = if strong {
+        Touch::StrongRead
+    } else {
+        Touch::Read
+    };
     // A kernel parameter by name.
     if let (Some(Space::Param), Operand::Address(Some(name), offset)) = (space, &ops[1]) {
         if let Some(Name::Param(at)) = b.lookup(name).cloned() {
             for (k, op) in dst.iter().enumerate() {
                 let d = b.dst_any(f, op)?;
                 let at = i64::from(at) + offset + k as i64 * i64::from(t.bytes());
-                let a = Access { offset: at as i32, bytes: t.bytes(), count: 1, place: Some(Place::Param), touch, signed: t.signed() };
+                let a = Access {
+                    offset: at as i32,
+                    bytes: t.bytes(),
+                    count: 1,
+                    place: Some(Place::Param),
+                    touch,
+                    signed: t.signed(),
+                };
                 if at < 0 || at + i64::from(t.bytes()) > i64::from(b.param_bytes) {
                     return f.refuse(format!("parameter byte {at} does not exist"));
                 }
@@ -291,7 +391,11 @@ fn ld(b: &mut Builder, f: &Form) -> Res {
         if t.bytes() == 8 && !d.wide {
             return f.refuse("the destination is too narrow");
         }
-        let s = if *op == Operand::Sink { None } else { Some((d.wide, d.short)) };
+        let s = if *op == Operand::Sink {
+            None
+        } else {
+            Some((d.wide, d.short))
+        };
         if s.is_some() && shape.is_some() && shape != s {
             return f.refuse("the destinations differ in width");
         }
@@ -302,17 +406,28 @@ fn ld(b: &mut Builder, f: &Form) -> Res {
     if strong && matches!(place, None | Some(Place::Global)) {
         b.communicates = true;
     }
-    let access = Access { offset, bytes: t.bytes(), count: lines.len() as u32, place, touch, signed: t.signed() };
+    let access = Access {
+        offset,
+        bytes: t.bytes(),
+        count: lines.len() as u32,
+        place,
+        touch,
+        signed: t.signed(),
+    };
     let simple = lines.len() == 1 && t.bytes() == 4 && !wide && !short;
     let first = lines[0];
     let list = if lines.len() > 1 { b.list(lines) } else { 0 };
-    b.emit(if simple { load32 as Exec } else { load_any }, Class::Load, |i| {
-        i.d = first;
-        i.a = base;
-        i.b = kind(wide, short);
-        i.list = list;
-        i.imm = access.pack();
-    });
+    b.emit(
+        if simple { load32 as Exec } else { load_any },
+        Class::Load,
+        |i| {
+            i.d = first;
+            i.a = base;
+            i.b = kind(wide, short);
+            i.list = list;
+            i.imm = access.pack();
+        },
+    );
     Ok(())
 }
 
@@ -342,23 +457,48 @@ fn st(b: &mut Builder, f: &Form) -> Res {
     let mut lines = Vec::new();
     for op in &src {
         // A register wider than the type stores its low part.
-        lines.push(b.src(f, op, if t.bytes() == 8 { Ty::B64 } else if t.bytes() <= 2 { Ty::B16 } else { t })?);
+        lines.push(b.src(
+            f,
+            op,
+            if t.bytes() == 8 {
+                Ty::B64
+            } else if t.bytes() <= 2 {
+                Ty::B16
+            } else {
+                t
+            },
+        )?);
     }
     if strong && matches!(place, None | Some(Place::Global)) {
         b.communicates = true;
     }
-    let touch = if strong { Touch::StrongWrite } else { Touch::Write };
-    let access = Access { offset, bytes: t.bytes(), count: lines.len() as u32, place, touch, signed: false };
+    let touch = if strong {
+        Touch::StrongWrite
+    } else {
+        Touch::Write
+    };
+    let access = Access {
+        offset,
+        bytes: t.bytes(),
+        count: lines.len() as u32,
+        place,
+        touch,
+        signed: false,
+    };
     let simple = lines.len() == 1 && t.bytes() == 4;
     let first = lines[0];
     let list = if lines.len() > 1 { b.list(lines) } else { 0 };
-    b.emit(if simple { store32 as Exec } else { store_any }, Class::Store, |i| {
-        i.a = base;
-        i.b = first;
-        i.c = u32::from(t.bytes() == 8);
-        i.list = list;
-        i.imm = access.pack();
-    });
+    b.emit(
+        if simple { store32 as Exec } else { store_any },
+        Class::Store,
+        |i| {
+            i.a = base;
+            i.b = first;
+            i.c = u32::from(t.bytes() == 8);
+            i.list = list;
+            i.imm = access.pack();
+        },
+    );
     Ok(())
 }
 
@@ -367,7 +507,15 @@ fn no_op(_: &mut Cx<'_>, _: &Ins, _: u32) {}
 /// Hints: no effect on any result.
 fn prefetch(b: &mut Builder, f: &Form) -> Res {
     space_of(f);
-    for m in ["L1", "L2", "L2::evict_last", "L2::evict_normal", "tensormap", "L2::128", "128"] {
+    for m in [
+        "L1",
+        "L2",
+        "L2::evict_last",
+        "L2::evict_normal",
+        "tensormap",
+        "L2::128",
+        "128",
+    ] {
         f.has(m);
     }
     b.emit(no_op, Class::Other, |_| {});
@@ -376,11 +524,19 @@ fn prefetch(b: &mut Builder, f: &Form) -> Res {
 
 /// A cache policy is an opaque number that hints take.
 fn policy(b: &mut Builder, f: &Form) -> Res {
-    for m in ["fractional", "L2::evict_last", "L2::evict_first", "L2::evict_normal", "L2::evict_unchanged"] {
+    for m in [
+        "fractional",
+        "L2::evict_last",
+        "L2::evict_first",
+        "L2::evict_normal",
+        "L2::evict_unchanged",
+    ] {
         f.has(m);
     }
     f.types();
-    let Some(op) = f.inst.operands.first() else { return f.refuse("a destination is expected") };
+    let Some(op) = f.inst.operands.first() else {
+        return f.refuse("a destination is expected");
+    };
     let zero = b.constant(0, true);
     let d = b.dst(f, op, Ty::B64)?;
     b.emit(super::shapes::un(|a: u64| a), Class::Other, |i| {

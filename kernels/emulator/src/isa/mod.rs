@@ -18,7 +18,7 @@ mod shapes;
 mod sync;
 mod warpwide;
 
-pub use control::{ASSERT, BAD_CALL, BRANCH, EXIT, PRINTF, TABLE, TRAP};
+pub use control::{ASSERT, BAD_CALL, BRANCH, EXIT, PRINTF, TABLE};
 
 use crate::build::{Builder, Form, Res};
 

@@ -8,7 +8,13 @@ use crate::memory::{LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_SHIFT};
 use crate::ptx::tree::Operand;
 use crate::types::{Space, Ty};
 
-pub const DEFS: &[(&str, Decode)] = &[("mov", mov), ("cvta", cvta), ("isspacep", isspacep), ("mapa", mapa), ("nanosleep", nothing)];
+pub const DEFS: &[(&str, Decode)] = &[
+    ("mov", mov),
+    ("cvta", cvta),
+    ("isspacep", isspacep),
+    ("mapa", mapa),
+    ("nanosleep", nothing),
+];
 
 #[inline(always)]
 fn same<T>(x: T) -> T {
@@ -29,7 +35,8 @@ fn join(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     for lane in lanes_of(m) {
         let mut v = 0u64;
         for (k, &line) in parts.iter().enumerate() {
-            v |= (u64::from(cx.w.r.get::<u32>(line, lane)) & ((1 << bits) - 1)) << (k as u32 * bits);
+            v |=
+                (u64::from(cx.w.r.get::<u32>(line, lane)) & ((1 << bits) - 1)) << (k as u32 * bits);
         }
         if wide {
             cx.w.r.set::<u64>(i.d, lane, v);
@@ -44,9 +51,17 @@ fn split(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let parts = &prog.lists[i.list as usize];
     let (bits, wide) = (i.b, i.c == 1);
     for lane in lanes_of(m) {
-        let v = if wide { cx.w.r.get::<u64>(i.a, lane) } else { u64::from(cx.w.r.get::<u32>(i.a, lane)) };
+        let v = if wide {
+            cx.w.r.get::<u64>(i.a, lane)
+        } else {
+            u64::from(cx.w.r.get::<u32>(i.a, lane))
+        };
         for (k, &line) in parts.iter().enumerate() {
-            cx.w.r.set::<u32>(line, lane, (v >> (k as u32 * bits) & ((1 << bits) - 1)) as u32);
+            cx.w.r.set::<u32>(
+                line,
+                lane,
+                (v >> (k as u32 * bits) & ((1 << bits) - 1)) as u32,
+            );
         }
     }
 }
@@ -100,7 +115,11 @@ fn mov(b: &mut Builder, f: &Form) -> Res {
             }
             let a = b.src(f, &ops[1], t)?;
             let d = b.dst(f, &ops[0], t)?;
-            let exec = if t.bytes() == 8 { un(same::<u64>) } else { un(same::<u32>) };
+            let exec = if t.bytes() == 8 {
+                un(same::<u64>)
+            } else {
+                un(same::<u32>)
+            };
             b.emit(exec, Class::Move, |i| {
                 i.d = d;
                 i.a = a;
@@ -116,7 +135,11 @@ fn part(f: &Form, t: Ty, parts: &[Operand]) -> Res<Ty> {
     match (t.bytes(), parts.len()) {
         (4, 2) | (8, 4) => Ok(Ty::B16),
         (8, 2) => Ok(Ty::B32),
-        _ => f.refuse(format!("packing {} parts into {} bytes is not supported", parts.len(), t.bytes())),
+        _ => f.refuse(format!(
+            "packing {} parts into {} bytes is not supported",
+            parts.len(),
+            t.bytes()
+        )),
     }
 }
 
@@ -126,12 +149,14 @@ fn window(space: Space) -> Option<u64> {
         Space::Shared => Some(SHARED_WINDOW),
         Space::Local => Some(LOCAL_WINDOW),
         Space::Param => Some(PARAM_WINDOW),
-        Space::Generic => None,
     }
 }
 
 fn space_of(f: &Form) -> Option<Space> {
-    ["global", "shared", "shared::cta", "local", "const", "param"].into_iter().find(|s| f.has(s)).and_then(Space::parse)
+    ["global", "shared", "shared::cta", "local", "const", "param"]
+        .into_iter()
+        .find(|s| f.has(s))
+        .and_then(Space::parse)
 }
 
 fn cvta(b: &mut Builder, f: &Form) -> Res {
@@ -140,7 +165,9 @@ fn cvta(b: &mut Builder, f: &Form) -> Res {
         return f.refuse("only 64-bit addresses are supported");
     }
     let back = f.has("to");
-    let Some(base) = space_of(f).and_then(window) else { return f.refuse("a state space is expected") };
+    let Some(base) = space_of(f).and_then(window) else {
+        return f.refuse("a state space is expected");
+    };
     let ops = f.operands(2)?;
     let a = b.src(f, &ops[1], t)?;
     let d = b.dst(f, &ops[0], t)?;
@@ -160,7 +187,9 @@ fn cvta(b: &mut Builder, f: &Form) -> Res {
 
 fn isspacep(b: &mut Builder, f: &Form) -> Res {
     use super::shapes::cmp;
-    let Some(space) = space_of(f) else { return f.refuse("a state space is expected") };
+    let Some(space) = space_of(f) else {
+        return f.refuse("a state space is expected");
+    };
     let ops = f.operands(2)?;
     let a = b.src(f, &ops[1], Ty::U64)?;
     let exec = match space {

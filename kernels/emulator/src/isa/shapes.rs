@@ -17,7 +17,9 @@ fn lane_fn<F: Copy>() -> F {
 pub fn fast() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
-        std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") && std::arch::is_x86_feature_detected!("bmi2")
+        std::arch::is_x86_feature_detected!("avx2")
+            && std::arch::is_x86_feature_detected!("fma")
+            && std::arch::is_x86_feature_detected!("bmi2")
     }
     #[cfg(not(target_arch = "x86_64"))]
     false
@@ -72,7 +74,11 @@ fn un_body<A: Lane, D: Lane, F: Fn(A) -> D + Copy + 'static>(cx: &mut Cx<'_>, in
 }
 
 #[inline(always)]
-fn bin_body<A: Lane, B: Lane, D: Lane, F: Fn(A, B) -> D + Copy + 'static>(cx: &mut Cx<'_>, ins: &Ins, m: u32) {
+fn bin_body<A: Lane, B: Lane, D: Lane, F: Fn(A, B) -> D + Copy + 'static>(
+    cx: &mut Cx<'_>,
+    ins: &Ins,
+    m: u32,
+) {
     let (f, v) = (lane_fn::<F>(), cx.w.r.view());
     for c in 0..4 {
         let (a, b) = (v.chunk::<A>(ins.a, c), v.chunk::<B>(ins.b, c));
@@ -88,10 +94,18 @@ fn bin_body<A: Lane, B: Lane, D: Lane, F: Fn(A, B) -> D + Copy + 'static>(cx: &m
 }
 
 #[inline(always)]
-fn tri_body<A: Lane, B: Lane, C: Lane, D: Lane, F: Fn(A, B, C) -> D + Copy + 'static>(cx: &mut Cx<'_>, ins: &Ins, m: u32) {
+fn tri_body<A: Lane, B: Lane, C: Lane, D: Lane, F: Fn(A, B, C) -> D + Copy + 'static>(
+    cx: &mut Cx<'_>,
+    ins: &Ins,
+    m: u32,
+) {
     let (f, v) = (lane_fn::<F>(), cx.w.r.view());
     for k in 0..4 {
-        let (a, b, c) = (v.chunk::<A>(ins.a, k), v.chunk::<B>(ins.b, k), v.chunk::<C>(ins.c, k));
+        let (a, b, c) = (
+            v.chunk::<A>(ins.a, k),
+            v.chunk::<B>(ins.b, k),
+            v.chunk::<C>(ins.c, k),
+        );
         let mut d = [D::Cell::default(); 8];
         for i in 0..8 {
             d[i] = f(A::from_cell(a[i]), B::from_cell(b[i]), C::from_cell(c[i])).to_cell();
@@ -105,13 +119,27 @@ fn tri_body<A: Lane, B: Lane, C: Lane, D: Lane, F: Fn(A, B, C) -> D + Copy + 'st
 
 /// Three registers and a constant in `imm`.
 #[inline(always)]
-fn tri_imm_body<A: Lane, D: Lane, F: Fn(A, A, A, u64) -> D + Copy + 'static>(cx: &mut Cx<'_>, ins: &Ins, m: u32) {
+fn tri_imm_body<A: Lane, D: Lane, F: Fn(A, A, A, u64) -> D + Copy + 'static>(
+    cx: &mut Cx<'_>,
+    ins: &Ins,
+    m: u32,
+) {
     let (f, v, imm) = (lane_fn::<F>(), cx.w.r.view(), ins.imm);
     for k in 0..4 {
-        let (a, b, c) = (v.chunk::<A>(ins.a, k), v.chunk::<A>(ins.b, k), v.chunk::<A>(ins.c, k));
+        let (a, b, c) = (
+            v.chunk::<A>(ins.a, k),
+            v.chunk::<A>(ins.b, k),
+            v.chunk::<A>(ins.c, k),
+        );
         let mut d = [D::Cell::default(); 8];
         for i in 0..8 {
-            d[i] = f(A::from_cell(a[i]), A::from_cell(b[i]), A::from_cell(c[i]), imm).to_cell();
+            d[i] = f(
+                A::from_cell(a[i]),
+                A::from_cell(b[i]),
+                A::from_cell(c[i]),
+                imm,
+            )
+            .to_cell();
         }
         if m != !0 {
             keep(&mut d, v.chunk::<D>(ins.d, k), m, k);
@@ -122,7 +150,11 @@ fn tri_imm_body<A: Lane, D: Lane, F: Fn(A, A, A, u64) -> D + Copy + 'static>(cx:
 
 /// Two values and two 32-bit numbers; the last register is in `list`.
 #[inline(always)]
-fn field_body<A: Lane, D: Lane, F: Fn(A, A, u32, u32) -> D + Copy + 'static>(cx: &mut Cx<'_>, ins: &Ins, m: u32) {
+fn field_body<A: Lane, D: Lane, F: Fn(A, A, u32, u32) -> D + Copy + 'static>(
+    cx: &mut Cx<'_>,
+    ins: &Ins,
+    m: u32,
+) {
     let (f, v) = (lane_fn::<F>(), cx.w.r.view());
     for k in 0..4 {
         let (a, b) = (v.chunk::<A>(ins.a, k), v.chunk::<A>(ins.b, k));

@@ -7,7 +7,14 @@ use crate::machine::{Class, Cx, Ins, Reduction, Stop};
 use crate::ptx::tree::Operand;
 use crate::types::Ty;
 
-pub const DEFS: &[(&str, Decode)] = &[("bar", bar), ("barrier", barrier), ("membar", fence), ("fence", fence), ("griddepcontrol", hint), ("setmaxnreg", hint)];
+pub const DEFS: &[(&str, Decode)] = &[
+    ("bar", bar),
+    ("barrier", barrier),
+    ("membar", fence),
+    ("fence", fence),
+    ("griddepcontrol", hint),
+    ("setmaxnreg", hint),
+];
 
 fn warp_sync(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     if m == 0 {
@@ -36,7 +43,12 @@ fn block_barrier(cx: &mut Cx<'_>, i: &Ins, m: u32) {
         return cx.wait_at_barrier(m, id, i.imm >> 5 & 1 == 1);
     }
     let count = (i.imm >> 8 & 1 == 1).then(|| cx.w.r.get::<u32>(i.b, first));
-    let reduction = [Reduction::None, Reduction::Popc, Reduction::And, Reduction::Or][(i.imm & 3) as usize];
+    let reduction = [
+        Reduction::None,
+        Reduction::Popc,
+        Reduction::And,
+        Reduction::Or,
+    ][(i.imm & 3) as usize];
     let p = cx.w.p[i.c as usize] ^ if i.imm >> 9 & 1 == 1 { !0 } else { 0 };
     cx.arrive_with(id, count, reduction, p, i.imm >> 4 & 1 == 0);
     debug_assert!(cx.stop != Stop::Done);
@@ -66,14 +78,18 @@ fn common(b: &mut Builder, f: &Form, aligned: bool) -> Res {
     f.has("aligned");
     let types = f.types();
     let ops = &f.inst.operands;
-    let Some(which) = f.pick(&["sync", "arrive", "red"]) else { return f.refuse(".sync, .arrive or .red is expected") };
+    let Some(which) = f.pick(&["sync", "arrive", "red"]) else {
+        return f.refuse(".sync, .arrive or .red is expected");
+    };
     let mut reduction = 0;
     let mut at = 0;
     let mut d = 0;
     let mut predicate = (0, 0);
     let mut rest: &[Operand] = ops;
     if which == 2 {
-        let Some(op) = f.pick(&["popc", "and", "or"]) else { return f.refuse("a reduction is expected") };
+        let Some(op) = f.pick(&["popc", "and", "or"]) else {
+            return f.refuse("a reduction is expected");
+        };
         reduction = op as u64 + 1;
         let n = ops.len();
         if !(3..=4).contains(&n) {
@@ -87,7 +103,9 @@ fn common(b: &mut Builder, f: &Form, aligned: bool) -> Res {
         predicate = b.pred(f, &ops[n - 1])?;
         rest = &ops[1..n - 1];
     }
-    let Some(id) = rest.first() else { return f.refuse("a barrier number is expected") };
+    let Some(id) = rest.first() else {
+        return f.refuse("a barrier number is expected");
+    };
     let id = b.src(f, id, Ty::U32)?;
     let mut counted = false;
     if let Some(n) = rest.get(1) {
@@ -120,7 +138,15 @@ fn fence_exec(cx: &mut Cx<'_>, i: &Ins, m: u32) {
 
 fn fence(b: &mut Builder, f: &Form) -> Res {
     f.pick(&["sc", "acq_rel", "acquire", "release", "mbarrier_init"]);
-    for m in ["proxy", "async", "alias", "async::global", "async::shared::cta", "release", "cluster"] {
+    for m in [
+        "proxy",
+        "async",
+        "alias",
+        "async::global",
+        "async::shared::cta",
+        "release",
+        "cluster",
+    ] {
         f.has(m);
     }
     let wide = f.pick(&["gl", "sys", "gpu"]).is_some();

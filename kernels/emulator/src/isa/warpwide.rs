@@ -7,8 +7,14 @@ use crate::machine::{Class, Cx, Exec, Ins, lanes_of};
 use crate::ptx::tree::Operand;
 use crate::types::Ty;
 
-pub const DEFS: &[(&str, Decode)] =
-    &[("shfl", shfl), ("vote", vote), ("match", matches), ("redux", redux), ("activemask", activemask), ("elect", elect)];
+pub const DEFS: &[(&str, Decode)] = &[
+    ("shfl", shfl),
+    ("vote", vote),
+    ("match", matches),
+    ("redux", redux),
+    ("activemask", activemask),
+    ("elect", elect),
+];
 
 /// The members each lane names, after all of them are here. `None` when they are not, or on a fault.
 pub fn members(cx: &mut Cx<'_>, line: u32, m: u32) -> Option<[u32; 32]> {
@@ -19,7 +25,14 @@ pub fn members(cx: &mut Cx<'_>, line: u32, m: u32) -> Option<[u32; 32]> {
     let mut union = 0;
     for lane in lanes_of(m) {
         if named[lane] >> lane & 1 == 0 {
-            cx.fail(FaultKind::DivergentSync, lane as u32, format!("the member mask {:#010x} does not name the executing lane {lane}", named[lane]));
+            cx.fail(
+                FaultKind::DivergentSync,
+                lane as u32,
+                format!(
+                    "the member mask {:#010x} does not name the executing lane {lane}",
+                    named[lane]
+                ),
+            );
             return None;
         }
         union |= named[lane];
@@ -29,8 +42,14 @@ pub fn members(cx: &mut Cx<'_>, line: u32, m: u32) -> Option<[u32; 32]> {
 
 /// `imm`: 0 up, 1 down, 2 bfly, 3 idx; bit 8: there is a predicate in `list` low half; the members are in its high half.
 fn shuffle(cx: &mut Cx<'_>, i: &Ins, m: u32) {
-    let Some(named) = members(cx, i.list, m) else { return };
-    let (a, b, c) = (cx.w.r.all::<u32>(i.a), cx.w.r.all::<u32>(i.b), cx.w.r.all::<u32>(i.c));
+    let Some(named) = members(cx, i.list, m) else {
+        return;
+    };
+    let (a, b, c) = (
+        cx.w.r.all::<u32>(i.a),
+        cx.w.r.all::<u32>(i.b),
+        cx.w.r.all::<u32>(i.c),
+    );
     let mode = i.imm & 3;
     let mut d = [0u32; 32];
     let mut valid = 0;
@@ -55,7 +74,10 @@ fn shuffle(cx: &mut Cx<'_>, i: &Ins, m: u32) {
         let from = if ok { j as u32 & 31 } else { me };
         if m >> from & 1 == 0 || named[lane] >> from & 1 == 0 {
             if cx.env.checks {
-                let why = format!("lane {lane} reads lane {from}, which does not take part (members {:#010x}, executing {m:#010x})", named[lane]);
+                let why = format!(
+                    "lane {lane} reads lane {from}, which does not take part (members {:#010x}, executing {m:#010x})",
+                    named[lane]
+                );
                 return cx.fail(FaultKind::DivergentSync, me, why);
             }
             d[lane] = a[lane];
@@ -74,7 +96,9 @@ fn shuffle(cx: &mut Cx<'_>, i: &Ins, m: u32) {
 fn shfl(b: &mut Builder, f: &Form) -> Res {
     f.types();
     let sync = f.has("sync");
-    let Some(mode) = f.pick(&["up", "down", "bfly", "idx"]) else { return f.refuse("a mode is expected") };
+    let Some(mode) = f.pick(&["up", "down", "bfly", "idx"]) else {
+        return f.refuse("a mode is expected");
+    };
     if !sync {
         return f.refuse("only the .sync form is supported");
     }
@@ -99,7 +123,9 @@ fn shfl(b: &mut Builder, f: &Form) -> Res {
 
 /// `imm`: 0 all, 1 any, 2 uni, 3 ballot; bit 8 negates predicate `a`.
 fn ballot(cx: &mut Cx<'_>, i: &Ins, m: u32) {
-    let Some(named) = members(cx, i.b, m) else { return };
+    let Some(named) = members(cx, i.b, m) else {
+        return;
+    };
     let p = cx.w.p[i.a as usize] ^ if i.imm >> 8 & 1 == 1 { !0 } else { 0 };
     let mut out = 0;
     let mut d = [0u32; 32];
@@ -127,11 +153,17 @@ fn vote(b: &mut Builder, f: &Form) -> Res {
     if !f.has("sync") {
         return f.refuse("only the .sync form is supported");
     }
-    let Some(mode) = f.pick(&["all", "any", "uni", "ballot"]) else { return f.refuse("a mode is expected") };
+    let Some(mode) = f.pick(&["all", "any", "uni", "ballot"]) else {
+        return f.refuse("a mode is expected");
+    };
     let ops = f.operands(3)?;
     let (p, flip) = b.pred(f, &ops[1])?;
     let named = b.src(f, &ops[2], Ty::B32)?;
-    let d = if mode == 3 { b.dst(f, &ops[0], Ty::B32)? } else { b.pred_dst(f, &ops[0])? };
+    let d = if mode == 3 {
+        b.dst(f, &ops[0], Ty::B32)?
+    } else {
+        b.pred_dst(f, &ops[0])?
+    };
     b.emit(ballot, Class::WarpExchange, |i| {
         i.d = d;
         i.a = p;
@@ -143,16 +175,24 @@ fn vote(b: &mut Builder, f: &Form) -> Res {
 
 /// `imm`: bit 0 all (else any), bit 1 64-bit values, bit 8 a predicate, its index above bit 16.
 fn match_lanes(cx: &mut Cx<'_>, i: &Ins, m: u32) {
-    let Some(named) = members(cx, i.b, m) else { return };
+    let Some(named) = members(cx, i.b, m) else {
+        return;
+    };
     let value = |cx: &Cx<'_>, lane: usize| {
-        if i.imm >> 1 & 1 == 1 { cx.w.r.get::<u64>(i.a, lane) } else { u64::from(cx.w.r.get::<u32>(i.a, lane)) }
+        if i.imm >> 1 & 1 == 1 {
+            cx.w.r.get::<u64>(i.a, lane)
+        } else {
+            u64::from(cx.w.r.get::<u32>(i.a, lane))
+        }
     };
     let mut d = [0u32; 32];
     let mut all = 0;
     for lane in lanes_of(m) {
         let mine = value(cx, lane);
         let group = named[lane] & m;
-        let same = lanes_of(group).filter(|&l| value(cx, l) == mine).fold(0u32, |s, l| s | 1 << l);
+        let same = lanes_of(group)
+            .filter(|&l| value(cx, l) == mine)
+            .fold(0u32, |s, l| s | 1 << l);
         if i.imm & 1 == 1 {
             d[lane] = if same == group { group } else { 0 };
             all |= u32::from(same == group) << lane;
@@ -170,7 +210,9 @@ fn match_lanes(cx: &mut Cx<'_>, i: &Ins, m: u32) {
 fn matches(b: &mut Builder, f: &Form) -> Res {
     let t = f.ty()?;
     f.has("sync");
-    let Some(mode) = f.pick(&["any", "all"]) else { return f.refuse(".any or .all is expected") };
+    let Some(mode) = f.pick(&["any", "all"]) else {
+        return f.refuse(".any or .all is expected");
+    };
     let ops = f.operands(3)?;
     let a = b.src(f, &ops[1], t)?;
     let named = b.src(f, &ops[2], Ty::B32)?;
@@ -182,14 +224,19 @@ fn matches(b: &mut Builder, f: &Form) -> Res {
         i.d = d;
         i.a = a;
         i.b = named;
-        i.imm = mode as u64 | u64::from(t.bytes() == 8) << 1 | u64::from(p.is_some()) << 8 | u64::from(p.unwrap_or(0)) << 16;
+        i.imm = mode as u64
+            | u64::from(t.bytes() == 8) << 1
+            | u64::from(p.is_some()) << 8
+            | u64::from(p.unwrap_or(0)) << 16;
     });
     Ok(())
 }
 
 /// `imm`: operation, bit 8 signed.
 fn reduce(cx: &mut Cx<'_>, i: &Ins, m: u32) {
-    let Some(named) = members(cx, i.b, m) else { return };
+    let Some(named) = members(cx, i.b, m) else {
+        return;
+    };
     let a = cx.w.r.all::<u32>(i.a);
     let mut d = [0u32; 32];
     for lane in lanes_of(m) {
@@ -213,7 +260,9 @@ fn reduce(cx: &mut Cx<'_>, i: &Ins, m: u32) {
 fn redux(b: &mut Builder, f: &Form) -> Res {
     let t = f.ty()?;
     f.has("sync");
-    let Some(op) = f.pick(&["add", "min", "max", "and", "or", "xor"]) else { return f.refuse("an operation is expected") };
+    let Some(op) = f.pick(&["add", "min", "max", "and", "or", "xor"]) else {
+        return f.refuse("an operation is expected");
+    };
     if !matches!(t, Ty::U32 | Ty::S32 | Ty::B32) {
         return f.refuse("a 32-bit integer type is expected");
     }
@@ -244,7 +293,9 @@ fn activemask(b: &mut Builder, f: &Form) -> Res {
 
 /// The lowest member leads.
 fn lead(cx: &mut Cx<'_>, i: &Ins, m: u32) {
-    let Some(named) = members(cx, i.a, m) else { return };
+    let Some(named) = members(cx, i.a, m) else {
+        return;
+    };
     let mut d = [0u32; 32];
     let mut leads = 0;
     for lane in lanes_of(m) {
@@ -261,7 +312,9 @@ fn elect(b: &mut Builder, f: &Form) -> Res {
     f.has("sync");
     let ops = f.operands(2)?;
     let named = b.src(f, &ops[1], Ty::B32)?;
-    let Operand::Pair(d, p) = &ops[0] else { return f.refuse("d|p is expected") };
+    let Operand::Pair(d, p) = &ops[0] else {
+        return f.refuse("d|p is expected");
+    };
     let (d, p) = (b.dst(f, d, Ty::B32)?, b.pred_dst(f, p)?);
     b.emit(lead, Class::WarpExchange, |i| {
         i.d = d;

@@ -21,7 +21,6 @@ impl Place {
             Space::Shared => Some(Place::Shared),
             Space::Local => Some(Place::Local),
             Space::Param => Some(Place::Param),
-            Space::Generic => None,
         }
     }
 
@@ -62,7 +61,12 @@ pub fn contiguous(addrs: &[u64; 32], mask: u32, bytes: u32) -> bool {
 impl Cx<'_> {
     /// Splits generic addresses by where they point and makes them relative to it.
     pub fn places(&mut self, addrs: &mut [u64; 32], mask: u32) -> [(Place, u32); 4] {
-        let mut out = [(Place::Global, 0), (Place::Shared, 0), (Place::Local, 0), (Place::Param, 0)];
+        let mut out = [
+            (Place::Global, 0),
+            (Place::Shared, 0),
+            (Place::Local, 0),
+            (Place::Param, 0),
+        ];
         for lane in lanes(mask) {
             let window = (addrs[lane] >> WINDOW_SHIFT) as usize;
             if window < 4 {
@@ -79,7 +83,14 @@ impl Cx<'_> {
 
     /// All checks on an access of `bytes` per lane, and its counters. False after a fault.
     #[inline]
-    pub fn check(&mut self, place: Place, addrs: &[u64; 32], mask: u32, bytes: u32, touch: Touch) -> bool {
+    pub fn check(
+        &mut self,
+        place: Place,
+        addrs: &[u64; 32],
+        mask: u32,
+        bytes: u32,
+        touch: Touch,
+    ) -> bool {
         let low = u64::from(bytes) - 1;
         let mut bits = 0;
         for lane in lanes(mask) {
@@ -87,7 +98,11 @@ impl Cx<'_> {
         }
         if bits != 0 {
             let lane = lanes(mask).find(|&l| addrs[l] & low != 0).unwrap_or(0);
-            let message = format!("{} address {:#x} is not a multiple of {bytes}", place.name(), addrs[lane]);
+            let message = format!(
+                "{} address {:#x} is not a multiple of {bytes}",
+                place.name(),
+                addrs[lane]
+            );
             self.fail(FaultKind::Misaligned, lane as u32, message);
             return false;
         }
@@ -140,12 +155,20 @@ impl Cx<'_> {
         }
         if touch.reads() {
             let unwritten = if run {
-                heap.first_unwritten(addrs[0], u64::from(bytes) * 32).map(|a| (((a - addrs[0]) / u64::from(bytes)) as usize, a))
+                heap.first_unwritten(addrs[0], u64::from(bytes) * 32)
+                    .map(|a| (((a - addrs[0]) / u64::from(bytes)) as usize, a))
             } else {
-                lanes(mask).find_map(|l| heap.first_unwritten(addrs[l], u64::from(bytes)).map(|a| (l, a)))
+                lanes(mask).find_map(|l| {
+                    heap.first_unwritten(addrs[l], u64::from(bytes))
+                        .map(|a| (l, a))
+                })
             };
             if let Some((lane, addr)) = unwritten {
-                let message = format!("{bytes}-byte read of global address {:#x}: {} was never written", addrs[lane], heap.describe(addr));
+                let message = format!(
+                    "{bytes}-byte read of global address {:#x}: {} was never written",
+                    addrs[lane],
+                    heap.describe(addr)
+                );
                 self.fail(FaultKind::Uninitialised, lane as u32, message);
                 return false;
             }
@@ -160,7 +183,11 @@ impl Cx<'_> {
             }
             if known.base != 1 && self.env.read_only(known.base) {
                 let lane = mask.trailing_zeros();
-                self.fail(FaultKind::ReadOnly, lane, format!("write to {}", heap.describe(addrs[lane as usize])));
+                self.fail(
+                    FaultKind::ReadOnly,
+                    lane,
+                    format!("write to {}", heap.describe(addrs[lane as usize])),
+                );
                 return false;
             }
         }
@@ -173,7 +200,12 @@ impl Cx<'_> {
     /// Races between blocks.
     fn check_blocks(&mut self, addrs: &[u64; 32], mask: u32, bytes: u32, touch: Touch) -> bool {
         let (env, heap) = (self.env, self.env.heap);
-        let me = Order { epoch: env.epoch, block: self.block.linear, fences: self.block.fences, acquired: self.block.acquired };
+        let me = Order {
+            epoch: env.epoch,
+            block: self.block.linear,
+            fences: self.block.fences,
+            acquired: self.block.acquired,
+        };
         for lane in lanes(mask) {
             let (mut at, end) = (addrs[lane], addrs[lane] + u64::from(bytes));
             while at < end {
@@ -187,9 +219,18 @@ impl Cx<'_> {
                 };
                 if let Some((other, wrote)) = raced {
                     let did = if wrote { "written" } else { "read" };
-                    let who = other.map_or("other blocks".to_owned(), |b| format!("block {}", env.block_name(b)));
-                    let does = if touch.writes() { "write to" } else { "read of" };
-                    let message = format!("{does} global address {at:#x} ({}), {did} by {who} in this launch with nothing to order them", heap.describe(at));
+                    let who = other.map_or("other blocks".to_owned(), |b| {
+                        format!("block {}", env.block_name(b))
+                    });
+                    let does = if touch.writes() {
+                        "write to"
+                    } else {
+                        "read of"
+                    };
+                    let message = format!(
+                        "{does} global address {at:#x} ({}), {did} by {who} in this launch with nothing to order them",
+                        heap.describe(at)
+                    );
                     self.fail(FaultKind::GlobalRace, lane as u32, message);
                     return false;
                 }
@@ -208,9 +249,21 @@ impl Cx<'_> {
             None => addr,
         };
         let what = heap.describe(at);
-        let kind = if what.ends_with("which was freed") { FaultKind::UseAfterFree } else { FaultKind::OutOfBounds };
-        let does = if touch.writes() { "write to" } else { "read of" };
-        self.fail(kind, lane as u32, format!("{bytes}-byte {does} global address {addr:#x}: {what}"));
+        let kind = if what.ends_with("which was freed") {
+            FaultKind::UseAfterFree
+        } else {
+            FaultKind::OutOfBounds
+        };
+        let does = if touch.writes() {
+            "write to"
+        } else {
+            "read of"
+        };
+        self.fail(
+            kind,
+            lane as u32,
+            format!("{bytes}-byte {does} global address {addr:#x}: {what}"),
+        );
     }
 
     fn check_shared(&mut self, addrs: &[u64; 32], mask: u32, bytes: u32, touch: Touch) -> bool {
@@ -220,15 +273,31 @@ impl Cx<'_> {
         let limit = u64::from(self.block.shared_bytes);
         for lane in lanes(mask) {
             if addrs[lane].saturating_add(u64::from(bytes)) > limit {
-                let does = if touch.writes() { "write to" } else { "read of" };
-                let message = format!("{bytes}-byte {does} shared address {:#x}, but the block has {limit} bytes of shared memory", addrs[lane]);
+                let does = if touch.writes() {
+                    "write to"
+                } else {
+                    "read of"
+                };
+                let message = format!(
+                    "{bytes}-byte {does} shared address {:#x}, but the block has {limit} bytes of shared memory",
+                    addrs[lane]
+                );
                 self.fail(FaultKind::OutOfBounds, lane as u32, message);
                 return false;
             }
         }
-        let Some(shadow) = &mut self.block.shadow else { return true };
+        let Some(shadow) = &mut self.block.shadow else {
+            return true;
+        };
         for lane in lanes(mask) {
-            let r = shadow.touch(addrs[lane] as u32, bytes, touch, self.w.index, lane as u32, &mut self.w.clock);
+            let r = shadow.touch(
+                addrs[lane] as u32,
+                bytes,
+                touch,
+                self.w.index,
+                lane as u32,
+                &mut self.w.clock,
+            );
             if let Err(conflict) = r {
                 self.shared_conflict(lane, addrs[lane], bytes, touch, conflict);
                 return false;
@@ -238,20 +307,56 @@ impl Cx<'_> {
     }
 
     #[cold]
-    pub fn shared_conflict(&mut self, lane: usize, addr: u64, bytes: u32, touch: Touch, conflict: Conflict) {
-        let does = if touch.writes() { "write to" } else { "read of" };
+    pub fn shared_conflict(
+        &mut self,
+        lane: usize,
+        addr: u64,
+        bytes: u32,
+        touch: Touch,
+        conflict: Conflict,
+    ) {
+        let does = if touch.writes() {
+            "write to"
+        } else {
+            "read of"
+        };
         let access = format!("{bytes}-byte {does} shared address {addr:#x}");
         let (kind, why) = match conflict {
-            Conflict::Unwritten => (FaultKind::Uninitialised, "no thread of this block wrote it".to_owned()),
-            Conflict::Pending => (FaultKind::AsyncCopy, "an asynchronous copy to it has not been waited for".to_owned()),
+            Conflict::Unwritten => (
+                FaultKind::Uninitialised,
+                "no thread of this block wrote it".to_owned(),
+            ),
+            Conflict::Pending => (
+                FaultKind::AsyncCopy,
+                "an asynchronous copy to it has not been waited for".to_owned(),
+            ),
             Conflict::AfterWrite(t) => {
-                let between = if t / 32 == self.w.index { "no __syncwarp" } else { "no barrier" };
-                (FaultKind::SharedRace, format!("written by thread {} with {between} between", self.env.thread_name(t)))
+                let between = if t / 32 == self.w.index {
+                    "no __syncwarp"
+                } else {
+                    "no barrier"
+                };
+                (
+                    FaultKind::SharedRace,
+                    format!(
+                        "written by thread {} with {between} between",
+                        self.env.thread_name(t)
+                    ),
+                )
             }
             Conflict::AfterRead { warp, lane } => {
-                let between = if warp == self.w.index { "no __syncwarp" } else { "no barrier" };
-                let who = lane.map_or(format!("threads of warp {warp}"), |l| format!("thread {}", self.env.thread_name(warp * 32 + l)));
-                (FaultKind::SharedRace, format!("read by {who} with {between} between"))
+                let between = if warp == self.w.index {
+                    "no __syncwarp"
+                } else {
+                    "no barrier"
+                };
+                let who = lane.map_or(format!("threads of warp {warp}"), |l| {
+                    format!("thread {}", self.env.thread_name(warp * 32 + l))
+                });
+                (
+                    FaultKind::SharedRace,
+                    format!("read by {who} with {between} between"),
+                )
             }
         };
         self.fail(kind, lane as u32, format!("{access}: {why}"));
@@ -262,7 +367,9 @@ impl Cx<'_> {
         for lane in lanes(mask) {
             let at = addrs[lane] as usize;
             if addrs[lane].saturating_add(u64::from(bytes)) > size as u64 {
-                let message = format!("{bytes}-byte access to local address {at:#x}, but a thread has {size} bytes of local memory");
+                let message = format!(
+                    "{bytes}-byte access to local address {at:#x}, but a thread has {size} bytes of local memory"
+                );
                 self.fail(FaultKind::OutOfBounds, lane as u32, message);
                 return false;
             }
@@ -271,7 +378,9 @@ impl Cx<'_> {
                 if touch.writes() {
                     self.w.local_written[span].fill(1);
                 } else if self.w.local_written[span].contains(&0) {
-                    let message = format!("{bytes}-byte read of local address {at:#x}, which this thread never wrote");
+                    let message = format!(
+                        "{bytes}-byte read of local address {at:#x}, which this thread never wrote"
+                    );
                     self.fail(FaultKind::Uninitialised, lane as u32, message);
                     return false;
                 }
@@ -284,8 +393,19 @@ impl Cx<'_> {
         let size = self.env.params.len() as u64;
         for lane in lanes(mask) {
             if touch.writes() || addrs[lane].saturating_add(u64::from(bytes)) > size {
-                let message = format!("{bytes}-byte access to parameter byte {}, the kernel has {size}", addrs[lane]);
-                self.fail(if touch.writes() { FaultKind::ReadOnly } else { FaultKind::OutOfBounds }, lane as u32, message);
+                let message = format!(
+                    "{bytes}-byte access to parameter byte {}, the kernel has {size}",
+                    addrs[lane]
+                );
+                self.fail(
+                    if touch.writes() {
+                        FaultKind::ReadOnly
+                    } else {
+                        FaultKind::OutOfBounds
+                    },
+                    lane as u32,
+                    message,
+                );
                 return false;
             }
         }
@@ -298,7 +418,11 @@ impl Cx<'_> {
         match place {
             Place::Global => self.env.heap.load(addr, bytes),
             Place::Shared => self.block.shared_load(addr as u32, bytes),
-            Place::Local => bytes_at(&self.w.local, lane * self.env.program.local_bytes as usize + addr as usize, bytes),
+            Place::Local => bytes_at(
+                &self.w.local,
+                lane * self.env.program.local_bytes as usize + addr as usize,
+                bytes,
+            ),
             Place::Param => bytes_at(&self.env.params, addr as usize, bytes),
         }
     }
@@ -311,7 +435,8 @@ impl Cx<'_> {
             Place::Shared => self.block.shared_store(addr as u32, bytes, value),
             Place::Local => {
                 let at = lane * self.env.program.local_bytes as usize + addr as usize;
-                self.w.local[at..at + bytes as usize].copy_from_slice(&value.to_le_bytes()[..bytes as usize]);
+                self.w.local[at..at + bytes as usize]
+                    .copy_from_slice(&value.to_le_bytes()[..bytes as usize]);
             }
             // `check_param` refuses writes.
             Place::Param => {}

@@ -30,8 +30,6 @@ pub struct CopyInFlight {
     pub bytes: u32,
     /// Bytes read; the rest is zero.
     pub read: u32,
-    /// Where it was issued.
-    pub pc: usize,
 }
 
 /// One of the sixteen barriers of a block.
@@ -93,7 +91,9 @@ impl Block {
             shared: vec![0; (bytes as usize).div_ceil(8) + 2],
             shared_bytes: bytes,
             shadow: env.checks.then(|| SharedShadow::new(bytes as usize, warps)),
-            warps: (0..warps).map(|_| Some(Warp::new(env.program, env.checks))).collect(),
+            warps: (0..warps)
+                .map(|_| Some(Warp::new(env.program, env.checks)))
+                .collect(),
             barriers: (0..16).map(|_| Barrier::empty()).collect(),
             mbarriers: HashMap::new(),
             fences: 0,
@@ -124,7 +124,11 @@ impl Block {
     pub fn restart(&mut self, env: &Launch<'_>, linear: u64) {
         let [gx, gy, _] = env.grid.map(u64::from);
         self.linear = linear;
-        self.id = [(linear % gx) as u32, (linear / gx % gy) as u32, (linear / gx / gy) as u32];
+        self.id = [
+            (linear % gx) as u32,
+            (linear / gx % gy) as u32,
+            (linear / gx / gy) as u32,
+        ];
         self.sm = (linear % u64::from(env.sms)) as u32;
         if let Some(s) = &mut self.shadow {
             s.reset();
@@ -155,7 +159,11 @@ impl Block {
     #[inline(always)]
     pub fn shared_load(&self, offset: u32, bytes: u32) -> u64 {
         let word = self.shared[offset as usize / 8] >> (offset % 8 * 8);
-        if bytes == 8 { word } else { word & ((1 << (bytes * 8)) - 1) }
+        if bytes == 8 {
+            word
+        } else {
+            word & ((1 << (bytes * 8)) - 1)
+        }
     }
 
     #[inline(always)]
@@ -175,14 +183,29 @@ impl Cx<'_> {
     /// The running warp, complete, arrives at a barrier and waits there unless that completes it.
     /// `ins.b` is the line of the thread count and `ins.imm` bit 8 says whether there is one.
     pub fn arrive(&mut self, ins: &Ins, id: u32) {
-        let count = (ins.imm >> 8 & 1 == 1).then(|| self.w.r.get::<u32>(ins.b, self.w.mask.trailing_zeros() as usize));
+        let count = (ins.imm >> 8 & 1 == 1).then(|| {
+            self.w
+                .r
+                .get::<u32>(ins.b, self.w.mask.trailing_zeros() as usize)
+        });
         self.arrive_with(id, count, Reduction::None, 0, true);
     }
 
     /// As [`arrive`](Self::arrive), with everything a barrier can carry.
-    pub fn arrive_with(&mut self, id: u32, count: Option<u32>, reduction: Reduction, predicate: u32, wait: bool) {
+    pub fn arrive_with(
+        &mut self,
+        id: u32,
+        count: Option<u32>,
+        reduction: Reduction,
+        predicate: u32,
+        wait: bool,
+    ) {
         if id > 15 {
-            return self.fail(FaultKind::BadOperand, 0, format!("barrier {id} does not exist, there are 0 to 15"));
+            return self.fail(
+                FaultKind::BadOperand,
+                0,
+                format!("barrier {id} does not exist, there are 0 to 15"),
+            );
         }
         if let Some(n) = count {
             if n == 0 || n % 32 != 0 || n > self.env.warps() * 32 {
@@ -204,7 +227,8 @@ impl Cx<'_> {
             b.expected = count;
             b.reduction = reduction;
         } else if b.expected != count || b.reduction != reduction {
-            let name = |n: Option<u32>| n.map_or("the whole block".to_owned(), |n| format!("{n} threads"));
+            let name =
+                |n: Option<u32>| n.map_or("the whole block".to_owned(), |n| format!("{n} threads"));
             let (theirs, mine) = (name(b.expected), name(count));
             return self.fail(
                 FaultKind::BarrierMismatch,
@@ -286,7 +310,9 @@ impl Cx<'_> {
                     _ => continue,
                 }
                 ran = true;
-                let Some(w) = self.block.warps[i].take() else { continue };
+                let Some(w) = self.block.warps[i].take() else {
+                    continue;
+                };
                 self.w = w;
                 self.stop = Stop::Run;
                 let before = self.clock;
@@ -313,7 +339,9 @@ impl Cx<'_> {
                         kind: FaultKind::Deadlock,
                         pc: waits_at,
                         thread: i as u32 * 32,
-                        message: format!("warp {i} waits at an mbarrier, and no warp of the block can arrive any more"),
+                        message: format!(
+                            "warp {i} waits at an mbarrier, and no warp of the block can arrive any more"
+                        ),
                     });
                     self.stop = Stop::Fault;
                     return true;
@@ -338,14 +366,21 @@ impl Cx<'_> {
         for (id, b) in self.block.barriers.iter().enumerate() {
             for (warp, pc) in &b.waiting {
                 let line = self.env.program.debug[*pc].line;
-                let wanted = b.expected.map_or("all threads".to_owned(), |n| format!("{n} threads"));
+                let wanted = b
+                    .expected
+                    .map_or("all threads".to_owned(), |n| format!("{n} threads"));
                 places.push((*warp, *pc, format!("warp {warp} waits at barrier {id} for {wanted}, {} arrived (PTX line {line})", b.arrived)));
             }
         }
         places.sort();
         let (warp, pc) = places.first().map_or((0, 0), |p| (p.0, p.1));
         let text: Vec<String> = places.into_iter().map(|p| p.2).collect();
-        self.fault = Some(Fault { kind: FaultKind::Deadlock, pc, thread: warp * 32, message: text.join("; ") });
+        self.fault = Some(Fault {
+            kind: FaultKind::Deadlock,
+            pc,
+            thread: warp * 32,
+            message: text.join("; "),
+        });
         self.stop = Stop::Fault;
     }
 }

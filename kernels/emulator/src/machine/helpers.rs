@@ -58,7 +58,11 @@ fn check_written(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
     let missing = mask & !cx.w.written[i.imm as usize];
     if missing != 0 && cx.env.checks {
         let name = cx.env.program.watched[i.imm as usize].clone();
-        cx.fail(FaultKind::Uninitialised, missing.trailing_zeros(), format!("register {name} is read but was never written"));
+        cx.fail(
+            FaultKind::Uninitialised,
+            missing.trailing_zeros(),
+            format!("register {name} is read but was never written"),
+        );
     }
 }
 

@@ -57,7 +57,12 @@ unsafe impl Send for Lines {}
 impl Lines {
     pub fn new(lines: usize) -> Lines {
         if lines == 0 {
-            return Lines { view: View { base: std::ptr::dangling_mut(), lines } };
+            return Lines {
+                view: View {
+                    base: std::ptr::dangling_mut(),
+                    lines,
+                },
+            };
         }
         let layout = layout(lines);
         // SAFETY: the size is not zero.
@@ -65,7 +70,9 @@ impl Lines {
         if base.is_null() {
             handle_alloc_error(layout);
         }
-        Lines { view: View { base, lines } }
+        Lines {
+            view: View { base, lines },
+        }
     }
 
     #[inline(always)]
@@ -101,7 +108,11 @@ impl Lines {
     pub fn put<T: Lane>(&mut self, line: u32, mask: u32, values: &[T; 32]) {
         let v = self.view;
         for chunk in 0..4 {
-            let mut cells = if mask == !0 { [T::Cell::default(); 8] } else { v.chunk::<T>(line, chunk) };
+            let mut cells = if mask == !0 {
+                [T::Cell::default(); 8]
+            } else {
+                v.chunk::<T>(line, chunk)
+            };
             for i in 0..8 {
                 if mask >> (chunk * 8 + i) & 1 == 1 {
                     cells[i] = values[chunk * 8 + i].to_cell();
@@ -129,10 +140,17 @@ fn layout(lines: usize) -> Layout {
 impl View {
     #[inline(always)]
     fn at<T: Lane>(self, line: u32, first: usize) -> *mut T::Cell {
-        debug_assert!(line as usize * LINE + (first + 8) * size_of::<T::Cell>() <= self.lines * LINE);
+        debug_assert!(
+            line as usize * LINE + (first + 8) * size_of::<T::Cell>() <= self.lines * LINE
+        );
         // SAFETY: the builder hands out lines below `Program::lines`, for which this file was made, and gives two
         // of them to a 64-bit register; no instruction names a line it did not get from the builder.
-        unsafe { self.base.add(line as usize * LINE).cast::<T::Cell>().add(first) }
+        unsafe {
+            self.base
+                .add(line as usize * LINE)
+                .cast::<T::Cell>()
+                .add(first)
+        }
     }
 
     /// Lanes `8 * chunk ..` of a register.
@@ -145,7 +163,11 @@ impl View {
     #[inline(always)]
     pub fn set_chunk<T: Lane>(self, line: u32, chunk: usize, cells: [T::Cell; 8]) {
         // SAFETY: see `at`.
-        unsafe { self.at::<T>(line, chunk * 8).cast::<[T::Cell; 8]>().write(cells) }
+        unsafe {
+            self.at::<T>(line, chunk * 8)
+                .cast::<[T::Cell; 8]>()
+                .write(cells)
+        }
     }
 
     #[inline(always)]
@@ -159,7 +181,11 @@ impl View {
     pub fn set<T: Lane>(self, line: u32, lane: usize, value: T) {
         debug_assert!(lane < 32);
         // SAFETY: see `get`.
-        unsafe { self.at::<T>(line, lane & 24).add(lane & 7).write(value.to_cell()) }
+        unsafe {
+            self.at::<T>(line, lane & 24)
+                .add(lane & 7)
+                .write(value.to_cell())
+        }
     }
 }
 

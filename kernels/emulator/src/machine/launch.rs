@@ -6,8 +6,8 @@ use super::warp::{Cx, Stop, Warp};
 use crate::checks::Report;
 use crate::counters::{Counts, LaunchCounts, Modelled};
 use crate::memory::Heap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
 /// How a kernel is launched.
@@ -70,7 +70,9 @@ impl Launch<'_> {
 
     /// Fences the block has executed so far.
     pub fn fences_of(&self, block: u64) -> u64 {
-        self.fences.get(block as usize).map_or(0, |f| f.load(Relaxed))
+        self.fences
+            .get(block as usize)
+            .map_or(0, |f| f.load(Relaxed))
     }
 
     pub fn read_only(&self, base: u64) -> bool {
@@ -80,13 +82,23 @@ impl Launch<'_> {
     /// `(x,y,z)` of a linear block index.
     pub fn block_name(&self, linear: u64) -> String {
         let [gx, gy, _] = self.grid.map(u64::from);
-        format!("({},{},{})", linear % gx, linear / gx % gy, linear / gx / gy)
+        format!(
+            "({},{},{})",
+            linear % gx,
+            linear / gx % gy,
+            linear / gx / gy
+        )
     }
 
     /// `(x,y,z)` of a linear thread index.
     pub fn thread_name(&self, linear: u32) -> String {
         let [nx, ny, _] = self.block;
-        format!("({},{},{})", linear % nx, linear / nx % ny, linear / nx / ny)
+        format!(
+            "({},{},{})",
+            linear % nx,
+            linear / nx % ny,
+            linear / nx / ny
+        )
     }
 
     /// Stands in a context while its real warp is parked in the block.
@@ -149,7 +161,13 @@ pub fn run(setup: LaunchSetup<'_>) -> Result<Option<LaunchCounts>, Box<Report>> 
         slice: 20_000,
         spin_limit: 1000,
         epoch: setup.epoch,
-        fences: (0..if setup.heap.checks() { blocks.min(1 << 20) } else { 0 }).map(|_| AtomicU64::new(0)).collect(),
+        fences: (0..if setup.heap.checks() {
+            blocks.min(1 << 20)
+        } else {
+            0
+        })
+            .map(|_| AtomicU64::new(0))
+            .collect(),
         print: Mutex::new(Vec::new()),
         several_blocks: blocks > 1,
         read_only: setup.heap.read_only(),
@@ -165,23 +183,37 @@ pub fn run(setup: LaunchSetup<'_>) -> Result<Option<LaunchCounts>, Box<Report>> 
     }
     .min(blocks as usize)
     .max(1);
-    let resident = if setup.cooperative { blocks } else { setup.resident.max(1).min(blocks) };
+    let resident = if setup.cooperative {
+        blocks
+    } else {
+        setup.resident.max(1).min(blocks)
+    };
     let work = Work {
         next: AtomicU64::new(0),
         blocks,
         seed: setup.seed,
         resident: (resident as usize).div_ceil(threads),
-        merge: setup.modelled.map(|m| Mutex::new(LaunchCounts::new(setup.program, m))),
+        merge: setup
+            .modelled
+            .map(|m| Mutex::new(LaunchCounts::new(setup.program, m))),
     };
     let mut failed: Vec<(u64, Box<Report>)> = if threads == 1 {
         work.worker(&env).into_iter().collect()
     } else {
         std::thread::scope(|s| {
-            let handles: Vec<_> = (0..threads).map(|_| s.spawn(|| work.worker(&env))).collect();
-            handles.into_iter().filter_map(|h| h.join().unwrap_or_else(|p| std::panic::resume_unwind(p))).collect()
+            let handles: Vec<_> = (0..threads)
+                .map(|_| s.spawn(|| work.worker(&env)))
+                .collect();
+            handles
+                .into_iter()
+                .filter_map(|h| h.join().unwrap_or_else(|p| std::panic::resume_unwind(p)))
+                .collect()
         })
     };
-    let text = env.print.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let text = env
+        .print
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
     if !text.is_empty() {
         use std::io::Write;
         // The program's own output; a closed stdout is not the kernel's fault.
@@ -190,7 +222,11 @@ pub fn run(setup: LaunchSetup<'_>) -> Result<Option<LaunchCounts>, Box<Report>> 
     failed.sort_by_key(|f| f.0);
     match failed.into_iter().next() {
         Some((_, report)) => Err(report),
-        None => Ok(work.merge.map(|m| m.into_inner().unwrap_or_else(PoisonError::into_inner).finish())),
+        None => Ok(work.merge.map(|m| {
+            m.into_inner()
+                .unwrap_or_else(PoisonError::into_inner)
+                .finish()
+        })),
     }
 }
 
@@ -226,7 +262,10 @@ impl Work {
             env,
             stop: Stop::Run,
             fault: None,
-            counts: self.merge.is_some().then(|| Box::new(Counts::new(env.program))),
+            counts: self
+                .merge
+                .is_some()
+                .then(|| Box::new(Counts::new(env.program))),
             clock: 0,
         };
         let mut waiting: VecDeque<(u64, Block, Option<Box<Counts>>)> = VecDeque::new();
@@ -237,7 +276,11 @@ impl Work {
                 return None;
             }
             let more = waiting.len() < self.resident;
-            let n = if more { self.next.fetch_add(1, Relaxed) } else { self.blocks };
+            let n = if more {
+                self.next.fetch_add(1, Relaxed)
+            } else {
+                self.blocks
+            };
             let order;
             if n < self.blocks {
                 order = n;
@@ -258,7 +301,12 @@ impl Work {
                 env.failed.fetch_min(order, Relaxed);
                 let debug = env.program.debug[fault.pc];
                 let [nx, ny, _] = env.block;
-                let file = env.program.files.iter().find(|f| f.0 == debug.file).map(|f| f.1.clone());
+                let file = env
+                    .program
+                    .files
+                    .iter()
+                    .find(|f| f.0 == debug.file)
+                    .map(|f| f.1.clone());
                 return Some((
                     order,
                     Box::new(Report {
@@ -268,7 +316,11 @@ impl Work {
                         instruction: env.program.text(debug.line),
                         source: file.filter(|_| debug.row != 0).map(|f| (f, debug.row)),
                         block: cx.block.id,
-                        thread: [fault.thread % nx, fault.thread / nx % ny, fault.thread / nx / ny],
+                        thread: [
+                            fault.thread % nx,
+                            fault.thread / nx % ny,
+                            fault.thread / nx / ny,
+                        ],
                         message: fault.message,
                     }),
                 ));
@@ -276,7 +328,9 @@ impl Work {
             let block = std::mem::replace(&mut cx.block, Block::nowhere());
             if done {
                 if let (Some(m), Some(c)) = (&self.merge, &mut cx.counts) {
-                    m.lock().unwrap_or_else(PoisonError::into_inner).add(block.linear, block.sm, c);
+                    m.lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .add(block.linear, block.sm, c);
                 }
                 spare.push(block);
             } else {

@@ -8,15 +8,15 @@
 mod access;
 mod block;
 mod helpers;
-mod launch;
 mod lanes;
+mod launch;
 mod program;
 mod warp;
 
 pub use access::{Place, contiguous, lanes as lanes_of};
-pub use block::{Barrier, Block, CopyInFlight, Reduction};
-pub use launch::{Launch, LaunchSetup, run};
+pub use block::{CopyInFlight, Reduction};
 pub use helpers::{CHECK_REG, CLOCK, COPY_WRITTEN, JUMP, MARK, NARROW, NOTHING, WIDEN};
-pub use lanes::{Lane, Lines, View};
+pub use lanes::Lane;
+pub use launch::{LaunchSetup, run};
 pub use program::{Class, Debug, Exec, Ins, Param, Program, Special};
-pub use warp::{Cx, Fragment, Stop, Wait, Warp};
+pub use warp::{Cx, Stop};

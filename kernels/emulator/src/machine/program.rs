@@ -29,28 +29,6 @@ pub enum Class {
 }
 
 impl Class {
-    pub const ALL: [Class; 19] = [
-        Class::Hidden,
-        Class::Move,
-        Class::Integer,
-        Class::Compare,
-        Class::Convert,
-        Class::Float32,
-        Class::Float64,
-        Class::Half,
-        Class::Special,
-        Class::Load,
-        Class::Store,
-        Class::Atomic,
-        Class::AsyncCopy,
-        Class::WarpExchange,
-        Class::Sync,
-        Class::Matrix,
-        Class::Tensor,
-        Class::Control,
-        Class::Other,
-    ];
-
     /// The name in counters.
     pub fn name(self) -> &'static str {
         match self {
@@ -170,7 +148,11 @@ pub struct Program {
 impl Program {
     /// The text of the instruction at a PTX line.
     pub fn text(&self, line: u32) -> String {
-        let text = self.source.lines().nth((line as usize).saturating_sub(1)).unwrap_or_default();
+        let text = self
+            .source
+            .lines()
+            .nth((line as usize).saturating_sub(1))
+            .unwrap_or_default();
         text.split_whitespace().collect::<Vec<_>>().join(" ")
     }
 }

@@ -3,7 +3,7 @@
 use super::block::Block;
 use super::lanes::Lines;
 use super::launch::Launch;
-use super::program::{Class, Ins, Program};
+use super::program::{Ins, Program};
 use crate::checks::{Clock, Fault, FaultKind};
 use crate::counters::Counts;
 
@@ -200,7 +200,12 @@ impl Cx<'_> {
     pub fn fail(&mut self, kind: FaultKind, lane: u32, message: impl Into<String>) {
         if self.fault.is_none() {
             let thread = self.w.index * 32 + lane;
-            self.fault = Some(Fault { kind, pc: self.w.pc.saturating_sub(1), thread, message: message.into() });
+            self.fault = Some(Fault {
+                kind,
+                pc: self.w.pc.saturating_sub(1),
+                thread,
+                message: message.into(),
+            });
         }
         self.stop = Stop::Fault;
     }
@@ -251,7 +256,11 @@ impl Cx<'_> {
                 c.divergent_branches += 1;
             }
             let back = target < w.pc;
-            w.others.push(Fragment { pc: target, mask: taken, wait: Wait::Nothing });
+            w.others.push(Fragment {
+                pc: target,
+                mask: taken,
+                wait: Wait::Nothing,
+            });
             w.mask &= !taken;
             self.after_jump(back);
         }
@@ -262,7 +271,11 @@ impl Cx<'_> {
         if let Some(c) = &mut self.counts {
             c.divergent_branches += 1;
         }
-        self.w.others.push(Fragment { pc: target, mask: lanes, wait: Wait::Nothing });
+        self.w.others.push(Fragment {
+            pc: target,
+            mask: lanes,
+            wait: Wait::Nothing,
+        });
         self.w.mask &= !lanes;
     }
 
@@ -277,9 +290,18 @@ impl Cx<'_> {
             }
         }
         let pc = self.w.pc;
-        if self.w.others.iter().any(|f| f.pc <= pc && f.wait != Wait::Turn) {
+        if self
+            .w
+            .others
+            .iter()
+            .any(|f| f.pc <= pc && f.wait != Wait::Turn)
+        {
             let (mask, pc) = (self.w.mask, self.w.pc);
-            self.w.others.push(Fragment { pc, mask, wait: Wait::Nothing });
+            self.w.others.push(Fragment {
+                pc,
+                mask,
+                wait: Wait::Nothing,
+            });
             self.w.mask = 0;
             self.choose();
         } else {
@@ -289,7 +311,11 @@ impl Cx<'_> {
 
     /// Parks `lanes` of the running fragment at `pc`; what is left of it goes on, else another fragment does.
     pub fn set_aside(&mut self, lanes: u32, pc: usize, wait: Wait) {
-        self.w.others.push(Fragment { pc, mask: lanes, wait });
+        self.w.others.push(Fragment {
+            pc,
+            mask: lanes,
+            wait,
+        });
         self.w.mask &= !lanes;
         if self.w.mask == 0 {
             self.choose();
@@ -313,7 +339,10 @@ impl Cx<'_> {
                 Wait::Barrier { .. } => f.mask == live,
                 Wait::Turn => false,
             };
-            if let Some(i) = (0..self.w.others.len()).filter(|&i| runnable(&self.w.others[i])).min_by_key(|&i| self.w.others[i].pc) {
+            if let Some(i) = (0..self.w.others.len())
+                .filter(|&i| runnable(&self.w.others[i]))
+                .min_by_key(|&i| self.w.others[i].pc)
+            {
                 let f = self.w.others.swap_remove(i);
                 self.w.pc = f.pc;
                 self.w.mask = f.mask;
@@ -342,7 +371,11 @@ impl Cx<'_> {
         let mut union = 0;
         let mut members = 0;
         for f in &self.w.others {
-            if let Wait::Sync { members: m, anywhere: true } = f.wait {
+            if let Wait::Sync {
+                members: m,
+                anywhere: true,
+            } = f.wait
+            {
                 union |= f.mask;
                 members |= m;
             }
@@ -359,8 +392,16 @@ impl Cx<'_> {
         }
         let first = self.w.others[0];
         if let Wait::Barrier { id, .. } = first.wait {
-            let same_id = self.w.others.iter().all(|f| matches!(f.wait, Wait::Barrier { id: other, .. } if other == id));
-            let aligned = self.w.others.iter().any(|f| matches!(f.wait, Wait::Barrier { aligned: true, .. }));
+            let same_id = self
+                .w
+                .others
+                .iter()
+                .all(|f| matches!(f.wait, Wait::Barrier { id: other, .. } if other == id));
+            let aligned = self
+                .w
+                .others
+                .iter()
+                .any(|f| matches!(f.wait, Wait::Barrier { aligned: true, .. }));
             if same_id && all == self.w.live && !aligned {
                 // The whole warp is there, from different places: it arrives as one when the first is carried out,
                 // and every fragment goes on behind its own instruction.
@@ -383,7 +424,11 @@ impl Cx<'_> {
             .iter()
             .map(|f| {
                 let line = self.env.program.debug[f.pc].line;
-                format!("lanes {:#010x} wait at PTX line {line} ({})", f.mask, self.env.program.text(line))
+                format!(
+                    "lanes {:#010x} wait at PTX line {line} ({})",
+                    f.mask,
+                    self.env.program.text(line)
+                )
             })
             .collect();
         places.sort();
@@ -402,7 +447,10 @@ impl Cx<'_> {
         self.fail(
             FaultKind::DivergentSync,
             lane,
-            format!("not all threads it waits for can reach it (missing lanes {missing:#010x}): {}", places.join("; ")),
+            format!(
+                "not all threads it waits for can reach it (missing lanes {missing:#010x}): {}",
+                places.join("; ")
+            ),
         );
         false
     }
@@ -426,11 +474,6 @@ impl Cx<'_> {
             self.choose();
         }
     }
-
-    /// The class of the running instruction, for counters kept by instructions themselves.
-    pub fn class(&self) -> Class {
-        self.env.program.code[self.w.pc - 1].class
-    }
 }
 
 /// Fragments that wait at one `.sync` instruction are one.
@@ -442,13 +485,26 @@ fn merge_waiting(others: &mut Vec<Fragment>) {
             let (a, b) = (others[i], others[j]);
             let joint = match (a.wait, b.wait) {
                 (Wait::Nothing, Wait::Nothing) => Some(Wait::Nothing),
-                (Wait::Sync { members: x, anywhere }, Wait::Sync { members: y, .. }) => Some(Wait::Sync { members: x | y, anywhere }),
+                (
+                    Wait::Sync {
+                        members: x,
+                        anywhere,
+                    },
+                    Wait::Sync { members: y, .. },
+                ) => Some(Wait::Sync {
+                    members: x | y,
+                    anywhere,
+                }),
                 (Wait::Barrier { .. }, Wait::Barrier { .. }) => Some(a.wait),
                 _ => None,
             };
             match joint {
                 Some(wait) if a.pc == b.pc => {
-                    others[i] = Fragment { pc: a.pc, mask: a.mask | b.mask, wait };
+                    others[i] = Fragment {
+                        pc: a.pc,
+                        mask: a.mask | b.mask,
+                        wait,
+                    };
                     others.swap_remove(j);
                 }
                 _ => j += 1,

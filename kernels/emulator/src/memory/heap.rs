@@ -75,7 +75,10 @@ impl Heap {
             races: Region::new(shadow * 2 + 4096)?,
             checks,
             capacity,
-            book: Mutex::new(Book { next: PAGE, ..Book::default() }),
+            book: Mutex::new(Book {
+                next: PAGE,
+                ..Book::default()
+            }),
         })
     }
 
@@ -102,7 +105,11 @@ impl Heap {
             return None;
         }
         let span = size.next_multiple_of(PAGE) + GUARD;
-        let offset = if book.next + span <= RESERVED { book.next } else { gap(&book.live, self.data.base(), span)? };
+        let offset = if book.next + span <= RESERVED {
+            book.next
+        } else {
+            gap(&book.live, self.data.base(), span)?
+        };
         if offset == book.next {
             book.next += span;
         }
@@ -117,24 +124,42 @@ impl Heap {
             return None;
         }
         let base = self.data.base() + offset;
-        let reused: Vec<u64> = book.freed.range(..base + span).rev().take_while(|(b, f)| *b + f.0 > base).map(|(b, _)| *b).collect();
+        let reused: Vec<u64> = book
+            .freed
+            .range(..base + span)
+            .rev()
+            .take_while(|(b, f)| *b + f.0 > base)
+            .map(|(b, _)| *b)
+            .collect();
         for b in reused {
             book.freed.remove(&b);
         }
         self.extents.u64(id as usize * 2).store(base, Relaxed);
-        self.extents.u64(id as usize * 2 + 1).store(base + size, Relaxed);
+        self.extents
+            .u64(id as usize * 2 + 1)
+            .store(base + size, Relaxed);
         for page in offset / PAGE..(offset + size).div_ceil(PAGE) {
             self.pages.u32(page as usize).store(id, Relaxed);
         }
         book.used += size;
-        book.live.insert(base, Allocation { size, kind, id, read_only: false });
+        book.live.insert(
+            base,
+            Allocation {
+                size,
+                kind,
+                id,
+                read_only: false,
+            },
+        );
         Some(base)
     }
 
     /// False when `base` is not the start of a live allocation.
     pub fn free(&self, base: u64) -> bool {
         let mut book = self.book();
-        let Some(a) = book.live.remove(&base) else { return false };
+        let Some(a) = book.live.remove(&base) else {
+            return false;
+        };
         let offset = base - self.data.base();
         for page in offset / PAGE..(offset + a.size).div_ceil(PAGE) {
             self.pages.u32(page as usize).store(0, Relaxed);
@@ -143,7 +168,8 @@ impl Heap {
         self.data.clear(offset as usize, a.size as usize);
         if self.checks {
             // Allocations start on pages, so the shadow bits of one never share a byte with another's.
-            self.written.clear(offset as usize / 8, (a.size as usize).div_ceil(8));
+            self.written
+                .clear(offset as usize / 8, (a.size as usize).div_ceil(8));
             self.races.clear(offset as usize * 2, a.size as usize * 2);
         }
         book.used -= a.size;
@@ -164,7 +190,12 @@ impl Heap {
 
     /// Starts of the allocations that kernels must not write.
     pub fn read_only(&self) -> Vec<u64> {
-        self.book().live.iter().filter(|(_, a)| a.read_only).map(|(b, _)| *b).collect()
+        self.book()
+            .live
+            .iter()
+            .filter(|(_, a)| a.read_only)
+            .map(|(b, _)| *b)
+            .collect()
     }
 
     /// The live allocation that holds `addr`.
@@ -178,7 +209,10 @@ impl Heap {
         if id == 0 {
             return None;
         }
-        let e = Extent { base: self.extents.u64(id * 2).load(Relaxed), end: self.extents.u64(id * 2 + 1).load(Relaxed) };
+        let e = Extent {
+            base: self.extents.u64(id * 2).load(Relaxed),
+            end: self.extents.u64(id * 2 + 1).load(Relaxed),
+        };
         (addr >= e.base && addr < e.end).then_some(e)
     }
 
@@ -197,7 +231,11 @@ impl Heap {
 
     /// All live allocations: base, size, kind.
     pub fn live(&self) -> Vec<(u64, u64, Kind)> {
-        self.book().live.iter().map(|(b, a)| (*b, a.size, a.kind.clone())).collect()
+        self.book()
+            .live
+            .iter()
+            .map(|(b, a)| (*b, a.size, a.kind.clone()))
+            .collect()
     }
 
     /// Where `addr` lies, in words, for a report.
@@ -217,14 +255,22 @@ impl Heap {
         }
         if let Some((base, (size, kind))) = book.freed.range(..=addr).next_back() {
             if addr < base + size {
-                return format!("byte {} of {}, which was freed", addr - base, name(kind, *size));
+                return format!(
+                    "byte {} of {}, which was freed",
+                    addr - base,
+                    name(kind, *size)
+                );
             }
         }
         let after = book.live.range(addr..).next();
         let near_before = before.map(|(b, a)| (addr - (b + a.size), a));
         match (near_before, after) {
-            (Some((past, a)), _) if past < GUARD => format!("{} bytes past the end of {}", past, name(&a.kind, a.size)),
-            (_, Some((b, a))) if b - addr < GUARD => format!("{} bytes before {}", b - addr, name(&a.kind, a.size)),
+            (Some((past, a)), _) if past < GUARD => {
+                format!("{} bytes past the end of {}", past, name(&a.kind, a.size))
+            }
+            (_, Some((b, a))) if b - addr < GUARD => {
+                format!("{} bytes before {}", b - addr, name(&a.kind, a.size))
+            }
             _ => "no allocation is near".to_owned(),
         }
     }
@@ -265,15 +311,24 @@ impl Heap {
         let o = self.offset(addr);
         match bytes {
             2 => {
-                let (Ok(v) | Err(v)) = self.data.u16(o / 2).fetch_update(SeqCst, SeqCst, |v| Some(f(u64::from(v)) as u16));
+                let (Ok(v) | Err(v)) = self
+                    .data
+                    .u16(o / 2)
+                    .fetch_update(SeqCst, SeqCst, |v| Some(f(u64::from(v)) as u16));
                 u64::from(v)
             }
             4 => {
-                let (Ok(v) | Err(v)) = self.data.u32(o / 4).fetch_update(SeqCst, SeqCst, |v| Some(f(u64::from(v)) as u32));
+                let (Ok(v) | Err(v)) = self
+                    .data
+                    .u32(o / 4)
+                    .fetch_update(SeqCst, SeqCst, |v| Some(f(u64::from(v)) as u32));
                 u64::from(v)
             }
             _ => {
-                let (Ok(v) | Err(v)) = self.data.u64(o / 8).fetch_update(SeqCst, SeqCst, |v| Some(f(v)));
+                let (Ok(v) | Err(v)) = self
+                    .data
+                    .u64(o / 8)
+                    .fetch_update(SeqCst, SeqCst, |v| Some(f(v)));
                 v
             }
         }
@@ -290,7 +345,9 @@ impl Heap {
     /// First byte in the range that nothing wrote.
     #[inline]
     pub fn first_unwritten(&self, addr: u64, len: u64) -> Option<u64> {
-        self.written.first_clear(self.offset(addr), len as usize).map(|o| o as u64 + self.data.base())
+        self.written
+            .first_clear(self.offset(addr), len as usize)
+            .map(|o| o as u64 + self.data.base())
     }
 
     /// The race word of the four bytes around `addr`.
@@ -319,7 +376,8 @@ impl Heap {
 
     /// Device to device; what was unwritten at the source counts as written after.
     pub fn copy(&self, from: u64, to: u64, len: u64) {
-        self.data.copy_within(self.offset(from), self.offset(to), len as usize);
+        self.data
+            .copy_within(self.offset(from), self.offset(to), len as usize);
         self.mark_written(to, len);
     }
 

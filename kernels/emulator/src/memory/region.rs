@@ -30,7 +30,10 @@ impl Region {
         if p == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        Ok(Region { base: p.cast(), len })
+        Ok(Region {
+            base: p.cast(),
+            len,
+        })
     }
 
     pub fn base(&self) -> u64 {
@@ -43,7 +46,10 @@ impl Region {
 
     #[inline(always)]
     fn at(&self, offset: usize, bytes: usize) -> *mut u8 {
-        assert!(offset <= self.len - 16 && bytes <= 16, "access outside of the reserved range");
+        assert!(
+            offset <= self.len - 16 && bytes <= 16,
+            "access outside of the reserved range"
+        );
         // SAFETY: the offset was just compared with the length of the mapping.
         unsafe { self.base.add(offset) }
     }
@@ -73,7 +79,10 @@ impl Region {
     }
 
     fn span(&self, offset: usize, len: usize) -> *mut u8 {
-        assert!(offset.checked_add(len).is_some_and(|end| end <= self.len), "span outside of the reserved range");
+        assert!(
+            offset.checked_add(len).is_some_and(|end| end <= self.len),
+            "span outside of the reserved range"
+        );
         // SAFETY: checked above.
         unsafe { self.base.add(offset) }
     }
@@ -109,7 +118,13 @@ impl Region {
         self.fill(offset, first - offset, 0);
         self.fill(end, offset + len - end, 0);
         // SAFETY: whole pages of our own mapping.
-        unsafe { libc::madvise(self.span(first, end - first).cast(), end - first, libc::MADV_DONTNEED) };
+        unsafe {
+            libc::madvise(
+                self.span(first, end - first).cast(),
+                end - first,
+                libc::MADV_DONTNEED,
+            )
+        };
     }
 
     /// Sets bits `from .. from + count` of the region seen as a bit map.

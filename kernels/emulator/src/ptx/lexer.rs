@@ -71,8 +71,13 @@ pub fn lex(text: &str) -> Result<Vec<(Token, u32)>, PtxError> {
                 let start = i;
                 while i < s.len() && (s[i].is_ascii_alphanumeric() || s[i] == b'.') {
                     // An exponent may carry a sign: 1.5e-3, but 0xe-3 is a difference.
-                    let hexadecimal = s.get(start + 1).is_some_and(|b| matches!(b, b'x' | b'X' | b'f' | b'F' | b'd' | b'D'));
-                    if !hexadecimal && matches!(s[i], b'e' | b'E') && matches!(s.get(i + 1), Some(b'+' | b'-')) {
+                    let hexadecimal = s
+                        .get(start + 1)
+                        .is_some_and(|b| matches!(b, b'x' | b'X' | b'f' | b'F' | b'd' | b'D'));
+                    if !hexadecimal
+                        && matches!(s[i], b'e' | b'E')
+                        && matches!(s.get(i + 1), Some(b'+' | b'-'))
+                    {
                         i += 1;
                     }
                     i += 1;
@@ -84,7 +89,10 @@ pub fn lex(text: &str) -> Result<Vec<(Token, u32)>, PtxError> {
                 while i < s.len() {
                     if word_char(s[i]) {
                         i += 1;
-                    } else if s[i] == b':' && s.get(i + 1) == Some(&b':') && s.get(i + 2).is_some_and(|&b| word_char(b)) {
+                    } else if s[i] == b':'
+                        && s.get(i + 1) == Some(&b':')
+                        && s.get(i + 2).is_some_and(|&b| word_char(b))
+                    {
                         i += 2;
                     } else {
                         break;
@@ -92,7 +100,8 @@ pub fn lex(text: &str) -> Result<Vec<(Token, u32)>, PtxError> {
                 }
                 out.push((Token::Word(text[start..i].to_owned()), line));
             }
-            b',' | b';' | b':' | b'[' | b']' | b'{' | b'}' | b'(' | b')' | b'<' | b'>' | b'@' | b'!' | b'|' | b'+' | b'-' | b'=' => {
+            b',' | b';' | b':' | b'[' | b']' | b'{' | b'}' | b'(' | b')' | b'<' | b'>' | b'@'
+            | b'!' | b'|' | b'+' | b'-' | b'=' => {
                 out.push((Token::Punct(c as char), line));
                 i += 1;
             }
@@ -106,7 +115,10 @@ pub fn lex(text: &str) -> Result<Vec<(Token, u32)>, PtxError> {
 }
 
 fn number(word: &str, line: u32) -> Result<Token, PtxError> {
-    let bad = || PtxError { line, message: format!("{word:?} is not a number") };
+    let bad = || PtxError {
+        line,
+        message: format!("{word:?} is not a number"),
+    };
     let lower = word.to_ascii_lowercase();
     if let Some(bits) = lower.strip_prefix("0f") {
         if bits.len() != 8 {
@@ -128,7 +140,10 @@ fn number(word: &str, line: u32) -> Result<Token, PtxError> {
     } else if let Some(b) = digits.strip_prefix("0b") {
         u64::from_str_radix(b, 2)
     } else if digits.contains('.') || digits.contains('e') {
-        return lower.parse::<f64>().map(|v| Token::Float(v, None)).map_err(|_| bad());
+        return lower
+            .parse::<f64>()
+            .map(|v| Token::Float(v, None))
+            .map_err(|_| bad());
     } else if digits.len() > 1 && digits.starts_with('0') {
         u64::from_str_radix(&digits[1..], 8)
     } else {

@@ -28,5 +28,8 @@ impl std::error::Error for PtxError {}
 
 /// Shorthand for a refusal.
 pub fn refuse<T>(line: u32, message: impl Into<String>) -> Result<T, PtxError> {
-    Err(PtxError { line, message: message.into() })
+    Err(PtxError {
+        line,
+        message: message.into(),
+    })
 }

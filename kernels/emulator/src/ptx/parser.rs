@@ -9,7 +9,11 @@ use crate::types::{Space, Ty};
 pub fn parse(text: &str) -> Result<Module, PtxError> {
     let tokens = lex(text)?;
     let last = tokens.last().map_or(1, |t| t.1);
-    let mut p = Parser { tokens, at: 0, last };
+    let mut p = Parser {
+        tokens,
+        at: 0,
+        last,
+    };
     let mut m = Module::default();
     while p.at < p.tokens.len() {
         p.top(&mut m)?;
@@ -101,14 +105,22 @@ impl Parser {
             ".address_size" => {
                 let bits = self.int("an address size")?;
                 if bits != 64 {
-                    return refuse(line, format!("address size {bits} is not supported, only 64"));
+                    return refuse(
+                        line,
+                        format!("address size {bits} is not supported, only 64"),
+                    );
                 }
             }
             ".file" => {
                 let index = self.small("a file index")?;
                 match self.next("a file name")? {
                     Token::Text(name) => m.files.push((index, name)),
-                    other => return refuse(line, format!("expected a file name, found {}", show(&other))),
+                    other => {
+                        return refuse(
+                            line,
+                            format!("expected a file name, found {}", show(&other)),
+                        );
+                    }
                 }
                 while self.accept(',') {
                     self.int("a number")?;
@@ -120,7 +132,8 @@ impl Parser {
                 self.skip_braces()?;
             }
             ".pragma" => self.skip_to_semicolon()?,
-            ".visible" | ".weak" | ".common" | ".extern" | ".global" | ".const" | ".shared" | ".entry" | ".func" => {
+            ".visible" | ".weak" | ".common" | ".extern" | ".global" | ".const" | ".shared"
+            | ".entry" | ".func" => {
                 self.at -= 1;
                 self.declaration(m)?;
             }
@@ -165,7 +178,16 @@ impl Parser {
         while self.accept(',') {
             let line = self.line();
             let name = self.word("a variable name")?;
-            let mut v = Var { line, space, ty: shape.0, align: shape.1, name, count: 1, external, init: Vec::new() };
+            let mut v = Var {
+                line,
+                space,
+                ty: shape.0,
+                align: shape.1,
+                name,
+                count: 1,
+                external,
+                init: Vec::new(),
+            };
             self.tail(&mut v)?;
             out.push(v);
         }
@@ -193,15 +215,29 @@ impl Parser {
                     None => return refuse(at, format!("{w:?} is not a type")),
                 },
                 _ => {
-                    let Some(ty) = ty else { return refuse(at, format!("variable {w:?} has no type")) };
+                    let Some(ty) = ty else {
+                        return refuse(at, format!("variable {w:?} has no type"));
+                    };
                     let bytes = ty.bytes() * lanes;
                     if align == 0 {
                         align = bytes;
                     }
                     if !align.is_power_of_two() || align > 1 << 20 {
-                        return refuse(at, format!("alignment {align} is not a small power of two"));
+                        return refuse(
+                            at,
+                            format!("alignment {align} is not a small power of two"),
+                        );
                     }
-                    return Ok(Var { line, space, ty, align, name: w, count: u64::from(lanes), external: false, init: Vec::new() });
+                    return Ok(Var {
+                        line,
+                        space,
+                        ty,
+                        align,
+                        name: w,
+                        count: u64::from(lanes),
+                        external: false,
+                        init: Vec::new(),
+                    });
                 }
             }
         }
@@ -220,7 +256,10 @@ impl Parser {
             self.expect(']')?;
             v.count = v.count.saturating_mul(n);
             if v.bytes() > 1 << 40 {
-                return refuse(line, format!("variable {:?} is larger than any device", v.name));
+                return refuse(
+                    line,
+                    format!("variable {:?} is larger than any device", v.name),
+                );
             }
         }
         if self.accept('=') {
@@ -229,7 +268,13 @@ impl Parser {
                 v.count = v.init.len() as u64;
             }
             if v.init.len() as u64 > v.count {
-                return refuse(v.line, format!("variable {:?} has more initial values than elements", v.name));
+                return refuse(
+                    v.line,
+                    format!(
+                        "variable {:?} has more initial values than elements",
+                        v.name
+                    ),
+                );
             }
         }
         Ok(())
@@ -265,7 +310,12 @@ impl Parser {
                     (Ty::F32, Some(b)) => u64::from(b) ^ (u64::from(negative) << 31),
                     (Ty::F32, None) => u64::from((value as f32).to_bits()),
                     (Ty::F64, _) => value.to_bits(),
-                    _ => return refuse(line, format!("float initialiser for a variable of type {ty:?}")),
+                    _ => {
+                        return refuse(
+                            line,
+                            format!("float initialiser for a variable of type {ty:?}"),
+                        );
+                    }
                 })
             }
             Token::Word(w) if w == "generic" => {
@@ -275,7 +325,12 @@ impl Parser {
                 Init::Address(name, self.plus()?)
             }
             Token::Word(name) => Init::Address(name, self.plus()?),
-            other => return refuse(line, format!("expected an initial value, found {}", show(&other))),
+            other => {
+                return refuse(
+                    line,
+                    format!("expected an initial value, found {}", show(&other)),
+                );
+            }
         })
     }
 
@@ -316,10 +371,27 @@ impl Parser {
     }
 
     fn function(&mut self, entry: bool, line: u32) -> Res<Func> {
-        let returns = if self.is('(') { self.params()? } else { Vec::new() };
+        let returns = if self.is('(') {
+            self.params()?
+        } else {
+            Vec::new()
+        };
         let name = self.word("a function name")?;
-        let params = if self.is('(') { self.params()? } else { Vec::new() };
-        let mut f = Func { line, name, entry, returns, params, body: None, max_threads: None, required_threads: None };
+        let params = if self.is('(') {
+            self.params()?
+        } else {
+            Vec::new()
+        };
+        let mut f = Func {
+            line,
+            name,
+            entry,
+            returns,
+            params,
+            body: None,
+            max_threads: None,
+            required_threads: None,
+        };
         loop {
             let at = self.line();
             match self.peek() {
@@ -343,10 +415,20 @@ impl Parser {
                         }
                         ".noreturn" => {}
                         ".pragma" => self.skip_to_semicolon()?,
-                        _ => return refuse(at, format!("{w:?} is not a supported function directive")),
+                        _ => {
+                            return refuse(
+                                at,
+                                format!("{w:?} is not a supported function directive"),
+                            );
+                        }
                     }
                 }
-                Some(other) => return refuse(at, format!("expected a function body, found {}", show(other))),
+                Some(other) => {
+                    return refuse(
+                        at,
+                        format!("expected a function body, found {}", show(other)),
+                    );
+                }
                 None => return refuse(self.last, "text ends before the function body"),
             }
         }
@@ -385,7 +467,11 @@ impl Parser {
                     let negated = self.accept('!');
                     let p = self.word("a predicate")?;
                     let op = self.word("an instruction")?;
-                    out.push(Stmt::Inst(self.instruction(op, line, Some((p, negated)))?));
+                    out.push(Stmt::Inst(self.instruction(
+                        op,
+                        line,
+                        Some((p, negated)),
+                    )?));
                 }
                 Token::Word(w) if w.starts_with('.') => self.directive(&w, line, &mut out)?,
                 Token::Word(w) if self.is(':') => {
@@ -393,7 +479,12 @@ impl Parser {
                     self.label(w, &mut out)?;
                 }
                 Token::Word(w) => out.push(Stmt::Inst(self.instruction(w, line, None)?)),
-                other => return refuse(line, format!("expected a statement, found {}", show(&other))),
+                other => {
+                    return refuse(
+                        line,
+                        format!("expected a statement, found {}", show(&other)),
+                    );
+                }
             }
         }
     }
@@ -411,9 +502,17 @@ impl Parser {
             }
             Some(Token::Word(w)) if w == ".callprototype" => {
                 self.at += 1;
-                let returns = if self.is('(') { self.params()? } else { Vec::new() };
+                let returns = if self.is('(') {
+                    self.params()?
+                } else {
+                    Vec::new()
+                };
                 self.word("_")?;
-                let params = if self.is('(') { self.params()? } else { Vec::new() };
+                let params = if self.is('(') {
+                    self.params()?
+                } else {
+                    Vec::new()
+                };
                 self.skip_to_semicolon()?;
                 out.push(Stmt::Prototype(name, returns, params));
             }
@@ -444,7 +543,10 @@ impl Parser {
                     if self.accept('<') {
                         let n = self.small("a register count")?;
                         if n > 1 << 20 {
-                            return refuse(line, format!("{n} registers named {name:?} are too many"));
+                            return refuse(
+                                line,
+                                format!("{n} registers named {name:?} are too many"),
+                            );
                         }
                         count = Some(n);
                         self.expect('>')?;
@@ -455,7 +557,12 @@ impl Parser {
                     }
                 }
                 self.expect(';')?;
-                out.push(Stmt::Regs { line, ty, vector, names });
+                out.push(Stmt::Regs {
+                    line,
+                    ty,
+                    vector,
+                    names,
+                });
             }
             ".local" | ".shared" | ".param" | ".global" | ".const" => {
                 let mut vars = Vec::new();
@@ -485,7 +592,12 @@ impl Parser {
                 out.push(Stmt::Loc(file, row));
             }
             ".pragma" => self.skip_to_semicolon()?,
-            _ => return refuse(line, format!("{w:?} is not a supported directive inside a function")),
+            _ => {
+                return refuse(
+                    line,
+                    format!("{w:?} is not a supported directive inside a function"),
+                );
+            }
         }
         Ok(())
     }
@@ -507,7 +619,13 @@ impl Parser {
                 self.expect(',')?;
             }
         }
-        Ok(Inst { line, guard, opcode, modifiers, operands })
+        Ok(Inst {
+            line,
+            guard,
+            opcode,
+            modifiers,
+            operands,
+        })
     }
 
     fn operand(&mut self, depth: u32) -> Res<Operand> {
@@ -527,7 +645,12 @@ impl Parser {
             Token::Punct('-') => match self.next("a number")? {
                 Token::Int(v) => Operand::Int(v.wrapping_neg()),
                 Token::Float(v, bits) => Operand::Float(-v, bits.map(|b| b ^ 0x8000_0000)),
-                other => return refuse(line, format!("expected a number after '-', found {}", show(&other))),
+                other => {
+                    return refuse(
+                        line,
+                        format!("expected a number after '-', found {}", show(&other)),
+                    );
+                }
             },
             Token::Punct('!') => Operand::Not(self.word("a predicate")?),
             Token::Punct('{') => Operand::Vector(self.list('}', depth)?),

@@ -57,7 +57,12 @@ pub enum Stmt {
     Label(String),
     Open,
     Close,
-    Regs { line: u32, ty: Ty, vector: u32, names: Vec<(String, Option<u32>)> },
+    Regs {
+        line: u32,
+        ty: Ty,
+        vector: u32,
+        names: Vec<(String, Option<u32>)>,
+    },
     Var(Var),
     Inst(Inst),
     /// `.loc`: file index and line of what follows.
