@@ -572,6 +572,13 @@ impl<'s> Builder<'s> {
         &mut self.meta[i]
     }
 
+    /// Changes the instruction emitted last.
+    pub fn patch(&mut self, change: impl FnOnce(&mut Ins)) {
+        if let Some(i) = self.code.last_mut() {
+            change(i);
+        }
+    }
+
     pub fn new_label(&mut self) -> Label {
         self.labels.push(usize::MAX);
         (self.labels.len() - 1) as Label

@@ -17,37 +17,52 @@ const OPS: [&str; 18] = [
     "geu", "num", "nan",
 ];
 
+/// How a comparison is made of a base one: which, operands swapped, result turned round. The bases are ==, <, <=,
+/// "ordered and different" and "neither is NaN".
+fn parts(op: usize) -> (u8, bool, bool) {
+    const EQ: u8 = 0;
+    const LT: u8 = 1;
+    const LE: u8 = 2;
+    const DIFFERENT: u8 = 3;
+    const NUM: u8 = 4;
+    match OPS[op] {
+        "eq" => (EQ, false, false),
+        "ne" => (DIFFERENT, false, false),
+        "lt" | "lo" => (LT, false, false),
+        "le" | "ls" => (LE, false, false),
+        "gt" | "hi" => (LT, true, false),
+        "ge" | "hs" => (LE, true, false),
+        "equ" => (DIFFERENT, false, true),
+        "neu" => (EQ, false, true),
+        "ltu" => (LE, true, true),
+        "leu" => (LT, true, true),
+        "gtu" => (LE, false, true),
+        "geu" => (LT, false, true),
+        "num" => (NUM, false, false),
+        _ => (NUM, false, true),
+    }
+}
+
 macro_rules! integers {
-    ($op:expr, $t:ty) => {
-        match $op {
+    ($base:expr, $t:ty) => {
+        match $base {
             0 => cmp(|a: $t, b: $t| a == b),
-            1 => cmp(|a: $t, b: $t| a != b),
-            2 | 6 => cmp(|a: $t, b: $t| a < b),
-            3 | 7 => cmp(|a: $t, b: $t| a <= b),
-            4 | 8 => cmp(|a: $t, b: $t| a > b),
-            _ => cmp(|a: $t, b: $t| a >= b),
+            1 => cmp(|a: $t, b: $t| a < b),
+            2 => cmp(|a: $t, b: $t| a <= b),
+            _ => cmp(|a: $t, b: $t| a != b),
         }
     };
 }
 
-/// Comparisons through a view of the operands as ordered floats.
+/// Comparisons through a view of the operands as floats.
 macro_rules! floats {
-    ($op:expr, $t:ty, $v:expr) => {
-        match $op {
+    ($base:expr, $t:ty, $v:expr) => {
+        match $base {
             0 => cmp(|a: $t, b: $t| $v(a) == $v(b)),
-            1 => cmp(|a: $t, b: $t| $v(a) < $v(b) || $v(a) > $v(b)),
-            2 => cmp(|a: $t, b: $t| $v(a) < $v(b)),
-            3 => cmp(|a: $t, b: $t| $v(a) <= $v(b)),
-            4 => cmp(|a: $t, b: $t| $v(a) > $v(b)),
-            5 => cmp(|a: $t, b: $t| $v(a) >= $v(b)),
-            10 => cmp(|a: $t, b: $t| !($v(a) < $v(b) || $v(a) > $v(b))),
-            11 => cmp(|a: $t, b: $t| $v(a) != $v(b)),
-            12 => cmp(|a: $t, b: $t| !($v(a) >= $v(b))),
-            13 => cmp(|a: $t, b: $t| !($v(a) > $v(b))),
-            14 => cmp(|a: $t, b: $t| !($v(a) <= $v(b))),
-            15 => cmp(|a: $t, b: $t| !($v(a) < $v(b))),
-            16 => cmp(|a: $t, b: $t| !$v(a).is_nan() && !$v(b).is_nan()),
-            _ => cmp(|a: $t, b: $t| $v(a).is_nan() || $v(b).is_nan()),
+            1 => cmp(|a: $t, b: $t| $v(a) < $v(b)),
+            2 => cmp(|a: $t, b: $t| $v(a) <= $v(b)),
+            3 => cmp(|a: $t, b: $t| $v(a) < $v(b) || $v(a) > $v(b)),
+            _ => cmp(|a: $t, b: $t| !$v(a).is_nan() && !$v(b).is_nan()),
         }
     };
 }
@@ -73,6 +88,7 @@ fn compare_exec(f: &Form, op: usize, t: Ty, ftz: bool) -> Res<Exec> {
     if float && (6..10).contains(&op) || !float && op >= 10 {
         return f.refuse(format!("comparison .{} does not fit the type", OPS[op]));
     }
+    let (op, ..) = parts(op);
     Ok(match t {
         Ty::B16 | Ty::U16 => integers!(op, u16),
         Ty::B32 | Ty::U32 => integers!(op, u32),
@@ -98,6 +114,8 @@ fn compare(b: &mut Builder, f: &Form, t: Ty, ops: &[Operand], p: u32, q: Option<
     let ftz = f.has("ftz");
     let exec = compare_exec(f, op, t, ftz)?;
     let (a, c) = (b.src(f, &ops[0], t)?, b.src(f, &ops[1], t)?);
+    let (_, swap, turn) = parts(op);
+    let (a, c) = if swap { (c, a) } else { (a, c) };
     let (third, flip) = match (combine, ops.get(2)) {
         (Some(_), Some(op)) => b.pred(f, op)?,
         (None, None) => (0, 0),
@@ -110,7 +128,10 @@ fn compare(b: &mut Builder, f: &Form, t: Ty, ops: &[Operand], p: u32, q: Option<
         i.b = c;
         i.c = third;
         i.list = q.unwrap_or(0);
-        i.imm = combine | u64::from(flip & 1) << 8 | u64::from(q.is_some()) << 9;
+        i.imm = combine
+            | u64::from(flip & 1) << 8
+            | u64::from(q.is_some()) << 9
+            | u64::from(turn) << 10;
     });
     Ok(())
 }
@@ -144,20 +165,30 @@ fn setp_packed(b: &mut Builder, f: &Form, t: Ty, ops: &[Operand]) -> Res {
     if ops.len() != 3 || (6..10).contains(&op) {
         return f.refuse("this form is not supported");
     }
+    let (base, swap, turn) = parts(op);
     let halves: [Exec; 2] = match t {
-        Ty::F16x2 => [floats!(op, u32, low::<F16>), floats!(op, u32, high::<F16>)],
+        Ty::F16x2 => [
+            floats!(base, u32, low::<F16>),
+            floats!(base, u32, high::<F16>),
+        ],
         _ => [
-            floats!(op, u32, low::<Bf16>),
-            floats!(op, u32, high::<Bf16>),
+            floats!(base, u32, low::<Bf16>),
+            floats!(base, u32, high::<Bf16>),
         ],
     };
     for (exec, dst) in halves.into_iter().zip([p, q]) {
         let (a, c) = (b.src(f, &ops[1], t)?, b.src(f, &ops[2], t)?);
         let d = b.pred_dst(f, dst)?;
-        b.emit(exec, Class::Compare, |i| {
+        // The pair counts as the one instruction it is.
+        let class = if std::ptr::eq(dst, p) {
+            Class::Compare
+        } else {
+            Class::Hidden
+        };
+        b.emit(exec, class, |i| {
             i.d = d;
-            i.a = a;
-            i.b = c;
+            (i.a, i.b) = if swap { (c, a) } else { (a, c) };
+            i.imm = u64::from(turn) << 10;
         });
     }
     Ok(())

@@ -5,7 +5,7 @@
 use super::Decode;
 use super::arith::uniform;
 use super::half;
-use super::shapes::{bin, tri, un};
+use super::shapes::{bin, tri, tri_imm, un};
 use crate::build::{Builder, Form, Res};
 use crate::float::{self, Round, canon, flush, saturate};
 use crate::machine::{Class, Exec};
@@ -59,93 +59,109 @@ fn output<const FTZ: bool, const SAT: bool>(x: f32) -> f32 {
     if FTZ { flush(x) } else { x }
 }
 
-/// Picks the instance of a generic lane function by mode, flush and saturation.
+/// Picks the instance of a lane function by flush and saturation, for rounding to nearest.
 macro_rules! pick {
-    ($shape:ident, $func:ident, $mode:expr, $ftz:expr, $sat:expr) => {
-        match ($mode, $ftz, $sat) {
-            (RN, false, false) => $shape($func::<RN, false, false>),
-            (RN, false, true) => $shape($func::<RN, false, true>),
-            (RN, true, false) => $shape($func::<RN, true, false>),
-            (RN, true, true) => $shape($func::<RN, true, true>),
-            (RZ, false, false) => $shape($func::<RZ, false, false>),
-            (RZ, false, true) => $shape($func::<RZ, false, true>),
-            (RZ, true, false) => $shape($func::<RZ, true, false>),
-            (RZ, true, true) => $shape($func::<RZ, true, true>),
-            (RM, false, false) => $shape($func::<RM, false, false>),
-            (RM, false, true) => $shape($func::<RM, false, true>),
-            (RM, true, false) => $shape($func::<RM, true, false>),
-            (RM, true, true) => $shape($func::<RM, true, true>),
-            (_, false, false) => $shape($func::<RP, false, false>),
-            (_, false, true) => $shape($func::<RP, false, true>),
-            (_, true, false) => $shape($func::<RP, true, false>),
-            (_, true, true) => $shape($func::<RP, true, true>),
+    ($shape:ident, $func:ident, $ftz:expr, $sat:expr) => {
+        match ($ftz, $sat) {
+            (false, false) => $shape($func::<false, false>),
+            (false, true) => $shape($func::<false, true>),
+            (true, false) => $shape($func::<true, false>),
+            (true, true) => $shape($func::<true, true>),
         }
     };
 }
 
 #[inline(always)]
-fn add_lane<const M: u8, const FTZ: bool, const SAT: bool>(a: f32, b: f32) -> f32 {
-    let (a, b) = (input::<FTZ>(a), input::<FTZ>(b));
-    output::<FTZ, SAT>(if M == RN {
-        a + b
-    } else {
-        float::add32(a, b, round(M))
-    })
+fn add_lane<const FTZ: bool, const SAT: bool>(a: f32, b: f32) -> f32 {
+    output::<FTZ, SAT>(input::<FTZ>(a) + input::<FTZ>(b))
 }
 
 #[inline(always)]
-fn sub_lane<const M: u8, const FTZ: bool, const SAT: bool>(a: f32, b: f32) -> f32 {
-    let (a, b) = (input::<FTZ>(a), input::<FTZ>(b));
-    output::<FTZ, SAT>(if M == RN {
-        a - b
-    } else {
-        float::add32(a, -b, round(M))
-    })
+fn sub_lane<const FTZ: bool, const SAT: bool>(a: f32, b: f32) -> f32 {
+    output::<FTZ, SAT>(input::<FTZ>(a) - input::<FTZ>(b))
 }
 
 #[inline(always)]
-fn mul_lane<const M: u8, const FTZ: bool, const SAT: bool>(a: f32, b: f32) -> f32 {
-    let (a, b) = (input::<FTZ>(a), input::<FTZ>(b));
-    output::<FTZ, SAT>(if M == RN {
-        a * b
-    } else {
-        float::mul32(a, b, round(M))
-    })
+fn mul_lane<const FTZ: bool, const SAT: bool>(a: f32, b: f32) -> f32 {
+    output::<FTZ, SAT>(input::<FTZ>(a) * input::<FTZ>(b))
 }
 
 #[inline(always)]
-fn fma_lane<const M: u8, const FTZ: bool, const SAT: bool>(a: f32, b: f32, c: f32) -> f32 {
-    let (a, b, c) = (input::<FTZ>(a), input::<FTZ>(b), input::<FTZ>(c));
-    output::<FTZ, SAT>(if M == RN {
-        a.mul_add(b, c)
-    } else {
-        float::fma32(a, b, c, round(M))
-    })
+fn fma_lane<const FTZ: bool, const SAT: bool>(a: f32, b: f32, c: f32) -> f32 {
+    output::<FTZ, SAT>(input::<FTZ>(a).mul_add(input::<FTZ>(b), input::<FTZ>(c)))
 }
 
 #[inline(always)]
-fn div_lane<const M: u8, const FTZ: bool, const SAT: bool>(a: f32, b: f32) -> f32 {
-    let (a, b) = (input::<FTZ>(a), input::<FTZ>(b));
-    output::<FTZ, SAT>(if M == RN {
-        a / b
-    } else {
-        float::div32(a, b, round(M))
-    })
+fn div_lane<const FTZ: bool, const SAT: bool>(a: f32, b: f32) -> f32 {
+    output::<FTZ, SAT>(input::<FTZ>(a) / input::<FTZ>(b))
 }
 
 #[inline(always)]
-fn rcp_lane<const M: u8, const FTZ: bool, const SAT: bool>(a: f32) -> f32 {
-    div_lane::<M, FTZ, SAT>(1.0, a)
+fn rcp_lane<const FTZ: bool, const SAT: bool>(a: f32) -> f32 {
+    div_lane::<FTZ, SAT>(1.0, a)
 }
 
 #[inline(always)]
-fn sqrt_lane<const M: u8, const FTZ: bool, const SAT: bool>(a: f32) -> f32 {
-    let a = input::<FTZ>(a);
-    output::<FTZ, SAT>(if M == RN {
-        a.sqrt()
-    } else {
-        float::sqrt32(a, round(M))
-    })
+fn sqrt_lane<const FTZ: bool, const SAT: bool>(a: f32) -> f32 {
+    output::<FTZ, SAT>(input::<FTZ>(a).sqrt())
+}
+
+const ADD: u64 = 0;
+const SUB: u64 = 1;
+const MUL: u64 = 2;
+const FMA: u64 = 3;
+const DIV: u64 = 4;
+const RCP: u64 = 5;
+const SQRT: u64 = 6;
+
+/// The directed modes: `imm` is the operation, bits 8-9 the mode, 10 flush, 11 saturate.
+fn directed(a: f32, b: f32, c: f32, imm: u64) -> f32 {
+    let (mode, ftz, sat) = (
+        round((imm >> 8 & 3) as u8),
+        imm >> 10 & 1 == 1,
+        imm >> 11 & 1 == 1,
+    );
+    let into = |x: f32| if ftz { flush(x) } else { x };
+    let (a, b, c) = (into(a), into(b), into(c));
+    let r = match imm & 0xff {
+        ADD => float::add32(a, b, mode),
+        SUB => float::add32(a, -b, mode),
+        MUL => float::mul32(a, b, mode),
+        FMA => float::fma32(a, b, c, mode),
+        DIV => float::div32(a, b, mode),
+        RCP => float::div32(1.0, a, mode),
+        _ => float::sqrt32(a, mode),
+    };
+    into(if sat { saturate(r) } else { canon(r) })
+}
+
+/// Emits the vectorised instance for rounding to nearest, the general one else.
+fn emit32(b: &mut Builder, f: &Form, class: Class, op: u64, mode: u8, ftz: bool, sat: bool) -> Res {
+    if mode == RN {
+        let e = match op {
+            ADD => pick!(bin, add_lane, ftz, sat),
+            SUB => pick!(bin, sub_lane, ftz, sat),
+            MUL => pick!(bin, mul_lane, ftz, sat),
+            FMA => pick!(tri, fma_lane, ftz, sat),
+            DIV => pick!(bin, div_lane, ftz, sat),
+            RCP => pick!(un, rcp_lane, ftz, sat),
+            _ => pick!(un, sqrt_lane, ftz, sat),
+        };
+        return uniform(b, f, Ty::F32, class, e);
+    }
+    uniform(b, f, Ty::F32, class, tri_imm(directed))?;
+    let n = f.inst.operands.len();
+    b.patch(|i| {
+        // Sources that do not exist read the first one; the operation ignores them.
+        if n < 3 {
+            i.b = i.a;
+        }
+        if n < 4 {
+            i.c = i.a;
+        }
+        i.imm = op | u64::from(mode) << 8 | u64::from(ftz) << 10 | u64::from(sat) << 11;
+    });
+    Ok(())
 }
 
 fn flags(f: &Form) -> (u8, bool, bool) {
@@ -154,34 +170,18 @@ fn flags(f: &Form) -> (u8, bool, bool) {
 
 pub fn add32(b: &mut Builder, f: &Form, subtract: bool) -> Res {
     let (m, ftz, sat) = flags(f);
-    let e = if subtract {
-        pick!(bin, sub_lane, m, ftz, sat)
-    } else {
-        pick!(bin, add_lane, m, ftz, sat)
-    };
-    uniform(b, f, Ty::F32, Class::Float32, e)
+    let op = if subtract { SUB } else { ADD };
+    emit32(b, f, Class::Float32, op, m, ftz, sat)
 }
 
 pub fn mul32(b: &mut Builder, f: &Form) -> Res {
     let (m, ftz, sat) = flags(f);
-    uniform(
-        b,
-        f,
-        Ty::F32,
-        Class::Float32,
-        pick!(bin, mul_lane, m, ftz, sat),
-    )
+    emit32(b, f, Class::Float32, MUL, m, ftz, sat)
 }
 
 pub fn fma32(b: &mut Builder, f: &Form) -> Res {
     let (m, ftz, sat) = flags(f);
-    uniform(
-        b,
-        f,
-        Ty::F32,
-        Class::Float32,
-        pick!(tri, fma_lane, m, ftz, sat),
-    )
+    emit32(b, f, Class::Float32, FMA, m, ftz, sat)
 }
 
 pub fn div32(b: &mut Builder, f: &Form) -> Res {
@@ -192,7 +192,7 @@ pub fn div32(b: &mut Builder, f: &Form) -> Res {
     } else {
         Class::Float32
     };
-    uniform(b, f, Ty::F32, class, pick!(bin, div_lane, m, ftz, false))
+    emit32(b, f, class, DIV, m, ftz, false)
 }
 
 #[inline(always)]
@@ -366,7 +366,7 @@ fn sqrt(b: &mut Builder, f: &Form) -> Res {
             } else {
                 Class::Float32
             };
-            uniform(b, f, t, class, pick!(un, sqrt_lane, m, ftz, false))
+            emit32(b, f, class, SQRT, m, ftz, false)
         }
         Ty::F64 => uniform(b, f, t, Class::Float64, pick64!(un, sqrt64_lane, m)),
         _ => f.refuse("f32 or f64 is expected"),
@@ -384,7 +384,7 @@ fn rcp(b: &mut Builder, f: &Form) -> Res {
             } else {
                 Class::Float32
             };
-            uniform(b, f, t, class, pick!(un, rcp_lane, m, ftz, false))
+            emit32(b, f, class, RCP, m, ftz, false)
         }
         // The approximation keeps only the upper half of the bits.
         Ty::F64 if special => uniform(b, f, t, Class::Special, un(|a: f64| upper(1.0 / a))),

@@ -2,10 +2,10 @@
 //! enough (24 bits hold the exact product or a sum's rounding of 11-bit numbers) and from f64 for `fma`.
 
 use super::arith::uniform;
-use super::shapes::{bin, tri, un};
+use super::shapes::{bin, tri, tri_imm, un};
 use crate::build::{Builder, Form, Res};
 use crate::float::{self, NAN16, max32, min32, saturate};
-use crate::machine::{Class, Exec};
+use crate::machine::Class;
 use crate::types::Ty;
 
 /// A 16-bit floating-point format.
@@ -54,9 +54,10 @@ impl Format for Bf16 {
     const EXPONENT: u16 = 0x7f80;
 }
 
+/// `.ftz`: a subnormal becomes zero.
 #[inline(always)]
-fn tidy<T: Format, const FTZ: bool>(h: u16) -> u16 {
-    if FTZ && h & T::EXPONENT == 0 {
+fn tidy_if<T: Format>(h: u16, ftz: bool) -> u16 {
+    if ftz && h & T::EXPONENT == 0 {
         h & 0x8000
     } else {
         h
@@ -88,36 +89,57 @@ const MIN_NAN: u8 = 5;
 const MAX_NAN: u8 = 6;
 
 #[inline(always)]
-fn two<T: Format, const OP: u8, const FTZ: bool, const SAT: bool>(a: u16, b: u16) -> u16 {
-    let (x, y) = (T::wide(tidy::<T, FTZ>(a)), T::wide(tidy::<T, FTZ>(b)));
+fn two<T: Format, const OP: u8>(a: u16, b: u16) -> u16 {
+    let (x, y) = (T::wide(a), T::wide(b));
     if (OP == MIN_NAN || OP == MAX_NAN) && (x.is_nan() || y.is_nan()) {
         return NAN16;
     }
-    let r = match OP {
+    T::narrow(match OP {
         ADD => x + y,
         SUB => x - y,
         MUL => x * y,
         MIN | MIN_NAN => min32(x, y),
         _ => max32(x, y),
-    };
-    tidy::<T, FTZ>(T::narrow(if SAT { saturate(r) } else { r }))
+    })
 }
 
 #[inline(always)]
-fn two_packed<T: Format, const OP: u8, const FTZ: bool, const SAT: bool>(a: u32, b: u32) -> u32 {
-    pair2(a, b, two::<T, OP, FTZ, SAT>)
+fn two_packed<T: Format, const OP: u8>(a: u32, b: u32) -> u32 {
+    pair2(a, b, two::<T, OP>)
 }
 
-fn two_exec<T: Format, const OP: u8>(packed: bool, ftz: bool, sat: bool) -> Exec {
-    match (packed, ftz, sat) {
-        (false, false, false) => bin(two::<T, OP, false, false>),
-        (false, false, true) => bin(two::<T, OP, false, true>),
-        (false, true, false) => bin(two::<T, OP, true, false>),
-        (false, true, true) => bin(two::<T, OP, true, true>),
-        (true, false, false) => bin(two_packed::<T, OP, false, false>),
-        (true, false, true) => bin(two_packed::<T, OP, false, true>),
-        (true, true, false) => bin(two_packed::<T, OP, true, false>),
-        (true, true, true) => bin(two_packed::<T, OP, true, true>),
+/// Any operation with `.ftz` or `.sat`: `imm` is the operation, then bits for packed, bf16, flush and saturation.
+fn two_any(a: u32, b: u32, _: u32, imm: u64) -> u32 {
+    fn one<T: Format>(a: u16, b: u16, imm: u64) -> u16 {
+        let ftz = imm >> 10 & 1 == 1;
+        let (a, b) = (tidy_if::<T>(a, ftz), tidy_if::<T>(b, ftz));
+        let r = match imm as u8 {
+            ADD => two::<T, ADD>(a, b),
+            SUB => two::<T, SUB>(a, b),
+            MUL => two::<T, MUL>(a, b),
+            MIN => two::<T, MIN>(a, b),
+            MAX => two::<T, MAX>(a, b),
+            MIN_NAN => two::<T, MIN_NAN>(a, b),
+            _ => two::<T, MAX_NAN>(a, b),
+        };
+        let r = if imm >> 11 & 1 == 1 {
+            T::narrow(saturate(T::wide(r)))
+        } else {
+            r
+        };
+        tidy_if::<T>(r, ftz)
+    }
+    let f = |a: u16, b: u16| {
+        if imm >> 9 & 1 == 1 {
+            one::<Bf16>(a, b, imm)
+        } else {
+            one::<F16>(a, b, imm)
+        }
+    };
+    if imm >> 8 & 1 == 1 {
+        pair2(a, b, f)
+    } else {
+        u32::from(f(a as u16, b as u16))
     }
 }
 
@@ -125,10 +147,25 @@ fn emit_two<const OP: u8>(b: &mut Builder, f: &Form, t: Ty) -> Res {
     f.has("rn");
     let (ftz, sat) = (f.has("ftz"), f.has("sat"));
     let packed = matches!(t, Ty::F16x2 | Ty::Bf16x2);
-    let e = if matches!(t, Ty::F16 | Ty::F16x2) {
-        two_exec::<F16, OP>(packed, ftz, sat)
-    } else {
-        two_exec::<Bf16, OP>(packed, ftz, sat)
+    let bf = matches!(t, Ty::Bf16 | Ty::Bf16x2);
+    if ftz || sat {
+        uniform(b, f, t, Class::Half, tri_imm(two_any))?;
+        let imm = u64::from(OP)
+            | u64::from(packed) << 8
+            | u64::from(bf) << 9
+            | u64::from(ftz) << 10
+            | u64::from(sat) << 11;
+        b.patch(|i| {
+            i.c = i.a;
+            i.imm = imm;
+        });
+        return Ok(());
+    }
+    let e = match (packed, bf) {
+        (false, false) => bin(two::<F16, OP>),
+        (false, true) => bin(two::<Bf16, OP>),
+        (true, false) => bin(two_packed::<F16, OP>),
+        (true, true) => bin(two_packed::<Bf16, OP>),
     };
     uniform(b, f, t, Class::Half, e)
 }
@@ -161,60 +198,61 @@ pub fn max(b: &mut Builder, f: &Form, t: Ty) -> Res {
     }
 }
 
-const PLAIN: u8 = 0;
-const SAT: u8 = 1;
-const RELU: u8 = 2;
-
 #[inline(always)]
-fn fused<T: Format, const FTZ: bool, const END: u8>(a: u16, b: u16, c: u16) -> u16 {
-    let wide = |h: u16| f64::from(T::wide(tidy::<T, FTZ>(h)));
-    let r = wide(a).mul_add(wide(b), wide(c));
-    let h = T::narrow64(r);
-    let h = match END {
-        SAT => T::narrow(saturate(T::wide(h))),
-        RELU if h & 0x8000 != 0 && h & 0x7fff <= T::EXPONENT => 0,
-        _ => h,
+fn fused<T: Format>(a: u16, b: u16, c: u16) -> u16 {
+    let wide = |h: u16| f64::from(T::wide(h));
+    T::narrow64(wide(a).mul_add(wide(b), wide(c)))
+}
+
+/// With `.ftz`, `.sat` or `.relu`: `imm` bits 8 packed, 9 bf16, 10 flush, 11 saturate, 12 relu.
+fn fused_any(a: u32, b: u32, c: u32, imm: u64) -> u32 {
+    fn one<T: Format>(a: u16, b: u16, c: u16, imm: u64) -> u16 {
+        let ftz = imm >> 10 & 1 == 1;
+        let tidy = |h: u16| tidy_if::<T>(h, ftz);
+        let h = fused::<T>(tidy(a), tidy(b), tidy(c));
+        let h = if imm >> 11 & 1 == 1 {
+            T::narrow(saturate(T::wide(h)))
+        } else {
+            h
+        };
+        let negative = h & 0x8000 != 0 && h & 0x7fff <= T::EXPONENT;
+        tidy(if imm >> 12 & 1 == 1 && negative { 0 } else { h })
+    }
+    let f = |a: u16, b: u16, c: u16| {
+        if imm >> 9 & 1 == 1 {
+            one::<Bf16>(a, b, c, imm)
+        } else {
+            one::<F16>(a, b, c, imm)
+        }
     };
-    tidy::<T, FTZ>(h)
-}
-
-#[inline(always)]
-fn fused_packed<T: Format, const FTZ: bool, const END: u8>(a: u32, b: u32, c: u32) -> u32 {
-    pair3(a, b, c, fused::<T, FTZ, END>)
-}
-
-fn fused_exec<T: Format>(packed: bool, ftz: bool, end: u8) -> Exec {
-    match (packed, ftz, end) {
-        (false, false, PLAIN) => tri(fused::<T, false, PLAIN>),
-        (false, false, SAT) => tri(fused::<T, false, SAT>),
-        (false, false, _) => tri(fused::<T, false, RELU>),
-        (false, true, PLAIN) => tri(fused::<T, true, PLAIN>),
-        (false, true, SAT) => tri(fused::<T, true, SAT>),
-        (false, true, _) => tri(fused::<T, true, RELU>),
-        (true, false, PLAIN) => tri(fused_packed::<T, false, PLAIN>),
-        (true, false, SAT) => tri(fused_packed::<T, false, SAT>),
-        (true, false, _) => tri(fused_packed::<T, false, RELU>),
-        (true, true, PLAIN) => tri(fused_packed::<T, true, PLAIN>),
-        (true, true, SAT) => tri(fused_packed::<T, true, SAT>),
-        (true, true, _) => tri(fused_packed::<T, true, RELU>),
+    if imm >> 8 & 1 == 1 {
+        pair3(a, b, c, f)
+    } else {
+        u32::from(f(a as u16, b as u16, c as u16))
     }
 }
 
 pub fn fma(b: &mut Builder, f: &Form, t: Ty) -> Res {
     f.has("rn");
-    let ftz = f.has("ftz");
-    let end = if f.has("sat") {
-        SAT
-    } else if f.has("relu") {
-        RELU
-    } else {
-        PLAIN
-    };
+    let (ftz, sat, relu) = (f.has("ftz"), f.has("sat"), f.has("relu"));
     let packed = matches!(t, Ty::F16x2 | Ty::Bf16x2);
-    let e = if matches!(t, Ty::F16 | Ty::F16x2) {
-        fused_exec::<F16>(packed, ftz, end)
-    } else {
-        fused_exec::<Bf16>(packed, ftz, end)
+    let bf = matches!(t, Ty::Bf16 | Ty::Bf16x2);
+    if ftz || sat || relu {
+        uniform(b, f, t, Class::Half, tri_imm(fused_any))?;
+        let flags = [packed, bf, ftz, sat, relu];
+        b.patch(|i| {
+            i.imm = flags
+                .iter()
+                .enumerate()
+                .fold(0, |v, (k, on)| v | u64::from(*on) << (k + 8))
+        });
+        return Ok(());
+    }
+    let e = match (packed, bf) {
+        (false, false) => tri(fused::<F16>),
+        (false, true) => tri(fused::<Bf16>),
+        (true, false) => tri(|a: u32, b: u32, c: u32| pair3(a, b, c, fused::<F16>)),
+        (true, true) => tri(|a: u32, b: u32, c: u32| pair3(a, b, c, fused::<Bf16>)),
     };
     uniform(b, f, t, Class::Half, e)
 }

@@ -171,7 +171,7 @@ fn field_body<A: Lane, D: Lane, F: Fn(A, A, u32, u32) -> D + Copy + 'static>(
 }
 
 /// Compares into predicate `d`. `imm`: bits 0-1 combine with predicate `c` (1 and, 2 or, 3 xor), bit 8 negates `c`,
-/// bit 9 says that `list` takes the complement.
+/// bit 9 says that `list` takes the complement, bit 10 that the comparison itself is turned round.
 #[inline(always)]
 fn cmp_body<A: Lane, F: Fn(A, A) -> bool + Copy + 'static>(cx: &mut Cx<'_>, ins: &Ins, m: u32) {
     let (f, v) = (lane_fn::<F>(), cx.w.r.view());
@@ -188,6 +188,9 @@ fn cmp_body<A: Lane, F: Fn(A, A) -> bool + Copy + 'static>(cx: &mut Cx<'_>, ins:
         let p = &mut cx.w.p[ins.d as usize];
         *p = *p & !m | bits & m;
         return;
+    }
+    if ins.imm >> 10 & 1 == 1 {
+        bits = !bits;
     }
     let third = cx.w.p[ins.c as usize] ^ if ins.imm >> 8 & 1 == 1 { !0 } else { 0 };
     let join = |x: u32| match ins.imm & 3 {

@@ -324,7 +324,7 @@ impl Cx<'_> {
         let (kind, why) = match conflict {
             Conflict::Unwritten => (
                 FaultKind::Uninitialised,
-                "no thread of this block wrote it".to_owned(),
+                "no thread of this block wrote it, or not yet: a barrier may be missing".to_owned(),
             ),
             Conflict::Pending => (
                 FaultKind::AsyncCopy,

@@ -390,6 +390,8 @@ impl Cx<'_> {
             self.w.clock.0[self.w.index as usize] += 1;
             return true;
         }
+        let debug = &self.env.program.debug;
+        self.w.others.sort_by_key(|f| debug[f.pc].line);
         let first = self.w.others[0];
         if let Wait::Barrier { id, .. } = first.wait {
             let same_id = self
