@@ -17,7 +17,13 @@ pub const NAN16: u16 = 0x7fff;
 /// PTX's NaN in place of any other.
 #[inline(always)]
 pub fn canon(x: f32) -> f32 {
-    if x.is_nan() { f32::from_bits(NAN32) } else { x }
+    // By its bits: a float comparison here would be optimised away, as the language gives NaNs no fixed bits.
+    let b = x.to_bits();
+    f32::from_bits(if b & 0x7fff_ffff > 0x7f80_0000 {
+        NAN32
+    } else {
+        b
+    })
 }
 
 /// `.ftz`: subnormals become zero of the same sign.

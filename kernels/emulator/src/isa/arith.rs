@@ -28,13 +28,9 @@ pub const DEFS: &[(&str, Decode)] = &[
     ("dp2a", dp2a),
 ];
 
-/// Emits `d = exec(sources)` where all operands have one type.
-pub fn uniform(b: &mut Builder, f: &Form, t: Ty, class: Class, exec: Exec) -> Res {
-    let n = f.inst.operands.len();
-    if !(2..=4).contains(&n) {
-        return f.refuse("2 to 4 operands are expected");
-    }
-    mixed(b, f, class, exec, t, &[t, t, t][..n - 1])
+/// Emits `d = exec(sources)` where all operands have one type. `n` is how many sources the operation has.
+pub fn uniform(b: &mut Builder, f: &Form, n: usize, t: Ty, class: Class, exec: Exec) -> Res {
+    mixed(b, f, class, exec, t, &[t, t, t][..n])
 }
 
 /// Emits `d = exec(sources)` with a type for each operand.
@@ -100,6 +96,7 @@ fn add(b: &mut Builder, f: &Form) -> Res {
         return uniform(
             b,
             f,
+            2,
             t,
             Class::Integer,
             bin(|a: i32, b: i32| a.saturating_add(b)),
@@ -112,7 +109,7 @@ fn add(b: &mut Builder, f: &Form) -> Res {
         bin(|a: u32, b: u32| a.wrapping_add(b)),
         bin(|a: u64, b: u64| a.wrapping_add(b)),
     )?;
-    uniform(b, f, t, Class::Integer, e)
+    uniform(b, f, 2, t, Class::Integer, e)
 }
 
 fn sub(b: &mut Builder, f: &Form) -> Res {
@@ -143,6 +140,7 @@ fn sub(b: &mut Builder, f: &Form) -> Res {
         return uniform(
             b,
             f,
+            2,
             t,
             Class::Integer,
             bin(|a: i32, b: i32| a.saturating_sub(b)),
@@ -155,7 +153,7 @@ fn sub(b: &mut Builder, f: &Form) -> Res {
         bin(|a: u32, b: u32| a.wrapping_sub(b)),
         bin(|a: u64, b: u64| a.wrapping_sub(b)),
     )?;
-    uniform(b, f, t, Class::Integer, e)
+    uniform(b, f, 2, t, Class::Integer, e)
 }
 
 fn wide_of(f: &Form, t: Ty) -> Res<Ty> {
@@ -221,7 +219,7 @@ fn mul(b: &mut Builder, f: &Form) -> Res {
                 bin(high_s64),
             ],
         )?;
-        return uniform(b, f, t, Class::Integer, e);
+        return uniform(b, f, 2, t, Class::Integer, e);
     }
     if !f.has("lo") {
         return f.refuse(".lo, .hi or .wide is expected");
@@ -233,7 +231,7 @@ fn mul(b: &mut Builder, f: &Form) -> Res {
         bin(|a: u32, b: u32| a.wrapping_mul(b)),
         bin(|a: u64, b: u64| a.wrapping_mul(b)),
     )?;
-    uniform(b, f, t, Class::Integer, e)
+    uniform(b, f, 2, t, Class::Integer, e)
 }
 
 fn mad(b: &mut Builder, f: &Form) -> Res {
@@ -268,6 +266,7 @@ fn mad(b: &mut Builder, f: &Form) -> Res {
             return uniform(
                 b,
                 f,
+                3,
                 t,
                 Class::Integer,
                 tri(|a: i32, b: i32, c: i32| high_s32(a, b).saturating_add(c)),
@@ -291,7 +290,7 @@ fn mad(b: &mut Builder, f: &Form) -> Res {
                 tri(|a: i64, b: i64, c: i64| high_s64(a, b).wrapping_add(c)),
             ],
         )?;
-        return uniform(b, f, t, Class::Integer, e);
+        return uniform(b, f, 3, t, Class::Integer, e);
     }
     if !f.has("lo") {
         return f.refuse(".lo, .hi or .wide is expected");
@@ -303,7 +302,7 @@ fn mad(b: &mut Builder, f: &Form) -> Res {
         tri(|a: u32, b: u32, c: u32| a.wrapping_mul(b).wrapping_add(c)),
         tri(|a: u64, b: u64, c: u64| a.wrapping_mul(b).wrapping_add(c)),
     )?;
-    uniform(b, f, t, Class::Integer, e)
+    uniform(b, f, 3, t, Class::Integer, e)
 }
 
 #[inline(always)]
@@ -325,7 +324,7 @@ fn mul24(b: &mut Builder, f: &Form) -> Res {
         (Ty::S32, _, true) => bin(|a: i32, b: i32| product24s(a, b) as i32),
         _ => return f.refuse(".lo or .hi and a 32-bit integer type are expected"),
     };
-    uniform(b, f, t, Class::Integer, e)
+    uniform(b, f, 2, t, Class::Integer, e)
 }
 
 fn mad24(b: &mut Builder, f: &Form) -> Res {
@@ -345,7 +344,7 @@ fn mad24(b: &mut Builder, f: &Form) -> Res {
         }
         _ => return f.refuse(".lo or .hi and a 32-bit integer type are expected"),
     };
-    uniform(b, f, t, Class::Integer, e)
+    uniform(b, f, 3, t, Class::Integer, e)
 }
 
 fn div(b: &mut Builder, f: &Form) -> Res {
@@ -370,7 +369,7 @@ fn div(b: &mut Builder, f: &Form) -> Res {
             bin(|a: i64, b: i64| if b == 0 { -1 } else { a.wrapping_div(b) }),
         ],
     )?;
-    uniform(b, f, t, Class::Integer, e)
+    uniform(b, f, 2, t, Class::Integer, e)
 }
 
 fn rem(b: &mut Builder, f: &Form) -> Res {
@@ -389,14 +388,14 @@ fn rem(b: &mut Builder, f: &Form) -> Res {
             bin(|a: i64, b: i64| if b == 0 { a } else { a.wrapping_rem(b) }),
         ],
     )?;
-    uniform(b, f, t, Class::Integer, e)
+    uniform(b, f, 2, t, Class::Integer, e)
 }
 
 fn min(b: &mut Builder, f: &Form) -> Res {
     let t = f.ty()?;
     match t {
         Ty::F32 => return float::min32(b, f),
-        Ty::F64 => return uniform(b, f, t, Class::Float64, bin(crate::float::min64)),
+        Ty::F64 => return uniform(b, f, 2, t, Class::Float64, bin(crate::float::min64)),
         Ty::F16 | Ty::F16x2 | Ty::Bf16 | Ty::Bf16x2 => return half::min(b, f, t),
         _ => {}
     }
@@ -414,14 +413,14 @@ fn min(b: &mut Builder, f: &Form) -> Res {
             bin(|a: i64, b: i64| a.min(b)),
         ],
     )?;
-    uniform(b, f, t, Class::Integer, e)
+    uniform(b, f, 2, t, Class::Integer, e)
 }
 
 fn max(b: &mut Builder, f: &Form) -> Res {
     let t = f.ty()?;
     match t {
         Ty::F32 => return float::max32(b, f),
-        Ty::F64 => return uniform(b, f, t, Class::Float64, bin(crate::float::max64)),
+        Ty::F64 => return uniform(b, f, 2, t, Class::Float64, bin(crate::float::max64)),
         Ty::F16 | Ty::F16x2 | Ty::Bf16 | Ty::Bf16x2 => return half::max(b, f, t),
         _ => {}
     }
@@ -439,21 +438,21 @@ fn max(b: &mut Builder, f: &Form) -> Res {
             bin(|a: i64, b: i64| a.max(b)),
         ],
     )?;
-    uniform(b, f, t, Class::Integer, e)
+    uniform(b, f, 2, t, Class::Integer, e)
 }
 
 fn abs(b: &mut Builder, f: &Form) -> Res {
     let t = f.ty()?;
     match t {
         Ty::F32 => return float::sign32(b, f, true),
-        Ty::F64 => return uniform(b, f, t, Class::Float64, un(|a: u64| a & !(1 << 63))),
+        Ty::F64 => return uniform(b, f, 1, t, Class::Float64, un(|a: u64| a & !(1 << 63))),
         Ty::F16 | Ty::Bf16 => {
             f.has("ftz");
-            return uniform(b, f, t, Class::Half, un(|a: u16| a & 0x7fff));
+            return uniform(b, f, 1, t, Class::Half, un(|a: u16| a & 0x7fff));
         }
         Ty::F16x2 | Ty::Bf16x2 => {
             f.has("ftz");
-            return uniform(b, f, t, Class::Half, un(|a: u32| a & 0x7fff_7fff));
+            return uniform(b, f, 1, t, Class::Half, un(|a: u32| a & 0x7fff_7fff));
         }
         _ => {}
     }
@@ -464,21 +463,21 @@ fn abs(b: &mut Builder, f: &Form) -> Res {
         un(|a: i32| a.wrapping_abs()),
         un(|a: i64| a.wrapping_abs()),
     )?;
-    uniform(b, f, t, Class::Integer, e)
+    uniform(b, f, 1, t, Class::Integer, e)
 }
 
 fn neg(b: &mut Builder, f: &Form) -> Res {
     let t = f.ty()?;
     match t {
         Ty::F32 => return float::sign32(b, f, false),
-        Ty::F64 => return uniform(b, f, t, Class::Float64, un(|a: u64| a ^ 1 << 63)),
+        Ty::F64 => return uniform(b, f, 1, t, Class::Float64, un(|a: u64| a ^ 1 << 63)),
         Ty::F16 | Ty::Bf16 => {
             f.has("ftz");
-            return uniform(b, f, t, Class::Half, un(|a: u16| a ^ 0x8000));
+            return uniform(b, f, 1, t, Class::Half, un(|a: u16| a ^ 0x8000));
         }
         Ty::F16x2 | Ty::Bf16x2 => {
             f.has("ftz");
-            return uniform(b, f, t, Class::Half, un(|a: u32| a ^ 0x8000_8000));
+            return uniform(b, f, 1, t, Class::Half, un(|a: u32| a ^ 0x8000_8000));
         }
         _ => {}
     }
@@ -489,7 +488,7 @@ fn neg(b: &mut Builder, f: &Form) -> Res {
         un(|a: u32| a.wrapping_neg()),
         un(|a: u64| a.wrapping_neg()),
     )?;
-    uniform(b, f, t, Class::Integer, e)
+    uniform(b, f, 1, t, Class::Integer, e)
 }
 
 fn sad(b: &mut Builder, f: &Form) -> Res {
@@ -508,7 +507,7 @@ fn sad(b: &mut Builder, f: &Form) -> Res {
             tri(|a: i64, b: i64, c: u64| a.abs_diff(b).wrapping_add(c)),
         ],
     )?;
-    uniform(b, f, t, Class::Integer, e)
+    uniform(b, f, 3, t, Class::Integer, e)
 }
 
 #[inline(always)]
@@ -549,7 +548,7 @@ fn dp4a(b: &mut Builder, f: &Form) -> Res {
         [Ty::S32, Ty::S32] => tri(dot4::<true, true>),
         _ => return f.refuse("two 32-bit integer types are expected"),
     };
-    uniform(b, f, Ty::U32, Class::Integer, e)
+    uniform(b, f, 3, Ty::U32, Class::Integer, e)
 }
 
 fn dp2a(b: &mut Builder, f: &Form) -> Res {
@@ -568,7 +567,7 @@ fn dp2a(b: &mut Builder, f: &Form) -> Res {
         ([Ty::S32, Ty::S32], true) => tri(dot2::<true, true, true>),
         _ => return f.refuse("two 32-bit integer types are expected"),
     };
-    uniform(b, f, Ty::U32, Class::Integer, e)
+    uniform(b, f, 3, Ty::U32, Class::Integer, e)
 }
 
 // ---- carry ----
@@ -651,7 +650,7 @@ fn carry(b: &mut Builder, f: &Form, t: Ty, op: CarryOp) -> Res {
         Ty::U64 | Ty::S64 => carry64,
         _ => return f.refuse("carry needs a 32-bit or 64-bit integer type"),
     };
-    uniform(b, f, t, Class::Integer, exec)?;
+    uniform(b, f, 2, t, Class::Integer, exec)?;
     if let Some(i) = b.code.last_mut() {
         i.imm = u64::from(op.take) | u64::from(op.set) << 1 | u64::from(op.sub) << 2;
     }
@@ -730,7 +729,7 @@ fn mad_with_carry(b: &mut Builder, f: &Form, t: Ty, hi: bool, take: bool, set: b
         Ty::U64 | Ty::S64 => mad_carry64,
         _ => return f.refuse("carry needs a 32-bit or 64-bit integer type"),
     };
-    uniform(b, f, t, Class::Integer, exec)?;
+    uniform(b, f, 3, t, Class::Integer, exec)?;
     if let Some(i) = b.code.last_mut() {
         i.imm =
             u64::from(take) | u64::from(set) << 1 | u64::from(hi) << 3 | u64::from(t.signed()) << 4;

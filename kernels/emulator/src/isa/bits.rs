@@ -63,9 +63,9 @@ macro_rules! logic {
         fn $name(b: &mut Builder, f: &Form) -> Res {
             match f.ty()? {
                 Ty::Pred => predicates(b, f, $code),
-                t @ Ty::B16 => uniform(b, f, t, Class::Integer, bin(|a: u16, b: u16| a $op b)),
-                t @ Ty::B32 => uniform(b, f, t, Class::Integer, bin(|a: u32, b: u32| a $op b)),
-                t @ Ty::B64 => uniform(b, f, t, Class::Integer, bin(|a: u64, b: u64| a $op b)),
+                t @ Ty::B16 => uniform(b, f, 2, t, Class::Integer, bin(|a: u16, b: u16| a $op b)),
+                t @ Ty::B32 => uniform(b, f, 2, t, Class::Integer, bin(|a: u32, b: u32| a $op b)),
+                t @ Ty::B64 => uniform(b, f, 2, t, Class::Integer, bin(|a: u64, b: u64| a $op b)),
                 _ => f.refuse(".pred, .b16, .b32 or .b64 is expected"),
             }
         }
@@ -79,18 +79,18 @@ logic!(xor, 2, ^);
 fn not(b: &mut Builder, f: &Form) -> Res {
     match f.ty()? {
         Ty::Pred => predicates(b, f, 3),
-        t @ Ty::B16 => uniform(b, f, t, Class::Integer, un(|a: u16| !a)),
-        t @ Ty::B32 => uniform(b, f, t, Class::Integer, un(|a: u32| !a)),
-        t @ Ty::B64 => uniform(b, f, t, Class::Integer, un(|a: u64| !a)),
+        t @ Ty::B16 => uniform(b, f, 1, t, Class::Integer, un(|a: u16| !a)),
+        t @ Ty::B32 => uniform(b, f, 1, t, Class::Integer, un(|a: u32| !a)),
+        t @ Ty::B64 => uniform(b, f, 1, t, Class::Integer, un(|a: u64| !a)),
         _ => f.refuse(".pred, .b16, .b32 or .b64 is expected"),
     }
 }
 
 fn cnot(b: &mut Builder, f: &Form) -> Res {
     match f.ty()? {
-        t @ Ty::B16 => uniform(b, f, t, Class::Integer, un(|a: u16| u16::from(a == 0))),
-        t @ Ty::B32 => uniform(b, f, t, Class::Integer, un(|a: u32| u32::from(a == 0))),
-        t @ Ty::B64 => uniform(b, f, t, Class::Integer, un(|a: u64| u64::from(a == 0))),
+        t @ Ty::B16 => uniform(b, f, 1, t, Class::Integer, un(|a: u16| u16::from(a == 0))),
+        t @ Ty::B32 => uniform(b, f, 1, t, Class::Integer, un(|a: u32| u32::from(a == 0))),
+        t @ Ty::B64 => uniform(b, f, 1, t, Class::Integer, un(|a: u64| u64::from(a == 0))),
         _ => f.refuse(".b16, .b32 or .b64 is expected"),
     }
 }
@@ -172,7 +172,7 @@ fn shf(b: &mut Builder, f: &Form) -> Res {
         (Some(_), Some(_)) => tri(|a: u32, b: u32, n: u32| (join(a, b) >> (n & 31)) as u32),
         _ => return f.refuse(".l or .r and .clamp or .wrap are expected"),
     };
-    uniform(b, f, t, Class::Integer, e)
+    uniform(b, f, 3, t, Class::Integer, e)
 }
 
 /// `len` bits of `a` from `pos`, sign-extended from the last bit that exists.
@@ -290,8 +290,8 @@ fn bfind(b: &mut Builder, f: &Form) -> Res {
 
 fn brev(b: &mut Builder, f: &Form) -> Res {
     match f.ty()? {
-        t @ Ty::B32 => uniform(b, f, t, Class::Integer, un(u32::reverse_bits)),
-        t @ Ty::B64 => uniform(b, f, t, Class::Integer, un(u64::reverse_bits)),
+        t @ Ty::B32 => uniform(b, f, 1, t, Class::Integer, un(u32::reverse_bits)),
+        t @ Ty::B64 => uniform(b, f, 1, t, Class::Integer, un(u64::reverse_bits)),
         _ => f.refuse(".b32 or .b64 is expected"),
     }
 }
@@ -362,7 +362,7 @@ fn prmt(b: &mut Builder, f: &Form) -> Res {
         Some(4) => tri(permute_mode::<4>),
         Some(_) => tri(permute_mode::<5>),
     };
-    uniform(b, f, t, Class::Integer, e)
+    uniform(b, f, 3, t, Class::Integer, e)
 }
 
 /// The position of the `offset`-th set bit of `mask` from `base`, up or down.
@@ -417,7 +417,7 @@ fn bmsk(b: &mut Builder, f: &Form) -> Res {
     if t != Ty::B32 {
         return f.refuse(".b32 is expected");
     }
-    uniform(b, f, t, Class::Integer, e)
+    uniform(b, f, 2, t, Class::Integer, e)
 }
 
 #[inline(always)]
@@ -449,5 +449,5 @@ fn szext(b: &mut Builder, f: &Form) -> Res {
         (Ty::S32, true) => bin(|a: u32, n: u32| extend::<true>(a, n & 31)),
         _ => return f.refuse(".u32 or .s32 is expected"),
     };
-    uniform(b, f, t, Class::Integer, e)
+    uniform(b, f, 2, t, Class::Integer, e)
 }

@@ -137,6 +137,11 @@ fn directed(a: f32, b: f32, c: f32, imm: u64) -> f32 {
 
 /// Emits the vectorised instance for rounding to nearest, the general one else.
 fn emit32(b: &mut Builder, f: &Form, class: Class, op: u64, mode: u8, ftz: bool, sat: bool) -> Res {
+    let sources = match op {
+        RCP | SQRT => 1,
+        FMA => 3,
+        _ => 2,
+    };
     if mode == RN {
         let e = match op {
             ADD => pick!(bin, add_lane, ftz, sat),
@@ -147,16 +152,15 @@ fn emit32(b: &mut Builder, f: &Form, class: Class, op: u64, mode: u8, ftz: bool,
             RCP => pick!(un, rcp_lane, ftz, sat),
             _ => pick!(un, sqrt_lane, ftz, sat),
         };
-        return uniform(b, f, Ty::F32, class, e);
+        return uniform(b, f, sources, Ty::F32, class, e);
     }
-    uniform(b, f, Ty::F32, class, tri_imm(directed))?;
-    let n = f.inst.operands.len();
+    uniform(b, f, sources, Ty::F32, class, tri_imm(directed))?;
     b.patch(|i| {
         // Sources that do not exist read the first one; the operation ignores them.
-        if n < 3 {
+        if sources < 2 {
             i.b = i.a;
         }
-        if n < 4 {
+        if sources < 3 {
             i.c = i.a;
         }
         i.imm = op | u64::from(mode) << 8 | u64::from(ftz) << 10 | u64::from(sat) << 11;
@@ -272,22 +276,43 @@ pub fn add64(b: &mut Builder, f: &Form, subtract: bool) -> Res {
     } else {
         pick64!(bin, add64_lane, m)
     };
-    uniform(b, f, Ty::F64, Class::Float64, e)
+    uniform(b, f, 2, Ty::F64, Class::Float64, e)
 }
 
 pub fn mul64(b: &mut Builder, f: &Form) -> Res {
     let m = mode_of(f);
-    uniform(b, f, Ty::F64, Class::Float64, pick64!(bin, mul64_lane, m))
+    uniform(
+        b,
+        f,
+        2,
+        Ty::F64,
+        Class::Float64,
+        pick64!(bin, mul64_lane, m),
+    )
 }
 
 pub fn fma64(b: &mut Builder, f: &Form) -> Res {
     let m = mode_of(f);
-    uniform(b, f, Ty::F64, Class::Float64, pick64!(tri, fma64_lane, m))
+    uniform(
+        b,
+        f,
+        3,
+        Ty::F64,
+        Class::Float64,
+        pick64!(tri, fma64_lane, m),
+    )
 }
 
 pub fn div64(b: &mut Builder, f: &Form) -> Res {
     let m = mode_of(f);
-    uniform(b, f, Ty::F64, Class::Float64, pick64!(bin, div64_lane, m))
+    uniform(
+        b,
+        f,
+        2,
+        Ty::F64,
+        Class::Float64,
+        pick64!(bin, div64_lane, m),
+    )
 }
 
 /// `add.f32.bf16` and the like of newer cards.
@@ -331,7 +356,7 @@ pub fn min32(b: &mut Builder, f: &Form) -> Res {
         (true, false) => bin(min_lane::<true, false>),
         (true, true) => bin(min_lane::<true, true>),
     };
-    uniform(b, f, Ty::F32, Class::Float32, e)
+    uniform(b, f, 2, Ty::F32, Class::Float32, e)
 }
 
 pub fn max32(b: &mut Builder, f: &Form) -> Res {
@@ -341,7 +366,7 @@ pub fn max32(b: &mut Builder, f: &Form) -> Res {
         (true, false) => bin(max_lane::<true, false>),
         (true, true) => bin(max_lane::<true, true>),
     };
-    uniform(b, f, Ty::F32, Class::Float32, e)
+    uniform(b, f, 2, Ty::F32, Class::Float32, e)
 }
 
 /// abs and neg.
@@ -352,7 +377,7 @@ pub fn sign32(b: &mut Builder, f: &Form, clear: bool) -> Res {
         (true, true) => un(|a: f32| f32::from_bits(flush(a).to_bits() & 0x7fff_ffff)),
         (true, false) => un(|a: f32| f32::from_bits(flush(a).to_bits() ^ 0x8000_0000)),
     };
-    uniform(b, f, Ty::F32, Class::Float32, e)
+    uniform(b, f, 1, Ty::F32, Class::Float32, e)
 }
 
 fn sqrt(b: &mut Builder, f: &Form) -> Res {
@@ -368,7 +393,7 @@ fn sqrt(b: &mut Builder, f: &Form) -> Res {
             };
             emit32(b, f, class, SQRT, m, ftz, false)
         }
-        Ty::F64 => uniform(b, f, t, Class::Float64, pick64!(un, sqrt64_lane, m)),
+        Ty::F64 => uniform(b, f, 1, t, Class::Float64, pick64!(un, sqrt64_lane, m)),
         _ => f.refuse("f32 or f64 is expected"),
     }
 }
@@ -387,8 +412,8 @@ fn rcp(b: &mut Builder, f: &Form) -> Res {
             emit32(b, f, class, RCP, m, ftz, false)
         }
         // The approximation keeps only the upper half of the bits.
-        Ty::F64 if special => uniform(b, f, t, Class::Special, un(|a: f64| upper(1.0 / a))),
-        Ty::F64 => uniform(b, f, t, Class::Float64, pick64!(un, rcp64_lane, m)),
+        Ty::F64 if special => uniform(b, f, 1, t, Class::Special, un(|a: f64| upper(1.0 / a))),
+        Ty::F64 => uniform(b, f, 1, t, Class::Float64, pick64!(un, rcp64_lane, m)),
         _ => f.refuse("f32 or f64 is expected"),
     }
 }
@@ -423,7 +448,7 @@ macro_rules! approx {
             (Ty::F32, true) => un(|a: f32| via64::<true>(a, $func)),
             _ => return f.refuse("f32 is expected"),
         };
-        uniform(b, f, t, Class::Special, e)
+        uniform(b, f, 1, t, Class::Special, e)
     }};
 }
 
@@ -431,7 +456,7 @@ fn rsqrt(b: &mut Builder, f: &Form) -> Res {
     if f.inst.modifiers.iter().any(|m| m == "f64") {
         f.has("approx");
         let (t, _) = (f.ty()?, f.has("ftz"));
-        return uniform(b, f, t, Class::Special, un(|a: f64| upper(rsqrt_of(a))));
+        return uniform(b, f, 1, t, Class::Special, un(|a: f64| upper(rsqrt_of(a))));
     }
     approx!(b, f, rsqrt_of)
 }
@@ -468,6 +493,7 @@ fn copysign(b: &mut Builder, f: &Form) -> Res {
         Ty::F32 => uniform(
             b,
             f,
+            2,
             Ty::F32,
             Class::Float32,
             bin(|a: f32, b: f32| b.copysign(a)),
@@ -475,6 +501,7 @@ fn copysign(b: &mut Builder, f: &Form) -> Res {
         Ty::F64 => uniform(
             b,
             f,
+            2,
             Ty::F64,
             Class::Float64,
             bin(|a: f64, b: f64| b.copysign(a)),

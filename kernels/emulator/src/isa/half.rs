@@ -149,7 +149,7 @@ fn emit_two<const OP: u8>(b: &mut Builder, f: &Form, t: Ty) -> Res {
     let packed = matches!(t, Ty::F16x2 | Ty::Bf16x2);
     let bf = matches!(t, Ty::Bf16 | Ty::Bf16x2);
     if ftz || sat {
-        uniform(b, f, t, Class::Half, tri_imm(two_any))?;
+        uniform(b, f, 2, t, Class::Half, tri_imm(two_any))?;
         let imm = u64::from(OP)
             | u64::from(packed) << 8
             | u64::from(bf) << 9
@@ -167,7 +167,7 @@ fn emit_two<const OP: u8>(b: &mut Builder, f: &Form, t: Ty) -> Res {
         (true, false) => bin(two_packed::<F16, OP>),
         (true, true) => bin(two_packed::<Bf16, OP>),
     };
-    uniform(b, f, t, Class::Half, e)
+    uniform(b, f, 2, t, Class::Half, e)
 }
 
 pub fn add(b: &mut Builder, f: &Form, t: Ty) -> Res {
@@ -238,7 +238,7 @@ pub fn fma(b: &mut Builder, f: &Form, t: Ty) -> Res {
     let packed = matches!(t, Ty::F16x2 | Ty::Bf16x2);
     let bf = matches!(t, Ty::Bf16 | Ty::Bf16x2);
     if ftz || sat || relu {
-        uniform(b, f, t, Class::Half, tri_imm(fused_any))?;
+        uniform(b, f, 3, t, Class::Half, tri_imm(fused_any))?;
         let flags = [packed, bf, ftz, sat, relu];
         b.patch(|i| {
             i.imm = flags
@@ -254,7 +254,7 @@ pub fn fma(b: &mut Builder, f: &Form, t: Ty) -> Res {
         (true, false) => tri(|a: u32, b: u32, c: u32| pair3(a, b, c, fused::<F16>)),
         (true, true) => tri(|a: u32, b: u32, c: u32| pair3(a, b, c, fused::<Bf16>)),
     };
-    uniform(b, f, t, Class::Half, e)
+    uniform(b, f, 3, t, Class::Half, e)
 }
 
 /// The approximate functions that exist for 16-bit types.
@@ -293,5 +293,5 @@ pub fn unary(b: &mut Builder, f: &Form, which: Unary) -> Res {
         (Ty::Bf16x2, true) => un(one_packed::<Bf16, true>),
         _ => un(one_packed::<Bf16, false>),
     };
-    uniform(b, f, t, Class::Special, e)
+    uniform(b, f, 1, t, Class::Special, e)
 }
