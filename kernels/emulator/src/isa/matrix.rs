@@ -61,18 +61,67 @@ impl Element {
             Element::F16 | Element::Bf16 | Element::Tf32 | Element::F64
         )
     }
+}
 
+/// The elements of `registers` as f64: `store(register, lane, index in the register, value)`.
+fn unpack(
+    cx: &Cx<'_>,
+    element: Element,
+    registers: &[u32],
+    store: impl FnMut(usize, usize, usize, f64) + Copy,
+) {
     #[inline(always)]
-    fn value(self, raw: u64) -> f64 {
-        match self {
-            Element::F16 => f64::from(F16::wide(raw as u16)),
-            Element::Bf16 => f64::from(Bf16::wide(raw as u16)),
-            // The hardware reads the upper 19 bits.
-            Element::Tf32 => f64::from(f32::from_bits(raw as u32 & 0xffff_e000)),
-            Element::F64 => f64::from_bits(raw),
-            Element::S8 => f64::from(raw as u8 as i8),
-            Element::S4 => f64::from((raw as u8 as i8) << 4 >> 4),
-            _ => raw as f64,
+    fn narrow(
+        cx: &Cx<'_>,
+        registers: &[u32],
+        bits: u32,
+        value: impl Fn(u32) -> f64,
+        mut store: impl FnMut(usize, usize, usize, f64),
+    ) {
+        let mask = if bits == 32 {
+            u32::MAX
+        } else {
+            (1 << bits) - 1
+        };
+        for (r, &line) in registers.iter().enumerate() {
+            let raw = cx.w.r.all::<u32>(line);
+            for (lane, word) in raw.into_iter().enumerate() {
+                for e in 0..32 / bits {
+                    store(r, lane, e as usize, value(word >> (e * bits) & mask));
+                }
+            }
+        }
+    }
+    let bits = element.bits();
+    match element {
+        Element::F16 => narrow(cx, registers, 16, |v| f64::from(F16::wide(v as u16)), store),
+        Element::Bf16 => narrow(
+            cx,
+            registers,
+            16,
+            |v| f64::from(Bf16::wide(v as u16)),
+            store,
+        ),
+        // The hardware reads the upper 19 bits.
+        Element::Tf32 => narrow(
+            cx,
+            registers,
+            32,
+            |v| f64::from(f32::from_bits(v & 0xffff_e000)),
+            store,
+        ),
+        Element::S8 => narrow(cx, registers, 8, |v| f64::from(v as i8), store),
+        Element::S4 => narrow(cx, registers, 4, |v| f64::from((v as i8) << 4 >> 4), store),
+        Element::U8 | Element::U4 | Element::B1And | Element::B1Xor => {
+            narrow(cx, registers, bits, f64::from, store)
+        }
+        Element::F64 => {
+            let mut store = store;
+            for (r, &line) in registers.iter().enumerate() {
+                for (lane, v) in cx.w.r.all::<f64>(line).into_iter().enumerate() {
+                    store(r, lane, 0, v);
+                }
+            }
         }
     }
 }
@@ -137,38 +186,30 @@ fn product(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
     let (a_regs, rest) = rest.split_at(na);
     let (b_regs, c_regs) = rest.split_at(nb);
     debug_assert_eq!(c_regs.len(), nc);
-    // A by rows, B by columns turned into rows: both run along k.
-    let mut a = [0f64; 16 * 256];
-    let mut b = [0f64; 8 * 256];
-    let (bits_a, bits_b) = (ea.bits(), eb.bits());
+    // A by rows; B by rows too, so that its eight columns lie side by side.
     let rows = m / 8;
-    let wide = ea == Element::F64;
-    for (r, &line) in a_regs.iter().enumerate() {
-        for lane in 0..32 {
-            let raw = if wide {
-                cx.w.r.get::<u64>(line, lane)
-            } else {
-                u64::from(cx.w.r.get::<u32>(line, lane))
-            };
-            let (row, first) = (lane / 4 + r % rows * 8, lane % 4 * per + r / rows * 4 * per);
-            for e in 0..per {
-                a[row * k + first + e] = ea.value(part(raw, e as u32, bits_a));
-            }
-        }
-    }
-    for (r, &line) in b_regs.iter().enumerate() {
-        for lane in 0..32 {
-            let raw = if wide {
-                cx.w.r.get::<u64>(line, lane)
-            } else {
-                u64::from(cx.w.r.get::<u32>(line, lane))
-            };
-            let first = lane % 4 * per + r * 4 * per;
-            for e in 0..per {
-                b[lane / 4 * k + first + e] = eb.value(part(raw, e as u32, bits_b));
-            }
-        }
-    }
+    let mut small = [0f64; 24 * 64];
+    let mut large;
+    let room: &mut [f64] = if k <= 64 {
+        &mut small
+    } else {
+        large = vec![0f64; 24 * k];
+        &mut large
+    };
+    let (a, b) = room.split_at_mut(16 * k);
+    let b = &mut b[..8 * k];
+    let (pa, pb) = (
+        std::cell::Cell::from_mut(a).as_slice_of_cells(),
+        std::cell::Cell::from_mut(b).as_slice_of_cells(),
+    );
+    unpack(cx, ea, a_regs, |r, lane, e, v| {
+        let (row, first) = (lane / 4 + r % rows * 8, lane % 4 * per + r / rows * 4 * per);
+        pa[row * k + first + e].set(v);
+    });
+    unpack(cx, eb, b_regs, |r, lane, e, v| {
+        pb[(lane % 4 * per + r * 4 * per + e) * 8 + lane / 4].set(v);
+    });
+    let (a, b) = (&*a, &*b);
     let mut c = [0f64; 128];
     for_elements(rows, n, |r, h, row, col, lane| {
         c[row * n + col] = match c_kind {
@@ -181,13 +222,13 @@ fn product(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
         };
     });
     let xor = ea == Element::B1Xor;
-    multiply(&a, &b, &mut c, m, n, k, xor);
+    multiply(a, b, &mut c, m, k, xor);
     if let Some(counts) = &mut cx.counts {
         let full_rows = (0..m)
             .filter(|r| a[r * k..(r + 1) * k].iter().any(|x| *x != 0.0))
             .count();
         let full_columns = (0..n)
-            .filter(|j| b[j * k..(j + 1) * k].iter().any(|x| *x != 0.0))
+            .filter(|j| (0..k).any(|x| b[x * 8 + j] != 0.0))
             .count();
         counts.tensor_products += (m * n * k) as u64;
         counts.tensor_useful += (full_rows * full_columns * k) as u64;
@@ -217,15 +258,6 @@ fn product(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
     });
 }
 
-#[inline(always)]
-fn part(raw: u64, index: u32, bits: u32) -> u64 {
-    if bits == 64 {
-        raw
-    } else {
-        raw >> (index * bits) & ((1u64 << bits) - 1)
-    }
-}
-
 /// Every element of an accumulator: register pair, half, row, column, lane.
 #[inline(always)]
 fn for_elements(rows: usize, n: usize, mut f: impl FnMut(usize, usize, usize, usize, usize)) {
@@ -240,44 +272,41 @@ fn for_elements(rows: usize, n: usize, mut f: impl FnMut(usize, usize, usize, us
 }
 
 #[inline(always)]
-fn multiply_body(a: &[f64], b: &[f64], c: &mut [f64], m: usize, n: usize, k: usize, xor: bool) {
-    // B turned so that the eight columns lie side by side: the inner loop is eight independent sums.
-    let mut turned = [[0f64; 8]; 256];
-    for j in 0..n {
-        for (x, row) in turned.iter_mut().enumerate().take(k) {
-            row[j] = b[j * k + x];
-        }
-    }
-    for i in 0..m {
+fn multiply_body(a: &[f64], b: &[f64], c: &mut [f64], m: usize, k: usize, xor: bool) {
+    for (row, out) in a.chunks_exact(k).zip(c.chunks_exact_mut(8)).take(m) {
         let mut sum = [0f64; 8];
-        sum.copy_from_slice(&c[i * n..i * n + 8]);
-        for (x, row) in turned.iter().enumerate().take(k) {
-            let y = a[i * k + x];
-            for j in 0..8 {
-                sum[j] += if xor {
-                    if y == row[j] { 0.0 } else { 1.0 }
-                } else {
-                    y * row[j]
-                };
+        sum.copy_from_slice(out);
+        if xor {
+            for (y, x) in row.iter().zip(b.chunks_exact(8)) {
+                for j in 0..8 {
+                    sum[j] += if *y == x[j] { 0.0 } else { 1.0 };
+                }
+            }
+        } else {
+            for (y, x) in row.iter().zip(b.chunks_exact(8)) {
+                for j in 0..8 {
+                    // Products of narrow types are exact, so fusing changes nothing; that of f64 is fused in hardware.
+                    sum[j] = y.mul_add(x[j], sum[j]);
+                }
             }
         }
-        c[i * n..i * n + 8].copy_from_slice(&sum);
+        out.copy_from_slice(&sum);
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn multiply_fast(a: &[f64], b: &[f64], c: &mut [f64], m: usize, n: usize, k: usize, xor: bool) {
-    multiply_body(a, b, c, m, n, k, xor);
+fn multiply_fast(a: &[f64], b: &[f64], c: &mut [f64], m: usize, k: usize, xor: bool) {
+    multiply_body(a, b, c, m, k, xor);
 }
 
-fn multiply(a: &[f64], b: &[f64], c: &mut [f64], m: usize, n: usize, k: usize, xor: bool) {
+fn multiply(a: &[f64], b: &[f64], c: &mut [f64], m: usize, k: usize, xor: bool) {
     #[cfg(target_arch = "x86_64")]
     if super::shapes::fast() {
         // SAFETY: the processor has the features the function asks for.
-        return unsafe { multiply_fast(a, b, c, m, n, k, xor) };
+        return unsafe { multiply_fast(a, b, c, m, k, xor) };
     }
-    multiply_body(a, b, c, m, n, k, xor);
+    multiply_body(a, b, c, m, k, xor);
 }
 
 fn registers(

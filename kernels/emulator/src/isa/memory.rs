@@ -311,6 +311,7 @@ fn vector(f: &Form, op: &Operand) -> Res<Vec<Operand>> {
     };
     match op {
         Operand::Vector(parts) if parts.len() == count => Ok(parts.clone()),
+        // `{ %r1 }` without a vector modifier is how Triton writes a scalar: the first arm takes it.
         other if count == 1 && !matches!(other, Operand::Vector(_)) => Ok(vec![other.clone()]),
         _ => f.refuse(format!("{count} registers are expected")),
     }
