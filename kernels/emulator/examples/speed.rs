@@ -52,7 +52,7 @@ fn main() {
         "kernel", "none, 1", "all, 1", "none, 2", "all, 2", "instructions"
     );
     for (name, n) in [
-        ("integer_loop", 20_000),
+        ("integer_loop", 20_000i32),
         ("fma_loop", 20_000),
         ("transpose_loop", 800),
         ("copy_loop", 2_000),
@@ -71,9 +71,7 @@ fn main() {
                 .unwrap();
                 let kernel = gpu.load(&ptx).unwrap().kernel(name).unwrap();
                 let p = common::upload(&gpu, &vec![0f32; 1 << 19]);
-                let params = kernel
-                    .pack(&[&p.to_le_bytes(), &(n as i32).to_le_bytes()])
-                    .unwrap();
+                let params = kernel.pack(&[&p.to_le_bytes(), &n.to_le_bytes()]).unwrap();
                 let start = Instant::now();
                 gpu.launch(&kernel, Shape::line(16, 256), params)
                     .unwrap_or_else(|e| panic!("{e}"));

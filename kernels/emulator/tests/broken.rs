@@ -83,6 +83,12 @@ fn cases() -> Vec<Case> {
             /* sync */
             p[threadIdx.x] = s[threadIdx.x ^ 1]; // here
         "#).mend("/* sync */", "__syncwarp();"),
+        case("lanes write one word", SharedRace, (1, 32, 0), "different values", r#"
+            __shared__ int s;
+            s = threadIdx.x; // here
+            __syncthreads();
+            p[threadIdx.x] = s;
+        "#).mend("s = threadIdx.x", "s = 5"),
         case("off-by-one tail", OutOfBounds, (65, 256, 0), "0 bytes past the end", r#"
             int i = blockIdx.x * blockDim.x + threadIdx.x;
             if (i <= n) p[i] = 1; // here

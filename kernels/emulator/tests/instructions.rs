@@ -2,7 +2,7 @@
 //!
 //! A row is the PTX, the widths of its result and sources, the kind of values fed in, and the model. 512 threads run
 //! it on awkward values and random bits.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::type_complexity)]
 
 mod common;
 
@@ -144,22 +144,22 @@ fn rows() -> Vec<Row> {
         Row("sub.u64 D, A, B", 64, L2, |a, b, _| (i128::from(a) - i128::from(b)) as u64),
         Row("add.s16 D, A, B", 16, &[(16, Bits), (16, Bits)], |a, b, _| (a + b) & 0xffff),
         Row("mul.lo.s32 D, A, B", 32, I2, |a, b, _| w(s(a) * s(b))),
-        Row("mul.hi.s32 D, A, B", 32, I2, |a, b, _| w(s(a) * s(b) >> 32)),
-        Row("mul.hi.u32 D, A, B", 32, I2, |a, b, _| a * b >> 32),
-        Row("mul.hi.u64 D, A, B", 64, L2, |a, b, _| (u128::from(a) * u128::from(b) >> 64) as u64),
-        Row("mul.hi.s64 D, A, B", 64, L2, |a, b, _| (i128::from(a as i64) * i128::from(b as i64) >> 64) as u64),
+        Row("mul.hi.s32 D, A, B", 32, I2, |a, b, _| w((s(a) * s(b)) >> 32)),
+        Row("mul.hi.u32 D, A, B", 32, I2, |a, b, _| (a * b) >> 32),
+        Row("mul.hi.u64 D, A, B", 64, L2, |a, b, _| ((u128::from(a) * u128::from(b)) >> 64) as u64),
+        Row("mul.hi.s64 D, A, B", 64, L2, |a, b, _| ((i128::from(a as i64) * i128::from(b as i64)) >> 64) as u64),
         Row("mul.wide.s32 D, A, B", 64, I2, |a, b, _| (s(a) * s(b)) as u64),
         Row("mul.wide.u32 D, A, B", 64, I2, |a, b, _| a * b),
         Row("mul.wide.s16 D, A, B", 32, &[(16, Bits), (16, Bits)], |a, b, _| w(i64::from(a as i16) * i64::from(b as i16))),
         Row("mul24.lo.u32 D, A, B", 32, I2, |a, b, _| ((a & 0xff_ffff) * (b & 0xff_ffff)) & 0xffff_ffff),
         Row("mul24.hi.s32 D, A, B", 32, I2, |a, b, _| w(((s(a) << 40 >> 40) * (s(b) << 40 >> 40)) >> 16)),
         Row("mad.lo.s32 D, A, B, C", 32, I3, |a, b, c| w((s(a) * s(b)).wrapping_add(s(c)))),
-        Row("mad.hi.u32 D, A, B, C", 32, I3, |a, b, c| ((a * b >> 32) + c) & 0xffff_ffff),
+        Row("mad.hi.u32 D, A, B, C", 32, I3, |a, b, c| (((a * b) >> 32) + c) & 0xffff_ffff),
         Row("mad.wide.u32 D, A, B, C", 64, &[(32, Bits), (32, Bits), (64, Bits)], |a, b, c| (a * b).wrapping_add(c)),
         Row("mad.wide.s32 D, A, B, C", 64, &[(32, Bits), (32, Bits), (64, Bits)], |a, b, c| ((s(a) * s(b)) as u64).wrapping_add(c)),
         Row("mad.lo.u64 D, A, B, C", 64, L3, |a, b, c| (u128::from(a) * u128::from(b) + u128::from(c)) as u64),
         Row("div.s32 D, A, B", 32, I2, |a, b, _| if b == 0 { 0xffff_ffff } else { w(s(a) / s(b)) }),
-        Row("div.u64 D, A, B", 64, L2, |a, b, _| if b == 0 { u64::MAX } else { a / b }),
+        Row("div.u64 D, A, B", 64, L2, |a, b, _| a.checked_div(b).unwrap_or(u64::MAX)),
         Row("rem.s32 D, A, B", 32, I2, |a, b, _| if b == 0 { a } else { w(s(a) % s(b)) }),
         Row("rem.u32 D, A, B", 32, I2, |a, b, _| if b == 0 { a } else { a % b }),
         Row("min.s32 D, A, B", 32, I2, |a, b, _| w(s(a).min(s(b)))),
@@ -168,9 +168,9 @@ fn rows() -> Vec<Row> {
         Row("abs.s32 D, A", 32, &[(32, Bits)], |a, _, _| w(s(a).abs())),
         Row("neg.s64 D, A", 64, &[(64, Bits)], |a, _, _| (-i128::from(a as i64)) as u64),
         Row("sad.u32 D, A, B, C", 32, I3, |a, b, c| (a.max(b) - a.min(b) + c) & 0xffff_ffff),
-        Row("{ add.cc.u32 D, A, B; addc.u32 D, C, 0; }", 32, I3, |a, b, c| (c + (a + b >> 32)) & 0xffff_ffff),
+        Row("{ add.cc.u32 D, A, B; addc.u32 D, C, 0; }", 32, I3, |a, b, c| (c + ((a + b) >> 32)) & 0xffff_ffff),
         Row("{ sub.cc.u32 D, A, B; subc.u32 D, C, 0; }", 32, I3, |a, b, c| w(c as i64 - i64::from(a < b))),
-        Row("{ mad.lo.cc.u32 D, A, B, C; madc.hi.u32 D, A, B, 0; }", 32, I3, |a, b, c| ((a * b >> 32) + ((a * b & 0xffff_ffff) + c >> 32)) & 0xffff_ffff),
+        Row("{ mad.lo.cc.u32 D, A, B, C; madc.hi.u32 D, A, B, 0; }", 32, I3, |a, b, c| (((a * b) >> 32) + ((((a * b) & 0xffff_ffff) + c) >> 32)) & 0xffff_ffff),
         Row("dp4a.s32.u32 D, A, B, C", 32, I3, |a, b, c| (0..4).fold(c, |t, i| w(t as i64 + i64::from((a >> (8 * i)) as i8) * (b >> (8 * i) & 255) as i64))),
         Row("dp2a.lo.s32.s32 D, A, B, C", 32, I3, |a, b, c| (0..2).fold(c, |t, i| w(t as i64 + i64::from((a >> (16 * i)) as i16) * i64::from((b >> (8 * i)) as i8)))),
         Row("and.b32 D, A, B", 32, I2, |a, b, _| a & b),
@@ -230,7 +230,7 @@ fn rows() -> Vec<Row> {
         Row("neg.ftz.f32 D, A", 32, &[(32, F32)], |a, _, _| flush(a) ^ 0x8000_0000),
         Row("copysign.f32 D, A, B", 32, X2, |a, b, _| a & 0x8000_0000 | b & 0x7fff_ffff),
         Row("{ .reg .pred p; testp.subnormal.f32 p, A; selp.b32 D, 1, 2, p; }", 32, &[(32, F32)], |a, _, _| if a & 0x7f80_0000 == 0 && a & 0x7f_ffff != 0 { 1 } else { 2 }),
-        Row("add.f64 D, A, B", 64, D2, |a, b, _| { let x = d(a) + d(b); if x.is_nan() { x.to_bits() } else { x.to_bits() } }),
+        Row("add.f64 D, A, B", 64, D2, |a, b, _| (d(a) + d(b)).to_bits()),
         Row("max.f64 D, A, B", 64, D2, |a, b, _| pick(d(a), d(b), false).to_bits()),
         Row("cvt.rn.f32.s32 D, A", 32, &[(32, Bits)], |a, _, _| r(s(a) as f64)),
         Row("cvt.rz.f32.u64 D, A", 32, &[(64, Bits)], |a, _, _| { let keep = 64 - a.leading_zeros().min(63); let cut = keep.saturating_sub(24); r(((a >> cut) << cut) as f64) }),
@@ -478,7 +478,11 @@ fn a_place(lane: usize, i: usize, e: usize, per: usize, m: usize) -> (usize, usi
         return (group, thread * per + e + i * per * 4);
     }
     (
-        if i % 2 == 0 { group } else { group + 8 },
+        if i.is_multiple_of(2) {
+            group
+        } else {
+            group + 8
+        },
         thread * per + e + if i >= 2 { per * 4 } else { 0 },
     )
 }
@@ -665,7 +669,11 @@ fn warp_wide_instructions() {
     let element = |row: u32, col: u32| {
         let l = row * 4 + col / 2;
         let v = l * 0x20001 + 0x10000;
-        if col % 2 == 0 { v & 0xffff } else { v >> 16 }
+        if col.is_multiple_of(2) {
+            v & 0xffff
+        } else {
+            v >> 16
+        }
     };
     let ld = format!("{fill} ldmatrix.sync.aligned.m8n8.x1.shared.b16 {{%r}}, [%x4];");
     let ldt = format!("{fill} ldmatrix.sync.aligned.m8n8.x1.trans.shared.b16 {{%r}}, [%x4];");

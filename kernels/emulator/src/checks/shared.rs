@@ -71,6 +71,8 @@ struct Writer {
     thread: u16,
     bytes: u8,
     strong: bool,
+    /// The execution of an instruction that wrote: lanes of one may write one word, if they agree on the value.
+    instance: u32,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -87,6 +89,7 @@ pub struct SharedShadow {
     writers: Vec<Writer>,
     readers: Vec<Reader>,
     flags: HashMap<u32, Clock>,
+    instance: u32,
 }
 
 impl SharedShadow {
@@ -98,6 +101,7 @@ impl SharedShadow {
             writers: vec![Writer::default(); words],
             readers: vec![Reader::default(); words * warps],
             flags: HashMap::new(),
+            instance: 0,
         }
     }
 
@@ -107,6 +111,11 @@ impl SharedShadow {
         self.writers.fill(Writer::default());
         self.readers.fill(Reader::default());
         self.flags.clear();
+    }
+
+    /// Touches from here belong to another instruction.
+    pub fn next_instruction(&mut self) {
+        self.instance = self.instance.wrapping_add(1);
     }
 
     /// Thread `warp * 32 + lane` touches `len` bytes at `offset`. A strong touch also joins clocks.
@@ -151,15 +160,17 @@ impl SharedShadow {
         }
         let own = clock.0[warp as usize];
         let w = self.writers[word];
-        if touch.strong() {
-            if let Some(seen) = self.flags.get(&(word as u32)) {
-                clock.join(seen);
-            }
+        if touch.strong()
+            && let Some(seen) = self.flags.get(&(word as u32))
+        {
+            clock.join(seen);
         }
         if w.bytes & bytes != 0 && !(w.strong && touch.strong()) {
             let (other, their_lane) = (u32::from(w.thread) / 32, u32::from(w.thread) % 32);
             let raced = if other == warp {
-                their_lane != lane && w.clock == own
+                their_lane != lane
+                    && w.clock == own
+                    && !(w.instance == self.instance && touch == Touch::Write)
             } else {
                 clock.0[other as usize] < w.clock
             };
@@ -183,6 +194,7 @@ impl SharedShadow {
                 thread,
                 bytes: kept | bytes,
                 strong: touch.strong(),
+                instance: self.instance,
             };
             if touch.strong() {
                 let mut released = clock.clone();
@@ -267,6 +279,7 @@ impl SharedShadow {
                 thread: (warp * 32 + lane) as u16,
                 bytes: 15,
                 strong: false,
+                instance: self.instance,
             };
         }
     }
@@ -321,6 +334,7 @@ mod tests {
     fn lanes_of_a_warp_need_a_warp_sync() {
         let mut s = SharedShadow::new(64, 1);
         let mut c = Clock::of(0);
+        s.next_instruction();
         s.touch(8, 4, Touch::Write, 0, 1, &mut c)
             .expect("first write");
         assert_eq!(

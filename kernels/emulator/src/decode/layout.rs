@@ -231,23 +231,23 @@ pub fn place(b: Builder, program: &mut Program) -> Res {
                 debug.push(b.debug[at]);
             }
         }
-        if let Some(next) = blk.falls {
-            if order.get(place + 1) != Some(&next) {
-                jumps.push((code.len(), next));
-                code.push(Ins {
-                    exec: JUMP,
-                    d: 0,
-                    a: 0,
-                    b: 0,
-                    c: 0,
-                    imm: 0,
-                    guard: 0,
-                    flip: 0,
-                    list: 0,
-                    class: Class::Hidden,
-                });
-                debug.push(b.debug[blk.end - 1]);
-            }
+        if let Some(next) = blk.falls
+            && order.get(place + 1) != Some(&next)
+        {
+            jumps.push((code.len(), next));
+            code.push(Ins {
+                exec: JUMP,
+                d: 0,
+                a: 0,
+                b: 0,
+                c: 0,
+                imm: 0,
+                guard: 0,
+                flip: 0,
+                list: 0,
+                class: Class::Hidden,
+            });
+            debug.push(b.debug[blk.end - 1]);
         }
     }
     for (at, block) in jumps {

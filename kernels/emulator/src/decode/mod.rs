@@ -271,10 +271,11 @@ impl Lowering<'_, '_> {
             "ret" => self.ret(&f),
             _ => {
                 isa::decode(&mut self.b, &f)?;
-                if inst.opcode == "exit" && inst.guard.is_none() {
-                    if let Some(m) = self.b.meta.last_mut() {
-                        m.ends = true;
-                    }
+                if inst.opcode == "exit"
+                    && inst.guard.is_none()
+                    && let Some(m) = self.b.meta.last_mut()
+                {
+                    m.ends = true;
                 }
                 Ok(())
             }

@@ -69,10 +69,10 @@ fn wait(stream: usize, event: usize) -> Cu {
     if !s.captures.contains_key(&capture) {
         return Ok(());
     }
-    if let Some(r) = s.streams.get_mut(&from).and_then(|st| st.capture.as_mut()) {
-        if from != stream {
-            r.joined = r.joined.max(ops);
-        }
+    if let Some(r) = s.streams.get_mut(&from).and_then(|st| st.capture.as_mut())
+        && from != stream
+    {
+        r.joined = r.joined.max(ops);
     }
     let Some(st) = s.streams.get_mut(&stream) else {
         return Err(code::CAPTURE_UNSUPPORTED);

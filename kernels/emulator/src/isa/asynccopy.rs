@@ -40,7 +40,9 @@ fn start(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     }
     let limit = u64::from(cx.block.shared_bytes);
     for lane in lanes_of(m) {
-        if to[lane] % u64::from(bytes) != 0 || from[lane] % u64::from(bytes) != 0 {
+        if !to[lane].is_multiple_of(u64::from(bytes))
+            || !from[lane].is_multiple_of(u64::from(bytes))
+        {
             let message = format!(
                 "copy of {bytes} bytes from {:#x} to shared address {:#x}: both must be multiples of {bytes}",
                 from[lane], to[lane]

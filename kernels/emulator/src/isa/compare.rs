@@ -195,6 +195,8 @@ fn setp_packed(b: &mut Builder, f: &Form, t: Ty, ops: &[Operand]) -> Res {
 }
 
 /// `set.f16x2.f16x2`: 1.0 per half; with an integer destination all ones per half. `imm` is the comparison.
+// `a < b || a > b` is not `a != b` where one is NaN.
+#[allow(clippy::double_comparisons)]
 fn set_packed(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let (bf, int, op) = (i.imm >> 8 & 1 == 1, i.imm >> 9 & 1 == 1, i.imm & 0xff);
     let holds = |a: f32, b: f32| match op {

@@ -63,7 +63,7 @@ const COPY_ARRIVE_NOINC: u64 = 8;
 /// Where lane's barrier is, after checks. `None` after a fault.
 fn place(cx: &mut Cx<'_>, lane: usize, addr: u64, create: bool) -> Option<u32> {
     let at = addr & ((1 << WINDOW_SHIFT) - 1);
-    if at % 8 != 0 {
+    if !at.is_multiple_of(8) {
         cx.fail(
             FaultKind::Misaligned,
             lane as u32,

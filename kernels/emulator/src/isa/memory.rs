@@ -2,7 +2,7 @@
 
 use super::Decode;
 use crate::build::{Builder, Form, Name, Res};
-use crate::checks::Touch;
+use crate::checks::{FaultKind, Touch};
 use crate::machine::{Class, Cx, Exec, Ins, Place, contiguous, lanes_of};
 use crate::ptx::tree::Operand;
 use crate::types::{Space, Ty};
@@ -196,7 +196,38 @@ fn store32(cx: &mut Cx<'_>, i: &Ins, m: u32) {
             let v = u64::from(cx.w.r.get::<u32>(s, lane));
             cx.store(place, lane, addrs[lane], 4, v);
         }
+        agree(cx, place, addrs, lanes, 4, |cx, lane| {
+            u64::from(cx.w.r.get::<u32>(s, lane))
+        });
     });
+}
+
+/// Lanes that wrote one shared word in one instruction must have written the same: which of them wins is undefined.
+fn agree(
+    cx: &mut Cx<'_>,
+    place: Place,
+    addrs: &[u64; 32],
+    lanes: u32,
+    bytes: u32,
+    value: impl Fn(&Cx<'_>, usize) -> u64,
+) {
+    if place != Place::Shared || !cx.env.checks {
+        return;
+    }
+    let mask = if bytes == 8 {
+        u64::MAX
+    } else {
+        (1 << (bytes * 8)) - 1
+    };
+    if let Some(lane) =
+        lanes_of(lanes).find(|&l| cx.load(place, l, addrs[l], bytes) != value(cx, l) & mask)
+    {
+        let message = format!(
+            "threads of one instruction write different values to shared address {:#x}",
+            addrs[lane]
+        );
+        cx.fail(FaultKind::SharedRace, lane as u32, message);
+    }
 }
 
 fn store_any(cx: &mut Cx<'_>, i: &Ins, m: u32) {
@@ -209,22 +240,23 @@ fn store_any(cx: &mut Cx<'_>, i: &Ins, m: u32) {
         std::slice::from_ref(&i.b)
     };
     let wide = i.c == 1;
+    let value = |cx: &Cx<'_>, line: u32, lane: usize| {
+        if wide {
+            cx.w.r.get::<u64>(line, lane)
+        } else {
+            u64::from(cx.w.r.get::<u32>(line, lane))
+        }
+    };
     resolve(cx, a, &mut addrs, m, |cx, place, addrs, lanes| {
-        for lane in lanes_of(lanes) {
-            for (k, &line) in list.iter().enumerate() {
-                let v = if wide {
-                    cx.w.r.get::<u64>(line, lane)
-                } else {
-                    u64::from(cx.w.r.get::<u32>(line, lane))
-                };
-                cx.store(
-                    place,
-                    lane,
-                    addrs[lane] + k as u64 * u64::from(a.bytes),
-                    a.bytes,
-                    v,
-                );
+        for (k, &line) in list.iter().enumerate() {
+            let at = addrs.map(|x| x.wrapping_add(k as u64 * u64::from(a.bytes)));
+            for lane in lanes_of(lanes) {
+                let v = value(cx, line, lane);
+                cx.store(place, lane, at[lane], a.bytes, v);
             }
+            agree(cx, place, &at, lanes, a.bytes, |cx, lane| {
+                value(cx, line, lane)
+            });
         }
     });
 }
@@ -357,32 +389,32 @@ fn ld(b: &mut Builder, f: &Form) -> Res {
         Touch::Read
     };
     // A kernel parameter by name.
-    if let (Some(Space::Param), Operand::Address(Some(name), offset)) = (space, &ops[1]) {
-        if let Some(Name::Param(at)) = b.lookup(name).cloned() {
-            for (k, op) in dst.iter().enumerate() {
-                let d = b.dst_any(f, op)?;
-                let at = i64::from(at) + offset + k as i64 * i64::from(t.bytes());
-                let a = Access {
-                    offset: at as i32,
-                    bytes: t.bytes(),
-                    count: 1,
-                    place: Some(Place::Param),
-                    touch,
-                    signed: t.signed(),
-                };
-                if at < 0 || at + i64::from(t.bytes()) > i64::from(b.param_bytes) {
-                    return f.refuse(format!("parameter byte {at} does not exist"));
-                }
-                // A vector counts once.
-                let class = if k == 0 { Class::Load } else { Class::Hidden };
-                b.emit(load_param, class, |i| {
-                    i.d = d.line;
-                    i.b = kind(d.wide, d.short);
-                    i.imm = a.pack();
-                });
+    if let (Some(Space::Param), Operand::Address(Some(name), offset)) = (space, &ops[1])
+        && let Some(Name::Param(at)) = b.lookup(name).cloned()
+    {
+        for (k, op) in dst.iter().enumerate() {
+            let d = b.dst_any(f, op)?;
+            let at = i64::from(at) + offset + k as i64 * i64::from(t.bytes());
+            let a = Access {
+                offset: at as i32,
+                bytes: t.bytes(),
+                count: 1,
+                place: Some(Place::Param),
+                touch,
+                signed: t.signed(),
+            };
+            if at < 0 || at + i64::from(t.bytes()) > i64::from(b.param_bytes) {
+                return f.refuse(format!("parameter byte {at} does not exist"));
             }
-            return Ok(());
+            // A vector counts once.
+            let class = if k == 0 { Class::Load } else { Class::Hidden };
+            b.emit(load_param, class, |i| {
+                i.d = d.line;
+                i.b = kind(d.wide, d.short);
+                i.imm = a.pack();
+            });
         }
+        return Ok(());
     }
     let (place, base, offset) = target(b, f, &ops[1], space)?;
     let mut lines = Vec::new();

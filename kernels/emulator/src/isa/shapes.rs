@@ -3,14 +3,14 @@
 //! Each loop exists twice: for any processor, and for one with AVX2 and FMA, which the decoder picks where it runs.
 
 use crate::machine::{Cx, Exec, Ins, Lane};
-use std::mem::MaybeUninit;
+use std::ptr::NonNull;
 
 /// A lane function without captured state, out of thin air: it has no bytes to be wrong.
 #[inline(always)]
 fn lane_fn<F: Copy>() -> F {
     const { assert!(size_of::<F>() == 0, "lane functions must not capture") };
-    // SAFETY: a type of size zero has no bytes to initialise, and a value of it was handed to the constructor.
-    unsafe { MaybeUninit::<F>::uninit().assume_init() }
+    // SAFETY: reading a type of size zero touches no memory, and a value of it was handed to the constructor.
+    unsafe { NonNull::<F>::dangling().read() }
 }
 
 /// Whether the fast variants can run here.
@@ -208,6 +208,8 @@ fn cmp_body<A: Lane, F: Fn(A, A) -> bool + Copy + 'static>(cx: &mut Cx<'_>, ins:
 }
 
 /// `a` where predicate `c` (negated by `imm` all ones) holds, else `b`.
+// The lane function only names the type.
+#[allow(clippy::extra_unused_type_parameters)]
 #[inline(always)]
 fn select_body<A: Lane, F: Fn(A) -> A + Copy + 'static>(cx: &mut Cx<'_>, ins: &Ins, m: u32) {
     let v = cx.w.r.view();

@@ -289,6 +289,7 @@ impl Cx<'_> {
         let Some(shadow) = &mut self.block.shadow else {
             return true;
         };
+        shadow.next_instruction();
         for lane in lanes(mask) {
             let r = shadow.touch(
                 addrs[lane] as u32,

@@ -207,15 +207,15 @@ impl Cx<'_> {
                 format!("barrier {id} does not exist, there are 0 to 15"),
             );
         }
-        if let Some(n) = count {
-            if n == 0 || n % 32 != 0 || n > self.env.warps() * 32 {
-                let threads = self.env.threads();
-                return self.fail(
+        if let Some(n) = count
+            && (n == 0 || n % 32 != 0 || n > self.env.warps() * 32)
+        {
+            let threads = self.env.threads();
+            return self.fail(
                     FaultKind::BarrierMismatch,
                     0,
                     format!("barrier {id} waits for {n} threads, which is no multiple of 32 within the block of {threads}"),
                 );
-            }
         }
         let index = self.w.index;
         let live = self.w.live;

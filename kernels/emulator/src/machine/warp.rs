@@ -183,10 +183,8 @@ impl Cx<'_> {
             let ins = &code[pc];
             let mask = self.w.mask & (self.w.p[ins.guard as usize] ^ ins.flip);
             self.w.pc = pc + 1;
-            if COUNT {
-                if let Some(c) = &mut self.counts {
-                    c.step(pc, mask);
-                }
+            if COUNT && let Some(c) = &mut self.counts {
+                c.step(pc, mask);
             }
             // SAFETY: see `Ins::exec`: the warp was made for this program.
             unsafe { (ins.exec)(self, ins, mask) };

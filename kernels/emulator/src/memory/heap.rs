@@ -248,19 +248,19 @@ impl Heap {
             Kind::Managed => format!("managed memory of {size} bytes"),
         };
         let before = book.live.range(..=addr).next_back();
-        if let Some((base, a)) = before {
-            if addr < base + a.size {
-                return format!("byte {} of {}", addr - base, name(&a.kind, a.size));
-            }
+        if let Some((base, a)) = before
+            && addr < base + a.size
+        {
+            return format!("byte {} of {}", addr - base, name(&a.kind, a.size));
         }
-        if let Some((base, (size, kind))) = book.freed.range(..=addr).next_back() {
-            if addr < base + size {
-                return format!(
-                    "byte {} of {}, which was freed",
-                    addr - base,
-                    name(kind, *size)
-                );
-            }
+        if let Some((base, (size, kind))) = book.freed.range(..=addr).next_back()
+            && addr < base + size
+        {
+            return format!(
+                "byte {} of {}, which was freed",
+                addr - base,
+                name(kind, *size)
+            );
         }
         let after = book.live.range(addr..).next();
         let near_before = before.map(|(b, a)| (addr - (b + a.size), a));

@@ -132,7 +132,7 @@ impl Region {
         let end = from + count;
         let mut at = from;
         while at < end {
-            if at % 8 == 0 && end - at >= 64 {
+            if at.is_multiple_of(8) && end - at >= 64 {
                 let bytes = (end - at) / 8;
                 self.fill(at / 8, bytes, 0xff);
                 at += bytes * 8;
@@ -153,11 +153,12 @@ impl Region {
         let end = from + count;
         let mut at = from;
         while at < end {
-            if at % 64 == 0 && end - at >= 64 {
-                if self.u64(at / 64).load(Relaxed) == u64::MAX {
-                    at += 64;
-                    continue;
-                }
+            if at.is_multiple_of(64)
+                && end - at >= 64
+                && self.u64(at / 64).load(Relaxed) == u64::MAX
+            {
+                at += 64;
+                continue;
             }
             let n = (8 - at % 8).min(end - at);
             let have = u32::from(self.u8(at / 8).load(Relaxed)) >> (at % 8) & ((1 << n) - 1);

@@ -336,9 +336,8 @@ impl Parser {
 
     /// An optional `+n` or `-n`.
     fn plus(&mut self) -> Res<i64> {
-        if self.accept('+') {
-            Ok(self.int("an offset")? as i64)
-        } else if self.is('-') {
+        let signed = self.accept('+') || self.is('-');
+        if signed {
             Ok(self.int("an offset")? as i64)
         } else {
             Ok(0)
