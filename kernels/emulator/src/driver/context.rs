@@ -72,7 +72,9 @@ fn context_end(s: &mut State, handle: usize) {
         .map(|(a, _)| *a)
         .collect();
     if let Some(gpu) = s.gpu.clone() {
-        if gpu.heap().checks() && !owned.is_empty() {
+        // After a fault the program could not free anything any more.
+        let ended_well = s.contexts.get(&handle).is_some_and(|c| c.sticky == 0);
+        if ended_well && gpu.heap().checks() && !owned.is_empty() {
             let bytes: u64 = owned
                 .iter()
                 .filter_map(|a| gpu.heap().lookup(*a))

@@ -90,7 +90,8 @@ for i in range(m):
         want = sum(wide(a[i * k + x]) * wide(b[x * m + j]) for x in range(k))
         assert abs(got[i * m + j] - want) < 1e-5, f"matmul {i} {j}: {got[i * m + j]} {want}"
 
-for at in buffers:
+# With a second argument the buffers are left for the emulator to complain about.
+for at in buffers if len(sys.argv) < 3 else []:
     call("cuMemFree_v2", at)
 call("cuDevicePrimaryCtxRelease_v2", 0)
 print("3 kernels of Triton ran")
