@@ -75,6 +75,16 @@ struct Writer {
     instance: u32,
 }
 
+/// What is known of four bytes.
+#[derive(Clone, Copy, Default)]
+struct Word {
+    writer: Writer,
+    /// Warps whose reads a write must come after. A write of the whole word that did covers them for the next one.
+    read_by: u32,
+    /// Low nibble: bytes written. High nibble: bytes with an asynchronous copy under way.
+    state: u8,
+}
+
 #[derive(Clone, Copy, Default)]
 struct Reader(u32); // clock 22 | lane 6 (32: several) | bytes 4
 
@@ -84,9 +94,7 @@ const CLOCKS: u32 = 1 << 22;
 /// The shadow of one block's shared memory.
 pub struct SharedShadow {
     warps: usize,
-    /// Low nibble: bytes written. High nibble: bytes with an asynchronous copy under way.
-    state: Vec<u8>,
-    writers: Vec<Writer>,
+    words: Vec<Word>,
     readers: Vec<Reader>,
     flags: HashMap<u32, Clock>,
     instance: u32,
@@ -97,8 +105,7 @@ impl SharedShadow {
         let words = bytes.div_ceil(4);
         SharedShadow {
             warps,
-            state: vec![0; words],
-            writers: vec![Writer::default(); words],
+            words: vec![Word::default(); words],
             readers: vec![Reader::default(); words * warps],
             flags: HashMap::new(),
             instance: 0,
@@ -107,9 +114,8 @@ impl SharedShadow {
 
     /// Ready for the next block.
     pub fn reset(&mut self) {
-        self.state.fill(0);
-        self.writers.fill(Writer::default());
-        self.readers.fill(Reader::default());
+        // Readers count only where a word says so.
+        self.words.fill(Word::default());
         self.flags.clear();
     }
 
@@ -129,6 +135,9 @@ impl SharedShadow {
         lane: u32,
         clock: &mut Clock,
     ) -> Result<(), Conflict> {
+        if len == 4 && offset.is_multiple_of(4) {
+            return self.touch_word(offset as usize / 4, 15, touch, warp, lane, clock);
+        }
         let mut at = offset;
         let end = offset + len;
         while at < end {
@@ -151,7 +160,9 @@ impl SharedShadow {
         lane: u32,
         clock: &mut Clock,
     ) -> Result<(), Conflict> {
-        let state = self.state[word];
+        let Word {
+            writer: w, state, ..
+        } = self.words[word];
         if state >> 4 & bytes != 0 {
             return Err(Conflict::Pending);
         }
@@ -159,7 +170,6 @@ impl SharedShadow {
             return Err(Conflict::Unwritten);
         }
         let own = clock.0[warp as usize];
-        let w = self.writers[word];
         if touch.strong()
             && let Some(seen) = self.flags.get(&(word as u32))
         {
@@ -181,15 +191,18 @@ impl SharedShadow {
         if touch.writes() {
             if !touch.strong() || !w.strong {
                 self.check_readers(word, bytes, warp, lane, clock)?;
+                if bytes == 15 {
+                    self.words[word].read_by = 0;
+                }
             }
-            self.state[word] = state | bytes;
+            self.words[word].state = state | bytes;
             let thread = (warp * 32 + lane) as u16;
             let kept = if w.thread == thread && w.clock == own {
                 w.bytes
             } else {
                 0
             };
-            self.writers[word] = Writer {
+            self.words[word].writer = Writer {
                 clock: own,
                 thread,
                 bytes: kept | bytes,
@@ -212,7 +225,9 @@ impl SharedShadow {
         if touch == Touch::Read && own < CLOCKS {
             let slot = &mut self.readers[word * self.warps + warp as usize];
             let (c, l, b) = (slot.0 >> 10, slot.0 >> 4 & 63, slot.0 & 15);
-            *slot = if slot.0 != 0 && c == own {
+            let fresh = self.words[word].read_by >> warp & 1 == 0;
+            self.words[word].read_by |= 1 << warp;
+            *slot = if !fresh && c == own {
                 Reader(
                     own << 10 | (if l == lane { l } else { SEVERAL }) << 4 | b | u32::from(bytes),
                 )
@@ -231,10 +246,11 @@ impl SharedShadow {
         lane: u32,
         clock: &Clock,
     ) -> Result<(), Conflict> {
-        for (other, r) in self.readers[word * self.warps..(word + 1) * self.warps]
-            .iter()
-            .enumerate()
-        {
+        let mut left = self.words[word].read_by;
+        while left != 0 {
+            let other = left.trailing_zeros() as usize;
+            left &= left - 1;
+            let r = self.readers[word * self.warps + other];
             let (c, l, b) = (r.0 >> 10, r.0 >> 4 & 63, r.0 & 15);
             if b & u32::from(bytes) == 0 {
                 continue;
@@ -265,7 +281,7 @@ impl SharedShadow {
     ) -> Result<(), Conflict> {
         self.touch(offset, len, Touch::Write, warp, lane, clock)?;
         for word in offset / 4..(offset + len).div_ceil(4) {
-            self.state[word as usize] |= 0xf0;
+            self.words[word as usize].state |= 0xf0;
         }
         Ok(())
     }
@@ -273,8 +289,8 @@ impl SharedShadow {
     /// The copy lands, as a write at this moment.
     pub fn land_copy(&mut self, offset: u32, len: u32, warp: u32, lane: u32, clock: &Clock) {
         for word in offset / 4..(offset + len).div_ceil(4) {
-            self.state[word as usize] = 0x0f;
-            self.writers[word as usize] = Writer {
+            self.words[word as usize].state = 0x0f;
+            self.words[word as usize].writer = Writer {
                 clock: clock.0[warp as usize],
                 thread: (warp * 32 + lane) as u16,
                 bytes: 15,
@@ -287,7 +303,7 @@ impl SharedShadow {
     /// Writes by the hardware itself (mbarrier state): no race, but written.
     pub fn mark_written(&mut self, offset: u32, len: u32) {
         for word in offset / 4..(offset + len).div_ceil(4) {
-            self.state[word as usize] |= 0x0f;
+            self.words[word as usize].state |= 0x0f;
         }
     }
 }
