@@ -1,6 +1,8 @@
 //! PTX of another compiler (Triton), loaded through the driver API from Python, and what the environment changes.
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::process::Command;
 
 /// Runs the script with some environment; its stderr.
@@ -17,10 +19,9 @@ fn drive(env: &[(&str, &str)], arguments: &[&str]) -> (bool, String) {
         .output();
     let out = match out {
         Ok(out) => out,
-        Err(e) => {
-            eprintln!("python3 cannot be started ({e}): install Python 3 to run this test");
-            std::process::exit(101);
-        }
+        Err(e) => common::give_up(&format!(
+            "python3 cannot be started ({e}): install Python 3 to run this test"
+        )),
     };
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     let errors = String::from_utf8_lossy(&out.stderr).into_owned();
