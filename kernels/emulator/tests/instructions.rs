@@ -263,6 +263,42 @@ fn rows() -> Vec<Row> {
         Row("add.f16x2 D, A, B", 32, &[(32, F16), (32, F16)], |a, b, _| two(a, b, |x, y| nh(h(x) + h(y)))),
         Row("sub.ftz.f16x2 D, A, B", 32, &[(32, F16), (32, F16)], |a, b, _| two(a, b, |x, y| { let z = |v: u64| if v & 0x7c00 == 0 { v & 0x8000 } else { v }; z(nh(h(z(x)) - h(z(y)))) })),
         Row("max.bf16x2 D, A, B", 32, &[(32, Bf16), (32, Bf16)], |x, y, _| two(x, y, |x, y| nb(pick(b(x), b(y), false)))),
+        Row("mad24.lo.u32 D, A, B, C", 32, I3, |a, b, c| ((a & 0xff_ffff) * (b & 0xff_ffff) + c) & 0xffff_ffff),
+        Row("min.s16 D, A, B", 16, &[(16, Bits), (16, Bits)], |a, b, _| (a as i16).min(b as i16) as u64 & 0xffff),
+        Row("or.b32 D, A, B", 32, I2, |a, b, _| a | b),
+        Row("div.s64 D, A, B", 64, L2, |a, b, _| if b == 0 { u64::MAX } else { (i128::from(a as i64) / i128::from(b as i64)) as u64 }),
+        Row("{ .reg .pred p, q, r; setp.ne.u32 p, A, 0; setp.ne.u32 q, B, 0; xor.pred r, p, q; not.pred r, r; and.pred r, r, p; selp.b32 D, 1, 2, r; }", 32, I2, |a, b, _| if a != 0 && b != 0 { 1 } else { 2 }),
+        Row("{ sub.cc.u64 D, A, B; subc.u64 D, C, 0; }", 64, L3, |a, b, c| c.wrapping_sub(u64::from(a < b))),
+        Row("fns.b32 D, A, B, 2", 32, &[(32, Bits), (32, Count)], |m, p, _| (p..32).filter(|i| m >> i & 1 == 1).nth(1).unwrap_or(0xffff_ffff)),
+        Row("bfe.u64 D, A, B, C", 64, &[(64, Bits), (32, Count), (32, Count)], |a, p, l| (0..64).filter(|i| *i < l && p + i < 64).fold(0, |v, i| v | (a >> (p + i) & 1) << i)),
+        Row("bfi.b64 D, A, B, C, 30", 64, &[(64, Bits), (64, Bits), (32, Count)], |a, b, p| (0..64).fold(0, |v, i| v | (if i >= p && i < p + 30 { a >> (i - p) } else { b >> i } & 1) << i)),
+        Row("clz.b32 D, A", 32, &[(32, Bits)], |a, _, _| (0..32).rev().take_while(|i| a >> i & 1 == 0).count() as u64),
+        Row("popc.b64 D, A", 32, &[(64, Bits)], |a, _, _| (0..64).map(|i| a >> i & 1).sum()),
+        Row("bfind.shiftamt.u64 D, A", 32, &[(64, Bits)], |a, _, _| (0..64).rev().find(|i| a >> i & 1 == 1).map_or(0xffff_ffff, |i| 63 - i)),
+        Row("sub.f64 D, A, B", 64, D2, |a, b, _| (d(a) - d(b)).to_bits()),
+        Row("mul.f64 D, A, B", 64, D2, |a, b, _| (d(a) * d(b)).to_bits()),
+        Row("div.rn.f64 D, A, B", 64, D2, |a, b, _| (d(a) / d(b)).to_bits()),
+        Row("sqrt.rn.f64 D, A", 64, &[(64, F64)], |a, _, _| d(a).sqrt().to_bits()),
+        Row("fma.rn.f64 D, A, B, C", 64, &[(64, F64), (64, F64), (64, F64)], |a, b, c| d(a).mul_add(d(b), d(c)).to_bits()),
+        Row("min.f64 D, A, B", 64, D2, |a, b, _| pick(d(a), d(b), true).to_bits()),
+        Row("abs.f64 D, A", 64, &[(64, F64)], |a, _, _| a & !(1 << 63)),
+        Row("fma.rn.ftz.f32 D, A, B, C", 32, X3, |a, b, c| { let x = f32::from_bits(flush(a) as u32).mul_add(f32::from_bits(flush(b) as u32), f32::from_bits(flush(c) as u32)); flush(r(f64::from(x))) }),
+        Row("cvt.rn.f64.s64 D, A", 64, &[(64, Bits)], |a, _, _| (a as i64 as f64).to_bits()),
+        Row("cvt.rzi.s64.f64 D, A", 64, &[(64, F64)], |a, _, _| if d(a).is_nan() { 0 } else { d(a) as i64 as u64 }),
+        Row("cvt.rn.f16.s32 D, A", 16, &[(32, Bits)], |a, _, _| nh(s(a) as f64)),
+        Row("cvt.rni.s32.f16 D, A", 32, &[(16, F16)], |a, _, _| if h(a).is_nan() { 0 } else { w(h(a).round_ties_even().clamp(-2147483648.0, 2147483647.0) as i64) }),
+        Row("cvt.f32.bf16 D, A", 32, &[(16, Bf16)], |a, _, _| if b(a).is_nan() { 0x7fff_ffff } else { a << 16 }),
+        Row("sub.bf16 D, A, B", 16, B2, |x, y, _| nb(b(x) - b(y))),
+        Row("mul.bf16x2 D, A, B", 32, &[(32, Bf16), (32, Bf16)], |x, y, _| two(x, y, |x, y| nb(b(x) * b(y)))),
+        Row("fma.rn.bf16x2 D, A, B, C", 32, &[(32, Bf16), (32, Bf16), (32, Bf16)], |x, y, z| nb(b(x).mul_add(b(y), b(z))) | nb(b(x >> 16).mul_add(b(y >> 16), b(z >> 16))) << 16),
+        Row("max.NaN.f16 D, A, B", 16, H2, |x, y, _| if h(x).is_nan() || h(y).is_nan() { 0x7fff } else { nh(pick(h(x), h(y), false)) }),
+        Row("ex2.approx.f16 D, A", 16, &[(16, F16)], |a, _, _| nh(h(a).exp2())),
+        Row("tanh.approx.bf16 D, A", 16, &[(16, Bf16)], |a, _, _| nb(b(a).tanh())),
+        Row("{ .reg .pred p, q; setp.le.f16x2 p|q, A, B; selp.b32 D, 1, 0, p; @q or.b32 D, D, 2; }", 32, &[(32, F16), (32, F16)], |a, b, _| u64::from(h(a) <= h(b)) | u64::from(h(a >> 16) <= h(b >> 16)) << 1),
+        Row("set.gt.f16x2.f16x2 D, A, B", 32, &[(32, F16), (32, F16)], |a, b, _| two(a, b, |x, y| if h(x) > h(y) { 0x3c00 } else { 0 })),
+        Row("{ .reg .pred p; isspacep.shared p, A; selp.b32 D, 1, 2, p; }", 32, &[(64, Bits)], |a, _, _| if a >> 48 == 1 { 1 } else { 2 }),
+        Row("{ .reg .u64 g; .shared .align 8 .b64 sh[512]; .reg .u32 t; .reg .u64 o; mov.u32 t, %tid.x; mul.wide.u32 o, t, 8; mov.u64 g, sh; add.u64 g, g, o; cvta.shared.u64 g, g; st.u64 [g], A; ld.u64 D, [g]; }", 64, &[(64, Bits)], |a, _, _| a),
+        Row("{ .local .align 4 .b8 l[8]; st.local.v2.b32 [l], {A, B}; ld.local.s8 D, [l+5]; }", 32, I2, |_, b, _| w(i64::from((b >> 8) as i8))),
         Row("neg.f16x2 D, A", 32, &[(32, F16)], |a, _, _| a ^ 0x8000_8000),
     ]
 }
@@ -650,7 +686,7 @@ fn warp(body: &str) -> Result<Vec<u32>, String> {
         .load(&code)
         .and_then(|m| m.kernel("k"))
         .map_err(|e| e.to_string())?;
-    let at = upload(&gpu, &[0u32; 32]);
+    let at = upload(&gpu, &[0u32; 64]);
     match gpu.launch(
         &kernel,
         Shape::line(1, 32),
@@ -710,6 +746,7 @@ fn warp_wide_instructions() {
         ("movmatrix", mv, Box::new(turned)),
         ("shared atomics", "mov.u32 %x2, sm; setp.eq.u32 %q1, %t, 0; @%q1 st.shared.u32 [%x2], 0; bar.warp.sync -1; atom.shared.inc.u32 %r, [%x2], 9;".into(), Box::new(|l| l % 10)),
         ("cas", "mov.u32 %x2, sm; setp.eq.u32 %q1, %t, 0; @%q1 st.shared.u32 [%x2], 0; bar.warp.sync -1; add.u32 %x3, %t, 1; atom.shared.cas.b32 %r, [%x2], %t, %x3;".into(), Box::new(|l| l)),
+        ("global atomics of many types", "mov.u32 %x9, 0; atom.global.add.u32 %x1, [%rd1+128], 2; red.global.max.s32 [%rd1+132], %t; red.global.and.b32 [%rd1+136], %t; red.global.add.f32 [%rd1+140], 0f3F800000; red.global.add.noftz.f16x2 [%rd1+144], 0x3c004000; atom.global.exch.b32 %x2, [%rd1+148], %t; red.global.add.u64 [%rd1+152], 3; bar.warp.sync -1; shr.u32 %x3, %t, 0; min.u32 %x3, %x3, 7; mul.wide.u32 %rd4, %x3, 4; add.u64 %rd5, %rd1, %rd4; ld.relaxed.gpu.global.u32 %r, [%rd5+128];".into(), Box::new(|l| match l.min(7) { 0 => 64, 1 => 31, 2 => 0, 3 => 32f32.to_bits(), 4 => 0x5000_5400, 5 => 31, 6 => 96, _ => 0 })),
         ("table of branches", "and.b32 %x1, %t, 3; mov.u32 %r, 9; TS: .branchtargets L0, L1, L2, L3; brx.idx %x1, TS;\nL0: mov.u32 %r, 10; bra L9;\nL1: mov.u32 %r, 11; bra L9;\nL2: bra L9;\nL3: mov.u32 %r, 13;\nL9:".into(), Box::new(|l| [10, 11, 9, 13][l as usize & 3])),
     ];
     let mut failed = Vec::new();
