@@ -1,0 +1,110 @@
+//! What a sanitizer would say: the kinds of fault, the report, and the shadows that find races.
+
+mod global;
+mod shared;
+
+pub use global::{Order, race_read, race_write};
+pub use shared::{Clock, Conflict, SharedShadow, Touch};
+
+/// What went wrong. The name is what a report starts with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultKind {
+    /// An access outside of every allocation, or past its end.
+    OutOfBounds,
+    /// An access to an allocation that was freed.
+    UseAfterFree,
+    /// A write to constant memory.
+    ReadOnly,
+    /// An address that is not a multiple of the access width.
+    Misaligned,
+    /// A read of bytes or of a register that nothing wrote.
+    Uninitialised,
+    /// Two threads of a block touch one shared byte, one of them writing, with no barrier between.
+    SharedRace,
+    /// Two blocks of a launch touch one global byte, one of them writing, with nothing that orders them.
+    GlobalRace,
+    /// A `.sync` instruction which not all threads it names execute.
+    DivergentSync,
+    /// A barrier used with two different thread counts or kinds.
+    BarrierMismatch,
+    /// Warps wait for one another and none can go on.
+    Deadlock,
+    /// Bytes of an asynchronous copy touched before the wait for it.
+    AsyncCopy,
+    /// `trap`.
+    Trap,
+    /// A device-side assertion failed.
+    Assert,
+    /// An operand value the instruction has no meaning for.
+    BadOperand,
+}
+
+impl FaultKind {
+    /// The words a report starts with.
+    pub fn title(self) -> &'static str {
+        match self {
+            FaultKind::OutOfBounds => "out of bounds",
+            FaultKind::UseAfterFree => "use after free",
+            FaultKind::ReadOnly => "write to constant memory",
+            FaultKind::Misaligned => "misaligned access",
+            FaultKind::Uninitialised => "uninitialised read",
+            FaultKind::SharedRace => "shared memory race",
+            FaultKind::GlobalRace => "global memory race",
+            FaultKind::DivergentSync => "divergent sync",
+            FaultKind::BarrierMismatch => "barrier mismatch",
+            FaultKind::Deadlock => "deadlock",
+            FaultKind::AsyncCopy => "async copy not waited for",
+            FaultKind::Trap => "trap",
+            FaultKind::Assert => "assertion failed",
+            FaultKind::BadOperand => "bad operand",
+        }
+    }
+}
+
+/// A fault where it happened, before names and lines are put to it.
+#[derive(Clone, Debug)]
+pub struct Fault {
+    pub kind: FaultKind,
+    pub pc: usize,
+    pub thread: u32,
+    pub message: String,
+}
+
+/// A failed check, complete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// What went wrong.
+    pub kind: FaultKind,
+    /// Name of the kernel.
+    pub kernel: String,
+    /// Line in the PTX text, counted from 1.
+    pub line: u32,
+    /// The instruction on that line.
+    pub instruction: String,
+    /// File and line of the source, where the PTX has line information.
+    pub source: Option<(String, u32)>,
+    /// Block index.
+    pub block: [u32; 3],
+    /// Thread index inside the block.
+    pub thread: [u32; 3],
+    /// The particulars.
+    pub message: String,
+}
+
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ([bx, by, bz], [tx, ty, tz]) = (self.block, self.thread);
+        writeln!(
+            f,
+            "offshoot-emulator: {} in kernel {}: {}",
+            self.kind.title(),
+            self.kernel,
+            self.message
+        )?;
+        writeln!(f, "    at PTX line {}: {}", self.line, self.instruction)?;
+        if let Some((file, line)) = &self.source {
+            writeln!(f, "    source {file}:{line}")?;
+        }
+        write!(f, "    block ({bx},{by},{bz}) thread ({tx},{ty},{tz})")
+    }
+}

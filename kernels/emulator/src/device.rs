@@ -1,0 +1,111 @@
+//! Profiles of real cards, from their published figures.
+
+/// What a program can ask a card about, and what the counters model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// The word that `OFFSHOOT_EMULATOR_DEVICE` takes.
+    pub word: &'static str,
+    /// The name that `cuDeviceGetName` yields.
+    pub name: &'static str,
+    /// Compute capability.
+    pub capability: (u32, u32),
+    /// Multiprocessors.
+    pub sms: u32,
+    /// Device memory in bytes.
+    pub memory: u64,
+    /// Second-level cache in bytes.
+    pub l2: u64,
+    /// Shared memory of one multiprocessor in bytes.
+    pub shared_per_sm: u32,
+    /// The most a block may opt in to.
+    pub shared_optin: u32,
+    /// Threads that can be resident on one multiprocessor.
+    pub threads_per_sm: u32,
+    /// Blocks that can be resident on one multiprocessor.
+    pub blocks_per_sm: u32,
+    /// Boost clock in kHz.
+    pub clock_khz: u32,
+    /// Memory clock in kHz.
+    pub memory_khz: u32,
+    /// Memory bus in bits.
+    pub bus_bits: u32,
+}
+
+/// All profiles. The first is the default.
+pub const PROFILES: [Profile; 4] = [
+    Profile {
+        word: "a100",
+        name: "NVIDIA A100-SXM4-80GB (emulated)",
+        capability: (8, 0),
+        sms: 108,
+        memory: 80 << 30,
+        l2: 40 << 20,
+        shared_per_sm: 164 << 10,
+        shared_optin: 163 << 10,
+        threads_per_sm: 2048,
+        blocks_per_sm: 32,
+        clock_khz: 1_410_000,
+        memory_khz: 1_593_000,
+        bus_bits: 5120,
+    },
+    Profile {
+        word: "rtx4090",
+        name: "NVIDIA GeForce RTX 4090 (emulated)",
+        capability: (8, 9),
+        sms: 128,
+        memory: 24 << 30,
+        l2: 72 << 20,
+        shared_per_sm: 100 << 10,
+        shared_optin: 99 << 10,
+        threads_per_sm: 1536,
+        blocks_per_sm: 24,
+        clock_khz: 2_520_000,
+        memory_khz: 10_501_000,
+        bus_bits: 384,
+    },
+    Profile {
+        word: "h100",
+        name: "NVIDIA H100 80GB HBM3 (emulated)",
+        capability: (9, 0),
+        sms: 132,
+        memory: 80 << 30,
+        l2: 50 << 20,
+        shared_per_sm: 228 << 10,
+        shared_optin: 227 << 10,
+        threads_per_sm: 2048,
+        blocks_per_sm: 32,
+        clock_khz: 1_980_000,
+        memory_khz: 2_619_000,
+        bus_bits: 5120,
+    },
+    Profile {
+        word: "h200",
+        name: "NVIDIA H200 (emulated)",
+        capability: (9, 0),
+        sms: 132,
+        memory: 141 << 30,
+        l2: 50 << 20,
+        shared_per_sm: 228 << 10,
+        shared_optin: 227 << 10,
+        threads_per_sm: 2048,
+        blocks_per_sm: 32,
+        clock_khz: 1_980_000,
+        memory_khz: 3_201_000,
+        bus_bits: 6144,
+    },
+];
+
+impl Profile {
+    /// The profile of that word.
+    pub fn by_word(word: &str) -> Option<&'static Profile> {
+        PROFILES.iter().find(|p| p.word.eq_ignore_ascii_case(word))
+    }
+
+    /// Blocks of a launch that fit on one multiprocessor, by threads and shared memory.
+    pub fn resident_blocks(&self, threads: u32, shared: u32) -> u32 {
+        let by_threads = self.threads_per_sm / threads.next_multiple_of(32).max(32);
+        // The system keeps 1 KiB of every block's share.
+        let by_shared = self.shared_per_sm / (shared + 1024);
+        by_threads.min(by_shared).min(self.blocks_per_sm)
+    }
+}

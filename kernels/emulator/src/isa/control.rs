@@ -1,0 +1,314 @@
+//! Branches, the end of a thread, traps, printf.
+
+use super::Decode;
+use super::memory::addresses;
+use crate::build::{Builder, Form, Res};
+use crate::checks::FaultKind;
+use crate::machine::{Class, Cx, Exec, Ins, lanes_of};
+use crate::memory::WINDOW_SHIFT;
+use std::fmt::Write;
+use std::sync::PoisonError;
+
+pub const DEFS: &[(&str, Decode)] = &[
+    ("trap", trap),
+    ("exit", exit_form),
+    ("brkpt", trap),
+    ("pmevent", hint),
+];
+
+/// `bra`: the guard's lanes go to `imm`.
+pub const BRANCH: Exec = branch;
+/// `brx.idx`: to the place in `list` that register `a` names.
+pub const TABLE: Exec = table;
+/// Lanes leave the kernel.
+pub const EXIT: Exec = exit;
+const TRAP: Exec = trap_exec;
+/// `vprintf(a, b)`, result in `d`.
+pub const PRINTF: Exec = printf;
+/// `__assertfail(a: message, b: file, c: line)`.
+pub const ASSERT: Exec = assert_fail;
+
+/// A call to a function that is none of the candidates.
+pub const BAD_CALL: Exec = bad_call;
+
+fn bad_call(cx: &mut Cx<'_>, _: &Ins, m: u32) {
+    if m != 0 {
+        cx.fail(
+            FaultKind::BadOperand,
+            m.trailing_zeros(),
+            "the called address is no function of this shape (a recursive one is not supported)",
+        );
+    }
+}
+
+fn branch(cx: &mut Cx<'_>, i: &Ins, m: u32) {
+    cx.branch(m, i.imm as usize);
+}
+
+fn table(cx: &mut Cx<'_>, i: &Ins, m: u32) {
+    let prog = cx.env.program;
+    let targets = &prog.lists[i.list as usize];
+    let index = cx.w.r.all::<u32>(i.a);
+    let mut left = m;
+    while left != 0 {
+        let lane = left.trailing_zeros();
+        let n = index[lane as usize];
+        let same = lanes_of(left)
+            .filter(|&l| index[l] == n)
+            .fold(0, |s, l| s | 1 << l);
+        let Some(target) = targets.get(n as usize) else {
+            return cx.fail(
+                FaultKind::BadOperand,
+                lane,
+                format!(
+                    "branch index {n}, but the table has {} targets",
+                    targets.len()
+                ),
+            );
+        };
+        left &= !same;
+        if left == 0 {
+            return cx.branch(same, *target as usize);
+        }
+        cx.split_off(same, *target as usize);
+    }
+}
+
+fn exit(cx: &mut Cx<'_>, _: &Ins, m: u32) {
+    if m != 0 {
+        cx.exit(m);
+    }
+}
+
+fn trap_exec(cx: &mut Cx<'_>, _: &Ins, m: u32) {
+    if m != 0 {
+        cx.fail(
+            FaultKind::Trap,
+            m.trailing_zeros(),
+            "the kernel executed trap",
+        );
+    }
+}
+
+fn trap(b: &mut Builder, _: &Form) -> Res {
+    b.emit(TRAP, Class::Control, |_| {});
+    Ok(())
+}
+
+fn exit_form(b: &mut Builder, _: &Form) -> Res {
+    b.emit(EXIT, Class::Control, |_| {});
+    Ok(())
+}
+
+fn no_op(_: &mut Cx<'_>, _: &Ins, _: u32) {}
+
+fn hint(b: &mut Builder, _: &Form) -> Res {
+    b.emit(no_op, Class::Other, |_| {});
+    Ok(())
+}
+
+/// One byte at a generic address, unchecked kinds of memory read as the end of a string.
+fn byte(cx: &Cx<'_>, lane: usize, addr: u64) -> u8 {
+    let local = addr & ((1 << WINDOW_SHIFT) - 1);
+    match addr >> WINDOW_SHIFT {
+        0 if cx.env.heap.find(addr).is_some() => cx.env.heap.load(addr, 1) as u8,
+        2 => {
+            cx.w.local
+                .get(lane * cx.env.program.local_bytes as usize + local as usize)
+                .copied()
+                .unwrap_or(0)
+        }
+        _ => 0,
+    }
+}
+
+fn text(cx: &Cx<'_>, lane: usize, addr: u64) -> Vec<u8> {
+    (0..4096)
+        .map(|i| byte(cx, lane, addr + i))
+        .take_while(|b| *b != 0)
+        .collect()
+}
+
+fn word(cx: &Cx<'_>, lane: usize, addr: u64, bytes: u64) -> u64 {
+    (0..bytes).fold(0, |v, i| v | u64::from(byte(cx, lane, addr + i)) << (i * 8))
+}
+
+fn printf(cx: &mut Cx<'_>, i: &Ins, m: u32) {
+    let (formats, args) = (addresses(cx, i.a, 0), addresses(cx, i.b, 0));
+    for lane in lanes_of(m) {
+        let format = text(cx, lane, formats[lane]);
+        let out = format_line(cx, lane, &format, args[lane]);
+        cx.env
+            .print
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(out);
+        cx.w.r.set::<u32>(i.d, lane, 0);
+    }
+}
+
+/// C's printf over arguments laid out by their natural alignment.
+fn format_line(cx: &Cx<'_>, lane: usize, format: &[u8], mut args: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut at = 0;
+    while at < format.len() {
+        if format[at] != b'%' {
+            out.push(format[at]);
+            at += 1;
+            continue;
+        }
+        at += 1;
+        let (mut left, mut zero, mut plus, mut long) = (false, false, false, false);
+        let (mut width, mut precision) = (0usize, None);
+        let mut take = |bytes: u64| {
+            args = args.next_multiple_of(bytes);
+            let v = word(cx, lane, args, bytes);
+            args += bytes;
+            v
+        };
+        let conversion = loop {
+            let Some(&c) = format.get(at) else { return out };
+            at += 1;
+            match c {
+                b'-' => left = true,
+                b'0' if width == 0 && precision.is_none() => zero = true,
+                b'+' => plus = true,
+                b' ' | b'#' | b'h' => {}
+                b'l' | b'z' | b'j' | b't' => long = true,
+                b'*' => width = take(4) as usize,
+                b'.' => precision = Some(0),
+                b'0'..=b'9' => {
+                    let digit = usize::from(c - b'0');
+                    match &mut precision {
+                        Some(p) => *p = (*p * 10 + digit).min(1000),
+                        None => width = (width * 10 + digit).min(1000),
+                    }
+                }
+                _ => break c,
+            }
+        };
+        let mut body = String::new();
+        let integer = |take: &mut dyn FnMut(u64) -> u64| if long { take(8) } else { take(4) };
+        let _ = match conversion {
+            b'%' => write!(body, "%"),
+            b'd' | b'i' => {
+                let v = integer(&mut take);
+                let v = if long { v as i64 } else { i64::from(v as i32) };
+                if plus && v >= 0 {
+                    write!(body, "+{v}")
+                } else {
+                    write!(body, "{v}")
+                }
+            }
+            b'u' => write!(body, "{}", integer(&mut take)),
+            b'x' => write!(body, "{:x}", integer(&mut take)),
+            b'X' => write!(body, "{:X}", integer(&mut take)),
+            b'o' => write!(body, "{:o}", integer(&mut take)),
+            b'c' => write!(body, "{}", char::from(take(4) as u8)),
+            b'p' => write!(body, "{:#x}", take(8)),
+            b's' => {
+                let s = text(cx, lane, take(8));
+                write!(body, "{}", String::from_utf8_lossy(&s))
+            }
+            b'f' | b'F' | b'e' | b'E' | b'g' | b'G' | b'a' => {
+                let v = f64::from_bits(take(8));
+                let p = precision.unwrap_or(6);
+                body = match conversion {
+                    b'f' | b'F' => format!("{v:.p$}"),
+                    b'e' | b'E' => exponent(v, p),
+                    _ => general(v, p.max(1)),
+                };
+                if plus && v >= 0.0 {
+                    body.insert(0, '+');
+                }
+                Ok(())
+            }
+            other => write!(body, "%{}", char::from(other)),
+        };
+        let pad = width.saturating_sub(body.len());
+        if left {
+            out.extend(body.bytes());
+            out.extend(std::iter::repeat_n(b' ', pad));
+        } else if zero {
+            let sign = usize::from(body.starts_with(['-', '+']));
+            out.extend(body.bytes().take(sign));
+            out.extend(std::iter::repeat_n(b'0', pad));
+            out.extend(body.bytes().skip(sign));
+        } else {
+            out.extend(std::iter::repeat_n(b' ', pad));
+            out.extend(body.bytes());
+        }
+    }
+    out
+}
+
+/// `%e`: at least two digits of exponent.
+fn exponent(v: f64, precision: usize) -> String {
+    let s = format!("{v:.precision$e}");
+    match s.split_once('e') {
+        Some((m, e)) => {
+            let (sign, digits) = e.strip_prefix('-').map_or(('+', e), |d| ('-', d));
+            format!("{m}e{sign}{digits:0>2}")
+        }
+        None => s,
+    }
+}
+
+/// `%g`.
+fn general(v: f64, precision: usize) -> String {
+    if v == 0.0 || !v.is_finite() {
+        return format!("{v}");
+    }
+    let s = exponent(v, precision - 1);
+    let e: i32 = s
+        .split_once('e')
+        .and_then(|(_, e)| e.parse().ok())
+        .unwrap_or(0);
+    let trim = |s: &str| {
+        if s.contains('.') {
+            s.trim_end_matches('0').trim_end_matches('.').to_owned()
+        } else {
+            s.to_owned()
+        }
+    };
+    if e < -4 || e >= precision as i32 {
+        let (m, x) = s.split_once('e').unwrap_or((&s, "+00"));
+        format!("{}e{x}", trim(m))
+    } else {
+        trim(&format!(
+            "{v:.*}",
+            (precision as i32 - 1 - e).max(0) as usize
+        ))
+    }
+}
+
+fn assert_fail(cx: &mut Cx<'_>, i: &Ins, m: u32) {
+    if m == 0 {
+        return;
+    }
+    let lane = m.trailing_zeros() as usize;
+    let (what, file) = (addresses(cx, i.a, 0)[lane], addresses(cx, i.b, 0)[lane]);
+    let line = cx.w.r.get::<u32>(i.c, lane);
+    let (what, file) = (text(cx, lane, what), text(cx, lane, file));
+    let message = format!(
+        "{}:{line}: {}",
+        String::from_utf8_lossy(&file),
+        String::from_utf8_lossy(&what)
+    );
+    cx.fail(FaultKind::Assert, lane as u32, message);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{exponent, general};
+
+    #[test]
+    fn numbers_print_as_c_prints_them() {
+        assert_eq!(exponent(12345.678, 3), "1.235e+04");
+        assert_eq!(exponent(0.00012, 1), "1.2e-04");
+        assert_eq!(general(0.5, 6), "0.5");
+        assert_eq!(general(1e10, 6), "1e+10");
+        assert_eq!(general(123456.0, 6), "123456");
+        assert_eq!(general(0.0001, 6), "0.0001");
+    }
+}

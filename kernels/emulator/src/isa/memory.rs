@@ -1,0 +1,580 @@
+//! ld, ldu, st, prefetch and their vectors.
+
+use super::Decode;
+use crate::build::{Builder, Form, Name, Res};
+use crate::checks::{FaultKind, Touch};
+use crate::machine::{Class, Cx, Exec, Ins, Place, contiguous, lanes_of};
+use crate::ptx::tree::Operand;
+use crate::types::{Space, Ty};
+
+pub const DEFS: &[(&str, Decode)] = &[
+    ("ld", ld),
+    ("ldu", ld),
+    ("st", st),
+    ("prefetch", prefetch),
+    ("prefetchu", prefetch),
+    ("discard", prefetch),
+    ("applypriority", prefetch),
+    ("createpolicy", policy),
+];
+
+/// How an access is packed into `imm`: offset in the low 32 bits, then these.
+#[derive(Clone, Copy)]
+pub struct Access {
+    pub offset: i32,
+    /// Bytes of an element and elements.
+    pub bytes: u32,
+    pub count: u32,
+    /// `None` is generic.
+    pub place: Option<Place>,
+    pub touch: Touch,
+    pub signed: bool,
+}
+
+const PLACES: [Option<Place>; 5] = [
+    None,
+    Some(Place::Global),
+    Some(Place::Shared),
+    Some(Place::Local),
+    Some(Place::Param),
+];
+const TOUCHES: [Touch; 5] = [
+    Touch::Read,
+    Touch::Write,
+    Touch::StrongRead,
+    Touch::StrongWrite,
+    Touch::Atomic,
+];
+
+impl Access {
+    pub fn pack(self) -> u64 {
+        let place = PLACES.iter().position(|p| *p == self.place).unwrap_or(0) as u64;
+        let touch = TOUCHES.iter().position(|t| *t == self.touch).unwrap_or(0) as u64;
+        u64::from(self.offset as u32)
+            | u64::from(self.bytes) << 32
+            | u64::from(self.count) << 40
+            | place << 48
+            | touch << 52
+            | u64::from(self.signed) << 56
+    }
+
+    #[inline(always)]
+    pub fn unpack(v: u64) -> Access {
+        Access {
+            offset: v as i32,
+            bytes: (v >> 32) as u32 & 0xff,
+            count: (v >> 40) as u32 & 0xff,
+            place: PLACES[(v >> 48 & 15) as usize % 5],
+            touch: TOUCHES[(v >> 52 & 15) as usize % 5],
+            signed: v >> 56 & 1 == 1,
+        }
+    }
+}
+
+/// Lane addresses: 64-bit register plus offset.
+#[inline(always)]
+pub fn addresses(cx: &Cx<'_>, line: u32, offset: i32) -> [u64; 32] {
+    let mut a = cx.w.r.all::<u64>(line);
+    for x in &mut a {
+        *x = x.wrapping_add(offset as i64 as u64);
+    }
+    a
+}
+
+/// Runs `each` for every state space the lanes point to, after the checks. False after a fault.
+#[inline(always)]
+pub fn resolve(
+    cx: &mut Cx<'_>,
+    a: Access,
+    addrs: &mut [u64; 32],
+    m: u32,
+    mut each: impl FnMut(&mut Cx<'_>, Place, &[u64; 32], u32),
+) -> bool {
+    if m == 0 {
+        return true;
+    }
+    let whole = a.bytes * a.count;
+    match a.place {
+        Some(place) => {
+            if !cx.check(place, addrs, m, whole, a.touch) {
+                return false;
+            }
+            each(cx, place, addrs, m);
+        }
+        None => {
+            for (place, lanes) in cx.places(addrs, m) {
+                if lanes == 0 {
+                    continue;
+                }
+                if !cx.check(place, addrs, lanes, whole, a.touch) {
+                    return false;
+                }
+                each(cx, place, addrs, lanes);
+            }
+        }
+    }
+    true
+}
+
+/// 32-bit elements: the frequent case. `d` or the registers in `list`.
+fn load32(cx: &mut Cx<'_>, i: &Ins, m: u32) {
+    let a = Access::unpack(i.imm);
+    let mut addrs = addresses(cx, i.a, a.offset);
+    let d = i.d;
+    resolve(cx, a, &mut addrs, m, |cx, place, addrs, lanes| {
+        if place == Place::Global && contiguous(addrs, lanes, 4) && addrs[0] % 8 == 0 {
+            let (heap, v) = (cx.env.heap, cx.w.r.view());
+            for c in 0..4 {
+                let mut cells = [0u32; 8];
+                for k in 0..4 {
+                    let two = heap.load(addrs[0] + (c * 8 + k * 2) as u64 * 4, 8);
+                    cells[k * 2] = two as u32;
+                    cells[k * 2 + 1] = (two >> 32) as u32;
+                }
+                v.set_chunk::<u32>(d, c, cells);
+            }
+            return;
+        }
+        for lane in lanes_of(lanes) {
+            let v = cx.load(place, lane, addrs[lane], 4) as u32;
+            cx.w.r.set::<u32>(d, lane, v);
+        }
+    });
+}
+
+/// Any element, any count. `b` bit 0: destination 64 bits wide, bit 1: 16.
+fn load_any(cx: &mut Cx<'_>, i: &Ins, m: u32) {
+    let a = Access::unpack(i.imm);
+    let mut addrs = addresses(cx, i.a, a.offset);
+    let prog = cx.env.program;
+    let list: &[u32] = if a.count > 1 {
+        &prog.lists[i.list as usize]
+    } else {
+        std::slice::from_ref(&i.d)
+    };
+    let kind = i.b;
+    resolve(cx, a, &mut addrs, m, |cx, place, addrs, lanes| {
+        for lane in lanes_of(lanes) {
+            for (k, &line) in list.iter().enumerate() {
+                let mut v = cx.load(
+                    place,
+                    lane,
+                    addrs[lane] + k as u64 * u64::from(a.bytes),
+                    a.bytes,
+                );
+                if a.signed {
+                    let shift = 64 - a.bytes * 8;
+                    v = ((v << shift) as i64 >> shift) as u64;
+                }
+                match kind {
+                    0 => cx.w.r.set::<u32>(line, lane, v as u32),
+                    1 => cx.w.r.set::<u64>(line, lane, v),
+                    _ => cx.w.r.set::<u16>(line, lane, v as u16),
+                }
+            }
+        }
+    });
+}
+
+fn store32(cx: &mut Cx<'_>, i: &Ins, m: u32) {
+    let a = Access::unpack(i.imm);
+    let mut addrs = addresses(cx, i.a, a.offset);
+    let s = i.b;
+    resolve(cx, a, &mut addrs, m, |cx, place, addrs, lanes| {
+        if place == Place::Global && contiguous(addrs, lanes, 4) && addrs[0] % 8 == 0 {
+            let (heap, v) = (cx.env.heap, cx.w.r.view());
+            for c in 0..4 {
+                let cells = v.chunk::<u32>(s, c);
+                for k in 0..4 {
+                    let two = u64::from(cells[k * 2]) | u64::from(cells[k * 2 + 1]) << 32;
+                    heap.store(addrs[0] + (c * 8 + k * 2) as u64 * 4, 8, two);
+                }
+            }
+            return;
+        }
+        for lane in lanes_of(lanes) {
+            let v = u64::from(cx.w.r.get::<u32>(s, lane));
+            cx.store(place, lane, addrs[lane], 4, v);
+        }
+        agree(cx, place, addrs, lanes, 4, |cx, lane| {
+            u64::from(cx.w.r.get::<u32>(s, lane))
+        });
+    });
+}
+
+/// Lanes that wrote one shared word in one instruction must have written the same: which of them wins is undefined.
+fn agree(
+    cx: &mut Cx<'_>,
+    place: Place,
+    addrs: &[u64; 32],
+    lanes: u32,
+    bytes: u32,
+    value: impl Fn(&Cx<'_>, usize) -> u64,
+) {
+    if place != Place::Shared || !cx.env.checks {
+        return;
+    }
+    let mask = if bytes == 8 {
+        u64::MAX
+    } else {
+        (1 << (bytes * 8)) - 1
+    };
+    if let Some(lane) =
+        lanes_of(lanes).find(|&l| cx.load(place, l, addrs[l], bytes) != value(cx, l) & mask)
+    {
+        let message = format!(
+            "threads of one instruction write different values to shared address {:#x}",
+            addrs[lane]
+        );
+        cx.fail(FaultKind::SharedRace, lane as u32, message);
+    }
+}
+
+fn store_any(cx: &mut Cx<'_>, i: &Ins, m: u32) {
+    let a = Access::unpack(i.imm);
+    let mut addrs = addresses(cx, i.a, a.offset);
+    let prog = cx.env.program;
+    let list: &[u32] = if a.count > 1 {
+        &prog.lists[i.list as usize]
+    } else {
+        std::slice::from_ref(&i.b)
+    };
+    let wide = i.c == 1;
+    let value = |cx: &Cx<'_>, line: u32, lane: usize| {
+        if wide {
+            cx.w.r.get::<u64>(line, lane)
+        } else {
+            u64::from(cx.w.r.get::<u32>(line, lane))
+        }
+    };
+    resolve(cx, a, &mut addrs, m, |cx, place, addrs, lanes| {
+        for (k, &line) in list.iter().enumerate() {
+            let at = addrs.map(|x| x.wrapping_add(k as u64 * u64::from(a.bytes)));
+            for lane in lanes_of(lanes) {
+                let v = value(cx, line, lane);
+                cx.store(place, lane, at[lane], a.bytes, v);
+            }
+            agree(cx, place, &at, lanes, a.bytes, |cx, lane| {
+                value(cx, line, lane)
+            });
+        }
+    });
+}
+
+/// A kernel parameter at a fixed place: the same for all lanes. `imm`: offset, bytes, sign; `b` as in `load_any`.
+fn load_param(cx: &mut Cx<'_>, i: &Ins, m: u32) {
+    let a = Access::unpack(i.imm);
+    let mut v = cx.load(Place::Param, 0, a.offset as u64, a.bytes);
+    if a.signed {
+        let shift = 64 - a.bytes * 8;
+        v = ((v << shift) as i64 >> shift) as u64;
+    }
+    match i.b {
+        0 => cx.w.r.put::<u32>(i.d, m, &[v as u32; 32]),
+        1 => cx.w.r.put::<u64>(i.d, m, &[v; 32]),
+        _ => cx.w.r.put::<u16>(i.d, m, &[v as u16; 32]),
+    }
+}
+
+/// The state space as written: `None` is generic.
+pub fn space_of(f: &Form) -> Option<Space> {
+    [
+        "global",
+        "shared",
+        "shared::cta",
+        "local",
+        "const",
+        "param",
+        "param::entry",
+        "param::func",
+    ]
+    .into_iter()
+    .find(|s| f.has(s))
+    .and_then(Space::parse)
+}
+
+/// Consumes caching hints; true for accesses that order.
+pub fn strong(f: &Form) -> bool {
+    for hint in [
+        "ca",
+        "cg",
+        "cs",
+        "lu",
+        "cv",
+        "wb",
+        "wt",
+        "nc",
+        "L1::evict_last",
+        "L1::evict_first",
+        "L1::no_allocate",
+        "L1::evict_normal",
+        "L1::evict_unchanged",
+        "L2::evict_last",
+        "L2::evict_first",
+        "L2::evict_normal",
+        "L2::64B",
+        "L2::128B",
+        "L2::256B",
+        "weak",
+    ] {
+        f.has(hint);
+    }
+    let s = ["volatile", "relaxed", "acquire", "release", "mmio"]
+        .iter()
+        .any(|m| f.has(m));
+    for scope in ["cta", "gpu", "sys", "cluster"] {
+        f.has(scope);
+    }
+    s
+}
+
+/// `.L2::cache_hint` adds an operand that changes no result.
+pub fn cache_hint<'a>(f: &'a Form<'_>, n: usize) -> Res<&'a [Operand]> {
+    if f.has("L2::cache_hint") {
+        return Ok(&f.operands(n + 1)?[..n]);
+    }
+    f.operands(n)
+}
+
+fn vector(f: &Form, op: &Operand) -> Res<Vec<Operand>> {
+    let count = match f.pick(&["v2", "v4", "v8"]) {
+        None => 1,
+        Some(n) => 2 << n,
+    };
+    match op {
+        Operand::Vector(parts) if parts.len() == count => Ok(parts.clone()),
+        // `{ %r1 }` without a vector modifier is how Triton writes a scalar: the first arm takes it.
+        other if count == 1 && !matches!(other, Operand::Vector(_)) => Ok(vec![other.clone()]),
+        _ => f.refuse(format!("{count} registers are expected")),
+    }
+}
+
+/// The place of an access, and the base line with the offset.
+fn target(
+    b: &mut Builder,
+    f: &Form,
+    op: &Operand,
+    space: Option<Space>,
+) -> Res<(Option<Place>, u32, i32)> {
+    let (line, offset, named) = b.address(f, op)?;
+    let place = match (space, named) {
+        // A `.param` variable of a call lives in local memory; see `decode/calls.rs`.
+        (Some(Space::Param), Some(Space::Local)) => Some(Place::Local),
+        (Some(s), _) => Place::of(s),
+        // A named variable without a space is a generic address in PTX, which only a global one is.
+        (None, Some(Space::Global)) | (None, None) => None,
+        (None, Some(_)) => {
+            return f.refuse("a variable outside of global memory needs its state space");
+        }
+    };
+    match i32::try_from(offset) {
+        Ok(o) => Ok((place, line, o)),
+        Err(_) => f.refuse(format!("offset {offset} is too large")),
+    }
+}
+
+fn ld(b: &mut Builder, f: &Form) -> Res {
+    let t = f.ty()?;
+    let space = space_of(f);
+    let strong = strong(f);
+    f.has("unified");
+    let ops = cache_hint(f, 2)?;
+    let dst = vector(f, &ops[0])?;
+    if t.bytes() == 16 || t == Ty::Pred {
+        return f.refuse("this type is not supported");
+    }
+    let touch = if strong {
+        Touch::StrongRead
+    } else {
+        Touch::Read
+    };
+    // A kernel parameter by name.
+    if let (Some(Space::Param), Operand::Address(Some(name), offset)) = (space, &ops[1])
+        && let Some(Name::Param(at)) = b.lookup(name).cloned()
+    {
+        for (k, op) in dst.iter().enumerate() {
+            let d = b.dst_any(f, op)?;
+            let at = i64::from(at) + offset + k as i64 * i64::from(t.bytes());
+            let a = Access {
+                offset: at as i32,
+                bytes: t.bytes(),
+                count: 1,
+                place: Some(Place::Param),
+                touch,
+                signed: t.signed(),
+            };
+            if at < 0 || at + i64::from(t.bytes()) > i64::from(b.param_bytes) {
+                return f.refuse(format!("parameter byte {at} does not exist"));
+            }
+            // A vector counts once.
+            let class = if k == 0 { Class::Load } else { Class::Hidden };
+            b.emit(load_param, class, |i| {
+                i.d = d.line;
+                i.b = kind(d.wide, d.short);
+                i.imm = a.pack();
+            });
+        }
+        return Ok(());
+    }
+    let (place, base, offset) = target(b, f, &ops[1], space)?;
+    let mut lines = Vec::new();
+    let mut shape = None;
+    for op in &dst {
+        let d = b.dst_any(f, op)?;
+        if t.bytes() == 8 && !d.wide {
+            return f.refuse("the destination is too narrow");
+        }
+        let s = if *op == Operand::Sink {
+            None
+        } else {
+            Some((d.wide, d.short))
+        };
+        if s.is_some() && shape.is_some() && shape != s {
+            return f.refuse("the destinations differ in width");
+        }
+        shape = shape.or(s);
+        lines.push(d.line);
+    }
+    let (wide, short) = shape.unwrap_or((t.bytes() == 8, false));
+    if strong && matches!(place, None | Some(Place::Global)) {
+        b.communicates = true;
+    }
+    let access = Access {
+        offset,
+        bytes: t.bytes(),
+        count: lines.len() as u32,
+        place,
+        touch,
+        signed: t.signed(),
+    };
+    let simple = lines.len() == 1 && t.bytes() == 4 && !wide && !short;
+    let first = lines[0];
+    let list = if lines.len() > 1 { b.list(lines) } else { 0 };
+    b.emit(
+        if simple { load32 as Exec } else { load_any },
+        Class::Load,
+        |i| {
+            i.d = first;
+            i.a = base;
+            i.b = kind(wide, short);
+            i.list = list;
+            i.imm = access.pack();
+        },
+    );
+    Ok(())
+}
+
+fn kind(wide: bool, short: bool) -> u32 {
+    if wide {
+        1
+    } else if short {
+        2
+    } else {
+        0
+    }
+}
+
+fn st(b: &mut Builder, f: &Form) -> Res {
+    let t = f.ty()?;
+    let space = space_of(f);
+    let strong = strong(f);
+    let ops = cache_hint(f, 2)?;
+    let src = vector(f, &ops[1])?;
+    if t.bytes() == 16 || t == Ty::Pred {
+        return f.refuse("this type is not supported");
+    }
+    let (place, base, offset) = target(b, f, &ops[0], space)?;
+    if matches!(place, Some(Place::Param)) || space == Some(Space::Const) {
+        return f.refuse("this space cannot be written");
+    }
+    let mut lines = Vec::new();
+    for op in &src {
+        // A register wider than the type stores its low part.
+        lines.push(b.src(
+            f,
+            op,
+            if t.bytes() == 8 {
+                Ty::B64
+            } else if t.bytes() <= 2 {
+                Ty::B16
+            } else {
+                t
+            },
+        )?);
+    }
+    if strong && matches!(place, None | Some(Place::Global)) {
+        b.communicates = true;
+    }
+    let touch = if strong {
+        Touch::StrongWrite
+    } else {
+        Touch::Write
+    };
+    let access = Access {
+        offset,
+        bytes: t.bytes(),
+        count: lines.len() as u32,
+        place,
+        touch,
+        signed: false,
+    };
+    let simple = lines.len() == 1 && t.bytes() == 4;
+    let first = lines[0];
+    let list = if lines.len() > 1 { b.list(lines) } else { 0 };
+    b.emit(
+        if simple { store32 as Exec } else { store_any },
+        Class::Store,
+        |i| {
+            i.a = base;
+            i.b = first;
+            i.c = u32::from(t.bytes() == 8);
+            i.list = list;
+            i.imm = access.pack();
+        },
+    );
+    Ok(())
+}
+
+fn no_op(_: &mut Cx<'_>, _: &Ins, _: u32) {}
+
+/// Hints: no effect on any result.
+fn prefetch(b: &mut Builder, f: &Form) -> Res {
+    space_of(f);
+    for m in [
+        "L1",
+        "L2",
+        "L2::evict_last",
+        "L2::evict_normal",
+        "tensormap",
+        "L2::128",
+        "128",
+    ] {
+        f.has(m);
+    }
+    b.emit(no_op, Class::Other, |_| {});
+    Ok(())
+}
+
+/// A cache policy is an opaque number that hints take.
+fn policy(b: &mut Builder, f: &Form) -> Res {
+    for m in [
+        "fractional",
+        "L2::evict_last",
+        "L2::evict_first",
+        "L2::evict_normal",
+        "L2::evict_unchanged",
+    ] {
+        f.has(m);
+    }
+    f.types();
+    let Some(op) = f.inst.operands.first() else {
+        return f.refuse("a destination is expected");
+    };
+    let zero = b.constant(0, true);
+    let d = b.dst(f, op, Ty::B64)?;
+    b.emit(super::shapes::un(|a: u64| a), Class::Other, |i| {
+        i.d = d;
+        i.a = zero;
+    });
+    Ok(())
+}

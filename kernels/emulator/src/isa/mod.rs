@@ -1,0 +1,59 @@
+//! The instruction set: a file per family. An instruction is one entry here with its syntax, meaning and class;
+//! its cases are rows in `tests/instructions.rs`.
+
+mod arith;
+mod asynccopy;
+mod atomics;
+mod bits;
+mod compare;
+mod control;
+mod convert;
+mod float;
+mod half;
+mod matrix;
+mod mbarrier;
+mod memory;
+mod moves;
+mod shapes;
+mod sync;
+mod warpwide;
+
+pub use control::{ASSERT, BAD_CALL, BRANCH, EXIT, PRINTF, TABLE};
+
+use crate::build::{Builder, Form, Res};
+
+/// Turns the syntax of one opcode into instructions.
+pub type Decode = fn(&mut Builder<'_>, &Form<'_>) -> Res;
+
+const FAMILIES: &[&[(&str, Decode)]] = &[
+    arith::DEFS,
+    asynccopy::DEFS,
+    atomics::DEFS,
+    bits::DEFS,
+    compare::DEFS,
+    control::DEFS,
+    convert::DEFS,
+    float::DEFS,
+    matrix::DEFS,
+    mbarrier::DEFS,
+    memory::DEFS,
+    moves::DEFS,
+    sync::DEFS,
+    warpwide::DEFS,
+];
+
+/// All opcodes, for the documentation and the fuzzer.
+pub fn opcodes() -> impl Iterator<Item = &'static str> {
+    FAMILIES.iter().flat_map(|f| f.iter().map(|d| d.0))
+}
+
+/// Decodes an instruction other than a branch, call or return.
+pub fn decode(b: &mut Builder<'_>, f: &Form<'_>) -> Res {
+    for family in FAMILIES {
+        if let Some((_, decode)) = family.iter().find(|d| d.0 == f.inst.opcode) {
+            decode(b, f)?;
+            return f.finish();
+        }
+    }
+    f.refuse("this instruction is not supported")
+}

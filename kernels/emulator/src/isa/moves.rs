@@ -1,0 +1,221 @@
+//! mov, packing and unpacking, cvta, isspacep.
+
+use super::Decode;
+use super::shapes::un;
+use crate::build::{Builder, Form, Res};
+use crate::machine::{Class, Cx, Ins, lanes_of};
+use crate::memory::{LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_SHIFT};
+use crate::ptx::tree::Operand;
+use crate::types::{Space, Ty};
+
+pub const DEFS: &[(&str, Decode)] = &[
+    ("mov", mov),
+    ("cvta", cvta),
+    ("isspacep", isspacep),
+    ("mapa", mapa),
+    ("nanosleep", nothing),
+];
+
+#[inline(always)]
+fn same<T>(x: T) -> T {
+    x
+}
+
+fn move_pred(cx: &mut Cx<'_>, i: &Ins, m: u32) {
+    let v = cx.w.p[i.a as usize] ^ i.imm as u32;
+    let d = &mut cx.w.p[i.d as usize];
+    *d = *d & !m | v & m;
+}
+
+/// Joins `imm` registers of `b` bits, listed low to high.
+fn join(cx: &mut Cx<'_>, i: &Ins, m: u32) {
+    let prog = cx.env.program;
+    let parts = &prog.lists[i.list as usize];
+    let (bits, wide) = (i.b, i.c == 1);
+    for lane in lanes_of(m) {
+        let mut v = 0u64;
+        for (k, &line) in parts.iter().enumerate() {
+            v |=
+                (u64::from(cx.w.r.get::<u32>(line, lane)) & ((1 << bits) - 1)) << (k as u32 * bits);
+        }
+        if wide {
+            cx.w.r.set::<u64>(i.d, lane, v);
+        } else {
+            cx.w.r.set::<u32>(i.d, lane, v as u32);
+        }
+    }
+}
+
+fn split(cx: &mut Cx<'_>, i: &Ins, m: u32) {
+    let prog = cx.env.program;
+    let parts = &prog.lists[i.list as usize];
+    let (bits, wide) = (i.b, i.c == 1);
+    for lane in lanes_of(m) {
+        let v = if wide {
+            cx.w.r.get::<u64>(i.a, lane)
+        } else {
+            u64::from(cx.w.r.get::<u32>(i.a, lane))
+        };
+        for (k, &line) in parts.iter().enumerate() {
+            cx.w.r.set::<u32>(
+                line,
+                lane,
+                (v >> (k as u32 * bits) & ((1 << bits) - 1)) as u32,
+            );
+        }
+    }
+}
+
+fn mov(b: &mut Builder, f: &Form) -> Res {
+    let t = f.ty()?;
+    let ops = f.operands(2)?;
+    match (&ops[0], &ops[1]) {
+        (_, _) if t == Ty::Pred => {
+            let (p, flip) = b.pred(f, &ops[1])?;
+            let d = b.pred_dst(f, &ops[0])?;
+            b.emit(move_pred, Class::Move, |i| {
+                i.d = d;
+                i.a = p;
+                i.imm = u64::from(flip);
+            });
+        }
+        (_, Operand::Vector(parts)) => {
+            let each = part(f, t, parts)?;
+            let mut lines = Vec::new();
+            for p in parts {
+                lines.push(b.src(f, p, each)?);
+            }
+            let d = b.dst(f, &ops[0], t)?;
+            let list = b.list(lines);
+            b.emit(join, Class::Move, |i| {
+                i.d = d;
+                i.b = each.bytes() * 8;
+                i.c = u32::from(t.bytes() == 8);
+                i.list = list;
+            });
+        }
+        (Operand::Vector(parts), _) => {
+            let each = part(f, t, parts)?;
+            let a = b.src(f, &ops[1], t)?;
+            let mut lines = Vec::new();
+            for p in parts {
+                lines.push(b.dst(f, p, each)?);
+            }
+            let list = b.list(lines);
+            b.emit(split, Class::Move, |i| {
+                i.a = a;
+                i.b = each.bytes() * 8;
+                i.c = u32::from(t.bytes() == 8);
+                i.list = list;
+            });
+        }
+        _ => {
+            if t.bytes() == 16 {
+                return f.refuse("128-bit moves are not supported");
+            }
+            let a = b.src(f, &ops[1], t)?;
+            let d = b.dst(f, &ops[0], t)?;
+            let exec = if t.bytes() == 8 {
+                un(same::<u64>)
+            } else {
+                un(same::<u32>)
+            };
+            b.emit(exec, Class::Move, |i| {
+                i.d = d;
+                i.a = a;
+            })
+            .copies = true;
+        }
+    }
+    Ok(())
+}
+
+/// The type of the parts of a packed move.
+fn part(f: &Form, t: Ty, parts: &[Operand]) -> Res<Ty> {
+    match (t.bytes(), parts.len()) {
+        (4, 2) | (8, 4) => Ok(Ty::B16),
+        (8, 2) => Ok(Ty::B32),
+        _ => f.refuse(format!(
+            "packing {} parts into {} bytes is not supported",
+            parts.len(),
+            t.bytes()
+        )),
+    }
+}
+
+fn window(space: Space) -> Option<u64> {
+    match space {
+        Space::Global | Space::Const => Some(0),
+        Space::Shared => Some(SHARED_WINDOW),
+        Space::Local => Some(LOCAL_WINDOW),
+        Space::Param => Some(PARAM_WINDOW),
+    }
+}
+
+fn space_of(f: &Form) -> Option<Space> {
+    ["global", "shared", "shared::cta", "local", "const", "param"]
+        .into_iter()
+        .find(|s| f.has(s))
+        .and_then(Space::parse)
+}
+
+fn cvta(b: &mut Builder, f: &Form) -> Res {
+    let t = f.ty()?;
+    if t.bytes() != 8 {
+        return f.refuse("only 64-bit addresses are supported");
+    }
+    let back = f.has("to");
+    let Some(base) = space_of(f).and_then(window) else {
+        return f.refuse("a state space is expected");
+    };
+    let ops = f.operands(2)?;
+    let a = b.src(f, &ops[1], t)?;
+    let d = b.dst(f, &ops[0], t)?;
+    let exec = match (base, back) {
+        (0, _) => un(same::<u64>),
+        (_, true) => un(|a: u64| a & ((1 << WINDOW_SHIFT) - 1)),
+        (SHARED_WINDOW, false) => un(|a: u64| a | SHARED_WINDOW),
+        (LOCAL_WINDOW, false) => un(|a: u64| a | LOCAL_WINDOW),
+        _ => un(|a: u64| a | PARAM_WINDOW),
+    };
+    b.emit(exec, Class::Integer, |i| {
+        i.d = d;
+        i.a = a;
+    });
+    Ok(())
+}
+
+fn isspacep(b: &mut Builder, f: &Form) -> Res {
+    use super::shapes::cmp;
+    let Some(space) = space_of(f) else {
+        return f.refuse("a state space is expected");
+    };
+    let ops = f.operands(2)?;
+    let a = b.src(f, &ops[1], Ty::U64)?;
+    let exec = match space {
+        Space::Shared => cmp(|a: u64, _: u64| a >> WINDOW_SHIFT == 1),
+        Space::Local => cmp(|a: u64, _: u64| a >> WINDOW_SHIFT == 2),
+        Space::Param => cmp(|a: u64, _: u64| a >> WINDOW_SHIFT == 3),
+        Space::Global => cmp(|a: u64, _: u64| a >> WINDOW_SHIFT == 0),
+        _ => return f.refuse("constant and global addresses cannot be told apart here"),
+    };
+    let d = b.pred_dst(f, &ops[0])?;
+    b.emit(exec, Class::Compare, |i| {
+        i.d = d;
+        i.a = a;
+        i.b = a;
+    });
+    Ok(())
+}
+
+fn mapa(_: &mut Builder, f: &Form) -> Res {
+    f.refuse("clusters are not supported")
+}
+
+fn no_op(_: &mut Cx<'_>, _: &Ins, _: u32) {}
+
+fn nothing(b: &mut Builder, f: &Form) -> Res {
+    f.types();
+    b.emit(no_op, Class::Other, |_| {});
+    Ok(())
+}

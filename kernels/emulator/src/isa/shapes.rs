@@ -1,0 +1,252 @@
+//! The loops over 32 lanes that most instructions share. An instruction supplies what happens to one lane.
+//!
+//! Each loop exists twice: for any processor, and for one with AVX2 and FMA, which the decoder picks where it runs.
+
+use crate::machine::{Cx, Exec, Ins, Lane};
+use std::ptr::NonNull;
+
+/// A lane function without captured state, out of thin air: it has no bytes to be wrong.
+#[inline(always)]
+fn lane_fn<F: Copy>() -> F {
+    const { assert!(size_of::<F>() == 0, "lane functions must not capture") };
+    // SAFETY: reading a type of size zero touches no memory, and a value of it was handed to the constructor.
+    unsafe { NonNull::<F>::dangling().read() }
+}
+
+/// Whether the fast variants can run here.
+pub fn fast() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        std::arch::is_x86_feature_detected!("avx2")
+            && std::arch::is_x86_feature_detected!("fma")
+            && std::arch::is_x86_feature_detected!("bmi2")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+/// Makes the constructor `$name` of a shape from the loop `$body`.
+macro_rules! shape {
+    ($(#[$doc:meta])* $name:ident, $body:ident, <$($g:ident),+>, ($($arg:ty),+) -> $ret:ty) => {
+        $(#[$doc])*
+        pub fn $name<$($g: Lane,)+ F: Fn($($arg),+) -> $ret + Copy + 'static>(_: F) -> Exec {
+            fn plain<$($g: Lane,)+ F: Fn($($arg),+) -> $ret + Copy + 'static>(cx: &mut Cx<'_>, i: &Ins, m: u32) {
+                $body::<$($g,)+ F>(cx, i, m);
+            }
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
+                fn newer<$($g: Lane,)+ F: Fn($($arg),+) -> $ret + Copy + 'static>(cx: &mut Cx<'_>, i: &Ins, m: u32) {
+                    $body::<$($g,)+ F>(cx, i, m);
+                }
+                if fast() {
+                    return newer::<$($g,)+ F>;
+                }
+            }
+            plain::<$($g,)+ F>
+        }
+    };
+}
+
+#[inline(always)]
+fn keep<T: Copy>(new: &mut [T; 8], old: [T; 8], mask: u32, chunk: usize) {
+    for i in 0..8 {
+        if mask >> (chunk * 8 + i) & 1 == 0 {
+            new[i] = old[i];
+        }
+    }
+}
+
+#[inline(always)]
+fn un_body<A: Lane, D: Lane, F: Fn(A) -> D + Copy + 'static>(cx: &mut Cx<'_>, ins: &Ins, m: u32) {
+    let (f, v) = (lane_fn::<F>(), cx.w.r.view());
+    for c in 0..4 {
+        let a = v.chunk::<A>(ins.a, c);
+        let mut d = [D::Cell::default(); 8];
+        for i in 0..8 {
+            d[i] = f(A::from_cell(a[i])).to_cell();
+        }
+        if m != !0 {
+            keep(&mut d, v.chunk::<D>(ins.d, c), m, c);
+        }
+        v.set_chunk::<D>(ins.d, c, d);
+    }
+}
+
+#[inline(always)]
+fn bin_body<A: Lane, B: Lane, D: Lane, F: Fn(A, B) -> D + Copy + 'static>(
+    cx: &mut Cx<'_>,
+    ins: &Ins,
+    m: u32,
+) {
+    let (f, v) = (lane_fn::<F>(), cx.w.r.view());
+    for c in 0..4 {
+        let (a, b) = (v.chunk::<A>(ins.a, c), v.chunk::<B>(ins.b, c));
+        let mut d = [D::Cell::default(); 8];
+        for i in 0..8 {
+            d[i] = f(A::from_cell(a[i]), B::from_cell(b[i])).to_cell();
+        }
+        if m != !0 {
+            keep(&mut d, v.chunk::<D>(ins.d, c), m, c);
+        }
+        v.set_chunk::<D>(ins.d, c, d);
+    }
+}
+
+#[inline(always)]
+fn tri_body<A: Lane, B: Lane, C: Lane, D: Lane, F: Fn(A, B, C) -> D + Copy + 'static>(
+    cx: &mut Cx<'_>,
+    ins: &Ins,
+    m: u32,
+) {
+    let (f, v) = (lane_fn::<F>(), cx.w.r.view());
+    for k in 0..4 {
+        let (a, b, c) = (
+            v.chunk::<A>(ins.a, k),
+            v.chunk::<B>(ins.b, k),
+            v.chunk::<C>(ins.c, k),
+        );
+        let mut d = [D::Cell::default(); 8];
+        for i in 0..8 {
+            d[i] = f(A::from_cell(a[i]), B::from_cell(b[i]), C::from_cell(c[i])).to_cell();
+        }
+        if m != !0 {
+            keep(&mut d, v.chunk::<D>(ins.d, k), m, k);
+        }
+        v.set_chunk::<D>(ins.d, k, d);
+    }
+}
+
+/// Three registers and a constant in `imm`.
+#[inline(always)]
+fn tri_imm_body<A: Lane, D: Lane, F: Fn(A, A, A, u64) -> D + Copy + 'static>(
+    cx: &mut Cx<'_>,
+    ins: &Ins,
+    m: u32,
+) {
+    let (f, v, imm) = (lane_fn::<F>(), cx.w.r.view(), ins.imm);
+    for k in 0..4 {
+        let (a, b, c) = (
+            v.chunk::<A>(ins.a, k),
+            v.chunk::<A>(ins.b, k),
+            v.chunk::<A>(ins.c, k),
+        );
+        let mut d = [D::Cell::default(); 8];
+        for i in 0..8 {
+            d[i] = f(
+                A::from_cell(a[i]),
+                A::from_cell(b[i]),
+                A::from_cell(c[i]),
+                imm,
+            )
+            .to_cell();
+        }
+        if m != !0 {
+            keep(&mut d, v.chunk::<D>(ins.d, k), m, k);
+        }
+        v.set_chunk::<D>(ins.d, k, d);
+    }
+}
+
+/// Two values and two 32-bit numbers; the last register is in `list`.
+#[inline(always)]
+fn field_body<A: Lane, D: Lane, F: Fn(A, A, u32, u32) -> D + Copy + 'static>(
+    cx: &mut Cx<'_>,
+    ins: &Ins,
+    m: u32,
+) {
+    let (f, v) = (lane_fn::<F>(), cx.w.r.view());
+    for k in 0..4 {
+        let (a, b) = (v.chunk::<A>(ins.a, k), v.chunk::<A>(ins.b, k));
+        let (p, l) = (v.chunk::<u32>(ins.c, k), v.chunk::<u32>(ins.list, k));
+        let mut d = [D::Cell::default(); 8];
+        for i in 0..8 {
+            d[i] = f(A::from_cell(a[i]), A::from_cell(b[i]), p[i], l[i]).to_cell();
+        }
+        if m != !0 {
+            keep(&mut d, v.chunk::<D>(ins.d, k), m, k);
+        }
+        v.set_chunk::<D>(ins.d, k, d);
+    }
+}
+
+/// Compares into predicate `d`. `imm`: bits 0-1 combine with predicate `c` (1 and, 2 or, 3 xor), bit 8 negates `c`,
+/// bit 9 says that `list` takes the complement, bit 10 that the comparison itself is turned round.
+#[inline(always)]
+fn cmp_body<A: Lane, F: Fn(A, A) -> bool + Copy + 'static>(cx: &mut Cx<'_>, ins: &Ins, m: u32) {
+    let (f, v) = (lane_fn::<F>(), cx.w.r.view());
+    let mut bits = 0u32;
+    for c in 0..4 {
+        let (a, b) = (v.chunk::<A>(ins.a, c), v.chunk::<A>(ins.b, c));
+        let mut part = 0u32;
+        for i in 0..8 {
+            part |= u32::from(f(A::from_cell(a[i]), A::from_cell(b[i]))) << i;
+        }
+        bits |= part << (c * 8);
+    }
+    if ins.imm == 0 {
+        let p = &mut cx.w.p[ins.d as usize];
+        *p = *p & !m | bits & m;
+        return;
+    }
+    if ins.imm >> 10 & 1 == 1 {
+        bits = !bits;
+    }
+    let third = cx.w.p[ins.c as usize] ^ if ins.imm >> 8 & 1 == 1 { !0 } else { 0 };
+    let join = |x: u32| match ins.imm & 3 {
+        0 => x,
+        1 => x & third,
+        2 => x | third,
+        _ => x ^ third,
+    };
+    let p = &mut cx.w.p[ins.d as usize];
+    *p = *p & !m | join(bits) & m;
+    if ins.imm >> 9 & 1 == 1 {
+        let q = &mut cx.w.p[ins.list as usize];
+        *q = *q & !m | join(!bits) & m;
+    }
+}
+
+/// `a` where predicate `c` (negated by `imm` all ones) holds, else `b`.
+// The lane function only names the type.
+#[allow(clippy::extra_unused_type_parameters)]
+#[inline(always)]
+fn select_body<A: Lane, F: Fn(A) -> A + Copy + 'static>(cx: &mut Cx<'_>, ins: &Ins, m: u32) {
+    let v = cx.w.r.view();
+    let p = cx.w.p[ins.c as usize] ^ ins.imm as u32;
+    for c in 0..4 {
+        let (a, b) = (v.chunk::<A>(ins.a, c), v.chunk::<A>(ins.b, c));
+        let mut d = a;
+        for i in 0..8 {
+            if p >> (c * 8 + i) & 1 == 0 {
+                d[i] = b[i];
+            }
+        }
+        if m != !0 {
+            keep(&mut d, v.chunk::<A>(ins.d, c), m, c);
+        }
+        v.set_chunk::<A>(ins.d, c, d);
+    }
+}
+
+shape!(
+    /// d = f(a)
+    un, un_body, <A, D>, (A) -> D);
+shape!(
+    /// d = f(a, b)
+    bin, bin_body, <A, B, D>, (A, B) -> D);
+shape!(
+    /// d = f(a, b, c)
+    tri, tri_body, <A, B, C, D>, (A, B, C) -> D);
+shape!(
+    /// d = f(a, b, c, imm)
+    tri_imm, tri_imm_body, <A, D>, (A, A, A, u64) -> D);
+shape!(
+    /// d = f(a, b, c, fourth)
+    field, field_body, <A, D>, (A, A, u32, u32) -> D);
+shape!(
+    /// p = f(a, b)
+    cmp, cmp_body, <A>, (A, A) -> bool);
+shape!(
+    /// d = p ? a : b
+    select, select_body, <A>, (A) -> A);

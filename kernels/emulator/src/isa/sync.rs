@@ -1,0 +1,169 @@
+//! Barriers and fences.
+
+use super::Decode;
+use super::warpwide::members;
+use crate::build::{Builder, Form, Res};
+use crate::machine::{Class, Cx, Ins, Reduction, Stop};
+use crate::ptx::tree::Operand;
+use crate::types::Ty;
+
+pub const DEFS: &[(&str, Decode)] = &[
+    ("bar", bar),
+    ("barrier", barrier),
+    ("membar", fence),
+    ("fence", fence),
+    ("griddepcontrol", hint),
+    ("setmaxnreg", hint),
+];
+
+fn warp_sync(cx: &mut Cx<'_>, i: &Ins, m: u32) {
+    if m == 0 {
+        return;
+    }
+    let named = cx.w.r.all::<u32>(i.a);
+    let union = crate::machine::lanes_of(m).fold(0, |u, l| u | named[l]);
+    if union & cx.w.live & !m != 0 {
+        cx.converged(m, union, true);
+        return;
+    }
+    if members(cx, i.a, m).is_some() {
+        cx.w.clock.0[cx.w.index as usize] += 1;
+    }
+}
+
+/// `a`: line of the barrier number. `b`: line of the thread count, if `imm` bit 8. `imm` bits 0-1: reduction,
+/// bit 4: arrive only, bit 5: aligned, bit 9 negates predicate `c`. `d`: where a reduction goes.
+fn block_barrier(cx: &mut Cx<'_>, i: &Ins, m: u32) {
+    if m == 0 {
+        return;
+    }
+    let first = m.trailing_zeros() as usize;
+    let id = cx.w.r.get::<u32>(i.a, first);
+    if m != cx.w.live {
+        return cx.wait_at_barrier(m, id, i.imm >> 5 & 1 == 1);
+    }
+    let count = (i.imm >> 8 & 1 == 1).then(|| cx.w.r.get::<u32>(i.b, first));
+    let reduction = [
+        Reduction::None,
+        Reduction::Popc,
+        Reduction::And,
+        Reduction::Or,
+    ][(i.imm & 3) as usize];
+    let p = cx.w.p[i.c as usize] ^ if i.imm >> 9 & 1 == 1 { !0 } else { 0 };
+    cx.arrive_with(id, count, reduction, p, i.imm >> 4 & 1 == 0);
+    debug_assert!(cx.stop != Stop::Done);
+}
+
+fn bar(b: &mut Builder, f: &Form) -> Res {
+    if f.has("warp") {
+        f.has("sync");
+        let ops = f.operands(1)?;
+        let a = b.src(f, &ops[0], Ty::B32)?;
+        b.emit(warp_sync, Class::Sync, |i| i.a = a);
+        return Ok(());
+    }
+    common(b, f, true)
+}
+
+fn barrier(b: &mut Builder, f: &Form) -> Res {
+    if f.has("cluster") {
+        return f.refuse("clusters are not supported");
+    }
+    let aligned = f.has("aligned");
+    common(b, f, aligned)
+}
+
+fn common(b: &mut Builder, f: &Form, aligned: bool) -> Res {
+    f.has("cta");
+    f.has("aligned");
+    let types = f.types();
+    let ops = &f.inst.operands;
+    let Some(which) = f.pick(&["sync", "arrive", "red"]) else {
+        return f.refuse(".sync, .arrive or .red is expected");
+    };
+    let mut reduction = 0;
+    let mut at = 0;
+    let mut d = 0;
+    let mut predicate = (0, 0);
+    let mut rest: &[Operand] = ops;
+    if which == 2 {
+        let Some(op) = f.pick(&["popc", "and", "or"]) else {
+            return f.refuse("a reduction is expected");
+        };
+        reduction = op as u64 + 1;
+        let n = ops.len();
+        if !(3..=4).contains(&n) {
+            return f.refuse("3 or 4 operands are expected");
+        }
+        d = match (op, types.first()) {
+            (0, Some(Ty::U32)) => b.dst(f, &ops[0], Ty::U32)?,
+            (1 | 2, Some(Ty::Pred)) => b.pred_dst(f, &ops[0])?,
+            _ => return f.refuse("the type does not fit the reduction"),
+        };
+        predicate = b.pred(f, &ops[n - 1])?;
+        rest = &ops[1..n - 1];
+    }
+    let Some(id) = rest.first() else {
+        return f.refuse("a barrier number is expected");
+    };
+    let id = b.src(f, id, Ty::U32)?;
+    let mut counted = false;
+    if let Some(n) = rest.get(1) {
+        counted = true;
+        at = b.src(f, n, Ty::U32)?;
+    }
+    if rest.len() > 2 || which == 1 && !counted {
+        return f.refuse("a barrier number and a thread count are expected");
+    }
+    b.emit(block_barrier, Class::Sync, |i| {
+        i.d = d;
+        i.a = id;
+        i.b = at;
+        i.c = predicate.0;
+        i.imm = reduction
+            | u64::from(which == 1) << 4
+            | u64::from(aligned) << 5
+            | u64::from(counted) << 8
+            | u64::from(predicate.1 & 1) << 9;
+    });
+    Ok(())
+}
+
+fn fence_exec(cx: &mut Cx<'_>, i: &Ins, m: u32) {
+    // Narrower than the device says nothing to other blocks.
+    if i.imm == 1 && m != 0 {
+        cx.fence();
+    }
+}
+
+fn fence(b: &mut Builder, f: &Form) -> Res {
+    f.pick(&["sc", "acq_rel", "acquire", "release", "mbarrier_init"]);
+    for m in [
+        "proxy",
+        "async",
+        "alias",
+        "async::global",
+        "async::shared::cta",
+        "release",
+        "cluster",
+    ] {
+        f.has(m);
+    }
+    let wide = f.pick(&["gl", "sys", "gpu"]).is_some();
+    f.has("cta");
+    b.emit(fence_exec, Class::Sync, |i| i.imm = u64::from(wide));
+    Ok(())
+}
+
+fn no_op(_: &mut Cx<'_>, _: &Ins, _: u32) {}
+
+/// Launch and register hints without effect here.
+fn hint(b: &mut Builder, f: &Form) -> Res {
+    if f.inst.opcode == "setmaxnreg" {
+        return f.refuse("warp-group register allocation is not supported");
+    }
+    f.has("launch_dependents");
+    f.has("wait");
+    b.emit(no_op, Class::Other, |_| {});
+    Ok(())
+}

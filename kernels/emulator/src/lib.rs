@@ -1,0 +1,50 @@
+//! A CUDA driver in software: runs, checks and counts real PTX without a GPU.
+//!
+//! Built as `libcuda.so` it stands in for the driver: a program that speaks the driver API (cudarc, ctypes) loads it
+//! unchanged. It executes the PTX that NVRTC or another compiler produced, a warp at a time; it checks every access
+//! as a sanitizer would and counts what a profiler would. See `README.md` for what it checks, counts and refuses.
+//!
+//! Rooms, each of which knows only those before it: `types` and `float`; `ptx` (text to tree); `memory`; `checks`;
+//! `counters` and `machine` (registers, warps, blocks, launches); `build` (what decoders work with); `isa` (the
+//! instructions); `decode` (a kernel's calls and control flow); `gpu` (a device); `driver` (the C interface).
+//! The one loop among them: counters read the classes of a program, and the machine feeds the counters.
+//!
+//! ```
+//! use cuda::{Gpu, Options, Shape};
+//! let gpu = Gpu::new(Options::default())?;
+//! let module = gpu.load(
+//!     ".version 8.0\n.target sm_80\n.address_size 64\n.visible .entry put(.param .u64 p) {\n\
+//!      .reg .b64 %rd<2>; .reg .b32 %r<2>;\n ld.param.u64 %rd1, [p];\n mov.u32 %r1, 7;\n st.global.u32 [%rd1], %r1;\n ret; }",
+//! )?;
+//! let kernel = module.kernel("put")?;
+//! let at = gpu.alloc(4).ok_or("full")?;
+//! gpu.launch(&kernel, Shape::line(1, 1), kernel.pack(&[&at.to_le_bytes()])?)?;
+//! let mut out = [0; 4];
+//! assert!(gpu.read(at, &mut out));
+//! assert_eq!(u32::from_le_bytes(out), 7);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod build;
+mod checks;
+mod counters;
+mod decode;
+mod device;
+mod driver;
+mod float;
+mod gpu;
+mod isa;
+mod machine;
+mod memory;
+mod ptx;
+mod types;
+
+pub use checks::{FaultKind, Report};
+pub use device::{PROFILES, Profile};
+pub use gpu::{Gpu, Kernel, LaunchError, Module, Options, Shape};
+pub use ptx::PtxError;
+
+/// Every opcode the emulator knows.
+pub fn opcodes() -> Vec<&'static str> {
+    isa::opcodes().collect()
+}

@@ -1,0 +1,460 @@
+//! Memory access by a warp: where an address points, what is checked on the way, what is counted.
+
+use super::warp::Cx;
+use crate::checks::{Conflict, FaultKind, Order, Touch, race_read, race_write};
+use crate::memory::{Extent, WINDOW_SHIFT};
+use crate::types::Space;
+
+/// The state spaces an access can end in, after generic addresses are told apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    Global,
+    Shared,
+    Local,
+    Param,
+}
+
+impl Place {
+    pub fn of(space: Space) -> Option<Place> {
+        match space {
+            Space::Global | Space::Const => Some(Place::Global),
+            Space::Shared => Some(Place::Shared),
+            Space::Local => Some(Place::Local),
+            Space::Param => Some(Place::Param),
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Place::Global => "global",
+            Place::Shared => "shared",
+            Place::Local => "local",
+            Place::Param => "parameter",
+        }
+    }
+}
+
+/// Lanes of a mask, lowest first.
+pub fn lanes(mut mask: u32) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        (mask != 0).then(|| {
+            let lane = mask.trailing_zeros() as usize;
+            mask &= mask - 1;
+            lane
+        })
+    })
+}
+
+/// Whether a full warp touches one contiguous run, lane after lane.
+#[inline(always)]
+pub fn contiguous(addrs: &[u64; 32], mask: u32, bytes: u32) -> bool {
+    if mask != !0 {
+        return false;
+    }
+    let mut same = true;
+    for (i, a) in addrs.iter().enumerate() {
+        same &= *a == addrs[0].wrapping_add(i as u64 * u64::from(bytes));
+    }
+    same
+}
+
+impl Cx<'_> {
+    /// Splits generic addresses by where they point and makes them relative to it.
+    pub fn places(&mut self, addrs: &mut [u64; 32], mask: u32) -> [(Place, u32); 4] {
+        let mut out = [
+            (Place::Global, 0),
+            (Place::Shared, 0),
+            (Place::Local, 0),
+            (Place::Param, 0),
+        ];
+        for lane in lanes(mask) {
+            let window = (addrs[lane] >> WINDOW_SHIFT) as usize;
+            if window < 4 {
+                out[window].1 |= 1 << lane;
+                if window != 0 {
+                    addrs[lane] &= (1 << WINDOW_SHIFT) - 1;
+                }
+            } else {
+                out[0].1 |= 1 << lane;
+            }
+        }
+        out
+    }
+
+    /// All checks on an access of `bytes` per lane, and its counters. False after a fault.
+    #[inline]
+    pub fn check(
+        &mut self,
+        place: Place,
+        addrs: &[u64; 32],
+        mask: u32,
+        bytes: u32,
+        touch: Touch,
+    ) -> bool {
+        let low = u64::from(bytes) - 1;
+        let mut bits = 0;
+        for lane in lanes(mask) {
+            bits |= addrs[lane] & low;
+        }
+        if bits != 0 {
+            let lane = lanes(mask).find(|&l| addrs[l] & low != 0).unwrap_or(0);
+            let message = format!(
+                "{} address {:#x} is not a multiple of {bytes}",
+                place.name(),
+                addrs[lane]
+            );
+            self.fail(FaultKind::Misaligned, lane as u32, message);
+            return false;
+        }
+        match place {
+            Place::Global => self.check_global(addrs, mask, bytes, touch),
+            Place::Shared => self.check_shared(addrs, mask, bytes, touch),
+            Place::Local => self.check_local(addrs, mask, bytes, touch),
+            Place::Param => self.check_param(addrs, mask, bytes, touch),
+        }
+    }
+
+    fn check_global(&mut self, addrs: &[u64; 32], mask: u32, bytes: u32, touch: Touch) -> bool {
+        let heap = self.env.heap;
+        if let Some(c) = &mut self.counts {
+            c.global(addrs, mask, bytes, touch);
+        }
+        if touch.strong() {
+            self.block.acquired |= touch.reads();
+        }
+        if !self.env.checks {
+            for lane in lanes(mask) {
+                if !heap.reserved(addrs[lane]) {
+                    self.outside(lane, addrs[lane], bytes, touch);
+                    return false;
+                }
+            }
+            return true;
+        }
+        let run = contiguous(addrs, mask, bytes);
+        let mut known = Extent { base: 1, end: 0 };
+        if run {
+            match heap.find(addrs[0]) {
+                Some(e) if addrs[31] + u64::from(bytes) <= e.end => known = e,
+                _ => {}
+            }
+        }
+        if known.end == 0 {
+            for lane in lanes(mask) {
+                let (from, to) = (addrs[lane], addrs[lane].wrapping_add(u64::from(bytes)));
+                if from < known.base || to > known.end || to < from {
+                    match heap.find(from) {
+                        Some(e) if to <= e.end && to > from => known = e,
+                        _ => {
+                            self.outside(lane, from, bytes, touch);
+                            return false;
+                        }
+                    }
+                }
+            }
+        }
+        if touch.reads() {
+            let unwritten = if run {
+                heap.first_unwritten(addrs[0], u64::from(bytes) * 32)
+                    .map(|a| (((a - addrs[0]) / u64::from(bytes)) as usize, a))
+            } else {
+                lanes(mask).find_map(|l| {
+                    heap.first_unwritten(addrs[l], u64::from(bytes))
+                        .map(|a| (l, a))
+                })
+            };
+            if let Some((lane, addr)) = unwritten {
+                let message = format!(
+                    "{bytes}-byte read of global address {:#x}: {} was never written",
+                    addrs[lane],
+                    heap.describe(addr)
+                );
+                self.fail(FaultKind::Uninitialised, lane as u32, message);
+                return false;
+            }
+        }
+        if touch.writes() {
+            if !run {
+                for lane in lanes(mask) {
+                    heap.mark_written(addrs[lane], u64::from(bytes));
+                }
+            } else {
+                heap.mark_written(addrs[0], u64::from(bytes) * 32);
+            }
+            if known.base != 1 && self.env.read_only(known.base) {
+                let lane = mask.trailing_zeros();
+                self.fail(
+                    FaultKind::ReadOnly,
+                    lane,
+                    format!("write to {}", heap.describe(addrs[lane as usize])),
+                );
+                return false;
+            }
+        }
+        if self.env.several_blocks && !touch.strong() {
+            return self.check_blocks(addrs, mask, bytes, touch);
+        }
+        true
+    }
+
+    /// Races between blocks.
+    fn check_blocks(&mut self, addrs: &[u64; 32], mask: u32, bytes: u32, touch: Touch) -> bool {
+        let (env, heap) = (self.env, self.env.heap);
+        let me = Order {
+            epoch: env.epoch,
+            block: self.block.linear,
+            fences: self.block.fences,
+            acquired: self.block.acquired,
+        };
+        for lane in lanes(mask) {
+            let (mut at, end) = (addrs[lane], addrs[lane] + u64::from(bytes));
+            while at < end {
+                let n = (4 - at % 4).min(end - at);
+                let part = ((1 << n) - 1) << (at % 4);
+                let cell = heap.race(at);
+                let raced = if touch.writes() {
+                    race_write(cell, part, me, |b| env.fences_of(b))
+                } else {
+                    race_read(cell, part, me, |b| env.fences_of(b)).map(|b| (Some(b), true))
+                };
+                if let Some((other, wrote)) = raced {
+                    let did = if wrote { "written" } else { "read" };
+                    let who = other.map_or("other blocks".to_owned(), |b| {
+                        format!("block {}", env.block_name(b))
+                    });
+                    let does = if touch.writes() {
+                        "write to"
+                    } else {
+                        "read of"
+                    };
+                    let message = format!(
+                        "{does} global address {at:#x} ({}), {did} by {who} in this launch with nothing to order them",
+                        heap.describe(at)
+                    );
+                    self.fail(FaultKind::GlobalRace, lane as u32, message);
+                    return false;
+                }
+                at += n;
+            }
+        }
+        true
+    }
+
+    #[cold]
+    fn outside(&mut self, lane: usize, addr: u64, bytes: u32, touch: Touch) {
+        let heap = self.env.heap;
+        // The address may be inside while the access runs over the end.
+        let at = match heap.find(addr) {
+            Some(e) => e.end,
+            None => addr,
+        };
+        let what = heap.describe(at);
+        let kind = if what.ends_with("which was freed") {
+            FaultKind::UseAfterFree
+        } else {
+            FaultKind::OutOfBounds
+        };
+        let does = if touch.writes() {
+            "write to"
+        } else {
+            "read of"
+        };
+        self.fail(
+            kind,
+            lane as u32,
+            format!("{bytes}-byte {does} global address {addr:#x}: {what}"),
+        );
+    }
+
+    fn check_shared(&mut self, addrs: &[u64; 32], mask: u32, bytes: u32, touch: Touch) -> bool {
+        if let Some(c) = &mut self.counts {
+            c.shared(addrs, mask, bytes, touch);
+        }
+        let limit = u64::from(self.block.shared_bytes);
+        for lane in lanes(mask) {
+            if addrs[lane].saturating_add(u64::from(bytes)) > limit {
+                let does = if touch.writes() {
+                    "write to"
+                } else {
+                    "read of"
+                };
+                let message = format!(
+                    "{bytes}-byte {does} shared address {:#x}, but the block has {limit} bytes of shared memory",
+                    addrs[lane]
+                );
+                self.fail(FaultKind::OutOfBounds, lane as u32, message);
+                return false;
+            }
+        }
+        let Some(shadow) = &mut self.block.shadow else {
+            return true;
+        };
+        shadow.next_instruction();
+        for lane in lanes(mask) {
+            let r = shadow.touch(
+                addrs[lane] as u32,
+                bytes,
+                touch,
+                self.w.index,
+                lane as u32,
+                &mut self.w.clock,
+            );
+            if let Err(conflict) = r {
+                self.shared_conflict(lane, addrs[lane], bytes, touch, conflict);
+                return false;
+            }
+        }
+        true
+    }
+
+    #[cold]
+    pub fn shared_conflict(
+        &mut self,
+        lane: usize,
+        addr: u64,
+        bytes: u32,
+        touch: Touch,
+        conflict: Conflict,
+    ) {
+        let does = if touch.writes() {
+            "write to"
+        } else {
+            "read of"
+        };
+        let access = format!("{bytes}-byte {does} shared address {addr:#x}");
+        let (kind, why) = match conflict {
+            Conflict::Unwritten => (
+                FaultKind::Uninitialised,
+                "no thread of this block wrote it, or not yet: a barrier may be missing".to_owned(),
+            ),
+            Conflict::Pending => (
+                FaultKind::AsyncCopy,
+                "an asynchronous copy to it has not been waited for".to_owned(),
+            ),
+            Conflict::AfterWrite(t) => {
+                let between = if t / 32 == self.w.index {
+                    "no __syncwarp"
+                } else {
+                    "no barrier"
+                };
+                (
+                    FaultKind::SharedRace,
+                    format!(
+                        "written by thread {} with {between} between",
+                        self.env.thread_name(t)
+                    ),
+                )
+            }
+            Conflict::AfterRead { warp, lane } => {
+                let between = if warp == self.w.index {
+                    "no __syncwarp"
+                } else {
+                    "no barrier"
+                };
+                let who = lane.map_or(format!("threads of warp {warp}"), |l| {
+                    format!("thread {}", self.env.thread_name(warp * 32 + l))
+                });
+                (
+                    FaultKind::SharedRace,
+                    format!("read by {who} with {between} between"),
+                )
+            }
+        };
+        self.fail(kind, lane as u32, format!("{access}: {why}"));
+    }
+
+    fn check_local(&mut self, addrs: &[u64; 32], mask: u32, bytes: u32, touch: Touch) -> bool {
+        let size = self.env.program.local_bytes as usize;
+        for lane in lanes(mask) {
+            let at = addrs[lane] as usize;
+            if addrs[lane].saturating_add(u64::from(bytes)) > size as u64 {
+                let message = format!(
+                    "{bytes}-byte access to local address {at:#x}, but a thread has {size} bytes of local memory"
+                );
+                self.fail(FaultKind::OutOfBounds, lane as u32, message);
+                return false;
+            }
+            if self.env.checks {
+                let span = lane * size + at..lane * size + at + bytes as usize;
+                if touch.writes() {
+                    self.w.local_written[span].fill(1);
+                } else if self.w.local_written[span].contains(&0) {
+                    let message = format!(
+                        "{bytes}-byte read of local address {at:#x}, which this thread never wrote"
+                    );
+                    self.fail(FaultKind::Uninitialised, lane as u32, message);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn check_param(&mut self, addrs: &[u64; 32], mask: u32, bytes: u32, touch: Touch) -> bool {
+        let size = self.env.params.len() as u64;
+        for lane in lanes(mask) {
+            if touch.writes() || addrs[lane].saturating_add(u64::from(bytes)) > size {
+                let message = format!(
+                    "{bytes}-byte access to parameter byte {}, the kernel has {size}",
+                    addrs[lane]
+                );
+                self.fail(
+                    if touch.writes() {
+                        FaultKind::ReadOnly
+                    } else {
+                        FaultKind::OutOfBounds
+                    },
+                    lane as u32,
+                    message,
+                );
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Loads after [`check`](Self::check) said yes.
+    #[inline(always)]
+    pub fn load(&self, place: Place, lane: usize, addr: u64, bytes: u32) -> u64 {
+        match place {
+            Place::Global => self.env.heap.load(addr, bytes),
+            Place::Shared => self.block.shared_load(addr as u32, bytes),
+            Place::Local => bytes_at(
+                &self.w.local,
+                lane * self.env.program.local_bytes as usize + addr as usize,
+                bytes,
+            ),
+            Place::Param => bytes_at(&self.env.params, addr as usize, bytes),
+        }
+    }
+
+    /// Stores after [`check`](Self::check) said yes.
+    #[inline(always)]
+    pub fn store(&mut self, place: Place, lane: usize, addr: u64, bytes: u32, value: u64) {
+        match place {
+            Place::Global => self.env.heap.store(addr, bytes, value),
+            Place::Shared => self.block.shared_store(addr as u32, bytes, value),
+            Place::Local => {
+                let at = lane * self.env.program.local_bytes as usize + addr as usize;
+                self.w.local[at..at + bytes as usize]
+                    .copy_from_slice(&value.to_le_bytes()[..bytes as usize]);
+            }
+            // `check_param` refuses writes.
+            Place::Param => {}
+        }
+    }
+
+    /// A fence: what this block wrote can be seen by others that look.
+    pub fn fence(&mut self) {
+        self.block.fences += 1;
+        if let Some(f) = self.env.fences.get(self.block.linear as usize) {
+            f.store(self.block.fences, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+}
+
+fn bytes_at(from: &[u8], at: usize, bytes: u32) -> u64 {
+    let mut v = [0; 8];
+    v[..bytes as usize].copy_from_slice(&from[at..at + bytes as usize]);
+    u64::from_le_bytes(v)
+}

@@ -1,0 +1,386 @@
+//! One block: its warps, shared memory and barriers.
+
+use super::launch::Launch;
+use super::program::Ins;
+use super::warp::{Cx, Stop, Wait, Warp};
+use crate::checks::{Clock, Fault, FaultKind, SharedShadow};
+use std::collections::HashMap;
+
+/// Rounds of vain waiting after which an mbarrier counts as never completing. A loop around `try_wait` may do some
+/// bounded work of its own between looks.
+const MBARRIER_PATIENCE: u32 = 10_000;
+
+/// What a `barrier.red` computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reduction {
+    None,
+    Popc,
+    And,
+    Or,
+}
+
+/// A `cp.async` that has not landed.
+#[derive(Clone, Copy, Debug)]
+pub struct CopyInFlight {
+    pub lane: u32,
+    /// The group it belongs to: the lane's committed groups when it was issued.
+    pub group: u32,
+    pub to: u32,
+    pub from: u64,
+    pub bytes: u32,
+    /// Bytes read; the rest is zero.
+    pub read: u32,
+}
+
+/// One of the sixteen barriers of a block.
+#[derive(Clone, Debug)]
+pub struct Barrier {
+    /// Threads that have arrived.
+    pub arrived: u32,
+    /// The count the first arrival named; `None` is the whole block.
+    pub expected: Option<u32>,
+    /// Warps that wait: index, where its reduction goes (line or predicate), at which instruction.
+    pub waiting: Vec<(u32, usize)>,
+    pub clock: Option<Clock>,
+    pub reduction: Reduction,
+    pub count: u32,
+    pub all: bool,
+    pub any: bool,
+}
+
+impl Barrier {
+    fn empty() -> Barrier {
+        Barrier {
+            arrived: 0,
+            expected: None,
+            waiting: Vec::new(),
+            clock: None,
+            reduction: Reduction::None,
+            count: 0,
+            all: true,
+            any: false,
+        }
+    }
+}
+
+/// The state of a block.
+pub struct Block {
+    pub id: [u32; 3],
+    pub linear: u64,
+    pub shared: Vec<u64>,
+    pub shared_bytes: u32,
+    pub shadow: Option<SharedShadow>,
+    pub warps: Vec<Option<Warp>>,
+    pub barriers: Vec<Barrier>,
+    /// Clocks that mbarriers hand from arrivals to waits.
+    pub mbarriers: HashMap<u32, Clock>,
+    pub fences: u64,
+    pub acquired: bool,
+    /// Where the round over the warps stands.
+    pub turn: usize,
+    pub sm: u32,
+}
+
+impl Block {
+    pub fn new(env: &Launch<'_>) -> Block {
+        let bytes = env.program.shared_bytes + env.dynamic_shared;
+        let warps = env.warps() as usize;
+        Block {
+            id: [0; 3],
+            linear: 0,
+            shared: vec![0; (bytes as usize).div_ceil(8) + 2],
+            shared_bytes: bytes,
+            shadow: env.checks.then(|| SharedShadow::new(bytes as usize, warps)),
+            warps: (0..warps)
+                .map(|_| Some(Warp::new(env.program, env.checks)))
+                .collect(),
+            barriers: (0..16).map(|_| Barrier::empty()).collect(),
+            mbarriers: HashMap::new(),
+            fences: 0,
+            acquired: false,
+            turn: 0,
+            sm: 0,
+        }
+    }
+
+    /// An empty place holder while the block itself runs elsewhere.
+    pub fn nowhere() -> Block {
+        Block {
+            id: [0; 3],
+            linear: 0,
+            shared: Vec::new(),
+            shared_bytes: 0,
+            shadow: None,
+            warps: Vec::new(),
+            barriers: Vec::new(),
+            mbarriers: HashMap::new(),
+            fences: 0,
+            acquired: false,
+            turn: 0,
+            sm: 0,
+        }
+    }
+
+    pub fn restart(&mut self, env: &Launch<'_>, linear: u64) {
+        let [gx, gy, _] = env.grid.map(u64::from);
+        self.linear = linear;
+        self.id = [
+            (linear % gx) as u32,
+            (linear / gx % gy) as u32,
+            (linear / gx / gy) as u32,
+        ];
+        self.sm = (linear % u64::from(env.sms)) as u32;
+        if let Some(s) = &mut self.shadow {
+            s.reset();
+        } else {
+            self.shared.fill(0);
+        }
+        self.mbarriers.clear();
+        self.fences = 0;
+        self.acquired = false;
+        self.turn = 0;
+        for b in &mut self.barriers {
+            *b = Barrier::empty();
+        }
+        let threads = env.threads();
+        for (i, w) in self.warps.iter_mut().flatten().enumerate() {
+            let lanes = (threads - i as u32 * 32).min(32);
+            w.restart(i as u32, if lanes == 32 { !0 } else { (1 << lanes) - 1 });
+            env.fill_specials(w, self.id, self.sm);
+        }
+    }
+
+    fn live_threads(&self, running: &Warp) -> u32 {
+        let parked: u32 = self.warps.iter().flatten().filter(|w| !w.done).count() as u32;
+        (parked + u32::from(running.live != 0)) * 32
+    }
+
+    /// Loads 1, 2, 4 or 8 bytes of shared memory; the offset is aligned and in range.
+    #[inline(always)]
+    pub fn shared_load(&self, offset: u32, bytes: u32) -> u64 {
+        let word = self.shared[offset as usize / 8] >> (offset % 8 * 8);
+        if bytes == 8 {
+            word
+        } else {
+            word & ((1 << (bytes * 8)) - 1)
+        }
+    }
+
+    #[inline(always)]
+    pub fn shared_store(&mut self, offset: u32, bytes: u32, value: u64) {
+        let cell = &mut self.shared[offset as usize / 8];
+        if bytes == 8 {
+            *cell = value;
+        } else {
+            let shift = offset % 8 * 8;
+            let mask = ((1u64 << (bytes * 8)) - 1) << shift;
+            *cell = *cell & !mask | value << shift & mask;
+        }
+    }
+}
+
+impl Cx<'_> {
+    /// The running warp, complete, arrives at a barrier and waits there unless that completes it.
+    /// `ins.b` is the line of the thread count and `ins.imm` bit 8 says whether there is one.
+    pub fn arrive(&mut self, ins: &Ins, id: u32) {
+        let count = (ins.imm >> 8 & 1 == 1).then(|| {
+            self.w
+                .r
+                .get::<u32>(ins.b, self.w.mask.trailing_zeros() as usize)
+        });
+        self.arrive_with(id, count, Reduction::None, 0, true);
+    }
+
+    /// As [`arrive`](Self::arrive), with everything a barrier can carry.
+    pub fn arrive_with(
+        &mut self,
+        id: u32,
+        count: Option<u32>,
+        reduction: Reduction,
+        predicate: u32,
+        wait: bool,
+    ) {
+        if id > 15 {
+            return self.fail(
+                FaultKind::BadOperand,
+                0,
+                format!("barrier {id} does not exist, there are 0 to 15"),
+            );
+        }
+        if let Some(n) = count
+            && (n == 0 || n % 32 != 0 || n > self.env.warps() * 32)
+        {
+            let threads = self.env.threads();
+            return self.fail(
+                    FaultKind::BarrierMismatch,
+                    0,
+                    format!("barrier {id} waits for {n} threads, which is no multiple of 32 within the block of {threads}"),
+                );
+        }
+        let index = self.w.index;
+        let live = self.w.live;
+        if let Some(c) = &mut self.counts {
+            c.barriers += 1;
+        }
+        let b = &mut self.block.barriers[id as usize];
+        if b.arrived == 0 {
+            b.expected = count;
+            b.reduction = reduction;
+        } else if b.expected != count || b.reduction != reduction {
+            let name =
+                |n: Option<u32>| n.map_or("the whole block".to_owned(), |n| format!("{n} threads"));
+            let (theirs, mine) = (name(b.expected), name(count));
+            return self.fail(
+                FaultKind::BarrierMismatch,
+                live.trailing_zeros(),
+                format!("warp {index} arrives at barrier {id} for {mine}, but earlier arrivals wait for {theirs}"),
+            );
+        }
+        b.arrived += 32;
+        b.count += (predicate & live).count_ones();
+        b.all &= predicate & live == live;
+        b.any |= predicate & live != 0;
+        match &mut b.clock {
+            Some(c) => c.join(&self.w.clock),
+            None => b.clock = Some(self.w.clock.clone()),
+        }
+        if wait {
+            b.waiting.push((index, self.w.pc - 1));
+            self.w.at_barrier = true;
+            self.stop = Stop::Barrier;
+        } else {
+            self.w.clock.0[index as usize] += 1;
+        }
+        self.release_if_complete(id);
+    }
+
+    /// Lets the warps at a barrier go when enough threads are there.
+    pub fn release_if_complete(&mut self, id: u32) {
+        let live = self.block.live_threads(&self.w);
+        let b = &mut self.block.barriers[id as usize];
+        if b.arrived == 0 || b.arrived < b.expected.unwrap_or(live) {
+            return;
+        }
+        let done = std::mem::replace(b, Barrier::empty());
+        for (index, pc) in done.waiting {
+            let ins = self.env.program.code[pc];
+            let w = if index == self.w.index && self.w.at_barrier {
+                self.stop = Stop::Run;
+                &mut self.w
+            } else {
+                match &mut self.block.warps[index as usize] {
+                    Some(w) => w,
+                    None => continue,
+                }
+            };
+            w.at_barrier = false;
+            if let Some(c) = &done.clock {
+                w.clock.join(c);
+            }
+            w.clock.0[index as usize] += 1;
+            match done.reduction {
+                Reduction::None => {}
+                Reduction::Popc => w.r.splat::<u32>(ins.d, done.count),
+                Reduction::And => w.p[ins.d as usize] = if done.all { !0 } else { 0 },
+                Reduction::Or => w.p[ins.d as usize] = if done.any { !0 } else { 0 },
+            }
+        }
+    }
+
+    /// Part of the running warp is at a barrier.
+    pub fn wait_at_barrier(&mut self, lanes: u32, id: u32, aligned: bool) {
+        self.set_aside(lanes, self.w.pc - 1, Wait::Barrier { id, aligned });
+    }
+
+    /// Runs the block in `block` for about `fuel` instructions. True when all its warps are done.
+    pub fn run_block(&mut self, fuel: u64) -> bool {
+        let n = self.block.warps.len();
+        let slice = self.env.slice;
+        let mut spent = 0;
+        // Rounds in which no warp did more than look at an mbarrier in vain.
+        let mut idle = 0;
+        loop {
+            let mut ran = false;
+            let mut worked = false;
+            for _ in 0..n {
+                let i = self.block.turn % n;
+                self.block.turn += 1;
+                match &self.block.warps[i] {
+                    Some(w) if !w.done && !w.at_barrier => {}
+                    _ => continue,
+                }
+                ran = true;
+                let Some(w) = self.block.warps[i].take() else {
+                    continue;
+                };
+                self.w = w;
+                self.stop = Stop::Run;
+                let before = self.clock;
+                self.run_warp(slice);
+                spent += self.clock - before;
+                if self.stop == Stop::Done {
+                    self.w.done = true;
+                    for id in 0..16 {
+                        if self.block.barriers[id as usize].arrived != 0 {
+                            self.release_if_complete(id);
+                        }
+                    }
+                }
+                let stop = self.stop;
+                worked |= stop != Stop::Yield;
+                let waits_at = self.w.pc.saturating_sub(1);
+                let w = std::mem::replace(&mut self.w, self.env.spare_warp());
+                self.block.warps[i] = Some(w);
+                if stop == Stop::Fault {
+                    return true;
+                }
+                if stop == Stop::Yield && idle > MBARRIER_PATIENCE {
+                    self.fault = Some(Fault {
+                        kind: FaultKind::Deadlock,
+                        pc: waits_at,
+                        thread: i as u32 * 32,
+                        message: format!(
+                            "warp {i} waits at an mbarrier, and no warp of the block can arrive any more"
+                        ),
+                    });
+                    self.stop = Stop::Fault;
+                    return true;
+                }
+            }
+            idle = if worked { 0 } else { idle + 1 };
+            if !ran {
+                if self.block.warps.iter().flatten().all(|w| w.done) {
+                    return true;
+                }
+                self.deadlock();
+                return true;
+            }
+            if spent >= fuel && self.block.warps.iter().flatten().any(|w| !w.done) {
+                return false;
+            }
+        }
+    }
+
+    fn deadlock(&mut self) {
+        let mut places = Vec::new();
+        for (id, b) in self.block.barriers.iter().enumerate() {
+            for (warp, pc) in &b.waiting {
+                let line = self.env.program.debug[*pc].line;
+                let wanted = b
+                    .expected
+                    .map_or("all threads".to_owned(), |n| format!("{n} threads"));
+                places.push((*warp, *pc, format!("warp {warp} waits at barrier {id} for {wanted}, {} arrived (PTX line {line})", b.arrived)));
+            }
+        }
+        places.sort();
+        let (warp, pc) = places.first().map_or((0, 0), |p| (p.0, p.1));
+        let text: Vec<String> = places.into_iter().map(|p| p.2).collect();
+        self.fault = Some(Fault {
+            kind: FaultKind::Deadlock,
+            pc,
+            thread: warp * 32,
+            message: text.join("; "),
+        });
+        self.stop = Stop::Fault;
+    }
+}

@@ -1,0 +1,199 @@
+//! The register file of a warp: lines of 32 lanes.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+
+/// A value as one lane holds it in a register.
+pub trait Lane: Copy + 'static {
+    /// What a lane occupies in the file: 4 or 8 bytes.
+    type Cell: Copy + Default + 'static;
+    fn from_cell(cell: Self::Cell) -> Self;
+    fn to_cell(self) -> Self::Cell;
+}
+
+macro_rules! lane {
+    ($t:ty, $cell:ty, $from:expr, $to:expr) => {
+        impl Lane for $t {
+            type Cell = $cell;
+            #[inline(always)]
+            fn from_cell(cell: $cell) -> $t {
+                let f: fn($cell) -> $t = $from;
+                f(cell)
+            }
+            #[inline(always)]
+            fn to_cell(self) -> $cell {
+                let f: fn($t) -> $cell = $to;
+                f(self)
+            }
+        }
+    };
+}
+
+lane!(u16, u32, |c| c as u16, |v| u32::from(v));
+lane!(i16, u32, |c| c as u16 as i16, |v| u32::from(v as u16));
+lane!(u32, u32, |c| c, |v| v);
+lane!(i32, u32, |c| c as i32, |v| v as u32);
+lane!(f32, u32, f32::from_bits, f32::to_bits);
+lane!(u64, u64, |c| c, |v| v);
+lane!(i64, u64, |c| c as i64, |v| v as u64);
+lane!(f64, u64, f64::from_bits, f64::to_bits);
+
+const LINE: usize = 128;
+
+/// Registers of one warp. A 32-bit register is one line of 32 cells, a 64-bit one two lines, lane after lane.
+pub struct Lines {
+    view: View,
+}
+
+/// The same, as instructions use it: a copy stays in processor registers over a loop of lanes.
+#[derive(Clone, Copy)]
+pub struct View {
+    base: *mut u8,
+    lines: usize,
+}
+
+// SAFETY: the file owns its memory and is used by one thread at a time.
+unsafe impl Send for Lines {}
+
+impl Lines {
+    pub fn new(lines: usize) -> Lines {
+        if lines == 0 {
+            return Lines {
+                view: View {
+                    base: std::ptr::dangling_mut(),
+                    lines,
+                },
+            };
+        }
+        let layout = layout(lines);
+        // SAFETY: the size is not zero.
+        let base = unsafe { alloc_zeroed(layout) };
+        if base.is_null() {
+            handle_alloc_error(layout);
+        }
+        Lines {
+            view: View { base, lines },
+        }
+    }
+
+    #[inline(always)]
+    pub fn view(&mut self) -> View {
+        self.view
+    }
+
+    #[inline(always)]
+    pub fn get<T: Lane>(&self, line: u32, lane: usize) -> T {
+        self.view.get(line, lane)
+    }
+
+    #[inline(always)]
+    pub fn set<T: Lane>(&mut self, line: u32, lane: usize, value: T) {
+        self.view.set(line, lane, value);
+    }
+
+    /// All 32 lanes of a register.
+    #[inline(always)]
+    pub fn all<T: Lane>(&self, line: u32) -> [T; 32] {
+        let mut out = [T::from_cell(T::Cell::default()); 32];
+        for chunk in 0..4 {
+            let cells = self.view.chunk::<T>(line, chunk);
+            for i in 0..8 {
+                out[chunk * 8 + i] = T::from_cell(cells[i]);
+            }
+        }
+        out
+    }
+
+    /// Writes the lanes of `mask`.
+    #[inline(always)]
+    pub fn put<T: Lane>(&mut self, line: u32, mask: u32, values: &[T; 32]) {
+        let v = self.view;
+        for chunk in 0..4 {
+            let mut cells = if mask == !0 {
+                [T::Cell::default(); 8]
+            } else {
+                v.chunk::<T>(line, chunk)
+            };
+            for i in 0..8 {
+                if mask >> (chunk * 8 + i) & 1 == 1 {
+                    cells[i] = values[chunk * 8 + i].to_cell();
+                }
+            }
+            v.set_chunk::<T>(line, chunk, cells);
+        }
+    }
+
+    /// The same value in all lanes.
+    pub fn splat<T: Lane>(&mut self, line: u32, value: T) {
+        for chunk in 0..4 {
+            self.view.set_chunk::<T>(line, chunk, [value.to_cell(); 8]);
+        }
+    }
+}
+
+fn layout(lines: usize) -> Layout {
+    match Layout::from_size_align(lines * LINE, LINE) {
+        Ok(layout) => layout,
+        Err(_) => panic!("a register file of {lines} lines is too large"),
+    }
+}
+
+impl View {
+    #[inline(always)]
+    fn at<T: Lane>(self, line: u32, first: usize) -> *mut T::Cell {
+        debug_assert!(
+            line as usize * LINE + (first + 8) * size_of::<T::Cell>() <= self.lines * LINE
+        );
+        // SAFETY: the builder hands out lines below `Program::lines`, for which this file was made, and gives two
+        // of them to a 64-bit register; no instruction names a line it did not get from the builder.
+        unsafe {
+            self.base
+                .add(line as usize * LINE)
+                .cast::<T::Cell>()
+                .add(first)
+        }
+    }
+
+    /// Lanes `8 * chunk ..` of a register.
+    #[inline(always)]
+    pub fn chunk<T: Lane>(self, line: u32, chunk: usize) -> [T::Cell; 8] {
+        // SAFETY: see `at`; cells are plain integers.
+        unsafe { self.at::<T>(line, chunk * 8).cast::<[T::Cell; 8]>().read() }
+    }
+
+    #[inline(always)]
+    pub fn set_chunk<T: Lane>(self, line: u32, chunk: usize, cells: [T::Cell; 8]) {
+        // SAFETY: see `at`.
+        unsafe {
+            self.at::<T>(line, chunk * 8)
+                .cast::<[T::Cell; 8]>()
+                .write(cells)
+        }
+    }
+
+    #[inline(always)]
+    pub fn get<T: Lane>(self, line: u32, lane: usize) -> T {
+        debug_assert!(lane < 32);
+        // SAFETY: see `at`; the lane is below 32.
+        T::from_cell(unsafe { self.at::<T>(line, lane & 24).add(lane & 7).read() })
+    }
+
+    #[inline(always)]
+    pub fn set<T: Lane>(self, line: u32, lane: usize, value: T) {
+        debug_assert!(lane < 32);
+        // SAFETY: see `get`.
+        unsafe {
+            self.at::<T>(line, lane & 24)
+                .add(lane & 7)
+                .write(value.to_cell())
+        }
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        if self.view.lines != 0 {
+            // SAFETY: allocated in `new` with the same layout.
+            unsafe { dealloc(self.view.base, layout(self.view.lines)) };
+        }
+    }
+}

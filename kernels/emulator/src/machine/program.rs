@@ -1,0 +1,158 @@
+//! A decoded kernel.
+
+use super::warp::Cx;
+
+/// What an instruction counts as.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Class {
+    /// Inserted by the decoder; never counted.
+    Hidden,
+    Move,
+    Integer,
+    Compare,
+    Convert,
+    Float32,
+    Float64,
+    Half,
+    Special,
+    Load,
+    Store,
+    Atomic,
+    AsyncCopy,
+    WarpExchange,
+    Sync,
+    Matrix,
+    Tensor,
+    Control,
+    Other,
+}
+
+impl Class {
+    /// The name in counters.
+    pub fn name(self) -> &'static str {
+        match self {
+            Class::Hidden => "hidden",
+            Class::Move => "move",
+            Class::Integer => "integer",
+            Class::Compare => "compare",
+            Class::Convert => "convert",
+            Class::Float32 => "float32",
+            Class::Float64 => "float64",
+            Class::Half => "half",
+            Class::Special => "special_function",
+            Class::Load => "load",
+            Class::Store => "store",
+            Class::Atomic => "atomic",
+            Class::AsyncCopy => "async_copy",
+            Class::WarpExchange => "warp_exchange",
+            Class::Sync => "sync",
+            Class::Matrix => "matrix_move",
+            Class::Tensor => "tensor_core",
+            Class::Control => "control",
+            Class::Other => "other",
+        }
+    }
+}
+
+/// Carries out one instruction for the lanes of a mask.
+pub type Exec = unsafe fn(&mut Cx<'_>, &Ins, u32);
+
+/// A decoded instruction. What the fields mean is between the instruction's decoder and its `exec`.
+#[derive(Clone, Copy)]
+pub struct Ins {
+    /// Safe to call for a warp made for the same program: instruction fields name lines and predicates that exist,
+    /// and a variant for newer processors is chosen only where the processor has it.
+    pub exec: Exec,
+    pub d: u32,
+    pub a: u32,
+    pub b: u32,
+    pub c: u32,
+    pub imm: u64,
+    /// Predicate index of the guard; 0 always holds.
+    pub guard: u32,
+    /// All ones when the guard is negated.
+    pub flip: u32,
+    /// Index into `Program::lists` for instructions with many operands.
+    pub list: u32,
+    pub class: Class,
+}
+
+/// Where an instruction came from.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub struct Debug {
+    pub line: u32,
+    pub file: u32,
+    pub row: u32,
+}
+
+/// Read-only registers that the machine fills in at the start of a warp.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Special {
+    Tid(usize),
+    Ntid(usize),
+    Ctaid(usize),
+    Nctaid(usize),
+    LaneId,
+    WarpId,
+    WarpCount,
+    SmId,
+    SmCount,
+    GridId,
+    LaneMaskEq,
+    LaneMaskLe,
+    LaneMaskLt,
+    LaneMaskGe,
+    LaneMaskGt,
+    DynamicShared,
+    TotalShared,
+    GridWorkspaceHigh,
+    GridWorkspaceLow,
+}
+
+/// A kernel parameter's place in the parameter buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Param {
+    pub offset: u32,
+    pub bytes: u32,
+}
+
+/// A kernel ready to run.
+pub struct Program {
+    pub name: String,
+    pub code: Vec<Ins>,
+    pub debug: Vec<Debug>,
+    pub lists: Vec<Vec<u32>>,
+    /// Register lines of a warp. The constants come first.
+    pub lines: usize,
+    pub preds: usize,
+    /// Line, value, whether 64 bits wide.
+    pub constants: Vec<(u32, u64, bool)>,
+    pub specials: Vec<(u32, Special)>,
+    pub params: Vec<Param>,
+    pub param_bytes: u32,
+    pub local_bytes: u32,
+    pub shared_bytes: u32,
+    /// 32-bit registers as declared, for `cuFuncGetAttribute`.
+    pub registers: u32,
+    pub max_threads: u32,
+    pub files: Vec<(u32, String)>,
+    /// The instruction texts by line, for reports.
+    pub source: std::sync::Arc<str>,
+    /// Names of the registers that may be read before they are written.
+    pub watched: Vec<String>,
+    /// The kernel lets blocks talk to one another: atomics or strong accesses to global memory.
+    pub communicates: bool,
+}
+
+impl Program {
+    /// The text of the instruction at a PTX line.
+    pub fn text(&self, line: u32) -> String {
+        let text = self
+            .source
+            .lines()
+            .nth((line as usize).saturating_sub(1))
+            .unwrap_or_default();
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+}

@@ -1,0 +1,515 @@
+//! One warp, its fragments, and the loop that runs it.
+
+use super::block::Block;
+use super::lanes::Lines;
+use super::launch::Launch;
+use super::program::{Ins, Program};
+use crate::checks::{Clock, Fault, FaultKind};
+use crate::counters::Counts;
+
+/// Lanes of a diverged warp that stand at one instruction.
+#[derive(Clone, Copy, Debug)]
+pub struct Fragment {
+    pub pc: usize,
+    pub mask: u32,
+    pub wait: Wait,
+}
+
+/// Why a fragment does not run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// It could.
+    Nothing,
+    /// It has spun for long; others first.
+    Turn,
+    /// At a `.sync` instruction, until all `members` that live are there. `anywhere`: any `bar.warp.sync` will do.
+    Sync { members: u32, anywhere: bool },
+    /// At a block barrier with part of its warp.
+    Barrier { id: u32, aligned: bool },
+}
+
+/// Why a warp gives its thread back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    Run,
+    /// Waits for another warp; the others first.
+    Yield,
+    /// At a barrier that is not complete.
+    Barrier,
+    /// All lanes have exited.
+    Done,
+    /// A check failed.
+    Fault,
+}
+
+/// The state of a warp.
+pub struct Warp {
+    pub r: Lines,
+    /// Predicates as masks; number 0 holds always.
+    pub p: Vec<u32>,
+    pub pc: usize,
+    pub mask: u32,
+    /// The instruction where another fragment waits ahead.
+    pub meet: usize,
+    pub others: Vec<Fragment>,
+    /// Lanes that have not exited.
+    pub live: u32,
+    pub index: u32,
+    pub local: Vec<u8>,
+    /// One byte per local byte: written.
+    pub local_written: Vec<u8>,
+    pub clock: Clock,
+    /// `cp.async` groups committed, by lane.
+    pub groups: [u32; 32],
+    pub copies: Vec<super::block::CopyInFlight>,
+    pub at_barrier: bool,
+    pub done: bool,
+    /// Backward branches since the warp last changed fragments.
+    pub spins: u32,
+    /// Which maybe-uninitialised registers hold a value: a mask per register number.
+    pub written: Vec<u32>,
+}
+
+const NEVER: usize = usize::MAX;
+
+impl Warp {
+    pub fn new(program: &Program, checks: bool) -> Warp {
+        let mut r = Lines::new(program.lines);
+        for &(line, value, wide) in &program.constants {
+            if wide {
+                r.splat::<u64>(line, value);
+            } else {
+                r.splat::<u32>(line, value as u32);
+            }
+        }
+        let local = program.local_bytes as usize * 32;
+        let mut p = vec![0; program.preds.max(1)];
+        p[0] = !0;
+        Warp {
+            r,
+            p,
+            pc: 0,
+            mask: 0,
+            meet: NEVER,
+            others: Vec::new(),
+            live: 0,
+            index: 0,
+            local: vec![0; local],
+            local_written: vec![0; if checks { local } else { 0 }],
+            clock: Clock::of(0),
+            groups: [0; 32],
+            copies: Vec::new(),
+            at_barrier: false,
+            done: false,
+            spins: 0,
+            written: vec![0; program.watched.len()],
+        }
+    }
+
+    /// Holds the place of a warp that is elsewhere.
+    pub fn empty() -> Warp {
+        Warp {
+            r: Lines::new(0),
+            p: Vec::new(),
+            pc: 0,
+            mask: 0,
+            meet: NEVER,
+            others: Vec::new(),
+            live: 0,
+            index: 0,
+            local: Vec::new(),
+            local_written: Vec::new(),
+            clock: Clock::of(0),
+            groups: [0; 32],
+            copies: Vec::new(),
+            at_barrier: false,
+            done: true,
+            spins: 0,
+            written: Vec::new(),
+        }
+    }
+
+    /// Ready to start at the first instruction of a block.
+    pub fn restart(&mut self, index: u32, lanes: u32) {
+        self.pc = 0;
+        self.mask = lanes;
+        self.live = lanes;
+        self.meet = NEVER;
+        self.others.clear();
+        self.index = index;
+        self.clock = Clock::of(index as usize);
+        self.groups = [0; 32];
+        self.copies.clear();
+        self.at_barrier = false;
+        self.done = false;
+        self.spins = 0;
+        self.local_written.fill(0);
+        self.written.fill(0);
+    }
+}
+
+/// A warp in execution: what every instruction sees.
+pub struct Cx<'e> {
+    pub w: Warp,
+    pub block: Block,
+    pub env: &'e Launch<'e>,
+    pub stop: Stop,
+    pub fault: Option<Fault>,
+    pub counts: Option<Box<Counts>>,
+    /// Warp instructions run so far by this thread: what `clock` reads.
+    pub clock: u64,
+}
+
+impl Cx<'_> {
+    /// Runs the warp in `w` until it stops or `fuel` instructions are spent.
+    pub fn run_warp(&mut self, fuel: u64) {
+        let before = self.clock;
+        if self.counts.is_some() {
+            self.run_loop::<true>(fuel);
+        } else {
+            self.run_loop::<false>(fuel);
+        }
+        debug_assert!(self.clock >= before);
+    }
+
+    fn run_loop<const COUNT: bool>(&mut self, fuel: u64) {
+        let code: &[Ins] = &self.env.program.code;
+        let mut left = fuel;
+        while self.stop == Stop::Run && left > 0 {
+            if self.w.pc == self.w.meet {
+                self.meet();
+            }
+            let pc = self.w.pc;
+            let ins = &code[pc];
+            let mask = self.w.mask & (self.w.p[ins.guard as usize] ^ ins.flip);
+            self.w.pc = pc + 1;
+            if COUNT && let Some(c) = &mut self.counts {
+                c.step(pc, mask);
+            }
+            // SAFETY: see `Ins::exec`: the warp was made for this program.
+            unsafe { (ins.exec)(self, ins, mask) };
+            left -= 1;
+        }
+        self.clock += fuel - left;
+    }
+
+    /// Ends the launch with a fault at the current instruction.
+    #[cold]
+    pub fn fail(&mut self, kind: FaultKind, lane: u32, message: impl Into<String>) {
+        if self.fault.is_none() {
+            let thread = self.w.index * 32 + lane;
+            self.fault = Some(Fault {
+                kind,
+                pc: self.w.pc.saturating_sub(1),
+                thread,
+                message: message.into(),
+            });
+        }
+        self.stop = Stop::Fault;
+    }
+
+    /// Another fragment waits where this one arrives: they are one from here.
+    #[cold]
+    fn meet(&mut self) {
+        let pc = self.w.pc;
+        let mut mask = self.w.mask;
+        self.w.others.retain(|f| {
+            let joins = f.pc == pc && !matches!(f.wait, Wait::Barrier { .. });
+            if joins {
+                mask |= f.mask;
+            }
+            !joins
+        });
+        self.w.mask = mask;
+        self.look_ahead();
+    }
+
+    /// Recomputes where the next meeting will be.
+    fn look_ahead(&mut self) {
+        let pc = self.w.pc;
+        self.w.meet = self
+            .w
+            .others
+            .iter()
+            .filter(|f| f.pc > pc && !matches!(f.wait, Wait::Barrier { .. }))
+            .map(|f| f.pc)
+            .min()
+            .unwrap_or(NEVER);
+    }
+
+    /// Lanes `taken` of the running fragment go to `target`, the rest go on.
+    #[inline]
+    pub fn branch(&mut self, taken: u32, target: usize) {
+        let w = &mut self.w;
+        if taken == w.mask {
+            let back = target < w.pc;
+            w.pc = target;
+            if !w.others.is_empty() {
+                self.after_jump(back);
+            }
+        } else if taken == 0 {
+            // A diverged warp whose branch falls through is still the lowest fragment.
+        } else {
+            if let Some(c) = &mut self.counts {
+                c.divergent_branches += 1;
+            }
+            let back = target < w.pc;
+            w.others.push(Fragment {
+                pc: target,
+                mask: taken,
+                wait: Wait::Nothing,
+            });
+            w.mask &= !taken;
+            self.after_jump(back);
+        }
+    }
+
+    /// Part of the running fragment goes to `target`; the rest has not decided yet.
+    pub fn split_off(&mut self, lanes: u32, target: usize) {
+        if let Some(c) = &mut self.counts {
+            c.divergent_branches += 1;
+        }
+        self.w.others.push(Fragment {
+            pc: target,
+            mask: lanes,
+            wait: Wait::Nothing,
+        });
+        self.w.mask &= !lanes;
+    }
+
+    #[cold]
+    fn after_jump(&mut self, back: bool) {
+        if back {
+            self.w.spins += 1;
+            if self.w.spins > self.env.spin_limit {
+                self.w.spins = 0;
+                self.set_aside(self.w.mask, self.w.pc, Wait::Turn);
+                return;
+            }
+        }
+        let pc = self.w.pc;
+        if self
+            .w
+            .others
+            .iter()
+            .any(|f| f.pc <= pc && f.wait != Wait::Turn)
+        {
+            let (mask, pc) = (self.w.mask, self.w.pc);
+            self.w.others.push(Fragment {
+                pc,
+                mask,
+                wait: Wait::Nothing,
+            });
+            self.w.mask = 0;
+            self.choose();
+        } else {
+            self.meet();
+        }
+    }
+
+    /// Parks `lanes` of the running fragment at `pc`; what is left of it goes on, else another fragment does.
+    pub fn set_aside(&mut self, lanes: u32, pc: usize, wait: Wait) {
+        self.w.others.push(Fragment {
+            pc,
+            mask: lanes,
+            wait,
+        });
+        self.w.mask &= !lanes;
+        if self.w.mask == 0 {
+            self.choose();
+        } else {
+            self.meet();
+        }
+    }
+
+    /// Picks the lowest fragment that can run. With none, resolves what they wait for or faults.
+    pub fn choose(&mut self) {
+        loop {
+            let live = self.w.live;
+            if live == 0 {
+                self.stop = Stop::Done;
+                return;
+            }
+            merge_waiting(&mut self.w.others);
+            let runnable = |f: &Fragment| match f.wait {
+                Wait::Nothing => true,
+                Wait::Sync { members, .. } => members & live & !f.mask == 0,
+                Wait::Barrier { .. } => f.mask == live,
+                Wait::Turn => false,
+            };
+            if let Some(i) = (0..self.w.others.len())
+                .filter(|&i| runnable(&self.w.others[i]))
+                .min_by_key(|&i| self.w.others[i].pc)
+            {
+                let f = self.w.others.swap_remove(i);
+                self.w.pc = f.pc;
+                self.w.mask = f.mask;
+                self.meet();
+                return;
+            }
+            if self.w.others.iter().any(|f| f.wait == Wait::Turn) {
+                for f in &mut self.w.others {
+                    if f.wait == Wait::Turn {
+                        f.wait = Wait::Nothing;
+                    }
+                }
+                continue;
+            }
+            if self.resolve() {
+                continue;
+            }
+            return;
+        }
+    }
+
+    /// All fragments wait. True when something can run again.
+    fn resolve(&mut self) -> bool {
+        let all = self.w.others.iter().fold(0, |m, f| m | f.mask);
+        // bar.warp.sync may be reached at different places.
+        let mut union = 0;
+        let mut members = 0;
+        for f in &self.w.others {
+            if let Wait::Sync {
+                members: m,
+                anywhere: true,
+            } = f.wait
+            {
+                union |= f.mask;
+                members |= m;
+            }
+        }
+        if union != 0 && members & self.w.live & !union == 0 {
+            for f in &mut self.w.others {
+                if let Wait::Sync { anywhere: true, .. } = f.wait {
+                    f.wait = Wait::Nothing;
+                    f.pc += 1;
+                }
+            }
+            self.w.clock.0[self.w.index as usize] += 1;
+            return true;
+        }
+        let debug = &self.env.program.debug;
+        self.w.others.sort_by_key(|f| debug[f.pc].line);
+        let first = self.w.others[0];
+        if let Wait::Barrier { id, .. } = first.wait {
+            let same_id = self
+                .w
+                .others
+                .iter()
+                .all(|f| matches!(f.wait, Wait::Barrier { id: other, .. } if other == id));
+            let aligned = self
+                .w
+                .others
+                .iter()
+                .any(|f| matches!(f.wait, Wait::Barrier { aligned: true, .. }));
+            if same_id && all == self.w.live && !aligned {
+                // The whole warp is there, from different places: it arrives as one when the first is carried out,
+                // and every fragment goes on behind its own instruction.
+                for f in &mut self.w.others {
+                    f.wait = Wait::Nothing;
+                    f.pc += 1;
+                }
+                let f = self.w.others.swap_remove(0);
+                self.w.pc = f.pc;
+                self.w.mask = f.mask;
+                self.meet();
+                let ins = self.env.program.code[f.pc - 1];
+                self.arrive(&ins, id);
+                return self.stop == Stop::Run;
+            }
+        }
+        let mut places: Vec<String> = self
+            .w
+            .others
+            .iter()
+            .map(|f| {
+                let line = self.env.program.debug[f.pc].line;
+                format!(
+                    "lanes {:#010x} wait at PTX line {line} ({})",
+                    f.mask,
+                    self.env.program.text(line)
+                )
+            })
+            .collect();
+        places.sort();
+        let missing = self
+            .w
+            .others
+            .iter()
+            .find_map(|f| match f.wait {
+                Wait::Sync { members, .. } => Some(members & self.w.live & !f.mask),
+                Wait::Barrier { .. } => Some(self.w.live & !f.mask),
+                _ => None,
+            })
+            .unwrap_or(0);
+        self.w.pc = first.pc + 1;
+        let lane = first.mask.trailing_zeros();
+        self.fail(
+            FaultKind::DivergentSync,
+            lane,
+            format!(
+                "not all threads it waits for can reach it (missing lanes {missing:#010x}): {}",
+                places.join("; ")
+            ),
+        );
+        false
+    }
+
+    /// For a `.sync` instruction whose executing lanes `mask` name `members`: true when all live members are here.
+    /// Otherwise the lanes wait, and the caller must do nothing.
+    #[inline]
+    pub fn converged(&mut self, mask: u32, members: u32, anywhere: bool) -> bool {
+        if members & self.w.live & !mask == 0 {
+            return true;
+        }
+        self.set_aside(mask, self.w.pc - 1, Wait::Sync { members, anywhere });
+        false
+    }
+
+    /// Lanes leave the kernel.
+    pub fn exit(&mut self, lanes: u32) {
+        self.w.live &= !lanes;
+        self.w.mask &= !lanes;
+        if self.w.mask == 0 {
+            self.choose();
+        }
+    }
+}
+
+/// Fragments that wait at one `.sync` instruction are one.
+fn merge_waiting(others: &mut Vec<Fragment>) {
+    let mut i = 0;
+    while i < others.len() {
+        let mut j = i + 1;
+        while j < others.len() {
+            let (a, b) = (others[i], others[j]);
+            let joint = match (a.wait, b.wait) {
+                (Wait::Nothing, Wait::Nothing) => Some(Wait::Nothing),
+                (
+                    Wait::Sync {
+                        members: x,
+                        anywhere,
+                    },
+                    Wait::Sync { members: y, .. },
+                ) => Some(Wait::Sync {
+                    members: x | y,
+                    anywhere,
+                }),
+                (Wait::Barrier { .. }, Wait::Barrier { .. }) => Some(a.wait),
+                _ => None,
+            };
+            match joint {
+                Some(wait) if a.pc == b.pc => {
+                    others[i] = Fragment {
+                        pc: a.pc,
+                        mask: a.mask | b.mask,
+                        wait,
+                    };
+                    others.swap_remove(j);
+                }
+                _ => j += 1,
+            }
+        }
+        i += 1;
+    }
+}
