@@ -46,7 +46,7 @@ fn sampling(backend: &mut CpuBackend) -> Result<(), Error> {
     let filtered = Sampling {
         top_k: 50,
         top_p: 0.9,
-        ..plain.clone()
+        ..plain
     };
     for vocabulary in [512, 151_936] {
         let rows = 64;
