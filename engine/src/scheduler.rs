@@ -8,9 +8,9 @@
 //!
 //! A block that is not to be had by evicting dormant ones is taken from other work: first from
 //! sequences younger than the one in need, youngest first, then from idle branches (nobody's
-//! request is on them now). What was taken is computed again when it is next needed. The oldest
-//! request can thus take everything but its own blocks, so it always ends, or the memory is too
-//! small for one branch, which is an error.
+//! request is on them or waits for them now). What was taken is computed again when it is next
+//! needed. The oldest request can thus take everything but its own blocks, so it always ends, or
+//! the memory is too small for one branch, which is an error.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -342,7 +342,13 @@ impl Scheduler {
     /// one that alone holds a block before one that shares them all, the youngest of those.
     fn victim(&self, seq: &Shared) -> Option<Shared> {
         let age = seq.borrow().age;
-        let busy: HashSet<_> = self.requests.values().map(|r| Rc::as_ptr(&r.seq)).collect();
+        let with_stems = |r: &Request| {
+            std::iter::successors(Some(Rc::clone(&r.seq)), |s| s.borrow().stem.clone())
+        };
+        let busy: HashSet<_> = (self.requests.values())
+            .flat_map(with_stems)
+            .map(|s| Rc::as_ptr(&s))
+            .collect();
         (self.sequences.iter().filter_map(Weak::upgrade))
             .filter(|s| !Rc::ptr_eq(s, seq))
             .filter_map(|s| {

@@ -61,6 +61,9 @@ impl Sequence {
         if self.pending() > 0 && !self.ends_at_stem() {
             let stem = Rc::new(RefCell::new(self.copy(stem_age, None)));
             self.stem = Some(Rc::clone(&stem));
+            // The stem alone holds the blocks from here on: it is to write on in its tail, which
+            // it could not if those who wait for it shared that.
+            self.table.clear();
             fresh = Some(stem);
         }
         (self.copy(age, Some(key)), fresh)

@@ -158,11 +158,11 @@ mod tests {
         .expect("the test's own JSON is a trace");
         let short = "- 1 branch dropped or duplicate\n\
                      └ * 0.900 Step 1: 2 + 2 = 4.\n  \
-                     ├ * 0.800 The answer is a very lo…\n  \
+                     ├ * 0.800 The answer is a very l…\n  \
                      └ ! 0.700 Step 2\n";
         assert_eq!(draw(&tree, 35, false), short);
         let whole = "├ * 0.900 Step 1: 2 + 2 = 4.\n\
-                     │ ├ * 0.800 The answer is a very lo…\n\
+                     │ ├ * 0.800 The answer is a very l…\n\
                      │ └ ! 0.700 Step 2\n\
                      └ - 0.100 Step 1: 2 + 2 = 5.\n";
         assert_eq!(draw(&tree, 35, true), whole);
