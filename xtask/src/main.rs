@@ -72,7 +72,8 @@ fn test() -> Done {
     }
     // Doc tests are no target of --all-targets.
     for which in ["--all-targets", "--doc"] {
-        run(cargo(&["test", "--workspace", which]).envs(environment.iter().cloned()))?;
+        let words = ["test", "--workspace", "--no-fail-fast", which];
+        run(cargo(&words).envs(environment.iter().cloned()))?;
     }
     Ok(())
 }
