@@ -327,6 +327,7 @@ impl Branch {
     }
 
     /// Appends `tokens` and reads the head's numbers at the offsets `at` of them (ascending).
+    /// Offsets beyond the last of them are left out.
     ///
     /// # Errors
     /// As [`Branch::append`]; memory too small for this branch alone.
