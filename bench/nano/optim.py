@@ -9,46 +9,32 @@ from torch import nn
 
 
 class Optimizer:
-    def __init__(
-        self, model: nn.Module, muon_rate: float, adam_rate: float, out_share: float = 1.0
-    ):
-        """`out_share` scales the rate of the matrices that write into the residual."""
-        inner, outer, rest = [], [], []
+    def __init__(self, model: nn.Module, muon_rate: float, adam_rate: float):
+        hidden, rest = [], []
         for name, p in model.named_parameters():
             if not p.requires_grad:
                 continue
-            if p.ndim != 2 or "embed_tokens" in name or "score" in name:
-                rest.append(p)
-            else:
-                (outer if "o_proj" in name or "down_proj" in name else inner).append(p)
-        muon = torch.optim.Muon(
-            [
-                {"params": inner, "peak": muon_rate},
-                {"params": outer, "peak": muon_rate * out_share},
-            ],
-            weight_decay=0.01,
-            adjust_lr_fn="match_rms_adamw",
-        )
-        adam = torch.optim.AdamW(
-            [{"params": rest, "peak": adam_rate}], betas=(0.9, 0.98), weight_decay=0.01
-        )
-        self.parts = [muon, adam]
-        self.parameters = [*inner, *outer, *rest]
+            is_hidden = p.ndim == 2 and "embed_tokens" not in name and "score" not in name
+            (hidden if is_hidden else rest).append(p)
+        muon = torch.optim.Muon(hidden, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+        adam = torch.optim.AdamW(rest, betas=(0.9, 0.98), weight_decay=0.01)
+        self.parts = [(muon, muon_rate), (adam, adam_rate)]
+        self.parameters = [*hidden, *rest]
 
     def step(self, loss: torch.Tensor, scale: float) -> None:
         """One update against `loss` at `scale` times the peak rates, clipped to norm 1."""
-        for part in self.parts:
+        for part, peak in self.parts:
             part.zero_grad()
             for group in part.param_groups:
-                group["lr"] = group["peak"] * scale
+                group["lr"] = peak * scale
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        for part in self.parts:
+        for part, _ in self.parts:
             part.step()
 
     def state_dict(self) -> list[dict]:
-        return [part.state_dict() for part in self.parts]
+        return [part.state_dict() for part, _ in self.parts]
 
     def load_state_dict(self, states: list[dict]) -> None:
-        for part, state in zip(self.parts, states):
+        for (part, _), state in zip(self.parts, states):
             part.load_state_dict(state)
