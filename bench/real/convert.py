@@ -21,7 +21,7 @@ from pathlib import Path
 
 import gguf
 import numpy as np
-from safetensors import serialize_file
+from safetensors import TensorSpec, serialize_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 DEFAULT = Path(__file__).parents[2] / "target" / "real"
@@ -143,9 +143,13 @@ def tensors(source: Gguf) -> dict[str, np.ndarray]:
 
 
 def write_safetensors(arrays: dict[str, np.ndarray], to: Path) -> None:
-    """numpy has no bf16, so the file's own names for types are given."""
-    entry = lambda a: {"dtype": "bfloat16", "shape": list(a.shape), "data": a.tobytes()}
-    serialize_file({name: entry(a) for name, a in arrays.items()}, to, metadata={"format": "pt"})
+    """numpy has no bf16, so the types are named and the bits pointed at."""
+
+    def spec(a: np.ndarray) -> TensorSpec:
+        at = a.__array_interface__["data"][0]
+        return TensorSpec(dtype="bfloat16", shape=list(a.shape), data_ptr=at, data_len=a.nbytes)
+
+    serialize_file({name: spec(a) for name, a in arrays.items()}, to, metadata={"format": "pt"})
     to.chmod(0o644)
 
 
