@@ -169,10 +169,10 @@ pub struct SolveFlags {
     /// Greedy steps to look ahead before a child is scored (beam, dvts).
     #[arg(long, default_value_t = 0, value_name = "STEPS")]
     pub lookahead: usize,
-    /// Rank children by this aggregation of their path's scores: min, last, mean or prod (their product).
+    /// Rank children by this aggregation of their path's scores: min, last, mean or product.
     #[arg(long, default_value = "last", value_parser = parse_aggregation, value_name = "AGGREGATION")]
     pub value: Aggregation,
-    /// The verdict that counts: majority, or min, last, mean, prod with -max or -vote.
+    /// The verdict that counts: majority, or min, last, mean, product with -max or -vote.
     /// Default: last-vote with a PRM, else majority.
     #[arg(long, value_name = "VERDICT")]
     pub verdict: Option<Rule>,
