@@ -140,7 +140,8 @@ pub struct SolveFlags {
     /// One problem as text; `-` reads it from standard input.
     #[arg(conflicts_with = "problems")]
     pub problem: Option<String>,
-    /// Problems, one JSON object a line: problem, and if known answer, level, subject, id.
+    /// Problems, one JSON object a line, as MATH-500, AIME, AMC, GSM8K or OlympiadBench have them:
+    /// problem, question or prompt; if known answer, solution, level, subject, id.
     /// Default: the bundled problems.
     #[arg(long, value_name = "FILE")]
     pub problems: Option<PathBuf>,
