@@ -131,7 +131,11 @@ impl Rules<'_> {
         };
         let (a, mut left) = (sorted(a), sorted(b));
         a.iter().all(|item| {
-            let found = left.iter().position(|other| self.same(item, other));
+            let found = left.iter().position(|other| {
+                let labels = (&item.label, &other.label);
+                let other_name = matches!(labels, (Some(a), Some(b)) if a != b);
+                !other_name && self.same(item, other)
+            });
             found.map(|at| left.remove(at)).is_some()
         })
     }

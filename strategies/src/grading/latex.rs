@@ -98,7 +98,11 @@ impl Parser<'_> {
                     }
                 }
                 '$' => {}
-                c if c.is_whitespace() || c == '~' => nodes.push(Node::Space),
+                c if c.is_whitespace() || c == '~' => {
+                    if single_digits == 0 {
+                        nodes.push(Node::Space); // none between the arguments of \frac 1 2
+                    }
+                }
                 c if c.is_ascii_digit() || (c == '.' && self.digit(0)) => {
                     self.at -= 1;
                     nodes.push(self.number(single_digits > 0));
@@ -216,7 +220,12 @@ impl Parser<'_> {
             }
         }
         let content: String = self.chars[start..self.at - 1].iter().collect();
-        nodes.push(match content.trim() {
+        let content = content.trim_matches(|c: char| c.is_whitespace() || c == '~');
+        if matches!(content, "°" | "^\\circ" | "$^\\circ$") {
+            nodes.extend([Node::Char('^'), Node::Command("circ".into())]);
+            return Some(());
+        }
+        nodes.push(match content {
             "" => Node::Space,
             "and" | "or" | ", and" | ", or" => Node::Char(','),
             "i" => Node::Char('i'),

@@ -9,6 +9,7 @@
 //!
 //! All work is paid for with fuel. Out of fuel means "no value", never a wrong one.
 
+use super::numeric;
 use num_bigint::{BigInt, BigUint};
 use num_integer::Integer;
 use num_rational::{BigRational, Rational64};
@@ -19,7 +20,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// Numbers longer than this have no value here.
-const MAX_BITS: u64 = 4096;
+const MAX_BITS: u64 = 8192;
 /// Terms of a sum.
 const MAX_TERMS: usize = 400;
 
@@ -386,7 +387,7 @@ fn integer_power(base: &BigRational, exponent: i64, fuel: &Fuel) -> Option<BigRa
         let odd = size % 2 == 1;
         return Some(if odd { base.clone() } else { rational(1) });
     }
-    let total = bits(base).checked_mul(size)?;
+    let total = base.numer().bits().max(base.denom().bits()).checked_mul(size)?;
     if total > MAX_BITS {
         return None;
     }
@@ -517,6 +518,9 @@ impl Frac {
         }
         if top.is_zero() || bottom == Sum::one() {
             return Some(Frac::from_sum(top));
+        }
+        if let Some(ratio) = ratio(&top, &bottom, fuel) {
+            return Some(Frac::number(ratio));
         }
         let (top, bottom) = rationalised(top, bottom, fuel)?;
         let (top, bottom) = cancelled(top, bottom, fuel)?;
@@ -767,6 +771,12 @@ impl Frac {
                     if let Some(value) = x.rational() {
                         return Some(Frac::number(value.abs()));
                     }
+                    if let Some(value) = x.complex_size(fuel) {
+                        return Some(value);
+                    }
+                    if let Some(value) = numeric::real(x, fuel).filter(|x| x.abs() > 1e-9) {
+                        return Some(if value < 0.0 { x.negated() } else { x.clone() });
+                    }
                     if x.top.leading().is_some_and(Signed::is_negative) {
                         return Frac::call(name, vec![x.negated()], fuel);
                     }
@@ -801,6 +811,22 @@ impl Frac {
             format!("{name}({})", keys.join(",")),
             Kind::Call(name, arguments),
         ))
+    }
+
+    /// |a + b i| = sqrt(a² + b²) of a constant that is not real.
+    fn complex_size(&self, fuel: &Fuel) -> Option<Frac> {
+        if self.has_symbols() || self.bottom != Sum::one() {
+            return None;
+        }
+        let imaginary = |product: &Product| product.iter().any(|(a, _)| matches!(*a.kind, Kind::I));
+        if !self.top.0.keys().any(imaginary) {
+            return None;
+        }
+        let conjugate = Sum((self.top.0.iter())
+            .map(|(p, c)| (p.clone(), if imaginary(p) { -c } else { c.clone() }))
+            .collect());
+        let square = Frac::from_sum(self.top.mul(&conjugate, fuel)?);
+        square.root(Rational64::new(1, 2), fuel)
     }
 
     fn binomial(n: &Frac, k: &Frac, fuel: &Fuel) -> Option<Frac> {
@@ -925,6 +951,14 @@ fn normal_term(product: Product, coefficient: BigRational, fuel: &Fuel) -> Optio
     let mut product = product;
     product.sort();
     Sum::term(product, coefficient).mul(&Sum::one(), fuel)
+}
+
+/// What the top is of the bottom, if that is a number.
+fn ratio(top: &Sum, bottom: &Sum, fuel: &Fuel) -> Option<BigRational> {
+    let (a, b) = (top.leading()?, bottom.leading()?);
+    pay(a, b, fuel)?;
+    let ratio = a / b;
+    (top.0.len() == bottom.0.len() && bottom.scaled(&ratio, fuel)? == *top).then_some(ratio)
 }
 
 /// Removes i and square roots from the terms of a denominator that is a constant.

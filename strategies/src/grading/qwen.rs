@@ -71,6 +71,9 @@ pub(super) fn same_text(a: &Answer, b: &Answer) -> bool {
         let kept = x.key.chars().filter(|c| !"{}()[] ".contains(*c));
         kept.collect::<String>().to_lowercase()
     };
+    if a.choice.zip(b.choice).is_some_and(|(a, b)| a != b) {
+        return false;
+    }
     let (bare_a, bare_b) = (bare(a), bare(b));
     let letter = |x: &Answer| match x.key.as_bytes() {
         [letter @ b'A'..=b'E'] => Some(*letter as char),
