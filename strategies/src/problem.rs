@@ -14,7 +14,7 @@
 
 use crate::last_boxed;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::fmt;
 
@@ -93,16 +93,22 @@ pub fn read_problems(jsonl: &[u8]) -> (Vec<Problem>, Vec<BadLine>) {
     (problems, bad)
 }
 
-fn parse(bytes: &[u8], line: usize) -> Result<Problem, String> {
-    let text = str::from_utf8(bytes).map_err(|_| "is not UTF-8 text".to_string())?;
+/// The JSON object on a line of a file, or what is there instead.
+pub fn read_object(line: &[u8]) -> Result<Map<String, Value>, String> {
+    let text = str::from_utf8(line).map_err(|_| "is not UTF-8 text".to_string())?;
     let value: Value = serde_json::from_str(text).map_err(|e| {
         let sentence = e.to_string(); // ends in " at line 1 column 7"; the line is ours to name
         let what = sentence.split(" at line ").next().unwrap_or_default();
         format!("is not JSON at column {}: {what}", e.column())
     })?;
-    let Value::Object(object) = value else {
-        return Err(format!("expected a JSON object, found {}", kind(&value)));
-    };
+    match value {
+        Value::Object(object) => Ok(object),
+        _ => Err(format!("expected a JSON object, found {}", kind(&value))),
+    }
+}
+
+fn parse(bytes: &[u8], line: usize) -> Result<Problem, String> {
+    let object = read_object(bytes)?;
     let fields = Fields(object.into_iter().collect());
     let problem = fields
         .text(&PROBLEM)?
@@ -174,9 +180,9 @@ impl Fields {
             _ => None,
         };
         let text = match list {
-            Some(items) => (items.iter().map(one_text).collect::<Option<Vec<_>>>())
+            Some(items) => (items.iter().map(text_of).collect::<Option<Vec<_>>>())
                 .map(|items| items.join(", ")),
-            None => one_text(value),
+            None => text_of(value),
         };
         match text {
             Some(text) if list.is_some() && text.is_empty() => Ok(None),
@@ -210,8 +216,8 @@ impl Fields {
     }
 }
 
-/// A text or a number, as text; 27.0 is 27.
-fn one_text(value: &Value) -> Option<String> {
+/// A text or a number, as text; 27.0 is 27. `None` for anything else.
+pub fn text_of(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
         Value::Number(number) => {
@@ -228,7 +234,7 @@ fn level(value: Option<&Value>) -> Result<Option<u8>, String> {
         None => return Ok(None),
         Some(Value::String(text)) if text == "Level ?" => return Ok(None),
         Some(Value::String(text)) => text.clone(),
-        Some(other) => one_text(other).unwrap_or_else(|| other.to_string()),
+        Some(other) => text_of(other).unwrap_or_else(|| other.to_string()),
     };
     let digits = text.strip_prefix("Level ").unwrap_or(&text);
     let level = digits.parse().map_err(|_| {

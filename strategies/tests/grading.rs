@@ -15,7 +15,10 @@ fn pairs_are_judged_both_ways() {
     for (index, line) in PAIRS.lines().enumerate() {
         let pair: Value = serde_json::from_str(line).expect("a JSON object a line");
         let text = |name: &str| pair[name].as_str().expect("text");
-        let flag = |name: &str| pair.get(name).map(|value| value.as_bool().expect("a boolean"));
+        let flag = |name: &str| {
+            pair.get(name)
+                .map(|value| value.as_bool().expect("a boolean"))
+        };
         let (answer, prediction) = (text("answer"), text("prediction"));
         let strict = flag("equal").expect("a verdict");
         *(if strict { &mut equal } else { &mut different }) += 1;
@@ -33,11 +36,16 @@ fn pairs_are_judged_both_ways() {
             let vote = flag("vote").unwrap_or(strict);
             if grader == Strict && (keys[0] == keys[1]) != vote && strict {
                 let line = index + 1;
-                failures.push(format!("line {line}: {keys:?}: vote together is not {vote}"));
+                failures.push(format!(
+                    "line {line}: {keys:?}: vote together is not {vote}"
+                ));
             }
         }
     }
-    assert!(equal >= 200 && different >= 200, "{equal} equal, {different} different");
+    assert!(
+        equal >= 200 && different >= 200,
+        "{equal} equal, {different} different"
+    );
     assert!(
         failures.is_empty(),
         "{} wrong:\n{}",

@@ -168,7 +168,9 @@ fn collection(mut items: Vec<Answer>) -> Answer {
     if label.is_some() {
         items.iter_mut().for_each(|item| item.label = None);
     }
-    let intervals = items.iter().all(|item| matches!(&item.body, Body::Sequence { .. }));
+    let intervals = items
+        .iter()
+        .all(|item| matches!(&item.body, Body::Sequence { .. }));
     // x < 1 or x > 3
     let union = label.is_some() && intervals;
     let mut answer = unordered(items, union);
@@ -278,9 +280,7 @@ fn name(nodes: &[Node]) -> Option<Answer> {
 
 /// Unions, and other operations on sets.
 fn joined(nodes: &[Node], depth: usize, fuel: &Fuel) -> Option<Answer> {
-    let operation = |node: &Node| {
-        matches!(node, Node::Command(name) if matches!(name.as_str(), "cup" | "cap" | "setminus"))
-    };
+    let operation = |node: &Node| matches!(node, Node::Command(name) if matches!(name.as_str(), "cup" | "cap" | "setminus"));
     let pieces = split(nodes, operation);
     if pieces.len() < 2 {
         return None;
@@ -310,7 +310,9 @@ fn separators(nodes: &[Node], pieces: &[&[Node]]) -> Vec<String> {
         at += piece.len() + 1;
         at - 1
     });
-    ends.filter_map(|end| nodes.get(end)).map(text::of).collect()
+    ends.filter_map(|end| nodes.get(end))
+        .map(text::of)
+        .collect()
 }
 
 /// Equations, inequalities, memberships.
@@ -360,7 +362,11 @@ fn relation(nodes: &[Node], depth: usize, fuel: &Fuel) -> Option<Answer> {
         items.reverse();
         between.reverse();
         for sign in &mut between {
-            *sign = if sign == ">" { "<".into() } else { "\\leq".into() };
+            *sign = if sign == ">" {
+                "<".into()
+            } else {
+                "\\leq".into()
+            };
         }
     }
     Some(chain(between, items))
@@ -385,7 +391,10 @@ fn equation(sides: &[&[Node]], labels: &[Option<String>], depth: usize, fuel: &F
         let last = items.pop().filter(|_| agree);
         return match last {
             Some(answer) => labelled(answer, name),
-            None => chain(vec!["=".into(); sides.len() - 1], sides.iter().map(|s| part(s)).collect()),
+            None => chain(
+                vec!["=".into(); sides.len() - 1],
+                sides.iter().map(|s| part(s)).collect(),
+            ),
         };
     }
     if items.windows(2).all(|pair| pair[0].key == pair[1].key) {
@@ -395,8 +404,18 @@ fn equation(sides: &[&[Node]], labels: &[Option<String>], depth: usize, fuel: &F
         }
         items = rest.iter().map(|side| part(side)).collect();
     }
-    if let [Answer { body: Body::Value(left), unit: None, .. }, Answer { body: Body::Value(right), unit: None, .. }] =
-        items.as_slice()
+    if let [
+        Answer {
+            body: Body::Value(left),
+            unit: None,
+            ..
+        },
+        Answer {
+            body: Body::Value(right),
+            unit: None,
+            ..
+        },
+    ] = items.as_slice()
         && (left.has_symbols() || right.has_symbols())
         && let Some(sum) = left.difference(right, fuel).and_then(|d| d.primitive(fuel))
     {
@@ -450,7 +469,10 @@ fn interval(
     let (low, below) = low.unwrap_or((Answer::value(infinity.negated()), true));
     let (high, above) = high.unwrap_or((Answer::value(infinity), true));
     let (open, close) = (if below { "(" } else { "[" }, if above { ")" } else { "]" });
-    Some(labelled(Answer::sequence(open, close, vec![low, high]), name))
+    Some(labelled(
+        Answer::sequence(open, close, vec![low, high]),
+        name,
+    ))
 }
 
 /// What an equation may state the value of: a symbol, a function of symbols, a segment, words.
@@ -481,8 +503,7 @@ fn label(nodes: &[Node]) -> Option<String> {
                     return None;
                 };
                 let symbols = |n: &Node| {
-                    matches!(n, Node::Char(c) if c.is_alphabetic() || *c == ',')
-                        || is_greek(n)
+                    matches!(n, Node::Char(c) if c.is_alphabetic() || *c == ',') || is_greek(n)
                 };
                 if inner.is_empty() || !inner.iter().all(symbols) {
                     return None;
@@ -599,7 +620,14 @@ fn matrix(nodes: &[Node], depth: usize, fuel: &Fuel) -> Option<Answer> {
         return None;
     };
     let kind: String = kind.iter().map(text::of).collect();
-    let kinds = ["matrix", "pmatrix", "bmatrix", "Bmatrix", "smallmatrix", "array"];
+    let kinds = [
+        "matrix",
+        "pmatrix",
+        "bmatrix",
+        "Bmatrix",
+        "smallmatrix",
+        "array",
+    ];
     if !is(begin, "begin") || !is(end, "end") || cells.iter().any(|n| is(n, "begin")) {
         return None;
     }

@@ -133,10 +133,10 @@ impl Parser<'_> {
         let name: String = self.chars[start..self.at].iter().collect();
         match name.as_str() {
             "" => self.escaped(nodes),
-            "left" | "right" | "big" | "Big" | "bigl" | "bigr" | "Bigl" | "Bigr"
-            | "biggl" | "biggr" | "bigg" | "Bigg" | "Biggl" | "Biggr" | "middle" | "displaystyle"
-            | "textstyle" | "scriptstyle" | "limits" | "boxed" | "mathstrut" | "rm" | "bf" | "it"
-            | "nolimits" => {
+            "left" | "right" | "big" | "Big" | "bigl" | "bigr" | "Bigl" | "Bigr" | "biggl"
+            | "biggr" | "bigg" | "Bigg" | "Biggl" | "Biggr" | "middle" | "displaystyle"
+            | "textstyle" | "scriptstyle" | "limits" | "boxed" | "mathstrut" | "rm" | "bf"
+            | "it" | "nolimits" => {
                 // `\right.` is an invisible bracket
                 if matches!(name.as_str(), "left" | "right") && self.peek(0) == Some('.') {
                     self.at += 1;
@@ -317,7 +317,8 @@ impl Parser<'_> {
         let sign = self.peek(1).filter(|c| "+-−".contains(*c));
         let start = 1 + usize::from(sign.is_some());
         let certain = letter == Some('E') || mantissa.contains('.') || mantissa == "1";
-        if !matches!(letter, Some('e' | 'E')) || !self.digit(start) || !(sign.is_none() || certain) {
+        if !matches!(letter, Some('e' | 'E')) || !self.digit(start) || !(sign.is_none() || certain)
+        {
             return;
         }
         self.at += start;
@@ -331,7 +332,12 @@ impl Parser<'_> {
         if matches!(sign, Some('-' | '−')) {
             power.insert(0, Node::Char('-'));
         }
-        nodes.extend([Node::Char('*'), Node::Number("10".into()), Node::Char('^'), Node::Group(power)]);
+        nodes.extend([
+            Node::Char('*'),
+            Node::Number("10".into()),
+            Node::Char('^'),
+            Node::Group(power),
+        ]);
     }
 
     /// A run of letters: a name people write without its backslash, a conjunction, or letters.
@@ -382,7 +388,9 @@ impl Parser<'_> {
                 let digits = "⁰¹²³⁴⁵⁶⁷⁸⁹";
                 let digit = digits.chars().position(|d| d == c).unwrap_or_default();
                 match nodes.as_mut_slice() {
-                    [.., Node::Char('^'), Node::Number(power)] if self.at >= 2 && digits.contains(self.chars[self.at - 2]) => {
+                    [.., Node::Char('^'), Node::Number(power)]
+                        if self.at >= 2 && digits.contains(self.chars[self.at - 2]) =>
+                    {
                         *power += &digit.to_string();
                     }
                     _ => nodes.extend([Node::Char('^'), Node::Number(digit.to_string())]),

@@ -162,10 +162,10 @@ fn gamma(x: Complex64) -> Complex64 {
         return Complex64::new(pi, 0.0) / ((x * pi).sin() * gamma(1.0 - x));
     }
     let x = x - 1.0;
-    let series = (COEFFICIENTS.iter().enumerate())
-        .fold(Complex64::new(0.999_999_999_999_809_9, 0.0), |sum, (i, c)| {
-            sum + *c / (x + (i + 1) as f64)
-        });
+    let series = (COEFFICIENTS.iter().enumerate()).fold(
+        Complex64::new(0.999_999_999_999_809_9, 0.0),
+        |sum, (i, c)| sum + *c / (x + (i + 1) as f64),
+    );
     let t = x + 7.5;
     (2.0 * pi).sqrt() * t.powc(x + 0.5) * (-t).exp() * series
 }
@@ -181,13 +181,16 @@ pub(super) fn real(x: &Frac, fuel: &Fuel) -> Option<f64> {
 
 /// Whether no variable is in it, however deep.
 fn is_constant(x: &Frac) -> bool {
-    x.top.atoms().chain(x.bottom.atoms()).all(|atom| match &*atom.kind {
-        Kind::Symbol => false,
-        Kind::Root(base) => is_constant(base),
-        Kind::Power(base, exponent) => is_constant(base) && is_constant(exponent),
-        Kind::Call(_, arguments) => arguments.iter().all(is_constant),
-        _ => true,
-    })
+    x.top
+        .atoms()
+        .chain(x.bottom.atoms())
+        .all(|atom| match &*atom.kind {
+            Kind::Symbol => false,
+            Kind::Root(base) => is_constant(base),
+            Kind::Power(base, exponent) => is_constant(base) && is_constant(exponent),
+            Kind::Call(_, arguments) => arguments.iter().all(is_constant),
+            _ => true,
+        })
 }
 
 #[cfg(test)]
@@ -196,9 +199,17 @@ mod tests {
 
     #[test]
     fn the_gamma_function_is_right() {
-        for (x, want) in [(1.0, 1.0), (5.0, 24.0), (0.5, std::f64::consts::PI.sqrt()), (-0.5, -3.544_907_701_811_032)] {
+        for (x, want) in [
+            (1.0, 1.0),
+            (5.0, 24.0),
+            (0.5, std::f64::consts::PI.sqrt()),
+            (-0.5, -3.544_907_701_811_032),
+        ] {
             let got = gamma(Complex64::new(x, 0.0));
-            assert!((got - want).norm() < 1e-10, "gamma({x}) = {got}, not {want}");
+            assert!(
+                (got - want).norm() < 1e-10,
+                "gamma({x}) = {got}, not {want}"
+            );
         }
     }
 
@@ -208,7 +219,6 @@ mod tests {
             for name in ["x", "y", "n", "\\theta"] {
                 let value = symbol(name, point);
                 assert!(value.norm() >= 0.3 && value.norm() < 2.5 && value.is_finite());
-    
             }
         }
     }

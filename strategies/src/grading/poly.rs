@@ -314,11 +314,7 @@ impl Sum {
 }
 
 /// The product of two products: the powers, a rational factor, and sums to multiply with.
-fn multiply(
-    p: &Product,
-    q: &Product,
-    fuel: &Fuel,
-) -> Option<(Product, BigRational, Vec<Sum>)> {
+fn multiply(p: &Product, q: &Product, fuel: &Fuel) -> Option<(Product, BigRational, Vec<Sum>)> {
     let mut merged: Product = Vec::with_capacity(p.len() + q.len());
     let (mut a, mut b) = (p.iter().peekable(), q.iter().peekable());
     loop {
@@ -387,7 +383,11 @@ fn integer_power(base: &BigRational, exponent: i64, fuel: &Fuel) -> Option<BigRa
         let odd = size % 2 == 1;
         return Some(if odd { base.clone() } else { rational(1) });
     }
-    let total = base.numer().bits().max(base.denom().bits()).checked_mul(size)?;
+    let total = base
+        .numer()
+        .bits()
+        .max(base.denom().bits())
+        .checked_mul(size)?;
     if total > MAX_BITS {
         return None;
     }
@@ -491,7 +491,11 @@ impl Frac {
         }
         let left = self.top.mul(&other.bottom, fuel)?;
         let right = other.top.mul(&self.bottom, fuel)?;
-        Frac::new(left.add(&right, fuel)?, self.bottom.mul(&other.bottom, fuel)?, fuel)
+        Frac::new(
+            left.add(&right, fuel)?,
+            self.bottom.mul(&other.bottom, fuel)?,
+            fuel,
+        )
     }
 
     pub(super) fn negated(&self) -> Frac {
@@ -587,8 +591,8 @@ impl Frac {
         let mut outside: Product = Vec::new();
         let mut inside = self.top.scaled(&content.recip(), fuel)?;
         if let Some((product, sign)) = inside.single() {
-            let (positive, rest): (Product, Product) = (product.iter().cloned())
-                .partition(|(atom, _)| atom.is_positive_constant());
+            let (positive, rest): (Product, Product) =
+                (product.iter().cloned()).partition(|(atom, _)| atom.is_positive_constant());
             for (atom, e) in positive {
                 outside.push((atom, e.checked_mul(&exponent).filter(is_small)?));
             }
@@ -652,12 +656,14 @@ impl Frac {
         let mut terms = self.top.0.iter();
         let ((none, a), (product, b)) = (terms.next()?, terms.next()?);
         let half = Rational64::new(1, 2);
-        let radical = (product.iter())
-            .all(|(atom, e)| matches!(*atom.kind, Kind::Prime(_)) && *e == half);
+        let radical =
+            (product.iter()).all(|(atom, e)| matches!(*atom.kind, Kind::Prime(_)) && *e == half);
         if !none.is_empty() || !radical || !a.is_positive() {
             return None;
         }
-        let square = Sum::term(product.clone(), b.clone()).pow(2, fuel)?.rational()?;
+        let square = Sum::term(product.clone(), b.clone())
+            .pow(2, fuel)?
+            .rational()?;
         pay(a, a, fuel)?;
         let s = Frac::number(a * a - square);
         let s = s.root(half, fuel)?.rational()?;
@@ -667,7 +673,11 @@ impl Frac {
                 .flatten()
         };
         let (large, small) = (part(a + &s)?, part(a - &s)?);
-        let small = if b.is_negative() { small.negated() } else { small };
+        let small = if b.is_negative() {
+            small.negated()
+        } else {
+            small
+        };
         large.add(&small, fuel)
     }
 
@@ -759,7 +769,11 @@ impl Frac {
                     }
                     if x.top.leading().is_some_and(Signed::is_negative) {
                         let value = Frac::call(name, vec![x.negated()], fuel)?;
-                        return Some(if name == "sin" { value.negated() } else { value });
+                        return Some(if name == "sin" {
+                            value.negated()
+                        } else {
+                            value
+                        });
                     }
                 }
                 "ln" => {
@@ -830,7 +844,12 @@ impl Frac {
     }
 
     fn binomial(n: &Frac, k: &Frac, fuel: &Fuel) -> Option<Frac> {
-        let whole = |x: &Frac| x.rational().filter(BigRational::is_integer)?.to_integer().to_u64();
+        let whole = |x: &Frac| {
+            x.rational()
+                .filter(BigRational::is_integer)?
+                .to_integer()
+                .to_u64()
+        };
         if let (Some(n), Some(k)) = (whole(n), whole(k)) {
             if k > n {
                 return Some(Frac::integer(0));
@@ -871,7 +890,10 @@ impl Frac {
         }
         let part = |value: BigInt| {
             let argument = Frac::number(BigRational::from_integer(value));
-            Frac::atom(format!("ln({})", argument.key()), Kind::Call("ln", vec![argument]))
+            Frac::atom(
+                format!("ln({})", argument.key()),
+                Kind::Call("ln", vec![argument]),
+            )
         };
         let number = |e: &Rational64| {
             Frac::number(BigRational::new((*e.numer()).into(), (*e.denom()).into()))
@@ -941,7 +963,10 @@ fn sine_of_turn(c: Rational64, fuel: &Fuel) -> Option<Frac> {
     } else {
         let c = BigRational::new((*c.numer()).into(), (*c.denom()).into());
         let argument = Frac::pi().mul(&Frac::number(c), fuel)?;
-        Frac::atom(format!("sin({})", argument.key()), Kind::Call("sin", vec![argument]))
+        Frac::atom(
+            format!("sin({})", argument.key()),
+            Kind::Call("sin", vec![argument]),
+        )
     };
     Some(if negative { value.negated() } else { value })
 }
@@ -968,12 +993,18 @@ fn rationalised(mut top: Sum, mut bottom: Sum, fuel: &Fuel) -> Option<(Sum, Sum)
         if bottom.has_symbols() || bottom.0.len() > 8 || bottom.0.len() < 2 {
             break;
         }
-        let found = bottom.0.keys().flatten().find(|(atom, e)| match *atom.kind {
-            Kind::I => e.is_one(),
-            Kind::Prime(_) => *e == half,
-            _ => false,
-        });
-        let Some((atom, _)) = found.cloned() else { break };
+        let found = bottom
+            .0
+            .keys()
+            .flatten()
+            .find(|(atom, e)| match *atom.kind {
+                Kind::I => e.is_one(),
+                Kind::Prime(_) => *e == half,
+                _ => false,
+            });
+        let Some((atom, _)) = found.cloned() else {
+            break;
+        };
         // a + b√p times a - b√p
         let conjugate = Sum((bottom.0.iter())
             .map(|(p, c)| match p.iter().any(|(a, _)| *a == atom) {
@@ -1015,7 +1046,9 @@ fn cancelled(top: Sum, bottom: Sum, fuel: &Fuel) -> Option<(Sum, Sum)> {
         .collect();
     let inverse = Sum::term(inverse, rational(1));
     let (top, bottom) = (top.mul(&inverse, fuel)?, bottom.mul(&inverse, fuel)?);
-    let variable = (bottom.0.len() > 1).then(|| only_variable(&top, &bottom)).flatten();
+    let variable = (bottom.0.len() > 1)
+        .then(|| only_variable(&top, &bottom))
+        .flatten();
     let Some(variable) = variable else {
         return Some((top, bottom));
     };

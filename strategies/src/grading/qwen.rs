@@ -30,7 +30,9 @@ fn last_number(text: &str) -> Option<String> {
     let digit = |at: usize| text.get(at).is_some_and(char::is_ascii_digit);
     let end = text.iter().rposition(char::is_ascii_digit)? + 1;
     let mut start = end;
-    while start > 0 && (digit(start - 1) || (text[start - 1] == '.' && !text[start..end].contains(&'.'))) {
+    while start > 0
+        && (digit(start - 1) || (text[start - 1] == '.' && !text[start..end].contains(&'.')))
+    {
         start -= 1;
     }
     if start > 0 && text[start - 1] == '-' {
@@ -41,15 +43,36 @@ fn last_number(text: &str) -> Option<String> {
 
 /// Words of small numbers.
 const NUMBERS: [&str; 21] = [
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
-    "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen",
-    "nineteen", "twenty",
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+    "twenty",
 ];
 
 /// An answer with number words as numbers and j, after a digit or a sign, as i.
 pub(super) fn simplified(answer: &str) -> String {
     let word = answer.trim().to_lowercase();
-    let word = word.strip_prefix("\\text{").and_then(|w| w.strip_suffix('}')).unwrap_or(&word);
+    let word = word
+        .strip_prefix("\\text{")
+        .and_then(|w| w.strip_suffix('}'))
+        .unwrap_or(&word);
     if let Some(number) = NUMBERS.iter().position(|n| *n == word.trim()) {
         return number.to_string();
     }
@@ -59,7 +82,11 @@ pub(super) fn simplified(answer: &str) -> String {
         .map(|(at, c)| {
             let before = at.checked_sub(1).and_then(|at| chars.get(at));
             let alone = before.is_some_and(|c| c.is_ascii_digit() || "+- ".contains(*c));
-            if *c == 'j' && alone && !letter(chars.get(at + 1)) { 'i' } else { *c }
+            if *c == 'j' && alone && !letter(chars.get(at + 1)) {
+                'i'
+            } else {
+                *c
+            }
         })
         .collect()
 }
@@ -100,8 +127,14 @@ mod tests {
     fn answers_are_found_without_a_box() {
         let cases = [
             ("so \\boxed{5} and 6", Some("5")),
-            ("The final answer is $\\frac12$. I hope it is correct.", Some("\\frac12")),
-            ("Then \\boxed{3}. The final answer is $4$. I hope it is correct.", Some("4")),
+            (
+                "The final answer is $\\frac12$. I hope it is correct.",
+                Some("\\frac12"),
+            ),
+            (
+                "Then \\boxed{3}. The final answer is $4$. I hope it is correct.",
+                Some("4"),
+            ),
             ("Thus the answer is 12. Done", Some("12")),
             ("The answer is: $3x$", Some("3x")),
             ("we get 1,234 apples", Some("1234")),

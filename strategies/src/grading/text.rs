@@ -35,7 +35,9 @@ pub(super) fn as_words(nodes: &[Node]) -> Option<String> {
         }
     }
     let text = text.trim();
-    let has_word = text.split(' ').any(|word| word.chars().filter(|c| c.is_alphabetic()).count() >= 3);
+    let has_word = text
+        .split(' ')
+        .any(|word| word.chars().filter(|c| c.is_alphabetic()).count() >= 3);
     let difference = text.contains(['-', '\'']) && text.split(['-', '\'']).any(|w| w.len() < 3);
     if text.eq_ignore_ascii_case("no") {
         return Some("no".into());
@@ -44,7 +46,9 @@ pub(super) fn as_words(nodes: &[Node]) -> Option<String> {
         return None;
     }
     let lower = text.to_lowercase();
-    let bare = ["a ", "an ", "the "].iter().find_map(|a| lower.strip_prefix(a));
+    let bare = ["a ", "an ", "the "]
+        .iter()
+        .find_map(|a| lower.strip_prefix(a));
     Some(bare.unwrap_or(&lower).to_string())
 }
 
@@ -74,7 +78,11 @@ fn rendered(nodes: &[Node], depth: usize, fuel: &Fuel) -> String {
                 let (top, bottom) = (argument(nodes, &mut at), argument(nodes, &mut at));
                 let brackets = |nodes: &[Node]| {
                     let text = form(nodes, depth + 1, fuel);
-                    if nodes.len() > 1 { format!("({text})") } else { text }
+                    if nodes.len() > 1 {
+                        format!("({text})")
+                    } else {
+                        text
+                    }
                 };
                 format!("{}/{}", brackets(top), brackets(bottom))
             }

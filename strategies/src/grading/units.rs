@@ -41,7 +41,13 @@ const NAMES: &[&[&str]] = &[
     &["year", "years", "yr", "yrs"],
     &["mph", "miles per hour"],
     &["liter", "liters", "litre", "litres"],
-    &["milliliter", "milliliters", "millilitre", "millilitres", "ml"],
+    &[
+        "milliliter",
+        "milliliters",
+        "millilitre",
+        "millilitres",
+        "ml",
+    ],
     &[PERCENT, "pct"],
     &["radian", "radians", "rad"],
 ];
@@ -168,11 +174,13 @@ fn trailing_word<'a>(nodes: &'a [Node], fuel: &Fuel) -> Option<(&'a [Node], Stri
             _ => &word,
         });
     let unit = known(name).is_some() || matches!(name, "unit" | "units");
-    let noun = spaced && matches!(nodes.get(start - 1), Some(Node::Number(_)))
+    let noun = spaced
+        && matches!(nodes.get(start - 1), Some(Node::Number(_)))
         && written.split(' ').all(|w| w.len() >= 3)
         && written.chars().all(|c| c.is_lowercase() || c == ' ');
     let is_unit = name.len() >= 2 && (unit || noun);
-    (is_unit && value(&nodes[..start], true, fuel).is_some()).then(|| (&nodes[..start], word.clone()))
+    (is_unit && value(&nodes[..start], true, fuel).is_some())
+        .then(|| (&nodes[..start], word.clone()))
 }
 
 fn exponent_of(node: &Node) -> Option<u8> {
