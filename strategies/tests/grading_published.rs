@@ -32,11 +32,16 @@ fn twins(answer: &str) -> Vec<String> {
         format!("{{{answer}}}"),
         format!("\\displaystyle {answer}"),
         answer.replace("\\frac", "\\dfrac"),
-        answer.replace("\\text", "\\textbf").replace("\\mbox", "\\text"),
+        answer
+            .replace("\\text", "\\textbf")
+            .replace("\\mbox", "\\text"),
         answer.replace(' ', "  "),
         with_left_right(answer),
         with_braces(answer),
-        answer.replace("\\pi", "π").replace("^\\circ", "°").replace("\\infty", "∞"),
+        answer
+            .replace("\\pi", "π")
+            .replace("^\\circ", "°")
+            .replace("\\infty", "∞"),
         answer.replace("pmatrix", "bmatrix"),
     ];
     if answer.bytes().all(|b| b.is_ascii_digit()) {
@@ -67,7 +72,9 @@ fn with_braces(answer: &str) -> String {
     let mut rest = answer;
     let digit = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
     while let Some(c) = rest.chars().next() {
-        let command = ["\\frac", "\\sqrt", "^"].into_iter().find(|c| rest.starts_with(c));
+        let command = ["\\frac", "\\sqrt", "^"]
+            .into_iter()
+            .find(|c| rest.starts_with(c));
         let after = command.map(|command| rest[command.len()..].trim_start());
         match (command, after) {
             (Some(command), Some(after)) if digit(after) => {
@@ -132,15 +139,24 @@ fn neighbours(answer: &str) -> Vec<String> {
         ("i", "1"),
         ("\\text{", "\\text{x"),
     ] {
-        let command = from == "i" && answer.contains('\\') || from == "(" && answer.contains("text");
+        let command =
+            from == "i" && answer.contains('\\') || from == "(" && answer.contains("text");
         // around one part, brackets of any kind may be spelling
-        let part = from == "(" && !answer.contains(',') && !answer.contains("\\cup");
+        // nor is infinity ever in an interval
+        let part = from == "(" && (!answer.contains(',') || answer.contains("(-\\infty"));
         if answer.contains(from) && !command && !part {
             neighbours.push(answer.replacen(from, to, 1));
         }
     }
     let value = Strict.canonical(answer);
-    if !value.starts_with('-') && value != "0" && !answer.contains([',', '=', '_', '&']) && !answer.contains("\\text") && !answer.contains("\\cup") && !answer.contains("\\in") && !answer.contains("pm") {
+    if !value.starts_with('-')
+        && value != "0"
+        && !answer.contains([',', '=', '_', '&'])
+        && !answer.contains("\\text")
+        && !answer.contains("\\cup")
+        && !answer.contains("\\in")
+        && !answer.contains("pm")
+    {
         neighbours.push(format!("-({answer})"));
     }
     neighbours.retain(|n| n != answer);
@@ -164,7 +180,9 @@ fn true_answers_have_equal_twins_and_different_neighbours() {
         if verdicts != [want; 2] {
             let forms = [answer, other].map(|x| grader.canonical(x));
             let name = grader.name();
-            failures.push(format!("{name}: {answer:?} and {other:?} {forms:?}: not {want}"));
+            failures.push(format!(
+                "{name}: {answer:?} and {other:?} {forms:?}: not {want}"
+            ));
         }
         if grader == Strict {
             let line = serde_json::json!({"answer": answer, "prediction": other, "equal": want});

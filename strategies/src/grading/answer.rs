@@ -70,6 +70,20 @@ impl Answer {
     }
 
     fn sequence(open: &str, close: &str, items: Vec<Answer>) -> Answer {
+        // nothing ends at infinity: [-oo, 0] can only mean (-oo, 0]
+        let infinite =
+            |item: Option<&Answer>| item.is_some_and(|item| item.key.ends_with("\\infty"));
+        let pair = items.len() == 2;
+        let open = if pair && open == "[" && infinite(items.first()) {
+            "("
+        } else {
+            open
+        };
+        let close = if pair && close == "]" && infinite(items.last()) {
+            ")"
+        } else {
+            close
+        };
         let keys: Vec<&str> = items.iter().map(|item| item.key.as_str()).collect();
         let key = format!("{open}{}{close}", keys.join(","));
         let (open, close) = (open.into(), close.into());
@@ -203,7 +217,10 @@ fn single(nodes: &[Node], depth: usize, fuel: &Fuel) -> Answer {
         return list(inner, depth + 1, fuel);
     }
     if let [Node::Text(word), rest @ ..] = nodes
-        && !rest.is_empty()
+        && !matches!(
+            rest,
+            [] | [Node::Char('+' | '*' | '/' | '=' | '^' | '_'), ..]
+        )
         && let Some(letter) = choice_letter(word)
     {
         let mut answer = list(rest, depth + 1, fuel);

@@ -144,7 +144,7 @@ fn pay(a: &BigRational, b: &BigRational, fuel: &Fuel) -> Option<()> {
     if bits(a) > MAX_BITS || bits(b) > MAX_BITS {
         return None;
     }
-    fuel.take(2 + limbs * limbs / 4)
+    fuel.take(2 + limbs * (limbs + 4) / 2)
 }
 
 fn rational(n: i64) -> BigRational {
@@ -294,7 +294,7 @@ impl Sum {
         let (mut top, mut bottom) = (BigInt::zero(), BigInt::one());
         for c in self.0.values() {
             let limbs = (bits(c) + top.bits() + bottom.bits()) / 64;
-            fuel.take(2 + limbs * limbs / 4)?;
+            fuel.take(2 + limbs * (limbs + 4) / 2)?;
             top = top.gcd(c.numer());
             bottom = bottom.lcm(c.denom());
             if bottom.bits() > MAX_BITS {
