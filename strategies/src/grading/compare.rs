@@ -1,8 +1,8 @@
 //! Whether two answers are equal.
 
 use super::answer::{Answer, Body};
+use super::exact::{Frac, Fuel};
 use super::numeric;
-use super::poly::{Frac, Fuel};
 use super::units::PERCENT;
 use num_rational::BigRational;
 

@@ -10,8 +10,8 @@
 //! mixed   = integer \frac{integer}{integer} | integer integer "/" integer
 //! ```
 
+use super::exact::{Frac, Fuel};
 use super::latex::{MAX_DEPTH, Node};
-use super::poly::{Frac, Fuel};
 use num_bigint::BigInt;
 use num_rational::BigRational;
 

@@ -5,12 +5,13 @@
 
 mod answer;
 mod compare;
+mod exact;
 mod expression;
 mod extract;
 mod latex;
 mod numeric;
-mod poly;
 mod qwen;
+mod relation;
 mod text;
 mod units;
 
@@ -18,7 +19,7 @@ pub use extract::last_boxed;
 
 use answer::Answer;
 use compare::Rules;
-use poly::Fuel;
+use exact::Fuel;
 use serde::{Deserialize, Serialize};
 
 /// Who compares answers.

@@ -1,6 +1,6 @@
 //! Whether a difference is zero that the normal form cannot decide: its value at fixed points.
 
-use super::poly::{Atom, Frac, Fuel, Kind, Sum};
+use super::exact::{Atom, Frac, Fuel, Kind, Sum};
 use num_complex::Complex64;
 use num_rational::Rational64;
 use num_traits::{ToPrimitive, Zero};

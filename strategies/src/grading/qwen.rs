@@ -108,11 +108,11 @@ pub(super) fn same_text(a: &Answer, b: &Answer) -> bool {
     };
     let named = |x: &Answer| {
         let words = x.key.split(|c: char| !c.is_alphanumeric());
-        let letters = words.filter_map(|word| match word.as_bytes() {
+        let mut letters = words.rev().filter_map(|word| match word.as_bytes() {
             [letter @ (b'A'..=b'E' | b'a'..=b'e')] => Some(letter.to_ascii_uppercase() as char),
             _ => None,
         });
-        letters.last()
+        letters.next()
     };
     (bare_a == bare_b && !bare_a.is_empty())
         || letter(a).is_some_and(|letter| named(b) == Some(letter))

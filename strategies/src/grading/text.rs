@@ -1,9 +1,9 @@
 //! Answers that are words, and what has no value, as text: fractions as a/b, arguments in normal
 //! form, idle product signs left out, words in lower case.
 
+use super::exact::Fuel;
 use super::expression::value;
 use super::latex::{MAX_DEPTH, Node, parse};
-use super::poly::Fuel;
 
 /// Text that is no unit is read like the rest: `\text{(C)}` is (C).
 pub(super) fn words(nodes: Vec<Node>, depth: usize) -> Vec<Node> {

@@ -1,8 +1,8 @@
 //! Units of measure at the end (or, for a currency, the start) of an answer.
 
+use super::exact::Fuel;
 use super::expression::{is_circ, is_function, value};
 use super::latex::Node;
-use super::poly::Fuel;
 
 /// Unit words, each line one unit under its first name.
 const NAMES: &[&[&str]] = &[
