@@ -4,6 +4,7 @@
 mod commands;
 mod embedded;
 mod error;
+mod external;
 mod flags;
 mod models;
 mod progress;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
         Command::Show(flags) => commands::show::run(&flags),
         Command::Generate(flags) => commands::generate::run(&flags),
         Command::Score(flags) => commands::score::run(&flags),
+        Command::Grade(flags) => commands::grade::run(&flags),
         Command::Inspect(flags) => commands::inspect::run(&flags),
         Command::Completions { shell } => commands::completions::shell(shell),
         Command::Man { command } => commands::completions::man(command.as_deref()),

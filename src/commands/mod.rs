@@ -2,6 +2,7 @@
 
 pub mod completions;
 pub mod generate;
+pub mod grade;
 pub mod inspect;
 pub mod score;
 pub mod show;
