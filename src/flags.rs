@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use strategies::{Aggregation, BeamMode, Config, Rule, Sampling, Strategy};
+use strategies::{
+    Aggregation, BeamMode, Config, PastLimit, PrmKind, PromptKind, Rule, Sampling, Strategy,
+};
 
 /// External test-time scaling: a small policy writes many solutions step by step, a process
 /// reward model (PRM) scores the steps, a search keeps the best.
@@ -65,6 +67,11 @@ pub struct EngineFlags {
     /// Rows that one model computes in one step.
     #[arg(long, default_value_t = 512, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub max_rows: u32,
+    /// Past the positions a model was made for: run-on (compute them all the same, up to eight
+    /// times as many), truncate (cut the solution there; a PRM gives later steps the last score it
+    /// has) or refuse (the problem fails).
+    #[arg(long, default_value = "truncate", value_parser = parse_past_limit, value_name = "HOW")]
+    pub past_limit: PastLimit,
 }
 
 /// Storage of the KV cache.
@@ -74,6 +81,8 @@ pub enum KvDtype {
     F32,
     /// bfloat16.
     Bf16,
+    /// 16-bit floating point.
+    F16,
 }
 
 /// Flags of drawing a token.
@@ -141,6 +150,10 @@ pub struct SolveFlags {
     /// The model that scores steps: a directory or nano-prm.
     #[arg(long, default_value = "nano-prm", value_name = "MODEL")]
     pub prm: String,
+    /// How the PRM is read: token-classification, math-shepherd, rlhflow, skywork or qwen-math.
+    /// Default: as its head says; an LM head needs a name it is known by, or this flag.
+    #[arg(long, value_parser = parse_prm_kind, value_name = "FORMAT")]
+    pub prm_format: Option<PrmKind>,
     /// How to search: cot, majority, best-of-n, beam or dvts.
     #[arg(long, default_value = "beam", value_parser = parse_strategy, value_name = "STRATEGY")]
     pub strategy: Strategy,
@@ -178,9 +191,17 @@ pub struct SolveFlags {
     /// Text that ends a step; \n stands for a line break.
     #[arg(long, default_value = "\\n\\n", value_name = "TEXT")]
     pub delimiter: String,
-    /// System message of the policy's prompt; empty sends none.
-    #[arg(long, default_value = strategies::REASON_STEP_BY_STEP, value_name = "TEXT")]
-    pub system: String,
+    /// The paper's prompt for the policy: qwen (one sentence as system message), llama (Meta's
+    /// prompt for mathematics), r1 (the sentence after the problem) or plain (the problem alone).
+    /// Default: as the policy's chat tokens say.
+    #[arg(long, value_parser = parse_prompt_kind, value_name = "PROMPT")]
+    pub prompt: Option<PromptKind>,
+    /// System message in place of the prompt's; empty sends none.
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// Line after the problem in place of the prompt's; empty sends none.
+    #[arg(long, value_name = "TEXT")]
+    pub instruction: Option<String>,
     /// Seed of all random numbers.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -263,6 +284,9 @@ pub struct GenerateFlags {
     /// System message; none unless given.
     #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
     pub system: Option<String>,
+    /// Beginning of the answer, which the model continues. \n stands for a line break.
+    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
+    pub assistant: Option<String>,
     /// Most tokens to draw.
     #[arg(long, default_value_t = 512, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_tokens: u32,
@@ -290,6 +314,10 @@ pub struct ScoreFlags {
     /// The PRM: a directory or nano-prm.
     #[arg(long, default_value = "nano-prm", value_name = "MODEL")]
     pub prm: String,
+    /// How the PRM is read: token-classification, math-shepherd, rlhflow, skywork or qwen-math.
+    /// Default: as its head says; an LM head needs a name it is known by, or this flag.
+    #[arg(long, value_parser = parse_prm_kind, value_name = "FORMAT")]
+    pub prm_format: Option<PrmKind>,
     /// The problem.
     #[arg(long, value_name = "TEXT")]
     pub problem: String,
@@ -318,6 +346,27 @@ fn parse_strategy(word: &str) -> Result<Strategy, String> {
     let names = Strategy::ALL.map(Strategy::name).join(", ");
     (Strategy::ALL.into_iter())
         .find(|s| s.name() == word)
+        .ok_or_else(|| format!("expected one of {names}"))
+}
+
+fn parse_past_limit(word: &str) -> Result<PastLimit, String> {
+    let names = PastLimit::ALL.map(PastLimit::name).join(", ");
+    (PastLimit::ALL.into_iter())
+        .find(|p| p.name() == word)
+        .ok_or_else(|| format!("expected one of {names}"))
+}
+
+fn parse_prm_kind(word: &str) -> Result<PrmKind, String> {
+    let names = PrmKind::ALL.map(PrmKind::name).join(", ");
+    (PrmKind::ALL.into_iter())
+        .find(|k| k.name() == word)
+        .ok_or_else(|| format!("expected one of {names}"))
+}
+
+fn parse_prompt_kind(word: &str) -> Result<PromptKind, String> {
+    let names = PromptKind::ALL.map(PromptKind::name).join(", ");
+    (PromptKind::ALL.into_iter())
+        .find(|k| k.name() == word)
         .ok_or_else(|| format!("expected one of {names}"))
 }
 

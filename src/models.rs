@@ -8,9 +8,9 @@ use engine::checkpoint::Checkpoint;
 use engine::config::HeadKind;
 use engine::source::Source;
 use engine::tokenizer::Tokenizer;
-use engine::{Engine, Model, Options};
+use engine::{Engine, Model, Options, Part};
 use kernels::{CpuBackend, Dtype};
-use strategies::{EnginePolicy, EnginePrm, PrmFormat, PromptStyle};
+use strategies::{EnginePolicy, PastLimit, PrmFormat, PrmKind, PromptStyle};
 
 use crate::embedded;
 use crate::error::{Done, Failure};
@@ -66,25 +66,30 @@ impl Loaded {
                 self.name,
                 labels.len()
             ))),
-        }
-    }
-
-    /// The step format of a model that scores; refuses, naming `flag`, one that cannot.
-    pub fn prm_format(&self, flag: &str) -> Done<PrmFormat> {
-        match &self.checkpoint.config.head {
-            HeadKind::TokenClassification { labels } => {
-                PrmFormat::token_classification(labels.len(), &self.tokenizer)
-                    .map_err(|e| Failure::new(format!("{flag} {}: {e}", self.name)))
-            }
-            HeadKind::Causal => Err(Failure::new(format!(
-                "{flag} {}: {} has no reward head, expected a token-classification PRM",
-                self.name, self.checkpoint.config.architecture
+            HeadKind::Value | HeadKind::Process => Err(Failure::new(format!(
+                "{flag} {}: a reward model cannot write, expected a causal language model",
+                self.name
             ))),
         }
     }
 
+    /// The step format of a model that scores, `kind` if given; refuses, naming `flag`, a model
+    /// that cannot.
+    pub fn prm_format(&self, flag: &str, kind: Option<PrmKind>) -> Done<Rc<PrmFormat>> {
+        let refuse = |why: String| Failure::new(format!("{flag} {}: {why}", self.name));
+        let config = &self.checkpoint.config;
+        let kind = match kind {
+            Some(kind) => kind,
+            None => PrmKind::recognise(config, &self.name).map_err(refuse)?,
+        };
+        let (tokenizer, chat) = (Rc::clone(&self.tokenizer), Rc::clone(&self.chat));
+        PrmFormat::new(kind, config, tokenizer, chat)
+            .map(Rc::new)
+            .map_err(|error| refuse(error.to_string()))
+    }
+
     /// This model on an engine, as a policy.
-    pub fn policy(&self, model: Model, style: PromptStyle) -> EnginePolicy {
+    pub fn policy(&self, model: Model, style: PromptStyle, past_limit: PastLimit) -> EnginePolicy {
         let stop = self.checkpoint.eos().to_vec();
         EnginePolicy::new(
             model,
@@ -92,22 +97,17 @@ impl Loaded {
             Rc::clone(&self.chat),
             style,
             stop,
-        )
-    }
-
-    /// This model on an engine, as a PRM.
-    pub fn prm(&self, model: Model, format: PrmFormat) -> EnginePrm {
-        EnginePrm::new(
-            model,
-            Rc::clone(&self.tokenizer),
-            Rc::clone(&self.chat),
-            format,
+            past_limit,
         )
     }
 }
 
-/// Puts models onto the CPU.
-pub fn engine(flags: &EngineFlags, seed: u64, models: &[&Loaded]) -> Done<(Engine, Vec<Model>)> {
+/// Puts models onto the CPU; one with a format serves as a PRM.
+pub fn engine(
+    flags: &EngineFlags,
+    seed: u64,
+    models: &[(&Loaded, Option<&PrmFormat>)],
+) -> Done<(Engine, Vec<Model>)> {
     if !(flags.kv_memory > 0.0 && flags.kv_memory < 1e9) {
         let found = flags.kv_memory;
         return Err(Failure::new(format!(
@@ -120,13 +120,18 @@ pub fn engine(flags: &EngineFlags, seed: u64, models: &[&Loaded]) -> Done<(Engin
         kv_dtype: flags.kv_dtype.map(|dtype| match dtype {
             KvDtype::F32 => Dtype::F32,
             KvDtype::Bf16 => Dtype::Bf16,
+            KvDtype::F16 => Dtype::F16,
         }),
         rows: flags.max_rows as usize,
         seed,
     };
     let parts: Vec<_> = models
         .iter()
-        .map(|m| (&m.checkpoint, Some(Rc::clone(&m.tokenizer))))
+        .map(|(model, format)| Part {
+            head_rows: format.and_then(PrmFormat::head_rows),
+            run_on: flags.past_limit == PastLimit::RunOn,
+            ..Part::new(&model.checkpoint, Some(Rc::clone(&model.tokenizer)))
+        })
         .collect();
     Ok(Engine::new(
         CpuBackend::new(flags.threads),

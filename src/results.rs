@@ -28,8 +28,14 @@ pub struct Settings {
     pub prm: Option<String>,
     /// Its parameters.
     pub prm_params: Option<u64>,
+    /// How the PRM is read.
+    pub prm_format: Option<String>,
     /// System message of the policy's prompt.
-    pub system: String,
+    pub system: Option<String>,
+    /// Line after the problem in the policy's prompt.
+    pub instruction: Option<String>,
+    /// What becomes of tokens past a model's positions.
+    pub past_limit: String,
     /// Storage of the KV cache, if not as the weights.
     pub kv_dtype: Option<String>,
     /// The search.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use comfy_table::{CellAlignment, Table, presets};
 use engine::{KvUsage, Usage};
 use serde::Serialize;
-use strategies::{Grader, Rule, Strategy};
+use strategies::{Grader, PastLimit, Rule, Strategy};
 
 use crate::results::Line;
 
@@ -90,6 +90,8 @@ pub struct Summary {
     pub grader: Grader,
     /// The device.
     pub device: String,
+    /// What becomes of tokens past a model's positions.
+    pub past_limit: &'static str,
     /// The policy.
     pub policy: ModelSummary,
     /// The PRM; null for a strategy without one.
@@ -139,7 +141,7 @@ pub fn summarise(
     lines: &[&Line],
     failed: usize,
     config: &strategies::Config,
-    device: String,
+    (device, past_limit): (String, PastLimit),
     policy: &Counted,
     prm: Option<&Counted>,
     seconds: f64,
@@ -183,6 +185,7 @@ pub fn summarise(
         verdict: config.rule(),
         grader: config.grader,
         device,
+        past_limit: past_limit.name(),
         policy: policy.summary(),
         prm: prm.map(Counted::summary),
         kv: KvSummary {
@@ -245,13 +248,14 @@ pub fn render(s: &Summary) -> String {
     out += &format!("Every verdict: {}\n", verdicts.join(", "));
     out += &format!("Any solution right: {}\n", percent(&s.any_correct));
     out += &format!(
-        "{}, N = {}, verdict {}, seed {}, grader {}, {}\n",
+        "{}, N = {}, verdict {}, seed {}, grader {}, {}, past a model's positions: {}\n",
         s.strategy.name(),
         s.n,
         s.verdict,
         s.seed,
         s.grader.name(),
-        s.device
+        s.device,
+        s.past_limit
     );
     for (role, model) in
         std::iter::once(("policy", &s.policy)).chain(s.prm.iter().map(|m| ("PRM", m)))

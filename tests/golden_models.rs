@@ -16,7 +16,7 @@ use std::path::Path;
 use common::{report, repository};
 use engine::checkpoint::Checkpoint;
 use engine::source::Source;
-use engine::{Branch, Dtype, Engine, Finish, Generate, Model, Options, Sampling};
+use engine::{Branch, Dtype, Engine, Finish, Generate, Model, Options, Part, Sampling};
 use kernels::CpuBackend;
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -96,8 +96,12 @@ fn load(folder: &Path, kv: Option<Dtype>) -> (Engine, Model) {
         kv_dtype: kv,
         ..Options::default()
     };
-    let (engine, mut models) =
-        Engine::new(CpuBackend::new(2), &[(&checkpoint, None)], &options).expect("it loads");
+    let (engine, mut models) = Engine::new(
+        CpuBackend::new(2),
+        &[Part::new(&checkpoint, None)],
+        &options,
+    )
+    .expect("it loads");
     (engine, models.remove(0))
 }
 

@@ -9,7 +9,7 @@ mod common;
 
 use common::{Pair, Parts, open, pair, problems, report, scorer};
 use engine::chat::Message;
-use engine::{Engine, Model, Options};
+use engine::{Engine, Model, Options, Part};
 use kernels::CpuBackend;
 use std::rc::Rc;
 use strategies::{Config, EnginePrm, Error, Prm, Strategy};
@@ -68,7 +68,7 @@ fn load(parts: &Parts, options: &Options) -> Scorer {
     let tokenizer = Some(Rc::clone(&parts.tokenizer));
     let (engine, mut models) = Engine::new(
         CpuBackend::new(2),
-        &[(&parts.checkpoint, tokenizer)],
+        &[Part::new(&parts.checkpoint, tokenizer)],
         options,
     )
     .expect("nano-prm loads");

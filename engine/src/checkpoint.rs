@@ -6,7 +6,7 @@ use kernels::{Dtype, MatrixView};
 use safetensors::tensor::Metadata;
 
 use crate::arch::{self, TensorSpec};
-use crate::config::ModelConfig;
+use crate::config::{HeadKind, ModelConfig};
 use crate::error::{Error, Result};
 use crate::generation::Generation;
 use crate::json::Fields;
@@ -36,6 +36,7 @@ impl Checkpoint {
         let generation = Generation::open(&source)?;
         let files = weight_files(&source, &config)?;
         let tensors = Tensors::open(&source, &files)?;
+        config.head = head(&config, &tensors);
         let (mut params, mut bytes) = (0, 0);
         for spec in arch::tensors(&config) {
             if spec.optional && !tensors.contains(&spec.name) {
@@ -108,6 +109,19 @@ impl Checkpoint {
     /// The token a text begins with: the config's, else the generation config's.
     pub fn bos(&self) -> Option<u32> {
         self.config.bos.or(self.generation.bos)
+    }
+}
+
+/// What the last layer is: a PRM's head beside the body counts for more than the class name, which
+/// is often that of the model it was trained from.
+fn head(config: &ModelConfig, tensors: &Tensors) -> HeadKind {
+    let names = config.names();
+    if tensors.contains(names.value) {
+        HeadKind::Value
+    } else if tensors.contains(names.process_inner) && tensors.contains(names.process_outer) {
+        HeadKind::Process
+    } else {
+        config.head.clone()
     }
 }
 
@@ -299,6 +313,7 @@ impl Tensors {
         let dtype = match tensor.dtype {
             safetensors::Dtype::F32 => Dtype::F32,
             safetensors::Dtype::BF16 => Dtype::Bf16,
+            safetensors::Dtype::F16 => Dtype::F16,
             other => {
                 return Err(Error::TensorDtype {
                     file: file.place.clone(),
@@ -327,6 +342,10 @@ pub fn to_f32(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
         Dtype::Bf16 => bytes
             .chunks_exact(2)
             .map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32())
+            .collect(),
+        Dtype::F16 => bytes
+            .chunks_exact(2)
+            .map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32())
             .collect(),
     }
 }
@@ -536,7 +555,7 @@ mod tests {
             (configured("num_hidden_layers", json!(3)), "tensor model.layers.2.input_layernorm.weight is missing from".into()),
             (configured("tie_word_embeddings", json!(false)), "tensor lm_head.weight is missing from".into()),
             (changed(&|h| { h[NORM]["dtype"] = json!("F16"); h[NORM]["shape"] = json!([64]); }), "has shape [64]; expected [32]".into()),
-            (changed(&|h| h[NORM]["dtype"] = json!("I32")), format!("{file}: tensor {NORM} is stored as I32; expected F32 or BF16")),
+            (changed(&|h| h[NORM]["dtype"] = json!("I32")), format!("{file}: tensor {NORM} is stored as I32; expected F32, BF16 or F16")),
             (changed(&|h| {
                 let norm = h.as_object_mut().and_then(|h| h.remove(NORM)).expect("a norm");
                 h["model.norm.wait"] = norm;

@@ -31,6 +31,30 @@ pub enum HeadKind {
         /// The labels' names, in the order of the logits.
         labels: Vec<String>,
     },
+    /// One number for every token, through `v_head.summary` (Skywork's PRMs).
+    Value,
+    /// Two logits for every token, through `score.0`, a rectifier and `score.2`
+    /// (Qwen2.5-Math-PRM).
+    Process,
+}
+
+/// How the rotary frequencies are stretched for longer contexts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum RopeScaling {
+    /// Not at all.
+    None,
+    /// Llama 3.1's: wavelengths above `original / low` are stretched by `factor`, those below
+    /// `original / high` are left, and between the two the frequencies are interpolated.
+    Llama3 {
+        /// How much longer the context is.
+        factor: f64,
+        /// `low_freq_factor`.
+        low: f64,
+        /// `high_freq_factor`.
+        high: f64,
+        /// `original_max_position_embeddings`.
+        original: f64,
+    },
 }
 
 /// A model's shapes and constants.
@@ -56,6 +80,12 @@ pub struct ModelConfig {
     pub max_positions: usize,
     /// Base of the rotary frequencies: pair `i` turns by `theta^(-2i / head_dim)` per position.
     pub rope_theta: f64,
+    /// How these frequencies are stretched.
+    pub rope_scaling: RopeScaling,
+    /// Positions that each layer sees, the row's own included; `None`: all before it.
+    pub windows: Vec<Option<u32>>,
+    /// Whether query and key heads are normalised before rotation.
+    pub qk_norm: bool,
     /// Added to the mean square in RMS norms.
     pub rms_eps: f32,
     /// Whether the embedding is the LM head too.
@@ -98,7 +128,7 @@ impl ModelConfig {
     /// transformers 4 and as transformers 5 write them; defaults are transformers'.
     pub fn parse(file: String, bytes: &[u8]) -> Result<ModelConfig> {
         let fields = Fields::parse(file, bytes)?;
-        let (family, task) = arch::find(&fields)?;
+        let (family, class, task) = arch::find(&fields)?;
         if fields.get("quantization_config").is_some() {
             return Err(fields.wrong(
                 "quantization_config",
@@ -110,8 +140,6 @@ impl ModelConfig {
         {
             return Err(fields.wrong("hidden_act", "\"silu\""));
         }
-        (family.check)(&fields)?;
-
         let hidden = fields.needed_count("hidden_size", limit::HIDDEN)?;
         let heads = fields.needed_count("num_attention_heads", limit::HEADS)?;
         let kv_heads = fields
@@ -121,7 +149,8 @@ impl ModelConfig {
             let expected = format!("a divisor of num_attention_heads = {heads}");
             return Err(fields.wrong("num_key_value_heads", expected));
         }
-        let head_dim = match fields.count("head_dim", limit::HEAD_DIM)? {
+        let layers = fields.needed_count("num_hidden_layers", limit::LAYERS)?;
+        let head_dim = match (fields.count("head_dim", limit::HEAD_DIM)?).or(family.head_dim) {
             Some(dim) if dim % 2 == 0 => dim,
             Some(_) => return Err(fields.wrong("head_dim", "an even number")),
             None if hidden % (2 * heads) == 0 => hidden / heads,
@@ -133,20 +162,21 @@ impl ModelConfig {
             }
         };
         let biases = (family.biases)(&fields)?;
+        let (rope_theta, rope_scaling) = rope(&fields)?;
         Ok(ModelConfig {
-            architecture: match task {
-                Task::Causal => family.causal.to_string(),
-                Task::TokenClassification => family.token_classification.to_string(),
-            },
+            architecture: class.to_string(),
             hidden,
-            layers: fields.needed_count("num_hidden_layers", limit::LAYERS)?,
+            layers,
             heads,
             kv_heads,
             head_dim,
             intermediate: fields.needed_count("intermediate_size", limit::INTERMEDIATE)?,
             vocab: fields.needed_count("vocab_size", limit::VOCAB)?,
             max_positions: fields.needed_count("max_position_embeddings", limit::POSITIONS)?,
-            rope_theta: rope_theta(&fields)?,
+            rope_theta,
+            rope_scaling,
+            windows: (family.windows)(&fields, layers)?,
+            qk_norm: family.qk_norm,
             rms_eps: fields.number_above("rms_norm_eps", 0.0)?.unwrap_or(1e-6) as f32,
             tied_embeddings: fields.boolean("tie_word_embeddings")?.unwrap_or(false),
             attention_bias: biases.qkv,
@@ -158,6 +188,8 @@ impl ModelConfig {
                 Task::TokenClassification => HeadKind::TokenClassification {
                     labels: labels(&fields)?,
                 },
+                Task::Value => HeadKind::Value,
+                Task::Process => HeadKind::Process,
             },
             bos: fields.token_ids("bos_token_id")?.first().copied(),
             eos: fields.token_ids("eos_token_id")?,
@@ -176,21 +208,20 @@ impl ModelConfig {
     }
 }
 
-/// `rope_parameters` (transformers 5), or `rope_theta` and `rope_scaling` (transformers 4).
-fn rope_theta(fields: &Fields) -> Result<f64> {
+/// `rope_parameters` (transformers 5), or `rope_theta` and `rope_scaling` (transformers 4): the base
+/// of the frequencies, and how they are stretched.
+fn rope(fields: &Fields) -> Result<(f64, RopeScaling)> {
     let mut theta = fields.number_above("rope_theta", 0.0)?;
+    let mut scaling = RopeScaling::None;
     for field in ["rope_parameters", "rope_scaling"] {
         let Some(rope) = fields.object(field)? else {
             continue;
         };
         for key in ["rope_type", "type"] {
-            if let Some(kind) = rope.string(key)?
-                && kind != "default"
-            {
-                return Err(rope.wrong(
-                    key,
-                    "\"default\": scaled rotary embeddings are not supported",
-                ));
+            match rope.string(key)? {
+                None | Some("default") => {}
+                Some("llama3") => scaling = llama3(fields, &rope)?,
+                Some(_) => return Err(rope.wrong(key, "\"default\" or \"llama3\"")),
             }
         }
         theta = rope.number_above("rope_theta", 0.0)?.or(theta);
@@ -203,7 +234,31 @@ fn rope_theta(fields: &Fields) -> Result<f64> {
             ));
         }
     }
-    Ok(theta.unwrap_or(10_000.0))
+    Ok((theta.unwrap_or(10_000.0), scaling))
+}
+
+/// Llama 3.1's parameters, every one of which must be there.
+fn llama3(config: &Fields, rope: &Fields) -> Result<RopeScaling> {
+    let number = |key: &str| {
+        rope.number_above(key, 0.0)?
+            .ok_or_else(|| rope.wrong(key, "a number above 0"))
+    };
+    const ORIGINAL: &str = "original_max_position_embeddings";
+    let (low, high) = (number("low_freq_factor")?, number("high_freq_factor")?);
+    if low >= high {
+        let expected = format!("a number above low_freq_factor = {low}");
+        return Err(rope.wrong("high_freq_factor", expected));
+    }
+    let original = match config.number_above(ORIGINAL, 0.0)? {
+        Some(original) => original,
+        None => number(ORIGINAL)?,
+    };
+    Ok(RopeScaling::Llama3 {
+        factor: number("factor")?,
+        low,
+        high,
+        original,
+    })
 }
 
 /// `dtype` (transformers 5) or `torch_dtype` (transformers 4).
@@ -216,7 +271,11 @@ fn dtype(fields: &Fields) -> Result<Dtype> {
             None | Some("auto") => {}
             Some("float32") => return Ok(Dtype::F32),
             Some("bfloat16") => return Ok(Dtype::Bf16),
-            Some(_) => return Err(fields.wrong(field, "\"float32\" or \"bfloat16\"")),
+            Some("float16") => return Ok(Dtype::F16),
+            Some(_) => {
+                let expected = "\"float32\", \"bfloat16\" or \"float16\"";
+                return Err(fields.wrong(field, expected));
+            }
         }
     }
     Ok(Dtype::F32)
@@ -298,9 +357,21 @@ mod tests {
              |c| c.head == HeadKind::TokenClassification { labels: vec!["bad".into(), "good".into()] }),
             (qwen2(json!({})), |c| c.attention_bias && !c.output_bias && !c.mlp_bias),
             (qwen2(json!({"use_sliding_window": false})), |c| c.attention_bias),
-            (qwen2(json!({"use_sliding_window": true, "max_window_layers": 2})), |c| c.attention_bias),
-            (qwen2(json!({"use_sliding_window": true, "sliding_window": 128, "max_window_layers": 0})), |c| c.attention_bias),
-            (qwen2(json!({"use_sliding_window": true, "layer_types": ["full_attention", "full_attention"], "max_window_layers": 0})), |c| c.attention_bias),
+            (qwen2(json!({"max_window_layers": 0})), |c| c.windows == [None, None]),
+            (qwen2(json!({"use_sliding_window": true})), |c| c.windows == [None, None]),
+            (qwen2(json!({"use_sliding_window": true, "max_window_layers": 1})), |c| c.windows == [None, Some(64)]),
+            (qwen2(json!({"use_sliding_window": true, "layer_types": ["sliding_attention", "full_attention"], "max_window_layers": 0})),
+             |c| c.windows == [Some(64), None]),
+            (json!({"architectures": ["MistralForCausalLM"], "sliding_window": 9}), |c| c.windows == [Some(9); 2] && !c.attention_bias),
+            (json!({"architectures": ["MistralForCausalLM"]}), |c| c.windows == [Some(4096); 2]),
+            (json!({"architectures": ["MistralForCausalLM"], "sliding_window": null}), |c| c.windows == [None; 2]),
+            (json!({"architectures": ["Qwen3ForCausalLM"], "head_dim": null}), |c| c.qk_norm && c.head_dim == 128 && !c.attention_bias),
+            (json!({"architectures": ["Qwen3ForCausalLM"], "attention_bias": true}), |c| c.attention_bias && c.output_bias),
+            (json!({"architectures": ["Qwen2ForPrmModel"]}), |c| c.head == HeadKind::Value && c.attention_bias),
+            (json!({"architectures": ["Qwen2ForProcessRewardModel"]}), |c| c.head == HeadKind::Process),
+            (json!({"torch_dtype": "float16"}), |c| c.dtype == Dtype::F16),
+            (json!({"rope_scaling": {"rope_type": "llama3", "factor": 32, "low_freq_factor": 1, "high_freq_factor": 4, "original_max_position_embeddings": 8192}}),
+             |c| c.rope_scaling == RopeScaling::Llama3 { factor: 32.0, low: 1.0, high: 4.0, original: 8192.0 }),
         ];
         for (changes, check) in cases {
             match config(changes.clone()) {
@@ -315,7 +386,7 @@ mod tests {
         #[rustfmt::skip]
         let cases = [
             (json!({"architectures": ["GPT2LMHeadModel"]}),
-             "c: the architecture GPT2LMHeadModel is not supported; known are LlamaForCausalLM, LlamaForTokenClassification, Qwen2ForCausalLM, Qwen2ForTokenClassification"),
+             "c: the architecture GPT2LMHeadModel is not supported; known are LlamaForCausalLM, LlamaForTokenClassification, MistralForCausalLM, MistralForTokenClassification, Qwen2ForCausalLM, Qwen2ForTokenClassification, Qwen2ForPrmModel, Qwen2ForProcessRewardModel, Qwen3ForCausalLM, Qwen3ForTokenClassification"),
             (json!({"architectures": null}), "c: `architectures` is null; expected a list of class names such as [\"LlamaForCausalLM\"]"),
             (json!({"architectures": []}), "c: `architectures` is []; expected a list of class names such as [\"LlamaForCausalLM\"]"),
             (json!({"architectures": [1]}), "c: `architectures` is [1]; expected a list of class names such as [\"LlamaForCausalLM\"]"),
@@ -331,18 +402,22 @@ mod tests {
             (json!({"rms_norm_eps": 0}), "c: `rms_norm_eps` is 0; expected a number above 0"),
             (json!({"rms_norm_eps": "1e-5"}), "c: `rms_norm_eps` is \"1e-5\"; expected a number above 0"),
             (json!({"rope_scaling": {"rope_type": "llama3", "factor": 8}}),
-             "c: `rope_scaling.rope_type` is \"llama3\"; expected \"default\": scaled rotary embeddings are not supported"),
+             "c: `rope_scaling.low_freq_factor` is missing; expected a number above 0"),
+            (json!({"rope_scaling": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 4, "original_max_position_embeddings": 8192}}),
+             "c: `rope_scaling.high_freq_factor` is 4; expected a number above low_freq_factor = 4"),
             (json!({"rope_scaling": {"type": "linear", "factor": 2}}),
-             "c: `rope_scaling.type` is \"linear\"; expected \"default\": scaled rotary embeddings are not supported"),
+             "c: `rope_scaling.type` is \"linear\"; expected \"default\" or \"llama3\""),
             (json!({"rope_parameters": {"rope_type": "yarn"}}),
-             "c: `rope_parameters.rope_type` is \"yarn\"; expected \"default\": scaled rotary embeddings are not supported"),
+             "c: `rope_parameters.rope_type` is \"yarn\"; expected \"default\" or \"llama3\""),
             (json!({"rope_parameters": [1]}), "c: `rope_parameters` is [1]; expected an object"),
-            (json!({"torch_dtype": "float16"}), "c: `torch_dtype` is \"float16\"; expected \"float32\" or \"bfloat16\""),
+            (json!({"torch_dtype": "float8"}), "c: `torch_dtype` is \"float8\"; expected \"float32\", \"bfloat16\" or \"float16\""),
             (json!({"quantization_config": {"bits": 4}}),
              "c: `quantization_config` is {\"bits\":4}; expected none: quantised weights are not supported"),
             (json!({"tie_word_embeddings": "yes"}), "c: `tie_word_embeddings` is \"yes\"; expected true or false"),
-            (json!({"architectures": ["Qwen2ForCausalLM"], "use_sliding_window": true, "sliding_window": 64, "max_window_layers": 1}),
-             "c: `use_sliding_window` is true; expected false: sliding windows are not supported"),
+            (json!({"architectures": ["Qwen2ForCausalLM"], "use_sliding_window": true, "sliding_window": 0}),
+             "c: `sliding_window` is 0; expected a whole number from 1 to 16777216"),
+            (json!({"architectures": ["Qwen3ForCausalLM"], "use_sliding_window": true, "sliding_window": 64, "layer_types": ["full_attention"]}),
+             "c: `layer_types` is [\"full_attention\"]; expected \"full_attention\" or \"sliding_attention\" for every layer"),
             (json!({"architectures": ["LlamaForTokenClassification"], "id2label": {"0": "a", "2": "b"}}),
              "c: `id2label` is {\"0\":\"a\",\"2\":\"b\"}; expected an object of label names by number, {\"0\": ..., \"1\": ...}"),
         ];

@@ -1,14 +1,16 @@
 //! What a checkpoint is and what it can be used for, for `offshoot inspect`.
 
+use std::rc::Rc;
+
 use serde::Serialize;
 
 use crate::arch;
 use crate::chat::ChatTemplate;
 use crate::checkpoint::Checkpoint;
-use crate::config::{HeadKind, ModelConfig};
+use crate::config::{HeadKind, ModelConfig, RopeScaling};
 use crate::error::Result;
 use crate::source::Source;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{TOKENIZER, Tokenizer};
 
 /// A checkpoint in figures and words.
 #[derive(Clone, Debug, Serialize)]
@@ -23,8 +25,10 @@ pub struct Description {
     pub bytes: usize,
     /// How they are stored.
     pub dtype: &'static str,
-    /// The weight files; empty if only the config was read.
+    /// The weight files; empty if there are none.
     pub files: Vec<String>,
+    /// Why the weights cannot be read, if they are not there: figures are then the config's.
+    pub without_weights: Option<String>,
     /// Layers.
     pub layers: usize,
     /// Width of the residual stream.
@@ -39,6 +43,10 @@ pub struct Description {
     pub vocab: usize,
     /// Positions the model was made for.
     pub context: usize,
+    /// Sliding window of some or all layers, in positions.
+    pub sliding_window: Option<SlidingWindow>,
+    /// How the rotary frequencies are stretched for long contexts.
+    pub rope_scaling: Option<&'static str>,
     /// Whether the embedding is the LM head too.
     pub tied_embeddings: bool,
     /// Bytes of K and V for one token, stored as the weights are.
@@ -47,8 +55,26 @@ pub struct Description {
     pub tokenizer: Option<TokenizerSummary>,
     /// Whether it can write solutions.
     pub policy: Verdict,
-    /// Whether it can score steps.
-    pub prm: Verdict,
+}
+
+/// Layers that see only the last positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct SlidingWindow {
+    /// Positions such a layer sees, the row's own included.
+    pub positions: u32,
+    /// How many layers have it.
+    pub layers: usize,
+}
+
+/// A checkpoint's description, and the parts it was made from.
+#[derive(Clone, Debug)]
+pub struct Inspected {
+    /// In figures and words.
+    pub description: Description,
+    /// Shapes and constants.
+    pub config: ModelConfig,
+    /// The tokenizer and chat template; `None` where only a config is there.
+    pub text: Option<(Rc<Tokenizer>, Rc<ChatTemplate>)>,
 }
 
 /// A tokenizer in a few figures.
@@ -73,23 +99,55 @@ pub struct Verdict {
     pub how: String,
 }
 
-/// Opens everything in `source` and describes it.
-pub fn inspect(source: Source) -> Result<Description> {
-    let checkpoint = Checkpoint::open(source)?;
-    let tokenizer = Tokenizer::open(checkpoint.source(), Some(&checkpoint.config))?;
-    let template = ChatTemplate::open(checkpoint.source(), &tokenizer)?;
-    let eos = !checkpoint.eos().is_empty() || tokenizer.eos().is_some();
-    let mut description = from_config(&checkpoint.config, &checkpoint.source().name(), eos);
-    description.parameters = checkpoint.params();
-    description.bytes = checkpoint.bytes();
-    description.files = checkpoint.file_names().map(str::to_string).collect();
-    description.tokenizer = Some(TokenizerSummary {
+/// Opens everything in `source` and describes it. A directory without weights, or with a config
+/// only, is described as far as that goes.
+///
+/// # Errors
+/// A config, tokenizer, template or weight file that is there and cannot be used.
+pub fn inspect(source: Source) -> Result<Inspected> {
+    let checkpoint = match Checkpoint::open(source.clone()) {
+        Ok(checkpoint) => Ok(checkpoint),
+        Err(error) if error.is_missing_weights() => Err(error),
+        Err(error) => return Err(error),
+    };
+    let config = match &checkpoint {
+        Ok(checkpoint) => checkpoint.config.clone(),
+        Err(_) => ModelConfig::open(&source)?,
+    };
+    let text = match &checkpoint {
+        Err(_) if source.read(TOKENIZER)?.is_none() => None,
+        _ => {
+            let tokenizer = Tokenizer::open(&source, Some(&config))?;
+            let template = ChatTemplate::open(&source, &tokenizer)?;
+            Some((Rc::new(tokenizer), Rc::new(template)))
+        }
+    };
+    let known = match &checkpoint {
+        Ok(checkpoint) => checkpoint.eos(),
+        Err(_) => &config.eos,
+    };
+    let eos = |(tokenizer, _): &(Rc<Tokenizer>, _)| tokenizer.eos().is_some();
+    let eos = !known.is_empty() || text.as_ref().is_some_and(eos);
+    let mut description = from_config(&config, &source.name(), eos);
+    match &checkpoint {
+        Ok(checkpoint) => {
+            description.parameters = checkpoint.params();
+            description.bytes = checkpoint.bytes();
+            description.files = checkpoint.file_names().map(str::to_string).collect();
+        }
+        Err(error) => description.without_weights = Some(error.to_string()),
+    }
+    description.tokenizer = text.as_ref().map(|(tokenizer, template)| TokenizerSummary {
         vocab: tokenizer.vocab_size(),
         bos: tokenizer.bos().map(|token| token.text.clone()),
         eos: tokenizer.eos().map(|token| token.text.clone()),
         chat_template: !template.is_plain(),
     });
-    Ok(description)
+    Ok(Inspected {
+        description,
+        config,
+        text,
+    })
 }
 
 /// What a config alone tells: parameters and bytes as they would be without optional tensors. `eos`
@@ -101,7 +159,7 @@ pub fn from_config(config: &ModelConfig, name: &str, eos: bool) -> Description {
     let parameters = needed
         .map(|spec| spec.shape.iter().product::<usize>())
         .sum::<usize>();
-    let (policy, prm) = verdicts(config, eos);
+    let windows: Vec<u32> = config.windows.iter().flatten().copied().collect();
     Description {
         name: name.to_string(),
         architecture: config.architecture.clone(),
@@ -109,6 +167,7 @@ pub fn from_config(config: &ModelConfig, name: &str, eos: bool) -> Description {
         bytes: parameters * config.dtype.bytes(),
         dtype: config.dtype.name(),
         files: Vec::new(),
+        without_weights: None,
         layers: config.layers,
         hidden: config.hidden,
         heads: config.heads,
@@ -116,54 +175,42 @@ pub fn from_config(config: &ModelConfig, name: &str, eos: bool) -> Description {
         head_dim: config.head_dim,
         vocab: config.vocab,
         context: config.max_positions,
+        sliding_window: windows.first().map(|&positions| SlidingWindow {
+            positions,
+            layers: windows.len(),
+        }),
+        rope_scaling: match config.rope_scaling {
+            RopeScaling::None => None,
+            RopeScaling::Llama3 { .. } => Some("llama3"),
+        },
         tied_embeddings: config.tied_embeddings,
         kv_bytes_per_token: config.kv_bytes_per_token(config.dtype),
         tokenizer: None,
-        policy,
-        prm,
+        policy: policy(config, eos),
     }
 }
 
-/// Policy and PRM.
-fn verdicts(config: &ModelConfig, eos: bool) -> (Verdict, Verdict) {
-    let can = |how: &str| Verdict {
-        can: true,
-        how: how.to_string(),
-    };
-    let cannot = |why: String| Verdict {
-        can: false,
-        how: why,
-    };
-    match &config.head {
-        HeadKind::Causal if eos => (
-            can("its LM head writes the next token; a text ends at its eos token"),
-            cannot("it has an LM head and no score head".to_string()),
+/// Whether a model of this head writes.
+fn policy(config: &ModelConfig, eos: bool) -> Verdict {
+    let (can, how) = match (&config.head, eos) {
+        (HeadKind::Causal, true) => (
+            true,
+            "its LM head writes the next token; a text ends at its eos token",
         ),
-        HeadKind::Causal => (
-            can(
-                "its LM head writes the next token; it names no eos token, so that a text ends only \
-                 at a stop string or its length limit",
-            ),
-            cannot("it has an LM head and no score head".to_string()),
+        (HeadKind::Causal, false) => (
+            true,
+            "its LM head writes the next token; it names no eos token, so that a text ends only at a \
+             stop string or its length limit",
         ),
-        HeadKind::TokenClassification { labels } => {
-            let policy = cannot("it classifies tokens and has no LM head".to_string());
-            match labels.as_slice() {
-                [_, good] => {
-                    let how = format!(
-                        "the probability of its label 1 ({good}) of 2 at the last token of a step"
-                    );
-                    (policy, can(&how))
-                }
-                labels => {
-                    let why = format!(
-                        "its score head has {} labels; expected 2, wrong and right",
-                        labels.len()
-                    );
-                    (policy, cannot(why))
-                }
-            }
+        (HeadKind::TokenClassification { .. }, _) => {
+            (false, "it classifies tokens and has no LM head")
         }
+        (HeadKind::Value, _) => (false, "its head values tokens and writes none"),
+        (HeadKind::Process, _) => (false, "its head judges steps and writes nothing"),
+    };
+    Verdict {
+        can,
+        how: how.to_string(),
     }
 }
 
@@ -199,13 +246,13 @@ mod tests {
         #[rustfmt::skip]
         let cases = [
             // parameters by hand: embedding, layers of attention, MLP, norms and biases, final norm, head
-            ("llama-g1-tied-f32", 320 * 32 + 2 * (4 * 32 * 32 + 3 * 32 * 56 + 64) + 32, "float32", 2 * 2 * 32 * 4, true, false),
-            ("qwen2-g1-untied-bf16", 2 * 320 * 32 + 2 * (4 * 32 * 32 + 3 * 32 * 56 + 64 + 96) + 32, "bfloat16", 2 * 2 * 32 * 2, true, false),
-            ("llama-g2-score2-f32", 320 * 32 + 2 * (2 * 64 * 32 + 2 * 32 * 32 + 3 * 32 * 56 + 64) + 32 + 2 * 33, "float32", 2 * 2 * 32 * 4, false, true),
-            ("qwen2-g2-score3-bf16", 320 * 32 + 2 * (2 * 32 * 32 + 2 * 16 * 32 + 3 * 32 * 56 + 64 + 64) + 32 + 3 * 33, "bfloat16", 2 * 2 * 16 * 2, false, false),
+            ("llama-g1-tied-f32", 320 * 32 + 2 * (4 * 32 * 32 + 3 * 32 * 56 + 64) + 32, "float32", 2 * 2 * 32 * 4, true),
+            ("qwen2-g1-untied-bf16", 2 * 320 * 32 + 2 * (4 * 32 * 32 + 3 * 32 * 56 + 64 + 96) + 32, "bfloat16", 2 * 2 * 32 * 2, true),
+            ("llama-g2-score2-f32", 320 * 32 + 2 * (2 * 64 * 32 + 2 * 32 * 32 + 3 * 32 * 56 + 64) + 32 + 2 * 33, "float32", 2 * 2 * 32 * 4, false),
+            ("qwen2-g2-score3-bf16", 320 * 32 + 2 * (2 * 32 * 32 + 2 * 16 * 32 + 3 * 32 * 56 + 64 + 64) + 32 + 3 * 33, "bfloat16", 2 * 2 * 16 * 2, false),
         ];
-        for (case, parameters, dtype, kv, policy, prm) in cases {
-            let found = inspect(with_tokenizer(case)).expect(case);
+        for (case, parameters, dtype, kv, policy) in cases {
+            let found = inspect(with_tokenizer(case)).expect(case).description;
             assert_eq!(found.parameters, parameters, "{case}");
             assert_eq!(
                 found.bytes,
@@ -217,11 +264,7 @@ mod tests {
                 (dtype, kv),
                 "{case}"
             );
-            assert_eq!(
-                (found.policy.can, found.prm.can),
-                (policy, prm),
-                "{case}: {found:?}"
-            );
+            assert_eq!(found.policy.can, policy, "{case}: {found:?}");
             let tokenizer = found.tokenizer.as_ref().expect(case);
             assert_eq!(
                 (tokenizer.vocab, tokenizer.eos.as_deref()),

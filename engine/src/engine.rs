@@ -51,6 +51,35 @@ impl Default for Options {
     }
 }
 
+/// How many times its config's positions a model that runs on may reach.
+const RUN_ON: usize = 8;
+
+/// One model for an engine to load, and how it is to be used.
+#[derive(Clone, Debug)]
+pub struct Part<'a> {
+    /// Its weights.
+    pub checkpoint: &'a Checkpoint,
+    /// A model without a tokenizer draws tokens but no text, and no stop string ends it.
+    pub tokenizer: Option<Rc<Tokenizer>>,
+    /// Rows of the LM head that are wanted, by token id; `None`: all. A PRM that is read as two
+    /// tokens' logits has no use for the others. Without effect on other heads.
+    pub head_rows: Option<Vec<u32>>,
+    /// Whether branches may have more tokens than the config's positions: eight times as many.
+    pub run_on: bool,
+}
+
+impl<'a> Part<'a> {
+    /// A model used as its config says.
+    pub fn new(checkpoint: &'a Checkpoint, tokenizer: Option<Rc<Tokenizer>>) -> Part<'a> {
+        Part {
+            checkpoint,
+            tokenizer,
+            head_rows: None,
+            run_on: false,
+        }
+    }
+}
+
 /// Models on a device with one KV memory, and the scheduler that feeds them.
 #[derive(Clone)]
 pub struct Engine {
@@ -58,19 +87,18 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Loads `checkpoints` onto `backend`; the models come back in the same order. A model without
-    /// a tokenizer draws tokens but no text, and no stop string ends it.
+    /// Loads models onto `backend`; they come back in the same order.
     ///
     /// # Errors
     /// A checkpoint that does not hold what its config promises, or too little memory.
     pub fn new<B: Backend + 'static>(
         mut backend: B,
-        checkpoints: &[(&Checkpoint, Option<Rc<Tokenizer>>)],
+        parts: &[Part<'_>],
         options: &Options,
     ) -> Result<(Engine, Vec<Model>), Error> {
-        let mut layouts: Vec<KvLayout> = (checkpoints.iter())
-            .map(|(checkpoint, _)| {
-                let c = &checkpoint.config;
+        let mut layouts: Vec<KvLayout> = (parts.iter())
+            .map(|part| {
+                let c = &part.checkpoint.config;
                 KvLayout {
                     layers: c.layers,
                     heads: c.heads,
@@ -90,26 +118,29 @@ impl Engine {
         let arena = backend.arena(cut.supers * cut.super_bytes)?;
         let mut models = Vec::new();
         let mut shapes = Vec::new();
-        for ((checkpoint, _), layout) in checkpoints.iter().zip(layouts) {
-            shapes.push(crate::model::shape(
-                &checkpoint.config,
-                &layout,
-                options.rows,
-            ));
-            models.push(crate::model::Model::load(
-                &mut backend,
-                checkpoint,
-                layout,
-                options.rows,
-            )?);
+        for (part, layout) in parts.iter().zip(layouts) {
+            let config = &part.checkpoint.config;
+            let blocks = cut.supers * cut.super_bytes / layout.block_bytes();
+            let how = crate::model::Use {
+                max_rows: options.rows,
+                max_positions: match part.run_on {
+                    true => RUN_ON * config.max_positions,
+                    false => config.max_positions,
+                },
+                capacity: blocks * layout.block_tokens,
+                head_rows: part.head_rows.clone(),
+            };
+            shapes.push(crate::model::shape(config, &layout, &how));
+            let model = crate::model::Model::load(&mut backend, part.checkpoint, layout, &how)?;
+            models.push(model);
         }
         let executor = Box::new(Local::new(backend, arena, models));
         let engine = Engine::over(executor, shapes, &cut, options);
-        let models = (checkpoints.iter().enumerate())
-            .map(|(index, (_, tokenizer))| Model {
+        let models = (parts.iter().enumerate())
+            .map(|(index, part)| Model {
                 scheduler: Rc::clone(&engine.scheduler),
                 index,
-                tokenizer: tokenizer.clone(),
+                tokenizer: part.tokenizer.clone(),
                 seed: options.seed,
             })
             .collect();
@@ -327,18 +358,17 @@ impl Branch {
     }
 
     /// Appends `tokens` and reads the head's numbers at the offsets `at` of them (ascending).
-    /// Offsets beyond the last of them are left out.
     ///
     /// # Errors
-    /// As [`Branch::append`]; memory too small for this branch alone.
+    /// As [`Branch::append`]; an offset of no token; memory too small for this branch alone.
     pub async fn read(&mut self, tokens: &[u32], at: &[usize]) -> Result<Vec<Vec<f32>>, Error> {
+        if let Some(&offset) = at.iter().find(|&&at| at >= tokens.len()) {
+            let tokens = tokens.len();
+            return Err(Error::NoSuchOffset { offset, tokens });
+        }
         let start = self.len();
         self.append(tokens)?;
-        let at: Vec<_> = at
-            .iter()
-            .filter(|&&at| at < tokens.len())
-            .map(|&at| (start + at, None))
-            .collect();
+        let at: Vec<_> = at.iter().map(|&at| (start + at, None)).collect();
         if at.is_empty() {
             return Ok(Vec::new());
         }

@@ -108,7 +108,7 @@ pub enum Error {
         expected: Vec<usize>,
     },
     /// A tensor is stored in a type the engine doesn't compute with.
-    #[error("{file}: tensor {name} is stored as {found}; expected F32 or BF16")]
+    #[error("{file}: tensor {name} is stored as {found}; expected F32, BF16 or F16")]
     TensorDtype {
         /// The file.
         file: String,
@@ -182,6 +182,14 @@ pub enum Error {
         /// Entries of the vocabulary.
         vocab: usize,
     },
+    /// A reading at a place where there is no token.
+    #[error("a reading at offset {offset} of {tokens} tokens")]
+    NoSuchOffset {
+        /// The offset asked for.
+        offset: usize,
+        /// Tokens given.
+        tokens: usize,
+    },
     /// Nothing to continue.
     #[error("a branch without tokens cannot be continued")]
     EmptyBranch,
@@ -194,4 +202,15 @@ pub enum Error {
     /// A device operation failed.
     #[error(transparent)]
     Kernels(#[from] kernels::Error),
+}
+
+impl Error {
+    /// Whether a checkpoint's weights are not there, or only in a form that is never read.
+    pub fn is_missing_weights(&self) -> bool {
+        match self {
+            Error::PytorchWeights { .. } => true,
+            Error::MissingFile { file, .. } => file.ends_with(".safetensors"),
+            _ => false,
+        }
+    }
 }

@@ -68,6 +68,18 @@ impl Fields {
         }
     }
 
+    /// Whether the field is there at all, be it `null`.
+    pub(crate) fn has(&self, field: &str) -> bool {
+        self.map.contains_key(field)
+    }
+
+    /// A whole number from 0 on, or nothing.
+    pub(crate) fn whole(&self, field: &str) -> Result<Option<usize>> {
+        self.typed(field, "a whole number", |value| {
+            usize::try_from(value.as_u64()?).ok()
+        })
+    }
+
     /// A count between 1 and `limit`, or nothing.
     pub(crate) fn count(&self, field: &str, limit: usize) -> Result<Option<usize>> {
         self.typed(

@@ -37,7 +37,7 @@ mod testing;
 pub mod tokenizer;
 mod usage;
 
-pub use engine::{Branch, Engine, Model, Options};
+pub use engine::{Branch, Engine, Model, Options, Part};
 pub use error::Error;
 pub use request::{Finish, Generate, Generated};
 pub use usage::{KvUsage, Usage};

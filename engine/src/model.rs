@@ -2,20 +2,23 @@
 //!
 //! The pass is that of Llama (Touvron et al. 2023, arXiv 2302.13971): pre-norm blocks of
 //! attention with rotary embedding and a SwiGLU feed-forward. What distinguishes architectures is
-//! data in [`ModelConfig`]: which products have biases, the shape of the head.
+//! data in [`ModelConfig`]: which products have biases, whether queries and keys are normalised,
+//! which layers see a window, the shape of the head.
 
-use kernels::{Backend, BlockId, KvLayout, RopeTable, StepPlan};
+use kernels::{Backend, BlockId, KvLayout, MatrixView, RopeTable, StepPlan};
 
 use crate::Error;
 use crate::arch::{TensorNames, bias_of, of_layer};
 use crate::checkpoint::Checkpoint;
-use crate::config::{HeadKind, ModelConfig};
+use crate::config::{HeadKind, ModelConfig, RopeScaling};
 use crate::executor::ModelShape;
 
 struct Layer<B: Backend> {
     attention_norm: B::Vector,
     qkv: B::Weight,
     qkv_bias: Option<B::Vector>,
+    /// Of queries and of keys.
+    qk_norm: Option<(B::Vector, B::Vector)>,
     output: B::Weight,
     output_bias: Option<B::Vector>,
     mlp_norm: B::Vector,
@@ -32,11 +35,23 @@ pub(crate) struct Model<B: Backend> {
     embedding: B::Weight,
     layers: Vec<Layer<B>>,
     norm: B::Vector,
-    /// `None` when the head is the embedding itself.
-    head: Option<B::Weight>,
-    head_bias: Option<B::Vector>,
+    head: Head<B>,
     rope: B::Rope,
     buffers: Buffers<B>,
+}
+
+/// What makes numbers of a normed state.
+enum Head<B: Backend> {
+    /// The embedding itself.
+    Embedding,
+    /// One product.
+    Linear(B::Weight, Option<B::Vector>),
+    /// A product, a rectifier and a product. The buffer is `[outputs, hidden]`.
+    Process {
+        inner: (B::Weight, Option<B::Vector>),
+        outer: (B::Weight, Option<B::Vector>),
+        hidden: B::Activations,
+    },
 }
 
 struct Buffers<B: Backend> {
@@ -62,21 +77,38 @@ struct Buffers<B: Backend> {
 /// The bytes of head output one step may give: bounds the buffer for large vocabularies.
 const HEAD_BYTES: usize = 64 << 20;
 
+/// How a model is used.
+#[derive(Clone, Debug)]
+pub(crate) struct Use {
+    /// Rows of one step.
+    pub max_rows: usize,
+    /// Tokens a sequence may have.
+    pub max_positions: usize,
+    /// Tokens the KV memory can hold of one sequence: no position from there on is computed.
+    pub capacity: usize,
+    /// Rows of the LM head that are wanted; `None`: all.
+    pub head_rows: Option<Vec<u32>>,
+}
+
 /// What scheduling must know of a model with this configuration.
-pub(crate) fn shape(config: &ModelConfig, layout: &KvLayout, max_rows: usize) -> ModelShape {
+pub(crate) fn shape(config: &ModelConfig, layout: &KvLayout, how: &Use) -> ModelShape {
     let c = config;
     let projections = c.hidden * layout.qkv_cols() + c.heads * c.head_dim * c.hidden;
     let per_layer = projections + 3 * c.hidden * c.intermediate;
-    let head_width = head_width(c);
+    let head_width = head_width(c, how);
+    let head_inner = match c.head {
+        HeadKind::Process => c.hidden,
+        _ => 0,
+    };
     ModelShape {
         vocab: c.vocab,
-        max_positions: c.max_positions,
+        max_positions: how.max_positions,
         head_width,
         block_bytes: layout.block_bytes(),
         flops_per_row: 2 * (c.layers * per_layer) as u64,
-        flops_per_output: 2 * (c.hidden * head_width) as u64,
+        flops_per_output: 2 * (c.hidden * (head_width + head_inner)) as u64,
         flops_per_visible: 4 * (c.layers * c.heads * c.head_dim) as u64,
-        max_outputs: (HEAD_BYTES / (4 * head_width)).clamp(1, max_rows),
+        max_outputs: (HEAD_BYTES / (4 * head_width)).clamp(1, how.max_rows),
     }
 }
 
@@ -84,12 +116,12 @@ impl<B: Backend> Model<B> {
     /// Puts a checkpoint's weights onto the device.
     ///
     /// # Errors
-    /// A missing tensor, a wrong shape or dtype, or no memory.
+    /// A missing tensor, a wrong shape or dtype, a head row outside of the vocabulary, or no memory.
     pub fn load(
         backend: &mut B,
         checkpoint: &Checkpoint,
         layout: KvLayout,
-        max_rows: usize,
+        how: &Use,
     ) -> Result<Model<B>, Error> {
         let config = checkpoint.config.clone();
         let names = config.names();
@@ -101,26 +133,13 @@ impl<B: Backend> Model<B> {
         let layers = (0..config.layers)
             .map(|i| loader.layer(&config, names, i))
             .collect::<Result<_, _>>()?;
-        let width = head_width(&config);
-        let (head, head_bias) = match &config.head {
-            HeadKind::Causal if config.tied_embeddings => (None, None),
-            HeadKind::Causal => (
-                Some(loader.matrix(&[(names.lm_head, width)], hidden)?),
-                None,
-            ),
-            HeadKind::TokenClassification { .. } => {
-                let bias = bias_of(names.score);
-                let bias = match checkpoint.contains(&bias) {
-                    true => Some(loader.vector(&[(&bias, width)])?),
-                    false => None,
-                };
-                (Some(loader.matrix(&[(names.score, width)], hidden)?), bias)
-            }
-        };
+        let outputs = shape(&config, &layout, how).max_outputs;
+        let head = loader.head(&config, how, outputs)?;
         let embedding = loader.matrix(&[(names.embedding, config.vocab)], hidden)?;
         let norm = loader.vector(&[(names.final_norm, hidden)])?;
-        let rope = backend.load_rope(rope_table(&config))?;
-        let outputs = shape(&config, &layout, max_rows).max_outputs;
+        let positions = how.max_positions.min(how.capacity);
+        let rope = backend.load_rope(rope_table(&config, positions))?;
+        let max_rows = how.max_rows;
         let mut buffer = |rows, cols| backend.activations(rows, cols);
         let buffers = Buffers {
             stream: buffer(max_rows, hidden)?,
@@ -131,7 +150,7 @@ impl<B: Backend> Model<B> {
             inner: buffer(max_rows, config.intermediate)?,
             outputs: buffer(outputs, hidden)?,
             outputs_normed: buffer(outputs, hidden)?,
-            head: buffer(outputs, width)?,
+            head: buffer(outputs, head_width(&config, how))?,
         };
         Ok(Model {
             config,
@@ -140,7 +159,6 @@ impl<B: Backend> Model<B> {
             layers,
             norm,
             head,
-            head_bias,
             rope,
             buffers,
         })
@@ -177,8 +195,19 @@ impl<B: Backend> Model<B> {
                 false,
                 &mut b.qkv,
             );
+            if let Some((q, k)) = &layer.qk_norm {
+                backend.qk_norm(&mut b.qkv, q, k, eps, rows, layout);
+            }
             backend.rope_and_append(&mut b.qkv, &self.rope, device_plan, layout, i, arena);
-            backend.tree_attention(&b.qkv, device_plan, layout, i, arena, &mut b.attended);
+            backend.tree_attention(
+                &b.qkv,
+                device_plan,
+                layout,
+                i,
+                config.windows[i],
+                arena,
+                &mut b.attended,
+            );
             backend.linear(
                 &b.attended,
                 &layer.output,
@@ -210,15 +239,27 @@ impl<B: Backend> Model<B> {
         if outputs > 0 {
             backend.gather_outputs(&b.stream, device_plan, &mut b.outputs);
             backend.rms_norm(&b.outputs, &self.norm, eps, outputs, &mut b.outputs_normed);
-            let head = self.head.as_ref().unwrap_or(&self.embedding);
-            backend.linear(
-                &b.outputs_normed,
-                head,
-                self.head_bias.as_ref(),
-                outputs,
-                false,
-                &mut b.head,
-            );
+            match &mut self.head {
+                Head::Embedding => {
+                    let x = &b.outputs_normed;
+                    backend.linear(x, &self.embedding, None, outputs, false, &mut b.head);
+                }
+                Head::Linear(weight, bias) => {
+                    let (x, bias) = (&b.outputs_normed, bias.as_ref());
+                    backend.linear(x, weight, bias, outputs, false, &mut b.head);
+                }
+                Head::Process {
+                    inner: (weight, bias),
+                    outer: (outer, outer_bias),
+                    hidden,
+                } => {
+                    let (x, bias) = (&b.outputs_normed, bias.as_ref());
+                    backend.linear(x, weight, bias, outputs, false, hidden);
+                    backend.relu(hidden, outputs);
+                    let bias = outer_bias.as_ref();
+                    backend.linear(hidden, outer, bias, outputs, false, &mut b.head);
+                }
+            }
         }
         Ok(&b.head)
     }
@@ -237,6 +278,80 @@ impl<B: Backend> Loader<'_, B> {
             .map(|(name, rows)| self.checkpoint.matrix(name, *rows, cols))
             .collect::<Result<Vec<_>, _>>()?;
         Ok(self.backend.load_matrix(&views)?)
+    }
+
+    /// Some rows of a matrix `[rows, cols]`, in the order given.
+    fn rows_of(
+        &mut self,
+        name: &str,
+        wanted: &[u32],
+        rows: usize,
+        cols: usize,
+    ) -> Result<B::Weight, Error> {
+        let all = self.checkpoint.matrix(name, rows, cols)?;
+        let width = cols * all.dtype.bytes();
+        let row = |&row: &u32| {
+            let at = row as usize;
+            if at >= rows {
+                return Err(Error::TokenOutOfVocabulary {
+                    token: row,
+                    vocab: rows,
+                });
+            }
+            Ok(MatrixView {
+                rows: 1,
+                bytes: &all.bytes[at * width..][..width],
+                ..all
+            })
+        };
+        let views = wanted.iter().map(row).collect::<Result<Vec<_>, _>>()?;
+        Ok(self.backend.load_matrix(&views)?)
+    }
+
+    /// A product's matrix, and its bias if the checkpoint has one.
+    fn affine(
+        &mut self,
+        name: &str,
+        rows: usize,
+        cols: usize,
+    ) -> Result<(B::Weight, Option<B::Vector>), Error> {
+        let bias = bias_of(name);
+        let bias = match self.checkpoint.contains(&bias) {
+            true => Some(self.vector(&[(&bias, rows)])?),
+            false => None,
+        };
+        Ok((self.matrix(&[(name, rows)], cols)?, bias))
+    }
+
+    /// The head, with a buffer for `outputs` rows where it needs one.
+    fn head(&mut self, c: &ModelConfig, how: &Use, outputs: usize) -> Result<Head<B>, Error> {
+        let (names, hidden) = (c.names(), c.hidden);
+        Ok(match (&c.head, &how.head_rows) {
+            (HeadKind::Causal, Some(wanted)) => {
+                let name = match c.tied_embeddings {
+                    true => names.embedding,
+                    false => names.lm_head,
+                };
+                Head::Linear(self.rows_of(name, wanted, c.vocab, hidden)?, None)
+            }
+            (HeadKind::Causal, None) if c.tied_embeddings => Head::Embedding,
+            (HeadKind::Causal, None) => {
+                Head::Linear(self.matrix(&[(names.lm_head, c.vocab)], hidden)?, None)
+            }
+            (HeadKind::TokenClassification { labels }, _) => {
+                let (weight, bias) = self.affine(names.score, labels.len(), hidden)?;
+                Head::Linear(weight, bias)
+            }
+            (HeadKind::Value, _) => {
+                let (weight, bias) = self.affine(names.value, 1, hidden)?;
+                Head::Linear(weight, bias)
+            }
+            (HeadKind::Process, _) => Head::Process {
+                inner: self.affine(names.process_inner, hidden, hidden)?,
+                outer: self.affine(names.process_outer, 2, hidden)?,
+                hidden: self.backend.activations(outputs, hidden)?,
+            },
+        })
     }
 
     /// Vectors one after the other.
@@ -283,6 +398,13 @@ impl<B: Backend> Loader<'_, B> {
             c.hidden,
             c.attention_bias,
         )?;
+        let qk_norm = match c.qk_norm {
+            false => None,
+            true => {
+                let mut norm = |name| self.vector(&[(&of_layer(name, i), c.head_dim)]);
+                Some((norm(n.q_norm)?, norm(n.k_norm)?))
+            }
+        };
         let (output, output_bias) = self.projection(i, &[(n.o, c.hidden)], q, c.output_bias)?;
         let (gate_up, gate_up_bias) =
             self.projection(i, &[(n.gate, inner), (n.up, inner)], c.hidden, c.mlp_bias)?;
@@ -291,6 +413,7 @@ impl<B: Backend> Loader<'_, B> {
             attention_norm: self.vector(&[(&of_layer(n.attention_norm, i), c.hidden)])?,
             qkv,
             qkv_bias,
+            qk_norm,
             output,
             output_bias,
             mlp_norm: self.vector(&[(&of_layer(n.mlp_norm, i), c.hidden)])?,
@@ -303,29 +426,47 @@ impl<B: Backend> Loader<'_, B> {
 }
 
 /// Numbers the head gives for one row.
-pub(crate) fn head_width(config: &ModelConfig) -> usize {
-    match &config.head {
-        HeadKind::Causal => config.vocab,
-        HeadKind::TokenClassification { labels } => labels.len(),
+fn head_width(config: &ModelConfig, how: &Use) -> usize {
+    match (&config.head, &how.head_rows) {
+        (HeadKind::Causal, Some(rows)) => rows.len(),
+        (HeadKind::Causal, None) => config.vocab,
+        (HeadKind::TokenClassification { labels }, _) => labels.len(),
+        (HeadKind::Value, _) => 1,
+        (HeadKind::Process, _) => 2,
     }
 }
 
 /// Angles of the rotary embedding (Su et al. 2021, arXiv 2104.09864), in f32 as transformers
-/// computes them: `position * theta^(-2 i / head_dim)`.
-fn rope_table(config: &ModelConfig) -> RopeTable {
+/// computes them: `position * frequency`.
+fn rope_table(config: &ModelConfig, positions: usize) -> RopeTable {
     let half = config.head_dim / 2;
-    let frequencies: Vec<f32> = (0..half)
-        .map(|i| {
-            (1.0 / config
-                .rope_theta
-                .powf(2.0 * i as f64 / config.head_dim as f64)) as f32
-        })
-        .collect();
-    let angles =
-        || (0..config.max_positions).flat_map(|p| frequencies.iter().map(move |f| p as f32 * f));
+    let frequencies: Vec<f32> = (0..half).map(|i| frequency(config, i) as f32).collect();
+    let angles = || (0..positions).flat_map(|p| frequencies.iter().map(move |f| p as f32 * f));
     RopeTable {
         half_dim: half,
         cos: angles().map(f32::cos).collect(),
         sin: angles().map(f32::sin).collect(),
+    }
+}
+
+/// Radians by which pair `i` turns per position: `theta^(-2 i / head_dim)`, stretched as the config
+/// says. Llama 3's way is that of transformers' `_compute_llama3_parameters`.
+fn frequency(config: &ModelConfig, i: usize) -> f64 {
+    let plain = config
+        .rope_theta
+        .powf(-2.0 * i as f64 / config.head_dim as f64);
+    match config.rope_scaling {
+        RopeScaling::None => plain,
+        RopeScaling::Llama3 {
+            factor,
+            low,
+            high,
+            original,
+        } => {
+            // How often the pair turns within the original context.
+            let turns = original * plain / std::f64::consts::TAU;
+            let kept = ((turns - low) / (high - low)).clamp(0.0, 1.0);
+            plain * (kept + (1.0 - kept) / factor)
+        }
     }
 }

@@ -183,8 +183,9 @@ fn attention(
     let append = median_seconds(|| {
         backend.rope_and_append(&mut qkv, &rope, &uploaded, &layout, 0, &mut arena)
     });
-    let attend =
-        median_seconds(|| backend.tree_attention(&qkv, &uploaded, &layout, 0, &arena, &mut out));
+    let attend = median_seconds(|| {
+        backend.tree_attention(&qkv, &uploaded, &layout, 0, None, &arena, &mut out)
+    });
     let visible: usize = plan.rows.iter().map(|r| r.position as usize + 1).sum();
     println!(
         "{heads:2} heads of {head_dim}, {kv_heads} kv; {what}: attention {:8.1} us ({:4.1} GFLOP/s), \

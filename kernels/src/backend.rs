@@ -164,6 +164,20 @@ pub trait Backend {
         out: &mut Self::Activations,
     );
 
+    /// `head[:] = head[:] / sqrt(mean(head[:]^2) + eps) * weight` for every Q head (with `q_weight`)
+    /// and K head (with `k_weight`, both `[head_dim]`) of the first `rows` rows of `qkv`, in place:
+    /// the QK norm of Qwen3, before rotation.
+    #[allow(clippy::too_many_arguments)] // each is one of the formula's names
+    fn qk_norm(
+        &mut self,
+        qkv: &mut Self::Activations,
+        q_weight: &Self::Vector,
+        k_weight: &Self::Vector,
+        eps: f32,
+        rows: usize,
+        layout: &KvLayout,
+    );
+
     /// Rotates Q and K of every row of `qkv` (`[rows, q heads | k heads | v heads]`) by the row's
     /// position, Q in place; writes K and V of the rows that have a slot into layer `layer`.
     fn rope_and_append(
@@ -177,14 +191,17 @@ pub trait Backend {
     );
 
     /// `out[r, h, :] = softmax_t(q[r, h, :] . k[t, h / group, :] / sqrt(head_dim)) v[t, h / group, :]`
-    /// over the tokens `t` of the row's runs at positions `<= row.position`. `qkv` as after
+    /// over the tokens `t` of the row's runs at positions `<= row.position`, and, with a sliding
+    /// `window` (1 or more), `> row.position - window`. `qkv` as after
     /// [`Backend::rope_and_append`]; `out` is `[rows, heads * head_dim]`.
+    #[allow(clippy::too_many_arguments)] // each is one of the formula's names
     fn tree_attention(
         &mut self,
         qkv: &Self::Activations,
         plan: &Self::Plan,
         layout: &KvLayout,
         layer: usize,
+        window: Option<u32>,
         arena: &Self::Arena,
         out: &mut Self::Activations,
     );
@@ -192,6 +209,9 @@ pub trait Backend {
     /// `out[r, c] = silu(gate_up[r, c]) * gate_up[r, cols + c]` where `out` has `cols` columns and
     /// `gate_up` twice as many.
     fn swiglu(&mut self, gate_up: &Self::Activations, rows: usize, out: &mut Self::Activations);
+
+    /// `x[r, c] = max(x[r, c], 0)` for the first `rows` rows; NaN stays NaN.
+    fn relu(&mut self, x: &mut Self::Activations, rows: usize);
 
     /// `out[i, :] = x[plan.outputs[i], :]`.
     fn gather_outputs(

@@ -9,7 +9,7 @@
 use crate::plan::{BlockId, SequenceRows, StepPlan};
 use crate::reference;
 use crate::{Backend, Dtype, Error, KvLayout, MatrixView, RopeTable};
-use half::bf16;
+use half::{bf16, f16};
 
 /// Unit roundoff of f32.
 const U: f64 = 1.0 / 16_777_216.0;
@@ -42,6 +42,7 @@ fn stored(value: f32, dtype: Dtype) -> f32 {
     match dtype {
         Dtype::F32 => value,
         Dtype::Bf16 => bf16::from_f32(value).to_f32(),
+        Dtype::F16 => f16::from_f32(value).to_f32(),
     }
 }
 
@@ -52,6 +53,10 @@ pub fn matrix_bytes(values: &[f32], dtype: Dtype) -> Vec<u8> {
         Dtype::Bf16 => values
             .iter()
             .flat_map(|&v| bf16::from_f32(v).to_le_bytes())
+            .collect(),
+        Dtype::F16 => values
+            .iter()
+            .flat_map(|&v| f16::from_f32(v).to_le_bytes())
             .collect(),
     }
 }
@@ -126,7 +131,7 @@ pub fn linear_cases() -> Vec<LinearCase> {
         (150, 192, 256),
     ];
     for (i, (rows, n, k)) in shapes.into_iter().enumerate() {
-        for dtype in [Dtype::F32, Dtype::Bf16] {
+        for dtype in [Dtype::F32, Dtype::Bf16, Dtype::F16] {
             for (bias, accumulate) in [(false, false), (true, i % 2 == 0), (false, true)] {
                 cases.push(LinearCase {
                     rows,
@@ -234,6 +239,76 @@ pub fn check_rms_norm<D: Device>(
     let bound = U * (6.0 + 0.5 * (cols as f64 / 16.0 + 16.0));
     within(&out, &expected, bound)?;
     Ok(out)
+}
+
+/// Runs QK norm over rows of `heads` of Q, K and V.
+pub fn check_qk_norm<D: Device>(
+    device: &mut D,
+    &(rows, (heads, kv_heads, head_dim)): &(usize, (usize, usize, usize)),
+) -> Result<Vec<f32>, String> {
+    let eps = 1e-2;
+    let layout = KvLayout {
+        layers: 1,
+        heads,
+        kv_heads,
+        head_dim,
+        block_tokens: 16,
+        dtype: Dtype::F32,
+        unit_bytes: 64,
+    };
+    let cols = layout.qkv_cols();
+    let x = numbers(11, rows * cols);
+    let weights = [numbers(12, head_dim), numbers(13, head_dim)];
+    let [q_weight, k_weight] = [&weights[0], &weights[1]].map(|w| device.load_vector(w));
+    let (q_weight, k_weight) = (q_weight.map_err(fail)?, k_weight.map_err(fail)?);
+    let mut qkv = device.activations(rows + 1, cols).map_err(fail)?;
+    device.write(&mut qkv, &[&x[..], &vec![7.0; cols]].concat());
+    device.qk_norm(&mut qkv, &q_weight, &k_weight, eps, rows, &layout);
+    let pending = device.read(&qkv, 0..rows + 1);
+    let mut out = device.finish_read(pending).map_err(fail)?;
+    if out.split_off(rows * cols).iter().any(|&v| v != 7.0) {
+        return Err("wrote beyond its rows".into());
+    }
+    let expected: Vec<f64> = widen(&x)
+        .chunks_exact(head_dim)
+        .enumerate()
+        .flat_map(|(i, head)| match i % (heads + 2 * kv_heads) {
+            i if i < heads => reference::rms_norm(head, &widen(&weights[0]), f64::from(eps)),
+            i if i < heads + kv_heads => {
+                reference::rms_norm(head, &widen(&weights[1]), f64::from(eps))
+            }
+            _ => head.to_vec(),
+        })
+        .collect();
+    let bound = U * (6.0 + 0.5 * (head_dim as f64 / 16.0 + 16.0));
+    within(&out, &expected, bound)?;
+    Ok(out)
+}
+
+/// Runs the rectifier, NaN and both zeros among its inputs.
+pub fn check_relu<D: Device>(
+    device: &mut D,
+    &(rows, cols): &(usize, usize),
+) -> Result<Vec<f32>, String> {
+    let mut x = numbers(14, rows * cols);
+    x[0] = -0.0;
+    let mut buffer = device.activations(rows + 1, cols).map_err(fail)?;
+    device.write(&mut buffer, &[&x[..], &vec![-7.0; cols]].concat());
+    device.relu(&mut buffer, rows);
+    let pending = device.read(&buffer, 0..rows + 1);
+    let mut out = device.finish_read(pending).map_err(fail)?;
+    if out.split_off(rows * cols).iter().any(|&v| v != -7.0) {
+        return Err("wrote beyond its rows".into());
+    }
+    let expected: Vec<f64> = widen(&x).iter().map(|x| x.max(0.0)).collect();
+    within(&out, &expected, 0.0)?;
+    device.write(&mut buffer, &[f32::NAN]);
+    device.relu(&mut buffer, 1);
+    let pending = device.read(&buffer, 0..1);
+    match device.finish_read(pending).map_err(fail)?[0].is_nan() {
+        true => Ok(out),
+        false => Err("NaN is lost".into()),
+    }
 }
 
 /// Runs the gated activation.
@@ -372,9 +447,12 @@ pub struct AttentionCase {
     pub block_tokens: usize,
     /// Of the cache.
     pub dtype: Dtype,
+    /// Tokens a row sees at most.
+    pub window: Option<u32>,
 }
 
-/// All attentions to test: every tree with every shape of heads, block sizes and types in turn.
+/// All attentions to test: every tree with every shape of heads, block sizes and types in turn, every
+/// third with a sliding window.
 pub fn attention_cases() -> Vec<AttentionCase> {
     let mut cases = Vec::new();
     for tree in trees() {
@@ -384,7 +462,8 @@ pub fn attention_cases() -> Vec<AttentionCase> {
                 tree: tree.clone(),
                 heads,
                 block_tokens: [16, 1, 32, 4, 2][turn % 5],
-                dtype: [Dtype::F32, Dtype::Bf16][turn / 5 % 2],
+                dtype: [Dtype::F32, Dtype::Bf16, Dtype::F16][turn / 5 % 3],
+                window: [None, None, Some([1, 7, 16, 33, 64][turn / 3 % 5])][turn % 3],
             });
         }
     }
@@ -549,7 +628,15 @@ pub fn check_attention<D: Device>(
         if !last {
             continue;
         }
-        device.tree_attention(&qkv_buffer, &uploaded, &layout, layer, &arena, &mut out);
+        device.tree_attention(
+            &qkv_buffer,
+            &uploaded,
+            &layout,
+            layer,
+            case.window,
+            &arena,
+            &mut out,
+        );
         let pending = device.read(&out, 0..rows);
         let out = device.finish_read(pending).map_err(fail)?;
         for ((&n, tokens), &first_row) in nodes.iter().zip(&tokens).zip(&first_rows) {
@@ -571,7 +658,7 @@ pub fn check_attention<D: Device>(
         // than in f64, one bf16 differs by 2^-8 of itself.
         let bound = match layout.dtype {
             Dtype::F32 => bound,
-            Dtype::Bf16 => bound + 2e-3 / d.sqrt(),
+            Dtype::Bf16 | Dtype::F16 => bound + 2e-3 / d.sqrt(),
         };
         within(out, &expected, bound).map_err(|why| format!("node {n} row {i}: {why}"))?;
     }
@@ -601,6 +688,9 @@ fn expected_row(
             (0..count).map(move |index| (n, index))
         })
         .collect();
+    let first = tokens
+        .len()
+        .saturating_sub(case.window.unwrap_or(u32::MAX) as usize);
     let rows: Vec<Vec<f32>> = tokens
         .iter()
         .map(|&(n, index)| qkv_row(layout, layer, n, index))
@@ -615,10 +705,10 @@ fn expected_row(
     (0..layout.heads)
         .flat_map(|head| {
             let kv_head = layout.heads + head / group;
-            let keys: Vec<Vec<f64>> = (0..rows.len())
+            let keys: Vec<Vec<f64>> = (first..rows.len())
                 .map(|p| rotated(p, kv_head).into_iter().map(store).collect())
                 .collect();
-            let values: Vec<Vec<f64>> = rows
+            let values: Vec<Vec<f64>> = rows[first..]
                 .iter()
                 .map(|row| {
                     let v = &row[(kv_head + layout.kv_heads) * d..][..d];

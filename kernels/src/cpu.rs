@@ -155,6 +155,18 @@ impl Backend for CpuBackend {
         );
     }
 
+    fn qk_norm(
+        &mut self,
+        qkv: &mut Activations,
+        q_weight: &Vec<f32>,
+        k_weight: &Vec<f32>,
+        eps: f32,
+        rows: usize,
+        layout: &KvLayout,
+    ) {
+        norm::qk_norm(&self.workers, qkv, [q_weight, k_weight], eps, rows, layout);
+    }
+
     fn rope_and_append(
         &mut self,
         qkv: &mut Activations,
@@ -173,6 +185,7 @@ impl Backend for CpuBackend {
         plan: &Plan,
         layout: &KvLayout,
         layer: usize,
+        window: Option<u32>,
         arena: &Arena,
         out: &mut Activations,
     ) {
@@ -184,6 +197,7 @@ impl Backend for CpuBackend {
             &plan.groups,
             layout,
             layer,
+            window,
             arena,
             out,
         );
@@ -191,6 +205,10 @@ impl Backend for CpuBackend {
 
     fn swiglu(&mut self, gate_up: &Activations, rows: usize, out: &mut Activations) {
         swiglu::swiglu(&self.workers, gate_up, rows, out);
+    }
+
+    fn relu(&mut self, x: &mut Activations, rows: usize) {
+        swiglu::relu(x, rows);
     }
 
     fn gather_outputs(&mut self, x: &Activations, plan: &Plan, out: &mut Activations) {

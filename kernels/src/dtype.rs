@@ -7,6 +7,8 @@ pub enum Dtype {
     F32,
     /// The upper 16 bits of a binary32: 8 exponent bits, 7 fraction bits.
     Bf16,
+    /// IEEE 754 binary16.
+    F16,
 }
 
 impl Dtype {
@@ -14,7 +16,7 @@ impl Dtype {
     pub const fn bytes(self) -> usize {
         match self {
             Dtype::F32 => 4,
-            Dtype::Bf16 => 2,
+            Dtype::Bf16 | Dtype::F16 => 2,
         }
     }
 
@@ -23,6 +25,7 @@ impl Dtype {
         match self {
             Dtype::F32 => "float32",
             Dtype::Bf16 => "bfloat16",
+            Dtype::F16 => "float16",
         }
     }
 }

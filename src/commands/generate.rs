@@ -35,15 +35,26 @@ pub fn run(flags: &GenerateFlags) -> Done {
         model.tokenizer.encode(&prompt, true)?
     } else {
         let system = flags.system.iter().map(|s| Message::new("system", s));
-        let messages: Vec<Message> = system.chain([Message::new("user", &prompt)]).collect();
-        model
-            .tokenizer
-            .encode(&model.chat.render(&messages, true, false)?, false)?
+        let mut messages: Vec<Message> = system.chain([Message::new("user", &prompt)]).collect();
+        let text = match flags.assistant.as_deref().map(unescape) {
+            None => model.chat.render(&messages, true, false)?,
+            Some(begun) => {
+                messages.push(Message::new("assistant", &begun));
+                let mut text = model.chat.render(&messages, false, true)?;
+                // A template that trims messages (Llama 3's) takes away where the answer stopped.
+                let end = &begun[begun.trim_end().len()..];
+                if !text.ends_with(end) {
+                    text.push_str(end);
+                }
+                text
+            }
+        };
+        model.tokenizer.encode(&text, false)?
     };
     if tokens.is_empty() {
         return Err(Failure::new("the prompt has no tokens, expected text"));
     }
-    let (engine, models) = models::engine(&flags.engine, flags.seed, &[&model])?;
+    let (engine, models) = models::engine(&flags.engine, flags.seed, &[(&model, None)])?;
     let mut branch = models[0].root(0);
     branch.append(&tokens)?;
     let (sender, mut pieces) = mpsc::unbounded();

@@ -1,22 +1,63 @@
 //! `offshoot inspect`: what a checkpoint is.
 
-use engine::describe::Description;
+use std::rc::Rc;
+
+use engine::describe::{Description, Inspected, Verdict};
+use serde::Serialize;
+use strategies::{PrmFormat, PrmKind};
 
 use super::{print, print_json};
 use crate::error::Done;
 use crate::flags::InspectFlags;
 use crate::models;
 
-/// Runs the command.
-pub fn run(flags: &InspectFlags) -> Done {
-    let description = engine::describe::inspect(models::source("MODEL", &flags.model)?)?;
-    if flags.json {
-        return print_json(&description);
-    }
-    print(&render(&description))
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Printed {
+    #[serde(flatten)]
+    description: Description,
+    /// Whether it can score steps.
+    prm: Verdict,
 }
 
-fn render(d: &Description) -> String {
+/// Runs the command.
+pub fn run(flags: &InspectFlags) -> Done {
+    let inspected = engine::describe::inspect(models::source("MODEL", &flags.model)?)?;
+    let printed = Printed {
+        prm: prm(&inspected, &flags.model),
+        description: inspected.description,
+    };
+    match flags.json {
+        true => print_json(&printed),
+        false => print(&render(&printed)),
+    }
+}
+
+/// Whether and how a checkpoint can score steps. Its tokenizer is asked too, if it is there.
+fn prm(inspected: &Inspected, name: &str) -> Verdict {
+    let config = &inspected.config;
+    let tried = PrmKind::recognise(config, name).and_then(|kind| match &inspected.text {
+        None => Ok(kind),
+        Some((tokenizer, chat)) => {
+            PrmFormat::new(kind, config, Rc::clone(tokenizer), Rc::clone(chat))
+                .map(|_| kind)
+                .map_err(|error| error.to_string())
+        }
+    });
+    match tried {
+        Ok(kind) => Verdict {
+            can: true,
+            how: format!("{}: {}", kind.name(), kind.how()),
+        },
+        Err(why) => Verdict {
+            can: false,
+            how: why,
+        },
+    }
+}
+
+fn render(printed: &Printed) -> String {
+    let d = &printed.description;
     let files = match d.files.is_empty() {
         true => String::new(),
         false => format!(" in {}", d.files.join(", ")),
@@ -43,7 +84,19 @@ fn render(d: &Description) -> String {
             )
         }
     };
-    let verdict = |role: &str, v: &engine::describe::Verdict| {
+    let mut context = format!("{} positions", d.context);
+    if let Some(scaling) = d.rope_scaling {
+        context += &format!(" ({scaling} rotary scaling)");
+    }
+    if let Some(window) = d.sliding_window {
+        let (positions, layers) = (window.positions, window.layers);
+        context += &format!(", {layers} layers see the last {positions}");
+    }
+    let weights = match &d.without_weights {
+        None => String::new(),
+        Some(why) => format!("weights    {why}\n"),
+    };
+    let verdict = |role: &str, v: &Verdict| {
         format!(
             "{role}     {}: {}\n",
             if v.can { "yes" } else { "no" },
@@ -54,8 +107,8 @@ fn render(d: &Description) -> String {
         "{}: {}\n\
          size       {} parameters, {} bytes as {}{files}\n\
          shape      {} layers of {}, {} query and {} key-value heads of {}{tied}\n\
-         context    {} positions, {} bytes of KV cache a token\n\
-         tokenizer  {tokenizer}\n{}{}",
+         context    {context}, {} bytes of KV cache a token\n\
+         tokenizer  {tokenizer}\n{weights}{}{}",
         d.name,
         d.architecture,
         d.parameters,
@@ -66,9 +119,8 @@ fn render(d: &Description) -> String {
         d.heads,
         d.kv_heads,
         d.head_dim,
-        d.context,
         d.kv_bytes_per_token,
         verdict("policy", &d.policy),
-        verdict("PRM   ", &d.prm)
+        verdict("PRM   ", &printed.prm)
     )
 }

@@ -1,7 +1,7 @@
 //! `offshoot score`: the PRM's scores of a solution's steps.
 
 use serde::Serialize;
-use strategies::Prm;
+use strategies::{EnginePrm, Prm};
 
 use super::{print, print_json, read_stdin};
 use crate::error::{Done, Failure};
@@ -34,9 +34,9 @@ pub fn run(flags: &ScoreFlags) -> Done {
         )));
     }
     let prm = models::open("--prm", &flags.prm)?;
-    let format = prm.prm_format("--prm")?;
-    let (engine, models) = models::engine(&flags.engine, 0, &[&prm])?;
-    let scorer = prm.prm(models[0].clone(), format);
+    let format = prm.prm_format("--prm", flags.prm_format)?;
+    let (engine, models) = models::engine(&flags.engine, 0, &[(&prm, Some(&*format))])?;
+    let scorer = EnginePrm::new(models[0].clone(), format, flags.engine.past_limit);
     let scores = engine.run(async {
         let mut branch = scorer.start(&flags.problem).await?;
         scorer.score(&mut branch, &steps).await

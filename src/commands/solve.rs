@@ -6,7 +6,10 @@ use std::time::Instant;
 
 use futures::StreamExt;
 use futures::stream;
-use strategies::{Config, EnginePolicy, EnginePrm, NoPrm, Outcome, Problem, PromptStyle, Solution};
+use strategies::{
+    Config, EnginePolicy, EnginePrm, NoPrm, Outcome, PrmFormat, Problem, PromptKind, PromptStyle,
+    Solution,
+};
 
 use super::{print, print_json, read_stdin};
 use crate::embedded;
@@ -34,12 +37,14 @@ pub fn run(flags: &SolveFlags) -> Done {
     };
     let format = prm
         .as_ref()
-        .map(|prm| prm.prm_format("--prm"))
+        .map(|prm| prm.prm_format("--prm", flags.prm_format))
         .transpose()?;
 
     // The answer to one problem shows the solution chosen.
     let trees = flags.trees || flags.problem.is_some();
-    let settings = settings(flags, &config, &policy, prm.as_ref());
+    let style = prompt_style(flags, &policy);
+    let parts = (&policy, prm.as_ref(), format.as_deref());
+    let settings = settings(flags, &config, &style, parts);
     let (mut out, done) = match &flags.out {
         Some(path) => {
             let (out, done) = Results::open(path, &settings, trees, &problems)?;
@@ -48,16 +53,14 @@ pub fn run(flags: &SolveFlags) -> Done {
         None => (None, HashMap::new()),
     };
 
-    let loaded: Vec<&Loaded> = std::iter::once(&policy).chain(&prm).collect();
+    let scorer = prm.iter().map(|prm| (prm, format.as_deref()));
+    let loaded: Vec<_> = std::iter::once((&policy, None)).chain(scorer).collect();
     let (engine, models) = models::engine(&flags.engine, config.seed, &loaded)?;
-    let style = PromptStyle {
-        system: Some(flags.system.clone()).filter(|s| !s.is_empty()),
-    };
-    let writer = policy.policy(models[0].clone(), style);
-    let scorer = match (&prm, format) {
-        (Some(prm), Some(format)) => Some(prm.prm(models[1].clone(), format)),
-        _ => None,
-    };
+    let past_limit = flags.engine.past_limit;
+    let writer = policy.policy(models[0].clone(), style, past_limit);
+    let scorer = format
+        .clone()
+        .map(|format| EnginePrm::new(models[1].clone(), format, past_limit));
 
     let todo: Vec<&Problem> = problems
         .iter()
@@ -120,7 +123,7 @@ pub fn run(flags: &SolveFlags) -> Done {
         &in_order,
         failed,
         &config,
-        engine.device(),
+        (engine.device(), past_limit),
         &counted,
         counted_prm.as_ref(),
         seconds,
@@ -207,21 +210,39 @@ fn problems(flags: &SolveFlags) -> Done<(Vec<Problem>, usize)> {
     Ok((problems, bad.len()))
 }
 
+/// The prompt the flags ask for, else the one of the paper that fits the policy.
+fn prompt_style(flags: &SolveFlags, policy: &Loaded) -> PromptStyle {
+    let recognised = || PromptKind::recognise(&policy.checkpoint.config, &policy.tokenizer);
+    let style = flags.prompt.unwrap_or_else(recognised).style();
+    let given = |flag: &Option<String>, own| match flag {
+        Some(text) => Some(text.clone()).filter(|text| !text.is_empty()),
+        None => own,
+    };
+    PromptStyle {
+        system: given(&flags.system, style.system),
+        instruction: given(&flags.instruction, style.instruction),
+    }
+}
+
 fn settings(
     flags: &SolveFlags,
     config: &Config,
-    policy: &Loaded,
-    prm: Option<&Loaded>,
+    style: &PromptStyle,
+    (policy, prm, format): (&Loaded, Option<&Loaded>, Option<&PrmFormat>),
 ) -> Settings {
     Settings {
         policy: flags.policy.clone(),
         policy_params: policy.checkpoint.params() as u64,
         prm: prm.map(|prm| prm.name.clone()),
         prm_params: prm.map(|prm| prm.checkpoint.params() as u64),
-        system: flags.system.clone(),
+        prm_format: format.map(|format| format.kind().name().to_string()),
+        system: style.system.clone(),
+        instruction: style.instruction.clone(),
+        past_limit: flags.engine.past_limit.name().to_string(),
         kv_dtype: flags.engine.kv_dtype.map(|dtype| match dtype {
             KvDtype::F32 => "f32".into(),
             KvDtype::Bf16 => "bf16".into(),
+            KvDtype::F16 => "f16".into(),
         }),
         search: config.clone(),
     }

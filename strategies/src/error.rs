@@ -23,6 +23,25 @@ pub enum Error {
         found: usize,
     },
 
+    /// A solution reached the end of the policy's positions, and that is to be an error.
+    #[error(
+        "a solution reached the end of the policy's {positions} positions (--past-limit refuse)"
+    )]
+    PastLimit {
+        /// Positions of the policy.
+        positions: usize,
+    },
+
+    /// Not even the first step fits the PRM's positions.
+    #[error(
+        "the problem and its first step do not fit the PRM's {positions} positions; --past-limit \
+         run-on reads on all the same"
+    )]
+    NothingRead {
+        /// Positions of the PRM.
+        positions: usize,
+    },
+
     /// A score that cannot be ordered.
     #[error("the PRM returned {score} for the step {step:?}: scores must be finite numbers")]
     Score {

@@ -1,24 +1,16 @@
-//! The policy over the engine: prompts, steps, branches.
+//! The policy over the engine: steps and branches.
+//!
+//! A branch goes on token by token. It is never rendered and encoded again, so a template that trims
+//! the end of an assistant's message (Llama 3's) cannot take a step's blank line away.
 
 use std::cell::Cell;
 use std::rc::Rc;
 
-use engine::chat::{ChatTemplate, Message};
+use engine::chat::ChatTemplate;
 use engine::tokenizer::Tokenizer;
 use engine::{Branch, Finish, Generate, Model};
 
-use crate::{Error, Policy, Step, StepEnd, StepParams};
-
-/// How a problem becomes the policy's prompt.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PromptStyle {
-    /// The system message; `None` sends none.
-    pub system: Option<String>,
-}
-
-/// The sentence Qwen2.5-Math and the paper's code use for every model but Llama (TTS.md 2.2).
-pub const REASON_STEP_BY_STEP: &str =
-    "Please reason step by step, and put your final answer within \\boxed{}.";
+use crate::{Error, PastLimit, Policy, PromptStyle, Step, StepEnd, StepParams};
 
 /// A causal language model of the engine, as strategies see it.
 pub struct EnginePolicy {
@@ -27,17 +19,20 @@ pub struct EnginePolicy {
     chat: Rc<ChatTemplate>,
     style: PromptStyle,
     stop_tokens: Vec<u32>,
+    past_limit: PastLimit,
     drawn: Cell<u64>,
 }
 
 impl EnginePolicy {
-    /// `stop_tokens` end a solution: the checkpoint's end-of-sequence ids.
+    /// `stop_tokens` end a solution: the checkpoint's end-of-sequence ids. To run on past its
+    /// positions the model must have been loaded for that ([`engine::Part::run_on`]).
     pub fn new(
         model: Model,
         tokenizer: Rc<Tokenizer>,
         chat: Rc<ChatTemplate>,
         style: PromptStyle,
         stop_tokens: Vec<u32>,
+        past_limit: PastLimit,
     ) -> EnginePolicy {
         EnginePolicy {
             model,
@@ -45,6 +40,7 @@ impl EnginePolicy {
             chat,
             style,
             stop_tokens,
+            past_limit,
             drawn: Cell::new(0),
         }
     }
@@ -57,6 +53,7 @@ impl EnginePolicy {
             chat: Rc::clone(&self.chat),
             style: self.style.clone(),
             stop_tokens: self.stop_tokens.clone(),
+            past_limit: self.past_limit,
             drawn: Cell::new(0),
         }
     }
@@ -69,8 +66,7 @@ impl EnginePolicy {
     /// The prompt's tokens: the chat template with the problem as the user's turn, opened for the
     /// answer.
     fn prompt(&self, problem: &str) -> Result<Vec<u32>, Error> {
-        let system = self.style.system.iter().map(|s| Message::new("system", s));
-        let messages: Vec<Message> = system.chain([Message::new("user", problem)]).collect();
+        let messages = self.style.messages(problem);
         let text = self
             .chat
             .render(&messages, true, false)
@@ -106,6 +102,11 @@ impl Policy for EnginePolicy {
             })
             .await
             .map_err(Error::model)?;
+        if generated.finish == Finish::Context && self.past_limit == PastLimit::Refuse {
+            return Err(Error::PastLimit {
+                positions: self.model.max_positions(),
+            });
+        }
         let tokens = generated.logprobs.len();
         self.drawn.set(self.drawn.get() + tokens as u64);
         Ok(Step {

@@ -9,14 +9,13 @@ use std::rc::Rc;
 
 use engine::chat::ChatTemplate;
 use engine::checkpoint::Checkpoint;
-use engine::config::HeadKind;
 use engine::source::Source;
 use engine::tokenizer::Tokenizer;
-use engine::{Engine, Model, Options};
+use engine::{Engine, Model, Options, Part};
 use kernels::CpuBackend;
 use serde_json::Value;
 use strategies::{
-    Config, EnginePolicy, EnginePrm, Outcome, PrmFormat, Problem, PromptStyle, REASON_STEP_BY_STEP,
+    Config, EnginePolicy, EnginePrm, Outcome, PastLimit, PrmFormat, PrmKind, Problem, PromptKind,
 };
 
 /// A path in the repository.
@@ -88,20 +87,18 @@ pub struct Pair {
 /// Puts nano-small and nano-prm onto `threads` threads.
 pub fn pair(threads: usize, options: &Options) -> Pair {
     let (small, prm) = (open("nano-small"), open("nano-prm"));
-    let parts = [&small, &prm].map(|p| (&p.checkpoint, Some(Rc::clone(&p.tokenizer))));
+    let parts = [&small, &prm].map(|p| Part::new(&p.checkpoint, Some(Rc::clone(&p.tokenizer))));
     let (engine, models) =
         Engine::new(CpuBackend::new(threads), &parts, options).expect("the family loads");
-    let style = PromptStyle {
-        system: Some(REASON_STEP_BY_STEP.into()),
-    };
     let stop = small.checkpoint.eos().to_vec();
     Pair {
         policy: EnginePolicy::new(
             models[0].clone(),
             Rc::clone(&small.tokenizer),
             Rc::clone(&small.chat),
-            style,
+            PromptKind::Qwen.style(),
             stop,
+            PastLimit::Truncate,
         ),
         prm: scorer(&prm, &models[1]),
         policy_model: models[0].clone(),
@@ -112,13 +109,11 @@ pub fn pair(threads: usize, options: &Options) -> Pair {
 
 /// A token-classification checkpoint on an engine, as a PRM.
 pub fn scorer(parts: &Parts, model: &Model) -> EnginePrm {
-    let HeadKind::TokenClassification { labels } = &parts.checkpoint.config.head else {
-        panic!("a PRM has a token-classification head");
-    };
-    let format = PrmFormat::token_classification(labels.len(), &parts.tokenizer)
-        .expect("an embedded PRM has a step marker");
+    let kind = PrmKind::TokenClassification;
     let (tokenizer, chat) = (Rc::clone(&parts.tokenizer), Rc::clone(&parts.chat));
-    EnginePrm::new(model.clone(), tokenizer, chat, format)
+    let format = PrmFormat::new(kind, &parts.checkpoint.config, tokenizer, chat)
+        .expect("an embedded PRM has a step marker");
+    EnginePrm::new(model.clone(), Rc::new(format), PastLimit::Truncate)
 }
 
 impl Pair {

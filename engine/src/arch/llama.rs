@@ -2,12 +2,16 @@
 //!
 //! Biases only where the config asks: `attention_bias` (all four projections) and `mlp_bias`.
 
-use super::{Architecture, Biases, LLAMA_NAMES};
+use super::{Architecture, Biases, LLAMA_NAMES, Task};
 
 pub(super) const ARCHITECTURE: Architecture = Architecture {
-    causal: "LlamaForCausalLM",
-    token_classification: "LlamaForTokenClassification",
+    classes: &[
+        ("LlamaForCausalLM", Task::Causal),
+        ("LlamaForTokenClassification", Task::TokenClassification),
+    ],
     names: &LLAMA_NAMES,
+    qk_norm: false,
+    head_dim: None,
     biases: |config| {
         let attention = config.boolean("attention_bias")?.unwrap_or(false);
         let mlp = config.boolean("mlp_bias")?.unwrap_or(false);
@@ -18,5 +22,5 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
         })
     },
     // transformers' Llama knows no sliding window, whatever the config says.
-    check: |_| Ok(()),
+    windows: |_, layers| Ok(vec![None; layers]),
 };

@@ -3,28 +3,40 @@
 //! To add one, write its file with a [`Architecture`] and name it in [`ARCHITECTURES`].
 
 mod llama;
+mod mistral;
 mod qwen2;
+mod qwen3;
 
-use crate::config::ModelConfig;
+use crate::config::{HeadKind, ModelConfig};
 use crate::error::{Error, Result};
 use crate::json::Fields;
 
 /// All architectures served.
-pub static ARCHITECTURES: &[Architecture] = &[llama::ARCHITECTURE, qwen2::ARCHITECTURE];
+pub static ARCHITECTURES: &[Architecture] = &[
+    llama::ARCHITECTURE,
+    mistral::ARCHITECTURE,
+    qwen2::ARCHITECTURE,
+    qwen3::ARCHITECTURE,
+];
+
+/// The longest sliding window accepted: any context there is.
+pub(crate) const WINDOW_LIMIT: usize = 1 << 24;
 
 /// What distinguishes one model family from another.
 #[derive(Debug)]
 pub struct Architecture {
-    /// Class name of its language model.
-    pub causal: &'static str,
-    /// Class name of its token classifier.
-    pub token_classification: &'static str,
+    /// Its class names, with what the last layer of each gives.
+    pub(crate) classes: &'static [(&'static str, Task)],
     /// Where its tensors are in a checkpoint.
     pub names: &'static TensorNames,
     /// Reads which projections have biases.
     pub(crate) biases: fn(&Fields) -> Result<Biases>,
-    /// Refuses what the family's config can ask for and the engine doesn't do.
-    pub(crate) check: fn(&Fields) -> Result<()>,
+    /// Whether query and key heads are normalised before rotation.
+    pub qk_norm: bool,
+    /// Elements of a head where the config doesn't say; `None`: hidden size by heads.
+    pub head_dim: Option<usize>,
+    /// Reads the sliding window of each of so many layers.
+    pub(crate) windows: fn(&Fields, usize) -> Result<Vec<Option<u32>>>,
 }
 
 /// What a checkpoint's last layer gives.
@@ -34,6 +46,10 @@ pub(crate) enum Task {
     Causal,
     /// Logits of a label for every token.
     TokenClassification,
+    /// One number for every token (`v_head`).
+    Value,
+    /// Logits of two classes for every token, through a two-layer head.
+    Process,
 }
 
 /// Which projections of a layer have biases.
@@ -47,8 +63,9 @@ pub(crate) struct Biases {
     pub mlp: bool,
 }
 
-/// Finds the architecture that serves a config, by the first of its `architectures` that is known.
-pub(crate) fn find(fields: &Fields) -> Result<(&'static Architecture, Task)> {
+/// Finds the architecture that serves a config, by the first of its `architectures` that is known,
+/// with that name and what it gives.
+pub(crate) fn find(fields: &Fields) -> Result<(&'static Architecture, &'static str, Task)> {
     const EXPECTED: &str = "a list of class names such as [\"LlamaForCausalLM\"]";
     let list = fields
         .get("architectures")
@@ -60,11 +77,8 @@ pub(crate) fn find(fields: &Fields) -> Result<(&'static Architecture, Task)> {
             .as_str()
             .ok_or_else(|| fields.wrong("architectures", EXPECTED))?;
         for architecture in ARCHITECTURES {
-            if architecture.causal == name {
-                return Ok((architecture, Task::Causal));
-            }
-            if architecture.token_classification == name {
-                return Ok((architecture, Task::TokenClassification));
+            if let Some(&(class, task)) = architecture.classes.iter().find(|(c, _)| *c == name) {
+                return Ok((architecture, class, task));
             }
         }
         names.push(name);
@@ -83,7 +97,7 @@ pub(crate) fn find(fields: &Fields) -> Result<(&'static Architecture, Task)> {
 pub fn known() -> Vec<&'static str> {
     ARCHITECTURES
         .iter()
-        .flat_map(|a| [a.causal, a.token_classification])
+        .flat_map(|a| a.classes.iter().map(|(class, _)| *class))
         .collect()
 }
 
@@ -97,6 +111,8 @@ pub struct TensorNames {
     pub q: &'static str,
     pub k: &'static str,
     pub v: &'static str,
+    pub q_norm: &'static str,
+    pub k_norm: &'static str,
     pub o: &'static str,
     pub mlp_norm: &'static str,
     pub gate: &'static str,
@@ -105,6 +121,12 @@ pub struct TensorNames {
     pub final_norm: &'static str,
     pub lm_head: &'static str,
     pub score: &'static str,
+    /// A value head, one row.
+    pub value: &'static str,
+    /// First layer of a two-layer head, as wide as the residual stream.
+    pub process_inner: &'static str,
+    /// Second layer of a two-layer head.
+    pub process_outer: &'static str,
 }
 
 /// The names Llama brought, which most families kept.
@@ -114,6 +136,8 @@ pub(crate) static LLAMA_NAMES: TensorNames = TensorNames {
     q: "model.layers.{i}.self_attn.q_proj.weight",
     k: "model.layers.{i}.self_attn.k_proj.weight",
     v: "model.layers.{i}.self_attn.v_proj.weight",
+    q_norm: "model.layers.{i}.self_attn.q_norm.weight",
+    k_norm: "model.layers.{i}.self_attn.k_norm.weight",
     o: "model.layers.{i}.self_attn.o_proj.weight",
     mlp_norm: "model.layers.{i}.post_attention_layernorm.weight",
     gate: "model.layers.{i}.mlp.gate_proj.weight",
@@ -122,6 +146,9 @@ pub(crate) static LLAMA_NAMES: TensorNames = TensorNames {
     final_norm: "model.norm.weight",
     lm_head: "lm_head.weight",
     score: "score.weight",
+    value: "v_head.summary.weight",
+    process_inner: "score.0.weight",
+    process_outer: "score.2.weight",
 };
 
 /// A layer's tensor: `template` with the layer's number for `{i}`.
@@ -184,12 +211,27 @@ pub fn tensors(config: &ModelConfig) -> Vec<TensorSpec> {
                 add(&bias_of(&name), &[rows], false);
             }
         }
+        if config.qk_norm {
+            for template in [names.q_norm, names.k_norm] {
+                add(&of_layer(template, layer), &[config.head_dim], false);
+            }
+        }
     }
     add(names.final_norm, &[hidden], false);
     match &config.head {
-        crate::config::HeadKind::Causal if config.tied_embeddings => {}
-        crate::config::HeadKind::Causal => add(names.lm_head, &[config.vocab, hidden], false),
-        crate::config::HeadKind::TokenClassification { labels } => {
+        HeadKind::Causal if config.tied_embeddings => {}
+        HeadKind::Causal => add(names.lm_head, &[config.vocab, hidden], false),
+        HeadKind::Value => {
+            add(names.value, &[1, hidden], false);
+            add(&bias_of(names.value), &[1], true);
+        }
+        HeadKind::Process => {
+            for (name, rows) in [(names.process_inner, hidden), (names.process_outer, 2)] {
+                add(name, &[rows, hidden], false);
+                add(&bias_of(name), &[rows], false);
+            }
+        }
+        HeadKind::TokenClassification { labels } => {
             add(names.score, &[labels.len(), hidden], false);
             add(&bias_of(names.score), &[labels.len()], true);
         }

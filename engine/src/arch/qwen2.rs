@@ -1,12 +1,20 @@
-//! Qwen2 and Qwen2.5: Llama with biases on query, key and value, and a sliding window that no
-//! published config of theirs turns on.
+//! Qwen2 and Qwen2.5: Llama with biases on query, key and value, and sliding windows that no
+//! published config of theirs turns on. The math PRMs made of it have heads of their own.
 
-use super::{Architecture, Biases, LLAMA_NAMES};
+use super::{Architecture, Biases, LLAMA_NAMES, Task, WINDOW_LIMIT};
+use crate::error::Result;
+use crate::json::Fields;
 
 pub(super) const ARCHITECTURE: Architecture = Architecture {
-    causal: "Qwen2ForCausalLM",
-    token_classification: "Qwen2ForTokenClassification",
+    classes: &[
+        ("Qwen2ForCausalLM", Task::Causal),
+        ("Qwen2ForTokenClassification", Task::TokenClassification),
+        ("Qwen2ForPrmModel", Task::Value),
+        ("Qwen2ForProcessRewardModel", Task::Process),
+    ],
     names: &LLAMA_NAMES,
+    qk_norm: false,
+    head_dim: None,
     biases: |_| {
         Ok(Biases {
             qkv: true,
@@ -14,37 +22,36 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
             mlp: false,
         })
     },
-    check: |config| {
-        let window = config
-            .get("sliding_window")
-            .and_then(|value| value.as_u64());
-        let context = config
-            .get("max_position_embeddings")
-            .and_then(|value| value.as_u64());
-        // A window as long as the context hides nothing.
-        let narrow = window.is_some() && window < context;
-        let listed = config
-            .get("layer_types")
-            .and_then(|value| value.as_array())
-            .map(|types| types.iter().any(|kind| kind != "full_attention"));
-        // Without a list, layers from max_window_layers on have the window, if it is used.
-        let layers = config
-            .get("num_hidden_layers")
-            .and_then(|value| value.as_u64());
-        let first = config
-            .get("max_window_layers")
-            .and_then(|value| value.as_u64())
-            .unwrap_or(28);
-        let unlisted = || layers.is_some_and(|layers| first < layers);
-        if config.boolean("use_sliding_window")?.unwrap_or(false)
-            && narrow
-            && listed.unwrap_or_else(unlisted)
-        {
-            return Err(config.wrong(
-                "use_sliding_window",
-                "false: sliding windows are not supported",
-            ));
-        }
-        Ok(())
-    },
+    windows,
 };
+
+/// If `use_sliding_window`, the layers that `layer_types` lists as `sliding_attention` have the
+/// window; without a list those from `max_window_layers` on.
+pub(super) fn windows(config: &Fields, layers: usize) -> Result<Vec<Option<u32>>> {
+    const KINDS: &str = "\"full_attention\" or \"sliding_attention\" for every layer";
+    let full = vec![None; layers];
+    if !config.boolean("use_sliding_window")?.unwrap_or(false) {
+        return Ok(full);
+    }
+    let Some(window) = config.count("sliding_window", WINDOW_LIMIT)? else {
+        return Ok(full);
+    };
+    let window = Some(window as u32);
+    let Some(kinds) = config.get("layer_types") else {
+        let first = config.whole("max_window_layers")?.unwrap_or(28);
+        let windowed = |layer| if layer >= first { window } else { None };
+        return Ok((0..layers).map(windowed).collect());
+    };
+    let wrong = || config.wrong("layer_types", KINDS);
+    let kinds = kinds.as_array().ok_or_else(wrong)?;
+    if kinds.len() != layers {
+        return Err(wrong());
+    }
+    (kinds.iter())
+        .map(|kind| match kind.as_str() {
+            Some("full_attention") => Ok(None),
+            Some("sliding_attention") => Ok(window),
+            _ => Err(wrong()),
+        })
+        .collect()
+}

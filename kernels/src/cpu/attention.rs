@@ -1,8 +1,9 @@
 //! Attention over the tree plan.
 //!
 //! What: `out[r, h, :] = sum_t p_t v[t, g, :] / sum_t p_t`, `p_t = e^((s_t - max_t s) / sqrt(D))`,
-//! `s_t = q[r, h, :] . k[t, g, :]`, over the tokens `t <= rows[r].position` of the row's runs;
-//! `D` head dimension, `g = h / (heads / kv_heads)`.
+//! `s_t = q[r, h, :] . k[t, g, :]`, over the tokens `t <= rows[r].position` of the row's runs, with a
+//! sliding window `w` those of `t > rows[r].position - w`; `D` head dimension,
+//! `g = h / (heads / kv_heads)`.
 //!
 //! Tiling: a task is a kv head x [`GROUP_ROWS`] consecutive rows. It goes through the group's runs
 //! twice. First it computes all scores: each run's K is read once for all query heads of all the
@@ -17,11 +18,13 @@
 //! the crate's `2^x` polynomial; the `p` are summed in 16 lanes by position modulo 16, then the
 //! lanes in order; an output is summed in the order of positions, then divided. Nothing depends on
 //! how the positions are cut into runs and blocks or which other rows there are, and there is no
-//! rescaling of partial results. A row reads V at none but its own positions: rubbish after
-//! them, NaN included, does not reach it. NaN in a visible score gives NaN.
+//! rescaling of partial results. A row reads V at no position after its own: rubbish there, NaN
+//! included, does not reach it. What lies before its window is weighed with 0 or skipped. NaN in a
+//! visible score gives NaN.
 //!
 //! Budget, per layer: K and V of each run once per [`GROUP_ROWS`] rows below it,
-//! `runs' tokens * token_bytes / layers`; `4 * heads * D * sum_r (position_r + 1)` FLOPs.
+//! `runs' tokens * token_bytes / layers`, less what lies before the windows of all of them;
+//! `4 * heads * D * sum_r (visible tokens of r)` FLOPs.
 #![allow(unsafe_code)] // The micro-kernel takes pointers; tasks write disjoint parts of rows.
 
 use super::buffers::{Activations, Arena};
@@ -85,7 +88,7 @@ struct Scratch {
     active: Vec<Active>,
 }
 
-/// A row of the batch, and how many of the tokens at hand it sees (1 or more).
+/// A row of the batch, and where in the tokens at hand it stops seeing (1 or more).
 #[derive(Clone, Copy)]
 struct Active {
     row: usize,
@@ -105,6 +108,7 @@ pub(crate) fn tree_attention(
     groups: &[RowGroup],
     layout: &KvLayout,
     layer: usize,
+    window: Option<u32>,
     arena: &Arena,
     out: &mut Activations,
 ) {
@@ -123,7 +127,8 @@ pub(crate) fn tree_attention(
     );
     assert!(layer < layout.layers, "layer {layer} of {}", layout.layers);
     assert_eq!(layout.heads % layout.kv_heads, 0, "heads per kv head");
-    let visible: usize = plan.rows.iter().map(|row| row.position as usize + 1).sum();
+    let seen = |position: u32| (position as usize + 1).min(window.unwrap_or(u32::MAX) as usize);
+    let visible: usize = plan.rows.iter().map(|row| seen(row.position)).sum();
     let operations = 4 * layout.heads * layout.head_dim * visible;
     let shared = Shared(out.data_mut().as_mut_ptr());
     workers.run(groups.len() * layout.kv_heads, operations, |task| {
@@ -135,6 +140,7 @@ pub(crate) fn tree_attention(
             runs: &group.runs,
             layout,
             layer,
+            window,
             kv_head: task % layout.kv_heads,
             arena: arena.bytes(),
             out: shared,
@@ -151,6 +157,7 @@ struct HeadTask<'a> {
     runs: &'a [u32],
     layout: &'a KvLayout,
     layer: usize,
+    window: Option<u32>,
     kv_head: usize,
     arena: &'a [u8],
     out: Shared,
@@ -175,9 +182,11 @@ impl HeadTask<'_> {
             self.scores(&batch, stride, scratch);
             let scale = LOG2_E / (self.layout.head_dim as f32).sqrt();
             for query in 0..count {
-                let visible = self.visible(batch.start + query / queries);
-                let scores = &mut scratch.scores[query * stride..][..visible];
-                scratch.weights[query] = widest(|| exponentials(scores, scale));
+                let row = batch.start + query / queries;
+                let scores = &mut scratch.scores[query * stride..][..self.visible(row)];
+                let (before, seen) = scores.split_at_mut(self.first(row));
+                before.fill(0.0);
+                scratch.weights[query] = widest(|| exponentials(seen, scale));
             }
             self.values(&batch, stride, padded, scratch);
             self.write(&batch, padded, scratch);
@@ -189,7 +198,13 @@ impl HeadTask<'_> {
         self.layout.heads / self.layout.kv_heads
     }
 
-    /// Tokens a row sees in all.
+    /// Position of the first token a row sees.
+    fn first(&self, row: usize) -> usize {
+        let window = self.window.unwrap_or(u32::MAX) as usize;
+        self.visible(row).saturating_sub(window)
+    }
+
+    /// One more than the position of the last token a row sees.
     fn visible(&self, row: usize) -> usize {
         self.plan.rows[row].position as usize + 1
     }
@@ -208,7 +223,8 @@ impl HeadTask<'_> {
         active.clear();
         active.extend(rows.clone().filter_map(|row| {
             let visible = self.visible(row).saturating_sub(start).min(tokens);
-            (visible > 0).then_some(Active { row, visible })
+            let sees = visible > 0 && self.first(row) < start + tokens;
+            sees.then_some(Active { row, visible })
         }));
     }
 

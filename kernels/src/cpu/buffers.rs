@@ -3,7 +3,7 @@
 use super::tile::{self, COLS};
 use super::workers::Workers;
 use crate::{Dtype, Error, MatrixView};
-use half::bf16;
+use half::{bf16, f16};
 
 /// Every buffer begins on a cache line.
 const LINE: usize = 64;
@@ -144,11 +144,11 @@ impl Weight {
                 part.dtype.name()
             );
         }
-        // bf16 widens exactly, so stacked parts of both types become f32.
-        let dtype = if parts.iter().all(|part| part.dtype == Dtype::Bf16) {
-            Dtype::Bf16
-        } else {
-            Dtype::F32
+        // Halves widen exactly, so stacked parts of several types become f32.
+        let first = parts.first().map_or(Dtype::F32, |part| part.dtype);
+        let dtype = match parts.iter().all(|part| part.dtype == first) {
+            true => first,
+            false => Dtype::F32,
         };
         let rows: usize = parts.iter().map(|part| part.rows).sum();
         // The file's row of every packed row.
@@ -235,5 +235,18 @@ fn pack_column(source: (Dtype, &[u8]), dtype: Dtype, column: usize, panel: &mut 
                 panel[k * COLS + column] = bf16::from_le_bytes([value[0], value[1]]).to_f32();
             }
         }
+        (Dtype::F16, Dtype::F32) => {
+            let panel: &mut [f32] = bytemuck::cast_slice_mut(panel);
+            for (k, value) in bytes.chunks_exact(2).enumerate() {
+                panel[k * COLS + column] = f16::from_le_bytes([value[0], value[1]]).to_f32();
+            }
+        }
+        (Dtype::F16, _) => {
+            let panel: &mut [u16] = bytemuck::cast_slice_mut(panel);
+            for (k, value) in bytes.chunks_exact(2).enumerate() {
+                panel[k * COLS + column] = u16::from_le_bytes([value[0], value[1]]);
+            }
+        }
+        (Dtype::Bf16, Dtype::F16) => unreachable!("mixed parts become f32"),
     }
 }

@@ -9,7 +9,7 @@
 use super::buffers::{Activations, Weight};
 use super::tile::{self, COLS};
 use crate::{Dtype, StepPlan};
-use half::bf16;
+use half::{bf16, f16};
 
 pub(crate) fn embed(table: &Weight, plan: &StepPlan, out: &mut Activations) {
     let cols = table.cols();
@@ -37,6 +37,13 @@ pub(crate) fn embed(table: &Weight, plan: &StepPlan, out: &mut Activations) {
                 let column = values[tile::bf16_place(token % COLS)..]
                     .iter()
                     .step_by(COLS);
+                out.iter_mut()
+                    .zip(column)
+                    .for_each(|(o, v)| *o = v.to_f32());
+            }
+            Dtype::F16 => {
+                let values: &[f16] = bytemuck::cast_slice(panel);
+                let column = values[token % COLS..].iter().step_by(COLS);
                 out.iter_mut()
                     .zip(column)
                     .for_each(|(o, v)| *o = v.to_f32());

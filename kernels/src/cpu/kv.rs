@@ -14,7 +14,7 @@ use super::buffers::Arena;
 use super::tile::{COLS, bf16_place};
 use crate::plan::{BlockId, Slot};
 use crate::{Dtype, KvLayout};
-use half::bf16;
+use half::{bf16, f16};
 
 /// K or V.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub(crate) fn head_range(
 /// Index, in elements, of dimension `d` of `token` within a head.
 fn element(layout: &KvLayout, part: Part, token: usize, d: usize) -> usize {
     let place = |column: usize| match layout.dtype {
-        Dtype::F32 => column,
+        Dtype::F32 | Dtype::F16 => column,
         Dtype::Bf16 => bf16_place(column),
     };
     match part {
@@ -96,6 +96,12 @@ pub(crate) fn append(
                         head[element(layout, part, token, d)] = bf16::from_f32(value);
                     }
                 }
+                Dtype::F16 => {
+                    let head: &mut [f16] = bytemuck::cast_slice_mut(head);
+                    for (d, &value) in values.iter().enumerate() {
+                        head[element(layout, part, token, d)] = f16::from_f32(value);
+                    }
+                }
             }
         }
     }
@@ -118,6 +124,12 @@ pub(crate) fn read_plain(
         }
         Dtype::Bf16 => {
             let head: &[bf16] = bytemuck::cast_slice(head);
+            for (d, &value) in head[range].iter().enumerate() {
+                put(d, value.to_f32());
+            }
+        }
+        Dtype::F16 => {
+            let head: &[f16] = bytemuck::cast_slice(head);
             for (d, &value) in head[range].iter().enumerate() {
                 put(d, value.to_f32());
             }

@@ -1,6 +1,7 @@
-//! Root-mean-square normalisation.
+//! Root-mean-square normalisation, of whole rows or of the Q and K heads in them.
 //!
-//! What: `out[r, c] = x[r, c] * (1 / sqrt(sum_c x[r, c]^2 / cols + eps)) * weight[c]`.
+//! What: `out[r, c] = x[r, c] * (1 / sqrt(sum_c x[r, c]^2 / cols + eps)) * weight[c]`; for heads the
+//! same in place, with `cols` the head dimension.
 //! Tiling: a row at a time; rows are divided among threads.
 //! Layout: `x` and `out` row-major `[rows, cols]`, `weight` `[cols]`.
 //! Numerics: the squares are summed in 16 lanes by column modulo 16, then the lanes in order, so
@@ -9,6 +10,7 @@
 
 use super::buffers::Activations;
 use super::workers::Workers;
+use crate::KvLayout;
 use crate::widest::widest;
 
 pub(crate) fn rms_norm(
@@ -29,12 +31,47 @@ pub(crate) fn rms_norm(
     });
 }
 
+/// Normalises every Q head with the first of `weights` and every K head with the second.
+pub(crate) fn qk_norm(
+    workers: &Workers,
+    qkv: &mut Activations,
+    weights: [&[f32]; 2],
+    eps: f32,
+    rows: usize,
+    layout: &KvLayout,
+) {
+    let head_dim = layout.head_dim;
+    for weight in weights {
+        assert_eq!(weight.len(), head_dim, "weights of the QK norm");
+    }
+    let cols = qkv.cols();
+    assert_eq!(cols, layout.qkv_cols(), "columns of Q, K and V");
+    let heads = layout.heads + layout.kv_heads;
+    let operations = 4 * rows * heads * head_dim;
+    workers.rows(qkv.first_rows_mut(rows), cols, operations, |_, row| {
+        widest(|| {
+            for (i, head) in row.chunks_exact_mut(head_dim).take(heads).enumerate() {
+                let weight = weights[usize::from(i >= layout.heads)];
+                let scale = scale(head, eps);
+                for (x, &w) in head.iter_mut().zip(weight) {
+                    *x = *x * scale * w;
+                }
+            }
+        });
+    });
+}
+
 #[inline(always)]
 fn row(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-    let scale = 1.0 / (sum_of_squares(x) / x.len() as f32 + eps).sqrt();
+    let scale = scale(x, eps);
     for ((o, &x), &w) in out.iter_mut().zip(x).zip(weight) {
         *o = x * scale * w;
     }
+}
+
+#[inline(always)]
+fn scale(x: &[f32], eps: f32) -> f32 {
+    1.0 / (sum_of_squares(x) / x.len() as f32 + eps).sqrt()
 }
 
 #[inline(always)]

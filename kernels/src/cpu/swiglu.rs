@@ -1,4 +1,4 @@
-//! The gated activation of Llama and Qwen2.
+//! The activations: the gated one of Llama and Qwen2, and the rectifier of a PRM's two-layer head.
 //!
 //! What: `out[r, c] = g / (1 + e^-g) * gate_up[r, cols + c]` with `g = gate_up[r, c]`.
 //! Tiling: a row at a time; rows are divided among threads.
@@ -32,5 +32,13 @@ pub(crate) fn swiglu(workers: &Workers, gate_up: &Activations, rows: usize, out:
 fn row(gate: &[f32], up: &[f32], out: &mut [f32]) {
     for ((o, &g), &u) in out.iter_mut().zip(gate).zip(up) {
         *o = g / (1.0 + exp2(g * -LOG2_E)) * u;
+    }
+}
+
+/// `x = max(x, 0)` in place over the first rows, on the calling thread: a head has few rows. NaN
+/// stays NaN. 8 bytes an element.
+pub(crate) fn relu(x: &mut Activations, rows: usize) {
+    for x in x.first_rows_mut(rows) {
+        *x = if *x < 0.0 { 0.0 } else { *x };
     }
 }

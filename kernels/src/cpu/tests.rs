@@ -47,6 +47,14 @@ fn row_wise_operations_are_right() {
     check_all(&cases::ROW_SHAPES, |shape| {
         cases::check_swiglu(&mut backend, shape).map(drop)
     });
+    check_all(&cases::ROW_SHAPES, |shape| {
+        cases::check_relu(&mut backend, shape).map(drop)
+    });
+    let shapes = [1, 3, 40].into_iter().zip(cases::HEADS.into_iter().cycle());
+    let shapes: Vec<_> = shapes.chain(cases::HEADS.map(|heads| (2, heads))).collect();
+    check_all(&shapes, |shape| {
+        cases::check_qk_norm(&mut backend, shape).map(drop)
+    });
 }
 
 #[test]
@@ -62,7 +70,7 @@ fn attention_is_right() {
 #[test]
 fn linear_rows_do_not_depend_on_rows_or_threads() {
     for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
-        for dtype in [Dtype::F32, Dtype::Bf16] {
+        for dtype in [Dtype::F32, Dtype::Bf16, Dtype::F16] {
             let case = |rows| cases::LinearCase {
                 rows,
                 n: 200,
@@ -92,16 +100,18 @@ fn linear_rows_do_not_depend_on_rows_or_threads() {
 fn attention_rows_do_not_depend_on_batch_blocks_or_threads() {
     for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
         for tree in cases::trees() {
-            for (heads, dtype) in [
-                ((4, 2, 32), Dtype::Bf16),
-                ((1, 1, 16), Dtype::F32),
-                ((3, 1, 24), Dtype::Bf16),
+            for (heads, dtype, window) in [
+                ((4, 2, 32), Dtype::Bf16, None),
+                ((1, 1, 16), Dtype::F32, Some(9)),
+                ((3, 1, 24), Dtype::Bf16, Some(18)),
+                ((2, 2, 16), Dtype::F16, None),
             ] {
                 let case = |block_tokens| AttentionCase {
                     tree: tree.clone(),
                     heads,
                     block_tokens,
                     dtype,
+                    window,
                 };
                 let nodes: Vec<usize> = (0..tree.nodes.len()).collect();
                 let mut one = CpuBackend::with_isa(1, isa);
@@ -139,7 +149,7 @@ fn attention_rows_do_not_depend_on_batch_blocks_or_threads() {
 fn embed_and_gather_copy_rows() {
     let (vocabulary, cols) = (37, 24);
     let values = cases::numbers(8, vocabulary * cols);
-    for dtype in [Dtype::F32, Dtype::Bf16] {
+    for dtype in [Dtype::F32, Dtype::Bf16, Dtype::F16] {
         let mut backend = CpuBackend::new(1);
         let bytes = cases::matrix_bytes(&values, dtype);
         let table = backend
@@ -173,6 +183,7 @@ fn embed_and_gather_copy_rows() {
                 .map(|&v| match dtype {
                     Dtype::F32 => v,
                     Dtype::Bf16 => half::bf16::from_f32(v).to_f32(),
+                    Dtype::F16 => half::f16::from_f32(v).to_f32(),
                 })
                 .collect();
             assert_eq!(all.row(r), expected, "{dtype:?} token {token}");

@@ -7,7 +7,7 @@
 //! 16 registers of AVX2). Few rows take several panels instead, so that at least 8 sums are under
 //! way, as many as the multiply-add units have in flight.
 //!
-//! Layout: a *panel* is `[k][16]`, f32 in order or bf16 in the order of [`bf16_place`]: column `c`
+//! Layout: a *panel* is `[k][16]`, f32 or f16 in order or bf16 in the order of [`bf16_place`]: column `c`
 //! beside column `c + 8`, so that one shift and one mask widen 16 of them. Rows, panels and
 //! outputs are given as pointers, each contiguous, of any alignment.
 //!
@@ -21,6 +21,7 @@
 #![allow(clippy::needless_range_loop)] // Constant bounds, so that the sums stay in registers.
 
 use crate::Dtype;
+use half::f16;
 
 /// Columns of a panel.
 pub(crate) const COLS: usize = 16;
@@ -28,6 +29,10 @@ pub(crate) const COLS: usize = 16;
 pub(crate) const MAX_ROWS: usize = 6;
 /// Panels of the widest tile.
 pub(crate) const MAX_PANELS: usize = 4;
+/// [`Dtype`] as a constant parameter.
+const F32: u8 = Dtype::F32 as u8;
+const BF16: u8 = Dtype::Bf16 as u8;
+const F16: u8 = Dtype::F16 as u8;
 
 /// Where column `c` of 16 lies within a row of a bf16 panel: 0, 8, 1, 9, ..., 7, 15 by place.
 pub(crate) const fn bf16_place(column: usize) -> usize {
@@ -58,7 +63,7 @@ pub(crate) fn row_tiles(rows: usize) -> impl Iterator<Item = (usize, usize)> + C
 pub enum Isa {
     /// What the compiler makes of plain Rust for the target.
     Portable,
-    /// x86-64 with AVX2 and FMA.
+    /// x86-64 with AVX2, FMA and F16C.
     Avx2,
 }
 
@@ -80,7 +85,11 @@ impl Isa {
         match self {
             Isa::Portable => true,
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            Isa::Avx2 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c")
+            }
             #[cfg(not(target_arch = "x86_64"))]
             Isa::Avx2 => false,
         }
@@ -124,11 +133,14 @@ pub(crate) unsafe fn tile(
             unsafe {
                 match (isa, dtype) {
                     #[cfg(target_arch = "x86_64")]
-                    (Isa::Avx2, Dtype::F32) => avx2::<$rows, $panels, false>(x, w, k, load, out),
+                    (Isa::Avx2, Dtype::F32) => avx2::<$rows, $panels, F32>(x, w, k, load, out),
                     #[cfg(target_arch = "x86_64")]
-                    (Isa::Avx2, Dtype::Bf16) => avx2::<$rows, $panels, true>(x, w, k, load, out),
-                    (_, Dtype::F32) => portable::<$rows, $panels, false>(x, w, k, load, out),
-                    (_, Dtype::Bf16) => portable::<$rows, $panels, true>(x, w, k, load, out),
+                    (Isa::Avx2, Dtype::Bf16) => avx2::<$rows, $panels, BF16>(x, w, k, load, out),
+                    #[cfg(target_arch = "x86_64")]
+                    (Isa::Avx2, Dtype::F16) => avx2::<$rows, $panels, F16>(x, w, k, load, out),
+                    (_, Dtype::F32) => portable::<$rows, $panels, F32>(x, w, k, load, out),
+                    (_, Dtype::Bf16) => portable::<$rows, $panels, BF16>(x, w, k, load, out),
+                    (_, Dtype::F16) => portable::<$rows, $panels, F16>(x, w, k, load, out),
                 }
             }
         }};
@@ -150,14 +162,14 @@ pub(crate) unsafe fn tile(
     }
 }
 
-/// [`tile`] with AVX2 and FMA.
+/// [`tile`] with AVX2, FMA and F16C.
 ///
 /// # Safety
 ///
-/// As for [`tile`], the machine having AVX2 and FMA.
+/// As for [`tile`], the machine having these.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn avx2<const ROWS: usize, const PANELS: usize, const BF16: bool>(
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn avx2<const ROWS: usize, const PANELS: usize, const DTYPE: u8>(
     x: &[*const f32; ROWS],
     w: &[*const u8; PANELS],
     k: usize,
@@ -178,13 +190,19 @@ unsafe fn avx2<const ROWS: usize, const PANELS: usize, const BF16: bool>(
         }
         for k in 0..k {
             for j in 0..PANELS {
-                let (low, high) = if BF16 {
+                let (low, high) = if DTYPE == BF16 {
                     // Each 32-bit word holds column c below and column c + 8 above.
                     let words = _mm256_loadu_si256(w[j].add(32 * k).cast());
                     let above = _mm256_set1_epi32(0xffff_0000_u32 as i32);
                     (
                         _mm256_castsi256_ps(_mm256_slli_epi32::<16>(words)),
                         _mm256_castsi256_ps(_mm256_and_si256(words, above)),
+                    )
+                } else if DTYPE == F16 {
+                    let row: *const __m128i = w[j].add(32 * k).cast();
+                    (
+                        _mm256_cvtph_ps(_mm_loadu_si128(row)),
+                        _mm256_cvtph_ps(_mm_loadu_si128(row.add(1))),
                     )
                 } else {
                     let row: *const f32 = w[j].add(64 * k).cast();
@@ -211,7 +229,7 @@ unsafe fn avx2<const ROWS: usize, const PANELS: usize, const BF16: bool>(
 /// # Safety
 ///
 /// As for [`tile`].
-unsafe fn portable<const ROWS: usize, const PANELS: usize, const BF16: bool>(
+unsafe fn portable<const ROWS: usize, const PANELS: usize, const DTYPE: u8>(
     x: &[*const f32; ROWS],
     w: &[*const u8; PANELS],
     k: usize,
@@ -231,7 +249,7 @@ unsafe fn portable<const ROWS: usize, const PANELS: usize, const BF16: bool>(
                 }
                 for k in 0..k {
                     let x = *x[i].add(k);
-                    let row = if BF16 {
+                    let row = if DTYPE == BF16 {
                         let words: [u32; 8] = w[j].add(32 * k).cast::<[u32; 8]>().read_unaligned();
                         std::array::from_fn(|c| {
                             f32::from_bits(if c < 8 {
@@ -240,6 +258,9 @@ unsafe fn portable<const ROWS: usize, const PANELS: usize, const BF16: bool>(
                                 words[c - 8] & 0xffff_0000
                             })
                         })
+                    } else if DTYPE == F16 {
+                        let halves = w[j].add(32 * k).cast::<[u16; COLS]>().read_unaligned();
+                        halves.map(|half| f16::from_bits(half).to_f32())
                     } else {
                         w[j].add(64 * k).cast::<[f32; COLS]>().read_unaligned()
                     };

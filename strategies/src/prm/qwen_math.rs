@@ -1,0 +1,45 @@
+//! Qwen2.5-Math-PRM (arXiv 2501.07301): the model's chat form with the sentence it was trained
+//! with, every step followed by `<extra_0>`, the probability of class 1 of its two-layer head there.
+
+use std::rc::Rc;
+
+use engine::chat::{ChatTemplate, Message};
+
+use super::format::{Format, Text, softmax_second};
+use super::token_classification::EXTRA_0;
+use crate::{Error, REASON_STEP_BY_STEP};
+
+pub(super) struct QwenMath {
+    text: Text,
+    chat: Rc<ChatTemplate>,
+    marker: u32,
+}
+
+impl QwenMath {
+    pub fn new(text: Text, chat: Rc<ChatTemplate>) -> Result<QwenMath, Error> {
+        let marker = text.single(EXTRA_0, "step marker")?;
+        Ok(QwenMath { text, chat, marker })
+    }
+}
+
+impl Format for QwenMath {
+    fn prompt(&self, problem: &str) -> Result<Vec<u32>, Error> {
+        let turns = [
+            Message::new("system", REASON_STEP_BY_STEP),
+            Message::new("user", problem),
+        ];
+        let text = self.chat.render(&turns, true, false);
+        self.text.encode(&text.map_err(Error::model)?)
+    }
+
+    fn step(&self, _: &str, _: usize, step: &str) -> Result<(Vec<u32>, usize), Error> {
+        let mut tokens = self.text.encode(step.trim())?;
+        tokens.push(self.marker);
+        let at = tokens.len() - 1;
+        Ok((tokens, at))
+    }
+
+    fn score(&self, head: &[f32]) -> f64 {
+        softmax_second(head)
+    }
+}

@@ -1,0 +1,37 @@
+//! Skywork-o1-Open-PRM: bos, the problem and a newline, then every step encoded on its own and
+//! closed by a newline token; the sigmoid of the value head there.
+//!
+//! A line break inside of a step becomes a space, as in the paper's code: the model knows a
+//! newline as the end of a step.
+
+use super::format::{Format, Text, sigmoid};
+use crate::Error;
+
+pub(super) struct Skywork {
+    text: Text,
+    newline: u32,
+}
+
+impl Skywork {
+    pub fn new(text: Text) -> Result<Skywork, Error> {
+        let newline = text.single("\n", "step marker")?;
+        Ok(Skywork { text, newline })
+    }
+}
+
+impl Format for Skywork {
+    fn prompt(&self, problem: &str) -> Result<Vec<u32>, Error> {
+        self.text.encode(&format!("{}{problem}\n", self.text.bos()))
+    }
+
+    fn step(&self, _: &str, _: usize, step: &str) -> Result<(Vec<u32>, usize), Error> {
+        let mut tokens = self.text.encode(&step.trim().replace('\n', " "))?;
+        tokens.push(self.newline);
+        let at = tokens.len() - 1;
+        Ok((tokens, at))
+    }
+
+    fn score(&self, head: &[f32]) -> f64 {
+        head.first().map_or(f64::NAN, |&x| sigmoid(f64::from(x)))
+    }
+}
