@@ -159,6 +159,7 @@ impl Activations {
         match self.dtype {
             Dtype::F32 => 0,
             Dtype::Bf16 => 1,
+            Dtype::F16 => unreachable!("activations are f32 or bf16"),
         }
     }
 
@@ -223,29 +224,24 @@ impl CudaBackend {
         })
     }
 
-    /// Overwrites the first rows of a buffer, rounding to its type.
+    /// Overwrites the first elements of a buffer, in row-major order, rounding to its type.
     ///
     /// # Errors
     ///
     /// The copy failed.
     pub fn write(&mut self, x: &mut Activations, values: &[f32]) -> Result<(), Error> {
-        let rows = values.len() / x.cols;
-        x.require(rows, "a buffer written to");
-        let mut bytes = vec![0u8; rows * x.pitch * x.dtype.bytes()];
-        for (row, to) in values
-            .chunks_exact(x.cols)
-            .zip(bytes.chunks_exact_mut(x.pitch * x.dtype.bytes()))
-        {
+        x.require(values.len().div_ceil(x.cols), "a buffer written to");
+        let pitch = x.pitch * x.dtype.bytes();
+        for (r, row) in values.chunks(x.cols).enumerate() {
             match x.dtype {
-                Dtype::F32 => to[..4 * x.cols].copy_from_slice(bytemuck::cast_slice(row)),
-                Dtype::Bf16 => {
-                    for (&value, to) in row.iter().zip(to.chunks_exact_mut(2)) {
-                        to.copy_from_slice(&bf16::from_f32(value).to_le_bytes());
-                    }
+                Dtype::F32 => x.buffer.write(r * pitch, row)?,
+                _ => {
+                    let rounded: Vec<bf16> = row.iter().map(|&v| bf16::from_f32(v)).collect();
+                    x.buffer.write(r * pitch, &rounded)?;
                 }
             }
         }
-        x.buffer.write(0, &bytes)
+        Ok(())
     }
 
     /// Fills the arena with one byte, for tests.
@@ -414,10 +410,29 @@ impl Backend for CudaBackend {
         plan: &Plan,
         layout: &KvLayout,
         layer: usize,
+        window: Option<u32>,
         arena: &Arena,
         out: &mut Activations,
     ) {
-        self.enqueue(|b| attention::tree_attention(b, qkv, plan, layout, layer, None, arena, out));
+        self.enqueue(|b| {
+            attention::tree_attention(b, qkv, plan, layout, layer, window, arena, out)
+        });
+    }
+
+    fn qk_norm(
+        &mut self,
+        qkv: &mut Activations,
+        q_weight: &Vector,
+        k_weight: &Vector,
+        eps: f32,
+        rows: usize,
+        layout: &KvLayout,
+    ) {
+        self.enqueue(|b| rows::qk_norm(&b.card, qkv, q_weight, k_weight, eps, rows, layout));
+    }
+
+    fn relu(&mut self, x: &mut Activations, rows: usize) {
+        self.enqueue(|b| rows::relu(&b.card, x, rows));
     }
 
     fn swiglu(&mut self, gate_up: &Activations, rows: usize, out: &mut Activations) {
@@ -478,7 +493,7 @@ impl PendingRead {
                     values.extend_from_slice(&row[..self.cols]);
                 }
             }
-            Dtype::Bf16 => {
+            _ => {
                 let all: Vec<bf16> = copying.finish()?;
                 for row in all.chunks_exact(self.pitch) {
                     values.extend(row[..self.cols].iter().map(|v| v.to_f32()));
@@ -486,5 +501,26 @@ impl PendingRead {
             }
         }
         Ok(values)
+    }
+}
+
+/// For the tables of cases.
+#[cfg(any(test, feature = "cases"))]
+impl crate::cases::Device for CudaBackend {
+    fn write(&mut self, x: &mut Activations, values: &[f32]) {
+        let written = CudaBackend::write(self, x, values);
+        written.expect("numbers can be copied to the device");
+    }
+
+    fn poison(&mut self, arena: &mut Arena) {
+        self.fill(arena, 0xff).expect("memory can be filled");
+    }
+
+    fn product_dtype(&self) -> Dtype {
+        Dtype::Bf16
+    }
+
+    fn weight_dtype(&self, _dtype: Dtype) -> Dtype {
+        Dtype::Bf16
     }
 }

@@ -5,7 +5,7 @@ use super::catalog::{self, SKINNY, TILED, skinny_shared, tiled_shared};
 use super::device::{Card, Grid, launch};
 use super::{Activations, Buffer, Vector, Weight};
 use crate::{Dtype, Error, MatrixView};
-use half::bf16;
+use half::{bf16, f16};
 use std::rc::Rc;
 
 /// Rows are padded to a multiple of this many elements, so that a copy of 16 bytes is aligned and
@@ -34,6 +34,11 @@ pub(super) fn load(card: &Rc<Card>, parts: &[MatrixView<'_>]) -> Result<Weight, 
                 match part.dtype {
                     Dtype::Bf16 => {
                         bytemuck::cast_slice_mut(&mut to[..cols]).copy_from_slice(row);
+                    }
+                    Dtype::F16 => {
+                        for (value, to) in row.chunks_exact(2).zip(to) {
+                            *to = bf16::from_f32(f16::from_le_bytes([value[0], value[1]]).to_f32());
+                        }
                     }
                     Dtype::F32 => {
                         for (value, to) in row.chunks_exact(4).zip(to) {

@@ -139,6 +139,60 @@ pub(super) fn gather(
     )
 }
 
+pub(super) fn relu(card: &Card, x: &mut Activations, rows: usize) -> Result<(), Error> {
+    x.require(rows, "the rectified buffer");
+    let name = ["relu_f32", "relu_bf16"][x.suffix()];
+    let function = card.function(&catalog::rows(), name, 0)?;
+    launch!(
+        card,
+        function,
+        per_row(rows),
+        &|| format!("{rows} rows of {}", x.cols),
+        x.buffer.at(),
+        x.pitch as u32,
+        x.cols as u32,
+    )
+}
+
+pub(super) fn qk_norm(
+    card: &Card,
+    qkv: &mut Activations,
+    q_weight: &Vector,
+    k_weight: &Vector,
+    eps: f32,
+    rows: usize,
+    layout: &KvLayout,
+) -> Result<(), Error> {
+    assert_eq!(qkv.cols, layout.qkv_cols(), "columns of Q, K and V");
+    assert!(
+        q_weight.len == layout.head_dim && k_weight.len == layout.head_dim,
+        "length of the norms"
+    );
+    if !layout.head_dim.is_multiple_of(2) {
+        return Err(Error::Unsupported {
+            device: card.name().into(),
+            what: format!("a QK norm of head dimension {}", layout.head_dim),
+        });
+    }
+    qkv.require(rows, "Q, K and V");
+    let name = ["qk_norm_f32", "qk_norm_bf16"][qkv.suffix()];
+    let function = card.function(&catalog::rows(), name, 0)?;
+    launch!(
+        card,
+        function,
+        per_row(rows),
+        &|| format!("{rows} rows of {layout:?}"),
+        qkv.buffer.at(),
+        qkv.pitch as u32,
+        q_weight.buffer.at(),
+        k_weight.buffer.at(),
+        eps,
+        layout.heads as u32,
+        layout.kv_heads as u32,
+        layout.head_dim as u32,
+    )
+}
+
 pub(super) fn rope_and_append(
     card: &Card,
     qkv: &mut Activations,
