@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         Command::Generate(flags) => commands::generate::run(&flags),
         Command::Score(flags) => commands::score::run(&flags),
         Command::Inspect(flags) => commands::inspect::run(&flags),
+        Command::Devices(flags) => commands::devices::run(&flags),
         Command::Completions { shell } => commands::completions::shell(shell),
         Command::Man { command } => commands::completions::man(command.as_deref()),
     };
