@@ -433,3 +433,6 @@ fn stream(rows: usize, slots: usize) -> u64 {
     };
     tokens * (whole as u64 * WIDE + rest) / 16
 }
+
+#[cfg(test)]
+mod tests;
