@@ -36,14 +36,17 @@
 #ifndef SLOTS
 #error "SLOTS: K or V tiles in shared memory, 2 to 8"
 #endif
+#ifndef RESIDENT
+#error "RESIDENT: thread blocks that share a multiprocessor"
+#endif
 #ifndef SHARED_BYTES
 #error "SHARED_BYTES: what the host computed for Shared"
 #endif
 
 constexpr int D = HEAD_DIM, CHUNKS = D / 8, THREADS = 128, TILE = 64, MOST_ROWS = 64;
 constexpr int SLOT_BYTES = TILE * D * 2;
-// Tiles whose addresses are known: those in use, under way and next.
-constexpr int RING = SLOTS <= 3 ? 4 : 8;
+// Tiles whose places are known: the one in use, those under way, the next.
+constexpr int RING = (SLOTS + 1) / 2 + 1;
 constexpr int NOWHERE = 0x7fffffff;
 // Q fragments live in registers where there is room, else they are loaded again for every tile.
 constexpr bool Q_IN_REGISTERS = D <= 128;
@@ -91,8 +94,6 @@ struct Shared {
     int position[RING][TILE];    // NOWHERE for a slot without a token
     u32 clean[RING][TILE / 32];  // whether every row sees every slot
     int row_position[MOST_ROWS];
-    int dest[MOST_ROWS];
-    u32 out_at[MOST_ROWS];       // element of the packed row in a row-major [rows][pitch]
 };
 static_assert(sizeof(Shared) == SHARED_BYTES, "the host asks for as much");
 
@@ -100,6 +101,12 @@ DEVICE float exp2_fast(float x) {
     float r;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
     return r;
+}
+
+// The element of a packed row's head in `out`.
+DEVICE u64 place_out(const Problem& p, u32 packed, u32 kv_head) {
+    u32 group = p.heads / p.kv_heads;
+    return (u64)(packed / group) * p.out_pitch + (kv_head * group + packed % group) * D;
 }
 
 // The part of a warp: rows [ROW0, ROW0 + 16) of the item, N 8-token columns of each tile from TOKEN0.
@@ -137,7 +144,7 @@ template <bool MANY> DEVICE void attend(const Problem& p, const Item& item, u32 
         if (tile < tiles) {
             u32 to = shared_address(s.ring[unit % SLOTS]);
             const u8* from = p.arena + head_at + (unit % 2 ? p.v_at : p.k_at);
-#pragma unroll 4
+#pragma unroll D > 128 ? 1 : 4
             for (u32 i = threadIdx.x; i < TILE * CHUNKS; i += THREADS) {
                 u32 slot = i / CHUNKS, chunk = i % CHUNKS;
                 bool there = s.position[buffer][slot] != NOWHERE;
@@ -159,20 +166,25 @@ template <bool MANY> DEVICE void attend(const Problem& p, const Item& item, u32 
 
     float o[D / 8][4] = {};
     float max[2] = {-INFINITY_F, -INFINITY_F}, sum[2] = {0, 0};
-    u32 weights[N / 2][4];
-    int row_position[2] = {s.row_position[row0 + lane / 4], s.row_position[row0 + lane / 4 + 8]};
 
-    for (u32 unit = 0; unit < 2 * tiles; unit++) {
+
+    // Waits for a unit, and starts the one SLOTS - 1 further on in the place of the one just used.
+    auto advance = [&](u32 unit) {
         wait<SLOTS - 2>();
         __syncthreads();
         u32 next = unit + SLOTS - 1;
         fetch(next);
         if (next % 2 == 1) locate(next / 2 + 1);
-        if (idle) continue;
-        u32 buffer = unit / 2 % RING, at = shared_address(s.ring[unit % SLOTS]);
-        if (unit % 2 == 0) {
+    };
+
+#pragma unroll 1
+    for (u32 tile = 0; tile < tiles; tile++) {
+        u32 weights[N / 2][4];
+        advance(2 * tile);
+        if (!idle) {
+            u32 buffer = tile % RING, at = shared_address(s.ring[2 * tile % SLOTS]);
             float score[N][4] = {};
-#pragma unroll
+#pragma unroll Q_IN_REGISTERS ? D / 16 : 2
             for (int d = 0; d < D / 16; d++) {
                 u32 a[4];
                 if constexpr (Q_IN_REGISTERS)
@@ -190,7 +202,7 @@ template <bool MANY> DEVICE void attend(const Problem& p, const Item& item, u32 
                 for (int j = 0; j < N; j++)
                     for (int i = 0; i < 4; i++) {
                         int position = s.position[buffer][token0 + j * 8 + lane % 4 * 2 + i % 2];
-                        int row = row_position[i / 2];
+                        int row = s.row_position[row0 + lane / 4 + i / 2 * 8];
                         if (position > row || position <= row - (int)p.window) score[j][i] = -INFINITY_F;
                     }
             for (int h = 0; h < 2; h++) {
@@ -221,7 +233,10 @@ template <bool MANY> DEVICE void attend(const Problem& p, const Item& item, u32 
                 weights[j][2] = pack(score[2 * j + 1][0], score[2 * j + 1][1]);
                 weights[j][3] = pack(score[2 * j + 1][2], score[2 * j + 1][3]);
             }
-        } else {
+        }
+        advance(2 * tile + 1);
+        if (!idle) {
+            u32 at = shared_address(s.ring[(2 * tile + 1) % SLOTS]);
 #pragma unroll
             for (int j = 0; j < N / 2; j++)
 #pragma unroll
@@ -245,9 +260,9 @@ template <bool MANY> DEVICE void attend(const Problem& p, const Item& item, u32 
             u32 row = row0 + lane / 4 + h * 8;
             if (row >= item.count) continue;
             float inverse = sum[h] > 0 ? 1.0f / sum[h] : sum[h];
-            int dest = s.dest[row];
+            int dest = p.dests[item.dest + row];
             if (dest < 0) {
-                bf16* to = p.out + s.out_at[row] + lane % 4 * 2;
+                bf16* to = p.out + place_out(p, item.packed + row, kv_head) + lane % 4 * 2;
                 for (int d = 0; d < D / 8; d++) store2(to + d * 8, o[d][2 * h] * inverse, o[d][2 * h + 1] * inverse);
             } else {
                 u32 slot = dest * p.kv_heads + kv_head;
@@ -293,10 +308,10 @@ template <bool MANY> DEVICE void attend(const Problem& p, const Item& item, u32 
                 v.w += weight * part.w;
             }
             float inverse = total > 0 ? 1.0f / total : total;
-            int dest = s.dest[row];
+            int dest = p.dests[item.dest + row];
             if (dest < 0) {
                 uint2 packed = make_uint2(pack(v.x * inverse, v.y * inverse), pack(v.z * inverse, v.w * inverse));
-                *(uint2*)(p.out + s.out_at[row] + col) = packed;
+                *(uint2*)(p.out + place_out(p, item.packed + row, kv_head) + col) = packed;
             } else {
                 u32 slot = dest * p.kv_heads + kv_head;
                 *(float4*)(p.partial + (u64)slot * D + col) = make_float4(v.x * inverse, v.y * inverse, v.z * inverse, v.w * inverse);
@@ -306,7 +321,7 @@ template <bool MANY> DEVICE void attend(const Problem& p, const Item& item, u32 
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) tree_attention(const Problem p) {
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) tree_attention(const Problem p) {
     extern __shared__ __align__(128) u8 bytes[];
     Shared& s = *(Shared*)bytes;
     u32 group = p.heads / p.kv_heads;
@@ -317,10 +332,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) tree_attention(const Probl
         __syncthreads();
         for (u32 i = threadIdx.x; i < tile_rows; i += THREADS) {
             bool there = i < item.count;
-            u32 packed = item.packed + i, row = packed / group, head = unit.y * group + packed % group;
-            s.row_position[i] = there ? (int)p.rows[row].y : 0;
-            s.dest[i] = there ? p.dests[item.dest + i] : -1;
-            s.out_at[i] = there ? row * p.out_pitch + head * D : 0;
+            s.row_position[i] = there ? (int)p.rows[(item.packed + i) / group].y : 0;
         }
         for (u32 i = threadIdx.x; i < tile_rows * CHUNKS; i += THREADS) {
             u32 r = i / CHUNKS, chunk = i % CHUNKS;

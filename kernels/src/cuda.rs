@@ -21,6 +21,7 @@
 mod attention;
 mod cache;
 pub mod catalog;
+pub mod cubin;
 mod device;
 pub mod items;
 mod linear;
@@ -32,7 +33,7 @@ pub mod tiling;
 
 pub use device::{EMULATOR_VARIABLE, Found, Which, cards, compile_for, emulator};
 pub use memory::Buffer;
-pub use nvrtc::{Compiler, INSTALL as NVRTC_INSTALL};
+pub use nvrtc::{Compiler, INSTALL as NVRTC_INSTALL, Job, Output};
 
 /// The folder compiled kernels are kept in, `None` if there is no place for one.
 pub fn cache_folder() -> Option<std::path::PathBuf> {

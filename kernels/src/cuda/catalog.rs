@@ -1,5 +1,6 @@
 //! Every kernel there is: sources, specialisations, and the caps the compile gate holds them to.
 
+use super::cubin::Compiled;
 use super::tiling::Tiling;
 
 /// What all sources include.
@@ -63,6 +64,7 @@ pub fn tree_attention(tiling: &Tiling) -> Module {
             ("HEAD_DIM", tiling.head_dim),
             ("SLOTS", tiling.slots),
             ("SHARED_BYTES", tiling.shared_bytes()),
+            ("RESIDENT", tiling.resident),
         ],
     }
 }
@@ -134,7 +136,7 @@ impl Module {
                 for (names, mt, nt, stages, registers) in SKINNY {
                     for name in names {
                         let shared = skinny_shared(mt, nt, stages);
-                        all.push(kernel(name, 128, shared, registers, 1, true));
+                        all.push(kernel(name, 128, shared, registers, 2, true));
                     }
                 }
                 for (names, bm, bn) in TILED {
@@ -202,13 +204,113 @@ pub(crate) const TILED: [([&str; 2], usize, usize); 2] = [
 /// family. Others (multiples of 16 up to 256) are compiled when a model asks for them.
 pub const HEAD_DIMS: [usize; 6] = [32, 64, 80, 96, 128, 256];
 
-/// Everything the gate compiles for one architecture.
-pub fn all(shared_per_sm: usize, shared_per_block: usize) -> Vec<Module> {
-    let attention = HEAD_DIMS
-        .iter()
-        .map(|&d| tree_attention(&Tiling::new(d, shared_per_sm, shared_per_block)));
-    [rows(), linear(), sample()]
-        .into_iter()
-        .chain(attention)
-        .collect()
+/// What bounds a multiprocessor of an architecture (CUDA programming guide, "compute capabilities").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Architecture {
+    /// The compiler's name for it.
+    pub name: &'static str,
+    /// Bytes of shared memory of a multiprocessor.
+    pub shared_per_sm: usize,
+    /// The most one block may have.
+    pub shared_per_block: usize,
+    /// Threads of a multiprocessor.
+    pub threads: usize,
+    /// Blocks of a multiprocessor.
+    pub blocks: usize,
+}
+
+const fn architecture(
+    name: &'static str,
+    shared_kib: usize,
+    threads: usize,
+    blocks: usize,
+) -> Architecture {
+    Architecture {
+        name,
+        shared_per_sm: shared_kib << 10,
+        shared_per_block: (shared_kib - 1) << 10,
+        threads,
+        blocks,
+    }
+}
+
+/// A100, RTX 30, RTX 40, H100 and H200, B200, RTX 50.
+pub const ARCHITECTURES: [Architecture; 6] = [
+    architecture("sm_80", 164, 2048, 32),
+    architecture("sm_86", 100, 1536, 16),
+    architecture("sm_89", 100, 1536, 24),
+    architecture("sm_90a", 228, 2048, 32),
+    architecture("sm_100", 228, 2048, 32),
+    architecture("sm_120", 100, 1536, 32),
+];
+
+impl Architecture {
+    /// By the compiler's name.
+    pub fn find(name: &str) -> Option<&'static Architecture> {
+        ARCHITECTURES.iter().find(|a| a.name == name)
+    }
+
+    /// Everything the gate compiles for it.
+    pub fn modules(&self) -> Vec<Module> {
+        let attention = HEAD_DIMS
+            .iter()
+            .map(|&d| tree_attention(&Tiling::new(d, self.shared_per_sm, self.shared_per_block)));
+        [rows(), linear(), sample()]
+            .into_iter()
+            .chain(attention)
+            .collect()
+    }
+
+    /// Blocks of a kernel that fit on a multiprocessor: by registers (64 Ki, given to warps by 256),
+    /// shared memory (1 KiB of each block's is the system's) and threads.
+    pub fn resident(&self, kernel: &Kernel, compiled: &Compiled) -> usize {
+        let warps = kernel.threads.div_ceil(32);
+        let registers = (compiled.registers * 32).next_multiple_of(256) * warps;
+        let shared = kernel.shared + compiled.shared + 1024;
+        (65_536 / registers.max(1))
+            .min(self.shared_per_sm / shared)
+            .min(self.threads / kernel.threads)
+            .min(self.blocks)
+    }
+
+    /// What is wrong with a compiled kernel: one sentence each.
+    pub fn complaints(&self, kernel: &Kernel, compiled: &Compiled) -> Vec<String> {
+        let mut all = Vec::new();
+        let mut complain = |wrong: bool, what: String| all.extend(wrong.then_some(what));
+        complain(
+            compiled.registers == 0 || compiled.registers > kernel.registers,
+            format!(
+                "{} registers, the cap is {}",
+                compiled.registers, kernel.registers
+            ),
+        );
+        complain(
+            compiled.stack > 0,
+            format!("{} bytes of stack", compiled.stack),
+        );
+        complain(
+            compiled.local > 0,
+            format!("{} accesses to local memory", compiled.local),
+        );
+        complain(
+            kernel.tensor != (compiled.tensor > 0),
+            format!("{} tensor-core products", compiled.tensor),
+        );
+        let shared = kernel.shared + compiled.shared;
+        complain(
+            shared > self.shared_per_block,
+            format!("{shared} bytes of shared memory"),
+        );
+        // Smaller cards have room for one block of the large tiles.
+        let wanted = match self.shared_per_sm >= 164 << 10 {
+            true => kernel.resident,
+            false => 1,
+        };
+        let resident = self.resident(kernel, compiled);
+        complain(
+            resident < wanted,
+            format!("{resident} blocks fit on a multiprocessor, not {wanted}"),
+        );
+        all
+    }
 }

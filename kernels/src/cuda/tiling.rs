@@ -2,7 +2,8 @@
 
 use super::items::{MOST_ROWS, TILE};
 
-/// The system keeps this much of every block's share.
+/// The system keeps this much of every block's share; from sm_100 on the compiler counts it as the
+/// block's own.
 const RESERVED: usize = 1024;
 /// More tiles under way than this gain nothing.
 const MOST_SLOTS: usize = 8;
@@ -20,11 +21,11 @@ pub struct Tiling {
 
 impl Tiling {
     /// For a card with that many bytes of shared memory per multiprocessor, and at most that many
-    /// for one block. Two blocks share a multiprocessor where each gets three tiles; else one has
-    /// it to itself.
+    /// for one block. Two blocks share a multiprocessor where each gets two tiles; else one has it
+    /// to itself.
     pub fn new(head_dim: usize, per_sm: usize, per_block: usize) -> Tiling {
         let fitting = |resident: usize| {
-            let room = per_block.min(per_sm / resident - RESERVED);
+            let room = (per_block - RESERVED).min(per_sm / resident - RESERVED);
             (2..=MOST_SLOTS).rev().find(|&slots| {
                 Tiling {
                     head_dim,
@@ -35,11 +36,10 @@ impl Tiling {
                     <= room
             })
         };
-        let (slots, resident) = match (fitting(2), fitting(1)) {
-            (Some(slots), _) if slots >= 3 => (slots, 2),
-            // Two blocks hide each other's gaps: worth more than a third tile for one.
-            (Some(slots), Some(alone)) if alone <= 4 => (slots, 2),
-            (_, alone) => (alone.unwrap_or(2), 1),
+        // Two blocks hide each other's gaps: worth more than more tiles for one.
+        let (slots, resident) = match fitting(2) {
+            Some(slots) => (slots, 2),
+            None => (fitting(1).unwrap_or(2), 1),
         };
         Tiling {
             head_dim,
@@ -50,10 +50,10 @@ impl Tiling {
 
     /// `sizeof(Shared)` in `tree_attention.cu`, which asserts it.
     pub fn shared_bytes(&self) -> usize {
-        let ring = if self.slots <= 3 { 4 } else { 8 };
+        let ring = self.slots.div_ceil(2) + 1;
         let tiles = self.slots * TILE * self.head_dim * 2;
         let q = MOST_ROWS * self.head_dim * 2;
         let places = ring * TILE * 8 + ring * (TILE / 32) * 4;
-        (tiles + q + places + MOST_ROWS * 12).next_multiple_of(128)
+        (tiles + q + places + MOST_ROWS * 4).next_multiple_of(128)
     }
 }
