@@ -35,6 +35,8 @@ pub enum Command {
     Grade(GradeFlags),
     /// Say what a checkpoint is and how it can serve.
     Inspect(InspectFlags),
+    /// List the devices models can run on, and why others cannot be used.
+    Devices(DevicesFlags),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -47,9 +49,46 @@ pub enum Command {
     },
 }
 
+/// Flags of `devices`.
+#[derive(Args, Debug)]
+pub struct DevicesFlags {
+    /// Print one JSON object on standard output.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A device by its word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// The first CUDA card if there is one, else the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// A CUDA card.
+    Cuda(usize),
+    /// The emulated CUDA card.
+    Emulated,
+}
+
+fn parse_device(word: &str) -> Result<Device, String> {
+    let index = |index: &str| index.parse().ok().map(Device::Cuda);
+    match word {
+        "auto" => Some(Device::Auto),
+        "cpu" => Some(Device::Cpu),
+        "cuda" => Some(Device::Cuda(0)),
+        "emulated" => Some(Device::Emulated),
+        _ => word.strip_prefix("cuda:").and_then(index),
+    }
+    .ok_or_else(|| "expected auto, cpu, cuda, cuda:INDEX or emulated".into())
+}
+
 /// Flags of the device and its memory.
 #[derive(Args, Debug)]
 pub struct EngineFlags {
+    /// Where models run: auto (the first CUDA card, else the CPU), cpu, cuda, cuda:INDEX, or
+    /// emulated (the CUDA kernels on an emulated card: slow, for checking and counting them).
+    #[arg(long, default_value = "auto", value_name = "DEVICE", value_parser = parse_device)]
+    pub device: Device,
     /// Threads of the CPU backend; 0 takes every core.
     #[arg(long, default_value_t = 0, value_name = "COUNT")]
     pub threads: usize,
@@ -454,6 +493,21 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn devices_have_words() {
+        for (word, device) in [
+            ("auto", Some(Device::Auto)),
+            ("cuda", Some(Device::Cuda(0))),
+            ("cuda:3", Some(Device::Cuda(3))),
+            ("emulated", Some(Device::Emulated)),
+            ("cuda:", None),
+            ("cuda:-1", None),
+            ("gpu", None),
+        ] {
+            assert_eq!(parse_device(word).ok(), device, "{word}");
+        }
     }
 
     #[test]

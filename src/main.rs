@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         Command::Score(flags) => commands::score::run(&flags),
         Command::Grade(flags) => commands::grade::run(&flags),
         Command::Inspect(flags) => commands::inspect::run(&flags),
+        Command::Devices(flags) => commands::devices::run(&flags),
         Command::Completions { shell } => commands::completions::shell(shell),
         Command::Man { command } => commands::completions::man(command.as_deref()),
     };

@@ -9,12 +9,13 @@ use engine::config::HeadKind;
 use engine::source::Source;
 use engine::tokenizer::Tokenizer;
 use engine::{Engine, Model, Options, Part};
-use kernels::{CpuBackend, Dtype};
+use kernels::cuda::Which;
+use kernels::{CpuBackend, CudaBackend, Dtype};
 use strategies::{EnginePolicy, PastLimit, PrmFormat, PrmKind, PromptStyle};
 
 use crate::embedded;
 use crate::error::{Done, Failure};
-use crate::flags::{EngineFlags, KvDtype};
+use crate::flags::{Device, EngineFlags, KvDtype};
 
 /// A checkpoint with everything that turns text into its tokens and back.
 pub struct Loaded {
@@ -102,7 +103,7 @@ impl Loaded {
     }
 }
 
-/// Puts models onto the CPU; one with a format serves as a PRM.
+/// Puts models onto the device; one with a format serves as a PRM.
 pub fn engine(
     flags: &EngineFlags,
     seed: u64,
@@ -133,9 +134,28 @@ pub fn engine(
             ..Part::new(&model.checkpoint, Some(Rc::clone(&model.tokenizer)))
         })
         .collect();
-    Ok(Engine::new(
-        CpuBackend::new(flags.threads),
-        &parts,
-        &options,
-    )?)
+    Ok(match cuda(flags.device)? {
+        Some(backend) => Engine::new(backend, &parts, &options)?,
+        None => Engine::new(CpuBackend::new(flags.threads), &parts, &options)?,
+    })
+}
+
+/// The CUDA device that is asked for; `None` for the CPU.
+fn cuda(device: Device) -> Done<Option<CudaBackend>> {
+    let open = |which| {
+        let backend = CudaBackend::open(which).map_err(engine::Error::from)?;
+        Ok(Some(backend))
+    };
+    match device {
+        Device::Cpu => Ok(None),
+        Device::Cuda(index) => open(Which::Card(index)),
+        Device::Emulated => open(Which::Emulated),
+        Device::Auto => match kernels::cuda::cards() {
+            Ok(cards) if !cards.is_empty() => Ok(CudaBackend::open(Which::Card(0))
+                .inspect_err(|why| eprintln!("running on the CPU: {why}"))
+                .ok()),
+            // No driver: nothing that a user of this machine would expect to be used.
+            _ => Ok(None),
+        },
+    }
 }

@@ -5,8 +5,8 @@
 //!
 //! - arithmetic in f32 with K and V in f32 against transformers in f32 on the same stored weights,
 //!   bf16 weights included (a bf16 weight is an f32 exactly): at most 1e-4;
-//! - models stored in bf16, with K and V in bf16 as the command line runs them: at most 2e-2, both
-//!   against f32 and against transformers' own bf16, which is itself up to 1.2e-2 off;
+//! - models stored in 16 bits, with K and V stored so as the command line runs them: at most 2e-2, both
+//!   against f32 and against transformers' own 16 bits, which are themselves up to 1.2e-2 off;
 //! - greedy text, f32 arithmetic: all 64 tokens.
 
 mod common;
@@ -21,32 +21,43 @@ use kernels::CpuBackend;
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-/// A directory of `tests/golden/data`; whether it is stored in bf16 and whether it writes.
+/// A directory of `tests/golden/data`; the 16-bit type it is stored in, if it is, and whether it
+/// writes.
 struct Case {
     directory: &'static str,
-    bf16: bool,
+    half: Option<&'static str>,
     causal: bool,
 }
 
-const CASES: [Case; 12] = [
-    case("llama-g1-tied-f32", false, true),
-    case("llama-g2-biased-f32", false, true),
-    case("llama-g2-score2-f32", false, false),
-    case("llama-g2-untied-bf16", true, true),
-    case("llama-g4-untied-f32-sharded", false, true),
-    case("llama-g8-tied-bf16", true, true),
-    case("qwen2-g1-untied-bf16", true, true),
-    case("qwen2-g2-score3-bf16", true, false),
-    case("qwen2-g2-tied-f32", false, true),
-    case("qwen2-g4-score2-f32", false, false),
-    case("qwen2-g4-tied-bf16-sharded", true, true),
-    case("qwen2-g8-untied-f32", false, true),
+const CASES: [Case; 22] = [
+    case("llama-g1-tied-f32", None, true),
+    case("llama-g2-biased-f32", None, true),
+    case("llama-g2-score2-f32", None, false),
+    case("llama-g2-untied-bf16", Some("bf16"), true),
+    case("llama-g2-untied-f16", Some("f16"), true),
+    case("llama-g4-untied-f32-sharded", None, true),
+    case("llama-g8-tied-bf16", Some("bf16"), true),
+    case("llama3-g2-untied-f32", None, true),
+    case("llama3-g4-tied-bf16", Some("bf16"), true),
+    case("mistral-g2-untied-bf16", Some("bf16"), true),
+    case("mistral-g4-untied-f32", None, true),
+    case("mistral-g8-tied-bf16", Some("bf16"), true),
+    case("qwen2-g1-untied-bf16", Some("bf16"), true),
+    case("qwen2-g2-score3-bf16", Some("bf16"), false),
+    case("qwen2-g2-tied-f32", None, true),
+    case("qwen2-g2-untied-f32-window", None, true),
+    case("qwen2-g4-score2-f32", None, false),
+    case("qwen2-g4-tied-bf16-sharded", Some("bf16"), true),
+    case("qwen2-g8-untied-f32", None, true),
+    case("qwen3-g1-untied-f32", None, true),
+    case("qwen3-g2-tied-f32", None, true),
+    case("qwen3-g8-untied-bf16", Some("bf16"), true),
 ];
 
-const fn case(directory: &'static str, bf16: bool, causal: bool) -> Case {
+const fn case(directory: &'static str, half: Option<&'static str>, causal: bool) -> Case {
     Case {
         directory,
-        bf16,
+        half,
         causal,
     }
 }
@@ -78,6 +89,9 @@ impl Golden {
         match tensor.dtype() {
             safetensors::Dtype::F32 => (bytes.chunks_exact(4))
                 .map(|b| f64::from(f32::from_le_bytes([b[0], b[1], b[2], b[3]])))
+                .collect(),
+            safetensors::Dtype::F16 => (bytes.chunks_exact(2))
+                .map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f64())
                 .collect(),
             safetensors::Dtype::BF16 => (bytes.chunks_exact(2))
                 .map(|b| f64::from(f32::from_le_bytes([0, 0, b[0], b[1]])))
@@ -164,7 +178,7 @@ fn outputs_are_those_of_transformers() {
     let mut complaints = Vec::new();
     for Case {
         directory,
-        bf16,
+        half,
         causal,
     } in CASES
     {
@@ -183,12 +197,12 @@ fn outputs_are_those_of_transformers() {
         };
         let ours = outputs(&folder, Some(Dtype::F32), &tokens);
         check("f32 KV against f32", &ours, &exact, 1e-4);
-        if bf16 {
-            let theirs = golden.values(&format!("{name}_bf16"));
-            check("f32 KV against bf16", &ours, &theirs, 2e-2);
+        if let Some(half) = half {
+            let theirs = golden.values(&format!("{name}_{half}"));
+            check("f32 KV against 16 bits", &ours, &theirs, 2e-2);
             let ours = outputs(&folder, None, &tokens);
-            check("bf16 KV against f32", &ours, &exact, 2e-2);
-            check("bf16 KV against bf16", &ours, &theirs, 2e-2);
+            check("16-bit KV against f32", &ours, &exact, 2e-2);
+            check("16-bit KV against 16 bits", &ours, &theirs, 2e-2);
         }
     }
     report(&complaints);

@@ -430,17 +430,13 @@ mod tests {
             }
             cases += 1;
             let opened = Checkpoint::open(source).unwrap_or_else(|error| panic!("{case}: {error}"));
-            let bf16 = case.contains("bf16");
-            assert_eq!(
-                opened.config.dtype,
-                if bf16 { Dtype::Bf16 } else { Dtype::F32 },
-                "{case}"
-            );
-            assert_eq!(
-                opened.bytes(),
-                opened.params() * if bf16 { 2 } else { 4 },
-                "{case}"
-            );
+            let dtype = match () {
+                () if case.contains("bf16") => Dtype::Bf16,
+                () if case.contains("-f16") => Dtype::F16,
+                () => Dtype::F32,
+            };
+            assert_eq!(opened.config.dtype, dtype, "{case}");
+            assert_eq!(opened.bytes(), opened.params() * dtype.bytes(), "{case}");
             assert_eq!(
                 opened.file_names().count() > 1,
                 case.contains("sharded"),
@@ -469,7 +465,7 @@ mod tests {
                 "{case} {norm:?}"
             );
         }
-        assert_eq!(cases, 12);
+        assert_eq!(cases, 22);
     }
 
     #[test]

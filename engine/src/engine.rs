@@ -105,11 +105,14 @@ impl Engine {
                     kv_heads: c.kv_heads,
                     head_dim: c.head_dim,
                     block_tokens: options.block_tokens,
-                    dtype: options.kv_dtype.unwrap_or(c.dtype),
+                    dtype: options.kv_dtype.unwrap_or(backend.kv_dtype(c.dtype)),
                     unit_bytes: 64,
                 }
             })
             .collect();
+        for layout in &layouts {
+            backend.check_layout(layout)?;
+        }
         let blocks: Vec<usize> = layouts.iter().map(KvLayout::block_bytes).collect();
         let cut = Cut::new(options.kv_bytes, &blocks);
         for layout in &mut layouts {

@@ -140,17 +140,21 @@ impl<B: Backend> Model<B> {
         let positions = how.max_positions.min(how.capacity);
         let rope = backend.load_rope(rope_table(&config, positions))?;
         let max_rows = how.max_rows;
-        let mut buffer = |rows, cols| backend.activations(rows, cols);
+        // Sums and the head's numbers keep f32; what feeds products may be rounded.
+        let stream = backend.activations(max_rows, hidden)?;
+        let gathered = backend.activations(outputs, hidden)?;
+        let head_out = backend.activations(outputs, head_width(&config, how))?;
+        let mut buffer = |rows, cols| backend.product_activations(rows, cols);
         let buffers = Buffers {
-            stream: buffer(max_rows, hidden)?,
+            stream,
             normed: buffer(max_rows, hidden)?,
             qkv: buffer(max_rows, layout.qkv_cols())?,
             attended: buffer(max_rows, config.heads * config.head_dim)?,
             gate_up: buffer(max_rows, 2 * config.intermediate)?,
             inner: buffer(max_rows, config.intermediate)?,
-            outputs: buffer(outputs, hidden)?,
+            outputs: gathered,
             outputs_normed: buffer(outputs, hidden)?,
-            head: buffer(outputs, head_width(&config, how))?,
+            head: head_out,
         };
         Ok(Model {
             config,
@@ -349,7 +353,7 @@ impl<B: Backend> Loader<'_, B> {
             (HeadKind::Process, _) => Head::Process {
                 inner: self.affine(names.process_inner, hidden, hidden)?,
                 outer: self.affine(names.process_outer, 2, hidden)?,
-                hidden: self.backend.activations(outputs, hidden)?,
+                hidden: self.backend.product_activations(outputs, hidden)?,
             },
         })
     }

@@ -103,6 +103,17 @@ pub trait Backend {
     /// The device in words, for messages and reports.
     fn name(&self) -> String;
 
+    /// The type of the KV cache of a model whose weights are stored as `weights`, unless another
+    /// is asked for.
+    fn kv_dtype(&self, weights: Dtype) -> Dtype {
+        weights
+    }
+
+    /// Refuses a layout there is no kernel for.
+    fn check_layout(&self, _layout: &KvLayout) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Takes a weight matrix made of `parts` stacked along the rows (all of one `cols`; the parts
     /// of a fused projection).
     fn load_matrix(&mut self, parts: &[MatrixView<'_>]) -> Result<Self::Weight, Error>;
@@ -112,6 +123,16 @@ pub trait Backend {
     fn load_rope(&mut self, table: RopeTable) -> Result<Self::Rope, Error>;
     /// Allocates a zeroed buffer of `rows * cols`.
     fn activations(&mut self, rows: usize, cols: usize) -> Result<Self::Activations, Error>;
+    /// Allocates a zeroed buffer of `rows * cols` for what products take in and what is made of
+    /// that row by row: a device may round it to bf16. [`Backend::linear`]'s input,
+    /// [`Backend::tree_attention`]'s input and output must be such buffers.
+    fn product_activations(
+        &mut self,
+        rows: usize,
+        cols: usize,
+    ) -> Result<Self::Activations, Error> {
+        self.activations(rows, cols)
+    }
     /// Allocates the KV arena; memory may be committed as it is touched.
     fn arena(&mut self, bytes: usize) -> Result<Self::Arena, Error>;
 

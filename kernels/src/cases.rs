@@ -14,12 +14,29 @@ use half::{bf16, f16};
 /// Unit roundoff of f32.
 const U: f64 = 1.0 / 16_777_216.0;
 
+/// Unit roundoff of a buffer's type, where it is less than f32.
+fn rounding(dtype: Dtype) -> f64 {
+    match dtype {
+        Dtype::F32 => 0.0,
+        Dtype::Bf16 => 1.0 / 256.0,
+        Dtype::F16 => 1.0 / 2048.0,
+    }
+}
+
 /// What a check needs of a backend besides its operations.
 pub trait Device: Backend {
     /// Overwrites the first rows of a buffer.
     fn write(&mut self, x: &mut Self::Activations, values: &[f32]);
     /// Fills the whole arena with the byte 0xff: NaN in bf16 and f32.
     fn poison(&mut self, arena: &mut Self::Arena);
+    /// What [`Backend::product_activations`] are stored as.
+    fn product_dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+    /// What weights given as `dtype` are stored as.
+    fn weight_dtype(&self, dtype: Dtype) -> Dtype {
+        dtype
+    }
 }
 
 /// Reproducible numbers: `hash(seed, index)` in [-1, 1).
@@ -31,6 +48,11 @@ pub fn number(seed: u64, index: u64) -> f32 {
 /// `len` numbers in [-1, 1).
 pub fn numbers(seed: u64, len: usize) -> Vec<f32> {
     (0..len as u64).map(|i| number(seed, i)).collect()
+}
+
+/// Numbers as a buffer of products holds them.
+fn as_stored(values: &[f32], dtype: Dtype) -> Vec<f32> {
+    values.iter().map(|&v| stored(v, dtype)).collect()
 }
 
 fn widen(values: &[f32]) -> Vec<f64> {
@@ -150,7 +172,8 @@ pub fn linear_cases() -> Vec<LinearCase> {
 /// Runs one linear layer and returns its output, `[rows, n]`, having checked it.
 pub fn check_linear<D: Device>(device: &mut D, case: &LinearCase) -> Result<Vec<f32>, String> {
     let LinearCase { rows, n, k, .. } = *case;
-    let x = numbers(1, rows * k);
+    let product = device.product_dtype();
+    let x = as_stored(&numbers(1, rows * k), product);
     let w = numbers(2, n * k);
     let bias = numbers(3, n);
     let old = numbers(4, rows * n);
@@ -168,8 +191,14 @@ pub fn check_linear<D: Device>(device: &mut D, case: &LinearCase) -> Result<Vec<
         .load_matrix(&[part(n / 2, upper), part(n - n / 2, lower)])
         .map_err(fail)?;
     let vector = device.load_vector(&bias).map_err(fail)?;
-    let mut x_buffer = device.activations(rows + 1, k).map_err(fail)?;
-    let mut out = device.activations(rows + 1, n).map_err(fail)?;
+    let mut x_buffer = device.product_activations(rows + 1, k).map_err(fail)?;
+    // A residual stream and logits are f32 everywhere; what feeds another product may be rounded.
+    let (out, rounded) = match case.bias || case.accumulate {
+        true => (device.activations(rows + 1, n), Dtype::F32),
+        false => (device.product_activations(rows + 1, n), product),
+    };
+    let mut out = out.map_err(fail)?;
+
     device.write(&mut x_buffer, &[&x[..], &vec![f32::NAN; k]].concat());
     let before = if case.accumulate {
         old.clone()
@@ -191,7 +220,10 @@ pub fn check_linear<D: Device>(device: &mut D, case: &LinearCase) -> Result<Vec<
     if beyond.iter().any(|&v| v != 7.0) {
         return Err("wrote beyond its rows".into());
     }
-    let w: Vec<f32> = w.iter().map(|&w| stored(w, case.dtype)).collect();
+    let w: Vec<f32> = w
+        .iter()
+        .map(|&w| stored(stored(w, case.dtype), device.weight_dtype(case.dtype)))
+        .collect();
     let mut expected = reference::linear(&widen(&x), &widen(&w), k);
     for (i, e) in expected.iter_mut().enumerate() {
         if case.bias {
@@ -201,7 +233,7 @@ pub fn check_linear<D: Device>(device: &mut D, case: &LinearCase) -> Result<Vec<
             *e += f64::from(old[i]);
         }
     }
-    let bound = U * (4.0 * (k as f64 / 6.0).sqrt() + 4.0);
+    let bound = U * (4.0 * (k as f64 / 6.0).sqrt() + 4.0) + rounding(rounded);
     within(&out, &expected, bound)?;
     Ok(out)
 }
@@ -229,14 +261,14 @@ pub fn check_rms_norm<D: Device>(
     let vector = device.load_vector(&weight).map_err(fail)?;
     let mut x_buffer = device.activations(rows + 1, cols).map_err(fail)?;
     device.write(&mut x_buffer, &[&x[..], &vec![f32::NAN; cols]].concat());
-    let mut out = device.activations(rows, cols).map_err(fail)?;
+    let mut out = device.product_activations(rows, cols).map_err(fail)?;
     device.write(&mut out, &vec![f32::NAN; rows * cols]);
     device.rms_norm(&x_buffer, &vector, eps, rows, &mut out);
     let pending = device.read(&out, 0..rows);
     let out = device.finish_read(pending).map_err(fail)?;
     let expected = reference::rms_norm(&widen(&x), &widen(&weight), f64::from(eps));
     // A sum of squares does not cancel: cols / 16 + 16 additions in the worst case.
-    let bound = U * (6.0 + 0.5 * (cols as f64 / 16.0 + 16.0));
+    let bound = U * (6.0 + 0.5 * (cols as f64 / 16.0 + 16.0)) + rounding(device.product_dtype());
     within(&out, &expected, bound)?;
     Ok(out)
 }
@@ -257,11 +289,11 @@ pub fn check_qk_norm<D: Device>(
         unit_bytes: 64,
     };
     let cols = layout.qkv_cols();
-    let x = numbers(11, rows * cols);
+    let x = as_stored(&numbers(11, rows * cols), device.product_dtype());
     let weights = [numbers(12, head_dim), numbers(13, head_dim)];
     let [q_weight, k_weight] = [&weights[0], &weights[1]].map(|w| device.load_vector(w));
     let (q_weight, k_weight) = (q_weight.map_err(fail)?, k_weight.map_err(fail)?);
-    let mut qkv = device.activations(rows + 1, cols).map_err(fail)?;
+    let mut qkv = device.product_activations(rows + 1, cols).map_err(fail)?;
     device.write(&mut qkv, &[&x[..], &vec![7.0; cols]].concat());
     device.qk_norm(&mut qkv, &q_weight, &k_weight, eps, rows, &layout);
     let pending = device.read(&qkv, 0..rows + 1);
@@ -280,7 +312,8 @@ pub fn check_qk_norm<D: Device>(
             _ => head.to_vec(),
         })
         .collect();
-    let bound = U * (6.0 + 0.5 * (head_dim as f64 / 16.0 + 16.0));
+    let bound =
+        U * (6.0 + 0.5 * (head_dim as f64 / 16.0 + 16.0)) + rounding(device.product_dtype());
     within(&out, &expected, bound)?;
     Ok(out)
 }
@@ -290,9 +323,9 @@ pub fn check_relu<D: Device>(
     device: &mut D,
     &(rows, cols): &(usize, usize),
 ) -> Result<Vec<f32>, String> {
-    let mut x = numbers(14, rows * cols);
+    let mut x = as_stored(&numbers(14, rows * cols), device.product_dtype());
     x[0] = -0.0;
-    let mut buffer = device.activations(rows + 1, cols).map_err(fail)?;
+    let mut buffer = device.product_activations(rows + 1, cols).map_err(fail)?;
     device.write(&mut buffer, &[&x[..], &vec![-7.0; cols]].concat());
     device.relu(&mut buffer, rows);
     let pending = device.read(&buffer, 0..rows + 1);
@@ -320,16 +353,19 @@ pub fn check_swiglu<D: Device>(
         .iter()
         .map(|x| x * 12.0)
         .collect();
-    let mut x_buffer = device.activations(rows + 1, 2 * cols).map_err(fail)?;
+    let x = as_stored(&x, device.product_dtype());
+    let mut x_buffer = device
+        .product_activations(rows + 1, 2 * cols)
+        .map_err(fail)?;
     device.write(&mut x_buffer, &[&x[..], &vec![f32::NAN; 2 * cols]].concat());
-    let mut out = device.activations(rows, cols).map_err(fail)?;
+    let mut out = device.product_activations(rows, cols).map_err(fail)?;
     device.write(&mut out, &vec![f32::NAN; rows * cols]);
     device.swiglu(&x_buffer, rows, &mut out);
     let pending = device.read(&out, 0..rows);
     let out = device.finish_read(pending).map_err(fail)?;
     // The exponent's product with log2 e is off by u of up to 18, which is 18 ln 2 u of e^x; the
     // polynomial by 2.5 u; three more operations.
-    let bound = U * (12.5 + 2.5 + 3.0);
+    let bound = U * (12.5 + 2.5 + 3.0) + rounding(device.product_dtype());
     within(&out, &reference::swiglu(&widen(&x), cols), bound)?;
     Ok(out)
 }
@@ -425,8 +461,8 @@ pub fn trees() -> Vec<Tree> {
     trees
 }
 
-/// Heads, KV heads and head dimension: groups of 1 to 8, dimensions in and out of panels.
-pub const HEADS: [(usize, usize, usize); 7] = [
+/// Heads, KV heads and head dimension: groups of 1 to 16, dimensions in and out of panels.
+pub const HEADS: [(usize, usize, usize); 10] = [
     (1, 1, 8),
     (4, 2, 32),
     (3, 1, 16),
@@ -434,6 +470,9 @@ pub const HEADS: [(usize, usize, usize); 7] = [
     (8, 1, 64),
     (6, 3, 24),
     (7, 1, 128),
+    (16, 1, 96),
+    (4, 2, 256),
+    (10, 2, 80),
 ];
 
 /// Attention over a tree.
@@ -610,11 +649,11 @@ pub fn check_attention<D: Device>(
             }
         }
         let mut qkv_buffer = device
-            .activations(rows + 1, layout.qkv_cols())
+            .product_activations(rows + 1, layout.qkv_cols())
             .map_err(fail)?;
         device.write(&mut qkv_buffer, &qkv);
         let width = layout.heads * layout.head_dim;
-        let mut out = device.activations(rows + 1, width).map_err(fail)?;
+        let mut out = device.product_activations(rows + 1, width).map_err(fail)?;
         device.write(&mut out, &vec![f32::NAN; rows * width]);
         let uploaded = device.upload(&plan).map_err(fail)?;
         device.rope_and_append(
@@ -648,7 +687,8 @@ pub fn check_attention<D: Device>(
     }
 
     for ((n, i), out) in &outputs {
-        let expected = expected_row(case, &layout, layer, &frequencies, *n, *i);
+        let product = device.product_dtype();
+        let expected = expected_row(case, &layout, layer, &frequencies, product, *n, *i);
         // Scores: D terms, then e^s of |s| up to about 16, which makes an absolute error a
         // relative one; a sum of as many terms as there are tokens; the polynomial and division.
         let d = layout.head_dim as f64;
@@ -660,6 +700,9 @@ pub fn check_attention<D: Device>(
             Dtype::F32 => bound,
             Dtype::Bf16 | Dtype::F16 => bound + 2e-3 / d.sqrt(),
         };
+        // Where products are rounded, so are the weights of V and the output: each at random, by
+        // about 0.4 of the roundoff.
+        let bound = bound + rounding(product);
         within(out, &expected, bound).map_err(|why| format!("node {n} row {i}: {why}"))?;
     }
     Ok(outputs)
@@ -671,6 +714,7 @@ fn expected_row(
     layout: &KvLayout,
     layer: usize,
     frequencies: &[f64],
+    product: Dtype,
     node: usize,
     i: usize,
 ) -> Vec<f64> {
@@ -693,7 +737,7 @@ fn expected_row(
         .saturating_sub(case.window.unwrap_or(u32::MAX) as usize);
     let rows: Vec<Vec<f32>> = tokens
         .iter()
-        .map(|&(n, index)| qkv_row(layout, layer, n, index))
+        .map(|&(n, index)| as_stored(&qkv_row(layout, layer, n, index), product))
         .collect();
     let rotated = |position: usize, head: usize| -> Vec<f64> {
         let mut values = widen(&rows[position][head * d..][..d]);
@@ -715,7 +759,11 @@ fn expected_row(
                     widen(v).into_iter().map(store).collect()
                 })
                 .collect();
-            reference::attention(&rotated(rows.len() - 1, head), &keys, &values)
+            let q: Vec<f64> = rotated(rows.len() - 1, head)
+                .into_iter()
+                .map(|v| f64::from(stored(v as f32, product)))
+                .collect();
+            reference::attention(&q, &keys, &values)
         })
         .collect()
 }

@@ -35,6 +35,16 @@ pub enum Error {
         /// Its logit.
         value: f32,
     },
+    /// The device failed at something it was asked to do.
+    #[error("{device}: {what}: {reason}")]
+    Kernel {
+        /// The device's name.
+        device: String,
+        /// The kernel and its shape, or another operation.
+        what: String,
+        /// What the driver said.
+        reason: String,
+    },
     /// The device could not be set up.
     #[error("{device}: {reason}")]
     Setup {

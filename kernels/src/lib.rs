@@ -6,7 +6,7 @@
 //! - [`plan`]: what one device step will do, as plain data. [`plan::StepPlan::build`] is a pure
 //!   function from block tables to rows and shared runs.
 //! - [`backend`]: the [`Backend`] trait, one method per operation, enqueued in order.
-//! - [`cpu`]: the CPU backend.
+//! - [`cpu`] and [`cuda`]: the backends.
 //!
 //! # Partial attention
 //!
@@ -17,6 +17,7 @@ pub mod backend;
 #[cfg(any(test, feature = "cases"))]
 pub mod cases;
 pub mod cpu;
+pub mod cuda;
 pub mod dtype;
 pub mod error;
 mod exp2;
@@ -30,6 +31,7 @@ mod widest;
 
 pub use backend::{Backend, KvLayout, MatrixView, RopeTable};
 pub use cpu::CpuBackend;
+pub use cuda::CudaBackend;
 pub use dtype::Dtype;
 pub use error::Error;
 pub use plan::{BlockId, Row, Run, SequenceRows, Slot, StepPlan};

@@ -1,6 +1,7 @@
 //! One file per subcommand.
 
 pub mod completions;
+pub mod devices;
 pub mod generate;
 pub mod grade;
 pub mod inspect;

@@ -2,6 +2,7 @@
 
     python tests/golden/make.py            # everything
     python tests/golden/make.py models     # or one part: models, tokenizers, chat
+    python tests/golden/make.py models qwen3-g1-untied-f32     # or some of the models
 
 README.md next to this file says what every file holds. Everything is seeded; a second run with the
 same versions writes the same bytes.
@@ -21,10 +22,14 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     LlamaForTokenClassification,
+    MistralConfig,
+    MistralForCausalLM,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen2ForTokenClassification,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 HERE = pathlib.Path(__file__).parent
@@ -43,6 +48,11 @@ MAX_BF16_ERROR = 1.2e-2
 SMALL = dict(hidden_size=32, intermediate_size=56, num_hidden_layers=2)
 LARGE = dict(hidden_size=64, intermediate_size=80, num_hidden_layers=2)
 
+CONFIGS = {"Llama": LlamaConfig, "Mistral": MistralConfig, "Qwen2": Qwen2Config, "Qwen3": Qwen3Config}
+# Scaling that tells at positions 0 to 80: of 4 to 8 pairs some are stretched, some are not and
+# some lie between.
+LLAMA3 = dict(factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)
+
 # name, architecture, size, heads, kv heads, head_dim, options
 CASES = [
     ("llama-g1-tied-f32", LlamaForCausalLM, SMALL, 4, 4, 8, dict(tied=True)),
@@ -54,6 +64,16 @@ CASES = [
     ("qwen2-g2-tied-f32", Qwen2ForCausalLM, SMALL, 6, 3, 16, dict(tied=True, theta=1000000.0, old_config=True)),
     ("qwen2-g4-tied-bf16-sharded", Qwen2ForCausalLM, LARGE, 8, 2, 8, dict(tied=True, bf16=True, shard="100KB")),
     ("qwen2-g8-untied-f32", Qwen2ForCausalLM, LARGE, 8, 1, 16, dict(eps=1e-5)),
+    ("llama-g2-untied-f16", LlamaForCausalLM, SMALL, 4, 2, 16, dict(f16=True)),
+    ("llama3-g2-untied-f32", LlamaForCausalLM, SMALL, 4, 2, 8, dict(llama3=True, theta=500000.0, old_config=True)),
+    ("llama3-g4-tied-bf16", LlamaForCausalLM, LARGE, 8, 2, 16, dict(llama3=True, theta=10000.0, tied=True, bf16=True)),
+    ("mistral-g2-untied-bf16", MistralForCausalLM, SMALL, 4, 2, 16, dict(bf16=True, more=dict(sliding_window=None))),
+    ("mistral-g4-untied-f32", MistralForCausalLM, LARGE, 8, 2, 16, dict(more=dict(sliding_window=9))),
+    ("mistral-g8-tied-bf16", MistralForCausalLM, LARGE, 8, 1, 8, dict(bf16=True, tied=True, more=dict(sliding_window=16))),
+    ("qwen2-g2-untied-f32-window", Qwen2ForCausalLM, SMALL, 4, 2, 8, dict(more=dict(use_sliding_window=True, sliding_window=7, max_window_layers=1))),
+    ("qwen3-g1-untied-f32", Qwen3ForCausalLM, SMALL, 4, 4, 16, dict(theta=1000000.0)),
+    ("qwen3-g2-tied-f32", Qwen3ForCausalLM, LARGE, 6, 3, 8, dict(tied=True)),
+    ("qwen3-g8-untied-bf16", Qwen3ForCausalLM, LARGE, 8, 1, 16, dict(bf16=True)),
     ("llama-g2-score2-f32", LlamaForTokenClassification, SMALL, 4, 2, 16, dict(labels=2)),
     ("qwen2-g4-score2-f32", Qwen2ForTokenClassification, LARGE, 8, 2, 8, dict(labels=2)),
     ("qwen2-g2-score3-bf16", Qwen2ForTokenClassification, SMALL, 4, 2, 8, dict(labels=3, bf16=True)),
@@ -107,7 +127,10 @@ def periodic(tokens):
 
 @torch.no_grad()
 def make_case(name, architecture, size, heads, kv_heads, head_dim, options):
-    config_class = LlamaConfig if architecture.__name__.startswith("Llama") else Qwen2Config
+    config_class = CONFIGS[architecture.__name__.split("For")[0]]
+    rope = dict(rope_type="default", rope_theta=options.get("theta", 10000.0))
+    if options.get("llama3"):
+        rope.update(rope_type="llama3", **LLAMA3)
     labels = options.get("labels")
     fields = dict(
         size,
@@ -117,33 +140,35 @@ def make_case(name, architecture, size, heads, kv_heads, head_dim, options):
         head_dim=head_dim,
         max_position_embeddings=128,
         rms_norm_eps=options.get("eps", 1e-6),
-        rope_parameters=dict(rope_type="default", rope_theta=options.get("theta", 10000.0)),
+        rope_parameters=rope,
         tie_word_embeddings=options.get("tied", False),
         bos_token_id=0,
         eos_token_id=1,
         pad_token_id=None,
+        **options.get("more", {}),
     )
     if options.get("biased"):
         fields.update(attention_bias=True, mlp_bias=True)
     if labels:
         fields["num_labels"] = labels
-    bf16 = options.get("bf16", False)
+    half = torch.bfloat16 if options.get("bf16") else torch.float16 if options.get("f16") else None
+    short = "bf16" if options.get("bf16") else "f16"
     for seed in range(1000):
         model = architecture(config_class(**fields)).eval()
         # Each layer amplifies rounding by about the gain: bf16 needs a tamer model.
-        generator = fill(model, seed, gain=1.0 if bf16 else 1.6)
+        generator = fill(model, seed, gain=1.0 if half else 1.6)
         inputs = torch.randint(2, VOCAB, (INPUT_TOKENS,), generator=generator)
-        if bf16:
-            model = cast(model, torch.bfloat16)
-            in_bf16 = model(inputs[None]).logits[0].float()
+        if half:
+            model = cast(model, half)
+            in_half = model(inputs[None]).logits[0].float()
             model = cast(model, torch.float32)  # the stored weights, computed with in f32
         output = model(inputs[None]).logits[0]
         exact = cast(model, torch.float64)(inputs[None]).logits[0]
         model = cast(model, torch.float32)
         error = {"f32": float((output - exact).norm() / exact.norm())}
-        if bf16:
-            error["bf16"] = float((in_bf16 - exact).norm() / exact.norm())
-            if error["bf16"] > MAX_BF16_ERROR:
+        if half:
+            error[short] = float((in_half - exact).norm() / exact.norm())
+            if error[short] > MAX_BF16_ERROR:
                 continue
         if labels:
             break
@@ -158,8 +183,8 @@ def make_case(name, architecture, size, heads, kv_heads, head_dim, options):
     directory.mkdir(parents=True)
     kind = "scores" if labels else "logits"
     tensors = {kind: output.contiguous()}
-    if bf16:
-        tensors[kind + "_bf16"] = in_bf16.bfloat16()
+    if half:
+        tensors[f"{kind}_{short}"] = in_half.to(half)
     golden = {
         "architecture": architecture.__name__,
         "seed": seed,
@@ -169,7 +194,7 @@ def make_case(name, architecture, size, heads, kv_heads, head_dim, options):
     }
     if not labels:
         golden.update(prompt=inputs[:PROMPT_TOKENS].tolist(), greedy=tokens, smallest_margin=margin)
-    stored = cast(model, torch.bfloat16) if bf16 else model
+    stored = cast(model, half) if half else model
     stored.save_pretrained(directory, max_shard_size=options.get("shard", "1GB"))
     if options.get("old_config"):
         old_style_config(directory / "config.json")
@@ -182,8 +207,9 @@ def old_style_config(path):
     """Writes the config as transformers 4 did: torch_dtype, rope_theta and rope_scaling on top."""
     config = json.loads(path.read_text())
     config["torch_dtype"] = config.pop("dtype")
-    config["rope_theta"] = config.pop("rope_parameters")["rope_theta"]
-    config["rope_scaling"] = None
+    rope = config.pop("rope_parameters")
+    config["rope_theta"] = rope.pop("rope_theta")
+    config["rope_scaling"] = rope if rope["rope_type"] != "default" else None
     for field in ("layer_types", "head_dim"):
         if field != "head_dim" or config["hidden_size"] == config["head_dim"] * config["num_attention_heads"]:
             config.pop(field, None)
@@ -375,10 +401,12 @@ def main():
     torch.manual_seed(0)
     numpy.random.seed(0)
     torch.set_num_threads(1)
-    parts = sys.argv[1:] or ["models", "tokenizers", "chat"]
+    parts = sys.argv[1:2] or ["models", "tokenizers", "chat"]
+    names = sys.argv[2:]
     if "models" in parts:
         for case in CASES:
-            make_case(*case)
+            if not names or case[0] in names:
+                make_case(*case)
     if "tokenizers" in parts:
         make_tokenizers()
     if "chat" in parts:

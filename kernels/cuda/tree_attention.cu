@@ -1,0 +1,386 @@
+// Attention over the tree plan, decode and prefill alike, and the merge of its partial results.
+//
+// out[r, h, :] = sum_t p_t v[t] / sum_t p_t, p_t = 2^(c q . k[t]), c = log2(e) / sqrt(D), over the
+// tokens of the row's path in the tree at positions in (position - window, position].
+//
+// Tiling. A work item is a list of KV blocks and up to 64 packed query rows that attend to them: the
+// query heads of one KV head, of consecutive rows of the step (packed row p is row p / group, head
+// p % group of the KV head). The host builds the items from the tree, splits and deals them
+// (`cuda/items.rs`); each thread block runs its list of (item, KV head) units, so one launch serves
+// all levels of the tree. K and V go through shared memory in tiles of 64 tokens, K and V in turn,
+// SLOTS tiles under way, by cp.async.
+//   more than 16 packed rows: each of the four warps owns 16 of them, and all tokens;
+//   up to 16: all warps own the same rows, each 16 of a tile's 64 tokens, and the four partial results
+//   are merged through shared memory at the item's end.
+// S = Q K^T and O += P V are mma.sync m16n8k16; P goes from accumulators to operands in registers.
+//
+// Layout: qkv rows [q heads | k heads | v heads], bf16, Q rotated. A KV block is [layer][K, V][kv head]
+// [token][D] bf16, so one head's tokens of a block are contiguous. Shared tiles are [row][D] with
+// 16-byte chunks exchanged (`place`). Slots of a tile that hold no token are filled with zeros by the
+// copy, not read. A packed row that only one unit covers is written to `out` directly; others are
+// written as f32 partials (normalised output, log2 of the sum of weights) for `merge`.
+//
+// Numerics: scores f32; softmax online in base 2 with ex2.approx; P rounded to bf16 for the second
+// product, its sum taken before rounding; f32 accumulators; partials f32. A row without any visible
+// token in an item gives (0, -infinity), which the merge ignores. The order of sums depends on how
+// the host cut the tree, so bits may differ between plans, within the case tables' bound. Tokens that
+// a row does not see weigh zero; were one of them infinite or NaN, the row would become NaN.
+//
+// Budget, per layer: K and V once per item and 64 packed rows: 4 D bytes per token and KV head;
+// 4 D FLOPs per packed row and token, tile padding aside; 8 D bytes (write and read) per partial.
+#include "common.cuh"
+
+#ifndef HEAD_DIM
+#error "HEAD_DIM: elements of a head, a multiple of 16"
+#endif
+#ifndef SLOTS
+#error "SLOTS: K or V tiles in shared memory, 2 to 8"
+#endif
+#ifndef RESIDENT
+#error "RESIDENT: thread blocks that share a multiprocessor"
+#endif
+#ifndef SHARED_BYTES
+#error "SHARED_BYTES: what the host computed for Shared"
+#endif
+
+constexpr int D = HEAD_DIM, CHUNKS = D / 8, THREADS = 128, TILE = 64, MOST_ROWS = 64;
+constexpr int SLOT_BYTES = TILE * D * 2;
+// Tiles whose places are known: the one in use, those under way, the next.
+constexpr int RING = (SLOTS + 1) / 2 + 1;
+constexpr int NOWHERE = 0x7fffffff;
+// Q fragments live in registers where there is room, else they are loaded again for every tile.
+constexpr bool Q_IN_REGISTERS = D <= 128;
+
+// 32 bytes; keep in step with `items.rs`.
+struct Item {
+    u32 entry;       // the first KV block, an index into entries
+    u32 slots;       // token slots of its blocks, the unused ones included
+    u32 packed;      // the first packed row
+    u32 count;       // packed rows, 1 to 64
+    u32 dest;        // the first destination, an index into dests
+    u32 least;       // smallest position of its rows
+    u32 most;        // largest
+    u32 unused;
+};
+
+struct Problem {
+    const bf16* qkv;
+    bf16* out;
+    const u8* arena;
+    const uint4* rows;     // {token, position, block, offset}
+    const Item* items;
+    const int4* entries;   // {block, position of its first token, valid tokens, 0}
+    const int* dests;      // per item and packed row: partial slot, or -1 for `out`
+    const uint2* units;    // {item, kv head}
+    const u32* lists;      // per thread block: the first of its units; one more
+    float* partial;        // [slot][kv head][D]
+    float* lse;            // [slot][kv head]
+    u64 unit_bytes;
+    u64 k_at;              // bytes from a block to this layer's K
+    u64 v_at;
+    u32 qkv_pitch;
+    u32 out_pitch;
+    u32 heads;
+    u32 kv_heads;
+    u32 block_tokens;
+    u32 window;            // positions a row sees, itself included; 2^30 for all
+    float scale;           // log2(e) / sqrt(D)
+};
+
+struct Shared {
+    alignas(128) u8 ring[SLOTS][SLOT_BYTES];
+    alignas(128) u8 q[MOST_ROWS * D * 2];
+    u32 base[RING][TILE];        // byte / 32 of a slot's K from the arena's start, head aside
+    int position[RING][TILE];    // NOWHERE for a slot without a token
+    u32 clean[RING][TILE / 32];  // whether every row sees every slot
+    int row_position[MOST_ROWS];
+};
+static_assert(sizeof(Shared) == SHARED_BYTES, "the host asks for as much");
+
+DEVICE float exp2_fast(float x) {
+    float r;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+    return r;
+}
+
+// The element of a packed row's head in `out`.
+DEVICE u64 place_out(const Problem& p, u32 packed, u32 kv_head) {
+    u32 group = p.heads / p.kv_heads;
+    return (u64)(packed / group) * p.out_pitch + (kv_head * group + packed % group) * D;
+}
+
+// The part of a warp: rows [ROW0, ROW0 + 16) of the item, N 8-token columns of each tile from TOKEN0.
+template <bool MANY> DEVICE void attend(const Problem& p, const Item& item, u32 kv_head, Shared& s) {
+    constexpr int N = MANY ? TILE / 8 : TILE / 8 / 4;
+    u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    u32 row0 = MANY ? warp * 16 : 0, token0 = MANY ? 0 : warp * 16;
+    bool idle = row0 >= item.count;
+    u32 tiles = (item.slots + TILE - 1) / TILE;
+    u64 head_at = (u64)kv_head * p.block_tokens * D * 2;
+
+    // Where the 64 slots of a tile lie, by the first two warps.
+    auto locate = [&](u32 tile) {
+        if (tile >= tiles || threadIdx.x >= TILE) return;
+        u32 slot = tile * TILE + threadIdx.x, buffer = tile % RING;
+        u32 base = 0;
+        int position = NOWHERE;
+        if (slot < item.slots) {
+            int4 entry = p.entries[item.entry + slot / p.block_tokens];
+            u32 offset = slot % p.block_tokens;
+            if ((int)offset < entry.z) {
+                position = entry.y + offset;
+                base = ((u32)entry.x * p.unit_bytes + (u64)offset * D * 2) / 32;
+            }
+        }
+        s.base[buffer][threadIdx.x] = base;
+        s.position[buffer][threadIdx.x] = position;
+        bool clean = position <= (int)item.least && position > (int)item.most - (int)p.window;
+        clean = __all_sync(ALL, clean);
+        if (lane == 0) s.clean[buffer][warp] = clean;
+    };
+    // Even units are K tiles, odd ones V tiles.
+    auto fetch = [&](u32 unit) {
+        u32 tile = unit / 2, buffer = tile % RING;
+        if (tile < tiles) {
+            u32 to = shared_address(s.ring[unit % SLOTS]);
+            const u8* from = p.arena + head_at + (unit % 2 ? p.v_at : p.k_at);
+#pragma unroll D > 128 ? 1 : 4
+            for (u32 i = threadIdx.x; i < TILE * CHUNKS; i += THREADS) {
+                u32 slot = i / CHUNKS, chunk = i % CHUNKS;
+                bool there = s.position[buffer][slot] != NOWHERE;
+                const u8* at = from + (u64)s.base[buffer][slot] * 32 + chunk * 16;
+                copy16(to + place<CHUNKS>(slot, chunk), there ? at : p.arena, there ? 16 : 0);
+            }
+        }
+        commit();
+    };
+
+    for (u32 tile = 0; tile <= (SLOTS - 1) / 2; tile++) locate(tile);
+    __syncthreads();
+    for (u32 unit = 0; unit < SLOTS - 1; unit++) fetch(unit);
+
+    u32 q_at = shared_address(s.q);
+    u32 q[Q_IN_REGISTERS ? D / 16 : 1][4];
+    if constexpr (Q_IN_REGISTERS)
+        for (int d = 0; d < D / 16; d++) matrices(q[d], q_at + place<CHUNKS>(row0 + lane % 16, d * 2 + lane / 16));
+
+    float o[D / 8][4] = {};
+    float max[2] = {-INFINITY_F, -INFINITY_F}, sum[2] = {0, 0};
+
+
+    // Waits for a unit, and starts the one SLOTS - 1 further on in the place of the one just used.
+    auto advance = [&](u32 unit) {
+        wait<SLOTS - 2>();
+        __syncthreads();
+        u32 next = unit + SLOTS - 1;
+        fetch(next);
+        if (next % 2 == 1) locate(next / 2 + 1);
+    };
+
+#pragma unroll 1
+    for (u32 tile = 0; tile < tiles; tile++) {
+        u32 weights[N / 2][4];
+        advance(2 * tile);
+        if (!idle) {
+            u32 buffer = tile % RING, at = shared_address(s.ring[2 * tile % SLOTS]);
+            float score[N][4] = {};
+#pragma unroll Q_IN_REGISTERS ? D / 16 : 2
+            for (int d = 0; d < D / 16; d++) {
+                u32 a[4];
+                if constexpr (Q_IN_REGISTERS)
+                    for (int i = 0; i < 4; i++) a[i] = q[d][i];
+                else
+                    matrices(a, q_at + place<CHUNKS>(row0 + lane % 16, d * 2 + lane / 16));
+                for (int j = 0; j < N / 2; j++) {
+                    u32 b[4];
+                    matrices(b, at + place<CHUNKS>(token0 + j * 16 + lane % 8 + lane / 16 * 8, d * 2 + lane / 8 % 2));
+                    multiply(score[2 * j], a, b[0], b[1]);
+                    multiply(score[2 * j + 1], a, b[2], b[3]);
+                }
+            }
+            if (!(s.clean[buffer][0] & s.clean[buffer][1]))
+                for (int j = 0; j < N; j++)
+                    for (int i = 0; i < 4; i++) {
+                        int position = s.position[buffer][token0 + j * 8 + lane % 4 * 2 + i % 2];
+                        int row = s.row_position[row0 + lane / 4 + i / 2 * 8];
+                        if (position > row || position <= row - (int)p.window) score[j][i] = -INFINITY_F;
+                    }
+            for (int h = 0; h < 2; h++) {
+                float most = -INFINITY_F;
+                for (int j = 0; j < N; j++) most = fmaxf(most, fmaxf(score[j][2 * h], score[j][2 * h + 1]));
+                most = fmaxf(most, __shfl_xor_sync(ALL, most, 1));
+                most = fmaxf(most, __shfl_xor_sync(ALL, most, 2));
+                most = fmaxf(most, max[h]);
+                // Nothing visible yet: 0 instead of -infinity, so that no difference is NaN.
+                float shift = most == -INFINITY_F ? 0.0f : most * p.scale;
+                float shrink = exp2_fast(max[h] * p.scale - shift);
+                max[h] = most;
+                sum[h] *= shrink;
+                for (int j = 0; j < N; j++)
+                    for (int i = 2 * h; i < 2 * h + 2; i++) {
+                        score[j][i] = exp2_fast(score[j][i] * p.scale - shift);
+                        sum[h] += score[j][i];
+                    }
+                if (shrink != 1.0f)
+                    for (int d = 0; d < D / 8; d++) {
+                        o[d][2 * h] *= shrink;
+                        o[d][2 * h + 1] *= shrink;
+                    }
+            }
+            for (int j = 0; j < N / 2; j++) {
+                weights[j][0] = pack(score[2 * j][0], score[2 * j][1]);
+                weights[j][1] = pack(score[2 * j][2], score[2 * j][3]);
+                weights[j][2] = pack(score[2 * j + 1][0], score[2 * j + 1][1]);
+                weights[j][3] = pack(score[2 * j + 1][2], score[2 * j + 1][3]);
+            }
+        }
+        advance(2 * tile + 1);
+        if (!idle) {
+            u32 at = shared_address(s.ring[(2 * tile + 1) % SLOTS]);
+#pragma unroll
+            for (int j = 0; j < N / 2; j++)
+#pragma unroll
+                for (int d = 0; d < D / 16; d++) {
+                    u32 b[4];
+                    matrices_transposed(b, at + place<CHUNKS>(token0 + j * 16 + lane % 16, d * 2 + lane / 16));
+                    multiply(o[2 * d], weights[j], b[0], b[1]);
+                    multiply(o[2 * d + 1], weights[j], b[2], b[3]);
+                }
+        }
+    }
+    wait<0>();
+    for (int h = 0; h < 2; h++) {
+        sum[h] += __shfl_xor_sync(ALL, sum[h], 1);
+        sum[h] += __shfl_xor_sync(ALL, sum[h], 2);
+    }
+
+    if constexpr (MANY) {
+        if (idle) return;
+        for (int h = 0; h < 2; h++) {
+            u32 row = row0 + lane / 4 + h * 8;
+            if (row >= item.count) continue;
+            float inverse = sum[h] > 0 ? 1.0f / sum[h] : sum[h];
+            int dest = p.dests[item.dest + row];
+            if (dest < 0) {
+                bf16* to = p.out + place_out(p, item.packed + row, kv_head) + lane % 4 * 2;
+                for (int d = 0; d < D / 8; d++) store2(to + d * 8, o[d][2 * h] * inverse, o[d][2 * h + 1] * inverse);
+            } else {
+                u32 slot = dest * p.kv_heads + kv_head;
+                float* to = p.partial + (u64)slot * D + lane % 4 * 2;
+                for (int d = 0; d < D / 8; d++) store2(to + d * 8, o[d][2 * h] * inverse, o[d][2 * h + 1] * inverse);
+                if (lane % 4 == 0) p.lse[slot] = max[h] * p.scale + __log2f(sum[h]);
+            }
+        }
+    } else {
+        // Eight-column groups change places by row, so that the rows of a store differ in their banks.
+        constexpr u32 EXCHANGE = D % 32 == 0 ? 3 : 1;
+        float* parts = (float*)s.ring;
+        // Q is not needed any more: [warp][row] maxima and sums lie where it was.
+        float* maxima = (float*)s.q;
+        float* sums = maxima + 4 * 16;
+        static_assert(4 * 16 * D * 4 <= SLOTS * SLOT_BYTES, "the parts lie where the tiles were");
+        __syncthreads();
+        for (int h = 0; h < 2; h++) {
+            u32 row = lane / 4 + h * 8;
+            if (lane % 4 == 0) {
+                maxima[warp * 16 + row] = max[h];
+                sums[warp * 16 + row] = sum[h];
+            }
+            for (u32 d = 0; d < D / 8; d++)
+                store2(parts + (warp * 16 + row) * D + (d ^ (row & EXCHANGE)) * 8 + lane % 4 * 2, o[d][2 * h], o[d][2 * h + 1]);
+        }
+        __syncthreads();
+        for (u32 i = threadIdx.x; i < item.count * (D / 4); i += THREADS) {
+            u32 row = i / (D / 4), col = i % (D / 4) * 4;
+            u32 at = row * D + (col / 8 ^ (row & EXCHANGE)) * 8 + col % 8;
+            float most = -INFINITY_F;
+            for (int w = 0; w < 4; w++) most = fmaxf(most, maxima[w * 16 + row]);
+            float shift = most == -INFINITY_F ? 0.0f : most;
+            float total = 0;
+            float4 v = make_float4(0, 0, 0, 0);
+            for (int w = 0; w < 4; w++) {
+                float weight = exp2_fast((maxima[w * 16 + row] - shift) * p.scale);
+                float4 part = *(const float4*)(parts + w * 16 * D + at);
+                total += weight * sums[w * 16 + row];
+                v.x += weight * part.x;
+                v.y += weight * part.y;
+                v.z += weight * part.z;
+                v.w += weight * part.w;
+            }
+            float inverse = total > 0 ? 1.0f / total : total;
+            int dest = p.dests[item.dest + row];
+            if (dest < 0) {
+                uint2 packed = make_uint2(pack(v.x * inverse, v.y * inverse), pack(v.z * inverse, v.w * inverse));
+                *(uint2*)(p.out + place_out(p, item.packed + row, kv_head) + col) = packed;
+            } else {
+                u32 slot = dest * p.kv_heads + kv_head;
+                *(float4*)(p.partial + (u64)slot * D + col) = make_float4(v.x * inverse, v.y * inverse, v.z * inverse, v.w * inverse);
+                if (col == 0) p.lse[slot] = most * p.scale + __log2f(total);
+            }
+        }
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) tree_attention(const Problem p) {
+    extern __shared__ __align__(128) u8 bytes[];
+    Shared& s = *(Shared*)bytes;
+    u32 group = p.heads / p.kv_heads;
+    for (u32 u = p.lists[blockIdx.x]; u < p.lists[blockIdx.x + 1]; u++) {
+        uint2 unit = p.units[u];
+        Item item = p.items[unit.x];
+        u32 tile_rows = item.count > 16 ? 64 : 16;
+        __syncthreads();
+        for (u32 i = threadIdx.x; i < tile_rows; i += THREADS) {
+            bool there = i < item.count;
+            s.row_position[i] = there ? (int)p.rows[(item.packed + i) / group].y : 0;
+        }
+        for (u32 i = threadIdx.x; i < tile_rows * CHUNKS; i += THREADS) {
+            u32 r = i / CHUNKS, chunk = i % CHUNKS;
+            u32 packed = item.packed + r, row = packed / group, head = unit.y * group + packed % group;
+            uint4 v = make_uint4(0, 0, 0, 0);
+            if (r < item.count) v = *(const uint4*)(p.qkv + (u64)row * p.qkv_pitch + head * D + chunk * 8);
+            *(uint4*)(s.q + place<CHUNKS>(r, chunk)) = v;
+        }
+        if (item.count > 16)
+            attend<true>(p, item, unit.y, s);
+        else
+            attend<false>(p, item, unit.y, s);
+    }
+}
+
+// Adds up the partials of every packed row that has several; one warp per row and KV head.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    merge(const float* partial, const float* lse, const int4* merges, const u32* slots, u32 count, bf16* out, u32 out_pitch, u32 heads, u32 kv_heads) {
+    u32 warp = blockIdx.x * (THREADS / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
+    if (warp >= count * kv_heads) return;
+    // {packed row, first of its slots, how many, 0}
+    int4 m = merges[warp / kv_heads];
+    u32 kv_head = warp % kv_heads, group = heads / kv_heads;
+    float most = -INFINITY_F;
+    for (u32 i = lane; i < (u32)m.z; i += 32) most = fmaxf(most, lse[slots[m.y + i] * kv_heads + kv_head]);
+    for (int d = 16; d; d >>= 1) most = fmaxf(most, __shfl_xor_sync(ALL, most, d));
+    float shift = most == -INFINITY_F ? 0.0f : most;
+    constexpr int PER_LANE = (D + 63) / 64;
+    float v[PER_LANE][2] = {};
+    float total = 0;
+    for (u32 i = 0; i < (u32)m.z; i++) {
+        u32 slot = slots[m.y + i] * kv_heads + kv_head;
+        float weight = exp2_fast(lse[slot] - shift);
+        total += weight;
+        const float* from = partial + (u64)slot * D;
+        for (int j = 0; j < PER_LANE; j++) {
+            u32 d = j * 64 + lane * 2;
+            if (d < D) {
+                float2 part = load2(from + d);
+                v[j][0] += weight * part.x;
+                v[j][1] += weight * part.y;
+            }
+        }
+    }
+    float inverse = total > 0 ? 1.0f / total : total;
+    bf16* to = out + (u64)((u32)m.x / group) * out_pitch + (kv_head * group + (u32)m.x % group) * D;
+    for (int j = 0; j < PER_LANE; j++) {
+        u32 d = j * 64 + lane * 2;
+        if (d < D) store2(to + d, v[j][0] * inverse, v[j][1] * inverse);
+    }
+}

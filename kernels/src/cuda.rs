@@ -1,0 +1,527 @@
+//! The CUDA backend: hand-written kernels, compiled at run time for the card that is there.
+//!
+//! Weights and the KV cache are bf16; so are activations that only feed products. The residual
+//! stream and the head's output are f32, as are all sums. The sources lie in `kernels/cuda`, each
+//! with its tiling, layout, numerics and budget on top; here are their launchers, one file per
+//! group of operations, above `items` (the attention's work, a pure function), `device` (driver,
+//! compiler, launches), `memory` and `cache`.
+//!
+//! Driver and compiler are loaded when a card is opened: one program serves machines with and
+//! without CUDA. The same code drives the emulator (`kernels/emulator`).
+//!
+//! An operation that cannot be enqueued makes the backend refuse everything after it; the next call
+//! that can fail returns the error, which names kernel and shape.
+//!
+//! # What bits depend on
+//!
+//! A row's numbers do not depend on what other rows hold. They may depend on how many there are:
+//! products of up to 64 rows and of more sum in different orders, and the cut of the attention's work
+//! decides where its sums are merged. Two runs of the same steps give the same bits.
+
+mod attention;
+mod cache;
+pub mod catalog;
+pub mod cubin;
+mod device;
+pub mod items;
+mod linear;
+mod memory;
+mod nvrtc;
+mod rows;
+mod sample;
+pub mod tiling;
+
+pub use device::{EMULATOR_VARIABLE, Found, Which, cards, compile_for, emulator};
+pub use memory::Buffer;
+pub use nvrtc::{Compiler, INSTALL as NVRTC_INSTALL, Job, Output};
+
+/// The folder compiled kernels are kept in, `None` if there is no place for one.
+pub fn cache_folder() -> Option<std::path::PathBuf> {
+    cache::folder()
+}
+
+use crate::plan::{BlockId, StepPlan};
+use crate::sampling::{Draw, Sample};
+use crate::{Backend, Dtype, Error, KvLayout, MatrixView, RopeTable};
+use device::Card;
+use half::bf16;
+use memory::{Copying, Growing, Pinned};
+use std::cell::RefCell;
+use std::ops::Range;
+use std::rc::Rc;
+
+/// One card, its kernels and the scratch memory they share.
+pub struct CudaBackend {
+    card: Rc<Card>,
+    /// The first operation that failed.
+    failed: Option<Error>,
+    /// Buffers of plans that are done with.
+    plans: Pool,
+    attention: attention::Scratch,
+    sampling: sample::Scratch,
+    pairs: Growing,
+    sharing: items::Sharing,
+}
+
+/// A weight matrix, bf16, `[rows][pitch]`; the surplus columns are zeros.
+pub struct Weight {
+    buffer: Buffer,
+    rows: usize,
+    cols: usize,
+    pitch: usize,
+}
+
+/// An f32 vector, padded with zeros to a multiple of 8.
+pub struct Vector {
+    buffer: Buffer,
+    len: usize,
+}
+
+/// Cosines, then sines.
+pub struct Rope {
+    buffer: Buffer,
+    half_dim: usize,
+    positions: usize,
+}
+
+/// A buffer of activations, `[rows][pitch]`, f32 or bf16.
+pub struct Activations {
+    buffer: Buffer,
+    rows: usize,
+    cols: usize,
+    pitch: usize,
+    dtype: Dtype,
+}
+
+/// The KV arena.
+pub struct Arena {
+    buffer: Buffer,
+}
+
+/// A plan on the device. The attention's work is made at its first use, for every shape it is used
+/// with.
+pub struct Plan {
+    step: StepPlan,
+    /// `{token, position, block, offset}` per row, then the outputs.
+    buffer: Pooled,
+    work: RefCell<Vec<(items::Shape, Rc<attention::Work>)>>,
+}
+
+/// Numbers under way.
+pub struct PendingRead {
+    copying: Result<Copying, Error>,
+    rows: usize,
+    cols: usize,
+    pitch: usize,
+    dtype: Dtype,
+}
+
+/// Buffers to be used again.
+#[derive(Clone, Default)]
+struct Pool(Rc<RefCell<Vec<Buffer>>>);
+
+/// A buffer that returns to its pool. Whoever takes it next enqueues behind whoever had it.
+struct Pooled {
+    buffer: Option<Buffer>,
+    pool: Pool,
+}
+
+impl Pool {
+    fn take(&self, card: &Rc<Card>, words: &[u32]) -> Result<Pooled, Error> {
+        let bytes = std::mem::size_of_val(words);
+        let fitting = self.0.borrow().iter().position(|b| b.bytes() >= bytes);
+        let buffer = match fitting {
+            Some(index) => self.0.borrow_mut().swap_remove(index),
+            None => Buffer::new(card, bytes.next_power_of_two().max(4096), "a step's plan")?,
+        };
+        buffer.write(0, words)?;
+        Ok(Pooled {
+            buffer: Some(buffer),
+            pool: self.clone(),
+        })
+    }
+}
+
+impl Pooled {
+    fn at(&self) -> u64 {
+        self.buffer.as_ref().map_or(0, Buffer::at)
+    }
+}
+
+impl Drop for Pooled {
+    fn drop(&mut self) {
+        self.pool.0.borrow_mut().extend(self.buffer.take());
+    }
+}
+
+impl Activations {
+    /// The suffix of kernels' names.
+    fn suffix(&self) -> usize {
+        match self.dtype {
+            Dtype::F32 => 0,
+            Dtype::Bf16 => 1,
+            Dtype::F16 => unreachable!("activations are f32 or bf16"),
+        }
+    }
+
+    fn require(&self, rows: usize, what: &str) {
+        assert!(
+            rows <= self.rows,
+            "{rows} rows of {what}, which has {}",
+            self.rows
+        );
+    }
+}
+
+impl CudaBackend {
+    /// Opens a card, or the emulated one.
+    ///
+    /// # Errors
+    ///
+    /// No driver, no compiler (with the command that installs it), a card that is too old.
+    pub fn open(which: Which) -> Result<CudaBackend, Error> {
+        let card = Card::open(which)?;
+        Ok(CudaBackend {
+            failed: None,
+            plans: Pool::default(),
+            attention: attention::Scratch::new(),
+            sampling: sample::Scratch::new(),
+            pairs: Growing::new("pairs of blocks"),
+            sharing: items::Sharing::Tree,
+            card,
+        })
+    }
+
+    /// How much of the tree attention uses, for studies; the default is all that pays.
+    pub fn set_sharing(&mut self, sharing: items::Sharing) {
+        self.sharing = sharing;
+    }
+
+    /// Whether this is the emulator.
+    pub fn emulated(&self) -> bool {
+        self.card.limits().emulated
+    }
+
+    /// Runs an operation unless one failed before; keeps the first failure.
+    fn enqueue(&mut self, operation: impl FnOnce(&mut CudaBackend) -> Result<(), Error>) {
+        if self.failed.is_none() {
+            self.failed = operation(self).err();
+        }
+    }
+
+    fn healthy(&mut self) -> Result<(), Error> {
+        self.failed.take().map_or(Ok(()), Err)
+    }
+
+    fn buffer(&mut self, rows: usize, cols: usize, dtype: Dtype) -> Result<Activations, Error> {
+        let pitch = cols.next_multiple_of(8);
+        let bytes = rows * pitch * dtype.bytes();
+        Ok(Activations {
+            buffer: Buffer::zeroed(&self.card, bytes, "activations")?,
+            rows,
+            cols,
+            pitch,
+            dtype,
+        })
+    }
+
+    /// Overwrites the first elements of a buffer, in row-major order, rounding to its type.
+    ///
+    /// # Errors
+    ///
+    /// The copy failed.
+    pub fn write(&mut self, x: &mut Activations, values: &[f32]) -> Result<(), Error> {
+        x.require(values.len().div_ceil(x.cols), "a buffer written to");
+        let pitch = x.pitch * x.dtype.bytes();
+        for (r, row) in values.chunks(x.cols).enumerate() {
+            match x.dtype {
+                Dtype::F32 => x.buffer.write(r * pitch, row)?,
+                _ => {
+                    let rounded: Vec<bf16> = row.iter().map(|&v| bf16::from_f32(v)).collect();
+                    x.buffer.write(r * pitch, &rounded)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills the arena with one byte, for tests.
+    ///
+    /// # Errors
+    ///
+    /// The device failed.
+    pub fn fill(&mut self, arena: &mut Arena, byte: u8) -> Result<(), Error> {
+        arena.buffer.fill(byte)
+    }
+
+    /// Waits for all work.
+    ///
+    /// # Errors
+    ///
+    /// What failed first.
+    pub fn synchronize(&mut self) -> Result<(), Error> {
+        self.healthy()?;
+        self.card.synchronize()
+    }
+}
+
+impl Backend for CudaBackend {
+    type Weight = Weight;
+    type Vector = Vector;
+    type Rope = Rope;
+    type Activations = Activations;
+    type Arena = Arena;
+    type Plan = Plan;
+    type PendingSamples = sample::Pending;
+    type PendingRead = PendingRead;
+
+    fn name(&self) -> String {
+        let (major, minor) = self.card.limits().capability;
+        format!("{} (CUDA, sm_{major}{minor})", self.card.name())
+    }
+
+    fn kv_dtype(&self, _weights: Dtype) -> Dtype {
+        Dtype::Bf16
+    }
+
+    fn check_layout(&self, layout: &KvLayout) -> Result<(), Error> {
+        let refuse = |what: String| {
+            Err(Error::Unsupported {
+                device: self.card.name().into(),
+                what,
+            })
+        };
+        if layout.dtype != Dtype::Bf16 {
+            return refuse(format!(
+                "a KV cache of {} (only bfloat16)",
+                layout.dtype.name()
+            ));
+        }
+        if !layout.head_dim.is_multiple_of(16) || layout.head_dim > 256 {
+            return refuse(format!(
+                "head dimension {} (only multiples of 16 up to 256)",
+                layout.head_dim
+            ));
+        }
+        Ok(())
+    }
+
+    fn load_matrix(&mut self, parts: &[MatrixView<'_>]) -> Result<Weight, Error> {
+        linear::load(&self.card, parts)
+    }
+
+    fn load_vector(&mut self, values: &[f32]) -> Result<Vector, Error> {
+        let mut padded = values.to_vec();
+        padded.resize(values.len().next_multiple_of(8), 0.0);
+        Ok(Vector {
+            buffer: Buffer::of(&self.card, &padded, "a vector")?,
+            len: values.len(),
+        })
+    }
+
+    fn load_rope(&mut self, table: RopeTable) -> Result<Rope, Error> {
+        let both = [&table.cos[..], &table.sin].concat();
+        Ok(Rope {
+            buffer: Buffer::of(&self.card, &both, "a rotary table")?,
+            half_dim: table.half_dim,
+            positions: table.cos.len() / table.half_dim,
+        })
+    }
+
+    fn activations(&mut self, rows: usize, cols: usize) -> Result<Activations, Error> {
+        self.buffer(rows, cols, Dtype::F32)
+    }
+
+    fn product_activations(&mut self, rows: usize, cols: usize) -> Result<Activations, Error> {
+        self.buffer(rows, cols, Dtype::Bf16)
+    }
+
+    fn arena(&mut self, bytes: usize) -> Result<Arena, Error> {
+        if bytes > attention::MOST_ARENA {
+            return Err(Error::Unsupported {
+                device: self.card.name().into(),
+                what: format!("a KV arena of {bytes} bytes (at most 128 GiB)"),
+            });
+        }
+        // Zeros, because whole blocks are copied, what nothing was written to included.
+        Ok(Arena {
+            buffer: Buffer::zeroed(&self.card, bytes, "the KV arena")?,
+        })
+    }
+
+    fn upload(&mut self, plan: &StepPlan) -> Result<Plan, Error> {
+        self.healthy()?;
+        let mut words = Vec::with_capacity(plan.rows.len() * 4 + plan.outputs.len());
+        for row in &plan.rows {
+            let (block, offset) = row
+                .slot
+                .map_or((u32::MAX, 0), |slot| (slot.block.0, slot.offset));
+            words.extend([row.token, row.position, block, offset]);
+        }
+        words.extend(&plan.outputs);
+        Ok(Plan {
+            step: plan.clone(),
+            buffer: self.plans.take(&self.card, &words)?,
+            work: RefCell::default(),
+        })
+    }
+
+    fn embed(&mut self, table: &Weight, plan: &Plan, out: &mut Activations) {
+        self.enqueue(|b| rows::embed(&b.card, table, plan, out));
+    }
+
+    fn rms_norm(
+        &mut self,
+        x: &Activations,
+        weight: &Vector,
+        eps: f32,
+        rows: usize,
+        out: &mut Activations,
+    ) {
+        self.enqueue(|b| rows::rms_norm(&b.card, x, weight, eps, rows, out));
+    }
+
+    fn linear(
+        &mut self,
+        x: &Activations,
+        w: &Weight,
+        bias: Option<&Vector>,
+        rows: usize,
+        accumulate: bool,
+        out: &mut Activations,
+    ) {
+        self.enqueue(|b| linear::linear(&b.card, x, w, bias, rows, accumulate, out));
+    }
+
+    fn rope_and_append(
+        &mut self,
+        qkv: &mut Activations,
+        rope: &Rope,
+        plan: &Plan,
+        layout: &KvLayout,
+        layer: usize,
+        arena: &mut Arena,
+    ) {
+        self.enqueue(|b| rows::rope_and_append(&b.card, qkv, rope, plan, layout, layer, arena));
+    }
+
+    fn tree_attention(
+        &mut self,
+        qkv: &Activations,
+        plan: &Plan,
+        layout: &KvLayout,
+        layer: usize,
+        window: Option<u32>,
+        arena: &Arena,
+        out: &mut Activations,
+    ) {
+        self.enqueue(|b| {
+            attention::tree_attention(b, qkv, plan, layout, layer, window, arena, out)
+        });
+    }
+
+    fn qk_norm(
+        &mut self,
+        qkv: &mut Activations,
+        q_weight: &Vector,
+        k_weight: &Vector,
+        eps: f32,
+        rows: usize,
+        layout: &KvLayout,
+    ) {
+        self.enqueue(|b| rows::qk_norm(&b.card, qkv, q_weight, k_weight, eps, rows, layout));
+    }
+
+    fn relu(&mut self, x: &mut Activations, rows: usize) {
+        self.enqueue(|b| rows::relu(&b.card, x, rows));
+    }
+
+    fn swiglu(&mut self, gate_up: &Activations, rows: usize, out: &mut Activations) {
+        self.enqueue(|b| rows::swiglu(&b.card, gate_up, rows, out));
+    }
+
+    fn gather_outputs(&mut self, x: &Activations, plan: &Plan, out: &mut Activations) {
+        self.enqueue(|b| rows::gather(&b.card, x, plan, out));
+    }
+
+    fn copy_blocks(&mut self, layout: &KvLayout, pairs: &[(BlockId, BlockId)], arena: &mut Arena) {
+        self.enqueue(|b| rows::copy_blocks(&b.card, &mut b.pairs, layout, pairs, arena));
+    }
+
+    fn sample(&mut self, logits: &Activations, draws: &[Draw<'_>]) -> sample::Pending {
+        let pending = match self.healthy() {
+            Ok(()) => sample::sample(&self.card, &mut self.sampling, logits, draws),
+            Err(error) => Err(error),
+        };
+        sample::Pending::new(pending, draws)
+    }
+
+    fn finish_samples(&mut self, pending: sample::Pending) -> Result<Vec<Sample>, Error> {
+        self.healthy()?;
+        pending.finish()
+    }
+
+    fn read(&mut self, x: &Activations, rows: Range<usize>) -> PendingRead {
+        x.require(rows.end, "a buffer read from");
+        let pitch = x.pitch * x.dtype.bytes();
+        let copying = self.healthy().and_then(|()| {
+            let to = Pinned::new(&self.card, rows.len() * pitch)?;
+            x.buffer.read(rows.start * pitch, to)
+        });
+        PendingRead {
+            copying,
+            rows: rows.len(),
+            cols: x.cols,
+            pitch: x.pitch,
+            dtype: x.dtype,
+        }
+    }
+
+    fn finish_read(&mut self, pending: PendingRead) -> Result<Vec<f32>, Error> {
+        self.healthy()?;
+        pending.finish()
+    }
+}
+
+impl PendingRead {
+    fn finish(self) -> Result<Vec<f32>, Error> {
+        let copying = self.copying?;
+        let mut values = Vec::with_capacity(self.rows * self.cols);
+        match self.dtype {
+            Dtype::F32 => {
+                let all: Vec<f32> = copying.finish()?;
+                for row in all.chunks_exact(self.pitch) {
+                    values.extend_from_slice(&row[..self.cols]);
+                }
+            }
+            _ => {
+                let all: Vec<bf16> = copying.finish()?;
+                for row in all.chunks_exact(self.pitch) {
+                    values.extend(row[..self.cols].iter().map(|v| v.to_f32()));
+                }
+            }
+        }
+        Ok(values)
+    }
+}
+
+/// For the tables of cases.
+#[cfg(any(test, feature = "cases"))]
+impl crate::cases::Device for CudaBackend {
+    fn write(&mut self, x: &mut Activations, values: &[f32]) {
+        let written = CudaBackend::write(self, x, values);
+        written.expect("numbers can be copied to the device");
+    }
+
+    fn poison(&mut self, arena: &mut Arena) {
+        self.fill(arena, 0xff).expect("memory can be filled");
+    }
+
+    fn product_dtype(&self) -> Dtype {
+        Dtype::Bf16
+    }
+
+    fn weight_dtype(&self, _dtype: Dtype) -> Dtype {
+        Dtype::Bf16
+    }
+}

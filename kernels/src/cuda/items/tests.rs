@@ -1,0 +1,303 @@
+//! Every (row, visible token) pair is in exactly one item, whatever the tree, and sharing never costs
+//! more than the model says it saves.
+
+use super::*;
+use crate::philox::uniform_u64;
+use crate::plan::{BlockId, SequenceRows};
+use std::collections::HashMap;
+
+/// Random numbers below a bound.
+struct Random {
+    seed: u64,
+    count: u64,
+}
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.count += 1;
+        (uniform_u64(self.seed, self.count) % n as u64) as usize
+    }
+}
+
+/// A step over a random forest: forks at blocks and at sealed tails, decode and prefill rows, rows
+/// that end inside their parents' runs.
+fn random_plan(random: &mut Random, block_tokens: usize) -> StepPlan {
+    let (mut next_block, mut tables) = (0, Vec::<Vec<(BlockId, u32)>>::new());
+    for index in 0..1 + random.below(20) {
+        let mut table = Vec::new();
+        if index > 0 && random.below(6) > 0 {
+            let parent = &tables[random.below(index)];
+            table.extend_from_slice(&parent[..random.below(parent.len() + 1)]);
+        }
+        let own = random.below(12) + usize::from(table.is_empty());
+        for i in 0..own {
+            let full = i + 1 < own || random.below(3) == 0;
+            let tokens = match full {
+                true => block_tokens,
+                false => 1 + random.below(block_tokens),
+            };
+            table.push((BlockId(next_block), tokens as u32));
+            next_block += 1;
+        }
+        tables.push(table);
+    }
+    let rows: Vec<Vec<u32>> = tables
+        .iter()
+        .map(|table| {
+            let len: u32 = table.iter().map(|e| e.1).sum();
+            let count = match random.below(4) {
+                0 => random.below(len as usize + 1),
+                1 => 0,
+                _ => 1,
+            };
+            vec![0; count]
+        })
+        .collect();
+    let sequences: Vec<SequenceRows<'_>> = tables
+        .iter()
+        .zip(&rows)
+        .map(|(table, tokens)| SequenceRows {
+            table,
+            tokens,
+            write: true,
+            outputs: &[],
+        })
+        .collect();
+    StepPlan::build(&sequences, block_tokens).0
+}
+
+fn random_shape(random: &mut Random, block_tokens: usize) -> Shape {
+    Shape {
+        group: [1, 2, 3, 4, 5, 7, 8, 16][random.below(8)],
+        kv_heads: 1 + random.below(4),
+        block_tokens,
+        window: (random.below(3) == 0).then(|| 1 + random.below(100) as u32),
+        workers: 1 + random.below(40),
+    }
+}
+
+/// The place of every token of a row's path, by position: (block, offset).
+fn path(plan: &StepPlan, row: usize, block_tokens: usize) -> Vec<(u32, u32)> {
+    let mut path = Vec::new();
+    for run in plan.runs.iter().filter(|run| run.rows.contains(&row)) {
+        for i in 0..run.tokens {
+            let block = run.blocks.start + i as usize / block_tokens;
+            path.push((plan.blocks[block].0, i % block_tokens as u32));
+        }
+    }
+    path
+}
+
+fn check(plan: &StepPlan, shape: &Shape, sharing: Sharing) {
+    let work = build(plan, shape, sharing);
+    let (group, block_tokens) = (shape.group, shape.block_tokens);
+    let paths: Vec<Vec<(u32, u32)>> = (0..plan.rows.len())
+        .map(|row| path(plan, row, block_tokens))
+        .collect();
+    // How often every packed row is shown the token at a position.
+    let mut seen: Vec<Vec<u8>> = (0..plan.rows.len() * group)
+        .map(|packed| vec![0; plan.rows[packed / group].position as usize + 1])
+        .collect();
+    for item in &work.items {
+        assert!((1..=MOST_ROWS).contains(&(item.count as usize)));
+        for packed in item.packed..item.packed + item.count {
+            let row = packed as usize / group;
+            let position = plan.rows[row].position;
+            assert!(item.least <= position && position <= item.most);
+            // As the kernel walks: slots of `block_tokens` each, those beyond `valid` skipped.
+            for first in (0..item.slots as usize).step_by(block_tokens) {
+                let entry = work.entries[item.entry as usize + first / block_tokens];
+                let slots = (item.slots as usize - first).min(block_tokens) as u32;
+                for offset in 0..slots.min(entry[2]) {
+                    let at = entry[1] + offset;
+                    if at <= position && shape.window.is_none_or(|w| at + w > position) {
+                        seen[packed as usize][at as usize] += 1;
+                        assert_eq!(paths[row][at as usize], (entry[0], offset));
+                    }
+                }
+            }
+        }
+    }
+    // Every visible token once, and nothing else.
+    for (packed, seen) in seen.iter().enumerate() {
+        let position = plan.rows[packed / group].position as usize;
+        let hidden = shape
+            .window
+            .map_or(0, |w| (position + 1).saturating_sub(w as usize));
+        let right =
+            seen[..hidden].iter().all(|&n| n == 0) && seen[hidden..].iter().all(|&n| n == 1);
+        assert!(
+            right,
+            "packed row {packed} at {position}, {shape:?}: {seen:?}"
+        );
+    }
+    // Every unit of every item once.
+    let mut units = work.units.clone();
+    units.sort_unstable();
+    let all = (0..work.items.len() as u32)
+        .flat_map(|i| (0..shape.kv_heads as u32).map(move |head| [i, head]));
+    assert_eq!(units, all.collect::<Vec<_>>());
+    assert_eq!(work.lists.len(), shape.workers + 1);
+    assert_eq!(work.lists.last(), Some(&(work.units.len() as u32)));
+    // A row with one item is final; else each of its slots is merged once.
+    let mut slots: HashMap<u32, Vec<i32>> = HashMap::new();
+    for item in &work.items {
+        for i in 0..item.count {
+            let dest = work.dests[(item.dest + i) as usize];
+            slots.entry(item.packed + i).or_default().push(dest);
+        }
+    }
+    let mut used = Vec::new();
+    let mut merges = work.merges.iter();
+    for packed in 0..seen.len() as u32 {
+        let dests = &slots[&packed];
+        if let [only] = dests[..] {
+            assert_eq!(only, -1, "packed row {packed}");
+            continue;
+        }
+        let merge = merges.next().expect("a merge per row with several items");
+        assert_eq!((merge[0], merge[2]), (packed, dests.len() as u32));
+        let merged = &work.merge_slots[merge[1] as usize..][..merge[2] as usize];
+        let merged: Vec<i32> = merged.iter().map(|&s| s as i32).collect();
+        assert_eq!(&merged, dests);
+        used.extend(merged);
+    }
+    assert_eq!(merges.next(), None);
+    used.sort_unstable();
+    assert_eq!(used, (0..work.partials as i32).collect::<Vec<_>>());
+}
+
+#[test]
+fn every_visible_token_is_in_exactly_one_item() {
+    for seed in 0..400 {
+        let mut random = Random { seed, count: 0 };
+        let block_tokens = [1, 2, 4, 16, 32, 48, 100][random.below(7)];
+        let plan = random_plan(&mut random, block_tokens);
+        let shape = random_shape(&mut random, block_tokens);
+        for sharing in [Sharing::Tree, Sharing::Flat, Sharing::Cascade] {
+            check(&plan, &shape, sharing);
+        }
+    }
+}
+
+/// The model's cost of a plan before splits.
+fn cost(plan: &StepPlan, shape: &Shape, rule: Rule) -> (u64, usize) {
+    let builder = Builder { plan, shape };
+    let (nodes, roots) = builder.forest();
+    let mut pieces = Vec::new();
+    for root in roots {
+        builder.visit(&nodes, root, Vec::new(), rule, &mut pieces);
+    }
+    (builder.cost(&pieces), pieces.len())
+}
+
+#[test]
+fn work_is_bounded_by_what_is_unique() {
+    for seed in 1000..1400 {
+        let mut random = Random { seed, count: 0 };
+        let block_tokens = [4, 16, 32][random.below(3)];
+        let plan = random_plan(&mut random, block_tokens);
+        let mut shape = random_shape(&mut random, block_tokens);
+        shape.window = None;
+        let work = build(&plan, &shape, Sharing::Tree);
+
+        // Unique work: each run once per tile of the rows below it. To it comes, per run, one item
+        // and its rows' partial results, a tile's padding, and what balance splits off: an item
+        // and partial results more for each of the at most eight even parts a worker has.
+        let unique: u64 = plan
+            .runs
+            .iter()
+            .filter(|run| !run.rows.is_empty())
+            .map(|run| {
+                let rows = run.rows.len() * shape.group;
+                let tiles = rows.div_ceil(MOST_ROWS) as u64;
+                let padded = run.tokens as usize + TILE + block_tokens;
+                stream(rows, padded) + tiles * ITEM + PARTIAL * rows as u64
+            })
+            .sum();
+        let heads = shape.kv_heads as u64;
+        let splits = 9 * shape.workers as u64 * (ITEM + 2 * stream(MOST_ROWS, TILE));
+        assert!(
+            work.total <= unique * heads + splits,
+            "seed {seed}: {} of {unique} x {heads} + {splits}",
+            work.total
+        );
+        // Sharing never loses, and dealing is within one item of even.
+        for rule in [Rule::Never, Rule::Always] {
+            let (other, _) = cost(&plan, &shape, rule);
+            let best = [Rule::Cheaper, Rule::Always, Rule::Never].map(|r| cost(&plan, &shape, r).0);
+            assert!(*best.iter().min().expect("three") <= other, "seed {seed}");
+        }
+        let largest = work
+            .items
+            .iter()
+            .map(|i| ITEM + stream(i.count as usize, i.slots as usize));
+        let even = work.total / shape.workers as u64;
+        assert!(
+            work.heaviest <= even + largest.max().unwrap_or(0),
+            "seed {seed}"
+        );
+    }
+}
+
+/// `n` branches that fork four ways every `step` tokens below a prompt, survivors chosen at random:
+/// the beam search of the study.
+fn beam(n: usize, prompt: usize, steps: usize, step: usize, seed: u64) -> StepPlan {
+    let mut random = Random { seed, count: 0 };
+    let mut next = 0u32;
+    let mut fresh = |tokens: usize| -> Vec<(BlockId, u32)> {
+        (0..tokens.div_ceil(16))
+            .map(|i| {
+                next += 1;
+                (BlockId(next), 16.min(tokens - 16 * i) as u32)
+            })
+            .collect()
+    };
+    let mut beams: Vec<Vec<(BlockId, u32)>> = vec![fresh(prompt); n];
+    for _ in 0..steps {
+        for beam in &mut beams {
+            beam.extend(fresh(step));
+        }
+        let kept: Vec<_> = (0..n / 4).map(|_| beams[random.below(n)].clone()).collect();
+        beams = (0..n).map(|i| kept[i / 4].clone()).collect();
+    }
+    for beam in &mut beams {
+        beam.extend(fresh(1));
+    }
+    let tokens = [0];
+    let sequences: Vec<SequenceRows<'_>> = beams
+        .iter()
+        .map(|table| SequenceRows {
+            table,
+            tokens: &tokens,
+            write: true,
+            outputs: &[],
+        })
+        .collect();
+    StepPlan::build(&sequences, 16).0
+}
+
+#[test]
+fn beam_search_reads_shared_steps_once() {
+    let plan = beam(64, 512, 16, 64, 3);
+    let shape = Shape {
+        group: 4,
+        kv_heads: 8,
+        block_tokens: 16,
+        window: None,
+        workers: 264,
+    };
+    let read = |sharing| -> usize {
+        let work = build(&plan, &shape, sharing);
+        work.items.iter().map(|i| i.slots as usize).sum()
+    };
+    let (tree, flat) = (read(Sharing::Tree), read(Sharing::Flat));
+    assert!(8 * tree <= flat, "{tree} tokens read, flat {flat}");
+    let work = build(&plan, &shape, Sharing::Tree);
+    let even = work.total as f64 / 264.0;
+    assert!(
+        work.heaviest as f64 <= 1.10 * even,
+        "{} of {even}",
+        work.heaviest
+    );
+}

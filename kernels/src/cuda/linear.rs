@@ -1,0 +1,131 @@
+//! Weights and products: `linear.cu`.
+#![allow(unsafe_code)] // Launches: each passes its kernel's parameters, sizes checked before.
+
+use super::catalog::{self, SKINNY, TILED, skinny_shared, tiled_shared};
+use super::device::{Card, Grid, launch};
+use super::{Activations, Buffer, Vector, Weight};
+use crate::{Dtype, Error, MatrixView};
+use half::{bf16, f16};
+use std::rc::Rc;
+
+/// Rows are padded to a multiple of this many elements, so that a copy of 16 bytes is aligned and
+/// whole wherever the kernel takes it.
+const PITCH: usize = 64;
+/// Bytes converted and copied at once.
+const STAGING: usize = 32 << 20;
+
+/// Puts a matrix onto the device, rounded to bf16.
+pub(super) fn load(card: &Rc<Card>, parts: &[MatrixView<'_>]) -> Result<Weight, Error> {
+    let cols = parts[0].cols;
+    assert!(parts.iter().all(|p| p.cols == cols), "columns of the parts");
+    let rows = parts.iter().map(|p| p.rows).sum();
+    let pitch = cols.next_multiple_of(PITCH);
+    let buffer = Buffer::new(card, rows * pitch * 2, "a weight matrix")?;
+    let mut offset = 0;
+    for part in parts {
+        let row_bytes = cols * part.dtype.bytes();
+        let at_once = (STAGING / (pitch * 2)).max(1);
+        for rows in part.bytes.chunks(at_once * row_bytes) {
+            let mut staged = vec![bf16::ZERO; rows.len() / row_bytes * pitch];
+            for (row, to) in rows
+                .chunks_exact(row_bytes)
+                .zip(staged.chunks_exact_mut(pitch))
+            {
+                match part.dtype {
+                    Dtype::Bf16 => {
+                        bytemuck::cast_slice_mut(&mut to[..cols]).copy_from_slice(row);
+                    }
+                    Dtype::F16 => {
+                        for (value, to) in row.chunks_exact(2).zip(to) {
+                            *to = bf16::from_f32(f16::from_le_bytes([value[0], value[1]]).to_f32());
+                        }
+                    }
+                    Dtype::F32 => {
+                        for (value, to) in row.chunks_exact(4).zip(to) {
+                            let value = [value[0], value[1], value[2], value[3]];
+                            *to = bf16::from_f32(f32::from_le_bytes(value));
+                        }
+                    }
+                }
+            }
+            buffer.write(offset, &staged)?;
+            offset += staged.len() * 2;
+        }
+    }
+    Ok(Weight {
+        buffer,
+        rows,
+        cols,
+        pitch,
+    })
+}
+
+pub(super) fn linear(
+    card: &Card,
+    x: &Activations,
+    w: &Weight,
+    bias: Option<&Vector>,
+    rows: usize,
+    accumulate: bool,
+    out: &mut Activations,
+) -> Result<(), Error> {
+    assert_eq!(x.cols, w.cols, "columns of the product's input");
+    assert_eq!(out.cols, w.rows, "columns of the product's output");
+    assert!(bias.is_none_or(|b| b.len == w.rows), "length of the bias");
+    x.require(rows, "the product's input");
+    out.require(rows, "the product's output");
+    let shape = || format!("{rows} x {} x {}", w.rows, w.cols);
+    if x.dtype != Dtype::Bf16 {
+        return Err(Error::Unsupported {
+            device: card.name().into(),
+            what: format!("a product of float32 activations ({})", shape()),
+        });
+    }
+    let (name, grid) = choose(rows, w.rows, card.limits().sms, out.suffix());
+    let function = card.function(&catalog::linear(), name, grid.shared)?;
+    launch!(
+        card,
+        function,
+        grid,
+        &shape,
+        x.buffer.at(),
+        x.pitch as u32,
+        w.buffer.at(),
+        w.pitch as u32,
+        bias.map_or(0, |b| b.buffer.at()),
+        out.buffer.at(),
+        out.pitch as u32,
+        rows as u32,
+        w.rows as u32,
+        w.cols as u32,
+        u32::from(accumulate),
+    )
+}
+
+/// The kernel for a product of `rows` rows and `n` outputs.
+fn choose(rows: usize, n: usize, sms: usize, suffix: usize) -> (&'static str, Grid) {
+    if rows <= 64 {
+        let kernel = match rows {
+            // Narrow columns while there are too few blocks for the card otherwise.
+            0..=16 if n.div_ceil(32) < sms => 0,
+            0..=16 => 1,
+            17..=32 => 2,
+            _ => 3,
+        };
+        let (names, mt, nt, stages, _) = SKINNY[kernel];
+        let grid = Grid {
+            blocks: (if rows == 0 { 0 } else { n.div_ceil(8 * nt) }, 1),
+            threads: 128,
+            shared: skinny_shared(mt, nt, stages),
+        };
+        return (names[suffix], grid);
+    }
+    let large = rows.div_ceil(128) * n.div_ceil(128) >= sms;
+    let (names, bm, bn) = TILED[usize::from(large)];
+    let grid = Grid {
+        blocks: (rows.div_ceil(bm), n.div_ceil(bn)),
+        threads: 256,
+        shared: tiled_shared(bm, bn),
+    };
+    (names[suffix], grid)
+}

@@ -1,0 +1,232 @@
+//! Device memory and page-locked host memory, freed when dropped.
+#![allow(unsafe_code)] // Calls of the driver with raw addresses; each states what it relies on.
+
+use super::device::{Card, words};
+use crate::Error;
+use cudarc::driver::{result, sys};
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// Bytes on the device.
+pub struct Buffer {
+    card: Rc<Card>,
+    at: sys::CUdeviceptr,
+    bytes: usize,
+}
+
+impl Buffer {
+    /// Uninitialised memory; of no bytes, one that holds none but has an address.
+    pub(crate) fn new(card: &Rc<Card>, bytes: usize, what: &'static str) -> Result<Buffer, Error> {
+        card.bind()?;
+        // SAFETY: the context is current.
+        let at = unsafe { result::malloc_sync(bytes.max(16)) };
+        let at = at.map_err(|_| Error::OutOfMemory {
+            device: card.name().into(),
+            bytes,
+            what,
+        })?;
+        Ok(Buffer {
+            card: Rc::clone(card),
+            at,
+            bytes,
+        })
+    }
+
+    /// Memory of zeros.
+    pub(crate) fn zeroed(
+        card: &Rc<Card>,
+        bytes: usize,
+        what: &'static str,
+    ) -> Result<Buffer, Error> {
+        let buffer = Buffer::new(card, bytes, what)?;
+        buffer.fill(0)?;
+        Ok(buffer)
+    }
+
+    /// Memory that holds `values`.
+    pub(crate) fn of<T: bytemuck::Pod>(
+        card: &Rc<Card>,
+        values: &[T],
+        what: &'static str,
+    ) -> Result<Buffer, Error> {
+        let buffer = Buffer::new(card, std::mem::size_of_val(values), what)?;
+        buffer.write(0, values)?;
+        Ok(buffer)
+    }
+
+    /// Its address on the device.
+    pub(crate) fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// Its size.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Enqueues filling all of it with one byte.
+    pub(crate) fn fill(&self, byte: u8) -> Result<(), Error> {
+        if self.bytes == 0 {
+            return Ok(());
+        }
+        // SAFETY: the range is this buffer's.
+        unsafe { result::memset_d8_async(self.at, byte, self.bytes, self.card.stream()) }
+            .map_err(|e| self.card.failure("filling memory", &words(&e)))
+    }
+
+    /// Enqueues a copy to the device. The values have been taken when this returns: the driver
+    /// stages what comes from pageable memory.
+    pub(crate) fn write<T: bytemuck::Pod>(&self, offset: usize, values: &[T]) -> Result<(), Error> {
+        let bytes: &[u8] = bytemuck::cast_slice(values);
+        assert!(offset + bytes.len() <= self.bytes, "a copy past the end");
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: the range is inside this buffer, checked above.
+        unsafe { result::memcpy_htod_async(self.at + offset as u64, bytes, self.card.stream()) }
+            .map_err(|e| self.card.failure("a copy to the device", &words(&e)))
+    }
+
+    /// Enqueues a copy to page-locked memory; done when the returned event is.
+    pub(crate) fn read(&self, offset: usize, mut to: Pinned) -> Result<Copying, Error> {
+        let bytes = to.used;
+        assert!(offset + bytes <= self.bytes, "a copy past the end");
+        if bytes > 0 {
+            let at = self.at + offset as u64;
+            // SAFETY: the range is inside this buffer; `to` lives until the event is done, since
+            // `Copying` waits for it when dropped.
+            unsafe { result::memcpy_dtoh_async(to.bytes_mut(), at, self.card.stream()) }
+                .map_err(|e| self.card.failure("a copy from the device", &words(&e)))?;
+        }
+        let event = self.card.event()?;
+        Ok(Copying {
+            card: Rc::clone(&self.card),
+            event: Some(event),
+            to: Some(to),
+        })
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // A failure to free has nobody to go to; the context frees all at its end.
+        // SAFETY: allocated by `new`; the driver waits for work that still uses it.
+        let _ = unsafe { result::free_sync(self.at) };
+    }
+}
+
+/// A buffer that is made anew, larger, when it is too small.
+pub struct Growing {
+    what: &'static str,
+    buffer: Option<Buffer>,
+}
+
+impl Growing {
+    pub(crate) fn new(what: &'static str) -> Growing {
+        Growing { what, buffer: None }
+    }
+
+    /// The buffer, of at least that many bytes. What it held may be lost.
+    pub(crate) fn of(&mut self, card: &Rc<Card>, bytes: usize) -> Result<&Buffer, Error> {
+        if self.buffer.as_ref().is_none_or(|b| b.bytes() < bytes) {
+            self.buffer = None;
+            let bytes = bytes.next_power_of_two().max(4096);
+            self.buffer = Some(Buffer::new(card, bytes, self.what)?);
+        }
+        Ok(self.buffer.as_ref().expect("made above"))
+    }
+}
+
+/// Page-locked host memory, from a pool and back to it.
+pub struct Pinned {
+    card: Rc<Card>,
+    at: *mut u8,
+    capacity: usize,
+    used: usize,
+}
+
+/// Page-locked memory not in use: address and capacity.
+#[derive(Default)]
+pub(crate) struct PinnedPool(RefCell<Vec<(*mut u8, usize)>>);
+
+impl PinnedPool {
+    /// Frees everything. The context must be current.
+    pub(crate) fn free(&self) {
+        for (at, _) in self.0.borrow_mut().drain(..) {
+            // SAFETY: allocated by `Pinned::new`, not in use: it is in the pool.
+            let _ = unsafe { result::free_host(at.cast()) };
+        }
+    }
+}
+
+impl Pinned {
+    /// Memory for `bytes` bytes.
+    pub(crate) fn new(card: &Rc<Card>, bytes: usize) -> Result<Pinned, Error> {
+        let mut pool = card.pinned().0.borrow_mut();
+        let fitting = pool.iter().position(|&(_, capacity)| capacity >= bytes);
+        let (at, capacity) = match fitting {
+            Some(index) => pool.swap_remove(index),
+            None => {
+                let capacity = bytes.next_power_of_two().max(4096);
+                card.bind()?;
+                // SAFETY: the context is current.
+                let at = unsafe { result::malloc_host(capacity, 0) };
+                let at = at.map_err(|_| Error::OutOfMemory {
+                    device: card.name().into(),
+                    bytes,
+                    what: "page-locked host memory",
+                })?;
+                (at.cast(), capacity)
+            }
+        };
+        Ok(Pinned {
+            card: Rc::clone(card),
+            at,
+            capacity,
+            used: bytes,
+        })
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: `used <= capacity` bytes of memory that is this value's alone. It may hold
+        // anything: it is only written to before it is read.
+        unsafe { std::slice::from_raw_parts_mut(self.at, self.used) }
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        let pool = self.card.pinned();
+        pool.0.borrow_mut().push((self.at, self.capacity));
+    }
+}
+
+/// A copy to the host under way.
+pub struct Copying {
+    card: Rc<Card>,
+    event: Option<sys::CUevent>,
+    to: Option<Pinned>,
+}
+
+impl Copying {
+    /// Waits for the bytes.
+    pub(crate) fn finish<T: bytemuck::Pod>(mut self) -> Result<Vec<T>, Error> {
+        self.wait()?;
+        let mut to = self.to.take().expect("taken once");
+        Ok(bytemuck::pod_collect_to_vec(to.bytes_mut()))
+    }
+
+    fn wait(&mut self) -> Result<(), Error> {
+        match self.event.take() {
+            Some(event) => self.card.wait_for(event),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Copying {
+    fn drop(&mut self) {
+        // The memory may not go back to the pool while the device writes to it.
+        let _ = self.wait();
+    }
+}

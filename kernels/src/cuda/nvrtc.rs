@@ -1,0 +1,274 @@
+//! NVRTC, NVIDIA's run-time compiler: found, loaded and called without any header or toolkit.
+//!
+//! Loaded here and not through cudarc, which gives PTX but no cubin and knows fewer places to look.
+//! The interface is that of `nvrtc.h`, unchanged since CUDA 11.1.
+#![allow(unsafe_code)] // A C library: each call states what it relies on.
+
+use libloading::{Library, Symbol};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::path::{Path, PathBuf};
+
+/// The folder of NVIDIA's unpacked wheels, or of the library itself.
+pub const DIR_VARIABLE: &str = "OFFSHOOT_NVRTC_DIR";
+
+/// How to get NVRTC where it is missing.
+pub const INSTALL: &str = "pip download --no-deps nvidia-cuda-nvrtc-cu12 && unzip -d nvrtc \
+     nvidia_cuda_nvrtc_cu12-*.whl && export OFFSHOOT_NVRTC_DIR=$PWD/nvrtc";
+
+/// A loaded compiler.
+pub struct Compiler {
+    library: Library,
+    path: PathBuf,
+    version: (i32, i32),
+}
+
+/// What a compilation makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Text that the driver compiles further: for the emulator, and for cards newer than the compiler.
+    Ptx,
+    /// Machine code of one architecture.
+    Cubin,
+}
+
+/// A compilation.
+pub struct Job<'a> {
+    /// File name, for messages.
+    pub name: &'a str,
+    /// CUDA C++.
+    pub source: &'a str,
+    /// Name and text of what it includes.
+    pub headers: &'a [(&'a str, &'a str)],
+    /// Command-line options.
+    pub options: &'a [String],
+    /// What is wanted.
+    pub output: Output,
+}
+
+/// `nvrtcProgram`.
+type Program = *mut c_void;
+
+impl Compiler {
+    /// Looks for the library in [`DIR_VARIABLE`], in `nvrtc` beside or above the program, in the CUDA
+    /// toolkit, and where the system looks.
+    ///
+    /// # Errors
+    ///
+    /// One line on where it was looked for and how to get it.
+    pub fn find() -> Result<Compiler, String> {
+        let mut tried = Vec::new();
+        for path in candidates() {
+            // SAFETY: loading NVRTC runs its initialisers, which have no preconditions.
+            match unsafe { Library::new(&path) } {
+                Ok(library) => return Compiler::new(library, path),
+                Err(error) if path.is_absolute() && path.exists() => {
+                    return Err(format!("{} cannot be loaded: {error}", path.display()));
+                }
+                Err(_) => tried.push(path),
+            }
+        }
+        let folders = tried.iter().filter(|p| p.is_absolute()).count();
+        Err(format!(
+            "libnvrtc.so is neither in {DIR_VARIABLE}, nor in a CUDA toolkit, nor on the library \
+             path ({} places tried, {folders} of them folders); to install it: {INSTALL}",
+            tried.len()
+        ))
+    }
+
+    fn new(library: Library, path: PathBuf) -> Result<Compiler, String> {
+        let mut compiler = Compiler {
+            library,
+            path,
+            version: (0, 0),
+        };
+        let (mut major, mut minor) = (0, 0);
+        // SAFETY: the signature is nvrtc.h's, both pointers are to live integers.
+        let code = unsafe {
+            let version: Symbol<'_, unsafe extern "C" fn(*mut c_int, *mut c_int) -> c_int> =
+                compiler.symbol(b"nvrtcVersion\0")?;
+            version(&mut major, &mut minor)
+        };
+        compiler.check("nvrtcVersion", code)?;
+        compiler.version = (major, minor);
+        Ok(compiler)
+    }
+
+    /// The library's file, or the name it was found by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Major and minor version.
+    pub fn version(&self) -> (i32, i32) {
+        self.version
+    }
+
+    /// Compiles.
+    ///
+    /// # Errors
+    ///
+    /// What the compiler said.
+    pub fn compile(&self, job: &Job<'_>) -> Result<Vec<u8>, String> {
+        let c = |text: &str| CString::new(text).map_err(|e| format!("{}: {e}", job.name));
+        let (name, source) = (c(job.name)?, c(job.source)?);
+        let texts = |which: fn(&(&str, &str)) -> String| -> Result<Vec<CString>, String> {
+            job.headers.iter().map(|h| c(&which(h))).collect()
+        };
+        let (header_names, headers) = (texts(|h| h.0.into())?, texts(|h| h.1.into())?);
+        let options: Vec<CString> = job.options.iter().map(|o| c(o)).collect::<Result<_, _>>()?;
+        let pointers = |texts: &[CString]| texts.iter().map(|t| t.as_ptr()).collect::<Vec<_>>();
+        let (header_names, headers) = (pointers(&header_names), pointers(&headers));
+        let options = pointers(&options);
+
+        let mut program: Program = std::ptr::null_mut();
+        type Create = unsafe extern "C" fn(
+            *mut Program,
+            *const c_char,
+            *const c_char,
+            c_int,
+            *const *const c_char,
+            *const *const c_char,
+        ) -> c_int;
+        // SAFETY: nvrtc.h's signature; all strings end in zero and outlive the call, which copies
+        // them; the arrays have the length stated.
+        let code = unsafe {
+            self.symbol::<Create>(b"nvrtcCreateProgram\0")?(
+                &mut program,
+                source.as_ptr(),
+                name.as_ptr(),
+                headers.len() as c_int,
+                headers.as_ptr(),
+                header_names.as_ptr(),
+            )
+        };
+        self.check("nvrtcCreateProgram", code)?;
+        let result = self.compile_program(program, &options, job);
+        // SAFETY: nvrtc.h's signature; the program was made above and is not used again.
+        unsafe {
+            type Destroy = unsafe extern "C" fn(*mut Program) -> c_int;
+            self.symbol::<Destroy>(b"nvrtcDestroyProgram\0")?(&mut program);
+        }
+        result
+    }
+
+    fn compile_program(
+        &self,
+        program: Program,
+        options: &[*const c_char],
+        job: &Job<'_>,
+    ) -> Result<Vec<u8>, String> {
+        type Compile = unsafe extern "C" fn(Program, c_int, *const *const c_char) -> c_int;
+        // SAFETY: nvrtc.h's signature; a live program, an array of the length stated.
+        let code = unsafe {
+            self.symbol::<Compile>(b"nvrtcCompileProgram\0")?(
+                program,
+                options.len() as c_int,
+                options.as_ptr(),
+            )
+        };
+        if code != 0 {
+            let log = self.bytes(program, "nvrtcGetProgramLog")?;
+            let log = String::from_utf8_lossy(&log);
+            let log = log.trim_matches(['\0', '\n', ' ']);
+            return Err(format!("{}: {}\n{log}", job.name, self.words(code)));
+        }
+        let (what, text) = match job.output {
+            Output::Ptx => ("nvrtcGetPTX", true),
+            Output::Cubin => ("nvrtcGetCUBIN", false),
+        };
+        let mut bytes = self.bytes(program, what)?;
+        if text {
+            // C's final zero is not part of the text.
+            bytes.truncate(bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len()));
+        }
+        Ok(bytes)
+    }
+
+    /// One of the results that come as a size and then bytes.
+    fn bytes(&self, program: Program, what: &str) -> Result<Vec<u8>, String> {
+        let mut size = 0usize;
+        // SAFETY: nvrtc.h's signatures; a live program; the buffer has the size the library told.
+        unsafe {
+            type Size = unsafe extern "C" fn(Program, *mut usize) -> c_int;
+            type Get = unsafe extern "C" fn(Program, *mut u8) -> c_int;
+            let name = format!("{what}Size\0");
+            let code = self.symbol::<Size>(name.as_bytes())?(program, &mut size);
+            self.check(what, code)?;
+            let mut bytes = vec![0u8; size];
+            let name = format!("{what}\0");
+            let code = self.symbol::<Get>(name.as_bytes())?(program, bytes.as_mut_ptr());
+            self.check(what, code)?;
+            Ok(bytes)
+        }
+    }
+
+    /// A function of the library.
+    ///
+    /// # Safety
+    ///
+    /// `T` is its type.
+    unsafe fn symbol<T>(&self, name: &[u8]) -> Result<Symbol<'_, T>, String> {
+        // SAFETY: as the caller promises.
+        unsafe { self.library.get(name) }.map_err(|e| format!("{}: {e}", self.path.display()))
+    }
+
+    fn words(&self, code: c_int) -> String {
+        type Words = unsafe extern "C" fn(c_int) -> *const c_char;
+        // SAFETY: nvrtc.h's signature; the result is a constant string for any code.
+        unsafe {
+            match self.symbol::<Words>(b"nvrtcGetErrorString\0") {
+                Ok(words) => CStr::from_ptr(words(code)).to_string_lossy().into_owned(),
+                Err(_) => format!("error {code}"),
+            }
+        }
+    }
+
+    fn check(&self, what: &str, code: c_int) -> Result<(), String> {
+        match code {
+            0 => Ok(()),
+            _ => Err(format!("{what}: {}", self.words(code))),
+        }
+    }
+}
+
+const NAMES: [&str; 4] = [
+    "libnvrtc.so.13",
+    "libnvrtc.so.12",
+    "libnvrtc.so.11.2",
+    "libnvrtc.so",
+];
+
+/// Where the library may be, most particular first.
+fn candidates() -> Vec<PathBuf> {
+    let mut folders = Vec::new();
+    let mut below = |root: PathBuf| {
+        folders.push(root.join("nvidia/cuda_nvrtc/lib"));
+        folders.push(root.join("nvidia/cu13/lib"));
+        folders.push(root.clone());
+    };
+    if let Some(dir) = std::env::var_os(DIR_VARIABLE) {
+        below(dir.into());
+    }
+    if let Ok(program) = std::env::current_exe() {
+        // Beside an installed program; at the top of `target` for one that cargo built.
+        program
+            .ancestors()
+            .skip(1)
+            .take(3)
+            .for_each(|dir| below(dir.join("nvrtc")));
+    }
+    for variable in ["CUDA_HOME", "CUDA_PATH"] {
+        if let Some(dir) = std::env::var_os(variable) {
+            folders.push(Path::new(&dir).join("lib64"));
+        }
+    }
+    folders.push("/usr/local/cuda/lib64".into());
+    let in_folders = folders
+        .iter()
+        .flat_map(|dir| NAMES.iter().map(move |name| dir.join(name)));
+    in_folders
+        .filter(|path| path.exists())
+        .map(|path| std::path::absolute(&path).unwrap_or(path))
+        .chain(NAMES.iter().map(PathBuf::from))
+        .collect()
+}

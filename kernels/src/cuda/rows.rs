@@ -1,0 +1,280 @@
+//! Launchers of `rows.cu`.
+#![allow(unsafe_code)] // Launches: each passes its kernel's parameters, sizes checked before.
+
+use super::device::{Card, Grid, launch};
+use super::memory::Growing;
+use super::{Activations, Arena, Plan, Rope, Vector, Weight, catalog};
+use crate::plan::BlockId;
+use crate::{Error, KvLayout};
+use std::rc::Rc;
+
+const THREADS: usize = 128;
+
+fn per_row(rows: usize) -> Grid {
+    Grid {
+        blocks: (rows, 1),
+        threads: THREADS,
+        shared: 0,
+    }
+}
+
+pub(super) fn embed(
+    card: &Card,
+    table: &Weight,
+    plan: &Plan,
+    out: &mut Activations,
+) -> Result<(), Error> {
+    assert_eq!(out.cols, table.cols, "columns of the embedding");
+    let rows = plan.step.rows.len();
+    out.require(rows, "the embedding's output");
+    if let Some(row) = plan
+        .step
+        .rows
+        .iter()
+        .find(|r| r.token as usize >= table.rows)
+    {
+        panic!("token {} of a vocabulary of {}", row.token, table.rows);
+    }
+    let name = ["embed_f32", "embed_bf16"][out.suffix()];
+    let function = card.function(&catalog::rows(), name, 0)?;
+    launch!(
+        card,
+        function,
+        per_row(rows),
+        &|| format!("{rows} rows of {}", out.cols),
+        table.buffer.at(),
+        table.pitch as u32,
+        plan.buffer.at(),
+        out.buffer.at(),
+        out.pitch as u32,
+        out.cols as u32,
+    )
+}
+
+pub(super) fn rms_norm(
+    card: &Card,
+    x: &Activations,
+    weight: &Vector,
+    eps: f32,
+    rows: usize,
+    out: &mut Activations,
+) -> Result<(), Error> {
+    assert_eq!(x.cols, weight.len, "columns of the norm");
+    assert_eq!(x.cols, out.cols, "columns of the norm's output");
+    x.require(rows, "the norm's input");
+    out.require(rows, "the norm's output");
+    let names = [
+        ["rms_norm_f32_f32", "rms_norm_f32_bf16"],
+        ["rms_norm_bf16_f32", "rms_norm_bf16_bf16"],
+    ];
+    let function = card.function(&catalog::rows(), names[x.suffix()][out.suffix()], 0)?;
+    launch!(
+        card,
+        function,
+        per_row(rows),
+        &|| format!("{rows} rows of {}", x.cols),
+        x.buffer.at(),
+        x.pitch as u32,
+        weight.buffer.at(),
+        eps,
+        out.buffer.at(),
+        out.pitch as u32,
+        x.cols as u32,
+    )
+}
+
+pub(super) fn swiglu(
+    card: &Card,
+    gate_up: &Activations,
+    rows: usize,
+    out: &mut Activations,
+) -> Result<(), Error> {
+    assert_eq!(gate_up.cols, 2 * out.cols, "columns of gate and up");
+    gate_up.require(rows, "gate and up");
+    out.require(rows, "SwiGLU's output");
+    let names = [
+        ["swiglu_f32_f32", "swiglu_f32_bf16"],
+        ["swiglu_bf16_f32", "swiglu_bf16_bf16"],
+    ];
+    let function = card.function(&catalog::rows(), names[gate_up.suffix()][out.suffix()], 0)?;
+    launch!(
+        card,
+        function,
+        per_row(rows),
+        &|| format!("{rows} rows of {}", out.cols),
+        gate_up.buffer.at(),
+        gate_up.pitch as u32,
+        out.buffer.at(),
+        out.pitch as u32,
+        out.cols as u32,
+    )
+}
+
+pub(super) fn gather(
+    card: &Card,
+    x: &Activations,
+    plan: &Plan,
+    out: &mut Activations,
+) -> Result<(), Error> {
+    assert_eq!(x.cols, out.cols, "columns of the outputs");
+    let (rows, outputs) = (plan.step.rows.len(), plan.step.outputs.len());
+    x.require(rows, "the rows gathered from");
+    out.require(outputs, "the outputs");
+    let names = [
+        ["gather_f32_f32", "gather_f32_bf16"],
+        ["gather_bf16_f32", "gather_bf16_bf16"],
+    ];
+    let function = card.function(&catalog::rows(), names[x.suffix()][out.suffix()], 0)?;
+    launch!(
+        card,
+        function,
+        per_row(outputs),
+        &|| format!("{outputs} rows of {}", x.cols),
+        x.buffer.at(),
+        x.pitch as u32,
+        plan.buffer.at() + 16 * rows as u64,
+        out.buffer.at(),
+        out.pitch as u32,
+        x.cols as u32,
+    )
+}
+
+pub(super) fn relu(card: &Card, x: &mut Activations, rows: usize) -> Result<(), Error> {
+    x.require(rows, "the rectified buffer");
+    let name = ["relu_f32", "relu_bf16"][x.suffix()];
+    let function = card.function(&catalog::rows(), name, 0)?;
+    launch!(
+        card,
+        function,
+        per_row(rows),
+        &|| format!("{rows} rows of {}", x.cols),
+        x.buffer.at(),
+        x.pitch as u32,
+        x.cols as u32,
+    )
+}
+
+pub(super) fn qk_norm(
+    card: &Card,
+    qkv: &mut Activations,
+    q_weight: &Vector,
+    k_weight: &Vector,
+    eps: f32,
+    rows: usize,
+    layout: &KvLayout,
+) -> Result<(), Error> {
+    assert_eq!(qkv.cols, layout.qkv_cols(), "columns of Q, K and V");
+    assert!(
+        q_weight.len == layout.head_dim && k_weight.len == layout.head_dim,
+        "length of the norms"
+    );
+    if !layout.head_dim.is_multiple_of(2) {
+        return Err(Error::Unsupported {
+            device: card.name().into(),
+            what: format!("a QK norm of head dimension {}", layout.head_dim),
+        });
+    }
+    qkv.require(rows, "Q, K and V");
+    let name = ["qk_norm_f32", "qk_norm_bf16"][qkv.suffix()];
+    let function = card.function(&catalog::rows(), name, 0)?;
+    launch!(
+        card,
+        function,
+        per_row(rows),
+        &|| format!("{rows} rows of {layout:?}"),
+        qkv.buffer.at(),
+        qkv.pitch as u32,
+        q_weight.buffer.at(),
+        k_weight.buffer.at(),
+        eps,
+        layout.heads as u32,
+        layout.kv_heads as u32,
+        layout.head_dim as u32,
+    )
+}
+
+pub(super) fn rope_and_append(
+    card: &Card,
+    qkv: &mut Activations,
+    rope: &Rope,
+    plan: &Plan,
+    layout: &KvLayout,
+    layer: usize,
+    arena: &mut Arena,
+) -> Result<(), Error> {
+    let rows = plan.step.rows.len();
+    assert_eq!(2 * rope.half_dim, layout.head_dim, "the rotary table");
+    assert_eq!(qkv.cols, layout.qkv_cols(), "columns of Q, K and V");
+    assert!(layer < layout.layers, "layer {layer} of {}", layout.layers);
+    qkv.require(rows, "Q, K and V");
+    for row in &plan.step.rows {
+        let position = row.position as usize;
+        assert!(
+            position < rope.positions,
+            "position {position} has no angle"
+        );
+        if let Some(slot) = row.slot {
+            let end = slot.block.0 as usize * layout.unit_bytes + layout.block_bytes();
+            assert!(end <= arena.buffer.bytes(), "block {:?}", slot.block);
+        }
+    }
+    let name = ["rope_and_append_f32", "rope_and_append_bf16"][qkv.suffix()];
+    let function = card.function(&catalog::rows(), name, 0)?;
+    let sin = rope.buffer.at() + (rope.positions * rope.half_dim * 4) as u64;
+    launch!(
+        card,
+        function,
+        per_row(rows),
+        &|| format!("{rows} rows, layer {layer} of {layout:?}"),
+        qkv.buffer.at(),
+        qkv.pitch as u32,
+        rope.buffer.at(),
+        sin,
+        plan.buffer.at(),
+        arena.buffer.at(),
+        layout.unit_bytes as u64,
+        (layer * layer_bytes(layout)) as u64,
+        layout.heads as u32,
+        layout.kv_heads as u32,
+        layout.head_dim as u32,
+        layout.block_tokens as u32,
+    )
+}
+
+/// Bytes of K and V of one layer in a block.
+pub(super) fn layer_bytes(layout: &KvLayout) -> usize {
+    2 * layout.kv_heads * layout.block_tokens * layout.head_dim * layout.dtype.bytes()
+}
+
+pub(super) fn copy_blocks(
+    card: &Rc<Card>,
+    staging: &mut Growing,
+    layout: &KvLayout,
+    pairs: &[(BlockId, BlockId)],
+    arena: &mut Arena,
+) -> Result<(), Error> {
+    let bytes = layout.block_bytes();
+    let words: Vec<[u32; 2]> = pairs.iter().map(|(from, to)| [from.0, to.0]).collect();
+    for &block in words.iter().flatten() {
+        let end = block as usize * layout.unit_bytes + bytes;
+        assert!(end <= arena.buffer.bytes(), "block {block}");
+    }
+    let function = card.function(&catalog::rows(), "copy_blocks", 0)?;
+    let staged = staging.of(card, words.len() * 8)?;
+    staged.write(0, &words)?;
+    let grid = Grid {
+        blocks: (bytes.div_ceil(16 << 10), pairs.len()),
+        threads: THREADS,
+        shared: 0,
+    };
+    launch!(
+        card,
+        function,
+        grid,
+        &|| format!("{} blocks of {bytes} bytes", pairs.len()),
+        arena.buffer.at(),
+        staged.at(),
+        layout.unit_bytes as u64,
+        bytes as u32,
+    )
+}

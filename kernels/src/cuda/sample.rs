@@ -1,0 +1,186 @@
+//! Sampling on the device: `sample.cu`.
+#![allow(unsafe_code)] // Launches: each passes its kernel's parameters, sizes checked before.
+
+use super::device::{Card, Grid, launch};
+use super::memory::{Copying, Growing, Pinned};
+use super::{Activations, catalog};
+use crate::sampling::{Draw, Sample};
+use crate::{Dtype, Error};
+use std::f32::consts::LOG2_E;
+use std::rc::Rc;
+
+const THREADS: usize = 512;
+/// The weight of the most likely token.
+const ONE: f64 = 1_073_741_824.0;
+
+/// `Draw` of `sample.cu`.
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct DeviceDraw {
+    key: u64,
+    position: u64,
+    top_p: f64,
+    row: u32,
+    top_k: u32,
+    history: u32,
+    history_len: u32,
+    scale: f32,
+    penalty: f32,
+    least: u32,
+    scratch: u32,
+}
+
+/// `Drawn` of `sample.cu`.
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+pub(super) struct Drawn {
+    sum: f64,
+    below: f32,
+    token: u32,
+    bad: u32,
+    value: f32,
+}
+
+/// Memory of the calls; one call's is free when the next is enqueued.
+pub(super) struct Scratch {
+    draws: Growing,
+    history: Growing,
+    penalised: Growing,
+    drawn: Growing,
+}
+
+impl Scratch {
+    pub(super) fn new() -> Scratch {
+        Scratch {
+            draws: Growing::new("draws"),
+            history: Growing::new("the repetition penalty's history"),
+            penalised: Growing::new("penalised logits"),
+            drawn: Growing::new("drawn tokens"),
+        }
+    }
+}
+
+/// Tokens under way.
+pub struct Pending {
+    copying: Result<Copying, Error>,
+    /// The row of each draw, for messages.
+    rows: Vec<usize>,
+}
+
+impl Pending {
+    pub(super) fn new(copying: Result<Copying, Error>, draws: &[Draw<'_>]) -> Pending {
+        Pending {
+            copying,
+            rows: draws.iter().map(|draw| draw.row).collect(),
+        }
+    }
+
+    pub(super) fn finish(self) -> Result<Vec<Sample>, Error> {
+        let drawn: Vec<Drawn> = self.copying?.finish()?;
+        drawn
+            .iter()
+            .zip(self.rows)
+            .map(|(drawn, row)| match drawn.bad {
+                0 => Ok(Sample {
+                    token: drawn.token,
+                    logprob: (f64::from(drawn.below) - drawn.sum.ln()) as f32,
+                }),
+                _ => Err(Error::BadLogits {
+                    row,
+                    token: drawn.token as usize,
+                    value: drawn.value,
+                }),
+            })
+            .collect()
+    }
+}
+
+pub(super) fn sample(
+    card: &Rc<Card>,
+    scratch: &mut Scratch,
+    logits: &Activations,
+    draws: &[Draw<'_>],
+) -> Result<Copying, Error> {
+    let vocabulary = logits.cols;
+    if logits.dtype != Dtype::F32 {
+        return Err(Error::Unsupported {
+            device: card.name().into(),
+            what: "drawing from bfloat16 logits".into(),
+        });
+    }
+    let mut history: Vec<u32> = Vec::new();
+    let mut penalised = 0;
+    let device_draws: Vec<DeviceDraw> = draws
+        .iter()
+        .map(|draw| {
+            let sampling = draw.sampling;
+            logits.require(draw.row + 1, "the logits");
+            assert!(
+                sampling.temperature >= 0.0,
+                "temperature {} is not a number from 0 up",
+                sampling.temperature
+            );
+            let first = history.len() as u32;
+            if sampling.repetition_penalty != 1.0 {
+                let known = draw.history.iter().all(|&id| (id as usize) < vocabulary);
+                assert!(known, "history beyond a vocabulary of {vocabulary}");
+                history.extend(draw.history);
+            }
+            let history_len = history.len() as u32 - first;
+            let own = penalised;
+            penalised += u32::from(history_len > 0);
+            DeviceDraw {
+                key: draw.key,
+                position: draw.position,
+                top_p: f64::from(sampling.top_p.max(0.0)),
+                row: draw.row as u32,
+                top_k: sampling.top_k,
+                history: first,
+                history_len,
+                scale: match sampling.temperature {
+                    0.0 => -1.0,
+                    temperature => (LOG2_E / temperature).min(f32::MAX),
+                },
+                penalty: sampling.repetition_penalty,
+                least: match sampling.min_p > 0.0 {
+                    true => (f64::from(sampling.min_p.min(1.0)) * ONE).ceil() as u32,
+                    false => 0,
+                },
+                scratch: own,
+            }
+        })
+        .collect();
+
+    let count = draws.len();
+    let staged = scratch
+        .draws
+        .of(card, std::mem::size_of_val(&device_draws[..]))?;
+    staged.write(0, &device_draws)?;
+    let ids = scratch.history.of(card, 4 * history.len())?;
+    ids.write(0, &history)?;
+    let rows = scratch
+        .penalised
+        .of(card, 4 * penalised as usize * vocabulary)?;
+    let bytes = count * size_of::<Drawn>();
+    let drawn = scratch.drawn.of(card, bytes)?;
+    let function = card.function(&catalog::sample(), "sample", 0)?;
+    let grid = Grid {
+        blocks: (count, 1),
+        threads: THREADS,
+        shared: 0,
+    };
+    launch!(
+        card,
+        function,
+        grid,
+        &|| format!("{count} draws of {vocabulary}"),
+        logits.buffer.at(),
+        logits.pitch as u32,
+        vocabulary as u32,
+        staged.at(),
+        ids.at(),
+        rows.at(),
+        drawn.at(),
+    )?;
+    drawn.read(0, Pinned::new(card, bytes)?)
+}

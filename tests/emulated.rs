@@ -1,0 +1,195 @@
+//! The whole system on the emulated GPU, against the CPU.
+//!
+//! Skipped nowhere: `cargo xtask test` installs NVRTC, and the emulator is built here.
+
+mod common;
+
+use std::path::Path;
+use std::process::Command;
+use std::rc::Rc;
+use std::sync::Once;
+
+use common::{Parts, finish, json_of, open, problems, report, scratch};
+use engine::{Branch, Engine, Generate, Model, Options, Part};
+use futures::future::try_join_all;
+use kernels::cuda::{Compiler, Which};
+use kernels::{Backend, CpuBackend, CudaBackend, Sampling};
+use serde_json::Value;
+
+/// Builds the emulator's library, into the folder of the binary and of the tests.
+fn build_emulator() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        if let Err(why) = Compiler::find() {
+            eprintln!("{why}");
+            std::process::exit(101);
+        }
+        let binary = Path::new(env!("CARGO_BIN_EXE_offshoot"));
+        let profile = binary.parent().expect("a binary lies in a folder");
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--quiet", "-p", "offshoot-emulator"]);
+        if profile.ends_with("release") {
+            cargo.arg("--release");
+        }
+        cargo.args(["--target-dir".as_ref(), profile.parent().expect("target")]);
+        let status = cargo.status().expect("cargo starts");
+        assert!(status.success(), "the emulator cannot be built");
+    });
+}
+
+/// A call of the binary, with a kernel cache that outlives the test.
+fn solve(folder: &Path, device: &str, more: &[&str]) -> Value {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_offshoot"));
+    command
+        .current_dir(folder)
+        .env(
+            "OFFSHOOT_KERNEL_CACHE",
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join("kernel-cache"),
+        )
+        .args(["solve", "--json", "--kv-memory", "64", "--device", device])
+        .args(["--limit", "2", "--trees", "--out", device])
+        .args(more);
+    json_of(&finish(&mut command, ""))
+}
+
+/// The lines of a results file, without what rounding changes: rewards and log-probabilities.
+fn words(folder: &Path, device: &str) -> Vec<Value> {
+    fn strip(value: &mut Value) {
+        match value {
+            Value::Array(items) => items.iter_mut().for_each(strip),
+            Value::Object(fields) => {
+                for rounded in ["scores", "reward", "value", "logprob"] {
+                    fields.remove(rounded);
+                }
+                fields.values_mut().for_each(strip);
+            }
+            _ => {}
+        }
+    }
+    let text = std::fs::read_to_string(folder.join(device)).expect("a results file");
+    text.lines()
+        .map(|line| {
+            let mut value: Value = serde_json::from_str(line).expect("a line of results");
+            strip(&mut value);
+            value
+        })
+        .collect()
+}
+
+#[test]
+fn the_main_job_gives_the_cpus_trees() {
+    build_emulator();
+    let mut complaints = Vec::new();
+    for strategy in ["beam", "cot"] {
+        let folder = scratch(&format!("emulated-{strategy}"));
+        let flags = ["--strategy", strategy];
+        let [cpu, emulated] = ["cpu", "emulated"].map(|d| solve(&folder, d, &flags));
+        let device = emulated["device"].as_str().unwrap_or_default();
+        assert!(device.contains("(emulated) (CUDA, sm_80)"), "{device}");
+        for field in ["problems", "correct", "policy", "kv"] {
+            if cpu[field] != emulated[field] {
+                complaints.push(format!(
+                    "{strategy}: {field} is {}, on the CPU {}",
+                    emulated[field], cpu[field]
+                ));
+            }
+        }
+        let lines = words(&folder, "cpu").into_iter();
+        for (line, expected) in words(&folder, "emulated").into_iter().zip(lines) {
+            if line != expected {
+                complaints.push(format!("{strategy}: {line}\non the CPU {expected}"));
+            }
+        }
+    }
+    report(&complaints);
+}
+
+/// nano-small on a device.
+fn engine<B: Backend + 'static>(backend: B, small: &Parts) -> (Engine, Model) {
+    let part = Part::new(&small.checkpoint, Some(Rc::clone(&small.tokenizer)));
+    let options = Options {
+        kv_bytes: 16 << 20,
+        ..Options::default()
+    };
+    let (engine, models) = Engine::new(backend, &[part], &options).expect("nano-small loads");
+    (engine, models[0].clone())
+}
+
+/// The 40 most likely tokens after each prompt, one after the other.
+fn greedy((engine, model): &(Engine, Model), prompts: &[Vec<u32>]) -> Vec<Vec<u32>> {
+    let each = prompts.iter().map(|prompt| async {
+        let mut branch: Branch = model.root(0);
+        branch.append(prompt)?;
+        let how = Generate {
+            sampling: Sampling::GREEDY,
+            max_tokens: 40,
+            stop_strings: Vec::new(),
+            include_stop: false,
+            stop_tokens: Vec::new(),
+            stream: None,
+        };
+        branch.generate(how).await.map(|generated| generated.tokens)
+    });
+    let all = engine.run(try_join_all(each)).expect("the engine runs");
+    all.expect("every prompt is continued")
+}
+
+/// The logits after `tokens`.
+fn logits((engine, model): &(Engine, Model), tokens: &[u32]) -> Vec<f32> {
+    let mut branch = model.root(0);
+    let read = engine
+        .run(branch.read(tokens, &[tokens.len() - 1]))
+        .expect("the engine runs");
+    read.expect("logits").remove(0)
+}
+
+#[test]
+fn greedy_tokens_are_the_cpus_or_nearly_tied() {
+    build_emulator();
+    let small = open("nano-small");
+    let cpu = engine(CpuBackend::new(1), &small);
+    let backend = CudaBackend::open(Which::Emulated).expect("the emulator opens");
+    let emulated = engine(backend, &small);
+    let prompts: Vec<Vec<u32>> = (problems(24).iter())
+        .map(|p| {
+            small
+                .tokenizer
+                .encode(&p.problem, true)
+                .expect("a problem's tokens")
+        })
+        .collect();
+
+    let (mut complaints, mut parted) = (Vec::new(), 0);
+    let on_cpu = greedy(&cpu, &prompts);
+    for ((prompt, expected), found) in prompts.iter().zip(on_cpu).zip(greedy(&emulated, &prompts)) {
+        let same = (found.iter().zip(&expected))
+            .take_while(|(a, b)| a == b)
+            .count();
+        let tokens = [&prompt[..], &expected[..same]].concat();
+        let (here, there) = (logits(&emulated, &tokens), logits(&cpu, &tokens));
+        let apart: Vec<f32> = here.iter().zip(&there).map(|(a, b)| a - b).collect();
+        let norm = |values: &[f32]| values.iter().map(|v| v * v).sum::<f32>().sqrt();
+        // Activations are rounded to bf16 (2^-8) about eight times a layer, three layers.
+        let error = norm(&apart) / norm(&there);
+        if error.is_nan() || error > 0.05 {
+            complaints.push(format!(
+                "{prompt:?}: logits differ by {error} of their size"
+            ));
+        }
+        // Tokens may part only where the logits' differences are enough to change the order.
+        let most = apart.iter().fold(0.0f32, |most, a| most.max(a.abs()));
+        if let (Some(&here), Some(&cpus)) = (found.get(same), expected.get(same)) {
+            parted += 1;
+            let margin = there[cpus as usize] - there[here as usize];
+            if margin > 2.0 * most {
+                complaints.push(format!(
+                    "{prompt:?}: token {same} with a margin of {margin}"
+                ));
+            }
+        }
+    }
+    if parted > 3 {
+        complaints.push(format!("{parted} of 24 continuations part"));
+    }
+    report(&complaints);
+}
