@@ -51,6 +51,7 @@ fn main() {
         "{:<16}{:>14}{:>14}{:>14}{:>14}{:>16}",
         "kernel", "none, 1", "all, 1", "none, 2", "all, 2", "instructions"
     );
+    let only = std::env::args().nth(1);
     for (name, n) in [
         ("integer_loop", 20_000i32),
         ("fma_loop", 20_000),
@@ -58,6 +59,9 @@ fn main() {
         ("copy_loop", 2_000),
         ("mma_loop", 500),
     ] {
+        if only.as_ref().is_some_and(|o| o != name) {
+            continue;
+        }
         let mut cells = Vec::new();
         let mut instructions = 0;
         for (checks, threads) in [(false, 1), (true, 1), (false, 2), (true, 2)] {

@@ -13,6 +13,7 @@ mod half;
 mod matrix;
 mod mbarrier;
 mod memory;
+mod mma;
 mod moves;
 mod shapes;
 mod sync;
@@ -37,6 +38,7 @@ const FAMILIES: &[&[(&str, Decode)]] = &[
     matrix::DEFS,
     mbarrier::DEFS,
     memory::DEFS,
+    mma::DEFS,
     moves::DEFS,
     sync::DEFS,
     warpwide::DEFS,
