@@ -3,7 +3,7 @@
 
 use crate::build::Symbol;
 use crate::checks::Report;
-use crate::counters::{self, L2, LaunchCounts, Modelled};
+use crate::counters::{self, L2, LaunchCounts, Modelled, Range};
 use crate::decode;
 use crate::device::{PROFILES, Profile};
 use crate::machine::{self, LaunchSetup, Program};
@@ -13,7 +13,7 @@ use crate::ptx::{self, PtxError, refuse};
 use crate::types::Space;
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How a device behaves. [`Options::from_env`] reads `OFFSHOOT_EMULATOR_*`.
@@ -97,7 +97,9 @@ pub struct Gpu {
     heap: Heap,
     l2: Arc<Mutex<L2>>,
     launches: AtomicU64,
+    counting: AtomicBool,
     counts: Mutex<Vec<LaunchCounts>>,
+    ranges: Mutex<Arc<[Range]>>,
     workspace: u64,
 }
 
@@ -179,6 +181,8 @@ impl Gpu {
         let workspace = heap.alloc(64, Kind::Device).unwrap_or(0);
         heap.fill(workspace, 64, 0);
         Ok(Gpu {
+            counting: AtomicBool::new(options.counters),
+            ranges: Mutex::new(Arc::from([])),
             options,
             heap,
             l2,
@@ -405,7 +409,8 @@ impl Gpu {
         if epoch == 1 && number > 0 {
             self.heap.forget_races();
         }
-        let modelled = self.options.counters.then(|| Modelled {
+        let modelled = self.counting.load(Relaxed).then(|| Modelled {
+            ranges: lock(&self.ranges).clone(),
             l2: self.l2.clone(),
             sms: self.options.profile.sms,
             blocks_per_sm: per_sm,
@@ -439,6 +444,30 @@ impl Gpu {
 
     pub(crate) fn options_counters(&self) -> bool {
         self.options.counters
+    }
+
+    /// Starts counting from nothing, with an empty L2, or stops. What was counted stays until the next start.
+    pub fn count(&self, on: bool) {
+        if on {
+            lock(&self.counts).clear();
+            lock(&self.l2).clear();
+        }
+        self.counting.store(on, Relaxed);
+    }
+
+    /// Counts the traffic of `bytes` at `from` under a name of its own as well, in launches from here on. The same
+    /// name again moves the range; no bytes remove it. Ranges may overlap.
+    pub fn name_range(&self, name: &str, from: u64, bytes: u64) {
+        let mut ranges = lock(&self.ranges);
+        let mut all: Vec<Range> = ranges.iter().filter(|r| r.name != name).cloned().collect();
+        if bytes != 0 {
+            all.push(Range {
+                name: name.to_owned(),
+                from,
+                to: from.saturating_add(bytes),
+            });
+        }
+        *ranges = all.into();
     }
 
     /// What was counted so far, as JSON.

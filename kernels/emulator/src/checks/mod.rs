@@ -1,10 +1,12 @@
 //! What a sanitizer would say: the kinds of fault, the report, and the shadows that find races.
 
+mod clock;
 mod global;
 mod shared;
 
-pub use global::{Order, race_read, race_write};
-pub use shared::{Clock, Conflict, SharedShadow, Touch};
+pub use clock::{Clock, WarpClock};
+pub use global::{Order, race_read, race_write, read_before};
+pub use shared::{Conflict, SharedShadow, Touch};
 
 /// What went wrong. The name is what a report starts with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

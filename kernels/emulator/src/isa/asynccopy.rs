@@ -3,7 +3,7 @@
 use super::Decode;
 use super::memory::addresses;
 use crate::build::{Builder, Form, Res};
-use crate::checks::{Conflict, FaultKind, Touch};
+use crate::checks::{FaultKind, Touch};
 use crate::machine::{Class, CopyInFlight, Cx, Ins, Place, lanes_of};
 use crate::ptx::tree::Operand;
 use crate::types::Ty;
@@ -75,24 +75,13 @@ fn start(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     if let Some(c) = &mut cx.counts {
         c.shared(&to, m, bytes, Touch::Write);
     }
+    if let Some(shadow) = &mut cx.block.shadow
+        && let Err((lane, conflict)) =
+            shadow.start_copies(&to, m, bytes, cx.w.index, &mut cx.w.clock)
+    {
+        return cx.shared_conflict(lane, to[lane], bytes, Touch::Write, conflict);
+    }
     for lane in lanes_of(m) {
-        if let Some(shadow) = &mut cx.block.shadow {
-            let r = shadow.start_copy(
-                to[lane] as u32,
-                bytes,
-                cx.w.index,
-                lane as u32,
-                &mut cx.w.clock,
-            );
-            if let Err(conflict) = r {
-                let conflict = if conflict == Conflict::Unwritten {
-                    Conflict::Pending
-                } else {
-                    conflict
-                };
-                return cx.shared_conflict(lane, to[lane], bytes, Touch::Write, conflict);
-            }
-        }
         let group = cx.w.groups[lane];
         cx.w.copies.push(CopyInFlight {
             lane: lane as u32,
@@ -116,9 +105,13 @@ pub fn land(cx: &mut Cx<'_>, due: impl Fn(&Cx<'_>, &CopyInFlight) -> bool) {
         }
         for at in (0..c.bytes).step_by(4) {
             let mut v = 0u64;
-            for k in 0..4 {
-                if at + k < c.read {
-                    v |= cx.env.heap.load(c.from + u64::from(at + k), 1) << (k * 8);
+            if at + 4 <= c.read {
+                v = cx.env.heap.load(c.from + u64::from(at), 4);
+            } else {
+                for k in 0..4 {
+                    if at + k < c.read {
+                        v |= cx.env.heap.load(c.from + u64::from(at + k), 1) << (k * 8);
+                    }
                 }
             }
             cx.block.shared_store(c.to + at, 4, v);

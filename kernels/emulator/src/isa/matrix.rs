@@ -89,18 +89,23 @@ fn load_matrix(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
         return;
     };
     for (matrix, &line) in list.iter().enumerate() {
-        let at = |row: usize, col: usize| {
-            cx.block
-                .shared_load(addrs[matrix * 8 + row] as u32 + col as u32 * 2, 2) as u32
-        };
-        let d: [u32; 32] = std::array::from_fn(|lane| {
-            let (g, t) = (lane / 4, lane % 4 * 2);
-            if turned {
-                at(t, g) | at(t + 1, g) << 16
-            } else {
-                at(g, t) | at(g, t + 1) << 16
+        let words = &cx.block.shared[..];
+        let mut d = [0u32; 32];
+        for row in 0..8 {
+            let first = addrs[matrix * 8 + row] as usize / 4;
+            let four = &words[first..first + 4];
+            for t in 0..4 {
+                if turned {
+                    // Column 2 t and 2 t + 1 of this row go to rows of lanes.
+                    for h in 0..2 {
+                        let to = (t * 2 + h) * 4 + row / 2;
+                        d[to] |= (four[t] >> (h * 16) & 0xffff) << (row % 2 * 16);
+                    }
+                } else {
+                    d[row * 4 + t] = four[t];
+                }
             }
-        });
+        }
         cx.w.r.put::<u32>(line, !0, &d);
     }
 }

@@ -27,7 +27,7 @@ fn warp_sync(cx: &mut Cx<'_>, i: &Ins, m: u32) {
         return;
     }
     if members(cx, i.a, m).is_some() {
-        cx.w.clock.0[cx.w.index as usize] += 1;
+        cx.w.clock.advance();
     }
 }
 

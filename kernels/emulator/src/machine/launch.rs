@@ -4,11 +4,11 @@ use super::block::Block;
 use super::program::{Program, Special};
 use super::warp::{Cx, Stop, Warp};
 use crate::checks::Report;
-use crate::counters::{Counts, LaunchCounts, Modelled};
+use crate::counters::{Counts, LaunchCounts, Modelled, Range};
 use crate::memory::Heap;
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// How a kernel is launched.
 pub struct LaunchSetup<'a> {
@@ -186,13 +186,19 @@ pub fn run(setup: LaunchSetup<'_>) -> Result<Option<LaunchCounts>, Box<Report>> 
     let resident = if setup.cooperative {
         blocks
     } else {
-        setup.resident.max(1).min(blocks)
+        // As many as the card holds, but no more than a host has room for.
+        let room = (ROOM / block_bytes(&env)).max(64);
+        setup.resident.max(1).min(blocks).min(room)
     };
     let work = Work {
         next: AtomicU64::new(0),
         blocks,
         seed: setup.seed,
         resident: (resident as usize).div_ceil(threads),
+        ranges: setup
+            .modelled
+            .as_ref()
+            .map_or_else(|| Arc::from([]), |m| m.ranges.clone()),
         merge: setup
             .modelled
             .map(|m| Mutex::new(LaunchCounts::new(setup.program, m))),
@@ -230,12 +236,24 @@ pub fn run(setup: LaunchSetup<'_>) -> Result<Option<LaunchCounts>, Box<Report>> 
     }
 }
 
+/// Host memory for blocks that wait for others.
+const ROOM: u64 = 1 << 30;
+
+/// Host memory of a resident block, about.
+fn block_bytes(env: &Launch<'_>) -> u64 {
+    let (p, warps) = (env.program, u64::from(env.warps()));
+    let registers = p.lines as u64 * 128 + u64::from(p.local_bytes) * 64;
+    let shared = u64::from(p.shared_bytes + env.dynamic_shared);
+    warps * registers + shared * (4 + warps)
+}
+
 struct Work {
     next: AtomicU64,
     blocks: u64,
     seed: u64,
     resident: usize,
     merge: Option<Mutex<LaunchCounts>>,
+    ranges: Arc<[Range]>,
 }
 
 impl Work {
@@ -255,21 +273,29 @@ impl Work {
 
     /// Takes blocks until none are left. A block that waits for others gives way to the next.
     fn worker(&self, env: &Launch<'_>) -> Option<(u64, Box<Report>)> {
-        const BLOCK_SLICE: u64 = 2_000_000;
+        // Blocks that talk to one another take short turns, the one that has done least first: what they deal out
+        // among themselves goes to them as on a card whose multiprocessors are equally fast.
+        let slice = if env.program.communicates {
+            1
+        } else {
+            2_000_000
+        };
+        let ranges = self.ranges.clone();
         let mut cx = Cx {
             w: Warp::empty(),
             block: Block::nowhere(),
             env,
             stop: Stop::Run,
             fault: None,
-            counts: self
-                .merge
-                .is_some()
-                .then(|| Box::new(Counts::new(env.program))),
+            counts: None,
             clock: 0,
         };
-        let mut waiting: VecDeque<(u64, Block, Option<Box<Counts>>)> = VecDeque::new();
+        // By instructions spent, then by place in the order.
+        let mut waiting: BTreeMap<(u64, u64), (Block, Option<Box<Counts>>)> = BTreeMap::new();
+        // A block begins when one has ended, or at the start.
+        let mut freed_at = 0;
         let mut spare: Vec<Block> = Vec::new();
+        let mut spare_counts: Vec<Box<Counts>> = Vec::new();
         loop {
             // Blocks before a failed one finish their turn, so that two runs report the same block.
             if env.failed.load(Relaxed) != u64::MAX {
@@ -281,22 +307,26 @@ impl Work {
             } else {
                 self.blocks
             };
-            let order;
+            let (order, before);
             if n < self.blocks {
-                order = n;
+                (order, before) = (n, freed_at);
                 let mut block = spare.pop().unwrap_or_else(|| Block::new(env));
                 block.restart(env, self.block(n));
                 cx.block = block;
-                if let Some(c) = &mut cx.counts {
-                    c.restart();
-                }
+                cx.counts = self.merge.is_some().then(|| {
+                    spare_counts
+                        .pop()
+                        .unwrap_or_else(|| Box::new(Counts::new(env.program, ranges.clone())))
+                });
             } else {
-                let (n, block, counts) = waiting.pop_front()?;
-                order = n;
+                let ((spent, n), (block, counts)) = waiting.pop_first()?;
+                (order, before) = (n, spent);
                 cx.block = block;
                 cx.counts = counts;
             }
-            let done = cx.run_block(BLOCK_SLICE);
+            let clock = cx.clock;
+            let done = cx.run_block(slice);
+            let spent = before + (cx.clock - clock);
             if let Some(fault) = cx.fault.take() {
                 env.failed.fetch_min(order, Relaxed);
                 let debug = env.program.debug[fault.pc];
@@ -327,16 +357,17 @@ impl Work {
             }
             let block = std::mem::replace(&mut cx.block, Block::nowhere());
             if done {
+                freed_at = spent;
                 if let (Some(m), Some(c)) = (&self.merge, &mut cx.counts) {
                     m.lock()
                         .unwrap_or_else(PoisonError::into_inner)
                         .add(block.linear, block.sm, c);
+                    c.restart();
                 }
+                spare_counts.extend(cx.counts.take());
                 spare.push(block);
             } else {
-                let counts = cx.counts.take();
-                cx.counts = counts.is_some().then(|| Box::new(Counts::new(env.program)));
-                waiting.push_back((order, block, counts));
+                waiting.insert((spent, order), (block, cx.counts.take()));
             }
         }
     }
