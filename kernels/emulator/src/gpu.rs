@@ -27,6 +27,8 @@ pub struct Options {
     pub counters: bool,
     /// Order of the blocks; 0 is launch order.
     pub seed: u64,
+    /// The most warp instructions a host thread may run for one launch.
+    pub limit: u64,
     /// Host threads for a launch; 0 picks: all cores for kernels whose blocks do not talk to one another, else one.
     pub threads: usize,
 }
@@ -38,6 +40,7 @@ impl Default for Options {
             checks: true,
             counters: false,
             seed: 0,
+            limit: u64::MAX,
             threads: 0,
         }
     }
@@ -76,6 +79,16 @@ impl Options {
             o.seed = v
                 .parse()
                 .map_err(|_| format!("OFFSHOOT_EMULATOR_SEED is {v:?}, expected a number"))?;
+        }
+        if let Some(v) = var("LIMIT") {
+            o.limit = match v.parse() {
+                Ok(n) if n > 0 => n,
+                _ => {
+                    return Err(format!(
+                        "OFFSHOOT_EMULATOR_LIMIT is {v:?}, expected a number of warp instructions above 0"
+                    ));
+                }
+            };
         }
         if let Some(v) = var("THREADS") {
             o.threads = match v.parse() {
@@ -431,6 +444,7 @@ impl Gpu {
             sms: self.options.profile.sms,
             threads: self.options.threads,
             seed: self.options.seed,
+            limit: self.options.limit,
             epoch,
             modelled,
             workspace: self.workspace,

@@ -31,6 +31,8 @@ pub enum FaultKind {
     BarrierMismatch,
     /// Warps wait for one another and none can go on.
     Deadlock,
+    /// More instructions than the option allows.
+    Limit,
     /// Bytes of an asynchronous copy touched before the wait for it.
     AsyncCopy,
     /// `trap`.
@@ -55,6 +57,7 @@ impl FaultKind {
             FaultKind::DivergentSync => "divergent sync",
             FaultKind::BarrierMismatch => "barrier mismatch",
             FaultKind::Deadlock => "deadlock",
+            FaultKind::Limit => "instruction limit",
             FaultKind::AsyncCopy => "async copy not waited for",
             FaultKind::Trap => "trap",
             FaultKind::Assert => "assertion failed",

@@ -232,6 +232,22 @@ impl Counts {
         self.log.extend(sectors[..n].iter().map(|s| s * 2 + write));
     }
 
+    /// Lanes of an asynchronous copy that read `read` bytes each, less than they write; `alone` when they are all the
+    /// lanes of their request.
+    pub fn partial_copy(&mut self, addrs: &[u64; 32], read: &[u32; 32], mask: u32, alone: bool) {
+        let before = (self.loads.requests, self.by_range.clone());
+        let mut any = false;
+        for lane in lanes_of(mask).filter(|&l| read[l] != 0) {
+            self.global(addrs, 1 << lane, read[lane], Touch::Read);
+            any = true;
+        }
+        self.loads.requests = before.0 + u64::from(any && alone);
+        for (t, b) in self.by_range.iter_mut().zip(before.1) {
+            let new = t.load.requests != b.load.requests;
+            t.load.requests = b.load.requests + u64::from(new && alone);
+        }
+    }
+
     /// A request to shared memory: 32 banks of four bytes; wider accesses go half or quarter warp by half or
     /// quarter warp, and lanes that name the same word share it.
     pub fn shared(&mut self, addrs: &[u64; 32], mask: u32, bytes: u32, touch: Touch) {

@@ -334,9 +334,10 @@ pub fn strong(f: &Form) -> bool {
     ] {
         f.has(hint);
     }
+    // Every one is asked for: `.mmio.relaxed` has two.
     let s = ["volatile", "relaxed", "acquire", "release", "mmio"]
         .iter()
-        .any(|m| f.has(m));
+        .fold(false, |any, m| f.has(m) || any);
     for scope in ["cta", "gpu", "sys", "cluster"] {
         f.has(scope);
     }
@@ -394,7 +395,10 @@ fn ld(b: &mut Builder, f: &Form) -> Res {
     let strong = strong(f);
     f.has("unified");
     let ops = cache_hint(f, 2)?;
-    let dst = vector(f, &ops[0])?;
+    let (t, dst) = match b.halves(&ops[0]) {
+        Some(parts) if t == Ty::B128 => (Ty::B64, parts.to_vec()),
+        _ => (t, vector(f, &ops[0])?),
+    };
     if t.bytes() == 16 || t == Ty::Pred {
         return f.refuse("this type is not supported");
     }
@@ -494,7 +498,10 @@ fn st(b: &mut Builder, f: &Form) -> Res {
     let space = space_of(f);
     let strong = strong(f);
     let ops = cache_hint(f, 2)?;
-    let src = vector(f, &ops[1])?;
+    let (t, src) = match b.halves(&ops[1]) {
+        Some(parts) if t == Ty::B128 => (Ty::B64, parts.to_vec()),
+        _ => (t, vector(f, &ops[1])?),
+    };
     if t.bytes() == 16 || t == Ty::Pred {
         return f.refuse("this type is not supported");
     }
@@ -574,6 +581,10 @@ fn prefetch(b: &mut Builder, f: &Form) -> Res {
 fn policy(b: &mut Builder, f: &Form) -> Res {
     for m in [
         "fractional",
+        "range",
+        "cvt",
+        "L2",
+        "global",
         "L2::evict_last",
         "L2::evict_first",
         "L2::evict_normal",

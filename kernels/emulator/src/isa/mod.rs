@@ -17,7 +17,9 @@ mod mma;
 mod moves;
 mod shapes;
 mod sync;
+mod video;
 mod warpwide;
+mod wmma;
 
 pub use control::{ASSERT, BAD_CALL, BRANCH, EXIT, PRINTF, TABLE};
 
@@ -41,7 +43,9 @@ const FAMILIES: &[&[(&str, Decode)]] = &[
     mma::DEFS,
     moves::DEFS,
     sync::DEFS,
+    video::DEFS,
     warpwide::DEFS,
+    wmma::DEFS,
 ];
 
 /// All opcodes, for the documentation and the fuzzer.

@@ -119,6 +119,9 @@ impl Cx<'_> {
             self.fail(FaultKind::Misaligned, lane as u32, message);
             return false;
         }
+        // An atomic counts as a write where it changes something.
+        self.events += u64::from(touch.writes() && touch != Touch::Atomic && place != Place::Local);
+        self.w.polls |= touch.strong();
         match place {
             Place::Global => self.check_global(addrs, mask, bytes, touch),
             Place::Shared => self.check_shared(addrs, mask, bytes, touch),

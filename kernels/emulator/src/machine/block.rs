@@ -270,6 +270,7 @@ impl Cx<'_> {
         if b.arrived == 0 || b.arrived < b.expected.unwrap_or(live) {
             return;
         }
+        self.events += 1;
         let done = std::mem::replace(b, Barrier::empty());
         for &(index, pc) in &done.waiting {
             let ins = self.env.program.code[pc];
@@ -298,6 +299,49 @@ impl Cx<'_> {
     /// Part of the running warp is at a barrier.
     pub fn wait_at_barrier(&mut self, lanes: u32, id: u32, aligned: bool) {
         self.set_aside(lanes, self.w.pc - 1, Wait::Barrier { id, aligned });
+    }
+
+    /// Whether all warps of the block that still live have done nothing but look at memory, or wait at a barrier, since
+    /// its turn began.
+    pub fn block_polls(&self) -> bool {
+        self.block
+            .warps
+            .iter()
+            .flatten()
+            .filter(|w| !w.done)
+            .all(|w| w.at_barrier || w.polls)
+    }
+
+    /// All resident blocks wait for a value that nobody writes.
+    pub fn stuck(&mut self) {
+        let waits = self
+            .block
+            .warps
+            .iter()
+            .flatten()
+            .find(|w| !w.done && w.polls);
+        let (pc, thread) = waits.map_or((0, 0), |w| (w.pc, w.index * 32));
+        self.fault = Some(Fault {
+            kind: FaultKind::Deadlock,
+            pc,
+            thread,
+            message: "every thread reads memory again and again, and none writes any more"
+                .to_owned(),
+        });
+        self.stop = Stop::Fault;
+    }
+
+    /// The launch has run more instructions than `OFFSHOOT_EMULATOR_LIMIT` allows.
+    pub fn over_limit(&mut self) {
+        let runs = self.block.warps.iter().flatten().find(|w| !w.done);
+        let (pc, thread) = runs.map_or((0, 0), |w| (w.pc, w.index * 32));
+        self.fault = Some(Fault {
+            kind: FaultKind::Limit,
+            pc,
+            thread,
+            message: format!("more than {} warp instructions were run", self.env.limit),
+        });
+        self.stop = Stop::Fault;
     }
 
     /// Runs the block in `block` for about `fuel` instructions. True when all its warps are done.

@@ -6,7 +6,7 @@ use super::warp::{Cx, Stop, Warp};
 use crate::checks::Report;
 use crate::counters::{Counts, LaunchCounts, Modelled, Range};
 use crate::memory::Heap;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -26,6 +26,8 @@ pub struct LaunchSetup<'a> {
     /// Workers; 0 picks by the machine and the kernel.
     pub threads: usize,
     pub seed: u64,
+    /// The most warp instructions a host thread may run; a launch beyond is ended.
+    pub limit: u64,
     /// Launch number, 1 to 1023, for the race check.
     pub epoch: u64,
     pub modelled: Option<Modelled>,
@@ -50,6 +52,10 @@ pub struct Launch<'a> {
     pub epoch: u64,
     /// Fences by block, for the race check.
     pub fences: Vec<AtomicU64>,
+    /// Instructions without any event after which a launch whose threads all poll is stuck.
+    pub patience: u64,
+    /// The most warp instructions a host thread may run for the launch.
+    pub limit: u64,
     pub print: Mutex<Vec<u8>>,
     pub several_blocks: bool,
     /// Starts of the allocations that kernels must not write.
@@ -168,6 +174,8 @@ pub fn run(setup: LaunchSetup<'_>) -> Result<Option<LaunchCounts>, Box<Report>> 
         })
             .map(|_| AtomicU64::new(0))
             .collect(),
+        patience: PATIENCE,
+        limit: setup.limit,
         print: Mutex::new(Vec::new()),
         several_blocks: blocks > 1,
         read_only: setup.heap.read_only(),
@@ -195,6 +203,7 @@ pub fn run(setup: LaunchSetup<'_>) -> Result<Option<LaunchCounts>, Box<Report>> 
         blocks,
         seed: setup.seed,
         resident: (resident as usize).div_ceil(threads),
+        alone: threads == 1,
         ranges: setup
             .modelled
             .as_ref()
@@ -236,6 +245,9 @@ pub fn run(setup: LaunchSetup<'_>) -> Result<Option<LaunchCounts>, Box<Report>> 
     }
 }
 
+/// A lock's owner may compute for long between two writes, but then it does not poll.
+const PATIENCE: u64 = 20_000_000;
+
 /// Host memory for blocks that wait for others.
 const ROOM: u64 = 1 << 30;
 
@@ -253,6 +265,8 @@ struct Work {
     seed: u64,
     resident: usize,
     merge: Option<Mutex<LaunchCounts>>,
+    /// One thread runs all blocks: what it does not see happen does not happen.
+    alone: bool,
     ranges: Arc<[Range]>,
 }
 
@@ -289,7 +303,11 @@ impl Work {
             fault: None,
             counts: None,
             clock: 0,
+            events: 0,
         };
+        // Blocks whose last turn was nothing but waiting, and what had happened when the first of them began it.
+        let mut waiters: BTreeSet<u64> = BTreeSet::new();
+        let mut quiet = (0, 0);
         // By instructions spent, then by place in the order.
         let mut waiting: BTreeMap<(u64, u64), (Block, Option<Box<Counts>>)> = BTreeMap::new();
         // A block begins when one has ended, or at the start.
@@ -325,8 +343,30 @@ impl Work {
                 cx.counts = counts;
             }
             let clock = cx.clock;
+            for w in cx.block.warps.iter_mut().flatten() {
+                w.polls = false;
+            }
             let done = cx.run_block(slice);
             let spent = before + (cx.clock - clock);
+            if cx.events != quiet.0 || done {
+                quiet = (cx.events, cx.clock);
+                waiters.clear();
+            } else if cx.block_polls() {
+                waiters.insert(order);
+            }
+            let nobody_else = waiting.keys().all(|w| waiters.contains(&w.1))
+                && (waiting.len() + 1 >= self.resident || self.next.load(Relaxed) >= self.blocks);
+            if self.alone
+                && cx.fault.is_none()
+                && waiters.contains(&order)
+                && nobody_else
+                && cx.clock - quiet.1 > env.patience
+            {
+                cx.stuck();
+            }
+            if cx.fault.is_none() && cx.clock > env.limit {
+                cx.over_limit();
+            }
             if let Some(fault) = cx.fault.take() {
                 env.failed.fetch_min(order, Relaxed);
                 let debug = env.program.debug[fault.pc];

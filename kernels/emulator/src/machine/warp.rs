@@ -66,6 +66,8 @@ pub struct Warp {
     pub done: bool,
     /// Backward branches since the warp last changed fragments.
     pub spins: u32,
+    /// It has looked at memory that others may write since its block's turn began.
+    pub polls: bool,
     /// Which maybe-uninitialised registers hold a value: a mask per register number.
     pub written: Vec<u32>,
 }
@@ -102,6 +104,7 @@ impl Warp {
             at_barrier: false,
             done: false,
             spins: 0,
+            polls: false,
             written: vec![0; program.watched.len()],
         }
     }
@@ -125,6 +128,7 @@ impl Warp {
             at_barrier: false,
             done: true,
             spins: 0,
+            polls: false,
             written: Vec::new(),
         }
     }
@@ -143,6 +147,7 @@ impl Warp {
         self.at_barrier = false;
         self.done = false;
         self.spins = 0;
+        self.polls = false;
         self.local_written.fill(0);
         self.written.fill(0);
     }
@@ -158,6 +163,8 @@ pub struct Cx<'e> {
     pub counts: Option<Box<Counts>>,
     /// Warp instructions run so far by this thread: what `clock` reads.
     pub clock: u64,
+    /// Goes up whenever something happens that another thread could wait for: a write, a barrier completed, an exit.
+    pub events: u64,
 }
 
 impl Cx<'_> {
@@ -468,6 +475,7 @@ impl Cx<'_> {
 
     /// Lanes leave the kernel.
     pub fn exit(&mut self, lanes: u32) {
+        self.events += 1;
         self.w.live &= !lanes;
         self.w.mask &= !lanes;
         if self.w.mask == 0 {
