@@ -4,6 +4,7 @@ pub mod completions;
 pub mod devices;
 pub mod generate;
 pub mod inspect;
+pub mod kernels;
 pub mod score;
 pub mod show;
 pub mod solve;
