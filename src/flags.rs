@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use strategies::{
-    Aggregation, BeamMode, Config, PastLimit, PrmKind, PromptKind, Rule, Sampling, Strategy,
+    Aggregation, BeamMode, Config, Grader, PastLimit, PrmKind, PromptKind, Rule, Sampling, Strategy,
 };
 
 /// External test-time scaling: a small policy writes many solutions step by step, a process
@@ -30,6 +30,9 @@ pub enum Command {
     Generate(GenerateFlags),
     /// Score the steps of a solution with a PRM.
     Score(ScoreFlags),
+    /// Grade the answers of any system: lines of answer and prediction in, the same lines with
+    /// verdicts out.
+    Grade(GradeFlags),
     /// Say what a checkpoint is and how it can serve.
     Inspect(InspectFlags),
     /// List the devices models can run on, and why others cannot be used.
@@ -299,7 +302,8 @@ pub struct SolveFlags {
     /// One problem as text; `-` reads it from standard input.
     #[arg(conflicts_with = "problems")]
     pub problem: Option<String>,
-    /// Problems, one JSON object a line: problem, and if known answer, level, subject, id.
+    /// Problems, one JSON object a line, as MATH-500, AIME, AMC, GSM8K or OlympiadBench have them:
+    /// problem, question or prompt; if known answer, solution, level, subject, id.
     /// Default: the bundled problems.
     #[arg(long, value_name = "FILE")]
     pub problems: Option<PathBuf>,
@@ -328,13 +332,16 @@ pub struct SolveFlags {
     /// Greedy steps to look ahead before a child is scored (beam, dvts).
     #[arg(long, default_value_t = 0, value_name = "STEPS")]
     pub lookahead: usize,
-    /// Rank children by this aggregation of their path's scores: min, last, mean or prod (their product).
+    /// Rank children by this aggregation of their path's scores: min, last, mean or product.
     #[arg(long, default_value = "last", value_parser = parse_aggregation, value_name = "AGGREGATION")]
     pub value: Aggregation,
-    /// The verdict that counts: majority, or min, last, mean, prod with -max or -vote.
+    /// The verdict that counts: majority, or min, last, mean, product with -max or -vote.
     /// Default: last-vote with a PRM, else majority.
     #[arg(long, value_name = "VERDICT")]
     pub verdict: Option<Rule>,
+    /// Who compares answers: strict, or qwen with the leniencies of Qwen2.5-Math's grader.
+    #[arg(long, default_value = "strict", value_parser = parse_grader, value_name = "GRADER")]
+    pub grader: Grader,
     /// Most steps of a path (beam, dvts).
     #[arg(long, default_value_t = 40, value_name = "STEPS")]
     pub max_steps: usize,
@@ -409,6 +416,7 @@ impl SolveFlags {
             sampling: self.sampling.sampling(defaults.sampling.temperature),
             seed: self.seed,
             verdict: self.verdict,
+            grader: self.grader,
             ..defaults
         }
     }
@@ -491,6 +499,31 @@ pub struct ScoreFlags {
     pub engine: EngineFlags,
 }
 
+/// Flags of `grade`.
+#[derive(Args, Debug)]
+pub struct GradeFlags {
+    /// One JSON object a line: answer, the true one, and prediction, or a whole solution or
+    /// response to read the prediction off; `-` reads standard input.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Who compares answers: strict, or qwen with the leniencies of Qwen2.5-Math's grader.
+    #[arg(long, default_value = "strict", value_parser = parse_grader, value_name = "GRADER")]
+    pub grader: Grader,
+    /// Write the graded lines to FILE instead of standard output.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// A second grader to compare with: a command that is given {"answer", "prediction"}, an
+    /// object a line, and answers {"correct": true} or false, a line each.
+    #[arg(long, value_name = "COMMAND")]
+    pub external: Option<String>,
+    /// Seconds the second grader may take over a line.
+    #[arg(long, default_value_t = 30, value_name = "SECONDS", requires = "external", value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub external_timeout: u32,
+    /// Write the lines on which the two graders disagree to FILE.
+    #[arg(long, value_name = "FILE", requires = "external")]
+    pub disagreements: Option<PathBuf>,
+}
+
 /// Flags of `inspect`.
 #[derive(Args, Debug)]
 pub struct InspectFlags {
@@ -505,6 +538,13 @@ fn parse_strategy(word: &str) -> Result<Strategy, String> {
     let names = Strategy::ALL.map(Strategy::name).join(", ");
     (Strategy::ALL.into_iter())
         .find(|s| s.name() == word)
+        .ok_or_else(|| format!("expected one of {names}"))
+}
+
+fn parse_grader(word: &str) -> Result<Grader, String> {
+    let names = Grader::ALL.map(Grader::name).join(", ");
+    (Grader::ALL.into_iter())
+        .find(|g| g.name() == word)
         .ok_or_else(|| format!("expected one of {names}"))
 }
 

@@ -4,6 +4,7 @@
 mod commands;
 mod embedded;
 mod error;
+mod external;
 mod flags;
 mod models;
 mod progress;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
         Command::Show(flags) => commands::show::run(&flags),
         Command::Generate(flags) => commands::generate::run(&flags),
         Command::Score(flags) => commands::score::run(&flags),
+        Command::Grade(flags) => commands::grade::run(&flags),
         Command::Inspect(flags) => commands::inspect::run(&flags),
         Command::Devices(flags) => commands::devices::run(&flags),
         Command::Kernels(command) => commands::kernels::run(&command),

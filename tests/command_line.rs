@@ -135,7 +135,7 @@ fn flags_that_cannot_be_honoured_are_named() {
         ),
         usage(
             &["solve", "--value", "median"],
-            &["--value", "median", "prod"],
+            &["--value", "median", "product"],
         ),
         usage(&["solve", "--verdict", "best"], &["--verdict", "best"]),
         usage(&["solve", "--n", "many"], &["--n", "many"]),

@@ -62,7 +62,7 @@ def is_right(problem: problems.Problem, text: str) -> bool:
 
 # --- best of N ---------------------------------------------------------------
 
-REDUCE = {"last": lambda s: s[-1], "min": min, "prod": math.prod}
+REDUCE = {"last": lambda s: s[-1], "min": min, "product": math.prod}
 
 
 def best_of(problem, texts: list[str], step_scores: list[list[float]], how: str) -> bool:
@@ -193,12 +193,12 @@ def main() -> None:
     rng = random.Random(0)
     for n in BUDGETS[1:]:
         draws = [rng.sample(range(BUDGETS[-1]), n) for _ in range(1 if n == BUDGETS[-1] else 8)]
-        for how in ("majority", "last", "min", "prod", "vote-last", "vote-prod"):
+        for how in ("majority", "last", "min", "product", "vote-last", "vote-product"):
             share = [
                 sum(best_of(p, [ts[i] for i in d], [ss[i] for i in d], how) for d in draws) / len(draws)
                 for p, ts, ss in zip(rows, many, marks)
             ]
-            print(f"best of {n} {how:9} {percent_by_level(rows, share)}", flush=True)
+            print(f"best of {n} {how:12} {percent_by_level(rows, share)}", flush=True)
     for n in (int(b) for b in args.beam.split(",") if b):
         found = beam(small, prm, tokenizer, rows, n, args.temperature, seed=4)
         print(f"beam {n} {percent_by_level(rows, found)}", flush=True)

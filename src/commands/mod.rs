@@ -3,6 +3,7 @@
 pub mod completions;
 pub mod devices;
 pub mod generate;
+pub mod grade;
 pub mod inspect;
 pub mod kernels;
 pub mod score;

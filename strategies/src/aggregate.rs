@@ -13,7 +13,7 @@ pub enum Aggregation {
     /// (r₁ + … + r_T) / T
     Mean,
     /// r₁ · … · r_T
-    Prod,
+    Product,
 }
 
 impl Aggregation {
@@ -22,7 +22,7 @@ impl Aggregation {
         Aggregation::Min,
         Aggregation::Last,
         Aggregation::Mean,
-        Aggregation::Prod,
+        Aggregation::Product,
     ];
 
     /// The score of a path; −1 for a path without steps, below every probability.
@@ -34,7 +34,7 @@ impl Aggregation {
             Aggregation::Min => scores.iter().copied().fold(f64::INFINITY, f64::min),
             Aggregation::Last => last,
             Aggregation::Mean => scores.iter().sum::<f64>() / scores.len() as f64,
-            Aggregation::Prod => scores.iter().product(),
+            Aggregation::Product => scores.iter().product(),
         }
     }
 
@@ -44,7 +44,7 @@ impl Aggregation {
             Aggregation::Min => "min",
             Aggregation::Last => "last",
             Aggregation::Mean => "mean",
-            Aggregation::Prod => "prod",
+            Aggregation::Product => "product",
         }
     }
 }
@@ -57,23 +57,29 @@ mod tests {
     fn aggregation_table() {
         type Case = (&'static [f64], [(Aggregation, f64); 4]);
         let cases: &[Case] = &[
-            (&[], [(Min, -1.0), (Last, -1.0), (Mean, -1.0), (Prod, -1.0)]),
-            (&[0.5], [(Min, 0.5), (Last, 0.5), (Mean, 0.5), (Prod, 0.5)]),
+            (
+                &[],
+                [(Min, -1.0), (Last, -1.0), (Mean, -1.0), (Product, -1.0)],
+            ),
+            (
+                &[0.5],
+                [(Min, 0.5), (Last, 0.5), (Mean, 0.5), (Product, 0.5)],
+            ),
             (
                 &[0.5, 0.25, 1.0, 0.25],
-                [(Min, 0.25), (Last, 0.25), (Mean, 0.5), (Prod, 0.03125)],
+                [(Min, 0.25), (Last, 0.25), (Mean, 0.5), (Product, 0.03125)],
             ),
             (
                 &[0.25, 0.5, 0.75],
-                [(Min, 0.25), (Last, 0.75), (Mean, 0.5), (Prod, 0.09375)],
+                [(Min, 0.25), (Last, 0.75), (Mean, 0.5), (Product, 0.09375)],
             ),
             (
                 &[-1.0, 3.0],
-                [(Min, -1.0), (Last, 3.0), (Mean, 1.0), (Prod, -3.0)],
+                [(Min, -1.0), (Last, 3.0), (Mean, 1.0), (Product, -3.0)],
             ),
             (
                 &[0.0, 1.0],
-                [(Min, 0.0), (Last, 1.0), (Mean, 0.5), (Prod, 0.0)],
+                [(Min, 0.0), (Last, 1.0), (Mean, 0.5), (Product, 0.0)],
             ),
         ];
         let mut failures = Vec::new();

@@ -72,7 +72,7 @@ pub use grading::{Grader, last_boxed};
 pub use model::{NoPrm, Policy, Prm, Step, StepEnd, StepParams};
 pub use policy::EnginePolicy;
 pub use prm::{EnginePrm, PastLimit, PrmBranch, PrmFormat, PrmKind};
-pub use problem::{BadLine, Problem, read_problems};
+pub use problem::{BadLine, Problem, read_object, read_problems, text_of};
 pub use prompt::{PromptKind, PromptStyle, REASON_STEP_BY_STEP};
 pub use select::{Rule, select};
 pub use solve::{Ending, Outcome, Solution, Subsample, Verdict, solve};

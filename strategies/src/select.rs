@@ -156,7 +156,7 @@ mod tests {
                 Some(0),
             ),
             (
-                "prod-max",
+                "product-max",
                 &[("1", &[0.9, 0.2]), ("2", &[0.5, 0.5])],
                 Some(1),
             ),
@@ -229,7 +229,7 @@ mod tests {
         let names: Vec<String> = Rule::all().map(|r| r.to_string()).collect();
         assert_eq!(
             names.join(" "),
-            "min-max min-vote last-max last-vote mean-max mean-vote prod-max prod-vote majority"
+            "min-max min-vote last-max last-vote mean-max mean-vote product-max product-vote majority"
         );
         for rule in Rule::all() {
             assert_eq!(rule.to_string().parse(), Ok(rule));

@@ -507,7 +507,7 @@ fn the_verdict_that_counts() {
         ("min-vote", "8", false),
         ("last-max", "9", false),
         ("mean-max", "8", false),
-        ("prod-max", "8", false),
+        ("product-max", "8", false),
         ("majority", "8", false),
     ];
     for (rule, prediction, correct) in cases {

@@ -4,6 +4,7 @@
 //! - `lint`: formatting, clippy, rustdoc, licences; a warning is an error.
 //! - `licences`: the licence of every dependency against the allow list in `deny.toml`.
 
+mod checkpoints;
 #[cfg(test)]
 mod layers;
 mod licences;
@@ -70,6 +71,7 @@ fn test() -> Done {
     if let Some(dir) = nvrtc::install_if_needed()? {
         environment.push((nvrtc::DIR_VARIABLE, dir));
     }
+    environment.push((checkpoints::DIR_VARIABLE, checkpoints::install_if_needed()?));
     // Doc tests are no target of --all-targets.
     for which in ["--all-targets", "--doc"] {
         let words = ["test", "--workspace", "--no-fail-fast", which];

@@ -1,5 +1,7 @@
 //! What cargo knows about the workspace.
 
+use std::path::PathBuf;
+
 use serde_json::Value;
 
 use crate::{Done, cargo};
@@ -39,4 +41,12 @@ pub fn is_member(metadata: &Value, name: &str) -> bool {
     packages(metadata)
         .filter(|package| package["name"] == name)
         .any(|package| members.is_some_and(|members| members.contains(&package["id"])))
+}
+
+/// The target folder.
+pub fn target(metadata: &Value) -> PathBuf {
+    match metadata["target_directory"].as_str() {
+        Some(path) => PathBuf::from(path),
+        None => crate::root().join("target"),
+    }
 }

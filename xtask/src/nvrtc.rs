@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::{Done, metadata, root, run};
+use crate::{Done, metadata, run};
 
 /// The variable that names the folder of the unpacked wheels.
 pub const DIR_VARIABLE: &str = "OFFSHOOT_NVRTC_DIR";
@@ -38,11 +38,7 @@ pub fn install_if_needed() -> Done<Option<PathBuf>> {
             Some(file) => Err(format!("{DIR_VARIABLE}: {} is not there", file.display())),
         };
     }
-    let target = match metadata["target_directory"].as_str() {
-        Some(path) => PathBuf::from(path),
-        None => root().join("target"),
-    };
-    let dir = target.join("nvrtc");
+    let dir = metadata::target(&metadata).join("nvrtc");
     if missing(&dir).is_some() {
         install(&dir)?;
     }

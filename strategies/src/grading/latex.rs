@@ -17,6 +17,37 @@ pub(super) enum Node {
     Space,
 }
 
+/// Names that are written without a backslash, or in `\operatorname{}`, and their commands.
+const NAMES: [(&str, &str); 27] = [
+    ("pi", "pi"),
+    ("sqrt", "sqrt"),
+    ("infinity", "infty"),
+    ("infty", "infty"),
+    ("inf", "infty"),
+    ("sin", "sin"),
+    ("cos", "cos"),
+    ("tan", "tan"),
+    ("cot", "cot"),
+    ("sec", "sec"),
+    ("csc", "csc"),
+    ("arcsin", "arcsin"),
+    ("arccos", "arccos"),
+    ("arctan", "arctan"),
+    ("arccot", "arccot"),
+    ("sinh", "sinh"),
+    ("cosh", "cosh"),
+    ("tanh", "tanh"),
+    ("ln", "ln"),
+    ("log", "log"),
+    ("exp", "exp"),
+    ("theta", "theta"),
+    ("alpha", "alpha"),
+    ("beta", "beta"),
+    ("gcd", "gcd"),
+    ("lcm", "lcm"),
+    ("frac", "frac"),
+];
+
 /// Groups may be nested this deep; deeper answers are compared as they stand.
 pub(super) const MAX_DEPTH: usize = 32;
 
@@ -67,11 +98,23 @@ impl Parser<'_> {
                     }
                 }
                 '$' => {}
-                c if c.is_whitespace() || c == '~' => nodes.push(Node::Space),
+                c if c.is_whitespace() || c == '~' => {
+                    if single_digits == 0 {
+                        nodes.push(Node::Space); // none between the arguments of \frac 1 2
+                    }
+                }
                 c if c.is_ascii_digit() || (c == '.' && self.digit(0)) => {
                     self.at -= 1;
                     nodes.push(self.number(single_digits > 0));
+                    if single_digits == 0 {
+                        self.scientific(&mut nodes);
+                    }
                 }
+                '*' if self.peek(0) == Some('*') => {
+                    self.at += 1;
+                    nodes.push(Node::Char('^'));
+                }
+                c if c.is_ascii_alphabetic() => self.word(&mut nodes),
                 _ => self.plain(c, &mut nodes),
             }
             if nodes.last() != Some(&Node::Space) && nodes.len() > before {
@@ -90,14 +133,16 @@ impl Parser<'_> {
         let name: String = self.chars[start..self.at].iter().collect();
         match name.as_str() {
             "" => self.escaped(nodes),
-            "left" | "right" | "big" | "Big" | "bigl" | "bigr" | "Bigl" | "Bigr"
-            | "displaystyle" | "textstyle" | "limits" | "boxed" | "mathstrut" => {
+            "left" | "right" | "big" | "Big" | "bigl" | "bigr" | "Bigl" | "Bigr" | "biggl"
+            | "biggr" | "bigg" | "Bigg" | "Biggl" | "Biggr" | "middle" | "displaystyle"
+            | "textstyle" | "scriptstyle" | "limits" | "boxed" | "mathstrut" | "rm" | "bf"
+            | "it" | "nolimits" => {
                 // `\right.` is an invisible bracket
                 if matches!(name.as_str(), "left" | "right") && self.peek(0) == Some('.') {
                     self.at += 1;
                 }
             }
-            "quad" | "qquad" => nodes.push(Node::Space),
+            "quad" | "qquad" | "enspace" | "thinspace" | "space" => nodes.push(Node::Space),
             "frac" | "dfrac" | "tfrac" | "cfrac" => {
                 nodes.push(Node::Command("frac".into()));
                 return Some(true);
@@ -105,6 +150,20 @@ impl Parser<'_> {
             "cdot" | "times" | "ast" => nodes.push(Node::Char('*')),
             "div" => nodes.push(Node::Char('/')),
             "degree" => nodes.extend([Node::Char('^'), Node::Command("circ".into())]),
+            "binom" | "dbinom" | "tbinom" => {
+                nodes.push(Node::Command("binom".into()));
+                return Some(true);
+            }
+            "langle" => self.bracket(Node::Char('('), nodes),
+            "rangle" => self.bracket(Node::Char(')'), nodes),
+            "lbrack" => self.bracket(Node::Char('['), nodes),
+            "rbrack" => self.bracket(Node::Char(']'), nodes),
+            "varnothing" => nodes.push(Node::Command("emptyset".into())),
+            "prime" => nodes.push(Node::Char('\'')),
+            "colon" => nodes.push(Node::Char(':')),
+            "land" | "lor" => nodes.push(Node::Char(',')),
+            "backslash" => nodes.push(Node::Command("setminus".into())),
+            "simeq" | "thickapprox" => nodes.push(Node::Command("approx".into())),
             "le" | "leqslant" => nodes.push(Node::Command("leq".into())),
             "ge" | "geqslant" => nodes.push(Node::Command("geq".into())),
             "ne" => nodes.push(Node::Command("neq".into())),
@@ -112,10 +171,12 @@ impl Parser<'_> {
             "gt" => nodes.push(Node::Char('>')),
             "lbrace" => self.bracket(Node::Command("{".into()), nodes),
             "rbrace" => self.bracket(Node::Command("}".into()), nodes),
-            "lvert" | "rvert" | "vert" => nodes.push(Node::Char('|')),
+            "lvert" | "rvert" | "vert" | "mid" => nodes.push(Node::Char('|')),
             "cdots" | "dots" => nodes.push(Node::Command("ldots".into())),
             "text" | "textbf" | "textit" | "textrm" | "textnormal" | "mbox" | "mathrm"
-            | "mathbf" | "mathit" | "operatorname" | "hbox" => self.text(nodes)?,
+            | "mathbf" | "mathit" | "mathsf" | "texttt" | "operatorname" | "hbox" => {
+                self.text(nodes)?
+            }
             _ => nodes.push(Node::Command(name)),
         }
         Some(false)
@@ -159,10 +220,20 @@ impl Parser<'_> {
             }
         }
         let content: String = self.chars[start..self.at - 1].iter().collect();
-        nodes.push(match content.trim() {
+        let content = content.trim_matches(|c: char| c.is_whitespace() || c == '~');
+        if matches!(content, "°" | "^\\circ" | "$^\\circ$") {
+            nodes.extend([Node::Char('^'), Node::Command("circ".into())]);
+            return Some(());
+        }
+        nodes.push(match content {
             "" => Node::Space,
             "and" | "or" | ", and" | ", or" => Node::Char(','),
-            content => Node::Text(content.into()),
+            "i" => Node::Char('i'),
+            "e" => Node::Char('e'),
+            content => match NAMES.iter().find(|(word, _)| *word == content) {
+                Some((_, command)) => Node::Command((*command).into()),
+                None => Node::Text(content.into()),
+            },
         });
         Some(())
     }
@@ -236,6 +307,55 @@ impl Parser<'_> {
         None
     }
 
+    /// What follows the digits of 1.5e-3: `e` and a sign make an exponent only after a point or a
+    /// lone 1, because 2e-3 may be a multiple of e less 3.
+    fn scientific(&mut self, nodes: &mut Vec<Node>) {
+        let Some(Node::Number(mantissa)) = nodes.last() else {
+            return;
+        };
+        let letter = self.peek(0);
+        let sign = self.peek(1).filter(|c| "+-−".contains(*c));
+        let start = 1 + usize::from(sign.is_some());
+        let certain = letter == Some('E') || mantissa.contains('.') || mantissa == "1";
+        if !matches!(letter, Some('e' | 'E')) || !self.digit(start) || !(sign.is_none() || certain)
+        {
+            return;
+        }
+        self.at += start;
+        let digits = std::iter::from_fn(|| {
+            let digit = self.peek(0).filter(char::is_ascii_digit)?;
+            self.at += 1;
+            Some(digit)
+        });
+        let exponent: String = digits.collect();
+        let mut power = vec![Node::Number(exponent)];
+        if matches!(sign, Some('-' | '−')) {
+            power.insert(0, Node::Char('-'));
+        }
+        nodes.extend([
+            Node::Char('*'),
+            Node::Number("10".into()),
+            Node::Char('^'),
+            Node::Group(power),
+        ]);
+    }
+
+    /// A run of letters: a name people write without its backslash, a conjunction, or letters.
+    fn word(&mut self, nodes: &mut Vec<Node>) {
+        let start = self.at - 1;
+        while self.peek(0).is_some_and(|c| c.is_ascii_alphabetic()) {
+            self.at += 1;
+        }
+        let word: String = self.chars[start..self.at].iter().collect();
+        if matches!(word.as_str(), "and" | "or") {
+            nodes.push(Node::Char(','));
+        } else if let Some((_, command)) = NAMES.iter().find(|(name, _)| *name == word) {
+            nodes.push(Node::Command((*command).into()));
+        } else {
+            nodes.extend(word.chars().map(Node::Char));
+        }
+    }
+
     /// Any other character, in its LaTeX spelling.
     fn plain(&mut self, c: char, nodes: &mut Vec<Node>) {
         let command = |name: &str| Node::Command(name.into());
@@ -252,11 +372,30 @@ impl Parser<'_> {
             '≤' => nodes.push(command("leq")),
             '≥' => nodes.push(command("geq")),
             '≠' => nodes.push(command("neq")),
+            '≈' => nodes.push(command("approx")),
+            '∅' => nodes.push(command("emptyset")),
+            'θ' => nodes.push(command("theta")),
+            'α' => nodes.push(command("alpha")),
+            'β' => nodes.push(command("beta")),
+            'λ' => nodes.push(command("lambda")),
+            'φ' => nodes.push(command("phi")),
+            '′' => nodes.push(Node::Char('\'')),
             '∪' => nodes.push(command("cup")),
+            '∩' => nodes.push(command("cap")),
             '∈' => nodes.push(command("in")),
             '°' => nodes.extend([Node::Char('^'), command("circ")]),
-            '²' => nodes.extend([Node::Char('^'), Node::Number("2".into())]),
-            '³' => nodes.extend([Node::Char('^'), Node::Number("3".into())]),
+            '⁰' | '¹' | '²' | '³' | '⁴' | '⁵' | '⁶' | '⁷' | '⁸' | '⁹' => {
+                let digits = "⁰¹²³⁴⁵⁶⁷⁸⁹";
+                let digit = digits.chars().position(|d| d == c).unwrap_or_default();
+                match nodes.as_mut_slice() {
+                    [.., Node::Char('^'), Node::Number(power)]
+                        if self.at >= 2 && digits.contains(self.chars[self.at - 2]) =>
+                    {
+                        *power += &digit.to_string();
+                    }
+                    _ => nodes.extend([Node::Char('^'), Node::Number(digit.to_string())]),
+                }
+            }
             _ => nodes.push(Node::Char(c)),
         }
     }

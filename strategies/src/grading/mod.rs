@@ -3,60 +3,95 @@
 //! The choice of a grader moves accuracies by more than many methods do (TTS.md 5.2), so its
 //! name is part of every result.
 
-mod canonical;
+mod answer;
+mod compare;
+mod exact;
+mod expression;
 mod extract;
 mod latex;
+mod numeric;
+mod qwen;
+mod relation;
+mod text;
 mod units;
-mod value;
 
 pub use extract::last_boxed;
 
+use answer::Answer;
+use compare::Rules;
+use exact::Fuel;
 use serde::{Deserialize, Serialize};
 
 /// Who compares answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Grader {
-    /// Exact: two answers are equal if they are the same rational number, or the same text once
-    /// LaTeX spelling is normalised. No tolerance, no factor of 100, no guess at what was meant:
+    /// Exact: two answers are equal if they have the same value or shape, whatever their LaTeX.
+    /// No tolerance, no factor of 100, no guess at what was meant:
     ///
-    /// - integers, decimals, fractions, mixed numbers, thousands separators, powers, roots of
-    ///   squares and `+ - * /` of these are compared as exact rationals; `50\%` is 1/2;
-    /// - tuples, intervals, matrices, unions, equations and powers are compared part by part,
-    ///   lists without brackets and `\{...\}` in any order;
-    /// - a unit may be left out; two different stated units are different answers;
+    /// - expressions are compared by an exact normal form over the rationals, radicals, i, π, e
+    ///   and variables; only where functions such as sin or nested radicals are left are they
+    ///   evaluated, at fixed points;
+    /// - tuples, intervals and matrices are compared part by part; lists, sets and unions in any
+    ///   order; `\pm` is two answers; inequalities in one variable are intervals; equations are
+    ///   equal up to a factor;
+    /// - a unit, a currency sign or what is before `=` may be left out; two different ones are
+    ///   different answers. `50\%` is 50, or one half;
     /// - everything else is compared as text, words without regard to case.
     #[default]
     Strict,
+    /// `Strict`, and the leniencies of the grader the paper used, Qwen2.5-Math's: values within a
+    /// relative 1e-4 of each other, of a hundred times or of a hundredth are equal; units, labels
+    /// and the kind of brackets do not matter; number words are numbers; a letter in a sentence is
+    /// a choice. A solution without `\boxed{}` is read after "the answer is", else its last
+    /// number is the answer.
+    Qwen,
 }
 
 impl Grader {
-    /// The word for it in results.
+    /// Every grader.
+    pub const ALL: [Grader; 2] = [Grader::Strict, Grader::Qwen];
+
+    /// The word for it in flags and results.
     pub fn name(self) -> &'static str {
         match self {
             Grader::Strict => "strict",
+            Grader::Qwen => "qwen",
         }
     }
 
-    /// The answer of a solution: the content of its last complete `\boxed{}`.
+    /// The answer of a solution: the content of its last complete `\boxed{}`; for `Qwen`, failing
+    /// that, what it says the answer is, or its last number.
     pub fn answer(self, solution: &str) -> Option<String> {
-        last_boxed(solution).map(String::from)
+        match self {
+            Grader::Strict => last_boxed(solution).map(String::from),
+            Grader::Qwen => qwen::answer(solution),
+        }
     }
 
-    /// The form in which equal answers are equal texts, for votes. Units are left out.
+    /// The normal form in which answers written differently are equal texts, for votes. Units,
+    /// and what is before `=`, are left out.
     pub fn canonical(self, answer: &str) -> String {
-        canonical::canonical(answer).0
+        self.read(answer, &Fuel::full()).key
     }
 
-    /// Whether the two answers are equal: the same canonical form, and no two different units.
-    /// Never panics and always ends, whatever the input.
+    /// Whether the two answers are equal. Symmetric; never panics; and always ends after a bounded
+    /// number of operations (no clock is asked, so a verdict is the same on every machine): what
+    /// is too large for them is compared as text.
     pub fn equivalent(self, a: &str, b: &str) -> bool {
-        let (a, unit_a) = canonical::canonical(a);
-        let (b, unit_b) = canonical::canonical(b);
-        let units_agree = match (unit_a, unit_b) {
-            (Some(a), Some(b)) => a == b,
-            _ => true,
+        // Each answer has its own fuel, so that its form does not depend on the other.
+        let (a, b) = (self.read(a, &Fuel::full()), self.read(b, &Fuel::full()));
+        let rules = Rules {
+            fuel: &Fuel::full(),
+            lenient: self == Grader::Qwen,
         };
-        a == b && units_agree
+        rules.same(&a, &b) || (self == Grader::Qwen && qwen::same_text(&a, &b))
+    }
+
+    fn read(self, answer: &str, fuel: &Fuel) -> Answer {
+        match self {
+            Grader::Strict => Answer::read(answer, fuel),
+            Grader::Qwen => Answer::read(&qwen::simplified(answer), fuel),
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! Units of measure at the end (or, for a currency, the start) of an answer.
 
+use super::exact::Fuel;
+use super::expression::{is_circ, is_function, value};
 use super::latex::Node;
-use super::value::value;
 
 /// Unit words, each line one unit under its first name.
 const NAMES: &[&[&str]] = &[
@@ -38,48 +39,108 @@ const NAMES: &[&[&str]] = &[
     &["day", "days"],
     &["week", "weeks"],
     &["year", "years", "yr", "yrs"],
-    &["unit", "units"],
     &["mph", "miles per hour"],
+    &["liter", "liters", "litre", "litres"],
+    &[
+        "milliliter",
+        "milliliters",
+        "millilitre",
+        "millilitres",
+        "ml",
+    ],
+    &[PERCENT, "pct"],
+    &["radian", "radians", "rad"],
 ];
 
-/// Splits an answer into what is measured and its unit, if it ends in one.
-pub(super) fn split(mut nodes: Vec<Node>) -> (Vec<Node>, Option<String>) {
-    if nodes.len() > 1 && nodes[0] == Node::Command("$".into()) {
-        nodes.remove(0);
-        return (nodes, Some("dollar".into()));
+/// The unit of `50\%`: the one that has a value.
+pub(super) const PERCENT: &str = "percent";
+
+/// Splits an answer into what is measured and its unit, if it has one at its end or, a currency,
+/// at its start. "Units" say nothing.
+pub(super) fn split(nodes: Vec<Node>, fuel: &Fuel) -> (Vec<Node>, Option<String>) {
+    let is_value = |nodes: &[Node]| value(nodes, true, fuel).is_some();
+    // in \sin 30^\circ the degrees are the argument's
+    let is_angle = |nodes: &[Node]| !nodes.iter().any(|n| is_function(n) || is_circ(n));
+    let currency = |node: &Node| match node {
+        Node::Command(name) if name == "$" => Some("dollar"),
+        Node::Char('€') => Some("euro"),
+        Node::Char('£') => Some("pound sterling"),
+        _ => None,
+    };
+    match nodes.as_slice() {
+        [sign, rest @ ..] | [rest @ .., sign] if !rest.is_empty() && currency(sign).is_some() => {
+            // "\$5 million" or "\$5 \text{dollars}" is 5 of something all the same
+            let (core, more) = split_word(rest.to_vec(), fuel);
+            let unit = currency(sign).map(String::from);
+            return match more.as_deref() {
+                None | Some("dollar" | "euro") => (core, unit),
+                Some(_) => (rest.to_vec(), unit),
+            };
+        }
+        [Node::Char('-'), sign, rest @ ..] if !rest.is_empty() && currency(sign).is_some() => {
+            let negative = std::iter::once(Node::Char('-')).chain(rest.iter().cloned());
+            return (negative.collect(), currency(sign).map(String::from));
+        }
+        [core @ .., Node::Char('^'), circ] if is_circ(circ) && is_angle(core) && is_value(core) => {
+            return (core.to_vec(), Some("degree".into()));
+        }
+        [core @ .., Node::Char('^'), circ, scale] if is_circ(circ) && is_value(core) => {
+            let scale = match scale {
+                Node::Char(c @ ('C' | 'F')) => Some(c.to_string()),
+                Node::Text(text) if text == "C" || text == "F" => Some(text.clone()),
+                _ => None,
+            };
+            if let Some(scale) = scale {
+                return (core.to_vec(), Some(format!("degree {scale}")));
+            }
+        }
+        [core @ .., Node::Char('%')] if is_value(core) => {
+            return (core.to_vec(), Some(PERCENT.into()));
+        }
+        _ => {}
     }
-    if let [core @ .., Node::Char('^'), circ] = nodes.as_slice()
-        && is_circ(circ)
-        && value(core).is_some()
-    {
-        return (core.to_vec(), Some("degree".into()));
-    }
+    split_word(nodes, fuel)
+}
+
+/// A unit written as a word.
+fn split_word(nodes: Vec<Node>, fuel: &Fuel) -> (Vec<Node>, Option<String>) {
     let (body, power) = match nodes.as_slice() {
         [body @ .., Node::Char('^'), exponent] => (body, exponent_of(exponent)),
         body => (body, Some(1)),
     };
-    let (Some((core, word)), Some(power)) = (trailing_word(body), power) else {
+    let (Some((core, word)), Some(power)) = (trailing_word(body, fuel), power) else {
         return (nodes, None);
     };
     let (name, power) = match word.split_once(' ') {
         Some(("square" | "sq" | "sq.", rest)) => (rest, 2),
-        Some(("cubic", rest)) => (rest, 3),
+        Some(("cubic" | "cu" | "cu.", rest)) => (rest, 3),
         _ => (word.as_str(), power),
     };
-    let known = NAMES
-        .iter()
-        .find(|names| names.contains(&name))
-        .map(|names| names[0]);
+    if matches!(name, "unit" | "units") {
+        return (core.to_vec(), None);
+    }
+    let name = match known(name) {
+        Some(name) => name,
+        None => match name.strip_suffix('s').filter(|rest| rest.len() >= 3) {
+            Some(one) => one,
+            None => name,
+        },
+    };
     let unit = match power {
-        1 => known.unwrap_or(name).to_string(),
-        power => format!("{}^{power}", known.unwrap_or(name)),
+        1 => name.to_string(),
+        power => format!("{name}^{power}"),
     };
     (core.to_vec(), Some(unit))
 }
 
-/// A quantity and the word after it: any `\text{}`, or a plain word that is a known unit of at
-/// least two letters (one letter may be a variable).
-fn trailing_word(nodes: &[Node]) -> Option<(&[Node], String)> {
+fn known(name: &str) -> Option<&'static str> {
+    let names = NAMES.iter().find(|names| names.contains(&name));
+    names.map(|names| names[0])
+}
+
+/// A quantity and the word after it: any `\text{}`; a plain word that is a known unit of at least
+/// two letters (one letter may be a variable); or any word after a number and a space.
+fn trailing_word<'a>(nodes: &'a [Node], fuel: &Fuel) -> Option<(&'a [Node], String)> {
     let quantity = |nodes: &[Node]| {
         nodes.iter().any(|n| match n {
             Node::Number(_) => true,
@@ -89,10 +150,14 @@ fn trailing_word(nodes: &[Node]) -> Option<(&[Node], String)> {
     };
     if let [core @ .., Node::Text(word)] = nodes {
         let letters = word.chars().all(|c| c.is_alphabetic() || " ./".contains(c));
-        return (letters && quantity(core)).then(|| (core, word.to_lowercase()));
+        // (A) of \text{(A)} 5 is a choice; the letters of 1A_{\text{sixteen}} an index
+        let index = matches!(core.last(), Some(Node::Char('_' | '^' | '=')));
+        let word = word.trim_end_matches('.').to_lowercase();
+        return (letters && !index && quantity(core)).then_some((core, word));
     }
     let is_word = |n: &Node| matches!(n, Node::Char(c) if c.is_alphabetic()) || *n == Node::Space;
     let start = nodes.iter().rposition(|n| !is_word(n))? + 1;
+    let spaced = nodes.get(start) == Some(&Node::Space);
     let word: String = nodes[start..]
         .iter()
         .map(|n| match n {
@@ -100,23 +165,22 @@ fn trailing_word(nodes: &[Node]) -> Option<(&[Node], String)> {
             _ => ' ',
         })
         .collect();
-    let word = word.trim().to_lowercase();
+    let written = word.trim();
+    let word = written.to_lowercase();
     let name = word
         .split_once(' ')
         .map_or(word.as_str(), |(first, rest)| match first {
-            "square" | "sq" | "cubic" => rest,
+            "square" | "sq" | "cubic" | "cu" => rest,
             _ => &word,
         });
-    let known = name.len() >= 2 && NAMES.iter().any(|names| names.contains(&name));
-    (known && value(&nodes[..start]).is_some()).then(|| (&nodes[..start], word.clone()))
-}
-
-fn is_circ(node: &Node) -> bool {
-    match node {
-        Node::Command(name) => name == "circ",
-        Node::Group(inner) => matches!(inner.as_slice(), [Node::Command(c)] if c == "circ"),
-        _ => false,
-    }
+    let unit = known(name).is_some() || matches!(name, "unit" | "units");
+    let noun = spaced
+        && matches!(nodes.get(start - 1), Some(Node::Number(_)))
+        && written.split(' ').all(|w| w.len() >= 3)
+        && written.chars().all(|c| c.is_lowercase() || c == ' ');
+    let is_unit = name.len() >= 2 && (unit || noun);
+    (is_unit && value(&nodes[..start], true, fuel).is_some())
+        .then(|| (&nodes[..start], word.clone()))
 }
 
 fn exponent_of(node: &Node) -> Option<u8> {

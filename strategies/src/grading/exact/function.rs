@@ -1,0 +1,225 @@
+//! Functions: exact values where they are known.
+
+use super::power::factors;
+use super::sum::{Kind, MAX_BITS, Product, Sum, add_exponents};
+use super::{Frac, Fuel};
+use crate::grading::numeric;
+use num_bigint::BigInt;
+use num_rational::{BigRational, Rational64};
+use num_traits::{One, Signed, ToPrimitive};
+
+impl Frac {
+    /// A function's value: exact where it is known, an opaque atom otherwise.
+    pub(in crate::grading) fn call(
+        name: &'static str,
+        arguments: Vec<Frac>,
+        fuel: &Fuel,
+    ) -> Option<Frac> {
+        fuel.take(20)?;
+        let ratio = |a: &'static str, b: &'static str, x: &Frac| {
+            let a = Frac::call(a, vec![x.clone()], fuel)?;
+            a.mul(&Frac::call(b, vec![x.clone()], fuel)?.inverse(fuel)?, fuel)
+        };
+        if let [x] = arguments.as_slice() {
+            match name {
+                "tan" => return ratio("sin", "cos", x),
+                "cot" => return ratio("cos", "sin", x),
+                "sec" => return Frac::call("cos", arguments, fuel)?.inverse(fuel),
+                "csc" => return Frac::call("sin", arguments, fuel)?.inverse(fuel),
+                "exp" => return Frac::e().pow(x, fuel),
+                "log" => {
+                    let ten = Frac::call("ln", vec![Frac::integer(10)], fuel)?;
+                    return Frac::call("ln", arguments, fuel)?.mul(&ten.inverse(fuel)?, fuel);
+                }
+                "sin" | "cos" => {
+                    if let Some(value) = x.sine_or_cosine(name == "cos", fuel) {
+                        return Some(value);
+                    }
+                    if x.top.leading().is_some_and(Signed::is_negative) {
+                        let value = Frac::call(name, vec![x.negated()], fuel)?;
+                        return Some(if name == "sin" {
+                            value.negated()
+                        } else {
+                            value
+                        });
+                    }
+                }
+                "ln" => {
+                    if let Some(value) = x.logarithm(fuel) {
+                        return Some(value);
+                    }
+                }
+                "abs" => {
+                    if let Some(value) = x.rational() {
+                        return Some(Frac::number(value.abs()));
+                    }
+                    if let Some(value) = x.complex_size(fuel) {
+                        return Some(value);
+                    }
+                    if let Some(value) = numeric::real(x, fuel).filter(|x| x.abs() > 1e-9) {
+                        return Some(if value < 0.0 { x.negated() } else { x.clone() });
+                    }
+                    if x.top.leading().is_some_and(Signed::is_negative) {
+                        return Frac::call(name, vec![x.negated()], fuel);
+                    }
+                }
+                "floor" | "ceil" => {
+                    if let Some(x) = x.rational() {
+                        let value = if name == "floor" { x.floor() } else { x.ceil() };
+                        return Some(Frac::number(value));
+                    }
+                }
+                "factorial" => {
+                    if let Some(x) = x.rational() {
+                        let n = x.is_integer().then(|| x.to_integer().to_u64()).flatten()?;
+                        if n <= 300 {
+                            fuel.take(20 * n)?;
+                            let product: BigInt = (1..=n).map(BigInt::from).product();
+                            return Some(Frac::number(BigRational::from_integer(product)));
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        if name == "binom"
+            && let [n, k] = arguments.as_slice()
+        {
+            return Frac::binomial(n, k, fuel);
+        }
+        let keys: Vec<String> = arguments.iter().map(Frac::key).collect();
+        fuel.take(keys.iter().map(|key| key.len() as u64).sum())?;
+        Some(Frac::atom(
+            format!("{name}({})", keys.join(",")),
+            Kind::Call(name, arguments),
+        ))
+    }
+
+    /// |a + b i| = sqrt(a² + b²) of a constant that is not real.
+    pub(super) fn complex_size(&self, fuel: &Fuel) -> Option<Frac> {
+        if self.has_symbols() || self.bottom != Sum::one() {
+            return None;
+        }
+        let imaginary = |product: &Product| product.iter().any(|(a, _)| matches!(*a.kind, Kind::I));
+        if !self.top.0.keys().any(imaginary) {
+            return None;
+        }
+        let conjugate = Sum((self.top.0.iter())
+            .map(|(p, c)| (p.clone(), if imaginary(p) { -c } else { c.clone() }))
+            .collect());
+        let square = Frac::from_sum(self.top.mul(&conjugate, fuel)?);
+        square.root(Rational64::new(1, 2), fuel)
+    }
+
+    pub(super) fn binomial(n: &Frac, k: &Frac, fuel: &Fuel) -> Option<Frac> {
+        let whole = |x: &Frac| {
+            x.rational()
+                .filter(BigRational::is_integer)?
+                .to_integer()
+                .to_u64()
+        };
+        if let (Some(n), Some(k)) = (whole(n), whole(k)) {
+            if k > n {
+                return Some(Frac::integer(0));
+            }
+            let k = k.min(n - k);
+            fuel.take(k.checked_mul(20)?)?;
+            let mut value = BigInt::one();
+            for j in 0..k {
+                value = value * (n - j) / (j + 1);
+                if value.bits() > MAX_BITS {
+                    return None;
+                }
+            }
+            return Some(Frac::number(BigRational::from_integer(value)));
+        }
+        let factorial = |x: &Frac| Frac::call("factorial", vec![x.clone()], fuel);
+        let rest = n.add(&k.negated(), fuel)?;
+        let below = factorial(k)?.mul(&factorial(&rest)?, fuel)?;
+        factorial(n)?.mul(&below.inverse(fuel)?, fuel)
+    }
+
+    pub(super) fn sine_or_cosine(&self, cosine: bool, fuel: &Fuel) -> Option<Frac> {
+        let turns = self.mul(&Frac::pi().inverse(fuel)?, fuel)?.rational()?;
+        let part = |n: &BigInt| n.to_i64().filter(|n| n.unsigned_abs() <= 100_000);
+        let c = Rational64::new(part(turns.numer())?, part(turns.denom())?);
+        let quarter = Rational64::new(i64::from(cosine), 2);
+        sine_of_turn(add_exponents(c, quarter)?, fuel)
+    }
+
+    /// ln of a positive rational, over its primes; of powers of e.
+    pub(super) fn logarithm(&self, fuel: &Fuel) -> Option<Frac> {
+        if self.bottom != Sum::one() {
+            return None;
+        }
+        let (product, c) = self.top.single()?;
+        if !c.is_positive() || product.iter().any(|(a, _)| !a.is_positive_constant()) {
+            return None;
+        }
+        let part = |value: BigInt| {
+            let argument = Frac::number(BigRational::from_integer(value));
+            Frac::atom(
+                format!("ln({})", argument.key()),
+                Kind::Call("ln", vec![argument]),
+            )
+        };
+        let number = |e: &Rational64| {
+            Frac::number(BigRational::new((*e.numer()).into(), (*e.denom()).into()))
+        };
+        let mut total = Frac::integer(0);
+        for (n, sign) in [(c.numer(), 1), (c.denom(), -1)] {
+            for (prime, power) in factors(n.magnitude(), fuel)? {
+                total = total.add(&part(prime).mul(&Frac::integer(power * sign), fuel)?, fuel)?;
+            }
+        }
+        for (atom, e) in product {
+            let one = match &*atom.kind {
+                Kind::Prime(prime) => part(prime.clone()),
+                Kind::E => Frac::integer(1),
+                _ => Frac::atom("ln(pi)".into(), Kind::Call("ln", vec![Frac::pi()])),
+            };
+            total = total.add(&one.mul(&number(e), fuel)?, fuel)?;
+        }
+        Some(total)
+    }
+}
+
+/// sin(π c): a radical for multiples of 1/12, otherwise the sine of an angle below a quarter turn.
+pub(super) fn sine_of_turn(c: Rational64, fuel: &Fuel) -> Option<Frac> {
+    let (one, two) = (Rational64::one(), Rational64::from_integer(2));
+    let mut c = c - (c / two).floor() * two;
+    let negative = c >= one;
+    if negative {
+        c -= one;
+    }
+    if c > one / two {
+        c = one - c;
+    }
+    let twelfths = c * Rational64::from_integer(12);
+    let half = Frac::number(BigRational::new(1.into(), 2.into()));
+    let sqrt = |n: i64| Frac::integer(n).root(Rational64::new(1, 2), fuel);
+    let value = if twelfths.is_integer() {
+        let halves = |x: Frac| x.mul(&half, fuel);
+        let fifteen = |sign: i64| {
+            let sum = sqrt(6)?.add(&sqrt(2)?.mul(&Frac::integer(sign), fuel)?, fuel)?;
+            halves(halves(sum)?)
+        };
+        match twelfths.to_integer() {
+            0 => Frac::integer(0),
+            1 => fifteen(-1)?,
+            2 => half.clone(),
+            3 => halves(sqrt(2)?)?,
+            4 => halves(sqrt(3)?)?,
+            5 => fifteen(1)?,
+            _ => Frac::integer(1),
+        }
+    } else {
+        let c = BigRational::new((*c.numer()).into(), (*c.denom()).into());
+        let argument = Frac::pi().mul(&Frac::number(c), fuel)?;
+        Frac::atom(
+            format!("sin({})", argument.key()),
+            Kind::Call("sin", vec![argument]),
+        )
+    };
+    Some(if negative { value.negated() } else { value })
+}
