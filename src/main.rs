@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         Command::Grade(flags) => commands::grade::run(&flags),
         Command::Inspect(flags) => commands::inspect::run(&flags),
         Command::Devices(flags) => commands::devices::run(&flags),
+        Command::Kernels(command) => commands::kernels::run(&command),
         Command::Completions { shell } => commands::completions::shell(shell),
         Command::Man { command } => commands::completions::man(command.as_deref()),
     };

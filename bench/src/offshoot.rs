@@ -57,6 +57,20 @@ impl Offshoot {
         Ok(Offshoot { path, hash })
     }
 
+    /// Runs the binary with these arguments; what it prints is one JSON object.
+    pub fn json(&self, arguments: &[String]) -> Done<Value> {
+        let words = arguments.join(" ");
+        let output = Command::new(&self.path)
+            .args(arguments)
+            .output()
+            .map_err(|e| format!("{}: {e}", self.path.display()))?;
+        if !output.status.success() {
+            let why = String::from_utf8_lossy(&output.stderr);
+            return Err(format!("offshoot {words}: {}", why.trim()));
+        }
+        serde_json::from_slice(&output.stdout).map_err(|e| format!("offshoot {words}: {e}"))
+    }
+
     /// Runs `solve` with these arguments; `results` is a file for its lines, gone afterwards.
     pub fn solve(&self, arguments: &[String], results: &Path) -> Done<Run> {
         let _ = std::fs::remove_file(results);
@@ -127,6 +141,8 @@ fn build() -> Done<PathBuf> {
             "--release",
             "--package",
             "offshoot",
+            "--package",
+            "offshoot-emulator",
             "--message-format",
             "json",
         ])

@@ -93,11 +93,13 @@ DEVICE void skinny(const bf16* x, u32 x_pitch, const bf16* w, u32 w_pitch, const
     for (int i = 0; i < MT; i++)
         for (int j = 0; j < NT; j++)
             for (int h = 0; h < 2; h++)
-                store2(sums + (warp * BM + i * 16 + lane / 4 + h * 8) * REDUCE + j * 8 + lane % 4 * 2, sum[i][j][h * 2], sum[i][j][h * 2 + 1]);
+                store2_shared(sums + (warp * BM + i * 16 + lane / 4 + h * 8) * REDUCE + j * 8 + lane % 4 * 2, sum[i][j][h * 2], sum[i][j][h * 2 + 1]);
     __syncthreads();
     for (u32 i = threadIdx.x; i < BM * BN / 2; i += THREADS) {
         u32 row = i / (BN / 2), col = i % (BN / 2) * 2;
-        if (row >= rows) break;
+        // Rows 0, 2, 1, 3, ...: two rows that a half warp reads together fall into different banks.
+        row = (row & ~3u) | (row & 1) << 1 | (row >> 1 & 1);
+        if (row >= rows) continue;
         float a = 0, b = 0;
         for (int v = 0; v < WARPS; v++) {
             float2 part = load2(sums + (v * BM + row) * REDUCE + col);

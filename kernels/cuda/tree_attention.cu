@@ -287,7 +287,7 @@ template <bool MANY> DEVICE void attend(const Problem& p, const Item& item, u32 
                 sums[warp * 16 + row] = sum[h];
             }
             for (u32 d = 0; d < D / 8; d++)
-                store2(parts + (warp * 16 + row) * D + (d ^ (row & EXCHANGE)) * 8 + lane % 4 * 2, o[d][2 * h], o[d][2 * h + 1]);
+                store2_shared(parts + (warp * 16 + row) * D + (d ^ (row & EXCHANGE)) * 8 + lane % 4 * 2, o[d][2 * h], o[d][2 * h + 1]);
         }
         __syncthreads();
         for (u32 i = threadIdx.x; i < item.count * (D / 4); i += THREADS) {

@@ -29,6 +29,7 @@ mod memory;
 mod nvrtc;
 mod rows;
 mod sample;
+pub mod study;
 pub mod tiling;
 
 pub use device::{EMULATOR_VARIABLE, Found, Which, cards, compile_for, emulator};

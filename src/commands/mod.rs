@@ -5,6 +5,7 @@ pub mod devices;
 pub mod generate;
 pub mod grade;
 pub mod inspect;
+pub mod kernels;
 pub mod score;
 pub mod show;
 pub mod solve;

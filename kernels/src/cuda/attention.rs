@@ -149,7 +149,8 @@ pub(super) fn tree_attention(
         kv_heads: layout.kv_heads,
         block_tokens: layout.block_tokens,
         window,
-        workers: limits.sms * tiling.resident,
+        sms: limits.sms,
+        resident: tiling.resident,
     };
     let made = plan
         .work

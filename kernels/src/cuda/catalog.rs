@@ -204,6 +204,9 @@ pub(crate) const TILED: [([&str; 2], usize, usize); 2] = [
 /// family. Others (multiples of 16 up to 256) are compiled when a model asks for them.
 pub const HEAD_DIMS: [usize; 6] = [32, 64, 80, 96, 128, 256];
 
+/// The system keeps this much shared memory of every block's share.
+const RESERVED: usize = 1024;
+
 /// What bounds a multiprocessor of an architecture (CUDA programming guide, "compute capabilities").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Architecture {
@@ -266,11 +269,21 @@ impl Architecture {
     pub fn resident(&self, kernel: &Kernel, compiled: &Compiled) -> usize {
         let warps = kernel.threads.div_ceil(32);
         let registers = (compiled.registers * 32).next_multiple_of(256) * warps;
-        let shared = kernel.shared + compiled.shared + 1024;
+        let shared = self.shared(kernel, compiled) + RESERVED;
         (65_536 / registers.max(1))
             .min(self.shared_per_sm / shared)
             .min(self.threads / kernel.threads)
             .min(self.blocks)
+    }
+
+    /// Bytes of shared memory of a block, the system's share aside.
+    pub fn shared(&self, kernel: &Kernel, compiled: &Compiled) -> usize {
+        // From sm_90 on the compiler counts the system's share as the kernel's, if it has any.
+        let own = match self.name {
+            "sm_80" | "sm_86" | "sm_89" => compiled.shared,
+            _ => compiled.shared.saturating_sub(RESERVED),
+        };
+        kernel.shared + own
     }
 
     /// What is wrong with a compiled kernel: one sentence each.
@@ -296,7 +309,7 @@ impl Architecture {
             kernel.tensor != (compiled.tensor > 0),
             format!("{} tensor-core products", compiled.tensor),
         );
-        let shared = kernel.shared + compiled.shared;
+        let shared = self.shared(kernel, compiled);
         complain(
             shared > self.shared_per_block,
             format!("{shared} bytes of shared memory"),

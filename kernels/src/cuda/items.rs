@@ -17,7 +17,9 @@
 //! The unit is the time to stream K and V of one token through one thread block. An item costs
 //! [`ITEM`] plus its tokens, in tiles of 64, times [`WIDE`] if it has more than 16 packed rows; a
 //! partial result costs [`PARTIAL`] per packed row (8 D bytes against 4 D of a token); a merge costs
-//! [`MERGE`]. The constants are estimates from bandwidths and latencies and want a card to fit them.
+//! [`MERGE`]. [`ITEM`] and [`WIDE`] are near the instructions counted on the emulator at D = 64 (an
+//! item's begin and end are as many as 66 tokens', a wide tile 1.6 times a narrow one); the others are
+//! estimates. All want a card to fit them.
 
 use crate::plan::{Run, StepPlan};
 use std::cmp::Reverse;
@@ -32,9 +34,9 @@ pub const MOST_ROWS: usize = 64;
 pub const FEW_ROWS: usize = 16;
 
 /// Beginning and ending an item.
-const ITEM: u64 = 96;
+const ITEM: u64 = 80;
 /// Sixteenths of a token's cost, for items of more than [`FEW_ROWS`] packed rows.
-const WIDE: u64 = 20;
+const WIDE: u64 = 26;
 /// Writing and reading one partial result.
 const PARTIAL: u64 = 3;
 /// The merge kernel's launch.
@@ -53,8 +55,17 @@ pub struct Shape {
     pub block_tokens: usize,
     /// Positions a row sees, itself included.
     pub window: Option<u32>,
+    /// Multiprocessors.
+    pub sms: usize,
+    /// Thread blocks that share one.
+    pub resident: usize,
+}
+
+impl Shape {
     /// Thread blocks that run at once.
-    pub workers: usize,
+    pub fn workers(&self) -> usize {
+        (self.sms * self.resident).max(1)
+    }
 }
 
 /// How much of the tree is used.
@@ -321,7 +332,7 @@ impl Builder<'_> {
 
     /// Items of the pieces, split as balance wants it, dealt to the workers.
     fn deal(&self, pieces: &[Piece]) -> Items {
-        let workers = self.shape.workers.max(1);
+        let workers = self.shape.workers();
         let kv_heads = self.shape.kv_heads as u64;
         let even = (self.cost(pieces) * kv_heads / workers as u64) as usize;
         let longest = |parts: usize| (even / parts).next_multiple_of(TILE).max(SHORTEST);
@@ -400,22 +411,31 @@ impl Builder<'_> {
             .collect();
         let mut order: Vec<usize> = (0..out.items.len()).collect();
         order.sort_by_key(|&i| Reverse(costs[i]));
-        let workers = self.shape.workers.max(1);
+        let workers = self.shape.workers();
         let mut load: BinaryHeap<Reverse<(u64, usize)>> =
             (0..workers).map(|w| Reverse((0, w))).collect();
-        let mut lists: Vec<Vec<[u32; 2]>> = vec![Vec::new(); workers];
+        let mut lists: Vec<(u64, Vec<[u32; 2]>)> = vec![(0, Vec::new()); workers];
         for item in order {
             for kv_head in 0..self.shape.kv_heads {
                 let Reverse((cost, worker)) = load.pop().expect("there are workers");
-                lists[worker].push([item as u32, kv_head as u32]);
+                let list = &mut lists[worker];
+                list.1.push([item as u32, kv_head as u32]);
+                list.0 += costs[item];
                 out.total += costs[item];
-                out.heaviest = out.heaviest.max(cost + costs[item]);
                 load.push(Reverse((cost + costs[item], worker)));
             }
         }
+        // Blocks b, b + sms, ... share a multiprocessor: the heaviest with the lightest.
+        lists.sort_by_key(|list| Reverse(list.0));
+        out.heaviest = lists.first().map_or(0, |list| list.0);
+        let sms = self.shape.sms.max(1);
+        let lists = (0..workers).map(|at| match at / sms % 2 {
+            0 => &lists[at].1,
+            _ => &lists[at / sms * sms + (sms - 1 - at % sms)].1,
+        });
         out.lists.push(0);
         for list in lists {
-            out.units.extend_from_slice(&list);
+            out.units.extend_from_slice(list);
             out.lists.push(out.units.len() as u32);
         }
         out

@@ -72,7 +72,8 @@ fn random_shape(random: &mut Random, block_tokens: usize) -> Shape {
         kv_heads: 1 + random.below(4),
         block_tokens,
         window: (random.below(3) == 0).then(|| 1 + random.below(100) as u32),
-        workers: 1 + random.below(40),
+        sms: 1 + random.below(20),
+        resident: 1 + random.below(3),
     }
 }
 
@@ -137,7 +138,7 @@ fn check(plan: &StepPlan, shape: &Shape, sharing: Sharing) {
     let all = (0..work.items.len() as u32)
         .flat_map(|i| (0..shape.kv_heads as u32).map(move |head| [i, head]));
     assert_eq!(units, all.collect::<Vec<_>>());
-    assert_eq!(work.lists.len(), shape.workers + 1);
+    assert_eq!(work.lists.len(), shape.workers() + 1);
     assert_eq!(work.lists.last(), Some(&(work.units.len() as u32)));
     // A row with one item is final; else each of its slots is merged once.
     let mut slots: HashMap<u32, Vec<i32>> = HashMap::new();
@@ -216,7 +217,7 @@ fn work_is_bounded_by_what_is_unique() {
             })
             .sum();
         let heads = shape.kv_heads as u64;
-        let splits = 9 * shape.workers as u64 * (ITEM + 2 * stream(MOST_ROWS, TILE));
+        let splits = 9 * shape.workers() as u64 * (ITEM + 2 * stream(MOST_ROWS, TILE));
         assert!(
             work.total <= unique * heads + splits,
             "seed {seed}: {} of {unique} x {heads} + {splits}",
@@ -232,7 +233,7 @@ fn work_is_bounded_by_what_is_unique() {
             .items
             .iter()
             .map(|i| ITEM + stream(i.count as usize, i.slots as usize));
-        let even = work.total / shape.workers as u64;
+        let even = work.total / shape.workers() as u64;
         assert!(
             work.heaviest <= even + largest.max().unwrap_or(0),
             "seed {seed}"
@@ -285,7 +286,8 @@ fn beam_search_reads_shared_steps_once() {
         kv_heads: 8,
         block_tokens: 16,
         window: None,
-        workers: 264,
+        sms: 132,
+        resident: 2,
     };
     let read = |sharing| -> usize {
         let work = build(&plan, &shape, sharing);

@@ -1,0 +1,204 @@
+//! One attention step or product on the emulated GPU, with inputs made for counting: what
+//! `offshoot kernels profile` runs.
+//!
+//! Counts do not depend on the numbers, only on which are zeros; so K and V are one constant and not
+//! computed.
+
+use super::items::{self, Shape, Sharing};
+use super::tiling::Tiling;
+use super::{CudaBackend, Which};
+use crate::philox::uniform_u64;
+use crate::plan::{BlockId, SequenceRows, StepPlan};
+use crate::{Backend, Dtype, Error, KvLayout, MatrixView};
+
+/// Blocks of the study hold this many tokens, as the engine's do by default.
+const BLOCK_TOKENS: usize = 16;
+
+/// A decode step of a beam search: `beams` rows, each at the end of `steps` steps of `step_tokens`
+/// tokens below one prompt. After every step but the last, `beams / width` survivors, chosen at
+/// random, have `width` children each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beam {
+    /// Branches held at once, N.
+    pub beams: usize,
+    /// Children of a survivor, M.
+    pub width: usize,
+    /// Tokens of the prompt, P.
+    pub prompt: usize,
+    /// Steps so far.
+    pub steps: usize,
+    /// Tokens of a step.
+    pub step_tokens: usize,
+    /// Of the choice of survivors.
+    pub seed: u64,
+}
+
+impl Beam {
+    /// The plan of its last token's decode step, and how many blocks there are.
+    pub fn plan(&self) -> (StepPlan, usize) {
+        let mut blocks = 0;
+        let mut fresh = |tokens: usize| -> Vec<(BlockId, u32)> {
+            (0..tokens)
+                .step_by(BLOCK_TOKENS)
+                .map(|first| {
+                    blocks += 1;
+                    let valid = BLOCK_TOKENS.min(tokens - first) as u32;
+                    (BlockId(blocks - 1), valid)
+                })
+                .collect()
+        };
+        let mut beams = vec![fresh(self.prompt); self.beams];
+        let mut draws = 0;
+        for step in 0..self.steps {
+            if step > 0 {
+                let kept: Vec<_> = (0..self.beams.div_ceil(self.width))
+                    .map(|_| {
+                        draws += 1;
+                        let pick = uniform_u64(self.seed, draws) % self.beams as u64;
+                        beams[pick as usize].clone()
+                    })
+                    .collect();
+                beams = (0..self.beams)
+                    .map(|i| kept[i / self.width].clone())
+                    .collect();
+            }
+            for beam in &mut beams {
+                beam.extend(fresh(self.step_tokens));
+            }
+        }
+        let tokens = [0];
+        let sequences: Vec<SequenceRows<'_>> = beams
+            .iter()
+            .map(|table| SequenceRows {
+                table,
+                tokens: &tokens,
+                write: true,
+                outputs: &[],
+            })
+            .collect();
+        (StepPlan::build(&sequences, BLOCK_TOKENS).0, blocks as usize)
+    }
+}
+
+/// What a step of attention must move and multiply, whatever the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
+pub struct Budget {
+    /// KV tokens of the tree, each once.
+    pub unique_tokens: usize,
+    /// Each counted once per 64 packed rows that see it: the least that tiles of 64 rows read.
+    pub tiled_tokens: usize,
+    /// The unique tokens' bytes, one layer.
+    pub unique_kv_bytes: usize,
+    /// KV tokens read by branches on their own.
+    pub flat_tokens: usize,
+    /// KV tokens that the plan's items read, over all of them.
+    pub item_tokens: usize,
+    /// Items of the plan.
+    pub items: usize,
+    /// Packed rows with several partial results.
+    pub merged_rows: usize,
+    /// The cost model's total and heaviest worker.
+    pub cost: u64,
+    /// The heaviest worker.
+    pub heaviest: u64,
+    /// Workers.
+    pub workers: usize,
+    /// Multiply-adds of both products over the tokens that are visible.
+    pub useful_products: u64,
+}
+
+/// Runs one attention call over a beam's tree on the emulated card.
+///
+/// # Errors
+///
+/// The device cannot be opened or failed.
+pub fn attention(
+    beam: &Beam,
+    (heads, kv_heads, head_dim): (usize, usize, usize),
+    sharing: Sharing,
+) -> Result<Budget, Error> {
+    let mut backend = CudaBackend::open(Which::Emulated)?;
+    backend.set_sharing(sharing);
+    let (plan, blocks) = beam.plan();
+    let mut layout = KvLayout {
+        layers: 1,
+        heads,
+        kv_heads,
+        head_dim,
+        block_tokens: BLOCK_TOKENS,
+        dtype: Dtype::Bf16,
+        unit_bytes: 64,
+    };
+    layout.unit_bytes = layout.block_bytes();
+    backend.check_layout(&layout)?;
+    let mut arena = backend.arena(blocks * layout.unit_bytes)?;
+    backend.fill(&mut arena, 0x3c)?;
+    let rows = plan.rows.len();
+    let mut qkv = backend.product_activations(rows, layout.qkv_cols())?;
+    backend.write(&mut qkv, &vec![0.5; rows * layout.qkv_cols()])?;
+    let mut out = backend.product_activations(rows, heads * head_dim)?;
+    let uploaded = backend.upload(&plan)?;
+    backend.tree_attention(&qkv, &uploaded, &layout, 0, None, &arena, &mut out);
+    let pending = backend.read(&out, 0..rows);
+    let out = backend.finish_read(pending)?;
+    // Attention over equal values is that value.
+    let value = f32::from_bits(0x3c3c_0000);
+    assert!(
+        out.iter().all(|v| (v - value).abs() <= value / 100.0),
+        "the emulated kernel is wrong"
+    );
+
+    let limits = *backend.card.limits();
+    let tiling = Tiling::new(head_dim, limits.shared_per_sm, limits.shared_per_block);
+    let shape = Shape {
+        group: heads / kv_heads,
+        kv_heads,
+        block_tokens: BLOCK_TOKENS,
+        window: None,
+        sms: limits.sms,
+        resident: tiling.resident,
+    };
+    let work = items::build(&plan, &shape, sharing);
+    let flat_tokens = plan.rows.iter().map(|r| r.position as usize + 1).sum();
+    Ok(Budget {
+        unique_tokens: plan.kv_tokens(),
+        tiled_tokens: plan
+            .runs
+            .iter()
+            .map(|run| {
+                let packed = run.rows.len() * shape.group;
+                run.tokens as usize * packed.div_ceil(items::MOST_ROWS)
+            })
+            .sum(),
+        unique_kv_bytes: plan.kv_tokens() * layout.token_bytes(),
+        flat_tokens,
+        item_tokens: work.items.iter().map(|i| i.slots as usize).sum(),
+        items: work.items.len(),
+        merged_rows: work.merges.len(),
+        cost: work.total,
+        heaviest: work.heaviest,
+        workers: shape.workers(),
+        useful_products: 2 * (flat_tokens * heads * head_dim) as u64,
+    })
+}
+
+/// Runs one product on the emulated card: `rows` x `n` x `k`.
+///
+/// # Errors
+///
+/// The device cannot be opened or failed.
+pub fn linear(rows: usize, n: usize, k: usize) -> Result<(), Error> {
+    let mut backend = CudaBackend::open(Which::Emulated)?;
+    let bytes = vec![0x3c; n * k * 2];
+    let weight = backend.load_matrix(&[MatrixView {
+        rows: n,
+        cols: k,
+        dtype: Dtype::Bf16,
+        bytes: &bytes,
+    }])?;
+    let mut x = backend.product_activations(rows, k)?;
+    backend.write(&mut x, &vec![0.5; rows * k])?;
+    let mut out = backend.product_activations(rows, n)?;
+    backend.linear(&x, &weight, None, rows, false, &mut out);
+    backend.synchronize()
+}

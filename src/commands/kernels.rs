@@ -1,0 +1,264 @@
+//! `offshoot kernels`: what the compiler makes of the CUDA kernels, and what they do.
+
+use std::process::Command;
+
+use ::kernels::cuda::catalog::Architecture;
+use ::kernels::cuda::items::Sharing;
+use ::kernels::cuda::study::{self, Beam, Budget};
+use ::kernels::cuda::{Compiler, cache_folder, compile_for, cubin};
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{print, print_json};
+use crate::error::{Done, Failure};
+use crate::flags::{ArchFlags, Card, KernelsCommand, ProfileFlags, ProfiledKernel, SharingWord};
+
+/// Runs the command.
+pub fn run(command: &KernelsCommand) -> Done {
+    match command {
+        KernelsCommand::Compile(flags) => compile(flags),
+        KernelsCommand::List(flags) => list(flags),
+        KernelsCommand::Profile(flags) => profile(flags),
+    }
+}
+
+/// A kernel as compiled.
+#[derive(Serialize)]
+struct Entry {
+    module: String,
+    kernel: &'static str,
+    registers: usize,
+    stack_bytes: usize,
+    shared_bytes: usize,
+    resident_blocks: usize,
+    threads: usize,
+    instructions: usize,
+    tensor_products: usize,
+    complaints: Vec<String>,
+}
+
+/// Every kernel of an architecture, compiled or from the cache.
+fn compiled(architecture: &Architecture) -> Done<Vec<Entry>> {
+    let compiler = Compiler::find().map_err(Failure::new)?;
+    let cache = cache_folder();
+    let mut entries = Vec::new();
+    for module in architecture.modules() {
+        let image = compile_for(&compiler, &module, architecture.name, cache.as_deref())
+            .and_then(|image| cubin::kernels(&image))
+            .map_err(|why| Failure::new(format!("{}: {why}", module.title())))?;
+        for kernel in module.kernels() {
+            let Some(compiled) = image.iter().find(|c| c.name == kernel.name) else {
+                let title = module.title();
+                return Err(Failure::new(format!("{title}: no kernel {}", kernel.name)));
+            };
+            entries.push(Entry {
+                module: module.title(),
+                kernel: kernel.name,
+                registers: compiled.registers,
+                stack_bytes: compiled.stack,
+                shared_bytes: architecture.shared(&kernel, compiled),
+                resident_blocks: architecture.resident(&kernel, compiled),
+                threads: kernel.threads,
+                instructions: compiled.instructions,
+                tensor_products: compiled.tensor,
+                complaints: architecture.complaints(&kernel, compiled),
+            });
+        }
+    }
+    Ok(entries)
+}
+
+fn compile(flags: &ArchFlags) -> Done {
+    let entries = compiled(flags.arch)?;
+    let folder = cache_folder().map(|dir| dir.display().to_string());
+    let printed = json!({
+        "architecture": flags.arch.name,
+        "kernels": entries.len(),
+        "folder": folder,
+    });
+    match (flags.json, folder) {
+        (true, _) => print_json(&printed),
+        (false, Some(folder)) => print(&format!(
+            "{} kernels for {} in {folder}\n",
+            entries.len(),
+            flags.arch.name
+        )),
+        (false, None) => Err(Failure::new(
+            "there is no folder for compiled kernels: set HOME or OFFSHOOT_KERNEL_CACHE",
+        )),
+    }
+}
+
+fn list(flags: &ArchFlags) -> Done {
+    let entries = compiled(flags.arch)?;
+    if flags.json {
+        return print_json(&json!({
+            "architecture": flags.arch.name,
+            "kernels": entries,
+        }));
+    }
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    table.set_header([
+        "module",
+        "kernel",
+        "registers",
+        "stack",
+        "shared",
+        "blocks/SM",
+        "warps/SM",
+        "SASS",
+        "HMMA",
+    ]);
+    for entry in &entries {
+        let numbers = [
+            entry.registers,
+            entry.stack_bytes,
+            entry.shared_bytes,
+            entry.resident_blocks,
+            entry.resident_blocks * entry.threads.div_ceil(32),
+            entry.instructions,
+            entry.tensor_products,
+        ];
+        let words = [entry.module.clone(), entry.kernel.into()];
+        table.add_row(words.into_iter().chain(numbers.map(|n| n.to_string())));
+    }
+    for column in table.column_iter_mut().skip(2) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    let mut text = format!("{}\n{table}\n", flags.arch.name);
+    for entry in entries.iter().filter(|e| !e.complaints.is_empty()) {
+        text += &format!("{}: {}\n", entry.kernel, entry.complaints.join("; "));
+    }
+    print(&text)
+}
+
+fn profile(flags: &ProfileFlags) -> Done {
+    if flags.inner {
+        return inner(flags);
+    }
+    let (heads, kv_heads, _) = flags.heads;
+    if !heads.is_multiple_of(kv_heads) || flags.beam_width > flags.n {
+        return Err(Failure::new(
+            "--heads H/KV/D: H must be a multiple of KV; --beam-width may not exceed --n",
+        ));
+    }
+    // The emulator writes its counters when the process ends: so it is another one.
+    let program = std::env::current_exe().map_err(|e| Failure::io("this program", &e))?;
+    let counters = std::env::temp_dir().join(format!("offshoot-{}.json", std::process::id()));
+    let card = match flags.card {
+        Card::A100 => "a100",
+        Card::Rtx4090 => "rtx4090",
+        Card::H100 => "h100",
+        Card::H200 => "h200",
+    };
+    let mut command = Command::new(program);
+    command
+        .args(std::env::args_os().skip(1))
+        .arg("--inner")
+        .env("OFFSHOOT_EMULATOR_DEVICE", card)
+        .env("OFFSHOOT_EMULATOR_COUNTERS", &counters)
+        .env(
+            "OFFSHOOT_EMULATOR_CHECKS",
+            if flags.checks { "all" } else { "none" },
+        );
+    let output = command
+        .output()
+        .map_err(|e| Failure::io("this program", &e))?;
+    let text = std::fs::read_to_string(&counters);
+    let _ = std::fs::remove_file(&counters);
+    let _ = std::fs::remove_file(counters.with_extension("json.txt"));
+    if !output.status.success() {
+        let why = String::from_utf8_lossy(&output.stderr);
+        return Err(Failure::new(why.trim().trim_start_matches("error: ")));
+    }
+    let text = text.map_err(|e| Failure::io("the emulator's counters", &e))?;
+    let parse = |text: &str| -> Done<Value> {
+        serde_json::from_str(text).map_err(|e| Failure::new(format!("the counters: {e}")))
+    };
+    let budget = parse(&String::from_utf8_lossy(&output.stdout))?;
+    let counted = parse(&text)?;
+    let launches = counted["launches"].as_array().into_iter().flatten();
+    let mut kernels: Vec<Value> = Vec::new();
+    for launch in launches {
+        let mut launch = launch.clone();
+        let per_sm: Vec<f64> = launch["sm_warp_instructions"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_f64)
+            .collect();
+        let mean = per_sm.iter().sum::<f64>() / per_sm.len().max(1) as f64;
+        let heaviest = per_sm.iter().copied().fold(0.0, f64::max);
+        if let Some(fields) = launch.as_object_mut() {
+            for long in [
+                "executions_by_ptx_line",
+                "sm_blocks",
+                "sm_warp_instructions",
+            ] {
+                fields.remove(long);
+            }
+            fields.insert("sm_heaviest_by_mean".into(), json!(heaviest / mean));
+        }
+        kernels.push(launch);
+    }
+    let device = &counted["device"];
+    let printed = json!({"device": device, "budget": budget, "launches": kernels});
+    match flags.json {
+        true => print_json(&printed),
+        false => print(&render(&printed)),
+    }
+}
+
+/// Runs the case and prints its budget.
+fn inner(flags: &ProfileFlags) -> Done {
+    let failed = |e: ::kernels::Error| Failure::new(e.to_string());
+    match flags.kernel {
+        ProfiledKernel::Attention => {
+            let beam = Beam {
+                beams: flags.n as usize,
+                width: flags.beam_width as usize,
+                prompt: flags.prompt as usize,
+                steps: flags.steps as usize,
+                step_tokens: flags.step_tokens as usize,
+                seed: flags.seed,
+            };
+            let sharing = match flags.sharing {
+                SharingWord::Tree => Sharing::Tree,
+                SharingWord::Cascade => Sharing::Cascade,
+                SharingWord::Flat => Sharing::Flat,
+            };
+            let budget: Budget = study::attention(&beam, flags.heads, sharing).map_err(failed)?;
+            print_json(&budget)
+        }
+        ProfiledKernel::Linear => {
+            let (rows, n, k) = flags.shape;
+            study::linear(rows, n, k).map_err(failed)?;
+            print_json(&json!({
+                "weight_bytes": 2 * n * k,
+                "activation_bytes": 2 * rows * (n + k),
+                "useful_products": rows * n * k,
+            }))
+        }
+    }
+}
+
+fn render(printed: &Value) -> String {
+    let mut text = format!(
+        "counted on {}; counts, not times\n",
+        printed["device"].as_str().unwrap_or("an emulated card")
+    );
+    let fields = |title: &str, value: &Value| {
+        let mut text = format!("{title}\n");
+        for (name, value) in value.as_object().into_iter().flatten() {
+            text += &format!("  {name:<28} {value}\n");
+        }
+        text
+    };
+    text += &fields("budget", &printed["budget"]);
+    for launch in printed["launches"].as_array().into_iter().flatten() {
+        text += &fields("launch", launch);
+    }
+    text
+}
