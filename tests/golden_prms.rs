@@ -299,6 +299,12 @@ fn a_prm_is_recognised_or_named() {
         let begins = format!("{}: ", case.kind.name());
         assert!(how.starts_with(&begins), "{how}");
     }
+    let bare = changed("no-template", the(PrmKind::QwenMath), |_| ());
+    std::fs::remove_file(bare.join("chat_template.jinja")).expect("it has one");
+    let bare = bare.to_str().expect("UTF-8");
+    let found = json_of(&offshoot(&work, &["inspect", "--json", bare], ""));
+    let how = found["prm"]["how"].as_str().expect("a sentence");
+    assert!(how.starts_with("no chat template"), "{how}");
     for (kind, name) in [
         (PrmKind::MathShepherd, "a-mistral"),
         (PrmKind::RlhFlow, "a-llama"),
@@ -347,8 +353,9 @@ fn a_policy_and_a_prm_with_different_tokenizers_work_together() {
     for case in &CASES {
         let (directory, out) = (case.folder(), format!("{}.jsonl", case.directory));
         let directory = directory.to_str().expect("UTF-8");
-        let mut call = vec!["solve", "--prm", directory, "--limit", "2", "--n", "8"];
-        call.extend(["--seed", "1", "--trees", "--out", &out, "--json"]);
+        let mut call = vec!["solve", "--prm", directory, "--limit", "2", "--n", "16"];
+        // Hot, so that few steps say the same.
+        call.extend(["--temperature", "1.6", "--trees", "--out", &out, "--json"]);
         json_of(&offshoot(&folder, &call, ""));
         let lines = std::fs::read_to_string(folder.join(&out)).expect("results");
         assert_eq!(lines.lines().count(), 2);
@@ -358,7 +365,7 @@ fn a_policy_and_a_prm_with_different_tokenizers_work_together() {
             let problem = line["problem"].as_str().expect("the problem");
             let nodes = line["tree"]["nodes"].as_array().expect("its tree");
             let mut unique = scorer.prompt_tokens(problem);
-            let mut scored = 0;
+            let (mut scored, mut deepest) = (0, 0);
             for node in nodes {
                 let Some(reward) = node["reward"].as_f64() else {
                     continue;
@@ -372,13 +379,14 @@ fn a_policy_and_a_prm_with_different_tokenizers_work_together() {
                 let (scores, tokens) = scorer.path(problem, &texts);
                 unique += tokens;
                 scored += 1;
+                deepest = deepest.max(texts.len());
                 let last = [*scores.last().expect("a score")];
                 if relative_error(&[reward], &last) > 1e-5 {
                     complaints.push(format!("{directory}: {reward}, whole {last:?}: {texts:?}"));
                 }
             }
             let counted = line["tokens"]["prm"].as_u64();
-            if scored < 8 || counted != Some(unique) {
+            if scored < 8 || deepest < 2 || counted != Some(unique) {
                 complaints.push(format!(
                     "{directory}: {scored} nodes, {counted:?} tokens, {unique} are unique"
                 ));
