@@ -1,6 +1,6 @@
 //! NVIDIA's run-time compiler, for the tests of the emulator crate.
 //!
-//! The tests compile CUDA C++ with the real NVRTC, which runs without a GPU. It comes as two
+//! The tests compile CUDA C++ with the real NVRTC, which runs without a GPU. It comes as four
 //! wheels from PyPI, of the version of CUDA that the crate's bindings are made for.
 
 use std::path::{Path, PathBuf};
@@ -14,15 +14,20 @@ pub const DIR_VARIABLE: &str = "OFFSHOOT_NVRTC_DIR";
 /// The crate whose tests need NVRTC.
 const CRATE: &str = "offshoot-emulator";
 
-const WHEELS: [&str; 2] = [
+const WHEELS: [&str; 4] = [
     "nvidia-cuda-nvrtc-cu12==12.9.86",
     "nvidia-cuda-runtime-cu12==12.9.79",
+    // Headers: libcu++ and what cooperative_groups needs of it, and crt/mma.h.
+    "nvidia-cuda-cccl-cu12==12.9.27",
+    "nvidia-cuda-nvcc-cu12==12.9.86",
 ];
 
 /// What must lie in the folder.
-const NEEDED: [&str; 2] = [
+const NEEDED: [&str; 4] = [
     "nvidia/cuda_nvrtc/lib/libnvrtc.so.12",
     "nvidia/cuda_runtime/include/cuda_runtime.h",
+    "nvidia/cuda_cccl/include/nv/target",
+    "nvidia/cuda_nvcc/include/crt/mma.h",
 ];
 
 /// The folder with NVRTC, downloaded if it is not there; `None` if no member needs it.

@@ -344,6 +344,47 @@ fn every_broken_kernel_is_caught() {
 }
 
 #[test]
+fn a_launch_that_never_ends_is_ended() {
+    let source = r#"
+        extern "C" __global__ void waits(volatile int* p) {
+            if (threadIdx.x == 0) while (p[0] == 0);
+            __syncthreads();
+            p[1] = 1;
+        }
+        extern "C" __global__ void locked(int* p) {
+            while (atomicCAS(p, 1, 2) != 1);
+            p[1] = 1;
+        }
+        extern "C" __global__ void loops(int* p) {
+            while (true) asm volatile("");
+        }"#;
+    let ptx = common::compile(source);
+    let run = |name: &str, limit: u64, blocks: u32, threads: u32| {
+        let gpu = cuda::Gpu::new(cuda::Options {
+            limit,
+            ..cuda::Options::default()
+        })
+        .unwrap();
+        let kernel = gpu.load(&ptx).unwrap().kernel(name).unwrap();
+        let p = common::upload(&gpu, &[0i32; 4]);
+        let shape = Shape::line(blocks, threads);
+        match gpu.launch(&kernel, shape, kernel.pack(&[&p.to_le_bytes()]).unwrap()) {
+            Err(LaunchError::Check(r)) => r,
+            other => panic!("{name}: {other:?}"),
+        }
+    };
+    // Nobody writes what they wait for: found without a limit, in one block and in several.
+    for (name, blocks, threads) in [("waits", 1, 64), ("waits", 3, 64), ("locked", 2, 32)] {
+        let r = run(name, u64::MAX, blocks, threads);
+        assert_eq!(r.kind, FaultKind::Deadlock, "{r}");
+        assert!(r.message.contains("none writes any more"), "{r}");
+    }
+    // A loop that looks at nothing might end one day; the option ends it.
+    let r = run("loops", 1_000_000, 1, 32);
+    assert_eq!(r.kind, FaultKind::Limit, "{r}");
+}
+
+#[test]
 fn use_after_free_names_the_allocation() {
     let gpu = common::gpu();
     let module = gpu

@@ -12,7 +12,6 @@ pub const DEFS: &[(&str, Decode)] = &[
     ("mov", mov),
     ("cvta", cvta),
     ("isspacep", isspacep),
-    ("mapa", mapa),
     ("nanosleep", nothing),
 ];
 
@@ -234,10 +233,6 @@ fn isspacep(b: &mut Builder, f: &Form) -> Res {
         i.b = a;
     });
     Ok(())
-}
-
-fn mapa(_: &mut Builder, f: &Form) -> Res {
-    f.refuse("clusters are not supported")
 }
 
 fn no_op(_: &mut Cx<'_>, _: &Ins, _: u32) {}

@@ -13,7 +13,6 @@ pub const DEFS: &[(&str, Decode)] = &[
     ("membar", fence),
     ("fence", fence),
     ("griddepcontrol", hint),
-    ("setmaxnreg", hint),
 ];
 
 fn warp_sync(cx: &mut Cx<'_>, i: &Ins, m: u32) {
@@ -166,9 +165,6 @@ fn no_op(_: &mut Cx<'_>, _: &Ins, _: u32) {}
 
 /// Launch and register hints without effect here.
 fn hint(b: &mut Builder, f: &Form) -> Res {
-    if f.inst.opcode == "setmaxnreg" {
-        return f.refuse("warp-group register allocation is not supported");
-    }
     f.has("launch_dependents");
     f.has("wait");
     b.emit(no_op, Class::Other, |_| {});

@@ -39,10 +39,11 @@ pub fn need_nvrtc() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let lib = nvrtc_dir().join("nvidia/cuda_nvrtc/lib/libnvrtc.so.12");
-        if !lib.exists() {
+        let headers = nvrtc_dir().join("nvidia/cuda_cccl/include/nv/target");
+        if !lib.exists() || !headers.exists() {
             give_up(&format!(
-                "NVRTC is not at {}: pip download --no-deps nvidia-cuda-nvrtc-cu12 nvidia-cuda-runtime-cu12 and unzip both wheels into {} (or set OFFSHOOT_NVRTC_DIR)",
-                lib.display(),
+                "NVRTC and its headers are not at {}: pip download --no-deps nvidia-cuda-nvrtc-cu12 nvidia-cuda-runtime-cu12 nvidia-cuda-cccl-cu12 nvidia-cuda-nvcc-cu12 and unzip the wheels into {} (or set OFFSHOOT_NVRTC_DIR)",
+                nvrtc_dir().display(),
                 nvrtc_dir().display()
             ));
         }
@@ -66,12 +67,10 @@ pub fn compile_with(source: &str, options: &[&str]) -> String {
     all.extend(options.iter().map(|o| (*o).to_owned()));
     let opts = cudarc::nvrtc::CompileOptions {
         arch: Some("compute_80"),
-        include_paths: vec![
-            nvrtc_dir()
-                .join("nvidia/cuda_runtime/include")
-                .to_string_lossy()
-                .into_owned(),
-        ],
+        include_paths: ["cuda_runtime", "cuda_cccl", "cuda_nvcc"]
+            .map(|wheel| nvrtc_dir().join("nvidia").join(wheel).join("include"))
+            .map(|path| path.to_string_lossy().into_owned())
+            .to_vec(),
         options: all,
         name: Some("kernel.cu".to_owned()),
         ..Default::default()
