@@ -520,14 +520,14 @@ fn what_cannot_be_had_is_one_sentence() {
     type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a [&'a str]);
     #[rustfmt::skip]
     let cases: [Case<'_>; 9] = [
-        (&open.endpoint, "org/nano", &[("HF_HUB_OFFLINE", "1")], &["--model org/nano: it is not in the hub cache", "HF_HUB_OFFLINE"]),
+        (&open.endpoint, "org/nano", &[("HF_HUB_OFFLINE", "1")], &["--model org/nano: no such directory, and it is not in the hub cache", "HF_HUB_OFFLINE"]),
         (&closed.endpoint, "org/nano", &[], &["(401)", "gated", "set HF_TOKEN"]),
         (&closed.endpoint, "org/nano", &[("HF_TOKEN", "wrong")], &["the owner of the token (HF_TOKEN)", "/org/nano"]),
         (&open.endpoint, "org/none", &[], &["--model org/none: no such directory", "no such model"]),
         (&open.endpoint, "org/nano@v9", &[], &["org/nano@v9", "no revision v9"]),
         (&pickled.endpoint, "org/nano", &[], &["only as pytorch_model.bin", "LlamaForCausalLM", "save_pretrained('nano')", "./nano"]),
         (&empty.endpoint, "org/nano", &[], &["org/nano on the hub has no config.json"]),
-        (&nobody, "org/nano", &[], &[&nobody, "onnection refused"]),
+        (&nobody, "org/nano", &[], &[&nobody, "cannot be reached"]),
         ("no address", "org/nano", &[], &["no address"]),
     ];
     let mut complaints = Vec::new();

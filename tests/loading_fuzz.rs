@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use engine::chat::{ChatTemplate, Message};
 use engine::checkpoint::Checkpoint;
-use engine::config::ModelConfig;
 use engine::source::Source;
 use engine::tokenizer::Tokenizer;
 use serde_json::Value;
@@ -87,8 +86,9 @@ fn seeds() -> Vec<Files> {
         let mut files = read(&[&model, &tokenizer]);
         let text = std::fs::read(golden(&format!("chat/{template}.jinja"))).expect("a template");
         files.insert(TEMPLATE, text);
-        let map = br#"{"bos_token": "<s>", "eos_token": {"content": "</s>"}}"#;
-        files.insert("special_tokens_map.json", map.to_vec());
+        // Older checkpoints have a file for what is in the tokenizer's config now.
+        let map = files["tokenizer_config.json"].clone();
+        files.insert("special_tokens_map.json", map);
         seeds.push(files);
     }
     seeds
@@ -375,42 +375,43 @@ fn made_up(old: &Value, rng: &mut Random) -> Value {
     }
 }
 
-/// Loads everything there is and uses it a little; whether all went well.
-fn load(source: &Source) -> bool {
-    let config = ModelConfig::open(source).ok();
-    let checkpoint = Checkpoint::open(source.clone());
-    let mut well = checkpoint.is_ok();
-    if let Ok(checkpoint) = &checkpoint {
+/// Loads and uses a little whatever depends on the file `name`; whether all went well.
+/// `tokenizer` is the undamaged one.
+fn load(source: &Source, name: &str, tokenizer: &Tokenizer) -> bool {
+    let weights = name.ends_with(".safetensors") || name == INDEX;
+    if weights || [CONFIG, "generation_config.json"].contains(&name) {
+        let Ok(checkpoint) = Checkpoint::open(source.clone()) else {
+            return false;
+        };
         let config = &checkpoint.config;
         let (rows, cols) = (config.vocab, config.hidden);
         let embedding = checkpoint.matrix(config.names().embedding, rows, cols);
         assert!(embedding.is_ok(), "an opened checkpoint has its tensors");
+        return true;
     }
-    // The tokenizer is tried too where another model's config is in its way.
-    for config in [config.as_ref(), None] {
-        let Ok(tokenizer) = Tokenizer::open(source, config) else {
-            well = false;
-            continue;
-        };
-        let text = "Step 1: 12 + 3 = 15.\n\n <s>héllo  🦀</s>";
-        match tokenizer.encode(text, true) {
-            Err(_) => well = false,
-            Ok(ids) => {
-                well &= tokenizer.decode(&ids, true).is_ok();
-                let mut stream = tokenizer.stream(false);
-                well &= ids.iter().all(|&id| stream.push(id).is_ok()) && stream.finish().is_ok();
-            }
-        }
-        match ChatTemplate::open(source, &tokenizer) {
-            Err(_) => well = false,
-            Ok(chat) => {
-                let messages = ["system", "user", "assistant"].map(|r| Message::new(r, "1 + 1?"));
-                well &= chat.render(&messages[..2], true, false).is_ok();
-                well &= chat.render(&messages, false, true).is_ok();
-            }
-        }
+    if name == TEMPLATE {
+        return chat(source, tokenizer);
     }
-    well
+    let Ok(tokenizer) = Tokenizer::open(source, None) else {
+        return false;
+    };
+    let text = "Step 1: 12 + 3 = 15.\n\n <s>héllo  🦀</s>";
+    let Ok(ids) = tokenizer.encode(text, true) else {
+        return false;
+    };
+    let mut stream = tokenizer.stream(false);
+    let streamed = ids.iter().all(|&id| stream.push(id).is_ok()) && stream.finish().is_ok();
+    streamed && tokenizer.decode(&ids, true).is_ok() && chat(source, &tokenizer)
+}
+
+fn chat(source: &Source, tokenizer: &Tokenizer) -> bool {
+    let Ok(chat) = ChatTemplate::open(source, tokenizer) else {
+        return false;
+    };
+    let messages = ["system", "user", "assistant"].map(|r| Message::new(r, "1 + 1?"));
+    let prompt = chat.render(&messages[..2], true, false);
+    let continued = chat.render(&messages, false, true);
+    prompt.is_ok() && continued.is_ok()
 }
 
 fn number_of(name: &str, default: u64) -> u64 {
@@ -436,9 +437,14 @@ fn damaged_models_are_refused_and_no_more() {
             Source::Directory(folder)
         })
         .collect();
-    for (source, files) in sources.iter().zip(&seeds) {
-        let opened = Checkpoint::open(source.clone());
-        assert!(opened.is_ok(), "{:?}: {opened:?}", files.keys());
+    let tokenizers: Vec<_> = (sources.iter())
+        .map(|source| Tokenizer::open(source, None).expect("an undamaged tokenizer"))
+        .collect();
+    for (which, files) in seeds.iter().enumerate() {
+        for name in files.keys().filter(|name| **name != TEMPLATE) {
+            let well = load(&sources[which], name, &tokenizers[which]);
+            assert!(well, "{which}/{name} undamaged");
+        }
     }
 
     // A case that never ends cannot be seen from its own thread.
@@ -481,7 +487,9 @@ fn damaged_models_are_refused_and_no_more() {
         MEMORY.reset_peak_usage();
         let before = MEMORY.current_usage();
         let start = Instant::now();
-        let result = catch_unwind(AssertUnwindSafe(|| load(&sources[which])));
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            load(&sources[which], name, &tokenizers[which])
+        }));
         let took = start.elapsed();
         let peak = MEMORY.peak_usage().saturating_sub(before);
         (largest, longest) = (largest.max(peak), longest.max(took));

@@ -167,7 +167,7 @@ impl Hub {
         if self.offline {
             let cache = self.cache.display();
             let found = match lacking {
-                None => format!("it is not in the hub cache {cache}"),
+                None => format!("no such directory, and it is not in the hub cache {cache}"),
                 Some(file) => format!("the hub cache {cache} lacks its {file}"),
             };
             return Err(self.error(name, format!("{found}, and HF_HUB_OFFLINE is set")));
@@ -251,6 +251,12 @@ impl Hub {
             (Some(404), _) => {
                 format!(
                     "no such directory, and the hub {hub} has no such model or no revision {revision}"
+                )
+            }
+            (None, _) if !trouble.lasting => {
+                format!(
+                    "no such directory, and the hub {hub} cannot be reached: {}",
+                    trouble.what
                 )
             }
             _ => format!("the hub {hub}: {}", trouble.what),
