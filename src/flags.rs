@@ -307,10 +307,12 @@ pub struct SolveFlags {
     /// Default: the bundled problems.
     #[arg(long, value_name = "FILE")]
     pub problems: Option<PathBuf>,
-    /// The model that writes: a directory, nano-small or nano-big.
+    /// The model that writes: a directory, a hub name (org/name or org/name@revision), nano-small
+    /// or nano-big.
     #[arg(long, default_value = "nano-small", value_name = "MODEL")]
     pub policy: String,
-    /// The model that scores steps: a directory or nano-prm.
+    /// The model that scores steps: a directory, a hub name (org/name or org/name@revision) or
+    /// nano-prm.
     #[arg(long, default_value = "nano-prm", value_name = "MODEL")]
     pub prm: String,
     /// How the PRM is read: token-classification, math-shepherd, rlhflow, skywork or qwen-math.
@@ -440,7 +442,7 @@ pub struct ShowFlags {
 /// Flags of `generate`.
 #[derive(Args, Debug)]
 pub struct GenerateFlags {
-    /// The model: a directory, nano-small or nano-big.
+    /// The model: a directory, a hub name (org/name or org/name@revision), nano-small or nano-big.
     #[arg(long, default_value = "nano-small", value_name = "MODEL")]
     pub model: String,
     /// The prompt; `-` reads it from standard input.
@@ -478,7 +480,7 @@ pub struct GenerateFlags {
 /// Flags of `score`.
 #[derive(Args, Debug)]
 pub struct ScoreFlags {
-    /// The PRM: a directory or nano-prm.
+    /// The PRM: a directory, a hub name (org/name or org/name@revision) or nano-prm.
     #[arg(long, default_value = "nano-prm", value_name = "MODEL")]
     pub prm: String,
     /// How the PRM is read: token-classification, math-shepherd, rlhflow, skywork or qwen-math.
@@ -527,7 +529,8 @@ pub struct GradeFlags {
 /// Flags of `inspect`.
 #[derive(Args, Debug)]
 pub struct InspectFlags {
-    /// The model: a directory, nano-small, nano-big or nano-prm.
+    /// The model: a directory, a hub name (org/name or org/name@revision), nano-small, nano-big or
+    /// nano-prm.
     pub model: String,
     /// Print one JSON object on standard output.
     #[arg(long)]

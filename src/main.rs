@@ -2,6 +2,7 @@
 //! guided by a process reward model.
 
 mod commands;
+mod downloads;
 mod embedded;
 mod error;
 mod external;

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use engine::chat::ChatTemplate;
 use engine::checkpoint::Checkpoint;
 use engine::config::HeadKind;
+use engine::hub::{Hub, HubName, Need};
 use engine::source::Source;
 use engine::tokenizer::Tokenizer;
 use engine::{Engine, Model, Options, Part};
@@ -13,6 +14,7 @@ use kernels::cuda::Which;
 use kernels::{CpuBackend, CudaBackend, Dtype};
 use strategies::{EnginePolicy, PastLimit, PrmFormat, PrmKind, PromptStyle};
 
+use crate::downloads::Downloads;
 use crate::embedded;
 use crate::error::{Done, Failure};
 use crate::flags::{Device, EngineFlags, KvDtype};
@@ -29,23 +31,37 @@ pub struct Loaded {
     pub chat: Rc<ChatTemplate>,
 }
 
-/// Finds a model named on the command line by `flag`: an embedded word, else a directory.
-pub fn source(flag: &str, name: &str) -> Done<Source> {
+/// Finds a model named on the command line by `flag`: an embedded word, else a directory, else a
+/// name on the hub, of which `need` is fetched if the local cache lacks it.
+pub fn source(flag: &str, name: &str, need: Need) -> Done<Source> {
     if let Some(source) = embedded::find(name) {
         return Ok(source);
     }
-    if !Path::new(name).is_dir() {
+    if Path::new(name).exists() {
+        return Ok(Source::directory(name)?);
+    }
+    let Some(on_hub) = hub_name(name) else {
         let words = embedded::words().collect::<Vec<_>>().join(", ");
         return Err(Failure::new(format!(
-            "{flag} {name}: no such directory, and not an embedded model ({words})"
+            "{flag} {name}: no such directory, and neither an embedded model ({words}) nor a name \
+             on the hub (org/name or org/name@revision)"
         )));
-    }
-    Ok(Source::directory(name)?)
+    };
+    Hub::from_env()
+        .and_then(|hub| hub.get(&on_hub, need, &mut Downloads::default()))
+        .map(Source::Directory)
+        .map_err(|error| Failure::new(format!("{flag} {error}")))
+}
+
+/// The name on the hub that `name` is, if it is neither an embedded word nor a path.
+pub fn hub_name(name: &str) -> Option<HubName> {
+    let here = embedded::find(name).is_some() || Path::new(name).exists();
+    HubName::parse(name).filter(|_| !here)
 }
 
 /// Opens a model named on the command line by `flag`.
 pub fn open(flag: &str, name: &str) -> Done<Loaded> {
-    let source = source(flag, name)?;
+    let source = source(flag, name, Need::Weights)?;
     let checkpoint = Checkpoint::open(source.clone())?;
     let tokenizer = Tokenizer::open(&source, Some(&checkpoint.config))?;
     let chat = ChatTemplate::open(&source, &tokenizer)?;

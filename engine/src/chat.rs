@@ -13,8 +13,15 @@ use crate::tokenizer::{TOKENIZER_CONFIG, Tokenizer};
 const TEMPLATE: &str = "chat_template.jinja";
 /// What transformers appends to a message that is to be continued, in order to find its end.
 const END_TAG: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
-/// Instructions a rendering may take: some thousand times what long conversations need.
-const FUEL: u64 = 20_000_000;
+/// Instructions a rendering may take: many times what long conversations need.
+const FUEL: u64 = 1_000_000;
+/// Bytes a template may have; the longest that are in use have a third.
+const LONGEST: usize = 64 << 10;
+/// minijinja parses and drops by recursion, without a limit for chains such as `a.a.a` or
+/// `--------1`: the stack of parsing, for every byte of a template.
+const STACK_PER_BYTE: usize = 4 << 10;
+/// The stack of rendering: a list can be put into itself for as long as the fuel lasts.
+const RENDER_STACK: usize = 512 << 20;
 
 /// One message of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,18 +124,15 @@ impl ChatTemplate {
         text: &str,
         special: Vec<(&'static str, String)>,
     ) -> Result<ChatTemplate> {
-        let mut environment = Environment::new();
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
-        environment.set_fuel(Some(FUEL));
-        environment
-            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.set_formatter(print_as_python);
-        environment.add_function("raise_exception", raise_exception);
-        environment.add_function("strftime_now", strftime);
-        environment.add_filter("tojson", tojson);
-        environment
-            .add_template_owned(NAME, without_generation_tags(text))
+        if text.len() > LONGEST {
+            return Err(Error::Template {
+                problem: format!("it has {} bytes; expected at most {LONGEST}", text.len()),
+                file,
+                line: None,
+            });
+        }
+        let stack = (1 << 20) + STACK_PER_BYTE * text.len();
+        let environment = on_stack(&file, stack, || environment(text))?
             .map_err(|error| template_error(&file, &error))?;
         let mentions_content = text.contains("content");
         Ok(ChatTemplate {
@@ -192,6 +196,12 @@ impl ChatTemplate {
 
 impl Template {
     fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
+        on_stack(&self.file, RENDER_STACK, || {
+            self.render_here(messages, add_generation_prompt)
+        })?
+    }
+
+    fn render_here(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
         let mut context: Vec<(&str, Value)> = vec![
             ("messages", Value::from_serialize(messages)),
             ("tools", Value::from(())),
@@ -201,10 +211,9 @@ impl Template {
         for (role, text) in &self.special {
             context.push((role, Value::from(text.as_str())));
         }
-        let context = Value::from_iter(context);
         self.environment
             .get_template(NAME)
-            .and_then(|template| template.render(context))
+            .and_then(|template| template.render(Value::from_iter(context)))
             .map_err(|error| template_error(&self.file, &error))
     }
 
@@ -217,6 +226,39 @@ impl Template {
                     .to_string(),
         }
     }
+}
+
+/// The dialect, with one template of this text.
+fn environment(text: &str) -> Result<Environment<'static>, minijinja::Error> {
+    let mut environment = Environment::new();
+    environment.set_trim_blocks(true);
+    environment.set_lstrip_blocks(true);
+    environment.set_fuel(Some(FUEL));
+    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.set_formatter(print_as_python);
+    environment.add_function("raise_exception", raise_exception);
+    environment.add_function("strftime_now", strftime);
+    environment.add_filter("tojson", tojson);
+    environment.add_template_owned(NAME, without_generation_tags(text))?;
+    Ok(environment)
+}
+
+/// Runs `work` on a thread of its own with a stack of `bytes`, of which only what is used is
+/// memory. A template of the file that makes it panic is an error.
+fn on_stack<T: Send>(file: &str, bytes: usize, work: impl FnOnce() -> T + Send) -> Result<T> {
+    let failed = |problem: String| Error::Template {
+        file: file.to_string(),
+        line: None,
+        problem,
+    };
+    std::thread::scope(|scope| {
+        std::thread::Builder::new()
+            .stack_size(bytes)
+            .spawn_scoped(scope, work)
+            .map_err(|error| failed(format!("no room for a stack of {bytes} bytes: {error}")))?
+            .join()
+            .map_err(|_| failed("the template cannot be used".to_string()))
+    })
 }
 
 fn template_error(file: &str, error: &minijinja::Error) -> Error {
@@ -499,6 +541,49 @@ mod tests {
                 .expect(&shown);
             assert_eq!(text, expected, "{shown}");
         }
+    }
+
+    /// Neither parsing nor values of any depth overflow a stack.
+    #[test]
+    fn deep_templates() {
+        let chains = [
+            "not ",
+            "-",
+            "a.",
+            "a[0].",
+            "a|b|",
+            "a~",
+            "1+",
+            "a if b else ",
+            "a and ",
+            "a is b and ",
+            "1**",
+            "a(1).",
+        ];
+        for chain in chains {
+            let text = format!("{{{{ {}a }}}}", chain.repeat(60_000 / chain.len()));
+            let rendered = ChatTemplate::parse("t".into(), &text, vec![])
+                .and_then(|template| template.render(&[], false, false));
+            // That it ends is the point; most have nothing to print.
+            assert!(
+                rendered.is_err() || rendered.is_ok_and(|text| text.len() < 100),
+                "{chain}"
+            );
+        }
+        let elif = format!("{{% if a %}}{}{{% endif %}}", "{% elif a %}".repeat(5000));
+        let deeper = "{% set n = namespace(x=[]) %}{% for i in range(90000) %}{% set n.x = [n.x] %}{% endfor %}";
+        let values = ["", "{{ n.x }}", "{{ n.x|tojson }}", "{{ n.x == n.x }}"];
+        let values = values.map(|end| format!("{deeper}{end}"));
+        for text in std::iter::once(&elif).chain(&values) {
+            let template = ChatTemplate::parse("t".into(), text, vec![]).expect("parses");
+            let _ = template.render(&[], false, false);
+        }
+        let long = " ".repeat(LONGEST + 1);
+        let error = ChatTemplate::parse("t".into(), &long, vec![]).expect_err("too long");
+        assert_eq!(
+            error.to_string(),
+            "t: it has 65537 bytes; expected at most 65536"
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A checkpoint: config, generation defaults and tensors, memory-mapped and checked on opening.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use kernels::{Dtype, MatrixView};
 use safetensors::tensor::Metadata;
@@ -12,8 +12,10 @@ use crate::generation::Generation;
 use crate::json::Fields;
 use crate::source::{Bytes, Source};
 
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+/// The weights in one file.
+pub(crate) const SINGLE: &str = "model.safetensors";
+/// The names of the files of weights in shards.
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
 /// A model's files, opened: every tensor the model needs is known to be there, in the right shape
 /// and in a type the engine computes with. Nothing is read from the weights themselves yet.
@@ -133,12 +135,17 @@ fn weight_files(source: &Source, config: &ModelConfig) -> Result<Vec<String>> {
         return Ok(vec![SINGLE.to_string()]);
     }
     if let Some(bytes) = source.read(INDEX)? {
-        return shards(source, &bytes);
+        let shards = shards(&source.place(INDEX), &bytes)?;
+        if let Some((file, tensor)) = shards.iter().find(|(file, _)| !has(file)) {
+            return Err(Error::MissingFile {
+                place: source.name(),
+                file: file.to_string(),
+                expected: format!("expected it there because {INDEX} has {tensor} in it"),
+            });
+        }
+        return Ok(shards.into_keys().collect());
     }
-    let pickle = names.iter().find(|name| {
-        name.starts_with("pytorch_model")
-            && (name.ends_with(".bin") || name.ends_with(".index.json"))
-    });
+    let pickle = names.iter().find(|name| is_pickle(name));
     if let Some(file) = pickle {
         let place = source.name();
         return Err(Error::PytorchWeights {
@@ -158,30 +165,29 @@ fn weight_files(source: &Source, config: &ModelConfig) -> Result<Vec<String>> {
     })
 }
 
-/// The shards that an index names, each checked to be a plain name of a file that is there.
-fn shards(source: &Source, bytes: &[u8]) -> Result<Vec<String>> {
-    let fields = Fields::parse(source.place(INDEX), bytes)?;
+/// Whether a file of this name is PyTorch's, with weights or the list of them.
+pub(crate) fn is_pickle(name: &str) -> bool {
+    name.starts_with("pytorch_model") && (name.ends_with(".bin") || name.ends_with(".index.json"))
+}
+
+/// The shards that the index `place` names, each a plain name, with the first tensor of each.
+pub(crate) fn shards(place: &str, bytes: &[u8]) -> Result<BTreeMap<String, String>> {
+    let fields = Fields::parse(place.to_string(), bytes)?;
     let map = fields
         .object("weight_map")?
         .ok_or_else(|| fields.wrong("weight_map", "an object of file names by tensor"))?;
-    let present = source.files()?;
-    let mut files = BTreeSet::new();
+    let mut files = BTreeMap::new();
     for (tensor, file) in map.entries() {
-        let plain = file.as_str().filter(|name| !name.contains(['/', '\\']));
+        let plain = (file.as_str()).filter(|name| !name.contains(['/', '\\']) && *name != "..");
         let file = plain.ok_or_else(|| map.wrong(tensor, "the name of a file beside the index"))?;
-        if !present.iter().any(|name| name == file) {
-            return Err(Error::MissingFile {
-                place: source.name(),
-                file: file.to_string(),
-                expected: format!("expected it there because {INDEX} has {tensor} in it"),
-            });
-        }
-        files.insert(file.to_string());
+        files
+            .entry(file.to_string())
+            .or_insert_with(|| tensor.clone());
     }
     if files.is_empty() {
         return Err(fields.wrong("weight_map", "at least one tensor"));
     }
-    Ok(files.into_iter().collect())
+    Ok(files)
 }
 
 /// The tensors of one or several safetensors files.

@@ -24,6 +24,14 @@ pub enum Error {
         /// What is there instead.
         reason: String,
     },
+    /// A model of the hub that cannot be had.
+    #[error("{name}: {problem}")]
+    Hub {
+        /// `org/name[@revision]`.
+        name: String,
+        /// Why not, and what would help.
+        problem: String,
+    },
     /// A file that every checkpoint must have is not there.
     #[error("{place} has no {file}; {expected}")]
     MissingFile {

@@ -21,6 +21,7 @@ mod engine;
 pub mod error;
 mod executor;
 pub mod generation;
+pub mod hub;
 mod json;
 mod kv;
 mod local;

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use engine::describe::{Description, Inspected, Verdict};
+use engine::hub::Need;
 use serde::Serialize;
 use strategies::{PrmFormat, PrmKind};
 
@@ -22,7 +23,15 @@ struct Printed {
 
 /// Runs the command.
 pub fn run(flags: &InspectFlags) -> Done {
-    let inspected = engine::describe::inspect(models::source("MODEL", &flags.model)?)?;
+    let source = models::source("MODEL", &flags.model, Need::Description)?;
+    let mut inspected = engine::describe::inspect(source)?;
+    if models::hub_name(&flags.model).is_some() {
+        let description = &mut inspected.description;
+        // The cache's folder is no name, and its weights were not asked for.
+        description.name = flags.model.clone();
+        description.without_weights = (description.without_weights.as_ref())
+            .map(|_| "not fetched yet, these figures are the config's".into());
+    }
     let printed = Printed {
         prm: prm(&inspected, &flags.model),
         description: inspected.description,

@@ -135,6 +135,9 @@ pub fn offshoot(folder: &Path, arguments: &[&str], input: &str) -> Output {
     finish(
         Command::new(env!("CARGO_BIN_EXE_offshoot"))
             .current_dir(folder)
+            // A name that is no directory is looked up on the hub: never from a test.
+            .env("HF_HUB_OFFLINE", "1")
+            .env("HF_HOME", folder.join("hugging-face"))
             .args(arguments),
         input,
     )

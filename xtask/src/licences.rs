@@ -5,7 +5,14 @@ use spdx::{Expression, Licensee, ParseMode};
 
 use crate::{Done, metadata, root};
 
-/// Checks every package against the allow list of `deny.toml`; one line per offender.
+/// The licences allowed: for every package, and for single ones by name.
+#[derive(Debug)]
+struct Allowed {
+    all: Vec<Licensee>,
+    exceptions: Vec<(String, Vec<Licensee>)>,
+}
+
+/// Checks every package against the lists of `deny.toml`; one line per offender.
 pub fn check() -> Done {
     let path = root().join("deny.toml");
     let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
@@ -33,14 +40,34 @@ pub fn check() -> Done {
 }
 
 /// The licences that `deny.toml` allows.
-fn allow_list(text: &str) -> Done<Vec<Licensee>> {
+fn allow_list(text: &str) -> Done<Allowed> {
     let file: toml::Table = toml::from_str(text).map_err(|e| e.to_string())?;
-    let list = file
-        .get("licenses")
-        .and_then(|section| section.get("allow"))
-        .and_then(toml::Value::as_array)
-        .ok_or("no list `allow` in [licenses]")?;
-    list.iter()
+    let section = file.get("licenses");
+    let all = section.and_then(|section| section.get("allow"));
+    let none = toml::Value::Array(Vec::new());
+    let exceptions = section
+        .and_then(|section| section.get("exceptions"))
+        .unwrap_or(&none)
+        .as_array()
+        .ok_or("[licenses] exceptions: expected a list")?
+        .iter()
+        .map(|entry| {
+            let name = entry.get("crate").and_then(toml::Value::as_str);
+            let name = name.ok_or("[licenses] exceptions: expected `crate`")?;
+            Ok((name.to_string(), licences(entry.get("allow"))?))
+        })
+        .collect::<Done<_>>()?;
+    Ok(Allowed {
+        all: licences(all)?,
+        exceptions,
+    })
+}
+
+/// A list of licences.
+fn licences(list: Option<&toml::Value>) -> Done<Vec<Licensee>> {
+    list.and_then(toml::Value::as_array)
+        .ok_or("no list `allow` in [licenses]")?
+        .iter()
         .map(|entry| {
             let name = entry.as_str().ok_or("[licenses] allow: expected strings")?;
             Licensee::parse(name).map_err(|e| format!("licence {name}: {}", e.reason))
@@ -49,7 +76,7 @@ fn allow_list(text: &str) -> Done<Vec<Licensee>> {
 }
 
 /// Why a package may not be used, if it may not.
-fn offence(package: &Value, allowed: &[Licensee]) -> Option<String> {
+fn offence(package: &Value, allowed: &Allowed) -> Option<String> {
     let name = format!(
         "{} {}",
         package["name"].as_str().unwrap_or("?"),
@@ -65,8 +92,10 @@ fn offence(package: &Value, allowed: &[Licensee]) -> Option<String> {
             e.reason
         )),
         Ok(expression) => {
-            let fits =
-                expression.evaluate(|wanted| allowed.iter().any(|have| have.satisfies(wanted)));
+            let own = allowed.exceptions.iter();
+            let own = own.filter(|(name, _)| package["name"] == **name);
+            let have: Vec<_> = own.flat_map(|(_, list)| list).chain(&allowed.all).collect();
+            let fits = expression.evaluate(|wanted| have.iter().any(|have| have.satisfies(wanted)));
             (!fits).then(|| format!("{name}: {licence} is not allowed"))
         }
     }
@@ -101,12 +130,31 @@ mod tests {
     }
 
     #[test]
+    fn an_exception_is_for_one_package() {
+        let list =
+            "[licenses]\nallow = ['MIT']\nexceptions = [{ crate = 'p', allow = ['MPL-2.0'] }]";
+        let allowed = allow_list(list).expect("a list");
+        for (name, licence, fits) in [
+            ("p", "MPL-2.0", true),
+            ("p", "MIT AND MPL-2.0", true),
+            ("p", "ISC", false),
+            ("q", "MPL-2.0", false),
+        ] {
+            let package = json!({"name": name, "version": "1.0.0", "license": licence});
+            let found = offence(&package, &allowed);
+            assert_eq!(found.is_none(), fits, "{name} {licence}: {found:?}");
+        }
+    }
+
+    #[test]
     fn a_bad_allow_list_is_refused() {
         for text in [
             "",
             "[licenses]",
             "[licenses]\nallow = ['No-Such-Licence']",
             "allow = [",
+            "[licenses]\nallow = ['MIT']\nexceptions = [{ allow = ['MIT'] }]",
+            "[licenses]\nallow = ['MIT']\nexceptions = [{ crate = 'p' }]",
         ] {
             assert!(allow_list(text).is_err(), "{text:?}");
         }
