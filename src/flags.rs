@@ -98,12 +98,18 @@ pub struct TimeFlags {
     /// Query heads, KV heads and head dimension. Default: Llama-3.2-1B's.
     #[arg(long, default_value = "32/8/64", value_name = "H/KV/D", value_parser = parse_heads)]
     pub heads: (usize, usize, usize),
-    /// Branches of the beam search, N; 4 children of a kept branch, 16 steps of 64 tokens.
+    /// Branches of the beam search, N; 4 children of a kept branch.
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(4..=4096))]
     pub n: u32,
     /// Tokens of the prompt.
     #[arg(long, default_value_t = 512, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub prompt: u32,
+    /// Steps of the search. With one step nothing but the prompt is shared.
+    #[arg(long, default_value_t = 16, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub steps: u32,
+    /// Tokens of a step.
+    #[arg(long, default_value_t = 64, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub step_tokens: u32,
     /// Print one JSON object on standard output.
     #[arg(long)]
     pub json: bool,

@@ -376,8 +376,8 @@ fn time(flags: &TimeFlags) -> Done {
         beams: flags.n as usize,
         width: 4,
         prompt: flags.prompt as usize,
-        steps: 16,
-        step_tokens: 64,
+        steps: flags.steps as usize,
+        step_tokens: flags.step_tokens as usize,
         seed: 0,
     };
     let mut seconds = serde_json::Map::new();
