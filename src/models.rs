@@ -151,9 +151,12 @@ pub fn cuda(device: Device) -> Done<Option<CudaBackend>> {
         Device::Cuda(index) => open(Which::Card(index)),
         Device::Emulated => open(Which::Emulated),
         Device::Auto => match kernels::cuda::cards() {
-            Ok(cards) if !cards.is_empty() => Ok(CudaBackend::open(Which::Card(0))
-                .inspect_err(|why| eprintln!("running on the CPU: {why}"))
-                .ok()),
+            // The emulator is thousands of times slower than the CPU: only by name.
+            Ok(cards) if cards.first().is_some_and(|card| !card.emulated) => {
+                Ok(CudaBackend::open(Which::Card(0))
+                    .inspect_err(|why| eprintln!("running on the CPU: {why}"))
+                    .ok())
+            }
             // No driver: nothing that a user of this machine would expect to be used.
             _ => Ok(None),
         },

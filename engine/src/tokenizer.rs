@@ -33,6 +33,8 @@ pub struct SpecialToken {
     pub text: String,
     /// Its id.
     pub id: u32,
+    /// Whether a file of the tokenizer names it; else the model's config does, by its id.
+    pub named: bool,
 }
 
 /// A model's tokenizer. Cloning shares it.
@@ -210,7 +212,12 @@ fn special_tokens(
                 let id = tokenizer
                     .token_to_id(&text)
                     .ok_or_else(|| fields.wrong(role, format!("a token of {TOKENIZER}")))?;
-                found = Some(SpecialToken { role, text, id });
+                found = Some(SpecialToken {
+                    role,
+                    text,
+                    id,
+                    named: true,
+                });
                 break;
             }
         }
@@ -220,11 +227,16 @@ fn special_tokens(
             _ => None,
         };
         let by_id = || id.and_then(|id| Some((id, tokenizer.id_to_token(id)?)));
-        if let Some(token) =
-            found.or_else(|| by_id().map(|(id, text)| SpecialToken { role, text, id }))
-        {
-            special.push(token);
-        }
+        let configured = || {
+            let (id, text) = by_id()?;
+            Some(SpecialToken {
+                role,
+                text,
+                id,
+                named: false,
+            })
+        };
+        special.extend(found.or_else(configured));
     }
     Ok(special)
 }

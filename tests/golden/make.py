@@ -211,7 +211,7 @@ def old_style_config(path):
     config["rope_theta"] = rope.pop("rope_theta")
     config["rope_scaling"] = rope if rope["rope_type"] != "default" else None
     for field in ("layer_types", "head_dim"):
-        if field != "head_dim" or config["hidden_size"] == config["head_dim"] * config["num_attention_heads"]:
+        if field != "head_dim" or config["hidden_size"] == config.get("head_dim", 0) * config["num_attention_heads"]:
             config.pop(field, None)
     path.write_text(json.dumps(config, indent=2) + "\n")
 
@@ -275,16 +275,16 @@ def byte_level_tokenizer():
     )
 
 
-def byte_fallback_tokenizer():
+def byte_fallback_tokenizer(corpus=CORPUS, pieces=120):
     """BPE as Llama-2 and Mistral have it: spaces as U+2581, unknown characters as bytes, and a
     decoder that strips the first space of a text."""
     from tokenizers import Tokenizer, models, normalizers, trainers
 
-    marked = "▁" + CORPUS.replace(" ", "▁")
+    marked = "▁" + corpus.replace(" ", "▁")
     trained = Tokenizer(models.BPE())
     trained.train_from_iterator(
         [word for word in marked.replace("▁", " ▁").split(" ")],
-        trainers.BpeTrainer(vocab_size=120, show_progress=False),
+        trainers.BpeTrainer(vocab_size=pieces, show_progress=False),
     )
     model = json.loads(trained.to_str())["model"]
     vocab = {"<unk>": 0, "<s>": 1, "</s>": 2}

@@ -38,6 +38,44 @@ extern "C" __global__ void mma_loop(float* p, int n) {
     for (int i = 0; i < n; i++) { MMA(c[0]); MMA(c[1]); MMA(c[2]); MMA(c[3]); }
     p[blockIdx.x * blockDim.x + threadIdx.x] = c[0][0] + c[1][1] + c[2][2] + c[3][3];
 }
+// As a product or an attention kernel does: tiles by cp.async in two stages, fragments by ldmatrix, products.
+extern "C" __global__ void tile_loop(float* p, int n) {
+    __shared__ __align__(16) unsigned char t[2][8192];
+    const char* from = (const char*)p;
+    float c[4][4] = {};
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    unsigned base = (unsigned)__cvta_generic_to_shared(t);
+    auto fetch = [&](int i) {
+        for (int k = 0; k < 2; k++) {
+            int at = k * 4096 + threadIdx.x * 16;
+            asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" :: "r"(base + i % 2 * 8192 + at), "l"(from + i % 8 * 8192 + at));
+        }
+        asm volatile("cp.async.commit_group;");
+    };
+    fetch(0);
+    for (int i = 0; i < n; i++) {
+        fetch(i + 1);
+        asm volatile("cp.async.wait_group 1;");
+        __syncthreads();
+        for (int k = 0; k < 4; k++) {
+            unsigned a[4], b[4];
+            // Rows of 128 bytes, their 16-byte pieces turned by the row: no bank conflicts.
+            int row = warp % 4 * 16 + lane % 16, piece = (k * 2 + lane / 16) ^ row % 8;
+            unsigned at = base + i % 2 * 8192 + row * 128 + piece * 16;
+            asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                : "=r"(a[0]), "=r"(a[1]), "=r"(a[2]), "=r"(a[3]) : "r"(at));
+            asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                : "=r"(b[0]), "=r"(b[1]), "=r"(b[2]), "=r"(b[3]) : "r"(at));
+            for (int j = 0; j < 4; j++)
+                asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                    : "+f"(c[j][0]), "+f"(c[j][1]), "+f"(c[j][2]), "+f"(c[j][3])
+                    : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[j % 2]), "r"(b[j % 2 + 2]));
+        }
+        __syncthreads();
+    }
+    asm volatile("cp.async.wait_all;");
+    p[131072 + blockIdx.x * blockDim.x + threadIdx.x] = c[0][0] + c[1][1] + c[2][2] + c[3][3];
+}
 extern "C" __global__ void copy_loop(float* p, int n) {
     float* q = p + (blockIdx.x * blockDim.x + threadIdx.x);
     for (int i = 0; i < n; i++) q[(i & 3) * 65536] += 1;
@@ -51,16 +89,26 @@ fn main() {
         "{:<16}{:>14}{:>14}{:>14}{:>14}{:>16}",
         "kernel", "none, 1", "all, 1", "none, 2", "all, 2", "instructions"
     );
+    let only = std::env::args().nth(1);
     for (name, n) in [
         ("integer_loop", 20_000i32),
         ("fma_loop", 20_000),
         ("transpose_loop", 800),
         ("copy_loop", 2_000),
         ("mma_loop", 500),
+        ("tile_loop", 100),
     ] {
+        if only.as_ref().is_some_and(|o| o != name) {
+            continue;
+        }
         let mut cells = Vec::new();
         let mut instructions = 0;
+        let part = std::env::args().nth(2).is_some();
         for (checks, threads) in [(false, 1), (true, 1), (false, 2), (true, 2)] {
+            if part && !(checks && threads == 1) {
+                cells.push(0.0);
+                continue;
+            }
             let run = |counters: bool| {
                 let gpu = Gpu::new(Options {
                     checks,

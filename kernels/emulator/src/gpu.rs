@@ -3,7 +3,7 @@
 
 use crate::build::Symbol;
 use crate::checks::Report;
-use crate::counters::{self, L2, LaunchCounts, Modelled};
+use crate::counters::{self, L2, LaunchCounts, Modelled, Range};
 use crate::decode;
 use crate::device::{PROFILES, Profile};
 use crate::machine::{self, LaunchSetup, Program};
@@ -13,7 +13,7 @@ use crate::ptx::{self, PtxError, refuse};
 use crate::types::Space;
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How a device behaves. [`Options::from_env`] reads `OFFSHOOT_EMULATOR_*`.
@@ -27,6 +27,8 @@ pub struct Options {
     pub counters: bool,
     /// Order of the blocks; 0 is launch order.
     pub seed: u64,
+    /// The most warp instructions a host thread may run for one launch.
+    pub limit: u64,
     /// Host threads for a launch; 0 picks: all cores for kernels whose blocks do not talk to one another, else one.
     pub threads: usize,
 }
@@ -38,6 +40,7 @@ impl Default for Options {
             checks: true,
             counters: false,
             seed: 0,
+            limit: u64::MAX,
             threads: 0,
         }
     }
@@ -77,6 +80,16 @@ impl Options {
                 .parse()
                 .map_err(|_| format!("OFFSHOOT_EMULATOR_SEED is {v:?}, expected a number"))?;
         }
+        if let Some(v) = var("LIMIT") {
+            o.limit = match v.parse() {
+                Ok(n) if n > 0 => n,
+                _ => {
+                    return Err(format!(
+                        "OFFSHOOT_EMULATOR_LIMIT is {v:?}, expected a number of warp instructions above 0"
+                    ));
+                }
+            };
+        }
         if let Some(v) = var("THREADS") {
             o.threads = match v.parse() {
                 Ok(n) if n > 0 => n,
@@ -97,7 +110,9 @@ pub struct Gpu {
     heap: Heap,
     l2: Arc<Mutex<L2>>,
     launches: AtomicU64,
+    counting: AtomicBool,
     counts: Mutex<Vec<LaunchCounts>>,
+    ranges: Mutex<Arc<[Range]>>,
     workspace: u64,
 }
 
@@ -179,6 +194,8 @@ impl Gpu {
         let workspace = heap.alloc(64, Kind::Device).unwrap_or(0);
         heap.fill(workspace, 64, 0);
         Ok(Gpu {
+            counting: AtomicBool::new(options.counters),
+            ranges: Mutex::new(Arc::from([])),
             options,
             heap,
             l2,
@@ -405,7 +422,8 @@ impl Gpu {
         if epoch == 1 && number > 0 {
             self.heap.forget_races();
         }
-        let modelled = self.options.counters.then(|| Modelled {
+        let modelled = self.counting.load(Relaxed).then(|| Modelled {
+            ranges: lock(&self.ranges).clone(),
             l2: self.l2.clone(),
             sms: self.options.profile.sms,
             blocks_per_sm: per_sm,
@@ -426,6 +444,7 @@ impl Gpu {
             sms: self.options.profile.sms,
             threads: self.options.threads,
             seed: self.options.seed,
+            limit: self.options.limit,
             epoch,
             modelled,
             workspace: self.workspace,
@@ -439,6 +458,30 @@ impl Gpu {
 
     pub(crate) fn options_counters(&self) -> bool {
         self.options.counters
+    }
+
+    /// Starts counting from nothing, with an empty L2, or stops. What was counted stays until the next start.
+    pub fn count(&self, on: bool) {
+        if on {
+            lock(&self.counts).clear();
+            lock(&self.l2).clear();
+        }
+        self.counting.store(on, Relaxed);
+    }
+
+    /// Counts the traffic of `bytes` at `from` under a name of its own as well, in launches from here on. The same
+    /// name again moves the range; no bytes remove it. Ranges may overlap.
+    pub fn name_range(&self, name: &str, from: u64, bytes: u64) {
+        let mut ranges = lock(&self.ranges);
+        let mut all: Vec<Range> = ranges.iter().filter(|r| r.name != name).cloned().collect();
+        if bytes != 0 {
+            all.push(Range {
+                name: name.to_owned(),
+                from,
+                to: from.saturating_add(bytes),
+            });
+        }
+        *ranges = all.into();
     }
 
     /// What was counted so far, as JSON.

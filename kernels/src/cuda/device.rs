@@ -105,6 +105,8 @@ pub struct Found {
     pub capability: (i32, i32),
     /// Bytes of memory.
     pub memory: usize,
+    /// Whether it is the emulator's, whose library was found in place of a driver's.
+    pub emulated: bool,
     /// Why it cannot be used, if it cannot.
     pub unfit: Option<String>,
 }
@@ -128,9 +130,11 @@ pub fn cards() -> Result<Vec<Found>, String> {
                 attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
                 attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
             );
+            let name = result::device::get_name(device).map_err(|e| words(&e))?;
             Ok(Found {
                 index: index as usize,
-                name: result::device::get_name(device).map_err(|e| words(&e))?,
+                emulated: name.contains("(emulated)"),
+                name,
                 capability,
                 // SAFETY: as above.
                 memory: unsafe { result::device::total_mem(device) }.map_err(|e| words(&e))?,
@@ -213,7 +217,7 @@ impl Card {
                 reason,
             });
         }
-        let emulated = card.name.contains("(emulated)");
+        let emulated = card.emulated;
         if which == Which::Emulated && !emulated {
             return Err(setup(
                 "the emulator cannot be used any more: this process has loaded a driver before",

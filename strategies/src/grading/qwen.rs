@@ -5,19 +5,22 @@ use super::answer::Answer;
 use super::extract::last_boxed;
 
 /// The answer of a solution, in this order: `final answer is $...$. I hope`, the last `\boxed{}`,
-/// what follows "the answer is", the last number.
+/// whether or not it is closed, what follows "the answer is" or "final answer is", the last number.
 pub(super) fn answer(solution: &str) -> Option<String> {
     let hoped = || {
         let (_, rest) = solution.split_once("final answer is $")?;
         Some(rest.split_once("$. I hope")?.0)
     };
-    let stated = || {
-        let (_, rest) = solution.rsplit_once("he answer is")?;
+    let cut = || Some(solution.rsplit_once("\\boxed{")?.1);
+    let stated = |words: &str| {
+        let (_, rest) = solution.rsplit_once(words)?;
         let line = rest.lines().next().unwrap_or_default();
         let end = line.find(". ").unwrap_or(line.len());
         Some(line[..end].trim_matches(|c: char| c.is_whitespace() || ":.$".contains(c)))
     };
-    (hoped().or_else(|| last_boxed(solution)).or_else(stated))
+    (hoped().or_else(|| last_boxed(solution)).or_else(cut))
+        .or_else(|| stated("he answer is"))
+        .or_else(|| stated("final answer is"))
         .map(str::trim)
         .filter(|answer| !answer.is_empty())
         .map(String::from)
@@ -140,7 +143,9 @@ mod tests {
             ("we get 1,234 apples", Some("1234")),
             ("cut at -2.5", Some("-2.5")),
             ("costs 12.", Some("12")),
-            ("\\boxed{7", Some("7")),
+            ("\\boxed{7x", Some("7x")),
+            ("\\boxed{", None),
+            ("My final answer is 9.", Some("9")),
             ("no idea", None),
             ("", None),
         ];

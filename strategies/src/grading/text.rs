@@ -144,22 +144,11 @@ fn lower_case(word: String) -> String {
 /// One node as it is printed.
 pub(super) fn of(node: &Node) -> String {
     match node {
-        Node::Number(digits) => plain_number(digits),
+        Node::Number(digits) => digits.clone(),
         Node::Char(c) => c.to_string(),
         Node::Command(name) => format!("\\{name}"),
         Node::Text(text) => text.clone(),
         Node::Group(inner) => inner.iter().map(of).collect(),
         Node::Space => " ".into(),
-    }
-}
-
-/// A number without idle zeros.
-fn plain_number(digits: &str) -> String {
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    let whole = whole.trim_start_matches('0');
-    let whole = if whole.is_empty() { "0" } else { whole };
-    match fraction.trim_end_matches('0') {
-        "" => whole.into(),
-        fraction => format!("{whole}.{fraction}"),
     }
 }

@@ -15,7 +15,7 @@ use crate::Error;
 /// A family of PRMs (TTS.md 3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PrmKind {
-    /// A token classifier of two labels (TRL's PRM trainer).
+    /// A token classifier of two labels (TRL's PRM trainer, nano-prm).
     TokenClassification,
     /// Math-Shepherd: an LM head's `+` and `-` at the marker `ки`.
     MathShepherd,
@@ -153,6 +153,12 @@ impl PrmFormat {
                 kind.name()
             )));
         }
+        if matches!(kind, PrmKind::RlhFlow | PrmKind::QwenMath) && chat.is_plain() {
+            return Err(Error::model(format!(
+                "no chat template, in which a PRM of the form {} reads its steps",
+                kind.name()
+            )));
+        }
         let text = Text { tokenizer };
         let format: Box<dyn Format> = match kind {
             PrmKind::TokenClassification => Box::new(TokenClassification::new(text, chat)?),
@@ -234,6 +240,12 @@ impl Text {
                 tokens.len()
             ))),
         }
+    }
+
+    /// The token a text begins with, if the tokenizer itself names one, whatever the config says.
+    pub fn own_bos(&self) -> Option<u32> {
+        let bos = self.tokenizer.bos()?;
+        bos.named.then_some(bos.id)
     }
 
     /// The token a text begins with, as text; empty if there is none.

@@ -1,7 +1,11 @@
-//! Token classifiers of two labels, as TRL's PRM trainer makes them: the problem as a user's turn,
-//! every step followed by a marker, the probability of label 1 there.
+//! Token classifiers of two labels: every step followed by a marker, the probability of label 1
+//! there.
 //!
-//! The marker is `<extra_0>` if the tokenizer has it, else the token of a blank line.
+//! Two forms, told apart by the tokenizer. If it has `<extra_0>`, that is the marker and the problem
+//! is a user's turn (Qwen2.5-Math-PRM's form with a plain head; nano-prm). Else it is what TRL's PRM
+//! trainer encodes with blank lines as `step_separator`, as Hugging Face's Qwen2.5-Math PRMs have
+//! it: bos if the tokenizer names one, the bare problem without template or separator, every step
+//! encoded on its own and closed by the token of a blank line.
 
 use std::rc::Rc;
 
@@ -12,18 +16,21 @@ use crate::Error;
 
 /// The marker of Qwen2.5-Math-PRM.
 pub(super) const EXTRA_0: &str = "<extra_0>";
+/// TRL's step separator.
+const BLANK_LINE: &str = "\n\n";
 
 pub(super) struct TokenClassification {
     text: Text,
-    chat: Rc<ChatTemplate>,
+    /// The template of the problem's turn; `None` for TRL's form.
+    chat: Option<Rc<ChatTemplate>>,
     marker: u32,
 }
 
 impl TokenClassification {
     pub fn new(text: Text, chat: Rc<ChatTemplate>) -> Result<TokenClassification, Error> {
-        let marker = match text.token(EXTRA_0) {
-            Some(marker) => marker,
-            None => text.single("\n\n", "step marker, nor <extra_0>")?,
+        let (marker, chat) = match text.token(EXTRA_0) {
+            Some(marker) => (marker, Some(chat)),
+            None => (text.single(BLANK_LINE, "step marker, nor <extra_0>")?, None),
         };
         Ok(TokenClassification { text, chat, marker })
     }
@@ -31,8 +38,13 @@ impl TokenClassification {
 
 impl Format for TokenClassification {
     fn prompt(&self, problem: &str) -> Result<Vec<u32>, Error> {
+        let Some(chat) = &self.chat else {
+            let mut tokens = Vec::from_iter(self.text.own_bos());
+            tokens.extend(self.text.encode(problem)?);
+            return Ok(tokens);
+        };
         let turns = [Message::new("user", problem)];
-        let text = self.chat.render(&turns, true, false);
+        let text = chat.render(&turns, true, false);
         self.text.encode(&text.map_err(Error::model)?)
     }
 

@@ -65,6 +65,9 @@ pub struct Meta {
 /// Marks a predicate in [`Meta`].
 pub const PRED: u32 = 1 << 31;
 
+/// What is added to the name of a 128-bit register for its halves: no PTX name ends so.
+const HALVES: [&str; 2] = [" low", " high"];
+
 /// Collects a kernel's code.
 pub struct Builder<'s> {
     symbols: &'s HashMap<String, Symbol>,
@@ -149,7 +152,12 @@ impl<'s> Builder<'s> {
                 self.declared.insert(p | PRED, name.to_owned());
                 Name::Pred(p)
             }
-            Ty::B128 => return refuse(line, format!("128-bit register {name} is not supported")),
+            Ty::B128 => {
+                for half in HALVES {
+                    self.register(line, &format!("{name}{half}"), Ty::B64)?;
+                }
+                return Ok(());
+            }
             _ => {
                 let wide = ty.bytes() == 8;
                 let at = self.scratch(wide);
@@ -164,6 +172,16 @@ impl<'s> Builder<'s> {
         };
         self.declare(name, meaning);
         Ok(())
+    }
+
+    /// The two registers of 64 bits that a 128-bit one stands for, low half first.
+    pub fn halves(&self, op: &Operand) -> Option<[Operand; 2]> {
+        let Operand::Name(name) = op else { return None };
+        let parts = HALVES.map(|h| format!("{name}{h}"));
+        parts
+            .iter()
+            .all(|p| self.lookup(p).is_some())
+            .then(|| parts.map(Operand::Name))
     }
 
     pub fn lookup(&self, name: &str) -> Option<&Name> {
@@ -444,6 +462,11 @@ impl<'s> Builder<'s> {
             }),
             None => f.refuse(format!("destination {op:?} is not a register")),
         }
+    }
+
+    /// Whether the operand is a predicate.
+    pub fn is_pred(&self, op: &Operand) -> bool {
+        matches!(op, Operand::Name(n) | Operand::Not(n) if matches!(self.lookup(n), Some(Name::Pred(_))))
     }
 
     /// A predicate read, and all ones if it is negated.

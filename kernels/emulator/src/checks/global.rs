@@ -59,6 +59,22 @@ fn id(block: u64) -> u64 {
     block % (IDS - 1) + 1
 }
 
+/// What a cell holds of which this block, or several, have read all bytes and that nobody has written.
+pub fn read_before(me: Order) -> [u64; 2] {
+    [id(me.block), MANY].map(|reader| {
+        pack(
+            me.epoch,
+            &Record {
+                writer: 0,
+                fences: 0,
+                reader,
+                wrote: 0,
+                read: 15,
+            },
+        )
+    })
+}
+
 /// Notes a read of `bytes` (a mask of four); returns the writer it races with.
 #[inline]
 pub fn race_read(

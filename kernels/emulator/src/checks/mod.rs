@@ -1,10 +1,12 @@
 //! What a sanitizer would say: the kinds of fault, the report, and the shadows that find races.
 
+mod clock;
 mod global;
 mod shared;
 
-pub use global::{Order, race_read, race_write};
-pub use shared::{Clock, Conflict, SharedShadow, Touch};
+pub use clock::{Clock, WarpClock};
+pub use global::{Order, race_read, race_write, read_before};
+pub use shared::{Conflict, SharedShadow, Touch};
 
 /// What went wrong. The name is what a report starts with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +31,8 @@ pub enum FaultKind {
     BarrierMismatch,
     /// Warps wait for one another and none can go on.
     Deadlock,
+    /// More instructions than the option allows.
+    Limit,
     /// Bytes of an asynchronous copy touched before the wait for it.
     AsyncCopy,
     /// `trap`.
@@ -53,6 +57,7 @@ impl FaultKind {
             FaultKind::DivergentSync => "divergent sync",
             FaultKind::BarrierMismatch => "barrier mismatch",
             FaultKind::Deadlock => "deadlock",
+            FaultKind::Limit => "instruction limit",
             FaultKind::AsyncCopy => "async copy not waited for",
             FaultKind::Trap => "trap",
             FaultKind::Assert => "assertion failed",

@@ -6,26 +6,8 @@
 //! Strong accesses (atomic, volatile, relaxed, acquire, release) never conflict with one another and hand the clock
 //! on through the word, as flags and locks do.
 
+use super::clock::{Clock, WarpClock};
 use std::collections::HashMap;
-
-/// What a warp knows about the progress of all warps of its block.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Clock(pub [u32; 32]);
-
-impl Clock {
-    /// The clock of a warp that has met no other.
-    pub fn of(warp: usize) -> Clock {
-        let mut c = Clock([0; 32]);
-        c.0[warp % 32] = 1;
-        c
-    }
-
-    pub fn join(&mut self, other: &Clock) {
-        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
-            *mine = (*mine).max(theirs);
-        }
-    }
-}
 
 /// How an instruction touches memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,39 +47,79 @@ pub enum Conflict {
     AfterRead { warp: u32, lane: Option<u32> },
 }
 
+/// The last write of a word and what holds of its bytes:
+/// clock 22 | instance 19 | strong 1 | bytes written then 4 | thread 10 | bytes ever written 4 | bytes with an
+/// asynchronous copy under way 4.
 #[derive(Clone, Copy, Default)]
-struct Writer {
-    clock: u32,
-    thread: u16,
-    bytes: u8,
-    strong: bool,
+struct Writer(u64);
+
+impl Writer {
+    #[inline(always)]
+    fn new(clock: u32, instance: u32, strong: bool, bytes: u8, thread: u32) -> Writer {
+        Writer(
+            u64::from(clock) << 42
+                | u64::from(instance & INSTANCES) << 23
+                | u64::from(strong) << 22
+                | u64::from(bytes) << 18
+                | u64::from(thread) << 8,
+        )
+    }
+    #[inline(always)]
+    fn with_state(self, state: u8) -> Writer {
+        Writer(self.0 & !0xff | u64::from(state))
+    }
+    #[inline(always)]
+    fn clock(self) -> u32 {
+        (self.0 >> 42) as u32
+    }
     /// The execution of an instruction that wrote: lanes of one may write one word, if they agree on the value.
-    instance: u32,
+    fn instance(self) -> u32 {
+        (self.0 >> 23) as u32 & INSTANCES
+    }
+    fn strong(self) -> bool {
+        self.0 >> 22 & 1 == 1
+    }
+    fn bytes(self) -> u8 {
+        (self.0 >> 18) as u8 & 15
+    }
+    fn thread(self) -> u32 {
+        (self.0 >> 8) as u32 & 1023
+    }
+    /// High nibble: bytes ever written. Low nibble: bytes on their way.
+    #[inline(always)]
+    fn state(self) -> u8 {
+        self.0 as u8
+    }
 }
 
-/// What is known of four bytes.
-#[derive(Clone, Copy, Default)]
-struct Word {
-    writer: Writer,
-    /// Warps whose reads a write must come after. A write of the whole word that did covers them for the next one.
-    read_by: u32,
-    /// Low nibble: bytes written. High nibble: bytes with an asynchronous copy under way.
-    state: u8,
-}
+const INSTANCES: u32 = (1 << 19) - 1;
+/// A word that was written and that no copy is on its way to.
+const WHOLE: u8 = 0xf0;
 
+/// The last read of a word by one warp: clock 22 | lane 6 (32: several) | bytes 4.
 #[derive(Clone, Copy, Default)]
-struct Reader(u32); // clock 22 | lane 6 (32: several) | bytes 4
+struct Reader(u32);
 
 const SEVERAL: u32 = 32;
+/// Clocks from here on are not recorded: a race could be missed, none made up.
 const CLOCKS: u32 = 1 << 22;
 
-/// The shadow of one block's shared memory.
+/// The shadow of one block's shared memory. Records of earlier blocks stay where they are: the clocks of a new block
+/// start above theirs.
 pub struct SharedShadow {
     warps: usize,
-    words: Vec<Word>,
+    writers: Vec<Writer>,
+    /// By word: the latest clock of a read. A write of the whole word that came after all reads takes it back to 0.
+    reads: Vec<u32>,
+    /// By warp, then by word.
     readers: Vec<Reader>,
     flags: HashMap<u32, Clock>,
     instance: u32,
+    /// Clocks up to here belong to earlier blocks.
+    base: u32,
+    latest: u32,
+    /// Several lanes of the current instruction have written one word.
+    pub overlap: bool,
 }
 
 impl SharedShadow {
@@ -105,52 +127,225 @@ impl SharedShadow {
         let words = bytes.div_ceil(4);
         SharedShadow {
             warps,
-            words: vec![Word::default(); words],
+            writers: vec![Writer::default(); words],
+            reads: vec![0; words],
             readers: vec![Reader::default(); words * warps],
             flags: HashMap::new(),
             instance: 0,
+            base: 0,
+            latest: 0,
+            overlap: false,
         }
     }
 
-    /// Ready for the next block.
-    pub fn reset(&mut self) {
-        // Readers count only where a word says so.
-        self.words.fill(Word::default());
+    /// Ready for the next block; returns the base of its clocks.
+    pub fn reset(&mut self) -> u32 {
+        for w in &mut self.writers {
+            *w = w.with_state(0);
+        }
         self.flags.clear();
+        self.base = self.latest + 1;
+        if self.base > CLOCKS / 2 {
+            self.writers.fill(Writer::default());
+            self.reads.fill(0);
+            self.readers.fill(Reader::default());
+            self.base = 0;
+        }
+        self.latest = self.base;
+        self.base
+    }
+
+    /// A warp instruction with the lanes of `mask` touches `len` bytes at each address, all inside of shared memory.
+    /// The error names the lane.
+    pub fn touch_lanes(
+        &mut self,
+        addrs: &[u64; 32],
+        mask: u32,
+        len: u32,
+        touch: Touch,
+        warp: u32,
+        clock: &mut WarpClock,
+    ) -> Result<(), (usize, Conflict)> {
+        self.next_instruction();
+        let words = if len.is_multiple_of(4) { len / 4 } else { 0 };
+        let plain = matches!(touch, Touch::Read | Touch::Write) && clock.own() < CLOCKS;
+        let mut slow = mask;
+        if plain && matches!(words, 1 | 2 | 4) {
+            self.latest = self.latest.max(clock.own());
+            slow = self.settled(addrs, mask, words, touch == Touch::Write, warp, clock);
+        }
+        for lane in lanes(slow) {
+            self.touch(addrs[lane] as u32, len, touch, warp, lane as u32, clock)
+                .map_err(|c| (lane, c))?;
+        }
+        Ok(())
+    }
+
+    /// Notes the touches of whole words that are certainly in order: barriers lie between them and what was before.
+    /// The lanes left over need a closer look.
+    fn settled(
+        &mut self,
+        addrs: &[u64; 32],
+        mask: u32,
+        words: u32,
+        write: bool,
+        warp: u32,
+        clock: &WarpClock,
+    ) -> u32 {
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx2") {
+            // SAFETY: the processor has the feature the function asks for.
+            return unsafe { self.settled_newer(addrs, mask, words, write, warp, clock) };
+        }
+        self.settled_body(addrs, mask, words, write, warp, clock)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
+    fn settled_newer(
+        &mut self,
+        addrs: &[u64; 32],
+        mask: u32,
+        words: u32,
+        write: bool,
+        warp: u32,
+        clock: &WarpClock,
+    ) -> u32 {
+        self.settled_body(addrs, mask, words, write, warp, clock)
+    }
+
+    #[inline(always)]
+    fn settled_body(
+        &mut self,
+        addrs: &[u64; 32],
+        mask: u32,
+        words: u32,
+        write: bool,
+        warp: u32,
+        clock: &WarpClock,
+    ) -> u32 {
+        match (words, write) {
+            (1, false) => self.units::<1, false>(addrs, mask, warp, clock),
+            (2, false) => self.units::<2, false>(addrs, mask, warp, clock),
+            (_, false) => self.units::<4, false>(addrs, mask, warp, clock),
+            (1, true) => self.units::<1, true>(addrs, mask, warp, clock),
+            (2, true) => self.units::<2, true>(addrs, mask, warp, clock),
+            (_, true) => self.units::<4, true>(addrs, mask, warp, clock),
+        }
+    }
+
+    /// `N` words for each lane, by fours where four lie side by side.
+    #[inline(always)]
+    fn units<const N: usize, const WRITE: bool>(
+        &mut self,
+        addrs: &[u64; 32],
+        mask: u32,
+        warp: u32,
+        clock: &WarpClock,
+    ) -> u32 {
+        let mut slow = 0;
+        let lanes = 4 / N;
+        for first in (0..32).step_by(lanes) {
+            let part = ((1u32 << lanes) - 1) << first;
+            let mut together = mask & part == part;
+            for k in 1..lanes {
+                together &= addrs[first + k] == addrs[first] + (k * N * 4) as u64;
+            }
+            if together {
+                if !self.unit::<4, N, WRITE>(addrs[first] as usize / 4, first, warp, clock) {
+                    slow |= part;
+                }
+                continue;
+            }
+            for lane in first..first + lanes {
+                if mask >> lane & 1 == 1
+                    && !self.unit::<N, N, WRITE>(addrs[lane] as usize / 4, lane, warp, clock)
+                {
+                    slow |= 1 << lane;
+                }
+            }
+        }
+        slow
+    }
+
+    /// `W` words from `word` on, `N` to a lane. False, with nothing noted, when order is not certain.
+    #[inline(always)]
+    fn unit<const W: usize, const N: usize, const WRITE: bool>(
+        &mut self,
+        word: usize,
+        lane: usize,
+        warp: u32,
+        clock: &WarpClock,
+    ) -> bool {
+        let (own, low) = (clock.own(), clock.low());
+        let slots = self
+            .readers
+            .get_mut(warp as usize * self.writers.len() + word..)
+            .and_then(|r| r.first_chunk_mut::<W>());
+        let (Some(writers), Some(reads), Some(slots)) = (
+            self.writers
+                .get_mut(word..)
+                .and_then(|w| w.first_chunk_mut::<W>()),
+            self.reads
+                .get_mut(word..)
+                .and_then(|r| r.first_chunk_mut::<W>()),
+            slots,
+        ) else {
+            return false;
+        };
+        let mut certain = true;
+        for k in 0..W {
+            certain &= writers[k].0 >> 42 <= u64::from(low);
+            if WRITE {
+                certain &= writers[k].0 & 15 == 0 && reads[k] <= low;
+            } else {
+                certain &= writers[k].0 & 255 == u64::from(WHOLE);
+            }
+        }
+        if !certain {
+            return false;
+        }
+        let base = Writer::new(own, self.instance, false, 15, warp * 32).with_state(WHOLE);
+        for k in 0..W {
+            let lane = (lane + k / N) as u32;
+            if WRITE {
+                writers[k] = Writer(base.0 + (u64::from(lane) << 8));
+                reads[k] = 0;
+            } else {
+                reads[k] = reads[k].max(own);
+                slots[k] = noted(slots[k], own, lane, 15);
+            }
+        }
+        true
     }
 
     /// Touches from here belong to another instruction.
-    pub fn next_instruction(&mut self) {
+    fn next_instruction(&mut self) {
         self.instance = self.instance.wrapping_add(1);
+        self.overlap = false;
     }
 
     /// Thread `warp * 32 + lane` touches `len` bytes at `offset`. A strong touch also joins clocks.
-    #[inline]
-    pub fn touch(
+    fn touch(
         &mut self,
         offset: u32,
         len: u32,
         touch: Touch,
         warp: u32,
         lane: u32,
-        clock: &mut Clock,
+        clock: &mut WarpClock,
     ) -> Result<(), Conflict> {
-        if len == 4 && offset.is_multiple_of(4) {
-            return self.touch_word(offset as usize / 4, 15, touch, warp, lane, clock);
-        }
         let mut at = offset;
         let end = offset + len;
         while at < end {
-            let word = at / 4;
             let n = (4 - at % 4).min(end - at);
             let bytes = (((1u32 << n) - 1) << (at % 4)) as u8;
-            self.touch_word(word as usize, bytes, touch, warp, lane, clock)?;
+            self.touch_word(at as usize / 4, bytes, touch, warp, lane, clock)?;
             at += n;
         }
         Ok(())
     }
 
-    #[inline]
     fn touch_word(
         &mut self,
         word: usize,
@@ -158,82 +353,71 @@ impl SharedShadow {
         touch: Touch,
         warp: u32,
         lane: u32,
-        clock: &mut Clock,
+        clock: &mut WarpClock,
     ) -> Result<(), Conflict> {
-        let Word {
-            writer: w, state, ..
-        } = self.words[word];
-        if state >> 4 & bytes != 0 {
+        let w = self.writers[word];
+        if w.state() & bytes != 0 {
             return Err(Conflict::Pending);
         }
-        if touch.reads() && state & bytes != bytes {
+        if touch.reads() && w.state() >> 4 & bytes != bytes {
             return Err(Conflict::Unwritten);
         }
-        let own = clock.0[warp as usize];
+        let own = clock.own();
+        self.latest = self.latest.max(own.min(CLOCKS));
         if touch.strong()
             && let Some(seen) = self.flags.get(&(word as u32))
         {
-            clock.join(seen);
+            clock.learn(seen);
         }
-        if w.bytes & bytes != 0 && !(w.strong && touch.strong()) {
-            let (other, their_lane) = (u32::from(w.thread) / 32, u32::from(w.thread) % 32);
-            let raced = if other == warp {
-                their_lane != lane
-                    && w.clock == own
-                    && !(w.instance == self.instance && touch == Touch::Write)
-            } else {
-                clock.0[other as usize] < w.clock
-            };
-            if raced {
-                return Err(Conflict::AfterWrite(u32::from(w.thread)));
+        let thread = warp * 32 + lane;
+        let same_time = w.clock() == own && w.thread() / 32 == warp;
+        if w.bytes() & bytes != 0
+            && !(w.strong() && touch.strong())
+            && w.thread() != thread
+            && !clock.covers(w.thread() / 32, w.clock())
+        {
+            let one_instruction =
+                same_time && w.instance() == self.instance & INSTANCES && touch == Touch::Write;
+            if !one_instruction {
+                return Err(Conflict::AfterWrite(w.thread()));
             }
         }
         if touch.writes() {
-            if !touch.strong() || !w.strong {
+            if same_time && w.instance() == self.instance & INSTANCES && w.thread() != thread {
+                self.overlap = true;
+            }
+            if !touch.strong() || !w.strong() {
                 self.check_readers(word, bytes, warp, lane, clock)?;
                 if bytes == 15 {
-                    self.words[word].read_by = 0;
+                    self.reads[word] = 0;
                 }
             }
-            self.words[word].state = state | bytes;
-            let thread = (warp * 32 + lane) as u16;
-            let kept = if w.thread == thread && w.clock == own {
-                w.bytes
+            let kept = if w.thread() == thread && w.clock() == own {
+                w.bytes()
             } else {
                 0
             };
-            self.words[word].writer = Writer {
-                clock: own,
-                thread,
-                bytes: kept | bytes,
-                strong: touch.strong(),
-                instance: self.instance,
+            let new = if own < CLOCKS {
+                Writer::new(own, self.instance, touch.strong(), kept | bytes, thread)
+            } else {
+                w
             };
+            self.writers[word] = new.with_state(w.state() | bytes << 4);
             if touch.strong() {
-                let mut released = clock.clone();
-                released.0[warp as usize] = own;
                 match self.flags.get_mut(&(word as u32)) {
-                    Some(f) => f.join(&released),
+                    Some(f) => f.join(clock.shared()),
                     None => {
-                        self.flags.insert(word as u32, released);
+                        self.flags.insert(word as u32, clock.shared().clone());
                     }
                 }
                 // What this thread does next is not covered by what it just released.
-                clock.0[warp as usize] = own + 1;
+                clock.advance();
             }
         }
         if touch == Touch::Read && own < CLOCKS {
-            let slot = &mut self.readers[word * self.warps + warp as usize];
-            let (c, l, b) = (slot.0 >> 10, slot.0 >> 4 & 63, slot.0 & 15);
-            let fresh = self.words[word].read_by >> warp & 1 == 0;
-            self.words[word].read_by |= 1 << warp;
-            *slot = if !fresh && c == own {
-                Reader(
-                    own << 10 | (if l == lane { l } else { SEVERAL }) << 4 | b | u32::from(bytes),
-                )
-            } else {
-                Reader(own << 10 | lane << 4 | u32::from(bytes))
-            };
+            let slot = &mut self.readers[warp as usize * self.writers.len() + word];
+            *slot = noted(*slot, own, lane, bytes);
+            self.reads[word] = self.reads[word].max(own);
         }
         Ok(())
     }
@@ -244,25 +428,20 @@ impl SharedShadow {
         bytes: u8,
         warp: u32,
         lane: u32,
-        clock: &Clock,
+        clock: &WarpClock,
     ) -> Result<(), Conflict> {
-        let mut left = self.words[word].read_by;
-        while left != 0 {
-            let other = left.trailing_zeros() as usize;
-            left &= left - 1;
-            let r = self.readers[word * self.warps + other];
+        if self.reads[word] <= clock.low() {
+            return Ok(());
+        }
+        for other in 0..self.warps as u32 {
+            let r = self.readers[other as usize * self.writers.len() + word];
             let (c, l, b) = (r.0 >> 10, r.0 >> 4 & 63, r.0 & 15);
-            if b & u32::from(bytes) == 0 {
+            if b & u32::from(bytes) == 0 || c <= self.base {
                 continue;
             }
-            let raced = if other as u32 == warp {
-                c == clock.0[other] && l != lane
-            } else {
-                clock.0[other] < c
-            };
-            if raced {
+            if !clock.covers(other, c) && !(other == warp && l == lane) {
                 return Err(Conflict::AfterRead {
-                    warp: other as u32,
+                    warp: other,
                     lane: (l != SEVERAL).then_some(l),
                 });
             }
@@ -270,63 +449,91 @@ impl SharedShadow {
         Ok(())
     }
 
-    /// An asynchronous copy to these bytes starts: a write that lands later.
-    pub fn start_copy(
+    /// Asynchronous copies of `len` bytes, a multiple of 4, start: writes that land later.
+    pub fn start_copies(
         &mut self,
-        offset: u32,
+        addrs: &[u64; 32],
+        mask: u32,
         len: u32,
         warp: u32,
-        lane: u32,
-        clock: &mut Clock,
-    ) -> Result<(), Conflict> {
-        self.touch(offset, len, Touch::Write, warp, lane, clock)?;
-        for word in offset / 4..(offset + len).div_ceil(4) {
-            self.words[word as usize].state |= 0xf0;
+        clock: &mut WarpClock,
+    ) -> Result<(), (usize, Conflict)> {
+        self.touch_lanes(addrs, mask, len, Touch::Write, warp, clock)?;
+        // Two copies of one instruction to one place have no order either.
+        let overlap = self.overlap;
+        for lane in lanes(mask) {
+            let first = addrs[lane] as usize / 4;
+            if overlap && self.writers[first].thread() != warp * 32 + lane as u32 {
+                return Err((lane, Conflict::Pending));
+            }
+            for w in &mut self.writers[first..first + len as usize / 4] {
+                w.0 |= 15;
+            }
         }
         Ok(())
     }
 
     /// The copy lands, as a write at this moment.
-    pub fn land_copy(&mut self, offset: u32, len: u32, warp: u32, lane: u32, clock: &Clock) {
-        for word in offset / 4..(offset + len).div_ceil(4) {
-            self.words[word as usize].state = 0x0f;
-            self.words[word as usize].writer = Writer {
-                clock: clock.0[warp as usize],
-                thread: (warp * 32 + lane) as u16,
-                bytes: 15,
-                strong: false,
-                instance: self.instance,
-            };
-        }
+    pub fn land_copy(&mut self, offset: u32, len: u32, warp: u32, lane: u32, clock: &WarpClock) {
+        let own = clock.own().min(CLOCKS - 1);
+        self.latest = self.latest.max(own);
+        let writer = Writer::new(own, self.instance, false, 15, warp * 32 + lane).with_state(WHOLE);
+        let words = offset as usize / 4..(offset + len).div_ceil(4) as usize;
+        self.writers[words].fill(writer);
     }
 
     /// Writes by the hardware itself (mbarrier state): no race, but written.
     pub fn mark_written(&mut self, offset: u32, len: u32) {
         for word in offset / 4..(offset + len).div_ceil(4) {
-            self.words[word as usize].state |= 0x0f;
+            self.writers[word as usize].0 |= u64::from(WHOLE);
         }
     }
+}
+
+/// The record of a warp's reads with one more at time `own`. Reads at one time are of one block.
+#[inline(always)]
+fn noted(old: Reader, own: u32, lane: u32, bytes: u8) -> Reader {
+    let fresh = own << 10 | lane << 4 | u32::from(bytes);
+    let one = if old.0 >> 4 & 63 == lane {
+        lane
+    } else {
+        SEVERAL
+    };
+    let merged = own << 10 | one << 4 | old.0 & 15 | u32::from(bytes);
+    Reader(if old.0 >> 10 == own { merged } else { fresh })
+}
+
+/// Lanes of a mask, lowest first.
+#[inline(always)]
+fn lanes(mut mask: u32) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        (mask != 0).then(|| {
+            let lane = mask.trailing_zeros() as usize;
+            mask &= mask - 1;
+            lane
+        })
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn barrier(clocks: &mut [Clock]) {
-        let mut all = clocks[0].clone();
+    fn barrier(clocks: &mut [WarpClock]) {
+        let mut all = Clock::nothing();
         for c in clocks.iter() {
-            all.join(c);
+            all.join(c.shared());
         }
-        for (w, c) in clocks.iter_mut().enumerate() {
-            *c = all.clone();
-            c.0[w] += 1;
+        let n = clocks.len() as u32;
+        for c in clocks.iter_mut() {
+            c.leave_barrier(&all, 0..n);
         }
     }
 
     #[test]
     fn a_barrier_orders_two_warps() {
         let mut s = SharedShadow::new(64, 2);
-        let mut c = [Clock::of(0), Clock::of(1)];
+        let mut c = [WarpClock::new(0, 2, 0), WarpClock::new(1, 2, 0)];
         s.touch(0, 4, Touch::Write, 0, 5, &mut c[0])
             .expect("first write");
         assert_eq!(
@@ -349,7 +556,7 @@ mod tests {
     #[test]
     fn lanes_of_a_warp_need_a_warp_sync() {
         let mut s = SharedShadow::new(64, 1);
-        let mut c = Clock::of(0);
+        let mut c = WarpClock::new(0, 1, 0);
         s.next_instruction();
         s.touch(8, 4, Touch::Write, 0, 1, &mut c)
             .expect("first write");
@@ -362,14 +569,14 @@ mod tests {
             s.touch(8, 4, Touch::Read, 0, 2, &mut c),
             Err(Conflict::AfterWrite(1))
         );
-        c.0[0] += 1;
+        c.advance();
         assert_eq!(s.touch(8, 4, Touch::Read, 0, 2, &mut c), Ok(()));
     }
 
     #[test]
     fn unwritten_pending_and_neighbouring_bytes() {
         let mut s = SharedShadow::new(64, 1);
-        let mut c = Clock::of(0);
+        let mut c = WarpClock::new(0, 1, 0);
         assert_eq!(
             s.touch(0, 4, Touch::Read, 0, 0, &mut c),
             Err(Conflict::Unwritten)
@@ -377,7 +584,8 @@ mod tests {
         s.touch(0, 2, Touch::Write, 0, 0, &mut c).expect("low half");
         s.touch(2, 2, Touch::Write, 0, 1, &mut c)
             .expect("high half belongs to another thread");
-        s.start_copy(16, 16, 0, 0, &mut c).expect("copy starts");
+        s.start_copies(&[16; 32], 1, 16, 0, &mut c)
+            .expect("copy starts");
         assert_eq!(
             s.touch(20, 4, Touch::Read, 0, 0, &mut c),
             Err(Conflict::Pending)
@@ -389,7 +597,7 @@ mod tests {
     #[test]
     fn a_flag_hands_the_clock_on() {
         let mut s = SharedShadow::new(64, 2);
-        let mut c = [Clock::of(0), Clock::of(1)];
+        let mut c = [WarpClock::new(0, 2, 0), WarpClock::new(1, 2, 0)];
         s.touch(0, 4, Touch::Write, 0, 0, &mut c[0]).expect("data");
         s.touch(4, 4, Touch::StrongWrite, 0, 0, &mut c[0])
             .expect("flag");

@@ -33,6 +33,11 @@ impl L2 {
         }
     }
 
+    /// Empty again; what was dirty is dropped.
+    pub fn clear(&mut self) {
+        self.sets.fill([Way::default(); WAYS]);
+    }
+
     /// Touches a 32-byte sector.
     pub fn access(&mut self, sector: u64, write: bool) -> Seen {
         self.time += 1;

@@ -31,6 +31,36 @@ impl Traffic {
     }
 }
 
+/// Device memory whose traffic is counted by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Range {
+    pub name: String,
+    pub from: u64,
+    pub to: u64,
+}
+
+/// Traffic of one [`Range`].
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub struct RangeTraffic {
+    pub load: Traffic,
+    pub store: Traffic,
+    pub atomic: Traffic,
+    pub dram_read_bytes: u64,
+    pub l2_hit_sectors: u64,
+    pub l2_miss_sectors: u64,
+}
+
+impl RangeTraffic {
+    fn add(&mut self, o: &RangeTraffic) {
+        self.load.add(&o.load);
+        self.store.add(&o.store);
+        self.atomic.add(&o.atomic);
+        self.dram_read_bytes += o.dram_read_bytes;
+        self.l2_hit_sectors += o.l2_hit_sectors;
+        self.l2_miss_sectors += o.l2_miss_sectors;
+    }
+}
+
 /// Figures that simply add up.
 #[derive(Clone, Default, Debug, PartialEq, Eq)]
 pub struct Totals {
@@ -56,6 +86,8 @@ pub struct Totals {
     pub dram_write_bytes: u64,
     pub l2_hit_sectors: u64,
     pub l2_miss_sectors: u64,
+    /// By name of the range.
+    pub ranges: BTreeMap<String, RangeTraffic>,
 }
 
 impl Totals {
@@ -82,6 +114,9 @@ impl Totals {
         self.dram_write_bytes += o.dram_write_bytes;
         self.l2_hit_sectors += o.l2_hit_sectors;
         self.l2_miss_sectors += o.l2_miss_sectors;
+        for (name, t) in &o.ranges {
+            self.ranges.entry(name.clone()).or_default().add(t);
+        }
     }
 }
 
@@ -100,14 +135,18 @@ pub struct Counts {
     shared_requests: u64,
     shared_passes: u64,
     bank_conflicts: u64,
+    ranges: Arc<[Range]>,
+    by_range: Vec<RangeTraffic>,
     /// Sectors in the order of their use: sector number times two, plus one for a write.
     log: Vec<u64>,
 }
 
 impl Counts {
-    pub fn new(program: &Program) -> Counts {
+    pub fn new(program: &Program, ranges: Arc<[Range]>) -> Counts {
         let n = program.code.len();
         Counts {
+            by_range: vec![RangeTraffic::default(); ranges.len()],
+            ranges,
             executed: vec![0; n],
             lanes: vec![0; n],
             classes: program.code.iter().map(|i| i.class).collect(),
@@ -133,6 +172,8 @@ impl Counts {
             executed: std::mem::take(&mut self.executed),
             lanes: std::mem::take(&mut self.lanes),
             classes: std::mem::take(&mut self.classes),
+            by_range: vec![RangeTraffic::default(); self.ranges.len()],
+            ranges: self.ranges.clone(),
             log: Vec::new(),
             divergent_branches: 0,
             barriers: 0,
@@ -158,48 +199,53 @@ impl Counts {
         if mask == 0 {
             return;
         }
-        let write = u64::from(touch.writes());
         let mut sectors = [0u64; 64];
-        let mut n = 0;
-        let useful;
-        if contiguous(addrs, mask, bytes) {
-            let (first, last) = (addrs[0] / 32, (addrs[31] + u64::from(bytes) - 1) / 32);
-            for s in first..=last {
-                sectors[n] = s;
-                n += 1;
-            }
-            useful = u64::from(bytes) * 32;
-        } else {
-            let mut starts = [u64::MAX; 32];
-            let mut count = 0;
-            for lane in lanes_of(mask) {
-                starts[count] = addrs[lane];
-                count += 1;
-                // An aligned access of up to 16 bytes never crosses a sector.
-                sectors[n] = addrs[lane] / 32;
-                n += 1;
-            }
-            starts[..count].sort_unstable();
-            let mut end = 0;
-            let mut sum = 0;
-            for &s in &starts[..count] {
-                let e = s + u64::from(bytes);
-                sum += e.saturating_sub(s.max(end));
-                end = end.max(e);
-            }
-            useful = sum;
-            sectors[..n].sort_unstable();
-            n = dedup(&mut sectors[..n]);
-        }
-        let t = match touch {
-            Touch::Atomic => &mut self.atomics,
-            _ if touch.writes() => &mut self.stores,
-            _ => &mut self.loads,
+        let (n, useful) = footprint(addrs, mask, bytes, &mut sectors);
+        let add = |t: &mut Traffic, sectors: usize, bytes: u64| {
+            t.requests += 1;
+            t.sectors += sectors as u64;
+            t.bytes += bytes;
         };
-        t.requests += 1;
-        t.sectors += n as u64;
-        t.bytes += useful;
+        let kind = |loads, stores, atomics| match touch {
+            Touch::Atomic => atomics,
+            _ if touch.writes() => stores,
+            _ => loads,
+        };
+        add(
+            kind(&mut self.loads, &mut self.stores, &mut self.atomics),
+            n,
+            useful,
+        );
+        for (r, t) in self.ranges.iter().zip(&mut self.by_range) {
+            let inside = lanes_of(mask)
+                .filter(|&l| addrs[l] >= r.from && addrs[l] < r.to)
+                .fold(0u32, |m, l| m | 1 << l);
+            let t = kind(&mut t.load, &mut t.store, &mut t.atomic);
+            if inside == mask {
+                add(t, n, useful);
+            } else if inside != 0 {
+                let (n, useful) = footprint(addrs, inside, bytes, &mut [0; 64]);
+                add(t, n, useful);
+            }
+        }
+        let write = u64::from(touch.writes());
         self.log.extend(sectors[..n].iter().map(|s| s * 2 + write));
+    }
+
+    /// Lanes of an asynchronous copy that read `read` bytes each, less than they write; `alone` when they are all the
+    /// lanes of their request.
+    pub fn partial_copy(&mut self, addrs: &[u64; 32], read: &[u32; 32], mask: u32, alone: bool) {
+        let before = (self.loads.requests, self.by_range.clone());
+        let mut any = false;
+        for lane in lanes_of(mask).filter(|&l| read[l] != 0) {
+            self.global(addrs, 1 << lane, read[lane], Touch::Read);
+            any = true;
+        }
+        self.loads.requests = before.0 + u64::from(any && alone);
+        for (t, b) in self.by_range.iter_mut().zip(before.1) {
+            let new = t.load.requests != b.load.requests;
+            t.load.requests = b.load.requests + u64::from(new && alone);
+        }
     }
 
     /// A request to shared memory: 32 banks of four bytes; wider accesses go half or quarter warp by half or
@@ -217,6 +263,21 @@ impl Counts {
         for first in (0..32).step_by(group) {
             let part = mask & (((1u64 << group) - 1) << first) as u32;
             if part == 0 {
+                continue;
+            }
+            // Nearly always every bank is asked for one word.
+            let mut first = [u64::MAX; 32];
+            let mut clear = touch != Touch::Atomic;
+            for lane in lanes_of(part) {
+                for w in 0..u64::from(bytes.div_ceil(4)) {
+                    let word = addrs[lane] / 4 + w;
+                    let bank = &mut first[(word % 32) as usize];
+                    clear &= *bank == u64::MAX || *bank == word;
+                    *bank = word;
+                }
+            }
+            if clear {
+                self.shared_passes += 1;
                 continue;
             }
             let mut words = [0u64; 32];
@@ -242,6 +303,36 @@ impl Counts {
     }
 }
 
+/// The sectors a request touches, and how many different bytes.
+fn footprint(addrs: &[u64; 32], mask: u32, bytes: u32, sectors: &mut [u64; 64]) -> (usize, u64) {
+    let mut n = 0;
+    if contiguous(addrs, mask, bytes) {
+        let (first, last) = (addrs[0] / 32, (addrs[31] + u64::from(bytes) - 1) / 32);
+        for s in first..=last {
+            sectors[n] = s;
+            n += 1;
+        }
+        return (n, u64::from(bytes) * 32);
+    }
+    let mut starts = [u64::MAX; 32];
+    for lane in lanes_of(mask) {
+        starts[n] = addrs[lane];
+        // An aligned access of up to 16 bytes never crosses a sector.
+        sectors[n] = addrs[lane] / 32;
+        n += 1;
+    }
+    let starts = &mut starts[..n];
+    starts.sort_unstable();
+    let (mut end, mut useful) = (0, 0);
+    for &s in &*starts {
+        let e = s + u64::from(bytes);
+        useful += e.saturating_sub(s.max(end));
+        end = end.max(e);
+    }
+    sectors[..n].sort_unstable();
+    (dedup(&mut sectors[..n]), useful)
+}
+
 fn dedup(sorted: &mut [u64]) -> usize {
     let mut n = 0;
     for i in 0..sorted.len() {
@@ -264,6 +355,7 @@ pub struct Modelled {
     pub grid: [u32; 3],
     pub block: [u32; 3],
     pub shared_bytes: u32,
+    pub ranges: Arc<[Range]>,
 }
 
 /// Counts of one launch.
@@ -275,6 +367,10 @@ pub struct LaunchCounts {
     /// Blocks and warp instructions by multiprocessor.
     pub sm_blocks: Vec<u64>,
     pub sm_instructions: Vec<u64>,
+    /// Tensor-core multiply-adds and global sectors by multiprocessor.
+    pub sm_tensor_products: Vec<u64>,
+    pub sm_sectors: Vec<u64>,
+    by_range: Vec<RangeTraffic>,
     /// Executions by PTX line.
     pub lines: BTreeMap<u32, u64>,
     debug: Vec<u32>,
@@ -291,6 +387,9 @@ impl LaunchCounts {
             blocks: modelled.grid.iter().map(|g| u64::from(*g)).product(),
             sm_blocks: vec![0; modelled.sms as usize],
             sm_instructions: vec![0; modelled.sms as usize],
+            sm_tensor_products: vec![0; modelled.sms as usize],
+            sm_sectors: vec![0; modelled.sms as usize],
+            by_range: vec![RangeTraffic::default(); modelled.ranges.len()],
             modelled,
             lines: BTreeMap::new(),
             debug: program.debug.iter().map(|d| d.line).collect(),
@@ -324,6 +423,11 @@ impl LaunchCounts {
         t.bank_conflicts += c.bank_conflicts;
         self.sm_blocks[sm as usize] += 1;
         self.sm_instructions[sm as usize] += sum;
+        self.sm_tensor_products[sm as usize] += c.tensor_products;
+        self.sm_sectors[sm as usize] += c.log.len() as u64;
+        for (all, one) in self.by_range.iter_mut().zip(&c.by_range) {
+            all.add(one);
+        }
         self.early.insert(block, std::mem::take(&mut c.log));
         while let Some(log) = self.early.remove(&self.next) {
             self.through_l2(&log);
@@ -342,11 +446,16 @@ impl LaunchCounts {
         for entry in log {
             let (sector, write) = (entry / 2, entry & 1 == 1);
             let seen = l2.access(sector, write);
-            if seen.hit {
-                t.l2_hit_sectors += 1;
-            } else {
-                t.l2_miss_sectors += 1;
-                t.dram_read_bytes += if write { 0 } else { 32 };
+            let read = if seen.hit || write { 0 } else { 32 };
+            t.l2_hit_sectors += u64::from(seen.hit);
+            t.l2_miss_sectors += u64::from(!seen.hit);
+            t.dram_read_bytes += read;
+            for (r, t) in self.modelled.ranges.iter().zip(&mut self.by_range) {
+                if sector * 32 < r.to && sector * 32 + 32 > r.from {
+                    t.l2_hit_sectors += u64::from(seen.hit);
+                    t.l2_miss_sectors += u64::from(!seen.hit);
+                    t.dram_read_bytes += read;
+                }
             }
             t.dram_write_bytes += seen.written_back * 32;
         }
@@ -357,7 +466,20 @@ impl LaunchCounts {
         for log in rest.values() {
             self.through_l2(log);
         }
+        for (r, t) in self.modelled.ranges.iter().zip(&self.by_range) {
+            self.totals.ranges.entry(r.name.clone()).or_default().add(t);
+        }
         self
+    }
+
+    /// Warp instructions of the heaviest multiprocessor over the mean of all.
+    pub fn balance(&self) -> f64 {
+        let sum: u64 = self.sm_instructions.iter().sum();
+        let most = self.sm_instructions.iter().copied().max().unwrap_or(0);
+        if sum == 0 {
+            return 1.0;
+        }
+        most as f64 * self.sm_instructions.len() as f64 / sum as f64
     }
 
     /// Resident warps over the most a multiprocessor can hold, by threads and shared memory. Registers are the

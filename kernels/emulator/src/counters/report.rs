@@ -64,9 +64,27 @@ fn totals(t: &Totals) -> String {
     let _ = write!(s, "\"bank_conflicts\": {}, ", t.bank_conflicts);
     let _ = write!(
         s,
-        "\"tensor_products\": {}, \"tensor_useful\": {}",
+        "\"tensor_products\": {}, \"tensor_useful\": {}, ",
         t.tensor_products, t.tensor_useful
     );
+    let ranges: Vec<String> = t
+        .ranges
+        .iter()
+        .map(|(name, r)| {
+            format!(
+                "\"{}\": {{\"load\": {}, \"store\": {}, \"atomic\": {}, \"l2_hit_sectors\": {}, \
+                 \"l2_miss_sectors\": {}, \"dram_read_bytes\": {}}}",
+                escape(name),
+                traffic(&r.load),
+                traffic(&r.store),
+                traffic(&r.atomic),
+                r.l2_hit_sectors,
+                r.l2_miss_sectors,
+                r.dram_read_bytes
+            )
+        })
+        .collect();
+    let _ = write!(s, "\"ranges\": {{{}}}", ranges.join(", "));
     s
 }
 
@@ -112,7 +130,8 @@ pub fn json(device: &str, launches: &[LaunchCounts]) -> String {
             s,
             "{comma}\n    {{\"kernel\": \"{}\", \"grid\": {:?}, \"block\": {:?}, \"shared_bytes\": {}, \"blocks\": {}, \
              \"blocks_per_sm\": {}, \"occupancy_without_registers\": {:.4}, {}, \"sm_blocks\": [{}], \
-             \"sm_warp_instructions\": [{}], \"executions_by_ptx_line\": [{}]}}",
+             \"sm_warp_instructions\": [{}], \"sm_tensor_products\": [{}], \"sm_sectors\": [{}], \
+             \"sm_max_over_mean\": {:.4}, \"executions_by_ptx_line\": [{}]}}",
             escape(&l.kernel),
             m.grid,
             m.block,
@@ -123,6 +142,9 @@ pub fn json(device: &str, launches: &[LaunchCounts]) -> String {
             totals(&l.totals),
             list(&l.sm_blocks),
             list(&l.sm_instructions),
+            list(&l.sm_tensor_products),
+            list(&l.sm_sectors),
+            l.balance(),
             lines.join(", "),
         );
     }

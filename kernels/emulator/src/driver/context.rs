@@ -278,6 +278,24 @@ api! {
     fn cuCtxCreate_v4(out: *mut usize, _params: *mut c_void, flags: c_uint, dev: c_int) {
         create(out, flags, dev)
     }
+    fn cuCtxCreate_v3(out: *mut usize, _affinity: *mut c_void, _count: c_int, flags: c_uint, dev: c_int) {
+        create(out, flags, dev)
+    }
+    fn cuCtxSetFlags(flags: c_uint) {
+        let (mut s, _) = current()?;
+        if let Some(c) = s.contexts.get_mut(&CURRENT.get()) {
+            c.flags = flags;
+        }
+        Ok(())
+    }
+    fn cuCtxGetCacheConfig(out: *mut c_int) {
+        current()?;
+        put(out, 0)
+    }
+    fn cuCtxGetId(ctx: usize, out: *mut u64) {
+        current()?;
+        put(out, if ctx == 0 { CURRENT.get() } else { ctx } as u64)
+    }
     fn cuCtxDestroy_v2(ctx: usize) {
         destroy(ctx)
     }

@@ -72,6 +72,9 @@ fn launch(
     )
 }
 
+/// `CU_LAUNCH_ATTRIBUTE_COOPERATIVE`
+pub const COOPERATIVE: c_int = 2;
+
 /// `CUlaunchConfig`
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -129,7 +132,7 @@ api! {
         for i in 0..c.count as usize {
             let a = get(c.attributes.wrapping_add(i))?;
             match a.which {
-                2 => shape.cooperative = a.value[0] != 0,
+                COOPERATIVE => shape.cooperative = a.value[0] != 0,
                 4 if a.value[..3] != [1, 1, 1] => {
                     eprintln!("offshoot-emulator: clusters are not supported");
                     return Err(code::NOT_SUPPORTED);

@@ -1,14 +1,29 @@
 //! Allocations, copies, fills.
 
-use super::ops::{Op, copy, submit};
+use super::ops::{Op, Span, copy, submit};
 use super::state::current;
 use super::{CURRENT, Cu, api, code, get, put, put_opt};
 use crate::memory::Kind;
 use std::ffi::{c_int, c_uint, c_void};
 
+/// Allocates in the order of a stream: the stream must not capture, others may.
+fn alloc_async(out: *mut u64, bytes: usize, stream: usize) -> Cu {
+    current()?.0.not_on_capturing(stream)?;
+    reserve(out, bytes, Kind::Device)
+}
+
+fn free_async(at: u64, stream: usize) -> Cu {
+    current()?.0.not_on_capturing(stream)?;
+    release(at)
+}
+
 fn alloc(out: *mut u64, bytes: usize, kind: Kind) -> Cu {
+    current()?.0.not_while_capturing()?;
+    reserve(out, bytes, kind)
+}
+
+fn reserve(out: *mut u64, bytes: usize, kind: Kind) -> Cu {
     let (mut s, gpu) = current()?;
-    s.not_while_capturing()?;
     if bytes == 0 {
         return Err(code::INVALID_VALUE);
     }
@@ -24,11 +39,17 @@ fn alloc(out: *mut u64, bytes: usize, kind: Kind) -> Cu {
 }
 
 fn free(at: u64) -> Cu {
+    if at != 0 {
+        current()?.0.not_while_capturing()?;
+    }
+    release(at)
+}
+
+fn release(at: u64) -> Cu {
     if at == 0 {
         return Ok(());
     }
     let (mut s, gpu) = current()?;
-    s.not_while_capturing()?;
     s.owners.remove(&at);
     if gpu.heap().free(at) {
         return Ok(());
@@ -42,25 +63,27 @@ fn free(at: u64) -> Cu {
 
 fn now(to: u64, from: u64, len: usize) -> Cu {
     let (mut s, gpu) = current()?;
-    s.not_while_capturing()?;
+    s.not_while_blocking_capture()?;
     copy(&gpu, to, from, len as u64)
 }
 
 fn later(to: u64, from: u64, len: usize, stream: usize) -> Cu {
     let (s, gpu) = current()?;
-    submit(
-        s,
-        &gpu,
-        stream,
-        Op::Copy {
-            to,
-            from,
-            len: len as u64,
-        },
-    )
+    submit(s, &gpu, stream, Op::Copy(Span::line(to, from, len as u64)))
 }
 
 fn fill(to: u64, width: u32, value: u32, count: usize, stream: usize) -> Cu {
+    fill_2d(to, 0, width, value, (count, 1), stream)
+}
+
+fn fill_2d(
+    to: u64,
+    pitch: usize,
+    width: u32,
+    value: u32,
+    (count, rows): (usize, usize),
+    stream: usize,
+) -> Cu {
     let (s, gpu) = current()?;
     submit(
         s,
@@ -71,6 +94,8 @@ fn fill(to: u64, width: u32, value: u32, count: usize, stream: usize) -> Cu {
             width,
             value,
             count: count as u64,
+            rows: rows as u64,
+            pitch: pitch as u64,
         },
     )
 }
@@ -97,21 +122,117 @@ pub struct Copy2d {
     height: usize,
 }
 
+/// Where one side of a pitched copy begins.
+fn side(kind: c_uint, host: usize, device: u64) -> Cu<u64> {
+    const HOST: c_uint = 1;
+    const DEVICE: c_uint = 2;
+    const UNIFIED: c_uint = 4;
+    match kind {
+        HOST => Ok(host as u64),
+        DEVICE | UNIFIED => Ok(device),
+        _ => Err(code::NOT_SUPPORTED),
+    }
+}
+
 fn copy_2d(p: *const Copy2d, stream: usize) -> Cu {
     let c = get(p)?;
-    let side = |kind: c_uint, host: usize, device: u64| match kind {
-        1 => Ok(host as u64),
-        2 | 4 => Ok(device),
-        _ => Err(code::NOT_SUPPORTED),
-    };
     let from = side(c.src_type, c.src_host, c.src_device)?;
     let to = side(c.dst_type, c.dst_host, c.dst_device)?;
-    for row in 0..c.height {
-        let a = from + ((c.src_y + row) * c.src_pitch + c.src_x) as u64;
-        let b = to + ((c.dst_y + row) * c.dst_pitch + c.dst_x) as u64;
-        later(b, a, c.width, stream)?;
+    let span = Span {
+        from: from + (c.src_y * c.src_pitch + c.src_x) as u64,
+        to: to + (c.dst_y * c.dst_pitch + c.dst_x) as u64,
+        width: c.width as u64,
+        rows: c.height as u64,
+        from_pitch: c.src_pitch as u64,
+        to_pitch: c.dst_pitch as u64,
+        layers: 1,
+        from_layer: 0,
+        to_layer: 0,
+    };
+    let (s, gpu) = current()?;
+    submit(s, &gpu, stream, Op::Copy(span))
+}
+
+/// `CUDA_MEMCPY3D`
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct Copy3d {
+    src: Side3d,
+    dst: Side3d,
+    width: usize,
+    height: usize,
+    depth: usize,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Side3d {
+    x: usize,
+    y: usize,
+    z: usize,
+    lod: usize,
+    kind: c_uint,
+    host: usize,
+    device: u64,
+    array: usize,
+    reserved: usize,
+    pitch: usize,
+    height: usize,
+}
+
+impl Side3d {
+    /// First byte and bytes from layer to layer.
+    fn place(&self) -> Cu<(u64, u64)> {
+        let layer = self
+            .pitch
+            .checked_mul(self.height)
+            .ok_or(code::INVALID_VALUE)?;
+        let at = side(self.kind, self.host, self.device)?;
+        let offset = self.z * layer + self.y * self.pitch + self.x;
+        Ok((at + offset as u64, layer as u64))
     }
-    Ok(())
+}
+
+impl Copy3d {
+    pub fn span(&self) -> Cu<Span> {
+        let ((from, from_layer), (to, to_layer)) = (self.src.place()?, self.dst.place()?);
+        Ok(Span {
+            to,
+            from,
+            width: self.width as u64,
+            rows: self.height as u64,
+            to_pitch: self.dst.pitch as u64,
+            from_pitch: self.src.pitch as u64,
+            layers: self.depth as u64,
+            to_layer,
+            from_layer,
+        })
+    }
+
+    /// The structure for a copy, given which addresses are the device's.
+    pub fn of(c: &Span, device: impl Fn(u64) -> bool) -> Copy3d {
+        let side = |at: u64, pitch: u64, layer: u64| Side3d {
+            kind: if device(at) { 2 } else { 1 },
+            host: if device(at) { 0 } else { at as usize },
+            device: if device(at) { at } else { 0 },
+            pitch: pitch as usize,
+            height: layer.checked_div(pitch).unwrap_or(1) as usize,
+            ..Side3d::default()
+        };
+        Copy3d {
+            src: side(c.from, c.from_pitch, c.from_layer),
+            dst: side(c.to, c.to_pitch, c.to_layer),
+            width: c.width as usize,
+            height: c.rows as usize,
+            depth: c.layers as usize,
+        }
+    }
+}
+
+fn copy_3d(p: *const Copy3d, stream: usize) -> Cu {
+    let span = get(p)?.span()?;
+    let (s, gpu) = current()?;
+    submit(s, &gpu, stream, Op::Copy(span))
 }
 
 api! {
@@ -123,11 +244,11 @@ api! {
         alloc(out, p.checked_mul(height).ok_or(code::INVALID_VALUE)?, Kind::Device)?;
         put(pitch, p)
     }
-    fn cuMemAllocAsync(out: *mut u64, bytes: usize, _stream: usize) {
-        alloc(out, bytes, Kind::Device)
+    fn cuMemAllocAsync(out: *mut u64, bytes: usize, stream: usize) {
+        alloc_async(out, bytes, stream)
     }
-    fn cuMemAllocFromPoolAsync(out: *mut u64, bytes: usize, _pool: usize, _stream: usize) {
-        alloc(out, bytes, Kind::Device)
+    fn cuMemAllocFromPoolAsync(out: *mut u64, bytes: usize, _pool: usize, stream: usize) {
+        alloc_async(out, bytes, stream)
     }
     fn cuMemAllocManaged(out: *mut u64, bytes: usize, _flags: c_uint) {
         alloc(out, bytes, Kind::Managed)
@@ -135,8 +256,8 @@ api! {
     fn cuMemFree_v2(at: u64) {
         free(at)
     }
-    fn cuMemFreeAsync(at: u64, _stream: usize) {
-        free(at)
+    fn cuMemFreeAsync(at: u64, stream: usize) {
+        free_async(at, stream)
     }
     fn cuMemAllocHost_v2(out: *mut u64, bytes: usize) {
         alloc(out, bytes, Kind::Pinned)?;
@@ -226,6 +347,36 @@ api! {
     fn cuMemcpy2DAsync_v2(p: *const Copy2d, stream: usize) {
         copy_2d(p, stream)
     }
+    fn cuMemcpy3D_v2(p: *const Copy3d) {
+        copy_3d(p, 0)
+    }
+    fn cuMemcpy3DAsync_v2(p: *const Copy3d, stream: usize) {
+        copy_3d(p, stream)
+    }
+    fn cuMemcpyPeer(to: u64, _to_ctx: usize, from: u64, _from_ctx: usize, len: usize) {
+        now(to, from, len)
+    }
+    fn cuMemcpyPeerAsync(to: u64, _to_ctx: usize, from: u64, _from_ctx: usize, len: usize, stream: usize) {
+        later(to, from, len, stream)
+    }
+    fn cuMemsetD2D8_v2(to: u64, pitch: usize, value: u8, width: usize, height: usize) {
+        fill_2d(to, pitch, 1, value.into(), (width, height), 0)
+    }
+    fn cuMemsetD2D16_v2(to: u64, pitch: usize, value: u16, width: usize, height: usize) {
+        fill_2d(to, pitch, 2, value.into(), (width, height), 0)
+    }
+    fn cuMemsetD2D32_v2(to: u64, pitch: usize, value: u32, width: usize, height: usize) {
+        fill_2d(to, pitch, 4, value, (width, height), 0)
+    }
+    fn cuMemsetD2D8Async(to: u64, pitch: usize, value: u8, width: usize, height: usize, stream: usize) {
+        fill_2d(to, pitch, 1, value.into(), (width, height), stream)
+    }
+    fn cuMemsetD2D16Async(to: u64, pitch: usize, value: u16, width: usize, height: usize, stream: usize) {
+        fill_2d(to, pitch, 2, value.into(), (width, height), stream)
+    }
+    fn cuMemsetD2D32Async(to: u64, pitch: usize, value: u32, width: usize, height: usize, stream: usize) {
+        fill_2d(to, pitch, 4, value, (width, height), stream)
+    }
     fn cuMemsetD8_v2(to: u64, value: u8, count: usize) {
         fill(to, 1, value.into(), count, 0)
     }
@@ -247,7 +398,13 @@ api! {
     fn cuMemPrefetchAsync(_at: u64, _count: usize, _device: c_int, _stream: usize) {
         current().map(|_| ())
     }
+    fn cuMemPrefetchAsync_v2(_at: u64, _count: usize, _location: u64, _flags: c_uint, _stream: usize) {
+        current().map(|_| ())
+    }
     fn cuMemAdvise(_at: u64, _count: usize, _advice: c_int, _device: c_int) {
+        current().map(|_| ())
+    }
+    fn cuMemAdvise_v2(_at: u64, _count: usize, _advice: c_int, _location: u64) {
         current().map(|_| ())
     }
     fn cuDeviceGetDefaultMemPool(out: *mut usize, _dev: c_int) {
@@ -257,6 +414,27 @@ api! {
     fn cuDeviceGetMemPool(out: *mut usize, _dev: c_int) {
         current()?;
         put(out, 1)
+    }
+    fn cuDeviceSetMemPool(_dev: c_int, _pool: usize) {
+        current().map(|_| ())
+    }
+    fn cuMemPoolCreate(out: *mut usize, _properties: *const c_void) {
+        // All pools are one: allocations are ordered by the calls in any case.
+        current()?;
+        put(out, 1)
+    }
+    fn cuMemPoolDestroy(_pool: usize) {
+        current().map(|_| ())
+    }
+    fn cuMemPoolGetAttribute(_pool: usize, which: c_int, out: *mut u64) {
+        let (_s, gpu) = current()?;
+        match which {
+            // Whether memory may be reused in given ways: it may.
+            1..=3 => put(out.cast(), 1i32),
+            4 => put(out, 0),
+            5..=8 => put(out, gpu.heap().used()),
+            _ => Err(code::INVALID_VALUE),
+        }
     }
     fn cuMemPoolSetAttribute(_pool: usize, _which: c_int, _value: *mut c_void) {
         current().map(|_| ())

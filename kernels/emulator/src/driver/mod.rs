@@ -9,6 +9,7 @@ mod graph;
 mod launch;
 mod memory;
 mod module;
+mod nodes;
 mod ops;
 mod procs;
 mod state;

@@ -60,6 +60,7 @@ fn function(module: usize, name: &str) -> Cu<usize> {
         h,
         Function {
             kernel,
+            name: std::ffi::CString::new(name).map_err(|_| code::INVALID_VALUE)?,
             module,
             max_dynamic,
         },
@@ -129,7 +130,97 @@ fn occupancy(out: *mut c_int, function: usize, threads: c_int, dynamic: usize) -
     )
 }
 
+/// The block size with the most resident threads on a multiprocessor, and the blocks that fill the device with it.
+fn best_block(
+    grid: *mut c_int,
+    block: *mut c_int,
+    function: usize,
+    dynamic_of: usize,
+    dynamic: usize,
+    limit: c_int,
+) -> Cu {
+    let (s, gpu) = current()?;
+    let Some(f) = s.functions.get(&function) else {
+        return Err(code::INVALID_HANDLE);
+    };
+    let program = f.kernel.program.clone();
+    drop(s);
+    let most = program.max_threads.min(1024);
+    let most = if limit > 0 {
+        most.min(limit as u32)
+    } else {
+        most
+    };
+    let mut best = (0, 0, 0);
+    for threads in (32..=most.next_multiple_of(32)).rev().step_by(32) {
+        let threads = threads.min(most);
+        let shared = if dynamic_of == 0 {
+            dynamic
+        } else {
+            // SAFETY: the caller hands over a function of this type, `CUoccupancyB2DSize`.
+            let f: extern "C" fn(c_int) -> usize = unsafe { std::mem::transmute(dynamic_of) };
+            f(threads as c_int)
+        };
+        let blocks = gpu
+            .profile()
+            .resident_blocks(threads, program.shared_bytes + shared as u32);
+        if blocks * threads > best.0 {
+            best = (blocks * threads, threads, blocks);
+        }
+    }
+    put(block, best.1 as c_int)?;
+    put(grid, (best.2 * gpu.profile().sms) as c_int)
+}
+
+/// Dynamic shared memory that leaves room for `blocks` on a multiprocessor.
+fn room(out: *mut usize, function: usize, blocks: c_int) -> Cu {
+    let (s, gpu) = current()?;
+    let f = s.functions.get(&function).ok_or(code::INVALID_HANDLE)?;
+    let p = gpu.profile();
+    // The system keeps 1 KiB of every block's share.
+    let share = p.shared_per_sm / blocks.max(1) as u32;
+    let bytes = share.saturating_sub(1024).min(p.shared_optin);
+    put(
+        out,
+        bytes.saturating_sub(f.kernel.program.shared_bytes) as usize,
+    )
+}
+
 api! {
+    fn cuOccupancyMaxPotentialBlockSize(grid: *mut c_int, block: *mut c_int, function: usize, dynamic_of: usize, dynamic: usize, limit: c_int) {
+        best_block(grid, block, function, dynamic_of, dynamic, limit)
+    }
+    fn cuOccupancyMaxPotentialBlockSizeWithFlags(grid: *mut c_int, block: *mut c_int, function: usize, dynamic_of: usize, dynamic: usize, limit: c_int, _flags: c_uint) {
+        best_block(grid, block, function, dynamic_of, dynamic, limit)
+    }
+    fn cuOccupancyAvailableDynamicSMemPerBlock(out: *mut usize, function: usize, blocks: c_int, _threads: c_int) {
+        room(out, function, blocks)
+    }
+    fn cuFuncGetName(out: *mut *const c_char, function: usize) {
+        let (s, _) = current()?;
+        let f = s.functions.get(&function).ok_or(code::INVALID_HANDLE)?;
+        put(out, f.name.as_ptr())
+    }
+    fn cuKernelGetName(out: *mut *const c_char, function: usize) {
+        let (s, _) = current()?;
+        let f = s.functions.get(&function).ok_or(code::INVALID_HANDLE)?;
+        put(out, f.name.as_ptr())
+    }
+    fn cuKernelGetAttribute(out: *mut c_int, which: c_int, function: usize, _dev: c_int) {
+        let (s, _) = current()?;
+        put(out, function_attribute(s.functions.get(&function).ok_or(code::INVALID_HANDLE)?, which)?)
+    }
+    fn cuKernelSetAttribute(which: c_int, value: c_int, function: usize, _dev: c_int) {
+        set_attribute(function, which, value)
+    }
+    fn cuLibraryGetGlobal(at: *mut u64, size: *mut usize, module: usize, name: *const c_char) {
+        let (s, _) = current()?;
+        let m = s.modules.get(&module).ok_or(code::INVALID_HANDLE)?;
+        let (a, n) = m.module.global(text(name)?).ok_or(code::NOT_FOUND)?;
+        put_opt(at, a);
+        put_opt(size, n as usize);
+        Ok(())
+    }
     fn cuModuleLoadData(out: *mut usize, at: *const c_void) {
         let (s, gpu) = current()?;
         put(out, load(s, &gpu, image(at)?, |_| ())?)

@@ -1,6 +1,6 @@
 //! Work for a stream: done at once, or recorded into a graph and done later.
 
-use super::state::{Guard, Node, Recording};
+use super::state::{Guard, Node};
 use super::{Cu, code, host};
 use crate::checks::FaultKind;
 use crate::gpu::{Gpu, LaunchError, Shape};
@@ -14,16 +14,54 @@ pub enum Op {
         shape: Shape,
         params: Vec<u8>,
     },
-    /// Between any two places; which one is on the device is read off the addresses.
-    Copy { to: u64, from: u64, len: u64 },
+    Copy(Span),
+    /// `rows` times `count` elements of `width` bytes, `pitch` bytes apart.
     Fill {
         to: u64,
         width: u32,
         value: u32,
         count: u64,
+        rows: u64,
+        pitch: u64,
     },
     /// Host function and its argument.
-    Host { function: usize, data: usize },
+    Host {
+        function: usize,
+        data: usize,
+    },
+    /// A graph's nodes, in order.
+    Child(Vec<Node>),
+    Empty,
+}
+
+/// A copy between any two places; which one is on the device is read off the addresses. Sizes in bytes.
+#[derive(Clone, Copy)]
+pub struct Span {
+    pub to: u64,
+    pub from: u64,
+    pub width: u64,
+    pub rows: u64,
+    pub to_pitch: u64,
+    pub from_pitch: u64,
+    pub layers: u64,
+    pub to_layer: u64,
+    pub from_layer: u64,
+}
+
+impl Span {
+    pub fn line(to: u64, from: u64, width: u64) -> Span {
+        Span {
+            to,
+            from,
+            width,
+            rows: 1,
+            to_pitch: width,
+            from_pitch: width,
+            layers: 1,
+            to_layer: width,
+            from_layer: width,
+        }
+    }
 }
 
 impl Op {
@@ -31,9 +69,11 @@ impl Op {
     pub fn node_type(&self) -> i32 {
         match self {
             Op::Launch { .. } => 0,
-            Op::Copy { .. } => 1,
+            Op::Copy(_) => 1,
             Op::Fill { .. } => 2,
             Op::Host { .. } => 3,
+            Op::Child(_) => 4,
+            Op::Empty => 5,
         }
     }
 }
@@ -53,25 +93,38 @@ pub fn fault_code(kind: FaultKind) -> i32 {
 /// Hands work to a stream.
 pub fn submit(mut s: Guard, gpu: &Arc<Gpu>, stream: usize, op: Op) -> Cu {
     if stream > 2 {
-        let Some(st) = s.streams.get_mut(&stream) else {
+        let Some(st) = s.streams.get(&stream) else {
             return Err(code::INVALID_HANDLE);
         };
-        if let Some(r) = &mut st.capture {
-            r.ops += 1;
-            let Recording { capture, .. } = *r;
+        if let Some(r) = &st.capture {
+            let capture = r.capture;
             let id = s.handle();
+            let Some(r) = s
+                .streams
+                .get_mut(&stream)
+                .and_then(|st| st.capture.as_mut())
+            else {
+                return Err(code::INVALID_HANDLE);
+            };
+            r.ops += 1;
+            let after = std::mem::replace(&mut r.last, vec![id]);
             let Some(c) = s.captures.get_mut(&capture) else {
                 return Err(code::CAPTURE_INVALIDATED);
             };
             if c.invalid {
                 return Err(code::CAPTURE_INVALIDATED);
             }
-            c.nodes.push(Node { id, op });
+            c.nodes.push(Node {
+                id,
+                op,
+                after,
+                twin: 0,
+            });
             return Ok(());
         }
     } else {
-        // The legacy stream waits for all others, which a capturing stream cannot do.
-        s.not_while_capturing()?;
+        // The legacy stream waits for the others, which a capturing stream cannot do.
+        s.not_while_blocking_capture()?;
     }
     run(s, gpu, &op)
 }
@@ -102,36 +155,40 @@ pub fn run(mut s: Guard, gpu: &Arc<Gpu>, op: &Op) -> Cu {
                 }
             }
         }
-        Op::Copy { to, from, len } => copy(gpu, *to, *from, *len),
+        Op::Copy(c) => {
+            for layer in 0..c.layers {
+                for row in 0..c.rows {
+                    copy(
+                        gpu,
+                        c.to + layer * c.to_layer + row * c.to_pitch,
+                        c.from + layer * c.from_layer + row * c.from_pitch,
+                        c.width,
+                    )?;
+                }
+            }
+            Ok(())
+        }
         Op::Fill {
             to,
             width,
             value,
             count,
+            rows,
+            pitch,
         } => {
             let bytes = count
                 .checked_mul(u64::from(*width))
                 .ok_or(code::INVALID_VALUE)?;
-            if to % u64::from(*width) != 0 || !gpu.inside(*to, bytes) {
-                return Err(code::INVALID_VALUE);
-            }
-            if bytes == 0 {
-                return Ok(());
-            }
-            let v = value.to_le_bytes();
-            if v[..*width as usize].iter().all(|b| *b == v[0]) {
-                gpu.heap().fill(*to, bytes, v[0]);
-            } else {
-                let pattern: Vec<u8> = v[..*width as usize]
-                    .iter()
-                    .copied()
-                    .cycle()
-                    .take(bytes as usize)
-                    .collect();
-                gpu.heap().copy_in(*to, &pattern);
+            for row in 0..*rows {
+                fill(gpu, to + row * pitch, *width, *value, bytes)?;
             }
             Ok(())
         }
+        Op::Child(nodes) => {
+            drop(s);
+            super::graph::replay(nodes)
+        }
+        Op::Empty => Ok(()),
         Op::Host { function, data } => {
             drop(s);
             // SAFETY: the caller of `cuLaunchHostFunc` handed over a function of this type with its argument.
@@ -140,6 +197,32 @@ pub fn run(mut s: Guard, gpu: &Arc<Gpu>, op: &Op) -> Cu {
             Ok(())
         }
     }
+}
+
+fn fill(gpu: &Gpu, to: u64, width: u32, value: u32, bytes: u64) -> Cu {
+    if to % u64::from(width) != 0 || !gpu.inside(to, bytes) {
+        eprintln!(
+            "offshoot-emulator: a fill of {bytes} bytes at {to:#x} leaves its allocation or is misaligned: {}",
+            gpu.heap().describe(to)
+        );
+        return Err(code::INVALID_VALUE);
+    }
+    if bytes == 0 {
+        return Ok(());
+    }
+    let v = value.to_le_bytes();
+    if v[..width as usize].iter().all(|b| *b == v[0]) {
+        gpu.heap().fill(to, bytes, v[0]);
+    } else {
+        let pattern: Vec<u8> = v[..width as usize]
+            .iter()
+            .copied()
+            .cycle()
+            .take(bytes as usize)
+            .collect();
+        gpu.heap().copy_in(to, &pattern);
+    }
+    Ok(())
 }
 
 /// Between host and device, either way.

@@ -12,6 +12,7 @@ fn find(name: &str) -> Option<*const c_void> {
         super::launch::table(),
         super::memory::table(),
         super::module::table(),
+        super::nodes::table(),
         super::stream::table(),
         table(),
     ];
@@ -59,7 +60,46 @@ fn address(name: *const c_char, out: *mut *const c_void) -> super::Cu<bool> {
     Ok(found.is_some())
 }
 
+/// A line of text the caller takes away: as much as fits into `len` bytes with a zero at the end. Returns the bytes
+/// needed with that zero.
+fn hand_out(text: &str, to: *mut c_char, len: usize) -> usize {
+    for (i, b) in text.bytes().chain([0]).take(len).enumerate() {
+        put_opt(
+            to.wrapping_add(i),
+            if i + 1 == len { 0 } else { b as c_char },
+        );
+    }
+    text.len() + 1
+}
+
 api! {
+    /// Starts counting from nothing, with an empty L2 (`on` not 0), or stops. Needs no environment variable.
+    fn offshoot_emulator_count(on: c_int) {
+        let mut s = super::state::ready()?;
+        s.device()?.count(on != 0);
+        Ok(())
+    }
+    /// Counts the traffic of `bytes` at `from` under `name` as well, in launches from here on. The same name again
+    /// moves the range; no bytes remove it.
+    fn offshoot_emulator_name_range(name: *const c_char, from: u64, bytes: u64) {
+        let name = text(name)?;
+        let mut s = super::state::ready()?;
+        s.device()?.name_range(name, from, bytes);
+        Ok(())
+    }
+    /// What was counted, as JSON: as much as fits into `len` bytes at `to` with a zero at the end. `needed` takes the
+    /// bytes of the whole with that zero; `to` may be null to ask for it.
+    fn offshoot_emulator_counters(to: *mut c_char, len: usize, needed: *mut usize) {
+        let mut s = super::state::ready()?;
+        put_opt(needed, hand_out(&s.device()?.counters_json(), to, if to.is_null() { 0 } else { len }));
+        Ok(())
+    }
+    /// Writes the files of `OFFSHOOT_EMULATOR_COUNTERS` now.
+    fn offshoot_emulator_write_counters() {
+        let mut s = super::state::ready()?;
+        write_counters(&*s.device()?);
+        Ok(())
+    }
     fn cuGetProcAddress(name: *const c_char, out: *mut *const c_void, _version: c_int, _flags: u64) {
         if address(name, out)? { Ok(()) } else { Err(code::NOT_FOUND) }
     }

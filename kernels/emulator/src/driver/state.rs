@@ -5,6 +5,7 @@ use super::{CURRENT, Cu, code};
 use crate::gpu::{Gpu, Kernel, Module, Options};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
 
 pub struct Context {
     /// The error that ended it, if one did.
@@ -21,9 +22,11 @@ pub struct Stream {
     pub capture: Option<Recording>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Recording {
     pub capture: usize,
+    /// Nodes that the stream's next one comes after.
+    pub last: Vec<usize>,
     /// Operations this stream has recorded.
     pub ops: usize,
     /// Of these, the ones another stream has waited for.
@@ -35,23 +38,39 @@ pub struct Capture {
     pub origin: usize,
     pub nodes: Vec<Node>,
     pub invalid: bool,
+    /// `CUstreamCaptureMode`: which calls break it that wait for the device or allocate.
+    pub mode: i32,
+    pub thread: ThreadId,
 }
 
 #[derive(Clone)]
 pub struct Node {
     pub id: usize,
     pub op: Op,
+    /// Nodes it waits for.
+    pub after: Vec<usize>,
+    /// In a clone, the node it was copied from.
+    pub twin: usize,
+}
+
+/// An instantiated graph.
+pub struct Exec {
+    /// In an order that keeps every dependency.
+    pub nodes: Vec<Node>,
+    pub flags: u64,
+    pub disabled: Vec<usize>,
 }
 
 #[derive(Default)]
 pub struct Event {
     pub recorded: bool,
-    /// Recorded while its stream was capturing: stream, and its position then.
-    pub captured: Option<(usize, usize, usize)>,
+    /// Recorded while its stream was capturing: the stream, and its recording then.
+    pub captured: Option<(usize, Recording)>,
 }
 
 pub struct Function {
     pub kernel: Kernel,
+    pub name: std::ffi::CString,
     pub module: usize,
     /// `CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES`
     pub max_dynamic: u32,
@@ -75,7 +94,9 @@ pub struct State {
     pub functions: HashMap<usize, Function>,
     pub captures: HashMap<usize, Capture>,
     pub graphs: HashMap<usize, Vec<Node>>,
-    pub execs: HashMap<usize, Vec<Node>>,
+    pub execs: HashMap<usize, Exec>,
+    /// Kernel parameters a caller holds pointers to, by node: the bytes, and where each begins.
+    pub shown: HashMap<usize, (Vec<u8>, Vec<usize>)>,
     /// Device allocations by owner, for `cuCtxDestroy`.
     pub owners: HashMap<u64, usize>,
     last: usize,
@@ -162,14 +183,70 @@ impl State {
         error
     }
 
-    /// For calls that must not be made while a stream captures. Such a call breaks the capture.
+    /// For calls that wait for the device or allocate: they break captures whose mode forbids them.
     pub fn not_while_capturing(&mut self) -> Cu {
-        if self.captures.is_empty() {
-            return Ok(());
+        const GLOBAL: i32 = 0;
+        const THREAD_LOCAL: i32 = 1;
+        let here = std::thread::current().id();
+        self.break_captures(|_, c| c.mode == GLOBAL || c.mode == THREAD_LOCAL && c.thread == here)
+    }
+
+    /// For work on the legacy stream, which waits for all streams that do not say otherwise.
+    pub fn not_while_blocking_capture(&mut self) -> Cu {
+        const NON_BLOCKING: u32 = 1;
+        let blocking: Vec<usize> = self
+            .streams
+            .values()
+            .filter(|s| s.flags & NON_BLOCKING == 0)
+            .filter_map(|s| Some(s.capture.as_ref()?.capture))
+            .collect();
+        self.break_captures(|id, _| blocking.contains(&id))
+    }
+
+    /// For calls that a capturing stream cannot take part in.
+    pub fn not_on_capturing(&mut self, stream: usize) -> Cu {
+        let capture = self
+            .streams
+            .get(&stream)
+            .and_then(|s| Some(s.capture.as_ref()?.capture));
+        match capture {
+            Some(c) => self.break_captures(|id, _| id == c),
+            None => Ok(()),
         }
-        for c in self.captures.values_mut() {
-            c.invalid = true;
+    }
+
+    fn break_captures(&mut self, which: impl Fn(usize, &Capture) -> bool) -> Cu {
+        let mut any = false;
+        for (id, c) in &mut self.captures {
+            if which(*id, c) {
+                c.invalid = true;
+                any = true;
+            }
         }
-        Err(code::CAPTURE_UNSUPPORTED)
+        if any {
+            Err(code::CAPTURE_UNSUPPORTED)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// What a node does, in words.
+    pub fn label(&self, op: &Op) -> String {
+        match op {
+            Op::Launch {
+                function, shape, ..
+            } => {
+                let name = self
+                    .functions
+                    .get(function)
+                    .map_or("?", |f| &f.kernel.program.name);
+                format!("{name} {:?} {:?}", shape.grid, shape.block)
+            }
+            Op::Copy(span) => format!("copy {} bytes", span.width * span.rows * span.layers),
+            Op::Fill { count, width, .. } => format!("fill {count} x {width} bytes"),
+            Op::Host { .. } => "host function".to_owned(),
+            Op::Child(nodes) => format!("graph of {} nodes", nodes.len()),
+            Op::Empty => "empty".to_owned(),
+        }
     }
 }

@@ -26,14 +26,14 @@ fn known(s: &Guard, stream: usize) -> Cu {
     }
 }
 
-/// For calls that wait: not on a stream that captures.
+/// For calls that wait for a stream: not for one that captures.
 fn idle(stream: usize) -> Cu {
     let (mut s, _) = current()?;
     known(&s, stream)?;
-    match s.streams.get(&stream) {
-        Some(st) if st.capture.is_some() => s.not_while_capturing(),
-        Some(_) => Ok(()),
-        None => s.not_while_capturing(),
+    if stream <= 2 {
+        s.not_while_blocking_capture()
+    } else {
+        s.not_on_capturing(stream)
     }
 }
 
@@ -43,8 +43,7 @@ fn record(event: usize, stream: usize) -> Cu {
     let captured = s
         .streams
         .get(&stream)
-        .and_then(|st| st.capture)
-        .map(|r| (r.capture, stream, r.ops));
+        .and_then(|st| Some((stream, st.capture.clone()?)));
     let Some(e) = s.events.get_mut(&event) else {
         return Err(code::INVALID_HANDLE);
     };
@@ -59,30 +58,38 @@ fn wait(stream: usize, event: usize) -> Cu {
     let Some(e) = s.events.get(&event) else {
         return Err(code::INVALID_HANDLE);
     };
-    let Some((capture, from, ops)) = e.captured else {
+    let Some((from, then)) = e.captured.clone() else {
         return match s.streams.get(&stream) {
             // Work outside of the capture cannot be waited for inside it.
             Some(st) if st.capture.is_some() && e.recorded => Err(code::CAPTURE_UNSUPPORTED),
             _ => Ok(()),
         };
     };
-    if !s.captures.contains_key(&capture) {
+    if !s.captures.contains_key(&then.capture) {
         return Ok(());
     }
     if let Some(r) = s.streams.get_mut(&from).and_then(|st| st.capture.as_mut())
         && from != stream
     {
-        r.joined = r.joined.max(ops);
+        r.joined = r.joined.max(then.ops);
     }
     let Some(st) = s.streams.get_mut(&stream) else {
         return Err(code::CAPTURE_UNSUPPORTED);
     };
-    match st.capture {
-        Some(r) if r.capture != capture => Err(code::CAPTURE_UNSUPPORTED),
-        Some(_) => Ok(()),
+    match &mut st.capture {
+        Some(r) if r.capture != then.capture => Err(code::CAPTURE_UNSUPPORTED),
+        Some(r) => {
+            for n in then.last {
+                if !r.last.contains(&n) {
+                    r.last.push(n);
+                }
+            }
+            Ok(())
+        }
         None => {
             st.capture = Some(Recording {
-                capture,
+                capture: then.capture,
+                last: then.last,
                 ops: 0,
                 joined: 0,
             });
@@ -91,7 +98,7 @@ fn wait(stream: usize, event: usize) -> Cu {
     }
 }
 
-fn begin(stream: usize) -> Cu {
+fn begin(stream: usize, mode: c_int) -> Cu {
     let (mut s, _) = current()?;
     let id = s.handle();
     let Some(st) = s.streams.get_mut(&stream) else {
@@ -101,11 +108,12 @@ fn begin(stream: usize) -> Cu {
             code::INVALID_HANDLE
         });
     };
-    if st.capture.is_some() {
+    if st.capture.is_some() || !(0..=2).contains(&mode) {
         return Err(code::INVALID_VALUE);
     }
     st.capture = Some(Recording {
         capture: id,
+        last: Vec::new(),
         ops: 0,
         joined: 0,
     });
@@ -115,6 +123,8 @@ fn begin(stream: usize) -> Cu {
             origin: stream,
             nodes: Vec::new(),
             invalid: false,
+            mode,
+            thread: std::thread::current().id(),
         },
     );
     Ok(())
@@ -122,24 +132,24 @@ fn begin(stream: usize) -> Cu {
 
 fn end(stream: usize, out: *mut usize) -> Cu {
     let (mut s, _) = current()?;
-    let Some(r) = s.streams.get(&stream).and_then(|st| st.capture) else {
+    let capture = s
+        .streams
+        .get(&stream)
+        .and_then(|st| Some(st.capture.as_ref()?.capture));
+    let Some(capture) = capture else {
         return Err(code::INVALID_VALUE);
     };
-    if s.captures
-        .get(&r.capture)
-        .is_some_and(|c| c.origin != stream)
-    {
+    if s.captures.get(&capture).is_some_and(|c| c.origin != stream) {
         return Err(code::CAPTURE_UNMATCHED);
     }
     let mut unjoined = false;
     for (h, st) in &mut s.streams {
-        if let Some(other) = st.capture.filter(|o| o.capture == r.capture) {
+        if let Some(other) = st.capture.take_if(|o| o.capture == capture) {
             unjoined |= *h != stream && other.ops > other.joined;
-            st.capture = None;
         }
     }
     put(out, 0)?;
-    let Some(c) = s.captures.remove(&r.capture) else {
+    let Some(c) = s.captures.remove(&capture) else {
         return Err(code::CAPTURE_INVALIDATED);
     };
     if c.invalid {
@@ -156,11 +166,15 @@ fn end(stream: usize, out: *mut usize) -> Cu {
 fn status(stream: usize) -> Cu<(c_int, usize)> {
     let (s, _) = current()?;
     known(&s, stream)?;
-    let Some(r) = s.streams.get(&stream).and_then(|st| st.capture) else {
+    let capture = s
+        .streams
+        .get(&stream)
+        .and_then(|st| Some(st.capture.as_ref()?.capture));
+    let Some(capture) = capture else {
         return Ok((0, 0));
     };
-    let invalid = s.captures.get(&r.capture).is_none_or(|c| c.invalid);
-    Ok((if invalid { 2 } else { 1 }, r.capture))
+    let invalid = s.captures.get(&capture).is_none_or(|c| c.invalid);
+    Ok((if invalid { 2 } else { 1 }, capture))
 }
 
 fn event_ready(event: usize) -> Cu {
@@ -168,9 +182,9 @@ fn event_ready(event: usize) -> Cu {
     match s.events.get(&event) {
         None => Err(code::INVALID_HANDLE),
         Some(Event {
-            captured: Some((c, ..)),
+            captured: Some((_, r)),
             ..
-        }) if s.captures.contains_key(c) => Err(code::CAPTURED_EVENT),
+        }) if s.captures.contains_key(&r.capture) => Err(code::CAPTURED_EVENT),
         Some(_) => Ok(()),
     }
 }
@@ -223,11 +237,34 @@ api! {
         known(&s, stream)?;
         put(out, super::CURRENT.get())
     }
+    fn cuStreamGetId(stream: usize, out: *mut u64) {
+        let (s, _) = current()?;
+        known(&s, stream)?;
+        put(out, stream as u64)
+    }
+    fn cuStreamGetDevice(stream: usize, out: *mut c_int) {
+        let (s, _) = current()?;
+        known(&s, stream)?;
+        put(out, 0)
+    }
+    fn cuStreamAddCallback(stream: usize, callback: usize, data: usize, _flags: c_uint) {
+        let (mut s, _) = current()?;
+        known(&s, stream)?;
+        s.not_on_capturing(stream)?;
+        if callback == 0 {
+            return Err(code::INVALID_VALUE);
+        }
+        drop(s);
+        // SAFETY: the caller hands over a function of this type, `CUstreamCallback`, with its argument.
+        let f: extern "C" fn(usize, c_int, usize) = unsafe { std::mem::transmute(callback) };
+        f(stream, 0, data);
+        Ok(())
+    }
     fn cuStreamAttachMemAsync(_stream: usize, _at: u64, _len: usize, _flags: c_uint) {
         current().map(|_| ())
     }
-    fn cuStreamBeginCapture_v2(stream: usize, _mode: c_int) {
-        begin(stream)
+    fn cuStreamBeginCapture_v2(stream: usize, mode: c_int) {
+        begin(stream, mode)
     }
     fn cuStreamEndCapture(stream: usize, out: *mut usize) {
         end(stream, out)
@@ -245,8 +282,12 @@ api! {
         Ok(())
     }
     fn cuThreadExchangeStreamCaptureMode(mode: *mut c_int) {
-        // Every mode is treated as the strictest, global.
-        put(mode, 0)
+        const MODES: std::ops::RangeInclusive<c_int> = 0..=2;
+        let new = super::get(mode)?;
+        if !MODES.contains(&new) {
+            return Err(code::INVALID_VALUE);
+        }
+        put(mode, MODE.replace(new))
     }
     fn cuEventCreate(out: *mut usize, _flags: c_uint) {
         let (mut s, _) = current()?;
@@ -276,4 +317,9 @@ api! {
     fn cuEventElapsedTime_v2(out: *mut f32, a: usize, b: usize) {
         elapsed(out, a, b)
     }
+}
+
+thread_local! {
+    /// What the thread has asked for by `cuThreadExchangeStreamCaptureMode`.
+    pub static MODE: std::cell::Cell<c_int> = const { std::cell::Cell::new(0) };
 }

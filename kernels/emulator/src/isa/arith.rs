@@ -85,6 +85,16 @@ fn add(b: &mut Builder, f: &Form) -> Res {
         [Ty::F32] => return float::add32(b, f, false),
         [Ty::F64] => return float::add64(b, f, false),
         [t @ (Ty::F16 | Ty::F16x2 | Ty::Bf16 | Ty::Bf16x2)] => return half::add(b, f, t),
+        [t @ (Ty::U16x2 | Ty::S16x2)] => {
+            return uniform(
+                b,
+                f,
+                2,
+                t,
+                Class::Integer,
+                bin(|a: u32, b: u32| pairs(a, b, u16::wrapping_add)),
+            );
+        }
         [_] => {}
         _ => return float::mixed_add(b, f, &types),
     }
@@ -394,6 +404,9 @@ fn rem(b: &mut Builder, f: &Form) -> Res {
 fn min(b: &mut Builder, f: &Form) -> Res {
     let t = f.ty()?;
     match t {
+        Ty::U16x2 | Ty::S16x2 | Ty::S32 if t != Ty::S32 || f.inst.modifiers[0] == "relu" => {
+            return extreme(b, f, t, true);
+        }
         Ty::F32 => return float::min32(b, f),
         Ty::F64 => return uniform(b, f, 2, t, Class::Float64, bin(crate::float::min64)),
         Ty::F16 | Ty::F16x2 | Ty::Bf16 | Ty::Bf16x2 => return half::min(b, f, t),
@@ -416,9 +429,43 @@ fn min(b: &mut Builder, f: &Form) -> Res {
     uniform(b, f, 2, t, Class::Integer, e)
 }
 
+/// Both halves of two words.
+#[inline(always)]
+fn pairs(a: u32, b: u32, f: impl Fn(u16, u16) -> u16) -> u32 {
+    u32::from(f(a as u16, b as u16)) | u32::from(f((a >> 16) as u16, (b >> 16) as u16)) << 16
+}
+
+/// min and max of packed 16-bit integers, and with `.relu`, which turns what is below 0 into 0.
+fn extreme(b: &mut Builder, f: &Form, t: Ty, least: bool) -> Res {
+    let relu = f.has("relu");
+    let e: Exec = match (t, relu, least) {
+        (Ty::U16x2, false, true) => bin(|a: u32, b: u32| pairs(a, b, u16::min)),
+        (Ty::U16x2, false, false) => bin(|a: u32, b: u32| pairs(a, b, u16::max)),
+        (Ty::S16x2, false, true) => {
+            bin(|a: u32, b: u32| pairs(a, b, |x, y| (x as i16).min(y as i16) as u16))
+        }
+        (Ty::S16x2, false, false) => {
+            bin(|a: u32, b: u32| pairs(a, b, |x, y| (x as i16).max(y as i16) as u16))
+        }
+        (Ty::S16x2, true, true) => {
+            bin(|a: u32, b: u32| pairs(a, b, |x, y| (x as i16).min(y as i16).max(0) as u16))
+        }
+        (Ty::S16x2, true, false) => {
+            bin(|a: u32, b: u32| pairs(a, b, |x, y| (x as i16).max(y as i16).max(0) as u16))
+        }
+        (Ty::S32, true, true) => bin(|a: i32, b: i32| a.min(b).max(0)),
+        (Ty::S32, true, false) => bin(|a: i32, b: i32| a.max(b).max(0)),
+        _ => return f.refuse(".relu is for signed types"),
+    };
+    uniform(b, f, 2, t, Class::Integer, e)
+}
+
 fn max(b: &mut Builder, f: &Form) -> Res {
     let t = f.ty()?;
     match t {
+        Ty::U16x2 | Ty::S16x2 | Ty::S32 if t != Ty::S32 || f.inst.modifiers[0] == "relu" => {
+            return extreme(b, f, t, false);
+        }
         Ty::F32 => return float::max32(b, f),
         Ty::F64 => return uniform(b, f, 2, t, Class::Float64, bin(crate::float::max64)),
         Ty::F16 | Ty::F16x2 | Ty::Bf16 | Ty::Bf16x2 => return half::max(b, f, t),

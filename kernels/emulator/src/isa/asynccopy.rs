@@ -3,15 +3,15 @@
 use super::Decode;
 use super::memory::addresses;
 use crate::build::{Builder, Form, Res};
-use crate::checks::{Conflict, FaultKind, Touch};
+use crate::checks::{FaultKind, Touch};
 use crate::machine::{Class, CopyInFlight, Cx, Ins, Place, lanes_of};
 use crate::ptx::tree::Operand;
 use crate::types::Ty;
 
 pub const DEFS: &[(&str, Decode)] = &[("cp", cp)];
 
-/// `a`: shared address, `b`: global address, `c`: bytes to read if `imm` bit 40. `imm`: offsets in 20 bits each
-/// would not do, so both are folded into the registers by the decoder; bits 0-7 are the size.
+/// `a`: shared address, `b`: global address, `c`: bytes to read if `imm` bit 40, or if `imm` bit 41 a predicate, which
+/// bit 42 negates, under which nothing is read. `imm` bits 0-7 are the size. `list`: the offsets of both addresses.
 fn start(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     if m == 0 {
         return;
@@ -32,6 +32,12 @@ fn start(cx: &mut Cx<'_>, i: &Ins, m: u32) {
                     format!("{} source bytes for a copy of {bytes}", read[lane]),
                 );
             }
+        }
+    }
+    if i.imm >> 41 & 1 == 1 {
+        let ignored = cx.w.p[i.c as usize] ^ if i.imm >> 42 & 1 == 1 { !0 } else { 0 };
+        for (lane, n) in read.iter_mut().enumerate() {
+            *n = if ignored >> lane & 1 == 1 { 0 } else { bytes };
         }
     }
     // Generic addresses of shared memory are not allowed here, so the window is dropped without a look.
@@ -63,36 +69,27 @@ fn start(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     if whole != 0 && !cx.check(Place::Global, &from, whole, bytes, Touch::Read) {
         return;
     }
-    for lane in lanes_of(m & !whole) {
-        for at in 0..u64::from(read[lane]) {
-            let mut one = from;
-            one[lane] += at;
-            if !cx.check(Place::Global, &one, 1 << lane, 1, Touch::Read) {
-                return;
-            }
-        }
+    // Lanes that read less are checked by the byte; they belong to the same request, so nothing is counted for it
+    // but what the others have.
+    let counts = cx.counts.take();
+    let fine = partial(cx, &from, &read, m & !whole);
+    cx.counts = counts;
+    if !fine {
+        return;
+    }
+    if let Some(c) = &mut cx.counts {
+        c.partial_copy(&from, &read, m & !whole, whole == 0);
     }
     if let Some(c) = &mut cx.counts {
         c.shared(&to, m, bytes, Touch::Write);
     }
+    if let Some(shadow) = &mut cx.block.shadow
+        && let Err((lane, conflict)) =
+            shadow.start_copies(&to, m, bytes, cx.w.index, &mut cx.w.clock)
+    {
+        return cx.shared_conflict(lane, to[lane], bytes, Touch::Write, conflict);
+    }
     for lane in lanes_of(m) {
-        if let Some(shadow) = &mut cx.block.shadow {
-            let r = shadow.start_copy(
-                to[lane] as u32,
-                bytes,
-                cx.w.index,
-                lane as u32,
-                &mut cx.w.clock,
-            );
-            if let Err(conflict) = r {
-                let conflict = if conflict == Conflict::Unwritten {
-                    Conflict::Pending
-                } else {
-                    conflict
-                };
-                return cx.shared_conflict(lane, to[lane], bytes, Touch::Write, conflict);
-            }
-        }
         let group = cx.w.groups[lane];
         cx.w.copies.push(CopyInFlight {
             lane: lane as u32,
@@ -103,6 +100,20 @@ fn start(cx: &mut Cx<'_>, i: &Ins, m: u32) {
             read: read[lane],
         });
     }
+}
+
+/// The checks for lanes that read only part of what they copy.
+fn partial(cx: &mut Cx<'_>, from: &[u64; 32], read: &[u32; 32], lanes: u32) -> bool {
+    for lane in lanes_of(lanes) {
+        for at in 0..u64::from(read[lane]) {
+            let mut one = *from;
+            one[lane] += at;
+            if !cx.check(Place::Global, &one, 1 << lane, 1, Touch::Read) {
+                return false;
+            }
+        }
+    }
+    true
 }
 
 /// Lands what `due` says, in the order of issue.
@@ -116,9 +127,13 @@ pub fn land(cx: &mut Cx<'_>, due: impl Fn(&Cx<'_>, &CopyInFlight) -> bool) {
         }
         for at in (0..c.bytes).step_by(4) {
             let mut v = 0u64;
-            for k in 0..4 {
-                if at + k < c.read {
-                    v |= cx.env.heap.load(c.from + u64::from(at + k), 1) << (k * 8);
+            if at + 4 <= c.read {
+                v = cx.env.heap.load(c.from + u64::from(at), 4);
+            } else {
+                for k in 0..4 {
+                    if at + k < c.read {
+                        v |= cx.env.heap.load(c.from + u64::from(at + k), 1) << (k * 8);
+                    }
                 }
             }
             cx.block.shared_store(c.to + at, 4, v);
@@ -209,8 +224,14 @@ fn cp(b: &mut Builder, f: &Form) -> Res {
     let mut imm = bytes;
     let mut size = 0;
     if let Some(op) = ops.get(3) {
-        size = b.src(f, op, Ty::U32)?;
-        imm |= 1 << 40;
+        if b.is_pred(op) {
+            let (p, flip) = b.pred(f, op)?;
+            size = p;
+            imm |= 1 << 41 | u64::from(flip & 1) << 42;
+        } else {
+            size = b.src(f, op, Ty::U32)?;
+            imm |= 1 << 40;
+        }
     }
     b.emit(start, Class::AsyncCopy, |i| {
         i.a = to;

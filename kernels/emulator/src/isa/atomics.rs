@@ -127,6 +127,7 @@ fn exec(cx: &mut Cx<'_>, i: &Ins, m: u32) {
                 );
                 old
             };
+            cx.events += u64::from(combine(op, t, old, v, swap) != old);
             if keep {
                 if wide {
                     cx.w.r.set::<u64>(d, lane, old);

@@ -280,7 +280,56 @@ fn mode_of(f: &Form) -> (Round, bool, bool) {
     }
 }
 
+/// Two integers, saturated to `bits` each and packed, the second lowest; narrower than a half word, the third source
+/// fills up from above. `imm`: bits, bit 8: signed.
+fn pack_integers(a: u32, b: u32, c: u32, imm: u64) -> u32 {
+    let bits = imm as u32 & 255;
+    let (lo, hi) = if imm >> 8 & 1 == 1 {
+        (-(1i64 << (bits - 1)), (1i64 << (bits - 1)) - 1)
+    } else {
+        (0, (1i64 << bits) - 1)
+    };
+    let part = |v: u32| (i64::from(v as i32).clamp(lo, hi) as u32) & ((1u64 << bits) - 1) as u32;
+    let packed = part(a) << bits | part(b);
+    if bits == 16 {
+        packed
+    } else {
+        c << (2 * bits) | packed
+    }
+}
+
+fn cvt_pack(b: &mut Builder, f: &Form) -> Res {
+    f.has("sat");
+    let kinds = ["u16", "s16", "u8", "s8", "u4", "s4", "u2", "s2"];
+    let Some(kind) = f.pick(&kinds) else {
+        return f.refuse("the type of the parts is expected");
+    };
+    f.has("s32");
+    let bits = 16u64 >> (kind / 2);
+    let three = bits != 16;
+    if f.has("b32") != three {
+        return f.refuse("parts below 16 bits take a third source, .b32");
+    }
+    let ops = f.operands(if three { 4 } else { 3 })?;
+    let (x, y) = (b.src(f, &ops[1], Ty::S32)?, b.src(f, &ops[2], Ty::S32)?);
+    let z = if three {
+        b.src(f, &ops[3], Ty::B32)?
+    } else {
+        x
+    };
+    let d = b.dst(f, &ops[0], Ty::B32)?;
+    b.emit(super::shapes::tri_imm(pack_integers), Class::Convert, |i| {
+        i.d = d;
+        [i.a, i.b, i.c] = [x, y, z];
+        i.imm = bits | (kind as u64 % 2) << 8;
+    });
+    Ok(())
+}
+
 fn cvt(b: &mut Builder, f: &Form) -> Res {
+    if f.has("pack") {
+        return cvt_pack(b, f);
+    }
     let types = f.types();
     let [to, from] = types[..] else {
         return f.refuse("two types are expected");

@@ -117,7 +117,7 @@ fn change(cx: &mut Cx<'_>, i: &Ins, m: u32) {
                     tx: 0,
                     phase: 0,
                 };
-                cx.block.mbarriers.insert(at, Clock([0; 32]));
+                cx.block.mbarriers.insert(at, Clock::nothing());
                 if let Some(shadow) = &mut cx.block.shadow {
                     shadow.mark_written(at, 8);
                 }
@@ -157,7 +157,7 @@ fn change(cx: &mut Cx<'_>, i: &Ins, m: u32) {
         s.pending -= arrivals;
         if op != INIT && op != INVAL && op != EXPECT {
             if let Some(clock) = cx.block.mbarriers.get_mut(&at) {
-                clock.join(&cx.w.clock);
+                clock.join(cx.w.clock.shared());
             }
             s = if arrivals != 0 || op == COMPLETE {
                 s.settle()
@@ -171,7 +171,7 @@ fn change(cx: &mut Cx<'_>, i: &Ins, m: u32) {
         }
     }
     if m != 0 {
-        cx.w.clock.0[cx.w.index as usize] += 1;
+        cx.w.clock.advance();
     }
 }
 
@@ -192,7 +192,7 @@ fn test(cx: &mut Cx<'_>, i: &Ins, m: u32) {
         if s.phase != waited {
             done |= 1 << lane;
             if let Some(clock) = cx.block.mbarriers.get(&at) {
-                cx.w.clock.join(clock);
+                cx.w.clock.learn(clock);
             }
         }
     }

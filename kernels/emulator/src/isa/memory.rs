@@ -116,28 +116,34 @@ pub fn resolve(
     true
 }
 
-/// 32-bit elements: the frequent case. `d` or the registers in `list`.
+/// One or several 32-bit elements: the frequent case. `d`, or the registers in `list`.
 fn load32(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let a = Access::unpack(i.imm);
     let mut addrs = addresses(cx, i.a, a.offset);
-    let d = i.d;
+    let env = cx.env;
+    let list: &[u32] = if a.count > 1 {
+        &env.program.lists[i.list as usize]
+    } else {
+        std::slice::from_ref(&i.d)
+    };
     resolve(cx, a, &mut addrs, m, |cx, place, addrs, lanes| {
-        if place == Place::Global && contiguous(addrs, lanes, 4) && addrs[0] % 8 == 0 {
-            let (heap, v) = (cx.env.heap, cx.w.r.view());
-            for c in 0..4 {
-                let mut cells = [0u32; 8];
-                for k in 0..4 {
-                    let two = heap.load(addrs[0] + (c * 8 + k * 2) as u64 * 4, 8);
-                    cells[k * 2] = two as u32;
-                    cells[k * 2 + 1] = (two >> 32) as u32;
+        for (k, &line) in list.iter().enumerate() {
+            let (at, v) = (k as u64 * 4, cx.w.r.view());
+            if place == Place::Global && list.len() == 1 && contiguous(addrs, lanes, 4) {
+                let mut d = [0u32; 32];
+                env.heap.load_words(addrs[0], &mut d);
+                cx.w.r.put::<u32>(line, lanes, &d);
+            } else if place == Place::Shared && lanes == !0 {
+                let words = &cx.block.shared[..];
+                for (lane, a) in addrs.iter().enumerate() {
+                    v.set::<u32>(line, lane, words[*a as usize / 4 + k]);
                 }
-                v.set_chunk::<u32>(d, c, cells);
+            } else {
+                for lane in lanes_of(lanes) {
+                    let word = cx.load(place, lane, addrs[lane] + at, 4) as u32;
+                    v.set::<u32>(line, lane, word);
+                }
             }
-            return;
-        }
-        for lane in lanes_of(lanes) {
-            let v = cx.load(place, lane, addrs[lane], 4) as u32;
-            cx.w.r.set::<u32>(d, lane, v);
         }
     });
 }
@@ -179,26 +185,34 @@ fn load_any(cx: &mut Cx<'_>, i: &Ins, m: u32) {
 fn store32(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let a = Access::unpack(i.imm);
     let mut addrs = addresses(cx, i.a, a.offset);
-    let s = i.b;
+    let env = cx.env;
+    let list: &[u32] = if a.count > 1 {
+        &env.program.lists[i.list as usize]
+    } else {
+        std::slice::from_ref(&i.b)
+    };
     resolve(cx, a, &mut addrs, m, |cx, place, addrs, lanes| {
-        if place == Place::Global && contiguous(addrs, lanes, 4) && addrs[0] % 8 == 0 {
-            let (heap, v) = (cx.env.heap, cx.w.r.view());
-            for c in 0..4 {
-                let cells = v.chunk::<u32>(s, c);
-                for k in 0..4 {
-                    let two = u64::from(cells[k * 2]) | u64::from(cells[k * 2 + 1]) << 32;
-                    heap.store(addrs[0] + (c * 8 + k * 2) as u64 * 4, 8, two);
+        for (k, &line) in list.iter().enumerate() {
+            let (at, v) = (k as u64 * 4, cx.w.r.view());
+            if place == Place::Global && list.len() == 1 && contiguous(addrs, lanes, 4) {
+                env.heap.store_words(addrs[0], &cx.w.r.all::<u32>(line));
+                continue;
+            }
+            if place == Place::Shared && lanes == !0 {
+                let words = &mut cx.block.shared[..];
+                for (lane, a) in addrs.iter().enumerate() {
+                    words[*a as usize / 4 + k] = v.get::<u32>(line, lane);
+                }
+            } else {
+                for lane in lanes_of(lanes) {
+                    let word = u64::from(v.get::<u32>(line, lane));
+                    cx.store(place, lane, addrs[lane] + at, 4, word);
                 }
             }
-            return;
+            agree(cx, place, addrs, at, lanes, 4, |_, lane| {
+                u64::from(v.get::<u32>(line, lane))
+            });
         }
-        for lane in lanes_of(lanes) {
-            let v = u64::from(cx.w.r.get::<u32>(s, lane));
-            cx.store(place, lane, addrs[lane], 4, v);
-        }
-        agree(cx, place, addrs, lanes, 4, |cx, lane| {
-            u64::from(cx.w.r.get::<u32>(s, lane))
-        });
     });
 }
 
@@ -207,11 +221,12 @@ fn agree(
     cx: &mut Cx<'_>,
     place: Place,
     addrs: &[u64; 32],
+    offset: u64,
     lanes: u32,
     bytes: u32,
     value: impl Fn(&Cx<'_>, usize) -> u64,
 ) {
-    if place != Place::Shared || !cx.env.checks {
+    if place != Place::Shared || !cx.block.shadow.as_ref().is_some_and(|s| s.overlap) {
         return;
     }
     let mask = if bytes == 8 {
@@ -219,8 +234,8 @@ fn agree(
     } else {
         (1 << (bytes * 8)) - 1
     };
-    if let Some(lane) =
-        lanes_of(lanes).find(|&l| cx.load(place, l, addrs[l], bytes) != value(cx, l) & mask)
+    if let Some(lane) = lanes_of(lanes)
+        .find(|&l| cx.load(place, l, addrs[l] + offset, bytes) != value(cx, l) & mask)
     {
         let message = format!(
             "threads of one instruction write different values to shared address {:#x}",
@@ -249,12 +264,12 @@ fn store_any(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     };
     resolve(cx, a, &mut addrs, m, |cx, place, addrs, lanes| {
         for (k, &line) in list.iter().enumerate() {
-            let at = addrs.map(|x| x.wrapping_add(k as u64 * u64::from(a.bytes)));
+            let at = k as u64 * u64::from(a.bytes);
             for lane in lanes_of(lanes) {
                 let v = value(cx, line, lane);
-                cx.store(place, lane, at[lane], a.bytes, v);
+                cx.store(place, lane, addrs[lane] + at, a.bytes, v);
             }
-            agree(cx, place, &at, lanes, a.bytes, |cx, lane| {
+            agree(cx, place, addrs, at, lanes, a.bytes, |cx, lane| {
                 value(cx, line, lane)
             });
         }
@@ -319,9 +334,10 @@ pub fn strong(f: &Form) -> bool {
     ] {
         f.has(hint);
     }
+    // Every one is asked for: `.mmio.relaxed` has two.
     let s = ["volatile", "relaxed", "acquire", "release", "mmio"]
         .iter()
-        .any(|m| f.has(m));
+        .fold(false, |any, m| f.has(m) || any);
     for scope in ["cta", "gpu", "sys", "cluster"] {
         f.has(scope);
     }
@@ -379,7 +395,10 @@ fn ld(b: &mut Builder, f: &Form) -> Res {
     let strong = strong(f);
     f.has("unified");
     let ops = cache_hint(f, 2)?;
-    let dst = vector(f, &ops[0])?;
+    let (t, dst) = match b.halves(&ops[0]) {
+        Some(parts) if t == Ty::B128 => (Ty::B64, parts.to_vec()),
+        _ => (t, vector(f, &ops[0])?),
+    };
     if t.bytes() == 16 || t == Ty::Pred {
         return f.refuse("this type is not supported");
     }
@@ -447,7 +466,7 @@ fn ld(b: &mut Builder, f: &Form) -> Res {
         touch,
         signed: t.signed(),
     };
-    let simple = lines.len() == 1 && t.bytes() == 4 && !wide && !short;
+    let simple = t.bytes() == 4 && !wide && !short;
     let first = lines[0];
     let list = if lines.len() > 1 { b.list(lines) } else { 0 };
     b.emit(
@@ -479,7 +498,10 @@ fn st(b: &mut Builder, f: &Form) -> Res {
     let space = space_of(f);
     let strong = strong(f);
     let ops = cache_hint(f, 2)?;
-    let src = vector(f, &ops[1])?;
+    let (t, src) = match b.halves(&ops[1]) {
+        Some(parts) if t == Ty::B128 => (Ty::B64, parts.to_vec()),
+        _ => (t, vector(f, &ops[1])?),
+    };
     if t.bytes() == 16 || t == Ty::Pred {
         return f.refuse("this type is not supported");
     }
@@ -518,7 +540,7 @@ fn st(b: &mut Builder, f: &Form) -> Res {
         touch,
         signed: false,
     };
-    let simple = lines.len() == 1 && t.bytes() == 4;
+    let simple = t.bytes() == 4;
     let first = lines[0];
     let list = if lines.len() > 1 { b.list(lines) } else { 0 };
     b.emit(
@@ -559,6 +581,10 @@ fn prefetch(b: &mut Builder, f: &Form) -> Res {
 fn policy(b: &mut Builder, f: &Form) -> Res {
     for m in [
         "fractional",
+        "range",
+        "cvt",
+        "L2",
+        "global",
         "L2::evict_last",
         "L2::evict_first",
         "L2::evict_normal",

@@ -13,10 +13,13 @@ mod half;
 mod matrix;
 mod mbarrier;
 mod memory;
+mod mma;
 mod moves;
 mod shapes;
 mod sync;
+mod video;
 mod warpwide;
+mod wmma;
 
 pub use control::{ASSERT, BAD_CALL, BRANCH, EXIT, PRINTF, TABLE};
 
@@ -37,9 +40,12 @@ const FAMILIES: &[&[(&str, Decode)]] = &[
     matrix::DEFS,
     mbarrier::DEFS,
     memory::DEFS,
+    mma::DEFS,
     moves::DEFS,
     sync::DEFS,
+    video::DEFS,
     warpwide::DEFS,
+    wmma::DEFS,
 ];
 
 /// All opcodes, for the documentation and the fuzzer.

@@ -66,9 +66,37 @@ fn split(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     }
 }
 
+/// Both halves of a 128-bit register, from or to another one or two of 64 bits.
+fn mov_128(b: &mut Builder, f: &Form, to: &Operand, from: &Operand) -> Res {
+    let side = |b: &Builder, op: &Operand| match op {
+        Operand::Vector(parts) if parts.len() == 2 => Ok([parts[0].clone(), parts[1].clone()]),
+        _ => match b.halves(op) {
+            Some(parts) => Ok(parts),
+            None => f.refuse("a 128-bit register or two of 64 bits are expected"),
+        },
+    };
+    let (to, from) = (side(b, to)?, side(b, from)?);
+    let sources = [b.src(f, &from[0], Ty::B64)?, b.src(f, &from[1], Ty::B64)?];
+    let d = [b.dst(f, &to[0], Ty::B64)?, b.dst(f, &to[1], Ty::B64)?];
+    b.emit(move_pair, Class::Move, |i| {
+        [i.a, i.b] = sources;
+        [i.d, i.c] = d;
+    });
+    Ok(())
+}
+
+fn move_pair(cx: &mut Cx<'_>, i: &Ins, m: u32) {
+    let (low, high) = (cx.w.r.all::<u64>(i.a), cx.w.r.all::<u64>(i.b));
+    cx.w.r.put::<u64>(i.d, m, &low);
+    cx.w.r.put::<u64>(i.c, m, &high);
+}
+
 fn mov(b: &mut Builder, f: &Form) -> Res {
     let t = f.ty()?;
     let ops = f.operands(2)?;
+    if t == Ty::B128 {
+        return mov_128(b, f, &ops[0], &ops[1]);
+    }
     match (&ops[0], &ops[1]) {
         (_, _) if t == Ty::Pred => {
             let (p, flip) = b.pred(f, &ops[1])?;

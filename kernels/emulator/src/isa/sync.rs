@@ -27,7 +27,7 @@ fn warp_sync(cx: &mut Cx<'_>, i: &Ins, m: u32) {
         return;
     }
     if members(cx, i.a, m).is_some() {
-        cx.w.clock.0[cx.w.index as usize] += 1;
+        cx.w.clock.advance();
     }
 }
 
@@ -137,8 +137,15 @@ fn fence_exec(cx: &mut Cx<'_>, i: &Ins, m: u32) {
 }
 
 fn fence(b: &mut Builder, f: &Form) -> Res {
-    f.pick(&["sc", "acq_rel", "acquire", "release", "mbarrier_init"]);
     for m in [
+        "sc",
+        "acq_rel",
+        "acquire",
+        "mbarrier_init",
+        "sync_restrict::shared::cta",
+        "sync_restrict::shared::cluster",
+        "global",
+        "shared::cta",
         "proxy",
         "async",
         "alias",

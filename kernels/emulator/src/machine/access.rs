@@ -1,9 +1,10 @@
 //! Memory access by a warp: where an address points, what is checked on the way, what is counted.
 
 use super::warp::Cx;
-use crate::checks::{Conflict, FaultKind, Order, Touch, race_read, race_write};
+use crate::checks::{Conflict, FaultKind, Order, Touch, race_read, race_write, read_before};
 use crate::memory::{Extent, WINDOW_SHIFT};
 use crate::types::Space;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// The state spaces an access can end in, after generic addresses are told apart.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,6 +59,22 @@ pub fn contiguous(addrs: &[u64; 32], mask: u32, bytes: u32) -> bool {
     same
 }
 
+/// The union of the addresses' bits.
+#[inline(always)]
+fn any_bits(addrs: &[u64; 32], mask: u32) -> u64 {
+    let mut bits = 0;
+    if mask == !0 {
+        for a in addrs {
+            bits |= a;
+        }
+    } else {
+        for lane in lanes(mask) {
+            bits |= addrs[lane];
+        }
+    }
+    bits
+}
+
 impl Cx<'_> {
     /// Splits generic addresses by where they point and makes them relative to it.
     pub fn places(&mut self, addrs: &mut [u64; 32], mask: u32) -> [(Place, u32); 4] {
@@ -92,11 +109,7 @@ impl Cx<'_> {
         touch: Touch,
     ) -> bool {
         let low = u64::from(bytes) - 1;
-        let mut bits = 0;
-        for lane in lanes(mask) {
-            bits |= addrs[lane] & low;
-        }
-        if bits != 0 {
+        if any_bits(addrs, mask) & low != 0 {
             let lane = lanes(mask).find(|&l| addrs[l] & low != 0).unwrap_or(0);
             let message = format!(
                 "{} address {:#x} is not a multiple of {bytes}",
@@ -106,6 +119,9 @@ impl Cx<'_> {
             self.fail(FaultKind::Misaligned, lane as u32, message);
             return false;
         }
+        // An atomic counts as a write where it changes something.
+        self.events += u64::from(touch.writes() && touch != Touch::Atomic && place != Place::Local);
+        self.w.polls |= touch.strong();
         match place {
             Place::Global => self.check_global(addrs, mask, bytes, touch),
             Place::Shared => self.check_shared(addrs, mask, bytes, touch),
@@ -206,8 +222,17 @@ impl Cx<'_> {
             fences: self.block.fences,
             acquired: self.block.acquired,
         };
+        let settled = read_before(me);
         for lane in lanes(mask) {
             let (mut at, end) = (addrs[lane], addrs[lane] + u64::from(bytes));
+            if !touch.writes() && bytes.is_multiple_of(4) {
+                let known = (at..end)
+                    .step_by(4)
+                    .all(|a| settled.contains(&heap.race(a).load(Relaxed)));
+                if known {
+                    continue;
+                }
+            }
             while at < end {
                 let n = (4 - at % 4).min(end - at);
                 let part = ((1 << n) - 1) << (at % 4);
@@ -271,38 +296,31 @@ impl Cx<'_> {
             c.shared(addrs, mask, bytes, touch);
         }
         let limit = u64::from(self.block.shared_bytes);
-        for lane in lanes(mask) {
-            if addrs[lane].saturating_add(u64::from(bytes)) > limit {
-                let does = if touch.writes() {
-                    "write to"
-                } else {
-                    "read of"
-                };
-                let message = format!(
-                    "{bytes}-byte {does} shared address {:#x}, but the block has {limit} bytes of shared memory",
-                    addrs[lane]
-                );
-                self.fail(FaultKind::OutOfBounds, lane as u32, message);
-                return false;
-            }
+        let beyond = |a: u64| a.saturating_add(u64::from(bytes)) > limit;
+        // No address is above the union of their bits.
+        if beyond(any_bits(addrs, mask))
+            && let Some(lane) = lanes(mask).find(|&l| beyond(addrs[l]))
+        {
+            let does = if touch.writes() {
+                "write to"
+            } else {
+                "read of"
+            };
+            let message = format!(
+                "{bytes}-byte {does} shared address {:#x}, but the block has {limit} bytes of shared memory",
+                addrs[lane]
+            );
+            self.fail(FaultKind::OutOfBounds, lane as u32, message);
+            return false;
         }
         let Some(shadow) = &mut self.block.shadow else {
             return true;
         };
-        shadow.next_instruction();
-        for lane in lanes(mask) {
-            let r = shadow.touch(
-                addrs[lane] as u32,
-                bytes,
-                touch,
-                self.w.index,
-                lane as u32,
-                &mut self.w.clock,
-            );
-            if let Err(conflict) = r {
-                self.shared_conflict(lane, addrs[lane], bytes, touch, conflict);
-                return false;
-            }
+        let touched =
+            shadow.touch_lanes(addrs, mask, bytes, touch, self.w.index, &mut self.w.clock);
+        if let Err((lane, conflict)) = touched {
+            self.shared_conflict(lane, addrs[lane], bytes, touch, conflict);
+            return false;
         }
         true
     }

@@ -67,7 +67,8 @@ impl Barrier {
 pub struct Block {
     pub id: [u32; 3],
     pub linear: u64,
-    pub shared: Vec<u64>,
+    /// Words of four bytes.
+    pub shared: Vec<u32>,
     pub shared_bytes: u32,
     pub shadow: Option<SharedShadow>,
     pub warps: Vec<Option<Warp>>,
@@ -88,7 +89,7 @@ impl Block {
         Block {
             id: [0; 3],
             linear: 0,
-            shared: vec![0; (bytes as usize).div_ceil(8) + 2],
+            shared: vec![0; (bytes as usize).div_ceil(4) + 4],
             shared_bytes: bytes,
             shadow: env.checks.then(|| SharedShadow::new(bytes as usize, warps)),
             warps: (0..warps)
@@ -130,8 +131,9 @@ impl Block {
             (linear / gx / gy) as u32,
         ];
         self.sm = (linear % u64::from(env.sms)) as u32;
+        let mut base = 0;
         if let Some(s) = &mut self.shadow {
-            s.reset();
+            base = s.reset();
         } else {
             self.shared.fill(0);
         }
@@ -145,7 +147,8 @@ impl Block {
         let threads = env.threads();
         for (i, w) in self.warps.iter_mut().flatten().enumerate() {
             let lanes = (threads - i as u32 * 32).min(32);
-            w.restart(i as u32, if lanes == 32 { !0 } else { (1 << lanes) - 1 });
+            let mask = if lanes == 32 { !0 } else { (1 << lanes) - 1 };
+            w.restart(i as u32, env.warps(), mask, base);
             env.fill_specials(w, self.id, self.sm);
         }
     }
@@ -158,23 +161,29 @@ impl Block {
     /// Loads 1, 2, 4 or 8 bytes of shared memory; the offset is aligned and in range.
     #[inline(always)]
     pub fn shared_load(&self, offset: u32, bytes: u32) -> u64 {
-        let word = self.shared[offset as usize / 8] >> (offset % 8 * 8);
-        if bytes == 8 {
-            word
-        } else {
-            word & ((1 << (bytes * 8)) - 1)
+        let at = offset as usize / 4;
+        match bytes {
+            8 => u64::from(self.shared[at]) | u64::from(self.shared[at + 1]) << 32,
+            4 => u64::from(self.shared[at]),
+            _ => u64::from(self.shared[at] >> (offset % 4 * 8) & ((1 << (bytes * 8)) - 1)),
         }
     }
 
     #[inline(always)]
     pub fn shared_store(&mut self, offset: u32, bytes: u32, value: u64) {
-        let cell = &mut self.shared[offset as usize / 8];
-        if bytes == 8 {
-            *cell = value;
-        } else {
-            let shift = offset % 8 * 8;
-            let mask = ((1u64 << (bytes * 8)) - 1) << shift;
-            *cell = *cell & !mask | value << shift & mask;
+        let at = offset as usize / 4;
+        match bytes {
+            8 => {
+                self.shared[at] = value as u32;
+                self.shared[at + 1] = (value >> 32) as u32;
+            }
+            4 => self.shared[at] = value as u32,
+            _ => {
+                let shift = offset % 4 * 8;
+                let mask = ((1u32 << (bytes * 8)) - 1) << shift;
+                let cell = &mut self.shared[at];
+                *cell = *cell & !mask | (value as u32) << shift & mask;
+            }
         }
     }
 }
@@ -241,15 +250,15 @@ impl Cx<'_> {
         b.all &= predicate & live == live;
         b.any |= predicate & live != 0;
         match &mut b.clock {
-            Some(c) => c.join(&self.w.clock),
-            None => b.clock = Some(self.w.clock.clone()),
+            Some(c) => c.join(self.w.clock.shared()),
+            None => b.clock = Some(self.w.clock.shared().clone()),
         }
         if wait {
             b.waiting.push((index, self.w.pc - 1));
             self.w.at_barrier = true;
             self.stop = Stop::Barrier;
         } else {
-            self.w.clock.0[index as usize] += 1;
+            self.w.clock.advance();
         }
         self.release_if_complete(id);
     }
@@ -261,8 +270,9 @@ impl Cx<'_> {
         if b.arrived == 0 || b.arrived < b.expected.unwrap_or(live) {
             return;
         }
+        self.events += 1;
         let done = std::mem::replace(b, Barrier::empty());
-        for (index, pc) in done.waiting {
+        for &(index, pc) in &done.waiting {
             let ins = self.env.program.code[pc];
             let w = if index == self.w.index && self.w.at_barrier {
                 self.stop = Stop::Run;
@@ -275,9 +285,8 @@ impl Cx<'_> {
             };
             w.at_barrier = false;
             if let Some(c) = &done.clock {
-                w.clock.join(c);
+                w.clock.leave_barrier(c, done.waiting.iter().map(|w| w.0));
             }
-            w.clock.0[index as usize] += 1;
             match done.reduction {
                 Reduction::None => {}
                 Reduction::Popc => w.r.splat::<u32>(ins.d, done.count),
@@ -290,6 +299,49 @@ impl Cx<'_> {
     /// Part of the running warp is at a barrier.
     pub fn wait_at_barrier(&mut self, lanes: u32, id: u32, aligned: bool) {
         self.set_aside(lanes, self.w.pc - 1, Wait::Barrier { id, aligned });
+    }
+
+    /// Whether all warps of the block that still live have done nothing but look at memory, or wait at a barrier, since
+    /// its turn began.
+    pub fn block_polls(&self) -> bool {
+        self.block
+            .warps
+            .iter()
+            .flatten()
+            .filter(|w| !w.done)
+            .all(|w| w.at_barrier || w.polls)
+    }
+
+    /// All resident blocks wait for a value that nobody writes.
+    pub fn stuck(&mut self) {
+        let waits = self
+            .block
+            .warps
+            .iter()
+            .flatten()
+            .find(|w| !w.done && w.polls);
+        let (pc, thread) = waits.map_or((0, 0), |w| (w.pc, w.index * 32));
+        self.fault = Some(Fault {
+            kind: FaultKind::Deadlock,
+            pc,
+            thread,
+            message: "every thread reads memory again and again, and none writes any more"
+                .to_owned(),
+        });
+        self.stop = Stop::Fault;
+    }
+
+    /// The launch has run more instructions than `OFFSHOOT_EMULATOR_LIMIT` allows.
+    pub fn over_limit(&mut self) {
+        let runs = self.block.warps.iter().flatten().find(|w| !w.done);
+        let (pc, thread) = runs.map_or((0, 0), |w| (w.pc, w.index * 32));
+        self.fault = Some(Fault {
+            kind: FaultKind::Limit,
+            pc,
+            thread,
+            message: format!("more than {} warp instructions were run", self.env.limit),
+        });
+        self.stop = Stop::Fault;
     }
 
     /// Runs the block in `block` for about `fuel` instructions. True when all its warps are done.

@@ -170,6 +170,31 @@ impl View {
         }
     }
 
+    /// Lanes `4 * g ..` of a register.
+    #[inline(always)]
+    pub fn quad<T: Lane>(self, line: u32, g: usize) -> [T::Cell; 4] {
+        debug_assert!(g < 8);
+        // SAFETY: see `at`; the chunk of eight holds both its quads.
+        unsafe {
+            self.at::<T>(line, g / 2 * 8)
+                .add(g % 2 * 4)
+                .cast::<[T::Cell; 4]>()
+                .read()
+        }
+    }
+
+    #[inline(always)]
+    pub fn set_quad<T: Lane>(self, line: u32, g: usize, cells: [T::Cell; 4]) {
+        debug_assert!(g < 8);
+        // SAFETY: see `quad`.
+        unsafe {
+            self.at::<T>(line, g / 2 * 8)
+                .add(g % 2 * 4)
+                .cast::<[T::Cell; 4]>()
+                .write(cells)
+        }
+    }
+
     #[inline(always)]
     pub fn get<T: Lane>(self, line: u32, lane: usize) -> T {
         debug_assert!(lane < 32);

@@ -4,11 +4,11 @@ use super::block::Block;
 use super::program::{Program, Special};
 use super::warp::{Cx, Stop, Warp};
 use crate::checks::Report;
-use crate::counters::{Counts, LaunchCounts, Modelled};
+use crate::counters::{Counts, LaunchCounts, Modelled, Range};
 use crate::memory::Heap;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// How a kernel is launched.
 pub struct LaunchSetup<'a> {
@@ -26,6 +26,8 @@ pub struct LaunchSetup<'a> {
     /// Workers; 0 picks by the machine and the kernel.
     pub threads: usize,
     pub seed: u64,
+    /// The most warp instructions a host thread may run; a launch beyond is ended.
+    pub limit: u64,
     /// Launch number, 1 to 1023, for the race check.
     pub epoch: u64,
     pub modelled: Option<Modelled>,
@@ -50,6 +52,10 @@ pub struct Launch<'a> {
     pub epoch: u64,
     /// Fences by block, for the race check.
     pub fences: Vec<AtomicU64>,
+    /// Instructions without any event after which a launch whose threads all poll is stuck.
+    pub patience: u64,
+    /// The most warp instructions a host thread may run for the launch.
+    pub limit: u64,
     pub print: Mutex<Vec<u8>>,
     pub several_blocks: bool,
     /// Starts of the allocations that kernels must not write.
@@ -168,6 +174,8 @@ pub fn run(setup: LaunchSetup<'_>) -> Result<Option<LaunchCounts>, Box<Report>> 
         })
             .map(|_| AtomicU64::new(0))
             .collect(),
+        patience: PATIENCE,
+        limit: setup.limit,
         print: Mutex::new(Vec::new()),
         several_blocks: blocks > 1,
         read_only: setup.heap.read_only(),
@@ -186,13 +194,20 @@ pub fn run(setup: LaunchSetup<'_>) -> Result<Option<LaunchCounts>, Box<Report>> 
     let resident = if setup.cooperative {
         blocks
     } else {
-        setup.resident.max(1).min(blocks)
+        // As many as the card holds, but no more than a host has room for.
+        let room = (ROOM / block_bytes(&env)).max(64);
+        setup.resident.max(1).min(blocks).min(room)
     };
     let work = Work {
         next: AtomicU64::new(0),
         blocks,
         seed: setup.seed,
         resident: (resident as usize).div_ceil(threads),
+        alone: threads == 1,
+        ranges: setup
+            .modelled
+            .as_ref()
+            .map_or_else(|| Arc::from([]), |m| m.ranges.clone()),
         merge: setup
             .modelled
             .map(|m| Mutex::new(LaunchCounts::new(setup.program, m))),
@@ -230,12 +245,29 @@ pub fn run(setup: LaunchSetup<'_>) -> Result<Option<LaunchCounts>, Box<Report>> 
     }
 }
 
+/// A lock's owner may compute for long between two writes, but then it does not poll.
+const PATIENCE: u64 = 20_000_000;
+
+/// Host memory for blocks that wait for others.
+const ROOM: u64 = 1 << 30;
+
+/// Host memory of a resident block, about.
+fn block_bytes(env: &Launch<'_>) -> u64 {
+    let (p, warps) = (env.program, u64::from(env.warps()));
+    let registers = p.lines as u64 * 128 + u64::from(p.local_bytes) * 64;
+    let shared = u64::from(p.shared_bytes + env.dynamic_shared);
+    warps * registers + shared * (4 + warps)
+}
+
 struct Work {
     next: AtomicU64,
     blocks: u64,
     seed: u64,
     resident: usize,
     merge: Option<Mutex<LaunchCounts>>,
+    /// One thread runs all blocks: what it does not see happen does not happen.
+    alone: bool,
+    ranges: Arc<[Range]>,
 }
 
 impl Work {
@@ -255,21 +287,33 @@ impl Work {
 
     /// Takes blocks until none are left. A block that waits for others gives way to the next.
     fn worker(&self, env: &Launch<'_>) -> Option<(u64, Box<Report>)> {
-        const BLOCK_SLICE: u64 = 2_000_000;
+        // Blocks that talk to one another take short turns, the one that has done least first: what they deal out
+        // among themselves goes to them as on a card whose multiprocessors are equally fast.
+        let slice = if env.program.communicates {
+            1
+        } else {
+            2_000_000
+        };
+        let ranges = self.ranges.clone();
         let mut cx = Cx {
             w: Warp::empty(),
             block: Block::nowhere(),
             env,
             stop: Stop::Run,
             fault: None,
-            counts: self
-                .merge
-                .is_some()
-                .then(|| Box::new(Counts::new(env.program))),
+            counts: None,
             clock: 0,
+            events: 0,
         };
-        let mut waiting: VecDeque<(u64, Block, Option<Box<Counts>>)> = VecDeque::new();
+        // Blocks whose last turn was nothing but waiting, and what had happened when the first of them began it.
+        let mut waiters: BTreeSet<u64> = BTreeSet::new();
+        let mut quiet = (0, 0);
+        // By instructions spent, then by place in the order.
+        let mut waiting: BTreeMap<(u64, u64), (Block, Option<Box<Counts>>)> = BTreeMap::new();
+        // A block begins when one has ended, or at the start.
+        let mut freed_at = 0;
         let mut spare: Vec<Block> = Vec::new();
+        let mut spare_counts: Vec<Box<Counts>> = Vec::new();
         loop {
             // Blocks before a failed one finish their turn, so that two runs report the same block.
             if env.failed.load(Relaxed) != u64::MAX {
@@ -281,22 +325,48 @@ impl Work {
             } else {
                 self.blocks
             };
-            let order;
+            let (order, before);
             if n < self.blocks {
-                order = n;
+                (order, before) = (n, freed_at);
                 let mut block = spare.pop().unwrap_or_else(|| Block::new(env));
                 block.restart(env, self.block(n));
                 cx.block = block;
-                if let Some(c) = &mut cx.counts {
-                    c.restart();
-                }
+                cx.counts = self.merge.is_some().then(|| {
+                    spare_counts
+                        .pop()
+                        .unwrap_or_else(|| Box::new(Counts::new(env.program, ranges.clone())))
+                });
             } else {
-                let (n, block, counts) = waiting.pop_front()?;
-                order = n;
+                let ((spent, n), (block, counts)) = waiting.pop_first()?;
+                (order, before) = (n, spent);
                 cx.block = block;
                 cx.counts = counts;
             }
-            let done = cx.run_block(BLOCK_SLICE);
+            let clock = cx.clock;
+            for w in cx.block.warps.iter_mut().flatten() {
+                w.polls = false;
+            }
+            let done = cx.run_block(slice);
+            let spent = before + (cx.clock - clock);
+            if cx.events != quiet.0 || done {
+                quiet = (cx.events, cx.clock);
+                waiters.clear();
+            } else if cx.block_polls() {
+                waiters.insert(order);
+            }
+            let nobody_else = waiting.keys().all(|w| waiters.contains(&w.1))
+                && (waiting.len() + 1 >= self.resident || self.next.load(Relaxed) >= self.blocks);
+            if self.alone
+                && cx.fault.is_none()
+                && waiters.contains(&order)
+                && nobody_else
+                && cx.clock - quiet.1 > env.patience
+            {
+                cx.stuck();
+            }
+            if cx.fault.is_none() && cx.clock > env.limit {
+                cx.over_limit();
+            }
             if let Some(fault) = cx.fault.take() {
                 env.failed.fetch_min(order, Relaxed);
                 let debug = env.program.debug[fault.pc];
@@ -327,16 +397,17 @@ impl Work {
             }
             let block = std::mem::replace(&mut cx.block, Block::nowhere());
             if done {
+                freed_at = spent;
                 if let (Some(m), Some(c)) = (&self.merge, &mut cx.counts) {
                     m.lock()
                         .unwrap_or_else(PoisonError::into_inner)
                         .add(block.linear, block.sm, c);
+                    c.restart();
                 }
+                spare_counts.extend(cx.counts.take());
                 spare.push(block);
             } else {
-                let counts = cx.counts.take();
-                cx.counts = counts.is_some().then(|| Box::new(Counts::new(env.program)));
-                waiting.push_back((order, block, counts));
+                waiting.insert((spent, order), (block, cx.counts.take()));
             }
         }
     }

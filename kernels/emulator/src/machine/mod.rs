@@ -16,7 +16,7 @@ mod warp;
 pub use access::{Place, contiguous, lanes as lanes_of};
 pub use block::{CopyInFlight, Reduction};
 pub use helpers::{CHECK_REG, CLOCK, COPY_WRITTEN, JUMP, MARK, NARROW, NOTHING, WIDEN};
-pub use lanes::Lane;
+pub use lanes::{Lane, View};
 pub use launch::{LaunchSetup, run};
 pub use program::{Class, Debug, Exec, Ins, Param, Program, Special};
 pub use warp::{Cx, Stop};

@@ -4,7 +4,7 @@ use super::block::Block;
 use super::lanes::Lines;
 use super::launch::Launch;
 use super::program::{Ins, Program};
-use crate::checks::{Clock, Fault, FaultKind};
+use crate::checks::{Fault, FaultKind, WarpClock};
 use crate::counters::Counts;
 
 /// Lanes of a diverged warp that stand at one instruction.
@@ -58,7 +58,7 @@ pub struct Warp {
     pub local: Vec<u8>,
     /// One byte per local byte: written.
     pub local_written: Vec<u8>,
-    pub clock: Clock,
+    pub clock: WarpClock,
     /// `cp.async` groups committed, by lane.
     pub groups: [u32; 32],
     pub copies: Vec<super::block::CopyInFlight>,
@@ -66,6 +66,8 @@ pub struct Warp {
     pub done: bool,
     /// Backward branches since the warp last changed fragments.
     pub spins: u32,
+    /// It has looked at memory that others may write since its block's turn began.
+    pub polls: bool,
     /// Which maybe-uninitialised registers hold a value: a mask per register number.
     pub written: Vec<u32>,
 }
@@ -96,12 +98,13 @@ impl Warp {
             index: 0,
             local: vec![0; local],
             local_written: vec![0; if checks { local } else { 0 }],
-            clock: Clock::of(0),
+            clock: WarpClock::new(0, 0, 0),
             groups: [0; 32],
             copies: Vec::new(),
             at_barrier: false,
             done: false,
             spins: 0,
+            polls: false,
             written: vec![0; program.watched.len()],
         }
     }
@@ -119,30 +122,32 @@ impl Warp {
             index: 0,
             local: Vec::new(),
             local_written: Vec::new(),
-            clock: Clock::of(0),
+            clock: WarpClock::new(0, 0, 0),
             groups: [0; 32],
             copies: Vec::new(),
             at_barrier: false,
             done: true,
             spins: 0,
+            polls: false,
             written: Vec::new(),
         }
     }
 
-    /// Ready to start at the first instruction of a block.
-    pub fn restart(&mut self, index: u32, lanes: u32) {
+    /// Ready to start at the first instruction of a block of `warps` warps, with clocks from `base`.
+    pub fn restart(&mut self, index: u32, warps: u32, lanes: u32, base: u32) {
         self.pc = 0;
         self.mask = lanes;
         self.live = lanes;
         self.meet = NEVER;
         self.others.clear();
         self.index = index;
-        self.clock = Clock::of(index as usize);
+        self.clock = WarpClock::new(index, warps, base);
         self.groups = [0; 32];
         self.copies.clear();
         self.at_barrier = false;
         self.done = false;
         self.spins = 0;
+        self.polls = false;
         self.local_written.fill(0);
         self.written.fill(0);
     }
@@ -158,6 +163,8 @@ pub struct Cx<'e> {
     pub counts: Option<Box<Counts>>,
     /// Warp instructions run so far by this thread: what `clock` reads.
     pub clock: u64,
+    /// Goes up whenever something happens that another thread could wait for: a write, a barrier completed, an exit.
+    pub events: u64,
 }
 
 impl Cx<'_> {
@@ -385,7 +392,7 @@ impl Cx<'_> {
                     f.pc += 1;
                 }
             }
-            self.w.clock.0[self.w.index as usize] += 1;
+            self.w.clock.advance();
             return true;
         }
         let debug = &self.env.program.debug;
@@ -468,6 +475,7 @@ impl Cx<'_> {
 
     /// Lanes leave the kernel.
     pub fn exit(&mut self, lanes: u32) {
+        self.events += 1;
         self.w.live &= !lanes;
         self.w.mask &= !lanes;
         if self.w.mask == 0 {

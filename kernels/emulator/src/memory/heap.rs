@@ -304,6 +304,24 @@ impl Heap {
         }
     }
 
+    /// A word for each lane of a full warp, from consecutive addresses; see [`load`](Self::load).
+    #[inline(always)]
+    pub fn load_words(&self, addr: u64, to: &mut [u32; 32]) {
+        let first = self.offset(addr) / 4;
+        for (k, word) in to.iter_mut().enumerate() {
+            *word = self.data.u32(first + k).load(Relaxed);
+        }
+    }
+
+    /// The way back of [`load_words`](Self::load_words).
+    #[inline(always)]
+    pub fn store_words(&self, addr: u64, from: &[u32; 32]) {
+        let first = self.offset(addr) / 4;
+        for (k, word) in from.iter().enumerate() {
+            self.data.u32(first + k).store(*word, Relaxed);
+        }
+    }
+
     /// An atomic read-modify-write of 2, 4 or 8 bytes; returns the old value.
     #[inline]
     pub fn update(&self, addr: u64, bytes: u32, f: &dyn Fn(u64) -> u64) -> u64 {

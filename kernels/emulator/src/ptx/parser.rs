@@ -521,11 +521,19 @@ impl Parser {
     }
 
     fn directive(&mut self, w: &str, line: u32, out: &mut Vec<Stmt>) -> Res<()> {
+        // `.reg.b16` is `.reg .b16` written together.
+        let (w, mut type_word) = match w.strip_prefix(".reg.") {
+            Some(rest) => (".reg", Some(format!(".{rest}"))),
+            None => (w, None),
+        };
         match w {
             ".reg" => {
                 let mut vector = 1;
                 let ty = loop {
-                    let t = self.word("a register type")?;
+                    let t = match type_word.take() {
+                        Some(t) => t,
+                        None => self.word("a register type")?,
+                    };
                     match t.as_str() {
                         ".v2" => vector = 2,
                         ".v4" => vector = 4,

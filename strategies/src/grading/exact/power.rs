@@ -193,7 +193,12 @@ impl Frac {
                 } else if let Some(turn) = base.turn(rest, c, fuel) {
                     turn
                 } else {
-                    let key = format!("({})^({})", base.key(), rest.key());
+                    let name = base.key();
+                    let plain = name.chars().all(char::is_alphanumeric);
+                    let key = match plain {
+                        true => format!("{name}^({})", rest.key()),
+                        false => format!("({name})^({})", rest.key()),
+                    };
                     fuel.take(key.len() as u64)?;
                     let kind = Kind::Power(base.clone(), rest.clone());
                     Frac::from_sum(Sum::term(vec![(Atom::new(key, kind), c)], rational(1)))
