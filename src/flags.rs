@@ -69,6 +69,50 @@ pub enum KernelsCommand {
     List(ArchFlags),
     /// Count what a kernel does on an emulated card, beside what it must do.
     Profile(ProfileFlags),
+    /// Run the tables of test cases on a card (or the emulated one) and compare with f64.
+    Check(CheckFlags),
+    /// Time tree attention on a card, against the flat and the two-level plan.
+    Time(TimeFlags),
+}
+
+/// Flags of `kernels check`.
+#[derive(Args, Debug)]
+pub struct CheckFlags {
+    /// Where: cuda, cuda:INDEX or emulated.
+    #[arg(long, default_value = "cuda", value_name = "DEVICE", value_parser = parse_device)]
+    pub device: Device,
+    /// Only every K-th case.
+    #[arg(long, default_value_t = 1, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    pub every: u32,
+    /// Print one JSON object on standard output.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `kernels time`.
+#[derive(Args, Debug)]
+pub struct TimeFlags {
+    /// Where: cuda or cuda:INDEX.
+    #[arg(long, default_value = "cuda", value_name = "DEVICE", value_parser = parse_device)]
+    pub device: Device,
+    /// Query heads, KV heads and head dimension. Default: Llama-3.2-1B's.
+    #[arg(long, default_value = "32/8/64", value_name = "H/KV/D", value_parser = parse_heads)]
+    pub heads: (usize, usize, usize),
+    /// Branches of the beam search, N; 4 children of a kept branch.
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(4..=4096))]
+    pub n: u32,
+    /// Tokens of the prompt.
+    #[arg(long, default_value_t = 512, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub prompt: u32,
+    /// Steps of the search. With one step nothing but the prompt is shared.
+    #[arg(long, default_value_t = 16, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub steps: u32,
+    /// Tokens of a step.
+    #[arg(long, default_value_t = 64, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub step_tokens: u32,
+    /// Print one JSON object on standard output.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Flags of `kernels compile` and `kernels list`.

@@ -157,7 +157,7 @@ pub fn engine(
 }
 
 /// The CUDA device that is asked for; `None` for the CPU.
-fn cuda(device: Device) -> Done<Option<CudaBackend>> {
+pub fn cuda(device: Device) -> Done<Option<CudaBackend>> {
     let open = |which| {
         let backend = CudaBackend::open(which).map_err(engine::Error::from)?;
         Ok(Some(backend))

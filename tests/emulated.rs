@@ -52,6 +52,61 @@ fn solve(folder: &Path, device: &str, more: &[&str]) -> Value {
     json_of(&finish(&mut command, ""))
 }
 
+/// What a call of `offshoot kernels` prints, with the same cache.
+fn kernels(arguments: &[&str]) -> Value {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_offshoot"));
+    command
+        .env(
+            "OFFSHOOT_KERNEL_CACHE",
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join("kernel-cache"),
+        )
+        .arg("kernels")
+        .args(arguments)
+        .arg("--json");
+    json_of(&finish(&mut command, ""))
+}
+
+#[test]
+fn the_counted_targets_of_tree_attention_hold() {
+    build_emulator();
+    let counted = kernels(&["profile", "attention"]);
+    let budget = |name: &str| counted["budget"][name].as_f64().expect(name);
+    let total = |name: &str| -> f64 {
+        let launches = counted["launches"].as_array().expect("launches");
+        launches.iter().filter_map(|l| l[name].as_f64()).sum()
+    };
+    let mut complaints = Vec::new();
+    let mut at_most = |what: &str, found: f64, limit: f64| {
+        if found.is_nan() || found > limit {
+            complaints.push(format!("{what} is {found:.3}, at most {limit}"));
+        }
+    };
+    let unique = budget("unique_kv_bytes");
+    at_most("DRAM / unique", total("dram_read_bytes") / unique, 1.05);
+    let items = budget("item_tokens");
+    at_most("requested / tiled", items / budget("tiled_tokens"), 1.2);
+    at_most("requested / flat", items / budget("flat_tokens"), 1.0 / 6.5);
+    let conflicts = total("bank_conflicts") / total("shared_passes");
+    at_most("bank conflicts", conflicts, 0.01);
+    let padding = total("tensor_products") / total("tensor_useful");
+    at_most("issued / useful products", padding, 2.0);
+    let balance = counted["launches"][0]["sm_heaviest_by_mean"].as_f64();
+    at_most("heaviest SM / mean", balance.expect("balance"), 1.10);
+    report(&complaints);
+}
+
+#[test]
+fn a_sample_of_the_case_tables_is_right_from_the_command_line() {
+    build_emulator();
+    let checked = kernels(&["check", "--device", "emulated", "--every", "7"]);
+    let operations = checked["operations"].as_array().expect("operations");
+    assert_eq!(operations.len(), 6);
+    for operation in operations {
+        assert!(operation["cases"].as_u64() > Some(0), "{operation}");
+        assert_eq!(operation["failures"], Value::Array(Vec::new()));
+    }
+}
+
 /// The lines of a results file, without what rounding changes: rewards and log-probabilities.
 fn words(folder: &Path, device: &str) -> Vec<Value> {
     fn strip(value: &mut Value) {

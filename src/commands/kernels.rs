@@ -2,17 +2,23 @@
 
 use std::process::Command;
 
+use ::kernels::Backend;
+use ::kernels::cases;
 use ::kernels::cuda::catalog::Architecture;
 use ::kernels::cuda::items::Sharing;
 use ::kernels::cuda::study::{self, Beam, Budget};
-use ::kernels::cuda::{Compiler, cache_folder, compile_for, cubin};
+use ::kernels::cuda::{Compiler, Which, cache_folder, compile_for, cubin};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{print, print_json};
 use crate::error::{Done, Failure};
-use crate::flags::{ArchFlags, Card, KernelsCommand, ProfileFlags, ProfiledKernel, SharingWord};
+use crate::flags::{
+    ArchFlags, Card, CheckFlags, Device, KernelsCommand, ProfileFlags, ProfiledKernel, SharingWord,
+    TimeFlags,
+};
+use crate::models;
 
 /// Runs the command.
 pub fn run(command: &KernelsCommand) -> Done {
@@ -20,6 +26,8 @@ pub fn run(command: &KernelsCommand) -> Done {
         KernelsCommand::Compile(flags) => compile(flags),
         KernelsCommand::List(flags) => list(flags),
         KernelsCommand::Profile(flags) => profile(flags),
+        KernelsCommand::Check(flags) => check(flags),
+        KernelsCommand::Time(flags) => time(flags),
     }
 }
 
@@ -261,4 +269,139 @@ fn render(printed: &Value) -> String {
         text += &fields("launch", launch);
     }
     text
+}
+
+/// An operation's cases on a device.
+#[derive(Serialize)]
+struct Checked {
+    operation: &'static str,
+    cases: usize,
+    /// What the device has no kernel for.
+    refused: usize,
+    failures: Vec<String>,
+}
+
+fn check(flags: &CheckFlags) -> Done {
+    let Some(mut backend) = models::cuda(flags.device)? else {
+        return Err(Failure::new(
+            "--device: the CPU backend is checked by its own tests; expected cuda, cuda:INDEX or emulated",
+        ));
+    };
+    let b = &mut backend;
+    let every = flags.every as usize;
+    /// Every k-th case.
+    fn run<C: std::fmt::Debug>(
+        operation: &'static str,
+        cases: &[C],
+        every: usize,
+        mut check: impl FnMut(&C) -> Result<(), String>,
+    ) -> Checked {
+        let mut checked = Checked {
+            operation,
+            cases: 0,
+            refused: 0,
+            failures: Vec::new(),
+        };
+        for case in cases.iter().step_by(every) {
+            checked.cases += 1;
+            if let Err(why) = check(case) {
+                checked.failures.push(format!("{case:?}: {why}"));
+            }
+        }
+        checked
+    }
+    let heads: Vec<_> = cases::HEADS.iter().map(|&heads| (5, heads)).collect();
+    let attention: Vec<_> = cases::attention_cases()
+        .into_iter()
+        .map(|mut case| {
+            case.dtype = b.kv_dtype(case.dtype);
+            case
+        })
+        .filter(|case| b.check_layout(&case.layout()).is_ok())
+        .collect();
+    let all = [
+        run("linear", &cases::linear_cases(), every, |c| {
+            cases::check_linear(b, c).map(drop)
+        }),
+        run("rms_norm", &cases::ROW_SHAPES, every, |c| {
+            cases::check_rms_norm(b, c).map(drop)
+        }),
+        run("swiglu", &cases::ROW_SHAPES, every, |c| {
+            cases::check_swiglu(b, c).map(drop)
+        }),
+        run("relu", &cases::ROW_SHAPES, every, |c| {
+            cases::check_relu(b, c).map(drop)
+        }),
+        run("qk_norm", &heads, every, |c| {
+            cases::check_qk_norm(b, c).map(drop)
+        }),
+        Checked {
+            refused: cases::attention_cases().len() - attention.len(),
+            ..run("tree_attention", &attention, every, |case| {
+                let nodes: Vec<usize> = (0..case.tree.nodes.len()).collect();
+                cases::check_attention(b, case, &nodes).map(drop)
+            })
+        },
+    ];
+    let device = backend.name();
+    let failures: Vec<&String> = all.iter().flat_map(|c| &c.failures).collect();
+    match flags.json {
+        true => print_json(&json!({"device": device, "operations": all}))?,
+        false => {
+            let mut text = format!("{device}\n");
+            for checked in &all {
+                text += &format!(
+                    "{:<16} {} of {} cases right, {} refused\n",
+                    checked.operation,
+                    checked.cases - checked.failures.len(),
+                    checked.cases,
+                    checked.refused
+                );
+            }
+            print(&text)?;
+        }
+    }
+    match failures.first() {
+        None => Ok(()),
+        Some(first) => Err(Failure::new(format!(
+            "{} cases fail; the first: {first}",
+            failures.len()
+        ))),
+    }
+}
+
+fn time(flags: &TimeFlags) -> Done {
+    let Device::Cuda(index) = flags.device else {
+        return Err(Failure::new("--device: expected cuda or cuda:INDEX"));
+    };
+    let beam = Beam {
+        beams: flags.n as usize,
+        width: 4,
+        prompt: flags.prompt as usize,
+        steps: flags.steps as usize,
+        step_tokens: flags.step_tokens as usize,
+        seed: 0,
+    };
+    let mut seconds = serde_json::Map::new();
+    for (name, sharing) in [
+        ("tree", Sharing::Tree),
+        ("cascade", Sharing::Cascade),
+        ("flat", Sharing::Flat),
+    ] {
+        let taken = study::time_attention(Which::Card(index), &beam, flags.heads, sharing, 21)
+            .map_err(|e| Failure::new(e.to_string()))?;
+        seconds.insert(name.into(), json!(taken));
+    }
+    match flags.json {
+        true => print_json(&seconds),
+        false => {
+            let lines = seconds.iter().map(|(name, seconds)| {
+                format!(
+                    "{name:<8} {:8.1} us\n",
+                    seconds.as_f64().unwrap_or(0.0) * 1e6
+                )
+            });
+            print(&lines.collect::<String>())
+        }
+    }
 }

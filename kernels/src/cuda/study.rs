@@ -107,6 +107,75 @@ pub struct Budget {
     pub useful_products: u64,
 }
 
+/// One attention call over a beam's tree, ready to run.
+struct Attention {
+    plan: StepPlan,
+    layout: KvLayout,
+    uploaded: super::Plan,
+    qkv: super::Activations,
+    arena: super::Arena,
+    out: super::Activations,
+}
+
+impl Attention {
+    fn new(
+        backend: &mut CudaBackend,
+        beam: &Beam,
+        (heads, kv_heads, head_dim): (usize, usize, usize),
+    ) -> Result<Attention, Error> {
+        let (plan, blocks) = beam.plan();
+        let mut layout = KvLayout {
+            layers: 1,
+            heads,
+            kv_heads,
+            head_dim,
+            block_tokens: BLOCK_TOKENS,
+            dtype: Dtype::Bf16,
+            unit_bytes: 64,
+        };
+        layout.unit_bytes = layout.block_bytes();
+        backend.check_layout(&layout)?;
+        let mut arena = backend.arena(blocks * layout.unit_bytes)?;
+        backend.fill(&mut arena, 0x3c)?;
+        let rows = plan.rows.len();
+        let mut qkv = backend.product_activations(rows, layout.qkv_cols())?;
+        backend.write(&mut qkv, &vec![0.5; rows * layout.qkv_cols()])?;
+        Ok(Attention {
+            uploaded: backend.upload(&plan)?,
+            out: backend.product_activations(rows, heads * head_dim)?,
+            plan,
+            layout,
+            qkv,
+            arena,
+        })
+    }
+
+    fn run(&mut self, backend: &mut CudaBackend) {
+        let Attention {
+            layout,
+            uploaded,
+            qkv,
+            arena,
+            out,
+            ..
+        } = self;
+        backend.tree_attention(qkv, uploaded, layout, 0, None, arena, out);
+    }
+
+    /// Attention over equal values is that value.
+    fn check(&self, backend: &mut CudaBackend) -> Result<(), Error> {
+        let pending = backend.read(&self.out, 0..self.plan.rows.len());
+        let out = backend.finish_read(pending)?;
+        let value = f32::from_bits(0x3c3c_0000);
+        match out.iter().all(|v| (v - value).abs() <= value / 100.0) {
+            true => Ok(()),
+            false => Err(backend
+                .card
+                .failure("tree attention", "its result is not what it should be")),
+        }
+    }
+}
+
 /// Runs one attention call over a beam's tree on the emulated card.
 ///
 /// # Errors
@@ -114,39 +183,16 @@ pub struct Budget {
 /// The device cannot be opened or failed.
 pub fn attention(
     beam: &Beam,
-    (heads, kv_heads, head_dim): (usize, usize, usize),
+    heads: (usize, usize, usize),
     sharing: Sharing,
 ) -> Result<Budget, Error> {
     let mut backend = CudaBackend::open(Which::Emulated)?;
     backend.set_sharing(sharing);
-    let (plan, blocks) = beam.plan();
-    let mut layout = KvLayout {
-        layers: 1,
-        heads,
-        kv_heads,
-        head_dim,
-        block_tokens: BLOCK_TOKENS,
-        dtype: Dtype::Bf16,
-        unit_bytes: 64,
-    };
-    layout.unit_bytes = layout.block_bytes();
-    backend.check_layout(&layout)?;
-    let mut arena = backend.arena(blocks * layout.unit_bytes)?;
-    backend.fill(&mut arena, 0x3c)?;
-    let rows = plan.rows.len();
-    let mut qkv = backend.product_activations(rows, layout.qkv_cols())?;
-    backend.write(&mut qkv, &vec![0.5; rows * layout.qkv_cols()])?;
-    let mut out = backend.product_activations(rows, heads * head_dim)?;
-    let uploaded = backend.upload(&plan)?;
-    backend.tree_attention(&qkv, &uploaded, &layout, 0, None, &arena, &mut out);
-    let pending = backend.read(&out, 0..rows);
-    let out = backend.finish_read(pending)?;
-    // Attention over equal values is that value.
-    let value = f32::from_bits(0x3c3c_0000);
-    assert!(
-        out.iter().all(|v| (v - value).abs() <= value / 100.0),
-        "the emulated kernel is wrong"
-    );
+    let mut step = Attention::new(&mut backend, beam, heads)?;
+    step.run(&mut backend);
+    step.check(&mut backend)?;
+    let Attention { plan, layout, .. } = step;
+    let (heads, kv_heads, head_dim) = heads;
 
     let limits = *backend.card.limits();
     let tiling = Tiling::new(head_dim, limits.shared_per_sm, limits.shared_per_block);
@@ -180,6 +226,44 @@ pub fn attention(
         workers: shape.workers(),
         useful_products: 2 * (flat_tokens * heads * head_dim) as u64,
     })
+}
+
+/// Seconds of one attention call on a card, the median of `repeats` spans of 20 calls each.
+///
+/// # Errors
+///
+/// The device cannot be opened or failed, or is the emulator, which has no time.
+pub fn time_attention(
+    which: Which,
+    beam: &Beam,
+    heads: (usize, usize, usize),
+    sharing: Sharing,
+    repeats: usize,
+) -> Result<f64, Error> {
+    const CALLS: u32 = 20;
+    let mut backend = CudaBackend::open(which)?;
+    if backend.emulated() {
+        return Err(Error::Unsupported {
+            device: backend.card.name().into(),
+            what: "measuring time on an emulated card".into(),
+        });
+    }
+    backend.set_sharing(sharing);
+    let mut step = Attention::new(&mut backend, beam, heads)?;
+    // Compiles, makes the plan's work and checks the answer before anything is timed.
+    step.run(&mut backend);
+    step.check(&mut backend)?;
+    let mut spans: Vec<f64> = Vec::new();
+    for _ in 0..repeats.max(1) {
+        let start = std::time::Instant::now();
+        for _ in 0..CALLS {
+            step.run(&mut backend);
+        }
+        backend.synchronize()?;
+        spans.push(start.elapsed().as_secs_f64() / f64::from(CALLS));
+    }
+    spans.sort_by(f64::total_cmp);
+    Ok(spans[spans.len() / 2])
 }
 
 /// Runs one product on the emulated card: `rows` x `n` x `k`.
