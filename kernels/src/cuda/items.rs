@@ -15,9 +15,9 @@
 //! # The cost model
 //!
 //! The unit is the time to stream K and V of one token through one thread block. An item costs
-//! [`ITEM`] plus its tokens, in tiles of 64, times [`WIDE`] if it has more than 16 packed rows; a
-//! partial result costs [`PARTIAL`] per packed row (8 D bytes against 4 D of a token); a merge costs
-//! [`MERGE`]. [`ITEM`] and [`WIDE`] are near the instructions counted on the emulator at D = 64 (an
+//! `ITEM` plus its tokens, in tiles of 64, times `WIDE` if it has more than 16 packed rows; a
+//! partial result costs `PARTIAL` per packed row (8 D bytes against 4 D of a token); a merge costs
+//! `MERGE`. `ITEM` and `WIDE` are near the instructions counted on the emulator at D = 64 (an
 //! item's begin and end are as many as 66 tokens', a wide tile 1.6 times a narrow one); the others are
 //! estimates. All want a card to fit them.
 

@@ -49,7 +49,7 @@ pub struct Job<'a> {
 type Program = *mut c_void;
 
 impl Compiler {
-    /// Looks for the library in [`DIR_VARIABLE`], in `nvrtc` beside or above the program, in the CUDA
+    /// Looks for the library in `OFFSHOOT_NVRTC_DIR`, in `nvrtc` beside or above the program, in the CUDA
     /// toolkit, and where the system looks.
     ///
     /// # Errors
