@@ -170,6 +170,8 @@ fn rows() -> Vec<Row> {
         Row("sad.u32 D, A, B, C", 32, I3, |a, b, c| (a.max(b) - a.min(b) + c) & 0xffff_ffff),
         Row("{ add.cc.u32 D, A, B; addc.u32 D, C, 0; }", 32, I3, |a, b, c| (c + ((a + b) >> 32)) & 0xffff_ffff),
         Row("{ sub.cc.u32 D, A, B; subc.u32 D, C, 0; }", 32, I3, |a, b, c| w(c as i64 - i64::from(a < b))),
+        Row("{ sub.cc.u32 D, A, B; addc.u32 D, 0, 0; }", 32, I2, |a, b, _| u64::from(a >= b)),
+        Row("{ add.cc.u32 D, A, B; subc.u32 D, C, 0; }", 32, I3, |a, b, c| w(c as i64 - i64::from(a + b < 1 << 32))),
         Row("{ mad.lo.cc.u32 D, A, B, C; madc.hi.u32 D, A, B, 0; }", 32, I3, |a, b, c| (((a * b) >> 32) + ((((a * b) & 0xffff_ffff) + c) >> 32)) & 0xffff_ffff),
         Row("dp4a.s32.u32 D, A, B, C", 32, I3, |a, b, c| (0..4).fold(c, |t, i| w(t as i64 + i64::from((a >> (8 * i)) as i8) * (b >> (8 * i) & 255) as i64))),
         Row("dp2a.lo.s32.s32 D, A, B, C", 32, I3, |a, b, c| (0..2).fold(c, |t, i| w(t as i64 + i64::from((a >> (16 * i)) as i16) * i64::from((b >> (8 * i)) as i8)))),

@@ -643,12 +643,16 @@ fn carry_exec<T: Lane + Into<u128>>(
     let mut d = [make(0); 32];
     for lane in crate::machine::lanes_of(mask) {
         let (a, b) = value(cx, lane);
-        let c = u128::from(i.imm & 1 == 1 && flags >> lane & 1 == 1);
-        let r = if i.imm >> 2 & 1 == 1 {
-            a.wrapping_sub(b).wrapping_sub(c)
+        // A subtraction adds the complement, and its flag says that nothing was borrowed: the manual speaks of the
+        // borrow, but the compiler's own division of 128-bit integers reads the flag of `subc.cc` with `addc`.
+        let subtracts = i.imm >> 2 & 1 == 1;
+        let b = if subtracts { !b & ((1 << bits) - 1) } else { b };
+        let c = if i.imm & 1 == 1 {
+            u128::from(flags >> lane & 1)
         } else {
-            a + b + c
+            u128::from(subtracts)
         };
+        let r = a + b + c;
         let carry = r >> bits & 1 == 1;
         out = out & !(1 << lane) | u32::from(carry) << lane;
         d[lane] = make(r & ((1 << bits) - 1));

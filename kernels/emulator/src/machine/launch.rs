@@ -195,7 +195,7 @@ pub fn run(setup: LaunchSetup<'_>) -> Result<Option<LaunchCounts>, Box<Report>> 
         blocks
     } else {
         // As many as the card holds, but no more than a host has room for.
-        let room = (ROOM / block_bytes(&env)).max(64);
+        let room = (ROOM / block_bytes(&env).max(1)).max(64);
         setup.resident.max(1).min(blocks).min(room)
     };
     let work = Work {
@@ -246,7 +246,7 @@ pub fn run(setup: LaunchSetup<'_>) -> Result<Option<LaunchCounts>, Box<Report>> 
 }
 
 /// A lock's owner may compute for long between two writes, but then it does not poll.
-const PATIENCE: u64 = 20_000_000;
+const PATIENCE: u64 = 4_000_000;
 
 /// Host memory for blocks that wait for others.
 const ROOM: u64 = 1 << 30;
