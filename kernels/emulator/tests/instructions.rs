@@ -567,9 +567,9 @@ fn families() -> Vec<Made> {
         ));
         let high = move |a: u64, b: u64| {
             if n == 64 && !signed {
-                (u128::from(a) * u128::from(b) >> 64) as u64
+                ((u128::from(a) * u128::from(b)) >> 64) as u64
             } else {
-                (v(a) * v(b) >> n) as u64
+                ((v(a) * v(b)) >> n) as u64
             }
         };
         out.push(made(
@@ -637,7 +637,7 @@ fn families() -> Vec<Made> {
                 format!("abs.{t} D, A"),
                 n,
                 &two[..1],
-                move |a, _, _| v(a).abs() as u64,
+                move |a, _, _| v(a).unsigned_abs() as u64,
             ));
             out.push(made(
                 format!("neg.{t} D, A"),
@@ -916,7 +916,8 @@ fn families() -> Vec<Made> {
     }
     let orders: [(&str, fn(f64, f64) -> bool); 8] = [
         ("eq", |a, b| a == b),
-        ("ne", |a, b| a < b || a > b),
+        // False for what is no number, unlike `!=`.
+        ("ne", |a, b| a.partial_cmp(&b).is_some_and(|o| o.is_ne())),
         ("lt", |a, b| a < b),
         ("le", |a, b| a <= b),
         ("gt", |a, b| a > b),
@@ -994,7 +995,7 @@ fn families() -> Vec<Made> {
                 format!("fma.rn{word}.{t} D, A, B, C"),
                 16,
                 &[(16, feed); 3],
-                move |a, b, c| one(a, b, c),
+                one,
             ));
             out.push(made(
                 format!("fma.rn{word}.{t}x2 D, A, B, C"),

@@ -144,7 +144,7 @@ impl<'s> Builder<'s> {
     }
 
     /// Declares a register.
-    pub fn register(&mut self, line: u32, name: &str, ty: Ty) -> Res {
+    pub fn register(&mut self, name: &str, ty: Ty) {
         let meaning = match ty {
             Ty::Pred => {
                 let p = self.preds;
@@ -154,9 +154,9 @@ impl<'s> Builder<'s> {
             }
             Ty::B128 => {
                 for half in HALVES {
-                    self.register(line, &format!("{name}{half}"), Ty::B64)?;
+                    self.register(&format!("{name}{half}"), Ty::B64);
                 }
-                return Ok(());
+                return;
             }
             _ => {
                 let wide = ty.bytes() == 8;
@@ -171,7 +171,6 @@ impl<'s> Builder<'s> {
             }
         };
         self.declare(name, meaning);
-        Ok(())
     }
 
     /// The two registers of 64 bits that a 128-bit one stands for, low half first.

@@ -257,9 +257,10 @@ impl SharedShadow {
                 }
                 continue;
             }
-            for lane in first..first + lanes {
+            for (k, addr) in addrs[first..first + lanes].iter().enumerate() {
+                let lane = first + k;
                 if mask >> lane & 1 == 1
-                    && !self.unit::<N, N, WRITE>(addrs[lane] as usize / 4, lane, warp, clock)
+                    && !self.unit::<N, N, WRITE>(*addr as usize / 4, lane, warp, clock)
                 {
                     slow |= 1 << lane;
                 }
@@ -439,7 +440,7 @@ impl SharedShadow {
             if b & u32::from(bytes) == 0 || c <= self.base {
                 continue;
             }
-            if !clock.covers(other, c) && !(other == warp && l == lane) {
+            if !(clock.covers(other, c) || other == warp && l == lane) {
                 return Err(Conflict::AfterRead {
                     warp: other,
                     lane: (l != SEVERAL).then_some(l),

@@ -221,10 +221,10 @@ impl Lowering<'_, '_> {
         }
         for (name, count) in names {
             match count {
-                None => self.b.register(line, name, ty)?,
+                None => self.b.register(name, ty),
                 Some(n) => {
                     for i in 0..*n {
-                        self.b.register(line, &format!("{name}{i}"), ty)?;
+                        self.b.register(&format!("{name}{i}"), ty);
                     }
                 }
             }
@@ -484,7 +484,7 @@ impl Lowering<'_, '_> {
                 continue;
             }
             let next = self.b.new_label();
-            let p = self.temporary(f, Ty::Pred)?;
+            let p = self.temporary(Ty::Pred);
             self.synthetic(
                 f,
                 "setp",
@@ -506,11 +506,11 @@ impl Lowering<'_, '_> {
         Ok(())
     }
 
-    fn temporary(&mut self, f: &Form, ty: Ty) -> Res<String> {
+    fn temporary(&mut self, ty: Ty) -> String {
         self.temporaries += 1;
         let name = format!("%call_temporary{}", self.temporaries);
-        self.b.register(f.line(), &name, ty)?;
-        Ok(name)
+        self.b.register(&name, ty);
+        name
     }
 
     /// An instruction that the call sequence needs, uncounted.
@@ -541,7 +541,7 @@ impl Lowering<'_, '_> {
         let Operand::Name(n) = op else {
             return f.refuse("arguments must be .param variables");
         };
-        let t = self.temporary(f, ty)?;
+        let t = self.temporary(ty);
         let bits = if ty.bytes() == 8 { "b64" } else { "b32" };
         self.synthetic(
             f,
@@ -570,7 +570,7 @@ impl Lowering<'_, '_> {
         });
         // The result is the number of arguments in CUDA; nobody reads it, but it must hold something.
         if let Some(at) = result {
-            let zero = self.temporary(f, Ty::B32)?;
+            let zero = self.temporary(Ty::B32);
             self.synthetic(f, "mov", &["u32"], vec![name(&zero), Operand::Int(0)])?;
             let slot = format!("%call_result{}", self.temporaries);
             self.b.declare(&slot, Name::Local(*at));

@@ -223,7 +223,7 @@ fn copy_op(p: *const Copy3d) -> Cu<Op> {
 
 api! {
     fn cuGraphAddKernelNode_v2(out: *mut usize, graph: usize, after: *const usize, n: usize, p: *const KernelNode) {
-        let op = kernel_op(&*current()?.0, p)?;
+        let op = kernel_op(&current()?.0, p)?;
         add(out, graph, after, n, op)
     }
     fn cuGraphAddMemcpyNode(out: *mut usize, graph: usize, after: *const usize, n: usize, p: *const Copy3d, _ctx: usize) {

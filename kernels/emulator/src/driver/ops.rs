@@ -200,7 +200,7 @@ pub fn run(mut s: Guard, gpu: &Arc<Gpu>, op: &Op) -> Cu {
 }
 
 fn fill(gpu: &Gpu, to: u64, width: u32, value: u32, bytes: u64) -> Cu {
-    if to % u64::from(width) != 0 || !gpu.inside(to, bytes) {
+    if !to.is_multiple_of(u64::from(width)) || !gpu.inside(to, bytes) {
         eprintln!(
             "offshoot-emulator: a fill of {bytes} bytes at {to:#x} leaves its allocation or is misaligned: {}",
             gpu.heap().describe(to)

@@ -335,9 +335,10 @@ pub fn strong(f: &Form) -> bool {
         f.has(hint);
     }
     // Every one is asked for: `.mmio.relaxed` has two.
-    let s = ["volatile", "relaxed", "acquire", "release", "mmio"]
-        .iter()
-        .fold(false, |any, m| f.has(m) || any);
+    let mut s = false;
+    for m in ["volatile", "relaxed", "acquire", "release", "mmio"] {
+        s |= f.has(m);
+    }
     for scope in ["cta", "gpu", "sys", "cluster"] {
         f.has(scope);
     }

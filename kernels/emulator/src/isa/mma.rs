@@ -9,6 +9,9 @@
 //! A product is decoded once into f64 and then is a dense loop: of C and B the even columns come first, which is how
 //! their registers hold them, so that no lane has to be moved for C and D.
 
+// Several arrays are indexed by one number throughout.
+#![allow(clippy::needless_range_loop)]
+
 use super::Decode;
 use super::half::{Bf16, F16, Format};
 use super::matrix::{registers, whole_warp};

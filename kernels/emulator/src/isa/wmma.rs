@@ -186,14 +186,14 @@ fn transfer<const STORE: bool>(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
     let mut data = [[0u8; 32]; 32];
     if STORE {
         for (k, &line) in registers.iter().enumerate() {
-            for lane in 0..32 {
+            for (lane, bytes) in data.iter_mut().enumerate() {
                 let word = if bits == 64 {
                     cx.w.r.get::<u64>(line, lane)
                 } else {
                     u64::from(cx.w.r.get::<u32>(line, lane))
                 };
                 let width = bits.max(32) as usize / 8;
-                data[lane][k * width..][..width].copy_from_slice(&word.to_le_bytes()[..width]);
+                bytes[k * width..][..width].copy_from_slice(&word.to_le_bytes()[..width]);
             }
         }
     }

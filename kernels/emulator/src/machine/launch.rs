@@ -248,6 +248,9 @@ pub fn run(setup: LaunchSetup<'_>) -> Result<Option<LaunchCounts>, Box<Report>> 
 /// A lock's owner may compute for long between two writes, but then it does not poll.
 const PATIENCE: u64 = 4_000_000;
 
+/// A block that waits for its next turn, with its counts.
+type Waiting = (Block, Option<Box<Counts>>);
+
 /// Host memory for blocks that wait for others.
 const ROOM: u64 = 1 << 30;
 
@@ -309,7 +312,7 @@ impl Work {
         let mut waiters: BTreeSet<u64> = BTreeSet::new();
         let mut quiet = (0, 0);
         // By instructions spent, then by place in the order.
-        let mut waiting: BTreeMap<(u64, u64), (Block, Option<Box<Counts>>)> = BTreeMap::new();
+        let mut waiting: BTreeMap<(u64, u64), Waiting> = BTreeMap::new();
         // A block begins when one has ended, or at the start.
         let mut freed_at = 0;
         let mut spare: Vec<Block> = Vec::new();
