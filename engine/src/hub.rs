@@ -200,7 +200,7 @@ impl Hub {
             .map_err(|error| self.error(name, error.to_string()))?;
         let named = self.repo(name, &name.revision);
         let info = persistent(watch, "the list of files", |_| {
-            guarded(|| api.repo(named.clone()).info()).map_err(Trouble::from)
+            guarded(|| api.repo(named.clone()).info())
         })
         .map_err(|trouble| self.explain(name, &trouble))?;
         if !is_plain(&info.sha) {
