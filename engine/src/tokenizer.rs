@@ -174,10 +174,25 @@ impl Tokenizer {
     }
 }
 
+/// Bytes an added token may have, far more than any has.
+const LONGEST_TOKEN: usize = 1024;
+
 /// Parses a `tokenizer.json`. The tokenizers crate (0.22) panics on a syntax error inside a
-/// pre-tokenizer or decoder, so the syntax is checked first.
+/// pre-tokenizer or decoder, so the syntax is checked first; and the automaton that finds added
+/// tokens takes time with the square of a repetitive token's length, so that is bounded.
 fn parse(bytes: &[u8]) -> Result<tokenizers::Tokenizer, String> {
-    serde_json::from_slice::<serde_json::Value>(bytes).map_err(|error| error.to_string())?;
+    let value: serde_json::Value =
+        serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    let added = value["added_tokens"].as_array().into_iter().flatten();
+    let longest = added
+        .filter_map(|token| token["content"].as_str())
+        .map(str::len)
+        .max();
+    if let Some(length) = longest.filter(|&length| length > LONGEST_TOKEN) {
+        return Err(format!(
+            "an added token has {length} bytes; expected at most {LONGEST_TOKEN}"
+        ));
+    }
     guarded(|| tokenizers::Tokenizer::from_bytes(bytes))
 }
 
@@ -499,6 +514,11 @@ mod tests {
             text.replacen("\"use_regex\": false", "\"use_regex\": fal\nse", 1)
                 .into_bytes()
         };
+        let long_token = || {
+            let mut file: Value = serde_json::from_slice(&good).expect("JSON");
+            file["added_tokens"][0]["content"] = "x".repeat(70_000).into();
+            file.to_string().into_bytes()
+        };
         let config = |vocab: usize| {
             let text = json!({"architectures": ["LlamaForCausalLM"], "hidden_size": 64,
                 "num_hidden_layers": 2, "num_attention_heads": 8, "intermediate_size": 96,
@@ -512,6 +532,8 @@ mod tests {
             (vec![(TOKENIZER, b"{\"model\": {\"type\": \"What\"}}".to_vec())], 320, "tokenizer.json of the embedded test: not a tokenizer: "),
             // A syntax error inside the pre-tokenizer, where the crate itself panics.
             (vec![(TOKENIZER, broken_inside())], 320, "tokenizer.json of the embedded test: not a tokenizer: "),
+            // A token that takes minutes to look for.
+            (vec![(TOKENIZER, long_token())], 320, "not a tokenizer: an added token has 70000 bytes; expected at most 1024"),
             (vec![(TOKENIZER, good[..good.len() / 2].to_vec())], 320, "tokenizer.json of the embedded test: not a tokenizer: "),
             (vec![(TOKENIZER, good.clone())], 319, "has id 319, but the model's vocab_size is 319; the tokenizer belongs to another model"),
             (vec![(TOKENIZER, good.clone()), (TOKENIZER_CONFIG, b"[]".to_vec())], 320,
