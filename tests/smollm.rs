@@ -51,7 +51,7 @@ fn greedy_text_is_that_of_transformers() {
     let tokenizer = Tokenizer::open(&source, Some(&checkpoint.config)).expect("its tokenizer");
     let chat = ChatTemplate::open(&source, &tokenizer).expect("its chat template");
     let tokenizer = Rc::new(tokenizer);
-    let golden = std::fs::read(repository("tests/golden/data/smollm2.json"));
+    let golden = std::fs::read(repository("tests/golden/data/smollm2/greedy.json"));
     let golden: Golden = serde_json::from_slice(&golden.expect("the golden file is committed"))
         .expect("the golden file is as its script writes it");
     assert_eq!(golden.rows.len(), 20);

@@ -1,4 +1,4 @@
-"""Makes tests/golden/data/smollm2.json: greedy text of SmolLM2-135M-Instruct as transformers has it.
+"""Makes tests/golden/data/smollm2/greedy.json: greedy text of SmolLM2-135M-Instruct as transformers has it.
 
     python bench/real/convert.py smollm2-135m
     python tests/golden/make_smollm.py target/real/smollm2-135m
@@ -79,7 +79,7 @@ def main() -> None:
     assert len(rows) == COUNT, len(rows)
     made = f"transformers {transformers.__version__}, torch {torch.__version__}"
     golden = {"made_with": made, "rows": rows}
-    (HERE / "data" / "smollm2.json").write_text(json.dumps(golden, indent=0, ensure_ascii=False) + "\n")
+    (HERE / "data" / "smollm2" / "greedy.json").write_text(json.dumps(golden, indent=0, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":
