@@ -581,46 +581,36 @@ pub struct InspectFlags {
     pub json: bool,
 }
 
+/// The one of `all` whose name is `word`.
+fn named<T: Copy>(word: &str, all: &[T], name: fn(T) -> &'static str) -> Result<T, String> {
+    let names = || all.iter().map(|&one| name(one)).collect::<Vec<_>>();
+    (all.iter().copied())
+        .find(|&one| name(one) == word)
+        .ok_or_else(|| format!("expected one of {}", names().join(", ")))
+}
+
 fn parse_strategy(word: &str) -> Result<Strategy, String> {
-    let names = Strategy::ALL.map(Strategy::name).join(", ");
-    (Strategy::ALL.into_iter())
-        .find(|s| s.name() == word)
-        .ok_or_else(|| format!("expected one of {names}"))
+    named(word, &Strategy::ALL, Strategy::name)
 }
 
 fn parse_grader(word: &str) -> Result<Grader, String> {
-    let names = Grader::ALL.map(Grader::name).join(", ");
-    (Grader::ALL.into_iter())
-        .find(|g| g.name() == word)
-        .ok_or_else(|| format!("expected one of {names}"))
+    named(word, &Grader::ALL, Grader::name)
 }
 
 fn parse_past_limit(word: &str) -> Result<PastLimit, String> {
-    let names = PastLimit::ALL.map(PastLimit::name).join(", ");
-    (PastLimit::ALL.into_iter())
-        .find(|p| p.name() == word)
-        .ok_or_else(|| format!("expected one of {names}"))
+    named(word, &PastLimit::ALL, PastLimit::name)
 }
 
 fn parse_prm_kind(word: &str) -> Result<PrmKind, String> {
-    let names = PrmKind::ALL.map(PrmKind::name).join(", ");
-    (PrmKind::ALL.into_iter())
-        .find(|k| k.name() == word)
-        .ok_or_else(|| format!("expected one of {names}"))
+    named(word, &PrmKind::ALL, PrmKind::name)
 }
 
 fn parse_prompt_kind(word: &str) -> Result<PromptKind, String> {
-    let names = PromptKind::ALL.map(PromptKind::name).join(", ");
-    (PromptKind::ALL.into_iter())
-        .find(|k| k.name() == word)
-        .ok_or_else(|| format!("expected one of {names}"))
+    named(word, &PromptKind::ALL, PromptKind::name)
 }
 
 fn parse_aggregation(word: &str) -> Result<Aggregation, String> {
-    let names = Aggregation::ALL.map(Aggregation::name).join(", ");
-    (Aggregation::ALL.into_iter())
-        .find(|a| a.name() == word)
-        .ok_or_else(|| format!("expected one of {names}"))
+    named(word, &Aggregation::ALL, Aggregation::name)
 }
 
 fn parse_beam_mode(word: &str) -> Result<BeamMode, String> {
