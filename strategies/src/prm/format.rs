@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use engine::chat::ChatTemplate;
+use engine::chat::{ChatTemplate, Message};
 use engine::config::{HeadKind, ModelConfig};
 use engine::tokenizer::Tokenizer;
 
@@ -212,6 +212,20 @@ impl Text {
     /// The ids of a text with what the tokenizer puts before it.
     pub fn encode_whole(&self, text: &str) -> Result<Vec<u32>, Error> {
         self.tokenizer.encode(text, true).map_err(Error::model)
+    }
+
+    /// A step encoded on its own and closed by `marker`, and the marker's offset.
+    pub fn marked(&self, step: &str, marker: u32) -> Result<(Vec<u32>, usize), Error> {
+        let mut tokens = self.encode(step)?;
+        let at = tokens.len();
+        tokens.push(marker);
+        Ok((tokens, at))
+    }
+
+    /// The ids of turns as a template writes them, opened for the answer.
+    pub fn chat(&self, chat: &ChatTemplate, turns: &[Message]) -> Result<Vec<u32>, Error> {
+        let text = chat.render(turns, true, false).map_err(Error::model)?;
+        self.encode(&text)
     }
 
     /// The ids `text` has when it stands after `context`: a tokenizer that marks a text's

@@ -28,15 +28,11 @@ impl Format for QwenMath {
             Message::new("system", REASON_STEP_BY_STEP),
             Message::new("user", problem),
         ];
-        let text = self.chat.render(&turns, true, false);
-        self.text.encode(&text.map_err(Error::model)?)
+        self.text.chat(&self.chat, &turns)
     }
 
     fn step(&self, _: &str, _: usize, step: &str) -> Result<(Vec<u32>, usize), Error> {
-        let mut tokens = self.text.encode(step.trim())?;
-        tokens.push(self.marker);
-        let at = tokens.len() - 1;
-        Ok((tokens, at))
+        self.text.marked(step.trim(), self.marker)
     }
 
     fn score(&self, head: &[f32]) -> f64 {

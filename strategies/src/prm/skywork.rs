@@ -25,10 +25,8 @@ impl Format for Skywork {
     }
 
     fn step(&self, _: &str, _: usize, step: &str) -> Result<(Vec<u32>, usize), Error> {
-        let mut tokens = self.text.encode(&step.trim().replace('\n', " "))?;
-        tokens.push(self.newline);
-        let at = tokens.len() - 1;
-        Ok((tokens, at))
+        let step = step.trim().replace('\n', " ");
+        self.text.marked(&step, self.newline)
     }
 
     fn score(&self, head: &[f32]) -> f64 {

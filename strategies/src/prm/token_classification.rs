@@ -43,16 +43,11 @@ impl Format for TokenClassification {
             tokens.extend(self.text.encode(problem)?);
             return Ok(tokens);
         };
-        let turns = [Message::new("user", problem)];
-        let text = chat.render(&turns, true, false);
-        self.text.encode(&text.map_err(Error::model)?)
+        self.text.chat(chat, &[Message::new("user", problem)])
     }
 
     fn step(&self, _: &str, _: usize, step: &str) -> Result<(Vec<u32>, usize), Error> {
-        let mut tokens = self.text.encode(step.trim())?;
-        tokens.push(self.marker);
-        let at = tokens.len() - 1;
-        Ok((tokens, at))
+        self.text.marked(step.trim(), self.marker)
     }
 
     fn score(&self, head: &[f32]) -> f64 {
