@@ -7,7 +7,9 @@
 #![allow(unsafe_code)] // The peak is measured with intrinsics.
 
 use offshoot_kernels::{Backend, CpuBackend, Dtype, Error, MatrixView};
-use std::time::Instant;
+use timing::median_seconds;
+
+mod timing;
 
 /// `(n, k)`: the nano family's layers, then a 0.5B model's.
 const SHAPES: [(usize, usize); 7] = [
@@ -60,22 +62,6 @@ fn main() -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-fn median_seconds(mut work: impl FnMut()) -> f64 {
-    let mut times: Vec<f64> = (0..7)
-        .map(|_| {
-            let start = Instant::now();
-            let mut runs = 0;
-            while start.elapsed().as_secs_f64() < 0.02 {
-                work();
-                runs += 1;
-            }
-            start.elapsed().as_secs_f64() / f64::from(runs)
-        })
-        .collect();
-    times.sort_by(f64::total_cmp);
-    times[3]
 }
 
 /// GFLOP/s of one thread doing nothing but independent multiply-adds.

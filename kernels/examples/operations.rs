@@ -8,7 +8,9 @@ use offshoot_kernels::{
     Backend, BlockId, CpuBackend, Draw, Dtype, Error, KvLayout, RopeTable, Sampling, SequenceRows,
     StepPlan,
 };
-use std::time::Instant;
+use timing::median_seconds;
+
+mod timing;
 
 fn main() -> Result<(), Error> {
     let threads = std::env::args()
@@ -196,20 +198,4 @@ fn attention(
         1e6 * planning
     );
     Ok(())
-}
-
-fn median_seconds(mut work: impl FnMut()) -> f64 {
-    let mut times: Vec<f64> = (0..7)
-        .map(|_| {
-            let start = Instant::now();
-            let mut runs = 0;
-            while start.elapsed().as_secs_f64() < 0.02 {
-                work();
-                runs += 1;
-            }
-            start.elapsed().as_secs_f64() / f64::from(runs)
-        })
-        .collect();
-    times.sort_by(f64::total_cmp);
-    times[3]
 }
