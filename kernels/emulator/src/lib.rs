@@ -37,6 +37,7 @@ mod isa;
 mod machine;
 mod memory;
 mod ptx;
+mod simd;
 mod types;
 
 pub use checks::{FaultKind, Report};

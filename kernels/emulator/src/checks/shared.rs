@@ -193,8 +193,8 @@ impl SharedShadow {
         clock: &WarpClock,
     ) -> u32 {
         #[cfg(target_arch = "x86_64")]
-        if std::arch::is_x86_feature_detected!("avx2") {
-            // SAFETY: the processor has the feature the function asks for.
+        if crate::simd::fast() {
+            // SAFETY: the processor has the features the function asks for.
             return unsafe { self.settled_newer(addrs, mask, words, write, warp, clock) };
         }
         self.settled_body(addrs, mask, words, write, warp, clock)

@@ -329,7 +329,7 @@ fn product<
         ) {
             product_body::<E, D, C, ROWS, STEPS, NA, NB>(cx, i, m);
         }
-        if super::shapes::fast() {
+        if crate::simd::fast() {
             return newer::<E, D, C, ROWS, STEPS, NA, NB>;
         }
     }

@@ -13,18 +13,6 @@ fn lane_fn<F: Copy>() -> F {
     unsafe { NonNull::<F>::dangling().read() }
 }
 
-/// Whether the fast variants can run here.
-pub fn fast() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    {
-        std::arch::is_x86_feature_detected!("avx2")
-            && std::arch::is_x86_feature_detected!("fma")
-            && std::arch::is_x86_feature_detected!("bmi2")
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    false
-}
-
 /// Makes the constructor `$name` of a shape from the loop `$body`.
 macro_rules! shape {
     ($(#[$doc:meta])* $name:ident, $body:ident, <$($g:ident),+>, ($($arg:ty),+) -> $ret:ty) => {
@@ -39,7 +27,7 @@ macro_rules! shape {
                 fn newer<$($g: Lane,)+ F: Fn($($arg),+) -> $ret + Copy + 'static>(cx: &mut Cx<'_>, i: &Ins, m: u32) {
                     $body::<$($g,)+ F>(cx, i, m);
                 }
-                if fast() {
+                if crate::simd::fast() {
                     return newer::<$($g,)+ F>;
                 }
             }
