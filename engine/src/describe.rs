@@ -106,9 +106,8 @@ pub struct Verdict {
 /// A config, tokenizer, template or weight file that is there and cannot be used.
 pub fn inspect(source: Source) -> Result<Inspected> {
     let checkpoint = match Checkpoint::open(source.clone()) {
-        Ok(checkpoint) => Ok(checkpoint),
-        Err(error) if error.is_missing_weights() => Err(error),
-        Err(error) => return Err(error),
+        Err(error) if !error.is_missing_weights() => return Err(error),
+        opened => opened,
     };
     let config = match &checkpoint {
         Ok(checkpoint) => checkpoint.config.clone(),
