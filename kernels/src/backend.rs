@@ -117,6 +117,8 @@ pub trait Backend {
     /// Takes a weight matrix made of `parts` stacked along the rows (all of one `cols`; the parts
     /// of a fused projection).
     fn load_matrix(&mut self, parts: &[MatrixView<'_>]) -> Result<Self::Weight, Error>;
+    /// Bytes that a product with `weight` reads of it.
+    fn weight_bytes(&self, weight: &Self::Weight) -> usize;
     /// Takes a vector.
     fn load_vector(&mut self, values: &[f32]) -> Result<Self::Vector, Error>;
     /// Takes a rotary table.

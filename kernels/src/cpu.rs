@@ -17,6 +17,7 @@ mod attention;
 mod buffers;
 mod embed;
 mod kv;
+pub mod limits;
 mod linear;
 mod norm;
 mod rope;
@@ -94,6 +95,10 @@ impl Backend for CpuBackend {
 
     fn load_matrix(&mut self, parts: &[MatrixView<'_>]) -> Result<Weight, Error> {
         Weight::pack(parts, &self.workers)
+    }
+
+    fn weight_bytes(&self, weight: &Weight) -> usize {
+        weight.bytes()
     }
 
     fn load_vector(&mut self, values: &[f32]) -> Result<Vec<f32>, Error> {

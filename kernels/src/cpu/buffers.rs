@@ -199,6 +199,11 @@ impl Weight {
         self.dtype
     }
 
+    /// Bytes it takes, padding included.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.as_slice().len()
+    }
+
     /// Panels of 16 output features.
     pub(crate) fn panels(&self) -> usize {
         self.rows.div_ceil(COLS)
