@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use bench::{kernels, scaling};
 use clap::Parser;
+use offshoot_bench::{kernels, scaling};
 
 /// Studies of accuracy and cost.
 #[derive(Parser, Debug)]
