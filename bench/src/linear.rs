@@ -4,7 +4,8 @@
 //! bytes per second of few rows are memory's.
 
 use clap::Args;
-use kernels::{Backend, CpuBackend, Dtype, MatrixView};
+use kernels::cpu::Stored;
+use kernels::{Backend, CpuBackend, Dtype, MatrixView, Quantization, Quantized};
 use serde::{Deserialize, Serialize};
 
 use crate::Done;
@@ -21,27 +22,13 @@ const MOST_MATRICES: usize = 256;
 /// Seconds of a repetition.
 const SECONDS: f64 = 0.04;
 
-/// How weights are given to the device.
-#[derive(Clone, Copy, Debug)]
-struct Kind {
-    name: &'static str,
-    dtype: Dtype,
-}
-
-/// The kinds of weights there are.
-const KINDS: [Kind; 3] = [
-    Kind {
-        name: "bf16",
-        dtype: Dtype::Bf16,
-    },
-    Kind {
-        name: "f32",
-        dtype: Dtype::F32,
-    },
-    Kind {
-        name: "f16",
-        dtype: Dtype::F16,
-    },
+/// How weights are stored, and what they are called.
+const KINDS: [(&str, Stored); 5] = [
+    ("bf16", Stored::Float(Dtype::Bf16)),
+    ("f32", Stored::Float(Dtype::F32)),
+    ("f16", Stored::Float(Dtype::F16)),
+    ("int8", Stored::Quantized(Quantization::Int8)),
+    ("int4", Stored::Quantized(Quantization::Int4)),
 ];
 
 /// What is swept.
@@ -54,7 +41,7 @@ pub struct Flags {
     /// Rows of the activations.
     #[arg(long, default_value = "1,2,4,8,16,32,64,128,256,512", value_delimiter = ',', value_name = "ROWS,...", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub rows: Vec<u32>,
-    /// How weights are stored: bf16, f32, f16.
+    /// How weights are stored: bf16, f32, f16, int8, int4.
     #[arg(long, default_value = "bf16", value_delimiter = ',', value_name = "KIND,...", value_parser = kind)]
     pub weights: Vec<String>,
     /// Threads; 0 takes every core. Several numbers are several sweeps.
@@ -78,8 +65,8 @@ fn word(word: &str) -> Result<String, String> {
 }
 
 fn kind(word: &str) -> Result<String, String> {
-    let names = KINDS.map(|kind| kind.name).join(", ");
-    let found = KINDS.iter().any(|kind| kind.name == word);
+    let names = KINDS.map(|(name, _)| name).join(", ");
+    let found = KINDS.iter().any(|(name, _)| *name == word);
     found
         .then(|| word.to_string())
         .ok_or(format!("expected one of {names}"))
@@ -143,13 +130,13 @@ pub fn run(flags: &Flags, output: &Output) -> Done<String> {
     let mut report = Report::new("linear", device, limits.clone(), flags.clone());
     for limits in &limits {
         let mut backend = CpuBackend::new(limits.threads);
-        for kind in KINDS
+        for &(kind, stored) in KINDS
             .iter()
-            .filter(|k| flags.weights.iter().any(|w| w == k.name))
+            .filter(|k| flags.weights.iter().any(|w| w == k.0))
         {
             for &(product, n, k) in &products {
-                eprintln!("{} threads, {}, {product}", limits.threads, kind.name);
-                let set = Set::load(&mut backend, *kind, n, k).map_err(|e| e.to_string())?;
+                eprintln!("{} threads, {}, {product}", limits.threads, kind);
+                let set = Set::load(&mut backend, stored, n, k).map_err(|e| e.to_string())?;
                 for &rows in &flags.rows {
                     let seconds = set
                         .time(&mut backend, rows as usize, flags.repeat as usize)
@@ -157,7 +144,7 @@ pub fn run(flags: &Flags, output: &Output) -> Done<String> {
                     let flops = 2.0 * f64::from(rows) * n as f64 * k as f64;
                     let bytes = set.bytes as f64;
                     report.rows.push(Row {
-                        weights: kind.name.into(),
+                        weights: kind.into(),
                         threads: limits.threads,
                         product: product.into(),
                         n,
@@ -187,25 +174,36 @@ struct Set {
 impl Set {
     fn load(
         backend: &mut CpuBackend,
-        kind: Kind,
+        stored: Stored,
         n: usize,
         k: usize,
     ) -> Result<Set, kernels::Error> {
-        let width = n * k * kind.dtype.bytes();
-        // 0x3c3c is a small number above 0 as bf16, f16 and f32.
-        let data = vec![0x3c; width];
+        // A small number above 0, whatever the type: 0x3c3c.
+        let dtype = match stored {
+            Stored::Float(dtype) => dtype,
+            Stored::Quantized(_) => Dtype::Bf16,
+        };
+        let data = vec![0x3c; n * k * dtype.bytes()];
         let view = MatrixView {
             rows: n,
             cols: k,
-            dtype: kind.dtype,
+            dtype,
             bytes: &data,
         };
-        let first = backend.load_matrix(&[view])?;
+        let quantized = match stored {
+            Stored::Float(_) => None,
+            Stored::Quantized(kind) => Some([Quantized::new(&view, kind)]),
+        };
+        let load = |backend: &mut CpuBackend| match &quantized {
+            None => backend.load_matrix(&[view]),
+            Some(parts) => backend.load_quantized(parts),
+        };
+        let first = load(backend)?;
         let bytes = backend.weight_bytes(&first);
         let count = SET_BYTES.div_ceil(bytes.max(1)).clamp(1, MOST_MATRICES);
         let mut matrices = vec![first];
         for _ in 1..count {
-            matrices.push(backend.load_matrix(&[view])?);
+            matrices.push(load(backend)?);
         }
         Ok(Set {
             matrices,
@@ -320,7 +318,7 @@ mod tests {
         let flags = Flags {
             shape: "nano".into(),
             rows: vec![1, 8],
-            weights: vec!["f32".into(), "bf16".into()],
+            weights: vec!["int8".into(), "bf16".into()],
             threads: vec![1],
             product: Some("down".into()),
             repeat: 1,
@@ -336,7 +334,7 @@ mod tests {
             .iter()
             .map(|r| (r.weights.as_str(), r.rows))
             .collect();
-        assert_eq!(cases, [("bf16", 1), ("bf16", 8), ("f32", 1), ("f32", 8)]);
+        assert_eq!(cases, [("bf16", 1), ("bf16", 8), ("int8", 1), ("int8", 8)]);
         for row in &report.rows {
             assert_eq!((row.n, row.k), (32, 64));
             assert!(row.seconds.median > 0.0 && row.achieved.share_of_fma_peak > 0.0);

@@ -14,7 +14,8 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use kernels::{
-    Backend, BlockId, Draw, Dtype, Error, KvLayout, MatrixView, RopeTable, Sample, StepPlan,
+    Backend, BlockId, Draw, Dtype, Error, KvLayout, MatrixView, Quantized, RopeTable, Sample,
+    StepPlan,
 };
 use serde::{Deserialize, Serialize};
 
@@ -226,6 +227,16 @@ impl<B: Backend> Timed<B> {
         (timed, profile)
     }
 
+    fn weight(&self, inner: B::Weight, rows: usize, cols: usize) -> TimedWeight<B::Weight> {
+        TimedWeight {
+            model: self.models,
+            rows,
+            cols,
+            bytes: self.inner.weight_bytes(&inner),
+            inner,
+        }
+    }
+
     /// Does `work` and adds its time, with these operations and bytes, to `operation`.
     fn clock<T>(
         &mut self,
@@ -274,13 +285,14 @@ impl<B: Backend> Backend for Timed<B> {
 
     fn load_matrix(&mut self, parts: &[MatrixView<'_>]) -> Result<Self::Weight, Error> {
         let inner = self.inner.load_matrix(parts)?;
-        Ok(TimedWeight {
-            model: self.models,
-            rows: parts.iter().map(|part| part.rows).sum(),
-            cols: parts.first().map_or(0, |part| part.cols),
-            bytes: self.inner.weight_bytes(&inner),
-            inner,
-        })
+        let cols = parts.first().map_or(0, |part| part.cols);
+        Ok(self.weight(inner, parts.iter().map(|part| part.rows).sum(), cols))
+    }
+
+    fn load_quantized(&mut self, parts: &[Quantized<'_>]) -> Result<Self::Weight, Error> {
+        let inner = self.inner.load_quantized(parts)?;
+        let cols = parts.first().map_or(0, |part| part.cols);
+        Ok(self.weight(inner, parts.iter().map(|part| part.rows).sum(), cols))
     }
 
     fn weight_bytes(&self, weight: &Self::Weight) -> usize {
