@@ -135,7 +135,7 @@ pub fn run(flags: &Flags, output: &Output) -> Done<String> {
             .filter(|k| flags.weights.iter().any(|w| w == k.0))
         {
             for &(product, n, k) in &products {
-                eprintln!("{} threads, {}, {product}", limits.threads, kind);
+                eprintln!("{} threads, {kind}, {product}", limits.threads);
                 let set = Set::load(&mut backend, stored, n, k).map_err(|e| e.to_string())?;
                 for &rows in &flags.rows {
                     let seconds = set
