@@ -43,6 +43,9 @@ pub enum Command {
     /// Compile, list and count the CUDA kernels; no GPU is needed.
     #[command(subcommand)]
     Kernels(KernelsCommand),
+    /// Measure: throughput, products, attention, whole searches, against the machine's limits.
+    #[command(subcommand)]
+    Bench(Box<BenchCommand>),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -76,6 +79,76 @@ pub enum KernelsCommand {
     Check(CheckFlags),
     /// Time tree attention on a card, against the flat and the two-level plan.
     Time(TimeFlags),
+}
+
+/// What to measure.
+#[derive(Subcommand, Debug)]
+pub enum BenchCommand {
+    /// Tokens per second of a policy, a PRM or both: a prompt, branches below it, tokens on each.
+    Throughput(ThroughputFlags),
+    /// Products of a model's shape against the multiply-add peak and the read bandwidth.
+    Linear {
+        /// What is swept.
+        #[command(flatten)]
+        sweep: bench::linear::Flags,
+        /// Where results go.
+        #[command(flatten)]
+        output: bench::report::Output,
+    },
+    /// Attention over trees, sampling and row-wise operations, against the same limits.
+    Attention {
+        /// What is swept.
+        #[command(flatten)]
+        sweep: bench::attention::Flags,
+        /// Where results go.
+        #[command(flatten)]
+        output: bench::report::Output,
+    },
+    /// Where the time, tokens and bytes of a whole search went.
+    Search(Box<BenchSearchFlags>),
+    /// Accuracy and cost of every strategy against N, on the bundled problems (needs the sources).
+    Scaling(bench::scaling::Flags),
+    /// Tree attention counted on the emulated GPU, against flat and two-level plans (needs the
+    /// sources).
+    Kernels(bench::kernels::Flags),
+}
+
+/// Flags of `bench throughput`.
+#[derive(Args, Debug)]
+pub struct ThroughputFlags {
+    /// The model: a directory, a hub name (org/name or org/name@revision) or an embedded model.
+    #[arg(conflicts_with = "shape", required_unless_present = "shape")]
+    pub model: Option<String>,
+    /// Random weights in the shape of this model instead: nano, qwen2.5-0.5b, llama-3.2-1b,
+    /// qwen2.5-1.5b or llama-3.1-8b.
+    #[arg(long, value_name = "SHAPE", value_parser = bench::shapes::Shape::parse)]
+    pub shape: Option<bench::shapes::Shape>,
+    /// The PRM of --role both; the policy itself unless given.
+    #[arg(long, value_name = "MODEL")]
+    pub prm: Option<String>,
+    /// The work.
+    #[command(flatten)]
+    pub work: bench::throughput::Flags,
+    /// The device.
+    #[command(flatten)]
+    pub engine: EngineFlags,
+    /// Where results go.
+    #[command(flatten)]
+    pub output: bench::report::Output,
+}
+
+/// Flags of `bench search`.
+#[derive(Args, Debug)]
+pub struct BenchSearchFlags {
+    /// How often.
+    #[command(flatten)]
+    pub times: bench::profile::Flags,
+    /// The search.
+    #[command(flatten)]
+    pub search: SearchFlags,
+    /// Where results go.
+    #[command(flatten)]
+    pub output: bench::report::Output,
 }
 
 /// Flags of `kernels check`.
@@ -391,6 +464,24 @@ pub struct SolveFlags {
     /// One problem as text; `-` reads it from standard input.
     #[arg(conflicts_with = "problems")]
     pub problem: Option<String>,
+    /// The search.
+    #[command(flatten)]
+    pub search: SearchFlags,
+    /// Append one JSON object per solved problem to FILE; what is in it already is not solved
+    /// again.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Put every problem's whole search tree into the results.
+    #[arg(long)]
+    pub trees: bool,
+    /// Print one JSON object on standard output instead of a table.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of a search over problems.
+#[derive(Args, Debug)]
+pub struct SearchFlags {
     /// Problems, one JSON object a line, as MATH-500, AIME, AMC, GSM8K or OlympiadBench have them:
     /// problem, question or prompt; if known answer, solution, level, subject, id.
     /// Default: the bundled problems.
@@ -468,19 +559,9 @@ pub struct SolveFlags {
     /// Problems in work at once. Default: as many as fill a step.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     pub concurrency: Option<u32>,
-    /// Append one JSON object per solved problem to FILE; what is in it already is not solved
-    /// again.
-    #[arg(long, value_name = "FILE")]
-    pub out: Option<PathBuf>,
-    /// Put every problem's whole search tree into the results.
-    #[arg(long)]
-    pub trees: bool,
     /// End at the first malformed line of the problem file, before anything is solved.
     #[arg(long)]
     pub strict: bool,
-    /// Print one JSON object on standard output instead of a table.
-    #[arg(long)]
-    pub json: bool,
     /// How tokens are drawn.
     #[command(flatten)]
     pub sampling: SamplingFlags,
@@ -489,7 +570,7 @@ pub struct SolveFlags {
     pub engine: EngineFlags,
 }
 
-impl SolveFlags {
+impl SearchFlags {
     /// The search these flags ask for.
     pub fn config(&self) -> Config {
         let defaults = Config::new(self.strategy);

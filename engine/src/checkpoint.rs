@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use kernels::{Dtype, MatrixView, Quantization, Quantized};
+use kernels::{Dtype, MatrixView, Quantization, Quantized, philox};
 use safetensors::tensor::Metadata;
 
 use crate::arch::{self, TensorSpec};
@@ -71,6 +71,27 @@ impl Checkpoint {
             tensors,
             params,
             bytes,
+        })
+    }
+
+    /// A model of the shape that the config of `source` describes, with random bf16 weights: for
+    /// measurements. Matrices are normal with deviation 0.02, norms are ones, biases are zeros. All
+    /// matrices begin with the same numbers, so that the memory this takes is the largest one's.
+    ///
+    /// # Errors
+    /// A config that is not there or not served.
+    pub fn random(source: Source, seed: u64) -> Result<Checkpoint> {
+        let mut config = ModelConfig::open(&source)?;
+        config.dtype = Dtype::Bf16;
+        let specs = arch::tensors(&config);
+        let (tensors, params) = Tensors::random(&specs, seed);
+        Ok(Checkpoint {
+            config,
+            generation: Generation::open(&source)?,
+            source,
+            tensors,
+            params,
+            bytes: 2 * params,
         })
     }
 
@@ -295,6 +316,55 @@ impl Tensors {
             });
         }
         Ok(all)
+    }
+
+    /// The tensors of `specs` in memory, and how many numbers they have; see
+    /// [`Checkpoint::random`].
+    fn random(specs: &[TensorSpec], seed: u64) -> (Tensors, usize) {
+        let elements = |spec: &TensorSpec| spec.shape.iter().product::<usize>();
+        let longest = |vectors: bool| {
+            let wanted = specs.iter().filter(|s| (s.shape.len() == 1) == vectors);
+            wanted.map(elements).max().unwrap_or(0)
+        };
+        let bf16 = |values: &mut dyn Iterator<Item = f32>| -> Bytes {
+            let bytes = values.flat_map(|x| half::bf16::from_f32(x).to_le_bytes());
+            Bytes::Owned(bytes.collect())
+        };
+        // The sum of four uniform numbers is near enough to a normal one: deviation 1 / sqrt(3).
+        let normal = |i: usize| {
+            let word = philox::uniform_u64(seed, i as u64);
+            let uniform = |k: u32| ((word >> (16 * k)) & 0xffff) as f32 / 65_536.0 - 0.5;
+            (0..4).map(uniform).sum::<f32>() * 3f32.sqrt() * 0.02
+        };
+        let files = [
+            ("matrices", bf16(&mut (0..longest(false)).map(normal))),
+            ("norms", bf16(&mut (0..longest(true)).map(|_| 1.0))),
+            ("biases", bf16(&mut (0..longest(true)).map(|_| 0.0))),
+        ];
+        let files = files.map(|(name, bytes)| File {
+            name: name.to_string(),
+            place: format!("random {name}"),
+            bytes,
+        });
+        let tensors = specs.iter().map(|spec| {
+            let file = match spec.shape.len() {
+                1 if spec.name.ends_with(".bias") => 2,
+                1 => 1,
+                _ => 0,
+            };
+            let tensor = Tensor {
+                file,
+                dtype: safetensors::Dtype::BF16,
+                shape: spec.shape.clone(),
+                range: 0..2 * elements(spec),
+            };
+            (spec.name.clone(), tensor)
+        });
+        let tensors = Tensors {
+            files: files.into(),
+            tensors: tensors.collect(),
+        };
+        (tensors, specs.iter().map(elements).sum())
     }
 
     /// Whether there is a tensor of this name.
@@ -541,6 +611,30 @@ mod tests {
             );
         }
         assert_eq!(cases, 22);
+    }
+
+    #[test]
+    fn a_random_model_has_its_config_s_shape() {
+        for case in ["qwen2-g1-untied-bf16", "llama-g8-tied-bf16"] {
+            let real = Checkpoint::open(golden(case)).expect("opens");
+            let random = Checkpoint::random(golden(case), 7).expect("a config");
+            assert_eq!(
+                (random.params(), random.bytes()),
+                (real.params(), real.bytes()),
+                "{case}"
+            );
+            let c = &random.config;
+            let table = random.matrix(c.names().embedding, c.vocab, c.hidden);
+            let table = to_f32(Dtype::Bf16, table.expect("a matrix").bytes);
+            let mean = table.iter().sum::<f32>() / table.len() as f32;
+            let square = table.iter().map(|x| x * x).sum::<f32>() / table.len() as f32;
+            assert!(
+                mean.abs() < 1e-3 && (square.sqrt() - 0.02).abs() < 1e-3,
+                "{case}: mean {mean}, mean square {square}"
+            );
+            let norm = random.vector(NORM, c.hidden).expect("a vector");
+            assert!(norm.iter().all(|&x| x == 1.0), "{case}");
+        }
     }
 
     #[test]

@@ -126,6 +126,8 @@ pub trait Backend {
             what: format!("a matrix in {}", parts[0].kind.name()),
         })
     }
+    /// Bytes that a product with `weight` reads of it.
+    fn weight_bytes(&self, weight: &Self::Weight) -> usize;
     /// Takes a vector.
     fn load_vector(&mut self, values: &[f32]) -> Result<Self::Vector, Error>;
     /// Takes a rotary table.

@@ -17,6 +17,7 @@ mod attention;
 mod buffers;
 mod embed;
 mod kv;
+pub mod limits;
 mod linear;
 mod norm;
 mod quantized;
@@ -103,6 +104,10 @@ impl Backend for CpuBackend {
 
     fn load_quantized(&mut self, parts: &[Quantized<'_>]) -> Result<Weight, Error> {
         Weight::pack_quantized(parts, &self.workers)
+    }
+
+    fn weight_bytes(&self, weight: &Weight) -> usize {
+        weight.bytes()
     }
 
     fn load_vector(&mut self, values: &[f32]) -> Result<Vec<f32>, Error> {
