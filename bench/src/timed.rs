@@ -14,8 +14,8 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use kernels::{
-    Backend, BlockId, Draw, Dtype, Error, KvLayout, MatrixView, Quantized, RopeTable, Sample,
-    StepPlan,
+    Backend, BlockId, Draw, Dtype, Error, KvDtype, KvLayout, MatrixView, Quantized, RopeTable,
+    Sample, StepPlan,
 };
 use serde::{Deserialize, Serialize};
 
@@ -275,7 +275,7 @@ impl<B: Backend> Backend for Timed<B> {
         self.inner.name()
     }
 
-    fn kv_dtype(&self, weights: Dtype) -> Dtype {
+    fn kv_dtype(&self, weights: Dtype) -> KvDtype {
         self.inner.kv_dtype(weights)
     }
 

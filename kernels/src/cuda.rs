@@ -43,7 +43,7 @@ pub fn cache_folder() -> Option<std::path::PathBuf> {
 
 use crate::plan::{BlockId, StepPlan};
 use crate::sampling::{Draw, Sample};
-use crate::{Backend, Dtype, Error, KvLayout, MatrixView, RopeTable};
+use crate::{Backend, Dtype, Error, KvDtype, KvLayout, MatrixView, RopeTable};
 use device::Card;
 use half::bf16;
 use memory::{Copying, Growing, Pinned};
@@ -281,8 +281,8 @@ impl Backend for CudaBackend {
         format!("{} (CUDA, sm_{major}{minor})", self.card.name())
     }
 
-    fn kv_dtype(&self, _weights: Dtype) -> Dtype {
-        Dtype::Bf16
+    fn kv_dtype(&self, _weights: Dtype) -> KvDtype {
+        Dtype::Bf16.into()
     }
 
     fn check_layout(&self, layout: &KvLayout) -> Result<(), Error> {
@@ -292,7 +292,7 @@ impl Backend for CudaBackend {
                 what,
             })
         };
-        if layout.dtype != Dtype::Bf16 {
+        if layout.dtype != Dtype::Bf16.into() {
             return refuse(format!(
                 "a KV cache of {} (only bfloat16)",
                 layout.dtype.name()

@@ -1,7 +1,7 @@
 //! The CPU backend's memory: activations, packed weights, the KV arena.
 
 use super::quantized;
-use super::tile::{self, COLS};
+use super::tile::{self, COLS, Isa};
 use super::workers::Workers;
 use crate::quant::{GROUP, Quantization, Quantized};
 use crate::{Dtype, Error, MatrixView};
@@ -191,7 +191,7 @@ impl Weight {
         )
     }
 
-    /// Packs quantised matrices stacked along their rows.
+    /// Packs quantised matrices stacked along their rows, for products with `isa`.
     ///
     /// # Panics
     ///
@@ -199,6 +199,7 @@ impl Weight {
     pub(crate) fn pack_quantized(
         parts: &[Quantized<'_>],
         workers: &Workers,
+        isa: Isa,
     ) -> Result<Weight, Error> {
         let (cols, kind) = (parts[0].cols, parts[0].kind);
         assert!(
@@ -216,7 +217,7 @@ impl Weight {
                     false
                 }
             });
-            quantized::pack_column(part.expect("a part's row"), row, column, panel);
+            quantized::pack_column(isa, part.expect("a part's row"), row, column, panel);
         })
     }
 
