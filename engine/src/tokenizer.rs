@@ -174,12 +174,14 @@ impl Tokenizer {
     }
 }
 
-/// Bytes an added token may have, far more than any has.
+/// Bytes an added token, or what a normalizer or decoder puts into a text, may have: far more than any
+/// has.
 const LONGEST_TOKEN: usize = 1024;
 
 /// Parses a `tokenizer.json`. The tokenizers crate (0.22) panics on a syntax error inside a
 /// pre-tokenizer or decoder, so the syntax is checked first; and the automaton that finds added
-/// tokens takes time with the square of a repetitive token's length, so that is bounded.
+/// tokens takes time with the square of a repetitive token's length, and what replaces a space takes
+/// memory for every space of a text, so these are bounded.
 fn parse(bytes: &[u8]) -> Result<tokenizers::Tokenizer, String> {
     let value: serde_json::Value =
         serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
@@ -193,7 +195,25 @@ fn parse(bytes: &[u8]) -> Result<tokenizers::Tokenizer, String> {
             "an added token has {length} bytes; expected at most {LONGEST_TOKEN}"
         ));
     }
+    for part in ["normalizer", "decoder"] {
+        let longest = longest_piece(&value[part]);
+        if longest > LONGEST_TOKEN {
+            return Err(format!(
+                "its {part} puts {longest} bytes into a text at once; expected at most \
+                 {LONGEST_TOKEN}"
+            ));
+        }
+    }
     guarded(|| tokenizers::Tokenizer::from_bytes(bytes))
+}
+
+/// Bytes of the longest text that a normalizer or decoder, or one inside of it, puts into a text.
+fn longest_piece(part: &serde_json::Value) -> usize {
+    let own = ["content", "prepend", "replacement"].map(|field| part[field].as_str());
+    let own = own.iter().flatten().map(|text| text.len());
+    let inner = ["normalizers", "decoders"].map(|field| part[field].as_array());
+    let inner = inner.into_iter().flatten().flatten().map(longest_piece);
+    own.chain(inner).max().unwrap_or(0)
 }
 
 /// Runs a call into the tokenizers crate, which panics on some files that contradict themselves
@@ -519,6 +539,13 @@ mod tests {
             file["added_tokens"][0]["content"] = "x".repeat(70_000).into();
             file.to_string().into_bytes()
         };
+        let long_piece = || {
+            let mut file: Value = serde_json::from_slice(&good).expect("JSON");
+            let replace = json!({"type": "Replace", "pattern": {"String": " "},
+                "content": "x".repeat(70_000)});
+            file["normalizer"] = json!({"type": "Sequence", "normalizers": [replace]});
+            file.to_string().into_bytes()
+        };
         let config = |vocab: usize| {
             let text = json!({"architectures": ["LlamaForCausalLM"], "hidden_size": 64,
                 "num_hidden_layers": 2, "num_attention_heads": 8, "intermediate_size": 96,
@@ -534,6 +561,8 @@ mod tests {
             (vec![(TOKENIZER, broken_inside())], 320, "tokenizer.json of the embedded test: not a tokenizer: "),
             // A token that takes minutes to look for.
             (vec![(TOKENIZER, long_token())], 320, "not a tokenizer: an added token has 70000 bytes; expected at most 1024"),
+            // As much memory again for every space of a text.
+            (vec![(TOKENIZER, long_piece())], 320, "not a tokenizer: its normalizer puts 70000 bytes into a text at once; expected at most 1024"),
             (vec![(TOKENIZER, good[..good.len() / 2].to_vec())], 320, "tokenizer.json of the embedded test: not a tokenizer: "),
             (vec![(TOKENIZER, good.clone())], 319, "has id 319, but the model's vocab_size is 319; the tokenizer belongs to another model"),
             (vec![(TOKENIZER, good.clone()), (TOKENIZER_CONFIG, b"[]".to_vec())], 320,

@@ -14,6 +14,7 @@
 //!   is the first one, by id, at which the running sum of kept weights exceeds `r`.
 //!
 //! Logits that are NaN, or that have no finite maximum, are an error: never a token.
+#![allow(unsafe_code)] // One cast, with its reason.
 
 use crate::Error;
 use crate::exp2::exp2;
@@ -279,13 +280,17 @@ fn greedy(logits: &[f32], max: f32) -> usize {
         .expect("the maximum is one of the logits")
 }
 
-/// Fills `weights` with the weights of all tokens and returns their sum.
+/// Fills `weights` with the weights of all tokens and returns their sum. `max` is the largest of
+/// `logits`, among which there is no NaN.
 #[inline(always)]
 fn weigh(logits: &[f32], max: f32, scale: f32, weights: &mut Vec<u32>) -> u64 {
     weights.resize(logits.len(), 0);
     for (weight, &l) in weights.iter_mut().zip(logits) {
         let power = exp2((l - max) * scale) * ONE;
-        *weight = power as i32 as u32;
+        debug_assert!((0.0..=ONE).contains(&power), "{l} above {max}");
+        // SAFETY: `2^x` of what is not above 0 is in [0, 1], and ONE is 2^30. A cast that knows
+        // what to do with other numbers would not be vectorised.
+        *weight = unsafe { power.to_int_unchecked::<i32>() } as u32;
     }
     weights.iter().map(|&w| u64::from(w)).sum()
 }

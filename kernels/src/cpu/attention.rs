@@ -42,6 +42,9 @@ use std::ops::Range;
 
 /// Rows of one task.
 const GROUP_ROWS: usize = 16;
+/// Tokens at a time that both passes go through.
+const STRETCH: usize = 128;
+const STRETCH_PANELS: usize = STRETCH / COLS;
 /// Scores a task may keep at once; it takes its rows in turns if there would be more.
 const MAX_SCORES: usize = 4 << 20;
 
@@ -167,8 +170,8 @@ impl HeadTask<'_> {
     fn run(&self, rows: Range<usize>, scratch: &mut Scratch) {
         let queries = self.queries_per_row();
         let longest = rows.clone().map(|r| self.visible(r)).max().unwrap_or(0);
-        // A tile may write MAX_PANELS panels of scores from the last visible token on.
-        let stride = longest.next_multiple_of(COLS) + COLS * MAX_PANELS;
+        // Tiles may write a stretch of scores from the last visible token on.
+        let stride = longest.next_multiple_of(COLS) + STRETCH;
         let at_once = (MAX_SCORES / (stride * queries)).max(1);
         for start in rows.clone().step_by(at_once) {
             let batch = start..rows.end.min(start + at_once);
@@ -254,73 +257,73 @@ impl HeadTask<'_> {
         let dtype = stored.unwrap_or(Dtype::F32);
         let panel_len = head_dim * COLS;
         if stored.is_none() {
-            grow(staged, panel_len * MAX_PANELS);
+            grow(staged, panel_len * STRETCH_PANELS);
         }
         for (run, rows) in self.runs_of(batch) {
             let tokens = run.tokens as usize;
-            let step = if in_panels {
-                panels_at_once(self.isa, rows.len() * queries)
-            } else {
-                1
-            };
-            for first in (0..tokens).step_by(step * COLS) {
+            for first in (0..tokens).step_by(STRETCH) {
                 let position = run.start as usize + first;
-                let here = (tokens - first).min(step * COLS);
+                let here = (tokens - first).min(STRETCH);
                 self.activate(&rows, position, here, active);
                 if active.is_empty() {
                     continue;
                 }
                 let panels = here.div_ceil(COLS);
-                let mut w_at = [std::ptr::null(); MAX_PANELS];
-                if in_panels {
-                    let panel_bytes = panel_len * dtype.bytes();
-                    for (j, at) in w_at[..panels].iter_mut().enumerate() {
-                        let token = first + j * COLS;
-                        let head = self.head(run, token / block_tokens, Part::Keys);
-                        let panel = token % block_tokens / COLS;
-                        *at = if stored.is_some() {
-                            head[panel * panel_bytes..][..panel_bytes].as_ptr()
-                        } else {
-                            let staged = &mut staged[j * panel_len..][..panel_len];
+                let mut w_at = [std::ptr::null(); STRETCH_PANELS];
+                for (j, at) in w_at[..panels].iter_mut().enumerate() {
+                    let token = first + j * COLS;
+                    let head = self.head(run, token / block_tokens, Part::Keys);
+                    let panel = token % block_tokens / COLS;
+                    *at = if stored.is_some() {
+                        let panel_bytes = panel_len * dtype.bytes();
+                        head[panel * panel_bytes..][..panel_bytes].as_ptr()
+                    } else {
+                        let staged = &mut staged[j * panel_len..][..panel_len];
+                        if in_panels {
                             widest(|| kv::widen_keys(self.layout, head, panel, staged));
-                            staged.as_ptr().cast()
-                        };
-                    }
-                } else {
-                    for column in 0..here {
-                        let token = first + column;
-                        let head = self.head(run, token / block_tokens, Part::Keys);
-                        kv::read_plain(self.layout, head, token % block_tokens, |d, value| {
-                            staged[d * COLS + column] = value;
-                        });
-                    }
-                    w_at[0] = staged.as_ptr().cast();
+                        } else {
+                            for column in 0..(tokens - token).min(COLS) {
+                                let token = token + column;
+                                let head = self.head(run, token / block_tokens, Part::Keys);
+                                kv::read_plain(self.layout, head, token % block_tokens, |d, v| {
+                                    staged[d * COLS + column] = v;
+                                });
+                            }
+                        }
+                        staged.as_ptr().cast()
+                    };
                 }
-                // Fewer rows than the run has may see this far, but a tile of few rows is always
-                // at least as wide as one of many.
                 for (query, count) in row_tiles(active.len() * queries) {
                     let mut x_at = [std::ptr::null(); MAX_ROWS];
-                    let mut out_at = [std::ptr::null_mut(); MAX_ROWS];
+                    let mut indices = [0; MAX_ROWS];
                     for i in 0..count {
                         let row = active[(query + i) / queries].row;
                         let head = (query + i) % queries;
                         x_at[i] = self.query(row, head).as_ptr();
-                        let at = ((row - batch.start) * queries + head) * stride + position;
-                        out_at[i] = scores[at..][..panels * COLS].as_mut_ptr();
+                        indices[i] = ((row - batch.start) * queries + head) * stride + position;
                     }
-                    // SAFETY: the backend's constructor checked `isa`. The pointers come from
-                    // slices of head_dim numbers, of whole panels and of `panels * COLS` scores,
-                    // which are this thread's own.
-                    unsafe {
-                        tile(
-                            self.isa,
-                            dtype,
-                            &x_at[..count],
-                            &w_at[..panels],
-                            head_dim,
-                            false,
-                            &out_at[..count],
-                        );
+                    let step = panels_at_once(self.isa, count);
+                    for panel in (0..panels).step_by(step) {
+                        let width = step.min(panels - panel);
+                        let mut out_at = [std::ptr::null_mut(); MAX_ROWS];
+                        for (out, index) in out_at[..count].iter_mut().zip(indices) {
+                            let scores = &mut scores[index + panel * COLS..][..width * COLS];
+                            *out = scores.as_mut_ptr();
+                        }
+                        // SAFETY: the backend's constructor checked `isa`. The pointers come from
+                        // slices of head_dim numbers, of whole panels and of `width * COLS`
+                        // scores, which are this thread's own.
+                        unsafe {
+                            tile(
+                                self.isa,
+                                dtype,
+                                &x_at[..count],
+                                &w_at[panel..panel + width],
+                                head_dim,
+                                false,
+                                &out_at[..count],
+                            );
+                        }
                     }
                 }
             }
@@ -351,38 +354,55 @@ impl HeadTask<'_> {
             _ => None,
         };
         let dtype = stored.unwrap_or(Dtype::F32);
-        if stored.is_none() {
-            grow(staged, block_tokens * padded);
-            staged[..block_tokens * padded].fill(0.0);
-        }
+        // Several blocks make one stretch, staged if they are not one already: the sums stay in
+        // registers for as many tokens.
+        let blocks = (STRETCH / block_tokens).max(1);
+        let stretch = blocks * block_tokens;
         let row_bytes = COLS * dtype.bytes();
-        let panel_bytes = block_tokens * row_bytes;
+        let panel_bytes = stretch * row_bytes;
+        grow(staged, stretch * padded);
+        if stored.is_none() {
+            staged[..stretch * padded].fill(0.0);
+        }
         for (run, rows) in self.runs_of(batch) {
             let tokens = run.tokens as usize;
-            for (block, first) in (0..tokens).step_by(block_tokens).enumerate() {
+            for first in (0..tokens).step_by(stretch) {
                 let position = run.start as usize + first;
-                let here = (tokens - first).min(block_tokens);
+                let here = (tokens - first).min(stretch);
                 self.activate(&rows, position, here, active);
                 if active.is_empty() {
                     continue;
                 }
-                let head = self.head(run, block, Part::Values);
-                let v: &[u8] = if stored.is_some() {
-                    head
+                let v: &[u8] = if blocks == 1 && stored.is_some() {
+                    self.head(run, first / block_tokens, Part::Values)
                 } else {
-                    let staged = &mut staged[..block_tokens * padded];
-                    if in_panels {
-                        widest(|| kv::widen_values(self.layout, head, here, staged));
-                    } else {
-                        for token in 0..here {
-                            kv::read_plain(self.layout, head, token, |d, value| {
-                                staged[(d / COLS * block_tokens + token) * COLS + d % COLS] = value;
+                    for token in (0..here).step_by(block_tokens) {
+                        let head = self.head(run, (first + token) / block_tokens, Part::Values);
+                        let tokens = (here - token).min(block_tokens);
+                        if stored.is_some() {
+                            let staged: &mut [u8] = bytemuck::cast_slice_mut(staged);
+                            let bytes = block_tokens * row_bytes;
+                            for (panel, head) in head.chunks_exact(bytes).enumerate() {
+                                let at = panel * panel_bytes + token * row_bytes;
+                                staged[at..at + bytes].copy_from_slice(head);
+                            }
+                        } else if in_panels {
+                            let staged = &mut staged[..stretch * padded];
+                            widest(|| {
+                                kv::widen_values(self.layout, head, tokens, token, stretch, staged);
                             });
+                        } else {
+                            for t in 0..tokens {
+                                kv::read_plain(self.layout, head, t, |d, value| {
+                                    let row = d / COLS * stretch + token + t;
+                                    staged[row * COLS + d % COLS] = value;
+                                });
+                            }
                         }
                     }
                     bytemuck::cast_slice(staged)
                 };
-                // `count` queries from `query` on, tokens `from..to` of this block.
+                // `count` queries from `query` on, tokens `from..to` of this stretch.
                 let mut add =
                     |active: &[Active], (query, count): (usize, usize), from: usize, to: usize| {
                         let mut x_at = [std::ptr::null(); MAX_ROWS];

@@ -187,13 +187,20 @@ pub(crate) fn widen_keys(layout: &KvLayout, head: &[u8], panel: usize, out: &mut
 }
 
 /// Writes the first `tokens` tokens of every panel of an int8 head of V, `[dimension / 16][token][16]`,
-/// as f32.
-pub(crate) fn widen_values(layout: &KvLayout, head: &[u8], tokens: usize, out: &mut [f32]) {
+/// as f32 from token `to` on of panels of `stretch` tokens.
+pub(crate) fn widen_values(
+    layout: &KvLayout,
+    head: &[u8],
+    tokens: usize,
+    to: usize,
+    stretch: usize,
+    out: &mut [f32],
+) {
     let (elements, scales) = int8(layout, head);
-    let len = layout.block_tokens * COLS;
+    let panels = elements.chunks_exact(layout.block_tokens * COLS);
     // Padding behind the elements may look like one panel more; `out` ends before it.
-    for (out, panel) in out.chunks_exact_mut(len).zip(elements.chunks_exact(len)) {
-        let rows = out.chunks_exact_mut(COLS).zip(panel.chunks_exact(COLS));
+    for (out, panel) in out.chunks_exact_mut(stretch * COLS).zip(panels) {
+        let rows = (out[to * COLS..].chunks_exact_mut(COLS)).zip(panel.chunks_exact(COLS));
         for ((out, row), &scale) in rows.zip(scales).take(tokens) {
             for (out, &value) in out.iter_mut().zip(row) {
                 *out = f32::from(value) * scale;

@@ -90,6 +90,8 @@ pub(crate) fn linear(
         let first_panel = task % panel_tasks * panels_each;
         let end_panel = panels.min(first_panel + panels_each);
         let task_rows = end_row - first_row;
+        // Every tile writes what is read of them.
+        let mut sums = [[0.0f32; COLS * MAX_PANELS]; MAX_ROWS];
         // All tiles of a task that has few rows have the same height.
         let step = panels_at_once(isa, task_rows.min(MAX_ROWS));
         for panel in (first_panel..end_panel).step_by(step) {
@@ -100,7 +102,6 @@ pub(crate) fn linear(
             }
             for (tile_row, tile_rows) in row_tiles(task_rows) {
                 let row = first_row + tile_row;
-                let mut sums = [[0.0f32; COLS * MAX_PANELS]; MAX_ROWS];
                 let mut sums_at = [std::ptr::null_mut(); MAX_ROWS];
                 for (at, sums) in sums_at.iter_mut().zip(&mut sums) {
                     *at = sums.as_mut_ptr();

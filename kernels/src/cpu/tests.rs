@@ -338,6 +338,12 @@ fn tiles_of_all_instruction_sets_agree() {
         };
         for (rows, panels) in sizes.into_iter().chain(of_avx512).chain(narrow) {
             let portable = compute(Isa::Portable, rows, panels);
+            if dtype == Dtype::F32 && quantized.is_none() {
+                let [w, x] = [&w[..panels * tile::COLS * k], &x[..rows * k]]
+                    .map(|values| values.iter().map(|&v| f64::from(v)).collect::<Vec<_>>());
+                let expected = crate::reference::linear(&x, &w, k);
+                assert!(crate::reference::relative_error(&portable, &expected) < 1e-6);
+            }
             let mut fused: Option<Vec<f32>> = None;
             for isa in [Isa::Avx2, Isa::Avx512] {
                 if !isa.available() {
