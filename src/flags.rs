@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use kernels::Quantization;
 use strategies::{
     Aggregation, BeamMode, Config, Grader, PastLimit, PrmKind, PromptKind, Rule, Sampling, Strategy,
 };
@@ -35,6 +36,8 @@ pub enum Command {
     Grade(GradeFlags),
     /// Say what a checkpoint is and how it can serve.
     Inspect(InspectFlags),
+    /// Write a checkpoint with its matrices in 8 or 4 bits.
+    Quantize(QuantizeFlags),
     /// List the devices models can run on, and why others cannot be used.
     Devices(DevicesFlags),
     /// Compile, list and count the CUDA kernels; no GPU is needed.
@@ -343,6 +346,10 @@ pub struct EngineFlags {
     /// Storage of the KV cache; as the weights unless given.
     #[arg(long, value_enum, value_name = "DTYPE")]
     pub kv_dtype: Option<KvDtype>,
+    /// Keep the matrices of products in 8 or 4 bits: int8 or int4, in groups of 32. Embeddings, norms
+    /// and PRMs' heads stay as they are. Only on the CPU.
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub quantize: Option<Quantize>,
     /// Rows that one model computes in one step.
     #[arg(long, default_value_t = 512, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub max_rows: u32,
@@ -362,6 +369,44 @@ pub enum KvDtype {
     Bf16,
     /// 16-bit floating point.
     F16,
+}
+
+/// Bits of quantised weights.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quantize {
+    /// 8 bits and a scale for every 32.
+    Int8,
+    /// 4 bits and a scale for every 32.
+    Int4,
+}
+
+impl Quantize {
+    /// What the engine calls it.
+    pub fn kind(self) -> Quantization {
+        match self {
+            Quantize::Int8 => Quantization::Int8,
+            Quantize::Int4 => Quantization::Int4,
+        }
+    }
+}
+
+/// Flags of `quantize`.
+#[derive(Args, Debug)]
+pub struct QuantizeFlags {
+    /// The model: a directory, a hub name (org/name or org/name@revision), nano-small, nano-big or
+    /// nano-prm.
+    pub model: String,
+    /// The folder to write, which must not be there yet.
+    pub to: PathBuf,
+    /// Bits of a weight: int8 or int4.
+    #[arg(long, value_enum, default_value = "int8", value_name = "KIND")]
+    pub kind: Quantize,
+    /// Leave the LM head as it is: for a PRM that is read from it.
+    #[arg(long)]
+    pub keep_head: bool,
+    /// Print one JSON object on standard output.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Flags of drawing a token.

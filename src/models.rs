@@ -18,7 +18,7 @@ use strategies::{EnginePolicy, PastLimit, PrmFormat, PrmKind, PromptStyle};
 use crate::downloads::Downloads;
 use crate::embedded;
 use crate::error::{Done, Failure};
-use crate::flags::{Device, EngineFlags, KvDtype};
+use crate::flags::{Device, EngineFlags, KvDtype, Quantize};
 
 /// A checkpoint with everything that turns text into its tokens and back.
 pub struct Loaded {
@@ -165,6 +165,7 @@ pub fn options(flags: &EngineFlags, seed: u64) -> Done<Options> {
             KvDtype::Bf16 => Dtype::Bf16,
             KvDtype::F16 => Dtype::F16,
         }),
+        quantize: flags.quantize.map(Quantize::kind),
         rows: flags.max_rows as usize,
         seed,
     })

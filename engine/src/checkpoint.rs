@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use kernels::{Dtype, MatrixView, philox};
+use kernels::{Dtype, MatrixView, Quantization, Quantized, philox};
 use safetensors::tensor::Metadata;
 
 use crate::arch::{self, TensorSpec};
@@ -10,6 +10,7 @@ use crate::config::{HeadKind, ModelConfig};
 use crate::error::{Error, Result};
 use crate::generation::Generation;
 use crate::json::Fields;
+use crate::quantization;
 use crate::source::{Bytes, Source};
 
 /// The weights in one file.
@@ -44,6 +45,14 @@ impl Checkpoint {
             if spec.optional && !tensors.contains(&spec.name) {
                 continue;
             }
+            if let [rows, cols] = spec.shape[..]
+                && let Some(kind) = config.quantization.filter(|_| spec.quantizable)
+                && let Some(matrix) = tensors.quantized(&spec.name, kind, rows, cols)?
+            {
+                params += rows * cols;
+                bytes += matrix.values.len() + matrix.scales.len();
+                continue;
+            }
             let tensor = tensors.checked(&spec, &config.architecture)?;
             params += tensor.elements;
             bytes += tensor.range.len();
@@ -52,6 +61,7 @@ impl Checkpoint {
             name: config.names().embedding.to_string(),
             shape: vec![config.vocab, config.hidden],
             optional: false,
+            quantizable: false,
         };
         config.dtype = tensors.checked(&embedding, &config.architecture)?.dtype;
         Ok(Checkpoint {
@@ -93,6 +103,24 @@ impl Checkpoint {
     /// A weight matrix `[rows, cols]`, as it lies in the file.
     pub fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<MatrixView<'_>> {
         self.tensors.matrix(name, rows, cols)
+    }
+
+    /// A weight matrix `[rows, cols]` that may be stored quantised, if it is.
+    pub fn quantized(&self, name: &str, rows: usize, cols: usize) -> Result<Option<Quantized<'_>>> {
+        match self.config.quantization {
+            Some(kind) => self.tensors.quantized(name, kind, rows, cols),
+            None => Ok(None),
+        }
+    }
+
+    /// A tensor's type and bytes, as they lie in the file.
+    pub(crate) fn stored(
+        &self,
+        name: &str,
+        shape: &[usize],
+    ) -> Result<(safetensors::Dtype, &[u8])> {
+        let (file, tensor) = self.tensors.find(name, shape, "the model")?;
+        Ok((tensor.dtype, &file.bytes[tensor.range.clone()]))
     }
 
     /// A vector of `len`, converted to f32.
@@ -356,6 +384,40 @@ impl Tensors {
         })
     }
 
+    /// The matrix `[rows, cols]` that `name` would be, if it is stored quantised.
+    pub fn quantized(
+        &self,
+        name: &str,
+        kind: Quantization,
+        rows: usize,
+        cols: usize,
+    ) -> Result<Option<Quantized<'_>>> {
+        let parts = quantization::parts(name, kind, rows, cols);
+        if !(kind.fits(cols) && self.contains(&parts[0].name)) {
+            return Ok(None);
+        }
+        let bytes = |part: &quantization::Part| {
+            let (file, tensor) = self.find(&part.name, &part.shape, "a quantised matrix")?;
+            if tensor.dtype != part.dtype {
+                return Err(Error::TensorDtype {
+                    file: file.place.clone(),
+                    name: part.name.clone(),
+                    found: format!("{:?}", tensor.dtype),
+                    expected: format!("{:?}", part.dtype),
+                });
+            }
+            Ok(&file.bytes[tensor.range.clone()])
+        };
+        let [values, scales] = [bytes(&parts[0])?, bytes(&parts[1])?];
+        Ok(Some(Quantized {
+            rows,
+            cols,
+            kind,
+            values: values.into(),
+            scales: scales.into(),
+        }))
+    }
+
     /// A vector of `len`, converted to f32.
     pub fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
         let tensor = self.lookup(name, &[len], "the model")?;
@@ -366,7 +428,8 @@ impl Tensors {
         self.lookup(&spec.name, &spec.shape, architecture)
     }
 
-    fn lookup(&self, name: &str, shape: &[usize], needed_by: &str) -> Result<Checked<'_>> {
+    /// A tensor of that name and shape, and the file it lies in.
+    fn find(&self, name: &str, shape: &[usize], needed_by: &str) -> Result<(&File, &Tensor)> {
         let tensor = self.tensors.get(name).ok_or_else(|| Error::MissingTensor {
             name: name.to_string(),
             files: self
@@ -386,6 +449,11 @@ impl Tensors {
                 expected: shape.to_vec(),
             });
         }
+        Ok((file, tensor))
+    }
+
+    fn lookup(&self, name: &str, shape: &[usize], needed_by: &str) -> Result<Checked<'_>> {
+        let (file, tensor) = self.find(name, shape, needed_by)?;
         let dtype = match tensor.dtype {
             safetensors::Dtype::F32 => Dtype::F32,
             safetensors::Dtype::BF16 => Dtype::Bf16,
@@ -395,6 +463,7 @@ impl Tensors {
                     file: file.place.clone(),
                     name: name.to_string(),
                     found: format!("{other:?}"),
+                    expected: "F32, BF16 or F16".to_string(),
                 });
             }
         };

@@ -120,10 +120,10 @@ pub trait Backend {
     fn load_matrix(&mut self, parts: &[MatrixView<'_>]) -> Result<Self::Weight, Error>;
     /// Takes a quantised weight matrix made of `parts` stacked along the rows (all of one width and
     /// kind), for products.
-    fn load_quantized(&mut self, _parts: &[Quantized<'_>]) -> Result<Self::Weight, Error> {
+    fn load_quantized(&mut self, parts: &[Quantized<'_>]) -> Result<Self::Weight, Error> {
         Err(Error::Unsupported {
             device: self.name(),
-            what: "quantised weights".into(),
+            what: format!("a matrix in {}", parts[0].kind.name()),
         })
     }
     /// Bytes that a product with `weight` reads of it.

@@ -7,6 +7,7 @@ pub mod generate;
 pub mod grade;
 pub mod inspect;
 pub mod kernels;
+pub mod quantize;
 pub mod score;
 pub mod show;
 pub mod solve;

@@ -273,6 +273,7 @@ fn settings(
             KvDtype::Bf16 => "bf16".into(),
             KvDtype::F16 => "f16".into(),
         }),
+        quantize: (flags.engine.quantize).map(|quantize| quantize.kind().name().to_string()),
         search: config.clone(),
     }
 }

@@ -193,6 +193,23 @@ unsafe fn avx2_scales(group: *const u8) -> [std::arch::x86_64::__m256; 2] {
     ]
 }
 
+/// `sum += a * b`, two instructions by name: sums of integers may be reordered, and the compiler
+/// does, until no register is left.
+#[cfg(target_arch = "x86_64")]
+macro_rules! multiply_add {
+    ($multiply:literal, $add:literal, $sum:expr, $a:expr, $b:expr) => {
+        std::arch::asm!(
+            concat!($multiply, " {t}, {a}, {b}"),
+            concat!($add, " {sum}, {sum}, {t}"),
+            t = out(ymm_reg) _,
+            a = in(ymm_reg) $a,
+            b = in(ymm_reg) $b,
+            sum = inout(ymm_reg) $sum,
+            options(pure, nomem, nostack, preserves_flags),
+        )
+    };
+}
+
 /// [`tile`] of int8 weights with AVX2 and FMA.
 ///
 /// # Safety
@@ -226,8 +243,8 @@ unsafe fn avx2_int8<const ROWS: usize, const PANELS: usize>(
                     for i in 0..ROWS {
                         let x = _mm256_set1_epi32(*x[i].add(g * GROUP / 2 + pair));
                         let [a, b] = &mut sums[i][j];
-                        *a = _mm256_add_epi32(*a, _mm256_madd_epi16(x, low));
-                        *b = _mm256_add_epi32(*b, _mm256_madd_epi16(x, high));
+                        multiply_add!("vpmaddwd", "vpaddd", *a, x, low);
+                        multiply_add!("vpmaddwd", "vpaddd", *b, x, high);
                     }
                 }
             }
@@ -281,8 +298,8 @@ unsafe fn avx2_int4<const ROWS: usize, const PANELS: usize>(
                     for i in 0..ROWS {
                         let x = _mm256_set1_epi32(*x[i].add(g * GROUP / 4 + four));
                         let [a, b] = &mut sums[i][j];
-                        *a = _mm256_add_epi16(*a, _mm256_maddubs_epi16(low, x));
-                        *b = _mm256_add_epi16(*b, _mm256_maddubs_epi16(high, x));
+                        multiply_add!("vpmaddubsw", "vpaddw", *a, low, x);
+                        multiply_add!("vpmaddubsw", "vpaddw", *b, high, x);
                     }
                 }
             }
