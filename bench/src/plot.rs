@@ -61,20 +61,26 @@ impl Lines {
             .map_or(1.0, |(_, top)| top)
             .max(f64::MIN_POSITIVE)
             * 1.08;
+        let right = right.max(left + 1.0);
+        // Room for the names, right of the curves.
+        let names = 0.32 * (right - left);
         draw(|area| {
             let mut chart = ChartBuilder::on(area)
                 .caption(&self.title, ("sans-serif", 22))
                 .margin(14)
                 .x_label_area_size(46)
                 .y_label_area_size(70)
-                .build_cartesian_2d(left - 0.1..right.max(left + 1.0) + 0.1, 0.0..top)?;
+                .build_cartesian_2d(left - 0.1..right + 0.1 + names, 0.0..top)?;
             chart
                 .configure_mesh()
                 .x_desc(&self.x)
                 .y_desc(&self.y)
-                .x_label_formatter(&|x| power_of_two(*x))
+                .x_label_formatter(&|x| match *x <= right + 0.1 {
+                    true => power_of_two(*x),
+                    false => String::new(),
+                })
                 .y_label_formatter(&|y| number(*y))
-                .x_labels((right - left) as usize + 2)
+                .x_labels(((right - left + names) as usize + 2).max(6))
                 .light_line_style(WHITE.mix(0.0))
                 .label_style(("sans-serif", 15))
                 .draw()?;
@@ -103,7 +109,7 @@ impl Lines {
             }
             chart
                 .configure_series_labels()
-                .position(SeriesLabelPosition::UpperLeft)
+                .position(SeriesLabelPosition::UpperRight)
                 .background_style(WHITE.mix(0.8))
                 .border_style(BLACK.mix(0.3))
                 .label_font(("sans-serif", 14))
@@ -120,16 +126,17 @@ impl Bars {
     pub fn svg(&self) -> Done<String> {
         let longest = self.bars.iter().map(|(_, parts)| parts.iter().sum::<f64>());
         let (_, right) = extent(longest).ok_or("a plot without bars")?;
-        let right = right.max(f64::MIN_POSITIVE) * 1.05;
+        // Room for the names of the parts, right of the bars.
+        let right = right.max(f64::MIN_POSITIVE) * 1.25;
         let count = self.bars.len() as f64;
-        // A slot of height 1 for every bar, the first on top, and one for the names of the parts.
+        // A slot of height 1 for every bar, the first on top.
         draw(|area| {
             let mut chart = ChartBuilder::on(area)
                 .caption(&self.title, ("sans-serif", 22))
                 .margin(14)
                 .x_label_area_size(46)
                 .y_label_area_size(150)
-                .build_cartesian_2d(0.0..right, 0.0..count + 1.0)?;
+                .build_cartesian_2d(0.0..right, 0.0..count)?;
             chart
                 .configure_mesh()
                 .x_desc(&self.x)

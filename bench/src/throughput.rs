@@ -4,7 +4,8 @@
 //! samples: the prompt is computed (once, or by every branch for itself), every branch draws its
 //! first token, and then, clocked apart, `generate` more, one step of all branches after the other.
 //! The PRM's is that of a step-level search: every branch's tokens are read in steps, one number per
-//! step. With both, the policy writes a step of every branch and the PRM reads it, in turn.
+//! step. With both, the policy writes a step of every branch and the PRM reads it, in turn; with a beam
+//! width only the best have children.
 //!
 //! Every repetition has a prompt of its own, so that nothing is found in the cache.
 
@@ -14,7 +15,7 @@ use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use engine::{Branch, Engine, Generate, Model, Sampling};
-use futures::future::{join_all, try_join_all};
+use futures::future::try_join_all;
 use kernels::philox::uniform_u64;
 use serde::{Deserialize, Serialize};
 
@@ -55,6 +56,10 @@ pub struct Flags {
     /// Tokens of a step: a PRM gives a number for each. Without effect on a policy alone.
     #[arg(long, default_value_t = 64, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub step_tokens: u32,
+    /// After every step keep one in M branches, those the PRM scores highest, with M children each: a
+    /// beam search. Only with --role both.
+    #[arg(long, value_name = "M", value_parser = clap::value_parser!(u32).range(2..=4096))]
+    pub beam_width: Option<u32>,
     /// Give every branch a prompt of its own, of the same length, instead of one they share.
     #[arg(long)]
     pub unshared: bool,
@@ -460,8 +465,9 @@ impl Case<'_> {
         let mut writers = self.plant(policy, self.subject.vocab.0, seed)?;
         let mut readers = self.plant(prm, self.subject.vocab.1, seed)?;
         let vocab = self.subject.vocab.1 as u32;
+        let last = self.steps().count() - 1;
         let work = async {
-            for step in self.steps() {
+            for (number, step) in self.steps().enumerate() {
                 let both = writers
                     .iter_mut()
                     .zip(&mut readers)
@@ -470,19 +476,35 @@ impl Case<'_> {
                         async move {
                             let written = writer.generate(how).await?.tokens;
                             let read: Vec<u32> = written.iter().map(|t| t % vocab).collect();
-                            reader.read(&read, &[read.len() - 1]).await
+                            let scores = reader.read(&read, &[read.len() - 1]).await?;
+                            Ok::<f32, engine::Error>(scores[0][0])
                         }
                     });
-                // All of a level: a search ranks them before it goes on.
-                join_all(both)
-                    .await
-                    .into_iter()
-                    .collect::<Result<Vec<_>, _>>()?;
+                let scores = try_join_all(both).await?;
+                if let Some(width) = self.flags.beam_width.filter(|_| number < last) {
+                    let kept = best(&scores, self.branches.div_ceil(width as usize));
+                    writers = children(&writers, &kept, width as usize, self.branches);
+                    readers = children(&readers, &kept, width as usize, self.branches);
+                }
             }
             Ok(())
         };
         Ok(self.clocked(work)?.1)
     }
+}
+
+/// The places of the `count` largest scores, the largest first; of equal ones the first.
+fn best(scores: &[f32], count: usize) -> Vec<usize> {
+    let mut places: Vec<usize> = (0..scores.len()).collect();
+    places.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+    places.truncate(count);
+    places
+}
+
+/// `width` children of each of the `kept` branches, `most` in all.
+fn children(branches: &[Branch], kept: &[usize], width: usize, most: usize) -> Vec<Branch> {
+    let all = kept.iter().flat_map(|&place| vec![place; width]);
+    all.take(most).map(|place| branches[place].fork()).collect()
 }
 
 /// Random tokens below `vocab`.
@@ -620,6 +642,7 @@ mod tests {
             branches: vec![4],
             generate: 10,
             step_tokens: 4,
+            beam_width: None,
             unshared,
             temperature: 1.0,
             repeat: 2,
@@ -681,6 +704,30 @@ mod tests {
         let (row, usage) = measure(Role::Both, false);
         assert_eq!(row.search.expect("search").tokens, 64 + 40 + 40);
         assert_eq!(usage.tokens_processed, 3 * (64 + 40));
+    }
+
+    #[test]
+    fn a_beam_search_forks_the_best() {
+        assert_eq!(best(&[0.5, 2.0, -1.0, 2.0], 2), [1, 3]);
+        let (subject, mut flags) = (subject(Role::Both), flags(Role::Both, false));
+        flags.beam_width = Some(2);
+        let case = Case {
+            subject: &subject,
+            flags: &flags,
+            prompt: 64,
+            branches: 4,
+            kv_bytes: Cell::new(0),
+        };
+        let (row, _) = case.measure(None).expect("runs");
+        assert_eq!(row.search.expect("search").tokens, 64 + 40 + 40);
+        // Children share their parents' steps: less is held than by branches on their own, which
+        // hold 5 blocks each below 4 of the prompt.
+        let kv = subject.policy.as_ref().expect("a policy").kv_usage();
+        assert!(row.kv_bytes < 2 * (4 + 4 * 5) * kv.block_bytes);
+        assert_eq!(
+            subject.prm.expect("a PRM").usage().tokens_processed,
+            3 * (64 + 40)
+        );
     }
 
     #[test]

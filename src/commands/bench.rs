@@ -54,8 +54,15 @@ fn named(argument: &str, model: &str) -> Done<Named> {
 fn throughput(flags: &ThroughputFlags) -> Done<String> {
     let began = Instant::now();
     let role = flags.work.role;
-    if flags.prm.is_some() && role != Role::Both {
-        return Err(Failure::new("--prm: expected --role both beside it"));
+    for (flag, given) in [
+        ("--prm", flags.prm.is_some()),
+        ("--beam-width", flags.work.beam_width.is_some()),
+    ] {
+        if given && role != Role::Both {
+            return Err(Failure::new(format!(
+                "{flag}: expected --role both beside it"
+            )));
+        }
     }
     if flags.work.temperature < 0.0 || !flags.work.temperature.is_finite() {
         let found = flags.work.temperature;

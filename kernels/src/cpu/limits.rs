@@ -8,28 +8,36 @@
 
 use std::hint::black_box;
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// Bytes per second that `threads` threads read together from memory: each `bytes_each` bytes of its
-/// own, `passes` times; the best pass counts.
+/// own, `passes` times, as one stream of addresses and as several at once (which prefetchers may
+/// like better); the best pass counts.
 ///
 /// # Panics
 ///
 /// If `threads` or `passes` is 0.
 pub fn read_bandwidth(threads: usize, bytes_each: usize, passes: usize) -> f64 {
     assert!(passes > 0, "a measurement without a pass");
-    let words = bytes_each.div_ceil(64) * 8;
+    let words = bytes_each.next_multiple_of(64 * MOST_STREAMS) / 8;
+    let turns = AtomicUsize::new(0);
     let seconds = together(
         threads,
         // Touched here, by the thread that reads it.
         |thread| vec![thread as u64 + 1; words],
         |buffer| {
-            black_box(sum(buffer));
+            let turn = turns.fetch_add(1, Ordering::Relaxed) / threads;
+            black_box(sum(buffer, STREAMS[turn % STREAMS.len()]));
         },
-        passes,
+        passes * STREAMS.len(),
     );
     (threads * words * 8) as f64 / seconds
 }
+
+/// Streams of addresses that a thread reads at once.
+const STREAMS: [usize; 3] = [1, 4, MOST_STREAMS];
+const MOST_STREAMS: usize = 8;
 
 /// f32 operations per second (two per multiply-add) that `threads` threads reach together in
 /// registers; the best of `passes` passes of about `rounds * 12` vector instructions counts.
@@ -90,15 +98,48 @@ fn together<T>(
     })
 }
 
-/// The wrapping sum in 32 lanes, enough for the compiler to keep several vectors in flight.
-fn sum(words: &[u64]) -> u64 {
-    let mut sums = [0u64; 32];
-    for chunk in words.chunks_exact(32) {
-        for (sum, &word) in sums.iter_mut().zip(chunk) {
-            *sum = sum.wrapping_add(word);
+/// The wrapping sum of a buffer read as `streams` streams, a cache line of each in turn. What is left
+/// behind the last whole line of every stream is not read.
+fn sum(words: &[u64], streams: usize) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: the feature was found.
+        return unsafe { sum_avx2(words, streams) };
+    }
+    sum_lines(words, streams)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn sum_avx2(words: &[u64], streams: usize) -> u64 {
+    sum_lines(words, streams)
+}
+
+#[inline(always)]
+fn sum_lines(words: &[u64], streams: usize) -> u64 {
+    match streams {
+        1 => sum_streams::<1>(words),
+        4 => sum_streams::<4>(words),
+        _ => sum_streams::<MOST_STREAMS>(words),
+    }
+}
+
+#[inline(always)]
+fn sum_streams<const N: usize>(words: &[u64]) -> u64 {
+    let each = words.len() / N;
+    let mut streams = [const { [].as_slice() }; N];
+    for (i, stream) in streams.iter_mut().enumerate() {
+        *stream = &words[i * each..][..each];
+    }
+    let mut sums = [[0u64; 8]; N];
+    for line in 0..each / 8 {
+        for (sums, stream) in sums.iter_mut().zip(&streams) {
+            for (sum, word) in sums.iter_mut().zip(&stream[8 * line..][..8]) {
+                *sum = sum.wrapping_add(*word);
+            }
         }
     }
-    sums.into_iter().fold(0, u64::wrapping_add)
+    sums.into_iter().flatten().fold(0, u64::wrapping_add)
 }
 
 /// Independent accumulators: more than latency times throughput of a multiply-add on any machine
@@ -217,7 +258,9 @@ mod tests {
             _ => CHAINS,
         };
         assert_eq!(burn.run(100), lanes_summed as f32);
-        assert_eq!(sum(&vec![3; 32 * 100]), 9600);
+        for streams in STREAMS {
+            assert_eq!(sum(&vec![3; 64 * 100], streams), 19_200);
+        }
     }
 
     #[test]
