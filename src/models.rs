@@ -125,14 +125,19 @@ pub fn engine(
     seed: u64,
     models: &[(&Loaded, Option<&PrmFormat>)],
 ) -> Done<(Engine, Vec<Model>)> {
-    if !(flags.kv_memory > 0.0 && flags.kv_memory < 1e9) {
-        let found = flags.kv_memory;
+    if let Some(found) = flags.kv_memory.filter(|mib| !(*mib > 0.0 && *mib < 1e9)) {
         return Err(Failure::new(format!(
             "--kv-memory {found}: expected MiB above 0"
         )));
     }
+    let fraction = flags.gpu_memory_fraction;
+    if !(fraction > 0.0 && fraction <= 1.0) {
+        return Err(Failure::new(format!(
+            "--gpu-memory-fraction {fraction}: expected a number above 0, at most 1"
+        )));
+    }
     let options = Options {
-        kv_bytes: (flags.kv_memory * f64::from(1 << 20)) as usize,
+        kv_bytes: (flags.kv_memory).map(|mib| (mib * f64::from(1 << 20)) as usize),
         block_tokens: flags.block_tokens as usize,
         kv_dtype: flags.kv_dtype.map(|dtype| match dtype {
             KvDtype::F32 => Dtype::F32,
@@ -151,7 +156,10 @@ pub fn engine(
         })
         .collect();
     Ok(match cuda(flags.device)? {
-        Some(backend) => Engine::new(backend, &parts, &options)?,
+        Some(mut backend) => {
+            backend.set_memory_fraction(fraction);
+            Engine::new(backend, &parts, &options)?
+        }
         None => Engine::new(CpuBackend::new(flags.threads), &parts, &options)?,
     })
 }

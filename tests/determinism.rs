@@ -211,7 +211,7 @@ fn a_third_of_the_memory_gives_the_same_trees() {
             let tight = pair(
                 2,
                 &Options {
-                    kv_bytes: needed / part,
+                    kv_bytes: Some(needed / part),
                     ..Options::default()
                 },
             );

@@ -7,12 +7,12 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 use std::rc::Rc;
-use std::sync::Once;
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use common::{Parts, finish, json_of, open, problems, report, scratch};
 use engine::{Branch, Engine, Generate, Model, Options, Part};
 use futures::future::try_join_all;
-use kernels::cuda::{Compiler, Which};
+use kernels::cuda::{Compiler, Which, emulator_calls};
 use kernels::{Backend, CpuBackend, CudaBackend, Sampling};
 use serde_json::Value;
 
@@ -159,11 +159,18 @@ fn the_main_job_gives_the_cpus_trees() {
     report(&complaints);
 }
 
+/// The emulator of this process, for one test at a time: its calls are counted.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    build_emulator();
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// nano-small on a device.
 fn engine<B: Backend + 'static>(backend: B, small: &Parts) -> (Engine, Model) {
     let part = Part::new(&small.checkpoint, Some(Rc::clone(&small.tokenizer)));
     let options = Options {
-        kv_bytes: 16 << 20,
+        kv_bytes: Some(16 << 20),
         ..Options::default()
     };
     let (engine, models) = Engine::new(backend, &[part], &options).expect("nano-small loads");
@@ -189,6 +196,50 @@ fn greedy((engine, model): &(Engine, Model), prompts: &[Vec<u32>]) -> Vec<Vec<u3
     all.expect("every prompt is continued")
 }
 
+#[test]
+fn a_warm_engine_allocates_nothing() {
+    let _one = alone();
+    let small = open("nano-small");
+    let mut backend = CudaBackend::open(Which::Emulated).expect("the emulator opens");
+    backend.set_memory_fraction(0.5);
+    let emulated = engine(backend, &small);
+    let prompts: Vec<Vec<u32>> = (problems(3).iter())
+        .map(|p| small.tokenizer.encode(&p.problem, true).expect("tokens"))
+        .collect();
+    let allocations = || -> Vec<u64> {
+        [
+            "cuMemAlloc_v2",
+            "cuMemFree_v2",
+            "cuMemAllocHost_v2",
+            "cuMemHostAlloc",
+        ]
+        .map(|name| emulator_calls(name).expect("the emulator is loaded"))
+        .into()
+    };
+    let first = greedy(&emulated, &prompts);
+    let warm = allocations();
+    let launches = emulator_calls("cuLaunchKernel").expect("the emulator is loaded");
+    assert_eq!(greedy(&emulated, &prompts), first);
+    assert_eq!(allocations(), warm);
+    let more = emulator_calls("cuLaunchKernel").expect("the emulator is loaded");
+    assert!(more > launches);
+}
+
+#[test]
+fn models_that_do_not_fit_are_an_error_of_the_command_line() {
+    build_emulator();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_offshoot"));
+    command.args(["solve", "--limit", "1", "--device", "emulated"]);
+    command.args(["--gpu-memory-fraction", "0.00001"]);
+    let output = command.output().expect("the binary starts");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    let words = ["the models take", "the KV cache", "838.9 KiB may be used"];
+    for word in words {
+        assert!(message.contains(word), "{message}");
+    }
+}
+
 /// The logits after `tokens`.
 fn logits((engine, model): &(Engine, Model), tokens: &[u32]) -> Vec<f32> {
     let mut branch = model.root(0);
@@ -200,7 +251,7 @@ fn logits((engine, model): &(Engine, Model), tokens: &[u32]) -> Vec<f32> {
 
 #[test]
 fn greedy_tokens_are_the_cpus_or_nearly_tied() {
-    build_emulator();
+    let _one = alone();
     let small = open("nano-small");
     let cpu = engine(CpuBackend::new(1), &small);
     let backend = CudaBackend::open(Which::Emulated).expect("the emulator opens");

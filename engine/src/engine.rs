@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use futures::channel::oneshot;
-use kernels::{Backend, Dtype, KvLayout, philox};
+use kernels::{Backend, DEFAULT_KV_BYTES, Dtype, KvLayout, philox};
 
 use crate::Error;
 use crate::checkpoint::Checkpoint;
@@ -27,8 +27,9 @@ use crate::usage::{KvUsage, Usage};
 /// How an engine is set up.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
-    /// Bytes of KV cache, shared by all models. Memory is committed as it is first used.
-    pub kv_bytes: usize,
+    /// Bytes of KV cache, shared by all models. `None`: what a device with memory of its own has left
+    /// beside the weights, else 1 GiB, committed as it is first used.
+    pub kv_bytes: Option<usize>,
     /// Tokens in a KV block.
     pub block_tokens: usize,
     /// Storage of K and V; `None`: as each model's weights.
@@ -42,7 +43,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Options {
-            kv_bytes: 1 << 30,
+            kv_bytes: None,
             block_tokens: 16,
             kv_dtype: None,
             rows: 512,
@@ -114,7 +115,33 @@ impl Engine {
             backend.check_layout(layout)?;
         }
         let blocks: Vec<usize> = layouts.iter().map(KvLayout::block_bytes).collect();
-        let cut = Cut::new(options.kv_bytes, &blocks);
+        let load = |backend: &mut B, part: &Part<'_>, layout: KvLayout, kv_bytes: usize| {
+            let config = &part.checkpoint.config;
+            let how = crate::model::Use {
+                max_rows: options.rows,
+                max_positions: match part.run_on {
+                    true => RUN_ON * config.max_positions,
+                    false => config.max_positions,
+                },
+                capacity: kv_bytes / layout.block_bytes() * layout.block_tokens,
+                head_rows: part.head_rows.clone(),
+            };
+            let shape = crate::model::shape(config, &layout, &how);
+            let model = crate::model::Model::load(backend, part.checkpoint, layout, &how)?;
+            Ok::<_, Error>((model, shape))
+        };
+        let kv_bytes = match backend.count_memory() {
+            false => options.kv_bytes,
+            true => {
+                let most = options.kv_bytes.unwrap_or(usize::MAX);
+                for (part, &layout) in parts.iter().zip(&layouts) {
+                    load(&mut backend, part, layout, most)?;
+                }
+                let least = blocks.iter().sum();
+                Some(backend.reserve(options.kv_bytes, least)?)
+            }
+        };
+        let cut = Cut::new(kv_bytes.unwrap_or(DEFAULT_KV_BYTES), &blocks);
         for layout in &mut layouts {
             layout.unit_bytes = cut.unit_bytes;
         }
@@ -122,20 +149,10 @@ impl Engine {
         let mut models = Vec::new();
         let mut shapes = Vec::new();
         for (part, layout) in parts.iter().zip(layouts) {
-            let config = &part.checkpoint.config;
-            let blocks = cut.supers * cut.super_bytes / layout.block_bytes();
-            let how = crate::model::Use {
-                max_rows: options.rows,
-                max_positions: match part.run_on {
-                    true => RUN_ON * config.max_positions,
-                    false => config.max_positions,
-                },
-                capacity: blocks * layout.block_tokens,
-                head_rows: part.head_rows.clone(),
-            };
-            shapes.push(crate::model::shape(config, &layout, &how));
-            let model = crate::model::Model::load(&mut backend, part.checkpoint, layout, &how)?;
+            let bytes = cut.supers * cut.super_bytes;
+            let (model, shape) = load(&mut backend, part, layout, bytes)?;
             models.push(model);
+            shapes.push(shape);
         }
         let executor = Box::new(Local::new(backend, arena, models));
         let engine = Engine::over(executor, shapes, &cut, options);

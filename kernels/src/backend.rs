@@ -69,6 +69,9 @@ impl KvLayout {
     }
 }
 
+/// Bytes of KV arena, unless more is known or asked for.
+pub const DEFAULT_KV_BYTES: usize = 1 << 30;
+
 /// One device: memory and the operations of a transformer.
 ///
 /// Operations are *enqueued*: they run in the order of the calls, and a call may return before
@@ -112,6 +115,23 @@ pub trait Backend {
     /// Refuses a layout there is no kernel for.
     fn check_layout(&self, _layout: &KvLayout) -> Result<(), Error> {
         Ok(())
+    }
+
+    /// Begins to count memory: until [`Backend::reserve`] what is loaded or allocated takes none, and
+    /// no operation may use it. `false`, and nothing begins, on a device that gives memory as it is
+    /// asked for.
+    fn count_memory(&mut self) -> bool {
+        false
+    }
+    /// Ends the counting and takes the memory of all that was counted at once; it is then to be
+    /// loaded again. Says how many bytes of KV arena are to be allocated beside it: `kv`, or what the
+    /// device has left.
+    ///
+    /// # Errors
+    ///
+    /// What was counted does not fit together with `kv` bytes, or `least` if none are named.
+    fn reserve(&mut self, kv: Option<usize>, _least: usize) -> Result<usize, Error> {
+        Ok(kv.unwrap_or(DEFAULT_KV_BYTES))
     }
 
     /// Takes a weight matrix made of `parts` stacked along the rows (all of one `cols`; the parts

@@ -32,7 +32,7 @@ mod sample;
 pub mod study;
 pub mod tiling;
 
-pub use device::{EMULATOR_VARIABLE, Found, Which, cards, compile_for, emulator};
+pub use device::{EMULATOR_VARIABLE, Found, Which, cards, compile_for, emulator, emulator_calls};
 pub use memory::Buffer;
 pub use nvrtc::{Compiler, INSTALL as NVRTC_INSTALL, Job, Output};
 
@@ -41,12 +41,13 @@ pub fn cache_folder() -> Option<std::path::PathBuf> {
     cache::folder()
 }
 
+use crate::backend::DEFAULT_KV_BYTES;
 use crate::plan::{BlockId, StepPlan};
 use crate::sampling::{Draw, Sample};
 use crate::{Backend, Dtype, Error, KvLayout, MatrixView, RopeTable};
 use device::Card;
 use half::bf16;
-use memory::{Copying, Growing, Pinned};
+use memory::{Copying, Growing, Lasting, Pinned};
 use std::cell::RefCell;
 use std::ops::Range;
 use std::rc::Rc;
@@ -56,6 +57,9 @@ pub struct CudaBackend {
     card: Rc<Card>,
     /// The first operation that failed.
     failed: Option<Error>,
+    memory: Lasting,
+    /// How much of the memory that is free may be taken; `None`: whatever is asked for.
+    fraction: Option<f64>,
     /// Buffers of plans that are done with.
     plans: Pool,
     attention: attention::Scratch,
@@ -184,6 +188,8 @@ impl CudaBackend {
         let card = Card::open(which)?;
         Ok(CudaBackend {
             failed: None,
+            memory: Lasting::new(&card),
+            fraction: None,
             plans: Pool::default(),
             attention: attention::Scratch::new(),
             sampling: sample::Scratch::new(),
@@ -191,6 +197,13 @@ impl CudaBackend {
             sharing: items::Sharing::Tree,
             card,
         })
+    }
+
+    /// Lets models and KV cache take at most this fraction of the memory that is free when they are
+    /// loaded, from two arenas allocated once. The rest is for plans, scratch memory and the driver.
+    /// Without it every buffer is allocated for itself, which tells the emulator their bounds.
+    pub fn set_memory_fraction(&mut self, fraction: f64) {
+        self.fraction = Some(fraction);
     }
 
     /// How much of the tree attention uses, for studies; the default is all that pays.
@@ -218,7 +231,7 @@ impl CudaBackend {
         let pitch = cols.next_multiple_of(8);
         let bytes = rows * pitch * dtype.bytes();
         Ok(Activations {
-            buffer: Buffer::zeroed(&self.card, bytes, "activations")?,
+            buffer: self.memory.zeroed(bytes, "activations")?,
             rows,
             cols,
             pitch,
@@ -307,15 +320,48 @@ impl Backend for CudaBackend {
         Ok(())
     }
 
+    fn count_memory(&mut self) -> bool {
+        if self.fraction.is_some() {
+            self.memory.count();
+        }
+        self.fraction.is_some()
+    }
+
+    fn reserve(&mut self, kv: Option<usize>, least: usize) -> Result<usize, Error> {
+        let weights = self.memory.counted();
+        let free = self.card.free_memory()?;
+        let fraction = self.fraction.unwrap_or(1.0);
+        let allowed = (free as f64 * fraction) as usize;
+        let fitting = allowed.checked_sub(weights);
+        if fitting.is_none_or(|left| left < kv.unwrap_or(least)) {
+            return Err(Error::DoesNotFit {
+                device: self.card.name().into(),
+                weights,
+                kv: kv.unwrap_or(least),
+                allowed,
+                fraction,
+                free,
+            });
+        }
+        self.memory.reserve()?;
+        let left = fitting.unwrap_or(0).min(attention::MOST_ARENA);
+        // The emulated card's memory is this machine's.
+        let left = match self.emulated() {
+            true => left.min(DEFAULT_KV_BYTES),
+            false => left,
+        };
+        Ok(kv.unwrap_or(left))
+    }
+
     fn load_matrix(&mut self, parts: &[MatrixView<'_>]) -> Result<Weight, Error> {
-        linear::load(&self.card, parts)
+        linear::load(&self.memory, parts)
     }
 
     fn load_vector(&mut self, values: &[f32]) -> Result<Vector, Error> {
         let mut padded = values.to_vec();
         padded.resize(values.len().next_multiple_of(8), 0.0);
         Ok(Vector {
-            buffer: Buffer::of(&self.card, &padded, "a vector")?,
+            buffer: self.memory.of(&padded, "a vector")?,
             len: values.len(),
         })
     }
@@ -323,7 +369,7 @@ impl Backend for CudaBackend {
     fn load_rope(&mut self, table: RopeTable) -> Result<Rope, Error> {
         let both = [&table.cos[..], &table.sin].concat();
         Ok(Rope {
-            buffer: Buffer::of(&self.card, &both, "a rotary table")?,
+            buffer: self.memory.of(&both, "a rotary table")?,
             half_dim: table.half_dim,
             positions: table.cos.len() / table.half_dim,
         })

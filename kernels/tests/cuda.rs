@@ -4,6 +4,7 @@
 mod common;
 
 use offshoot_kernels::cases::{self, Device, check_all};
+use offshoot_kernels::cuda::{CudaBackend, emulator_calls};
 use offshoot_kernels::sampling::{Sampler, Sampling};
 use offshoot_kernels::{
     Backend, BlockId, Draw, Dtype, Error, KvLayout, MatrixView, SequenceRows, StepPlan,
@@ -275,4 +276,82 @@ fn what_there_is_no_kernel_for_is_refused_by_name() {
     };
     let error = backend.check_layout(&layout).expect_err("refused");
     assert!(error.to_string().contains("head dimension 24"), "{error}");
+}
+
+/// Calls of the driver's entry points for memory: of the device and of the host.
+fn allocations() -> u64 {
+    ([
+        "cuMemAlloc_v2",
+        "cuMemFree_v2",
+        "cuMemAllocHost_v2",
+        "cuMemHostAlloc",
+    ]
+    .iter())
+    .map(|name| emulator_calls(name).unwrap())
+    .sum()
+}
+
+#[test]
+fn what_lasts_lies_in_one_allocation() {
+    let (mut backend, _one) = common::emulated();
+    backend.set_memory_fraction(0.5);
+    let numbers = cases::numbers(3, 100 * 72);
+    let bytes = cases::matrix_bytes(&numbers, Dtype::F32);
+    let view = MatrixView {
+        rows: 100,
+        cols: 72,
+        dtype: Dtype::F32,
+        bytes: &bytes,
+    };
+    let load = |backend: &mut CudaBackend| {
+        let w = backend.load_matrix(&[view, view]).unwrap();
+        let bias = backend.load_vector(&numbers[..200]).unwrap();
+        let x = backend.product_activations(3, 72).unwrap();
+        let out = backend.activations(3, 200).unwrap();
+        (w, bias, x, out)
+    };
+    let mut answers = Vec::new();
+    for counted in [false, true] {
+        let before = allocations();
+        if counted {
+            assert!(backend.count_memory());
+            drop(load(&mut backend));
+            assert_eq!(allocations(), before, "counting allocates nothing");
+            assert_eq!(backend.reserve(Some(4096), 0).unwrap(), 4096);
+        }
+        let (w, bias, mut x, mut out) = load(&mut backend);
+        let taken = allocations() - before;
+        assert_eq!(taken, if counted { 1 } else { 4 });
+        Device::write(&mut backend, &mut x, &numbers[..3 * 72]);
+        backend.linear(&x, &w, Some(&bias), 3, false, &mut out);
+        let pending = backend.read(&out, 0..3);
+        answers.push(backend.finish_read(pending).unwrap());
+    }
+    assert_eq!(answers[0], answers[1]);
+}
+
+#[test]
+fn models_that_do_not_fit_are_refused_with_what_is_needed_and_what_there_is() {
+    let (mut backend, _one) = common::emulated();
+    // The emulated A100 has 80 GiB.
+    for (fraction, kv, words) in [
+        (1e-5, None, "the models take 2.0 MiB with their buffers and"),
+        (
+            0.001,
+            Some(1 << 30),
+            "and the KV cache 1.0 GiB; 81.9 MiB may be used, 0.001 of the",
+        ),
+    ] {
+        backend.set_memory_fraction(fraction);
+        assert!(backend.count_memory());
+        let buffer = backend.activations(1 << 10, 1 << 9).unwrap();
+        drop(buffer);
+        let error = backend.reserve(kv, 0).expect_err("does not fit");
+        assert!(matches!(error, Error::DoesNotFit { .. }), "{error}");
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    // What is left goes to the KV cache; the emulated card leaves this machine some memory.
+    backend.set_memory_fraction(0.5);
+    assert!(backend.count_memory());
+    assert_eq!(backend.reserve(None, 64).unwrap(), 1 << 30);
 }

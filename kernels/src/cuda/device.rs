@@ -11,6 +11,7 @@ use cudarc::driver::{CudaContext, DriverError, result};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -73,16 +74,37 @@ pub fn emulator() -> Result<PathBuf, String> {
     }
 }
 
+/// How often the emulator's entry point `name` (as it is exported: `cuMemAlloc_v2`) has been called by
+/// this process.
+///
+/// # Errors
+///
+/// The emulator's library is not there.
+pub fn emulator_calls(name: &str) -> Result<u64, Error> {
+    type Calls = unsafe extern "C" fn(*const std::ffi::c_char, *mut u64) -> i32;
+    let library = load_emulator()?;
+    let name = CString::new(name).map_err(|e| setup(e.to_string()))?;
+    let mut calls = 0;
+    // SAFETY: the signature that `kernels/emulator/README.md` gives; both pointers live.
+    let code = unsafe {
+        let function = library.get::<Calls>(b"offshoot_emulator_calls\0");
+        function.map_err(|e| setup(e.to_string()))?(name.as_ptr(), &mut calls)
+    };
+    match code {
+        0 => Ok(calls),
+        code => Err(setup(format!("offshoot_emulator_calls returned {code}"))),
+    }
+}
+
 /// Loads the emulator, so that its SONAME answers for `libcuda.so` from now on.
-fn load_emulator() -> Result<(), Error> {
+fn load_emulator() -> Result<ManuallyDrop<libloading::Library>, Error> {
     let path = emulator().map_err(setup)?;
     let path = std::path::absolute(&path).unwrap_or(path);
     // SAFETY: a library of this project, whose initialisers have no preconditions.
     let library = unsafe { libloading::Library::new(&path) };
     let library = library.map_err(|e| setup(format!("{}: {e}", path.display())))?;
     // Never unloaded: cudarc keeps pointers into it.
-    std::mem::forget(library);
-    Ok(())
+    Ok(ManuallyDrop::new(library))
 }
 
 /// Whether there is a driver that can be asked anything.
@@ -262,6 +284,14 @@ impl Card {
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// Bytes of memory that nobody has.
+    pub(crate) fn free_memory(&self) -> Result<usize, Error> {
+        self.bind()?;
+        result::mem_get_info()
+            .map(|(free, _)| free)
+            .map_err(|e| self.failure("asking for the free memory", &words(&e)))
     }
 
     pub(crate) fn stream(&self) -> sys::CUstream {

@@ -1,4 +1,9 @@
 //! Device memory and page-locked host memory, freed when dropped.
+//!
+//! What lives as long as a model (weights, tables, activations) lies in one arena: its size is
+//! counted by loading everything once without memory ([`Lasting`]), so that one allocation serves,
+//! and what does not fit is refused before anything is read. The KV pages are the other arena.
+//! Plans and scratch memory come from pools and buffers that grow to their largest size and stay.
 #![allow(unsafe_code)] // Calls of the driver with raw addresses; each states what it relies on.
 
 use super::device::{Card, words};
@@ -12,6 +17,17 @@ pub struct Buffer {
     card: Rc<Card>,
     at: sys::CUdeviceptr,
     bytes: usize,
+    owner: Owner,
+}
+
+/// Who frees a buffer's memory.
+enum Owner {
+    /// The buffer.
+    Own,
+    /// The last part of the arena to go.
+    Arena(#[allow(dead_code)] Rc<Buffer>), // Held, never read.
+    /// Nobody: it was only counted and has no memory.
+    Counted,
 }
 
 impl Buffer {
@@ -29,6 +45,7 @@ impl Buffer {
             card: Rc::clone(card),
             at,
             bytes,
+            owner: Owner::Own,
         })
     }
 
@@ -43,20 +60,14 @@ impl Buffer {
         Ok(buffer)
     }
 
-    /// Memory that holds `values`.
-    pub(crate) fn of<T: bytemuck::Pod>(
-        card: &Rc<Card>,
-        values: &[T],
-        what: &'static str,
-    ) -> Result<Buffer, Error> {
-        let buffer = Buffer::new(card, std::mem::size_of_val(values), what)?;
-        buffer.write(0, values)?;
-        Ok(buffer)
-    }
-
     /// Its address on the device.
     pub(crate) fn at(&self) -> u64 {
         self.at
+    }
+
+    /// Whether it has memory and was not only counted.
+    pub(crate) fn has_memory(&self) -> bool {
+        !matches!(self.owner, Owner::Counted)
     }
 
     /// Its size.
@@ -66,7 +77,7 @@ impl Buffer {
 
     /// Enqueues filling all of it with one byte.
     pub(crate) fn fill(&self, byte: u8) -> Result<(), Error> {
-        if self.bytes == 0 {
+        if self.bytes == 0 || !self.has_memory() {
             return Ok(());
         }
         // SAFETY: the range is this buffer's.
@@ -79,7 +90,7 @@ impl Buffer {
     pub(crate) fn write<T: bytemuck::Pod>(&self, offset: usize, values: &[T]) -> Result<(), Error> {
         let bytes: &[u8] = bytemuck::cast_slice(values);
         assert!(offset + bytes.len() <= self.bytes, "a copy past the end");
-        if bytes.is_empty() {
+        if bytes.is_empty() || !self.has_memory() {
             return Ok(());
         }
         // SAFETY: the range is inside this buffer, checked above.
@@ -109,9 +120,102 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        // A failure to free has nobody to go to; the context frees all at its end.
-        // SAFETY: allocated by `new`; the driver waits for work that still uses it.
-        let _ = unsafe { result::free_sync(self.at) };
+        if matches!(self.owner, Owner::Own) {
+            // A failure to free has nobody to go to; the context frees all at its end.
+            // SAFETY: allocated by `new`; the driver waits for work that still uses it.
+            let _ = unsafe { result::free_sync(self.at) };
+        }
+    }
+}
+
+/// Memory for what lives as long as a model.
+pub(crate) struct Lasting {
+    card: Rc<Card>,
+    state: RefCell<State>,
+}
+
+enum State {
+    /// Every buffer is an allocation of its own: tests and studies, whose buffers the emulator then
+    /// guards one by one.
+    Single,
+    /// Bytes asked for so far; nothing is allocated.
+    Counting(usize),
+    /// The arena and how much of it is taken.
+    Arena(Rc<Buffer>, usize),
+}
+
+impl Lasting {
+    pub(crate) fn new(card: &Rc<Card>) -> Lasting {
+        Lasting {
+            card: Rc::clone(card),
+            state: RefCell::new(State::Single),
+        }
+    }
+
+    /// From here on what is asked for is counted and not given.
+    pub(crate) fn count(&self) {
+        self.state.replace(State::Counting(0));
+    }
+
+    /// The bytes counted.
+    pub(crate) fn counted(&self) -> usize {
+        match *self.state.borrow() {
+            State::Counting(bytes) => bytes,
+            _ => 0,
+        }
+    }
+
+    /// Allocates what was counted.
+    pub(crate) fn reserve(&self) -> Result<(), Error> {
+        let arena = Buffer::new(&self.card, self.counted(), "weights and activations")?;
+        self.state.replace(State::Arena(Rc::new(arena), 0));
+        Ok(())
+    }
+
+    /// Uninitialised memory.
+    pub(crate) fn buffer(&self, bytes: usize, what: &'static str) -> Result<Buffer, Error> {
+        // A multiple of what the driver aligns its own allocations to.
+        let span = bytes.max(1).next_multiple_of(256);
+        match &mut *self.state.borrow_mut() {
+            State::Counting(total) => {
+                *total += span;
+                Ok(Buffer {
+                    card: Rc::clone(&self.card),
+                    at: 0,
+                    bytes,
+                    owner: Owner::Counted,
+                })
+            }
+            State::Arena(arena, taken) if *taken + span <= arena.bytes => {
+                let at = arena.at + *taken as u64;
+                *taken += span;
+                Ok(Buffer {
+                    card: Rc::clone(&self.card),
+                    at,
+                    bytes,
+                    owner: Owner::Arena(Rc::clone(arena)),
+                })
+            }
+            _ => Buffer::new(&self.card, bytes, what),
+        }
+    }
+
+    /// Memory that holds `values`.
+    pub(crate) fn of<T: bytemuck::Pod>(
+        &self,
+        values: &[T],
+        what: &'static str,
+    ) -> Result<Buffer, Error> {
+        let buffer = self.buffer(std::mem::size_of_val(values), what)?;
+        buffer.write(0, values)?;
+        Ok(buffer)
+    }
+
+    /// Memory of zeros.
+    pub(crate) fn zeroed(&self, bytes: usize, what: &'static str) -> Result<Buffer, Error> {
+        let buffer = self.buffer(bytes, what)?;
+        buffer.fill(0)?;
+        Ok(buffer)
     }
 }
 
