@@ -146,6 +146,7 @@ pub fn engine(
         }),
         rows: flags.max_rows as usize,
         seed,
+        run_ahead: None,
     };
     let parts: Vec<_> = models
         .iter()

@@ -17,7 +17,9 @@ use crate::executor::{Executor, ModelShape};
 use crate::kv::memory::Cut;
 use crate::kv::{KvMemory, SharedMemory};
 use crate::local::Local;
-use crate::request::{Detokenizer, Generate, Generated, Generation, Reading, Request, Work};
+use crate::request::{
+    Detokenizer, Generate, Generated, Generation, Reading, Request, Wanted, Work,
+};
 use crate::scheduler::{Limits, RequestId, Scheduler};
 use crate::sequence::Shared;
 use crate::stop::StopMatcher;
@@ -38,6 +40,10 @@ pub struct Options {
     pub rows: usize,
     /// Seed of all sampling.
     pub seed: u64,
+    /// Whether the next step is planned and enqueued while one runs, before its tokens are known:
+    /// a branch is assumed to go on, and where it ended a row was computed in vain. `None`: as it
+    /// suits the device.
+    pub run_ahead: Option<bool>,
 }
 
 impl Default for Options {
@@ -48,6 +54,7 @@ impl Default for Options {
             kv_dtype: None,
             rows: 512,
             seed: 0,
+            run_ahead: None,
         }
     }
 }
@@ -179,9 +186,10 @@ impl Engine {
             rows: options.rows,
             block_tokens: options.block_tokens,
         };
+        let run_ahead = options.run_ahead.unwrap_or(executor.runs_ahead());
         Engine {
             scheduler: Rc::new(RefCell::new(Scheduler::new(
-                executor, shapes, memory, limits,
+                executor, shapes, memory, limits, run_ahead,
             ))),
         }
     }
@@ -370,6 +378,7 @@ impl Branch {
             matcher: StopMatcher::new(&how.stop_strings),
             detokenizer,
             streamed: 0,
+            drawing: None,
             history,
             how,
             reply,
@@ -388,7 +397,13 @@ impl Branch {
         }
         let start = self.len();
         self.append(tokens)?;
-        let at: Vec<_> = at.iter().map(|&at| (start + at, None)).collect();
+        let at: Vec<_> = (at.iter())
+            .map(|&at| Wanted {
+                position: start + at,
+                enqueued: false,
+                values: None,
+            })
+            .collect();
         if at.is_empty() {
             return Ok(Vec::new());
         }

@@ -5,7 +5,7 @@
 //! data in [`ModelConfig`]: which products have biases, whether queries and keys are normalised,
 //! which layers see a window, the shape of the head.
 
-use kernels::{Backend, BlockId, KvLayout, MatrixView, RopeTable, StepPlan};
+use kernels::{Backend, BlockId, Feed, KvLayout, MatrixView, RopeTable, StepPlan};
 
 use crate::Error;
 use crate::arch::{TensorNames, bias_of, of_layer};
@@ -168,13 +168,15 @@ impl<B: Backend> Model<B> {
         })
     }
 
-    /// Enqueues the pass over the plan's rows. The head's numbers for the plan's outputs are in
+    /// Enqueues the pass over the plan's rows, of which some take their tokens from draws that are
+    /// under way. The head's numbers for the plan's outputs are in
     /// the returned buffer, `[outputs, head width]`.
     pub fn forward(
         &mut self,
         backend: &mut B,
         arena: &mut B::Arena,
         plan: &StepPlan,
+        feeds: Option<(&[Feed], &B::PendingSamples)>,
         copies: &[(BlockId, BlockId)],
     ) -> Result<&B::Activations, Error> {
         let Model {
@@ -187,7 +189,11 @@ impl<B: Backend> Model<B> {
         if !copies.is_empty() {
             backend.copy_blocks(layout, copies, arena);
         }
-        let device_plan = &backend.upload(plan)?;
+        let mut device_plan = backend.upload(plan)?;
+        if let Some((feeds, samples)) = feeds {
+            backend.feed(&mut device_plan, feeds, samples);
+        }
+        let device_plan = &device_plan;
         backend.embed(&self.embedding, device_plan, &mut b.stream);
         for (i, layer) in self.layers.iter().enumerate() {
             backend.rms_norm(&b.stream, &layer.attention_norm, eps, rows, &mut b.normed);

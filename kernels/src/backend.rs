@@ -1,6 +1,6 @@
 //! The [`Backend`] trait: a transformer's operations, on one device, in order.
 
-use crate::plan::{BlockId, StepPlan};
+use crate::plan::{BlockId, Feed, StepPlan};
 use crate::sampling::{Draw, Sample};
 use crate::{Dtype, Error};
 
@@ -106,6 +106,12 @@ pub trait Backend {
     /// The device in words, for messages and reports.
     fn name(&self) -> String;
 
+    /// Whether it pays to enqueue a step before the one before it is done. A device that computes at
+    /// once would only compute rows for branches that turn out to have ended.
+    fn runs_ahead(&self) -> bool {
+        false
+    }
+
     /// The type of the KV cache of a model whose weights are stored as `weights`, unless another
     /// is asked for.
     fn kv_dtype(&self, weights: Dtype) -> Dtype {
@@ -158,6 +164,10 @@ pub trait Backend {
 
     /// Makes a step's plan known to the device. Used by every layer of the step.
     fn upload(&mut self, plan: &StepPlan) -> Result<Self::Plan, Error>;
+
+    /// `plan.rows[feed.row].token = samples[feed.draw].token` for every feed: rows that go on with
+    /// tokens nobody has waited for. Before the plan is used otherwise.
+    fn feed(&mut self, plan: &mut Self::Plan, feeds: &[Feed], samples: &Self::PendingSamples);
 
     /// `out[r, :] = table[plan.rows[r].token, :]`.
     fn embed(&mut self, table: &Self::Weight, plan: &Self::Plan, out: &mut Self::Activations);

@@ -31,7 +31,7 @@ mod tests;
 pub use buffers::{Activations, Arena, Weight};
 pub use tile::Isa;
 
-use crate::plan::{BlockId, StepPlan};
+use crate::plan::{BlockId, Feed, StepPlan};
 use crate::sampling::{Draw, Sample};
 use crate::{Backend, Error, KvLayout, MatrixView, RopeTable};
 use workers::Workers;
@@ -117,6 +117,14 @@ impl Backend for CpuBackend {
             step: plan.clone(),
             groups: attention::row_groups(plan),
         })
+    }
+
+    fn feed(&mut self, plan: &mut Plan, feeds: &[Feed], samples: &Self::PendingSamples) {
+        // Without samples there is an error, which whoever waits for them is told.
+        let Ok(samples) = samples else { return };
+        for feed in feeds {
+            plan.step.rows[feed.row as usize].token = samples[feed.draw as usize].token;
+        }
     }
 
     fn embed(&mut self, table: &Weight, plan: &Plan, out: &mut Activations) {

@@ -42,7 +42,7 @@ pub fn cache_folder() -> Option<std::path::PathBuf> {
 }
 
 use crate::backend::DEFAULT_KV_BYTES;
-use crate::plan::{BlockId, StepPlan};
+use crate::plan::{BlockId, Feed, StepPlan};
 use crate::sampling::{Draw, Sample};
 use crate::{Backend, Dtype, Error, KvLayout, MatrixView, RopeTable};
 use device::Card;
@@ -132,24 +132,34 @@ struct Pooled {
 }
 
 impl Pool {
-    fn take(&self, card: &Rc<Card>, words: &[u32]) -> Result<Pooled, Error> {
-        let bytes = std::mem::size_of_val(words);
+    /// A buffer of at least that many bytes, which holds anything.
+    fn take(&self, card: &Rc<Card>, bytes: usize) -> Result<Pooled, Error> {
         let fitting = self.0.borrow().iter().position(|b| b.bytes() >= bytes);
         let buffer = match fitting {
             Some(index) => self.0.borrow_mut().swap_remove(index),
             None => Buffer::new(card, bytes.next_power_of_two().max(4096), "a step's plan")?,
         };
-        buffer.write(0, words)?;
         Ok(Pooled {
             buffer: Some(buffer),
             pool: self.clone(),
         })
     }
+
+    /// A buffer that holds `words`.
+    fn upload(&self, card: &Rc<Card>, words: &[u32]) -> Result<Pooled, Error> {
+        let taken = self.take(card, std::mem::size_of_val(words))?;
+        taken.get().write(0, words)?;
+        Ok(taken)
+    }
 }
 
 impl Pooled {
+    fn get(&self) -> &Buffer {
+        self.buffer.as_ref().expect("only its drop takes it")
+    }
+
     fn at(&self) -> u64 {
-        self.buffer.as_ref().map_or(0, Buffer::at)
+        self.get().at()
     }
 }
 
@@ -294,6 +304,10 @@ impl Backend for CudaBackend {
         format!("{} (CUDA, sm_{major}{minor})", self.card.name())
     }
 
+    fn runs_ahead(&self) -> bool {
+        true
+    }
+
     fn kv_dtype(&self, _weights: Dtype) -> Dtype {
         Dtype::Bf16
     }
@@ -408,9 +422,13 @@ impl Backend for CudaBackend {
         words.extend(&plan.outputs);
         Ok(Plan {
             step: plan.clone(),
-            buffer: self.plans.take(&self.card, &words)?,
+            buffer: self.plans.upload(&self.card, &words)?,
             work: RefCell::default(),
         })
+    }
+
+    fn feed(&mut self, plan: &mut Plan, feeds: &[Feed], samples: &sample::Pending) {
+        self.enqueue(|b| sample::feed(&b.card, &b.plans, plan, feeds, samples));
     }
 
     fn embed(&mut self, table: &Weight, plan: &Plan, out: &mut Activations) {
@@ -497,7 +515,7 @@ impl Backend for CudaBackend {
 
     fn sample(&mut self, logits: &Activations, draws: &[Draw<'_>]) -> sample::Pending {
         let pending = match self.healthy() {
-            Ok(()) => sample::sample(&self.card, &mut self.sampling, logits, draws),
+            Ok(()) => sample::sample(&self.card, &mut self.sampling, &self.plans, logits, draws),
             Err(error) => Err(error),
         };
         sample::Pending::new(pending, draws)

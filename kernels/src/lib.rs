@@ -34,5 +34,5 @@ pub use cpu::CpuBackend;
 pub use cuda::CudaBackend;
 pub use dtype::Dtype;
 pub use error::Error;
-pub use plan::{BlockId, Row, Run, SequenceRows, Slot, StepPlan};
+pub use plan::{BlockId, Feed, Row, Run, SequenceRows, Slot, StepPlan};
 pub use sampling::{Draw, Sample, Sampling};

@@ -41,6 +41,16 @@ pub struct Row {
     pub slot: Option<Slot>,
 }
 
+/// A row whose token the host does not know yet: it is being drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct Feed {
+    /// The row, an index into [`StepPlan::rows`]; the token given there is of no account.
+    pub row: u32,
+    /// Which of the earlier draws gives the token.
+    pub draw: u32,
+}
+
 /// Consecutive KV tokens and the rows that attend to them.
 ///
 /// All blocks of a run are full but possibly the last. A row sees token `start + i` of the run

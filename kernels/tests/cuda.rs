@@ -7,7 +7,7 @@ use offshoot_kernels::cases::{self, Device, check_all};
 use offshoot_kernels::cuda::{CudaBackend, emulator_calls};
 use offshoot_kernels::sampling::{Sampler, Sampling};
 use offshoot_kernels::{
-    Backend, BlockId, Draw, Dtype, Error, KvLayout, MatrixView, SequenceRows, StepPlan,
+    Backend, BlockId, Draw, Dtype, Error, Feed, KvLayout, MatrixView, SequenceRows, StepPlan,
 };
 
 #[test]
@@ -354,4 +354,69 @@ fn models_that_do_not_fit_are_refused_with_what_is_needed_and_what_there_is() {
     backend.set_memory_fraction(0.5);
     assert!(backend.count_memory());
     assert_eq!(backend.reserve(None, 64).unwrap(), 1 << 30);
+}
+
+#[test]
+fn fed_rows_go_on_with_the_drawn_tokens() {
+    let (mut backend, _one) = common::emulated();
+    let (vocabulary, cols, draws) = (40, 8, 300);
+    let values = cases::numbers(8, vocabulary * cols);
+    let bytes = cases::matrix_bytes(&values, Dtype::Bf16);
+    let view = MatrixView {
+        rows: vocabulary,
+        cols,
+        dtype: Dtype::Bf16,
+        bytes: &bytes,
+    };
+    let table = backend.load_matrix(&[view]).unwrap();
+    let mut logits = backend.activations(1, vocabulary).unwrap();
+    Device::write(&mut backend, &mut logits, &cases::numbers(5, vocabulary));
+    let sampling = Sampling::default();
+    let draws: Vec<Draw<'_>> = (0..draws)
+        .map(|i| Draw {
+            row: 0,
+            sampling: &sampling,
+            history: &[],
+            key: 3,
+            position: i,
+        })
+        .collect();
+    // Every second row of a sequence goes on with a draw, from the last on.
+    let tokens = vec![7; 2 * draws.len()];
+    let entries: Vec<_> = (0..tokens.len() as u32).map(|b| (BlockId(b), 1)).collect();
+    let sequence = SequenceRows {
+        table: &entries,
+        tokens: &tokens,
+        write: true,
+        outputs: &[],
+    };
+    let (plan, _) = StepPlan::build(&[sequence], 1);
+    let feeds: Vec<Feed> = (0..draws.len() as u32)
+        .map(|i| Feed {
+            row: 2 * i,
+            draw: draws.len() as u32 - 1 - i,
+        })
+        .collect();
+    let first = backend.sample(&logits, &draws);
+    // Another call in between, as of another model, takes no place from it.
+    let second = backend.sample(&logits, &draws[..1]);
+    let mut plan = backend.upload(&plan).unwrap();
+    backend.feed(&mut plan, &feeds, &first);
+    let mut out = backend.activations(tokens.len(), cols).unwrap();
+    backend.embed(&table, &plan, &mut out);
+    let pending = backend.read(&out, 0..tokens.len());
+    let out = backend.finish_read(pending).unwrap();
+    let drawn = backend.finish_samples(first).unwrap();
+    assert_eq!(backend.finish_samples(second).unwrap(), drawn[..1]);
+    for (r, row) in out.chunks(cols).enumerate() {
+        let token = match r % 2 {
+            0 => drawn[draws.len() - 1 - r / 2].token as usize,
+            _ => 7,
+        };
+        let expected: Vec<f32> = values[token * cols..][..cols]
+            .iter()
+            .map(|&v| half::bf16::from_f32(v).to_f32())
+            .collect();
+        assert_eq!(row, expected, "row {r}");
+    }
 }

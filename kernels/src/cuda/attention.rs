@@ -64,7 +64,7 @@ impl Work {
         let lists = place(&work.lists);
         let merges = place(bytemuck::cast_slice(&work.merges));
         let merge_slots = place(&work.merge_slots);
-        let buffer = pool.take(card, &words)?;
+        let buffer = pool.upload(card, &words)?;
         let base = buffer.at();
         Ok(Work {
             _buffer: buffer,
