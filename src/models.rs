@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::rc::Rc;
 
+use bench::timed::{Profile, Timed};
 use engine::chat::ChatTemplate;
 use engine::checkpoint::Checkpoint;
 use engine::config::HeadKind;
@@ -17,7 +18,7 @@ use strategies::{EnginePolicy, PastLimit, PrmFormat, PrmKind, PromptStyle};
 use crate::downloads::Downloads;
 use crate::embedded;
 use crate::error::{Done, Failure};
-use crate::flags::{Device, EngineFlags, KvDtype};
+use crate::flags::{Device, EngineFlags, KvDtype, Quantize};
 
 /// A checkpoint with everything that turns text into its tokens and back.
 pub struct Loaded {
@@ -125,18 +126,37 @@ pub fn engine(
     seed: u64,
     models: &[(&Loaded, Option<&PrmFormat>)],
 ) -> Done<(Engine, Vec<Model>)> {
+    let options = options(flags, seed)?;
+    let parts = parts(flags, models);
+    Ok(match gpu(flags)? {
+        Some(backend) => Engine::new(backend, &parts, &options)?,
+        None => Engine::new(CpuBackend::new(flags.threads), &parts, &options)?,
+    })
+}
+
+/// Puts models onto the device; the CPU's operations are clocked.
+pub fn timed_engine(
+    flags: &EngineFlags,
+    options: &Options,
+    parts: &[Part<'_>],
+) -> Done<(Engine, Vec<Model>, Option<Profile>)> {
+    if let Some(backend) = gpu(flags)? {
+        let (engine, models) = Engine::new(backend, parts, options)?;
+        return Ok((engine, models, None));
+    }
+    let (backend, profile) = Timed::new(CpuBackend::new(flags.threads));
+    let (engine, models) = Engine::new(backend, parts, options)?;
+    Ok((engine, models, Some(profile)))
+}
+
+/// How the flags set up an engine.
+pub fn options(flags: &EngineFlags, seed: u64) -> Done<Options> {
     if let Some(found) = flags.kv_memory.filter(|mib| !(*mib > 0.0 && *mib < 1e9)) {
         return Err(Failure::new(format!(
             "--kv-memory {found}: expected MiB above 0"
         )));
     }
-    let fraction = flags.gpu_memory_fraction;
-    if !(fraction > 0.0 && fraction <= 1.0) {
-        return Err(Failure::new(format!(
-            "--gpu-memory-fraction {fraction}: expected a number above 0, at most 1"
-        )));
-    }
-    let options = Options {
+    Ok(Options {
         kv_bytes: (flags.kv_memory).map(|mib| (mib * f64::from(1 << 20)) as usize),
         block_tokens: flags.block_tokens as usize,
         kv_dtype: flags.kv_dtype.map(|dtype| match dtype {
@@ -144,25 +164,50 @@ pub fn engine(
             KvDtype::Bf16 => Dtype::Bf16,
             KvDtype::F16 => Dtype::F16,
         }),
+        quantize: flags.quantize.map(Quantize::kind),
         rows: flags.max_rows as usize,
         seed,
         run_ahead: None,
-    };
-    let parts: Vec<_> = models
-        .iter()
-        .map(|(model, format)| Part {
-            head_rows: format.and_then(PrmFormat::head_rows),
-            run_on: flags.past_limit == PastLimit::RunOn,
-            ..Part::new(&model.checkpoint, Some(Rc::clone(&model.tokenizer)))
-        })
-        .collect();
-    Ok(match cuda(flags.device)? {
-        Some(mut backend) => {
-            backend.set_memory_fraction(fraction);
-            Engine::new(backend, &parts, &options)?
-        }
-        None => Engine::new(CpuBackend::new(flags.threads), &parts, &options)?,
     })
+}
+
+/// How the flags have models used; one with a format serves as a PRM.
+pub fn parts<'a>(
+    flags: &EngineFlags,
+    models: &[(&'a Loaded, Option<&PrmFormat>)],
+) -> Vec<Part<'a>> {
+    let part = |&(model, format): &(&'a Loaded, Option<&PrmFormat>)| Part {
+        head_rows: format.and_then(PrmFormat::head_rows),
+        ..part(flags, &model.checkpoint, Some(Rc::clone(&model.tokenizer)))
+    };
+    models.iter().map(part).collect()
+}
+
+/// How the flags have a model used that is no PRM.
+pub fn part<'a>(
+    flags: &EngineFlags,
+    checkpoint: &'a Checkpoint,
+    tokenizer: Option<Rc<Tokenizer>>,
+) -> Part<'a> {
+    Part {
+        run_on: flags.past_limit == PastLimit::RunOn,
+        ..Part::new(checkpoint, tokenizer)
+    }
+}
+
+/// The CUDA device that is asked for, held to its share of memory; `None` for the CPU.
+fn gpu(flags: &EngineFlags) -> Done<Option<CudaBackend>> {
+    let fraction = flags.gpu_memory_fraction;
+    if !(fraction > 0.0 && fraction <= 1.0) {
+        return Err(Failure::new(format!(
+            "--gpu-memory-fraction {fraction}: expected a number above 0, at most 1"
+        )));
+    }
+    let mut backend = cuda(flags.device)?;
+    if let Some(backend) = &mut backend {
+        backend.set_memory_fraction(fraction);
+    }
+    Ok(backend)
 }
 
 /// The CUDA device that is asked for; `None` for the CPU.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use futures::channel::oneshot;
-use kernels::{Backend, DEFAULT_KV_BYTES, Dtype, KvLayout, philox};
+use kernels::{Backend, DEFAULT_KV_BYTES, Dtype, KvLayout, Quantization, philox};
 
 use crate::Error;
 use crate::checkpoint::Checkpoint;
@@ -36,6 +36,9 @@ pub struct Options {
     pub block_tokens: usize,
     /// Storage of K and V; `None`: as each model's weights.
     pub kv_dtype: Option<Dtype>,
+    /// How the matrices of products are kept that are stored in floating point; `None`: as they
+    /// are. Embeddings, norms, biases and PRMs' heads always are.
+    pub quantize: Option<Quantization>,
     /// Rows of one model in one device step.
     pub rows: usize,
     /// Seed of all sampling.
@@ -52,6 +55,7 @@ impl Default for Options {
             kv_bytes: None,
             block_tokens: 16,
             kv_dtype: None,
+            quantize: None,
             rows: 512,
             seed: 0,
             run_ahead: None,
@@ -92,6 +96,7 @@ impl<'a> Part<'a> {
 #[derive(Clone)]
 pub struct Engine {
     scheduler: Rc<RefCell<Scheduler>>,
+    kv_bytes: usize,
 }
 
 impl Engine {
@@ -132,6 +137,7 @@ impl Engine {
                 },
                 capacity: kv_bytes / layout.block_bytes() * layout.block_tokens,
                 head_rows: part.head_rows.clone(),
+                quantize: options.quantize,
             };
             let shape = crate::model::shape(config, &layout, &how);
             let model = crate::model::Model::load(backend, part.checkpoint, layout, &how)?;
@@ -188,6 +194,7 @@ impl Engine {
         };
         let run_ahead = options.run_ahead.unwrap_or(executor.runs_ahead());
         Engine {
+            kv_bytes: cut.supers * cut.super_bytes,
             scheduler: Rc::new(RefCell::new(Scheduler::new(
                 executor, shapes, memory, limits, run_ahead,
             ))),
@@ -209,6 +216,11 @@ impl Engine {
     #[cfg(test)]
     pub(crate) fn check(&self) {
         self.scheduler.borrow().check();
+    }
+
+    /// Bytes of the KV cache.
+    pub fn kv_bytes(&self) -> usize {
+        self.kv_bytes
     }
 
     /// The device in words.

@@ -1,6 +1,7 @@
 //! The [`Backend`] trait: a transformer's operations, on one device, in order.
 
 use crate::plan::{BlockId, Feed, StepPlan};
+use crate::quant::Quantized;
 use crate::sampling::{Draw, Sample};
 use crate::{Dtype, Error};
 
@@ -143,6 +144,16 @@ pub trait Backend {
     /// Takes a weight matrix made of `parts` stacked along the rows (all of one `cols`; the parts
     /// of a fused projection).
     fn load_matrix(&mut self, parts: &[MatrixView<'_>]) -> Result<Self::Weight, Error>;
+    /// Takes a quantised weight matrix made of `parts` stacked along the rows (all of one width and
+    /// kind), for products.
+    fn load_quantized(&mut self, parts: &[Quantized<'_>]) -> Result<Self::Weight, Error> {
+        Err(Error::Unsupported {
+            device: self.name(),
+            what: format!("a matrix in {}", parts[0].kind.name()),
+        })
+    }
+    /// Bytes that a product with `weight` reads of it.
+    fn weight_bytes(&self, weight: &Self::Weight) -> usize;
     /// Takes a vector.
     fn load_vector(&mut self, values: &[f32]) -> Result<Self::Vector, Error>;
     /// Takes a rotary table.

@@ -7,6 +7,7 @@
 //! once); four of these, and a few roundings besides, is where we call it wrong.
 
 use crate::plan::{BlockId, SequenceRows, StepPlan};
+use crate::quant::{self, GROUP, Quantization, Quantized};
 use crate::reference;
 use crate::{Backend, Dtype, Error, KvLayout, MatrixView, RopeTable};
 use half::{bf16, f16};
@@ -127,6 +128,8 @@ pub struct LinearCase {
     pub k: usize,
     /// Of the weights.
     pub dtype: Dtype,
+    /// Whether the weights are quantised.
+    pub quantized: Option<Quantization>,
     /// Whether there is a bias.
     pub bias: bool,
     /// Whether the output is added to.
@@ -160,6 +163,7 @@ pub fn linear_cases() -> Vec<LinearCase> {
                     n,
                     k,
                     dtype,
+                    quantized: None,
                     bias,
                     accumulate,
                 });
@@ -167,6 +171,28 @@ pub fn linear_cases() -> Vec<LinearCase> {
         }
     }
     cases
+}
+
+/// Linear layers with quantised weights.
+pub fn quantized_cases() -> Vec<LinearCase> {
+    let floats = linear_cases().into_iter();
+    let cases = floats.flat_map(|case| {
+        Quantization::ALL.map(|kind| LinearCase {
+            k: case.k.next_multiple_of(GROUP),
+            quantized: Some(kind),
+            ..case
+        })
+    });
+    cases.collect()
+}
+
+/// What quantised activations stand for.
+fn as_quantized(x: &[f32]) -> Vec<f32> {
+    let (mut q, groups) = (vec![0; x.len()], x.len() / GROUP);
+    let (mut scales, mut sums) = (vec![0.0; groups], vec![0; groups]);
+    quant::quantize_row(x, &mut q, &mut scales, &mut sums);
+    let number = |(at, &q): (usize, &i8)| f32::from(q) * scales[at / GROUP];
+    q.iter().enumerate().map(number).collect()
 }
 
 /// Runs one linear layer and returns its output, `[rows, n]`, having checked it.
@@ -187,9 +213,14 @@ pub fn check_linear<D: Device>(device: &mut D, case: &LinearCase) -> Result<Vec<
         dtype: case.dtype,
         bytes,
     };
-    let weight = device
-        .load_matrix(&[part(n / 2, upper), part(n - n / 2, lower)])
-        .map_err(fail)?;
+    let parts = [part(n / 2, upper), part(n - n / 2, lower)];
+    let quantized: Vec<_> = (case.quantized.iter())
+        .flat_map(|&kind| parts.iter().map(move |part| Quantized::new(part, kind)))
+        .collect();
+    let weight = match case.quantized {
+        None => device.load_matrix(&parts).map_err(fail)?,
+        Some(_) => device.load_quantized(&quantized).map_err(fail)?,
+    };
     let vector = device.load_vector(&bias).map_err(fail)?;
     let mut x_buffer = device.product_activations(rows + 1, k).map_err(fail)?;
     // A residual stream and logits are f32 everywhere; what feeds another product may be rounded.
@@ -220,10 +251,18 @@ pub fn check_linear<D: Device>(device: &mut D, case: &LinearCase) -> Result<Vec<
     if beyond.iter().any(|&v| v != 7.0) {
         return Err("wrote beyond its rows".into());
     }
-    let w: Vec<f32> = w
-        .iter()
-        .map(|&w| stored(stored(w, case.dtype), device.weight_dtype(case.dtype)))
-        .collect();
+    let w: Vec<f32> = match case.quantized {
+        None => w
+            .iter()
+            .map(|&w| stored(stored(w, case.dtype), device.weight_dtype(case.dtype)))
+            .collect(),
+        Some(_) => quantized.iter().flat_map(Quantized::dequantized).collect(),
+    };
+    let x = match case.quantized {
+        None => x,
+        // The sum of the products of these is what is to be computed.
+        Some(_) => as_quantized(&x),
+    };
     let mut expected = reference::linear(&widen(&x), &widen(&w), k);
     for (i, e) in expected.iter_mut().enumerate() {
         if case.bias {

@@ -371,6 +371,10 @@ impl Backend for CudaBackend {
         linear::load(&self.memory, parts)
     }
 
+    fn weight_bytes(&self, weight: &Weight) -> usize {
+        weight.buffer.bytes()
+    }
+
     fn load_vector(&mut self, values: &[f32]) -> Result<Vector, Error> {
         let mut padded = values.to_vec();
         padded.resize(values.len().next_multiple_of(8), 0.0);

@@ -24,6 +24,7 @@ mod exp2;
 pub mod file;
 pub mod philox;
 pub mod plan;
+pub mod quant;
 #[cfg(any(test, feature = "cases"))]
 pub mod reference;
 pub mod sampling;
@@ -35,4 +36,5 @@ pub use cuda::CudaBackend;
 pub use dtype::Dtype;
 pub use error::Error;
 pub use plan::{BlockId, Feed, Row, Run, SequenceRows, Slot, StepPlan};
+pub use quant::{Quantization, Quantized};
 pub use sampling::{Draw, Sample, Sampling};

@@ -4,7 +4,8 @@
 
 use super::*;
 use crate::cases::{self, AttentionCase, Device, check_all};
-use crate::{Dtype, SequenceRows};
+use crate::quant::{GROUP, Quantization, Quantized};
+use crate::{Dtype, MatrixView, SequenceRows};
 
 impl Device for CpuBackend {
     fn write(&mut self, x: &mut Activations, values: &[f32]) {
@@ -35,6 +36,43 @@ fn linear_is_right() {
         check_all(&cases::linear_cases(), |case| {
             cases::check_linear(&mut backend, case).map(drop)
         });
+        check_all(&cases::quantized_cases(), |case| {
+            cases::check_linear(&mut backend, case).map(drop)
+        });
+    }
+}
+
+/// 16-bit sums of int4 products do not overflow: every product as large as it can be.
+#[test]
+fn quantized_products_hold_the_largest_sums() {
+    let (rows, n, k) = (7, 33, 3 * GROUP);
+    for mut backend in backends() {
+        for kind in Quantization::ALL {
+            for (w, x) in [(1.0, 1.0), (-1.0, 1.0), (1.0, -1.0)] {
+                let bytes = cases::matrix_bytes(&vec![w; n * k], Dtype::F32);
+                let matrix = MatrixView {
+                    rows: n,
+                    cols: k,
+                    dtype: Dtype::F32,
+                    bytes: &bytes,
+                };
+                let mut matrix = Quantized::new(&matrix, kind);
+                if kind == Quantization::Int4 && w < 0.0 {
+                    // As stored by others: 7, and a code of 15.
+                    matrix.values = vec![0xff; n * k / 2].into();
+                }
+                let weight = backend.load_quantized(&[matrix.clone()]).unwrap();
+                let mut input = backend.activations(rows, k).unwrap();
+                input.data_mut().fill(x);
+                let mut out = backend.activations(rows, n).unwrap();
+                backend.linear(&input, &weight, None, rows, false, &mut out);
+                let expected: f32 = matrix.dequantized()[..k].iter().sum::<f32>() * x;
+                for &out in out.data() {
+                    let error = (out - expected).abs() / expected.abs();
+                    assert!(error < 1e-5, "{kind:?}: {out}, expected {expected}");
+                }
+            }
+        }
     }
 }
 
@@ -70,12 +108,15 @@ fn attention_is_right() {
 #[test]
 fn linear_rows_do_not_depend_on_rows_or_threads() {
     for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
-        for dtype in [Dtype::F32, Dtype::Bf16, Dtype::F16] {
+        let floats = [Dtype::F32, Dtype::Bf16, Dtype::F16].map(|dtype| (dtype, None, 131));
+        let quantized = Quantization::ALL.map(|kind| (Dtype::Bf16, Some(kind), 160));
+        for (dtype, quantized, k) in floats.into_iter().chain(quantized) {
             let case = |rows| cases::LinearCase {
                 rows,
                 n: 200,
-                k: 131,
+                k,
                 dtype,
+                quantized,
                 bias: true,
                 accumulate: true,
             };
@@ -88,7 +129,7 @@ fn linear_rows_do_not_depend_on_rows_or_threads() {
                     assert_eq!(
                         bits(&some),
                         bits(&all[..rows * n]),
-                        "{isa:?} {dtype:?}, {rows} rows, {threads} threads"
+                        "{isa:?} {dtype:?} {quantized:?}, {rows} rows, {threads} threads"
                     );
                 }
             }

@@ -104,6 +104,28 @@ impl Isa {
     }
 }
 
+/// Expands `$run!(rows x panels)` for the tile of that many.
+macro_rules! for_each_tile {
+    ($run:ident, $rows:expr, $panels:expr) => {
+        match ($rows, $panels) {
+            (1, 1) => $run!(1 x 1),
+            (1, 2) => $run!(1 x 2),
+            (1, 3) => $run!(1 x 3),
+            (1, 4) => $run!(1 x 4),
+            (2, 1) => $run!(2 x 1),
+            (2, 2) => $run!(2 x 2),
+            (2, 3) => $run!(2 x 3),
+            (3, 1) => $run!(3 x 1),
+            (3, 2) => $run!(3 x 2),
+            (4, 1) => $run!(4 x 1),
+            (5, 1) => $run!(5 x 1),
+            (6, 1) => $run!(6 x 1),
+            (rows, panels) => unreachable!("no tile of {rows} rows and {panels} panels"),
+        }
+    };
+}
+pub(crate) use for_each_tile;
+
 /// Computes one tile; see the file's head.
 ///
 /// # Safety
@@ -145,21 +167,7 @@ pub(crate) unsafe fn tile(
             }
         }};
     }
-    match (x.len(), w.len()) {
-        (1, 1) => run!(1 x 1),
-        (1, 2) => run!(1 x 2),
-        (1, 3) => run!(1 x 3),
-        (1, 4) => run!(1 x 4),
-        (2, 1) => run!(2 x 1),
-        (2, 2) => run!(2 x 2),
-        (2, 3) => run!(2 x 3),
-        (3, 1) => run!(3 x 1),
-        (3, 2) => run!(3 x 2),
-        (4, 1) => run!(4 x 1),
-        (5, 1) => run!(5 x 1),
-        (6, 1) => run!(6 x 1),
-        (rows, panels) => unreachable!("no tile of {rows} rows and {panels} panels"),
-    }
+    for_each_tile!(run, x.len(), w.len());
 }
 
 /// [`tile`] with AVX2, FMA and F16C.
@@ -224,6 +232,16 @@ unsafe fn avx2<const ROWS: usize, const PANELS: usize, const DTYPE: u8>(
     }
 }
 
+/// `a * b + c`, rounded once where the target has the instruction: `mul_add` would be a call into
+/// the C library where it has not.
+#[inline(always)]
+pub(crate) fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
+    match cfg!(any(target_arch = "aarch64", target_feature = "fma")) {
+        true => a.mul_add(b, c),
+        false => a * b + c,
+    }
+}
+
 /// [`tile`] in plain Rust.
 ///
 /// # Safety
@@ -236,8 +254,6 @@ unsafe fn portable<const ROWS: usize, const PANELS: usize, const DTYPE: u8>(
     load: bool,
     out: &[*mut f32; ROWS],
 ) {
-    /// Without the instruction, `mul_add` would be a call into the C library.
-    const FUSED: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
     for i in 0..ROWS {
         for j in 0..PANELS {
             let mut sums = [0.0f32; COLS];
@@ -265,11 +281,7 @@ unsafe fn portable<const ROWS: usize, const PANELS: usize, const DTYPE: u8>(
                         w[j].add(64 * k).cast::<[f32; COLS]>().read_unaligned()
                     };
                     for (sum, w) in sums.iter_mut().zip(row) {
-                        *sum = if FUSED {
-                            x.mul_add(w, *sum)
-                        } else {
-                            x * w + *sum
-                        };
+                        *sum = multiply_add(x, w, *sum);
                     }
                 }
                 out.write_unaligned(sums);
