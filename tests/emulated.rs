@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use common::{Parts, finish, json_of, open, problems, report, scratch};
-use engine::{Branch, Engine, Generate, Model, Options, Part};
+use engine::{Branch, Engine, Generate, Generated, Model, Options, Part};
 use futures::future::try_join_all;
 use kernels::cuda::{Compiler, Which, emulator_calls};
 use kernels::{Backend, CpuBackend, CudaBackend, Sampling};
@@ -189,19 +189,29 @@ fn engine<B: Backend + 'static>(backend: B, small: &Parts) -> (Engine, Model) {
 }
 
 /// The 40 most likely tokens after each prompt, one after the other.
-fn greedy((engine, model): &(Engine, Model), prompts: &[Vec<u32>]) -> Vec<Vec<u32>> {
+fn greedy(subject: &(Engine, Model), prompts: &[Vec<u32>]) -> Vec<Vec<u32>> {
+    let all = continued(subject, prompts, Sampling::GREEDY);
+    all.into_iter().map(|generated| generated.tokens).collect()
+}
+
+/// 40 tokens after each prompt, at once.
+fn continued(
+    (engine, model): &(Engine, Model),
+    prompts: &[Vec<u32>],
+    sampling: Sampling,
+) -> Vec<Generated> {
     let each = prompts.iter().map(|prompt| async {
         let mut branch: Branch = model.root(0);
         branch.append(prompt)?;
         let how = Generate {
-            sampling: Sampling::GREEDY,
+            sampling,
             max_tokens: 40,
             stop_strings: Vec::new(),
             include_stop: false,
             stop_tokens: Vec::new(),
             stream: None,
         };
-        branch.generate(how).await.map(|generated| generated.tokens)
+        branch.generate(how).await
     });
     let all = engine.run(try_join_all(each)).expect("the engine runs");
     all.expect("every prompt is continued")
@@ -234,6 +244,36 @@ fn a_warm_engine_allocates_nothing() {
     assert_eq!(allocations(), warm);
     let more = emulator_calls("cuLaunchKernel").expect("the emulator is loaded");
     assert!(more > launches);
+}
+
+#[test]
+fn recorded_steps_give_the_same_bits_and_are_launched_again() {
+    let _one = alone();
+    let small = open("nano-small");
+    let prompts: Vec<Vec<u32>> = (problems(3).iter())
+        .map(|p| small.tokenizer.encode(&p.problem, true).expect("tokens"))
+        .collect();
+    let calls = || {
+        ["cuStreamBeginCapture_v2", "cuGraphLaunch", "cuLaunchKernel"]
+            .map(|name| emulator_calls(name).expect("the emulator is loaded"))
+    };
+    let [(expected, plain), (found, recorded)] = [false, true].map(|graphs| {
+        let mut backend = CudaBackend::open(Which::Emulated).expect("the emulator opens");
+        backend.set_graphs(graphs);
+        let emulated = engine(backend, &small);
+        let before = calls();
+        let generated = continued(&emulated, &prompts, Sampling::default());
+        let after = calls();
+        (generated, [0, 1, 2].map(|i| after[i] - before[i]))
+    });
+    assert_eq!(found, expected);
+    assert_eq!(plain[..2], [0, 0]);
+    let [captures, launches, kernels] = recorded;
+    assert!(launches > 30 && captures * 4 < launches, "{recorded:?}");
+    assert!(
+        kernels * 4 < plain[2],
+        "{recorded:?}, without graphs {plain:?}"
+    );
 }
 
 #[test]

@@ -268,6 +268,7 @@ impl<B: Backend> Backend for Timed<B> {
     type Activations = B::Activations;
     type Arena = B::Arena;
     type Plan = TimedPlan<B::Plan>;
+    type Recordings = ();
     type PendingSamples = B::PendingSamples;
     type PendingRead = B::PendingRead;
 

@@ -99,6 +99,8 @@ pub trait Backend {
     type Arena;
     /// A plan as the device keeps it.
     type Plan;
+    /// Passes over plans that need not be enqueued operation by operation again.
+    type Recordings: Default;
     /// Samples under way to the host.
     type PendingSamples;
     /// Numbers under way to the host.
@@ -175,6 +177,24 @@ pub trait Backend {
 
     /// Makes a step's plan known to the device. Used by every layer of the step.
     fn upload(&mut self, plan: &StepPlan) -> Result<Self::Plan, Error>;
+
+    /// The rows that a plan is best padded to ([`StepPlan::padded`]) so that its pass is one that was
+    /// recorded before.
+    fn padded_rows(&self, plan: &StepPlan) -> usize {
+        plan.rows.len()
+    }
+
+    /// Runs `pass`, which enqueues operations over an uploaded plan, or what a device has recorded of
+    /// an earlier one over a plan of as many rows and outputs. Every pass given with the same
+    /// `recordings` must be the same operations with the same weights, buffers and arena.
+    fn record(
+        &mut self,
+        _recordings: &mut Self::Recordings,
+        _plan: &Self::Plan,
+        pass: &mut dyn FnMut(&mut Self),
+    ) {
+        pass(self);
+    }
 
     /// `plan.rows[feed.row].token = samples[feed.draw].token` for every feed: rows that go on with
     /// tokens nobody has waited for. Before the plan is used otherwise.

@@ -86,6 +86,7 @@ impl Backend for CpuBackend {
     type Activations = Activations;
     type Arena = Arena;
     type Plan = Plan;
+    type Recordings = ();
     type PendingSamples = Result<Vec<Sample>, Error>;
     type PendingRead = Vec<f32>;
 

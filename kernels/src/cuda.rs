@@ -23,18 +23,22 @@ mod cache;
 pub mod catalog;
 pub mod cubin;
 mod device;
+mod graph;
 pub mod items;
 mod linear;
 mod memory;
 mod nvrtc;
+mod plan;
 mod rows;
 mod sample;
 pub mod study;
 pub mod tiling;
 
 pub use device::{EMULATOR_VARIABLE, Found, Which, cards, compile_for, emulator, emulator_calls};
+pub use graph::Recordings;
 pub use memory::Buffer;
 pub use nvrtc::{Compiler, INSTALL as NVRTC_INSTALL, Job, Output};
+pub use plan::Plan;
 
 /// The folder compiled kernels are kept in, `None` if there is no place for one.
 pub fn cache_folder() -> Option<std::path::PathBuf> {
@@ -48,7 +52,7 @@ use crate::{Backend, Dtype, Error, KvLayout, MatrixView, RopeTable};
 use device::Card;
 use half::bf16;
 use memory::{Copying, Growing, Lasting, Pinned};
-use std::cell::RefCell;
+use plan::{Places, Pool};
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -62,6 +66,9 @@ pub struct CudaBackend {
     fraction: Option<f64>,
     /// Buffers of plans that are done with.
     plans: Pool,
+    places: Places,
+    /// Whether decoding steps are recorded.
+    graphs: bool,
     attention: attention::Scratch,
     sampling: sample::Scratch,
     pairs: Growing,
@@ -103,15 +110,6 @@ pub struct Arena {
     buffer: Buffer,
 }
 
-/// A plan on the device. The attention's work is made at its first use, for every shape it is used
-/// with.
-pub struct Plan {
-    step: StepPlan,
-    /// `{token, position, block, offset}` per row, then the outputs.
-    buffer: Pooled,
-    work: RefCell<Vec<(items::Shape, Rc<attention::Work>)>>,
-}
-
 /// Numbers under way.
 pub struct PendingRead {
     copying: Result<Copying, Error>,
@@ -119,54 +117,6 @@ pub struct PendingRead {
     cols: usize,
     pitch: usize,
     dtype: Dtype,
-}
-
-/// Buffers to be used again.
-#[derive(Clone, Default)]
-struct Pool(Rc<RefCell<Vec<Buffer>>>);
-
-/// A buffer that returns to its pool. Whoever takes it next enqueues behind whoever had it.
-struct Pooled {
-    buffer: Option<Buffer>,
-    pool: Pool,
-}
-
-impl Pool {
-    /// A buffer of at least that many bytes, which holds anything.
-    fn take(&self, card: &Rc<Card>, bytes: usize) -> Result<Pooled, Error> {
-        let fitting = self.0.borrow().iter().position(|b| b.bytes() >= bytes);
-        let buffer = match fitting {
-            Some(index) => self.0.borrow_mut().swap_remove(index),
-            None => Buffer::new(card, bytes.next_power_of_two().max(4096), "a step's plan")?,
-        };
-        Ok(Pooled {
-            buffer: Some(buffer),
-            pool: self.clone(),
-        })
-    }
-
-    /// A buffer that holds `words`.
-    fn upload(&self, card: &Rc<Card>, words: &[u32]) -> Result<Pooled, Error> {
-        let taken = self.take(card, std::mem::size_of_val(words))?;
-        taken.get().write(0, words)?;
-        Ok(taken)
-    }
-}
-
-impl Pooled {
-    fn get(&self) -> &Buffer {
-        self.buffer.as_ref().expect("only its drop takes it")
-    }
-
-    fn at(&self) -> u64 {
-        self.get().at()
-    }
-}
-
-impl Drop for Pooled {
-    fn drop(&mut self) {
-        self.pool.0.borrow_mut().extend(self.buffer.take());
-    }
 }
 
 impl Activations {
@@ -201,6 +151,8 @@ impl CudaBackend {
             memory: Lasting::new(&card),
             fraction: None,
             plans: Pool::default(),
+            places: Places::default(),
+            graphs: true,
             attention: attention::Scratch::new(),
             sampling: sample::Scratch::new(),
             pairs: Growing::new("pairs of blocks"),
@@ -214,6 +166,11 @@ impl CudaBackend {
     /// Without it every buffer is allocated for itself, which tells the emulator their bounds.
     pub fn set_memory_fraction(&mut self, fraction: f64) {
         self.fraction = Some(fraction);
+    }
+
+    /// Whether decoding steps are recorded as CUDA graphs; they are, unless this says no.
+    pub fn set_graphs(&mut self, on: bool) {
+        self.graphs = on;
     }
 
     /// How much of the tree attention uses, for studies; the default is all that pays.
@@ -296,6 +253,7 @@ impl Backend for CudaBackend {
     type Activations = Activations;
     type Arena = Arena;
     type Plan = Plan;
+    type Recordings = Recordings;
     type PendingSamples = sample::Pending;
     type PendingRead = PendingRead;
 
@@ -416,19 +374,20 @@ impl Backend for CudaBackend {
 
     fn upload(&mut self, plan: &StepPlan) -> Result<Plan, Error> {
         self.healthy()?;
-        let mut words = Vec::with_capacity(plan.rows.len() * 4 + plan.outputs.len());
-        for row in &plan.rows {
-            let (block, offset) = row
-                .slot
-                .map_or((u32::MAX, 0), |slot| (slot.block.0, slot.offset));
-            words.extend([row.token, row.position, block, offset]);
-        }
-        words.extend(&plan.outputs);
-        Ok(Plan {
-            step: plan.clone(),
-            buffer: self.plans.upload(&self.card, &words)?,
-            work: RefCell::default(),
-        })
+        Plan::upload(&self.card, &self.plans, &mut self.places, plan)
+    }
+
+    fn padded_rows(&self, plan: &StepPlan) -> usize {
+        plan::padded_rows(plan)
+    }
+
+    fn record(
+        &mut self,
+        recordings: &mut Recordings,
+        plan: &Plan,
+        pass: &mut dyn FnMut(&mut CudaBackend),
+    ) {
+        graph::run(self, recordings, plan, pass);
     }
 
     fn feed(&mut self, plan: &mut Plan, feeds: &[Feed], samples: &sample::Pending) {
@@ -522,7 +481,7 @@ impl Backend for CudaBackend {
             Ok(()) => sample::sample(&self.card, &mut self.sampling, &self.plans, logits, draws),
             Err(error) => Err(error),
         };
-        sample::Pending::new(pending, draws)
+        sample::Pending::new(pending, draws, logits.cols)
     }
 
     fn finish_samples(&mut self, pending: sample::Pending) -> Result<Vec<Sample>, Error> {

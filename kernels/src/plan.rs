@@ -226,6 +226,21 @@ impl StepPlan {
         }
     }
 
+    /// The plan with more rows at its end, `rows` in all: token 0 at position 0, an output each, which
+    /// write nothing, see nothing and mean nothing.
+    pub fn padded(&self, rows: usize) -> StepPlan {
+        let mut plan = self.clone();
+        for row in self.rows.len()..rows {
+            plan.rows.push(Row {
+                token: 0,
+                position: 0,
+                slot: None,
+            });
+            plan.outputs.push(row as u32);
+        }
+        plan
+    }
+
     /// KV tokens a backend reads, each run once.
     pub fn kv_tokens(&self) -> usize {
         self.runs.iter().map(|run| run.tokens as usize).sum()

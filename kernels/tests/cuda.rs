@@ -420,3 +420,115 @@ fn fed_rows_go_on_with_the_drawn_tokens() {
         assert_eq!(row, expected, "row {r}");
     }
 }
+
+/// Decoding steps over a growing tree: the rows that count of every step's attention output, and the
+/// driver's calls that begin a recording, launch one, and launch a kernel.
+fn decode(backend: &mut CudaBackend, graphs: bool) -> (Vec<Vec<f32>>, [u64; 3]) {
+    backend.set_graphs(graphs);
+    let calls = || {
+        ["cuStreamBeginCapture_v2", "cuGraphLaunch", "cuLaunchKernel"]
+            .map(|name| emulator_calls(name).unwrap())
+    };
+    let layout = small_layout();
+    let (width, cols, vocabulary) = (layout.heads * layout.head_dim, layout.qkv_cols(), 50);
+    let bytes = cases::matrix_bytes(&cases::numbers(4, vocabulary * cols), Dtype::Bf16);
+    let view = MatrixView {
+        rows: vocabulary,
+        cols,
+        dtype: Dtype::Bf16,
+        bytes: &bytes,
+    };
+    let table = backend.load_matrix(&[view]).unwrap();
+    let rope = offshoot_kernels::RopeTable {
+        half_dim: 16,
+        cos: cases::numbers(5, 16 * 64),
+        sin: cases::numbers(6, 16 * 64),
+    };
+    let rope = backend.load_rope(rope).unwrap();
+    let mut arena = backend.arena(200 * layout.unit_bytes).unwrap();
+    backend.poison(&mut arena);
+    let mut qkv = backend.product_activations(16, cols).unwrap();
+    let mut out = backend.product_activations(16, width).unwrap();
+    let mut gathered = backend.activations(16, width).unwrap();
+    let mut recordings = Default::default();
+
+    // A prompt of six tokens, and branches with blocks of their own behind it.
+    let prompt = [(BlockId(0), 4), (BlockId(1), 2)];
+    let mut branches: Vec<Vec<(BlockId, u32)>> = vec![prompt.to_vec(); 5];
+    let mut next_block = 2;
+    let mut answers = Vec::new();
+    let before = calls();
+    // Five branches take six rows. Other numbers of them come between.
+    for (step, rows) in [0, 3, 5, 5, 4, 5, 3, 5, 2, 4, 5, 5, 3]
+        .into_iter()
+        .cycle()
+        .take(40)
+        .enumerate()
+    {
+        let tokens: Vec<u32> = (0..6).map(|i| (7 * step as u32 + i) % 50).collect();
+        let sequences: Vec<SequenceRows<'_>> = match step {
+            0 => vec![SequenceRows {
+                table: &prompt,
+                tokens: &tokens,
+                write: true,
+                outputs: &[],
+            }],
+            _ => {
+                for table in &mut branches[..rows] {
+                    let full = table.last().is_none_or(|last| last.1 == 4);
+                    match table.last_mut() {
+                        Some(last) if !full && last.0.0 > 1 => last.1 += 1,
+                        _ => {
+                            table.push((BlockId(next_block), 1));
+                            next_block += 1;
+                        }
+                    }
+                }
+                (branches[..rows].iter().zip(tokens.chunks(1)))
+                    .map(|(table, tokens)| SequenceRows {
+                        table,
+                        tokens,
+                        write: true,
+                        outputs: &[0],
+                    })
+                    .collect()
+            }
+        };
+        let (plan, _) = StepPlan::build(&sequences, layout.block_tokens);
+        let count = plan.outputs.len();
+        let plan = plan.padded(backend.padded_rows(&plan));
+        let on_device = backend.upload(&plan).unwrap();
+        backend.record(&mut recordings, &on_device, &mut |b| {
+            b.embed(&table, &on_device, &mut qkv);
+            for layer in 0..2 {
+                b.rope_and_append(&mut qkv, &rope, &on_device, &layout, layer, &mut arena);
+                b.tree_attention(&qkv, &on_device, &layout, layer, None, &arena, &mut out);
+            }
+            b.gather_outputs(&out, &on_device, &mut gathered);
+        });
+        let pending = backend.read(&gathered, 0..count);
+        answers.push(backend.finish_read(pending).unwrap());
+    }
+    let after = calls();
+    (answers, [0, 1, 2].map(|i| after[i] - before[i]))
+}
+
+#[test]
+fn recorded_steps_give_the_bits_of_those_that_are_not() {
+    let (mut backend, _one) = common::emulated();
+    let (expected, [captures, launches, kernels]) = decode(&mut backend, false);
+    assert_eq!((captures, launches), (0, 0));
+    assert!(expected.iter().flatten().all(|v| v.is_finite()));
+    let (found, [captures, launches, fewer]) = decode(&mut backend, true);
+    for (step, (found, expected)) in found.iter().zip(&expected).enumerate() {
+        assert_eq!(found, expected, "step {step}");
+    }
+    // Places of 2, 4 and 6 rows. The first step of each runs as it is, and so do the prompt's and the
+    // three without rows. The blocks outgrow their places now and then: then there is a new recording.
+    assert_eq!(launches, 40 - 4 - 3);
+    assert!((4..12).contains(&captures), "{captures} recordings");
+    assert!(
+        fewer < kernels / 2,
+        "{fewer} kernels launched, {kernels} without"
+    );
+}

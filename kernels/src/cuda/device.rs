@@ -9,7 +9,7 @@ use crate::Error;
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
 use cudarc::driver::{CudaContext, DriverError, result};
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::{CString, c_void};
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
@@ -195,6 +195,10 @@ pub struct Card {
     modules: RefCell<HashMap<Module, sys::CUmodule>>,
     functions: RefCell<HashMap<(Module, &'static str), Function>>,
     pinned: PinnedPool,
+    /// Events that are done with.
+    events: RefCell<Vec<sys::CUevent>>,
+    /// Page-locked memory that copies to the device are made from, until their events.
+    uploads: RefCell<VecDeque<(sys::CUevent, (*mut u8, usize))>>,
     context: Arc<CudaContext>,
 }
 
@@ -274,6 +278,8 @@ impl Card {
             modules: RefCell::default(),
             functions: RefCell::default(),
             pinned: PinnedPool::default(),
+            events: RefCell::default(),
+            uploads: RefCell::default(),
             context,
         }))
     }
@@ -328,8 +334,11 @@ impl Card {
     /// An event after all work enqueued so far. [`Card::wait_for`] ends it.
     pub(crate) fn event(&self) -> Result<sys::CUevent, Error> {
         let failed = |e: DriverError| self.failure("an event", &words(&e));
-        let event = result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING);
-        let event = event.map_err(failed)?;
+        let event = match self.events.borrow_mut().pop() {
+            Some(event) => event,
+            None => result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)
+                .map_err(failed)?,
+        };
         // SAFETY: both live.
         unsafe { result::event::record(event, self.stream) }.map_err(failed)?;
         Ok(event)
@@ -337,13 +346,30 @@ impl Card {
 
     /// Waits for an event and ends it.
     pub(crate) fn wait_for(&self, event: sys::CUevent) -> Result<(), Error> {
-        // SAFETY: made by `event`, and not used after this.
-        let done = unsafe {
-            let done = result::event::synchronize(event);
-            let _ = result::event::destroy(event);
-            done
-        };
+        // SAFETY: made by `event`.
+        let done = unsafe { result::event::synchronize(event) };
+        self.events.borrow_mut().push(event);
         done.map_err(|e| self.failure("waiting for results", &words(&e)))
+    }
+
+    /// Keeps page-locked memory until an event is done.
+    pub(crate) fn keep_until(&self, event: sys::CUevent, part: (*mut u8, usize)) {
+        self.uploads.borrow_mut().push_back((event, part));
+    }
+
+    /// Gives the memory of copies that are done back to the pool.
+    pub(crate) fn reclaim_uploads(&self) {
+        let mut uploads = self.uploads.borrow_mut();
+        while let Some(&(event, part)) = uploads.front() {
+            // SAFETY: made by `event`.
+            if unsafe { result::event::query(event) }.is_err() {
+                // Not done, or failed: then so does what is waited for next.
+                break;
+            }
+            uploads.pop_front();
+            self.events.borrow_mut().push(event);
+            self.pinned.give(part);
+        }
     }
 
     /// A kernel, compiled and loaded at its first use. `shared` is what its launches ask for.
@@ -431,9 +457,18 @@ impl Drop for Card {
     fn drop(&mut self) {
         // Failures at the end have nobody to go to.
         let _ = self.context.bind_to_thread();
+        let _ = self.synchronize();
+        for (event, part) in self.uploads.take() {
+            self.events.borrow_mut().push(event);
+            self.pinned.give(part);
+        }
         self.pinned.free();
-        // SAFETY: nothing uses the stream or the modules any more: buffers hold the card alive.
+        // SAFETY: nothing uses the stream, its events or the modules any more: buffers hold the card
+        // alive.
         unsafe {
+            for event in self.events.take() {
+                let _ = result::event::destroy(event);
+            }
             for &module in self.modules.get_mut().values() {
                 let _ = result::module::unload(module);
             }

@@ -98,6 +98,26 @@ impl Buffer {
             .map_err(|e| self.card.failure("a copy to the device", &words(&e)))
     }
 
+    /// Enqueues a copy to the beginning of the buffer by way of page-locked memory: unlike
+    /// [`Buffer::write`], which may wait for work enqueued before, this returns at once.
+    pub(crate) fn upload<T: bytemuck::Pod>(&self, values: &[T]) -> Result<(), Error> {
+        let bytes: &[u8] = bytemuck::cast_slice(values);
+        assert!(bytes.len() <= self.bytes, "a copy past the end");
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.card.reclaim_uploads();
+        let mut from = Pinned::new(&self.card, bytes.len())?;
+        from.bytes_mut().copy_from_slice(bytes);
+        // SAFETY: the range is inside this buffer, checked above; `from` is kept until the event is
+        // done.
+        unsafe { result::memcpy_htod_async(self.at, from.bytes_mut(), self.card.stream()) }
+            .map_err(|e| self.card.failure("a copy to the device", &words(&e)))?;
+        let event = self.card.event()?;
+        self.card.keep_until(event, from.into_parts());
+        Ok(())
+    }
+
     /// Enqueues a copy to page-locked memory; done when the returned event is.
     pub(crate) fn read(&self, offset: usize, mut to: Pinned) -> Result<Copying, Error> {
         let bytes = to.used;
@@ -230,6 +250,11 @@ impl Growing {
         Growing { what, buffer: None }
     }
 
+    /// Its address; 0 while there is none.
+    pub(crate) fn at(&self) -> u64 {
+        self.buffer.as_ref().map_or(0, Buffer::at)
+    }
+
     /// The buffer, of at least that many bytes. What it held may be lost.
     pub(crate) fn of(&mut self, card: &Rc<Card>, bytes: usize) -> Result<&Buffer, Error> {
         if self.buffer.as_ref().is_none_or(|b| b.bytes() < bytes) {
@@ -254,6 +279,11 @@ pub struct Pinned {
 pub(crate) struct PinnedPool(RefCell<Vec<(*mut u8, usize)>>);
 
 impl PinnedPool {
+    /// Takes memory that nothing uses any more.
+    pub(crate) fn give(&self, part: (*mut u8, usize)) {
+        self.0.borrow_mut().push(part);
+    }
+
     /// Frees everything. The context must be current.
     pub(crate) fn free(&self) {
         for (at, _) in self.0.borrow_mut().drain(..) {
@@ -291,6 +321,16 @@ impl Pinned {
         })
     }
 
+    /// Its address and capacity, for the pool.
+    fn into_parts(self) -> (*mut u8, usize) {
+        let parts = (self.at, self.capacity);
+        // The card only: the memory goes on in the parts.
+        let this = std::mem::ManuallyDrop::new(self);
+        // SAFETY: read once, and `this` is not dropped.
+        drop(unsafe { std::ptr::read(&this.card) });
+        parts
+    }
+
     fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: `used <= capacity` bytes of memory that is this value's alone. It may hold
         // anything: it is only written to before it is read.
@@ -300,8 +340,7 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        let pool = self.card.pinned();
-        pool.0.borrow_mut().push((self.at, self.capacity));
+        self.card.pinned().give((self.at, self.capacity));
     }
 }
 

@@ -3,7 +3,8 @@
 
 use super::device::{Card, Grid, launch};
 use super::memory::{Copying, Growing, Pinned};
-use super::{Activations, Plan, Pool, Pooled, catalog};
+use super::plan::{Plan, Pool, Pooled};
+use super::{Activations, catalog};
 use crate::plan::Feed;
 use crate::sampling::{Draw, Sample};
 use crate::{Dtype, Error};
@@ -66,12 +67,18 @@ pub struct Pending {
     drawn: Result<(Copying, Pooled), Error>,
     /// The row of each draw, for messages.
     rows: Vec<usize>,
+    vocabulary: usize,
 }
 
 impl Pending {
-    pub(super) fn new(drawn: Result<(Copying, Pooled), Error>, draws: &[Draw<'_>]) -> Pending {
+    pub(super) fn new(
+        drawn: Result<(Copying, Pooled), Error>,
+        draws: &[Draw<'_>],
+        vocabulary: usize,
+    ) -> Pending {
         Pending {
             drawn,
+            vocabulary,
             rows: draws.iter().map(|draw| draw.row).collect(),
         }
     }
@@ -157,9 +164,9 @@ pub(super) fn sample(
     let staged = scratch
         .draws
         .of(card, std::mem::size_of_val(&device_draws[..]))?;
-    staged.write(0, &device_draws)?;
+    staged.upload(&device_draws)?;
     let ids = scratch.history.of(card, 4 * history.len())?;
-    ids.write(0, &history)?;
+    ids.upload(&history)?;
     let rows = scratch
         .penalised
         .of(card, 4 * penalised as usize * vocabulary)?;
@@ -204,6 +211,7 @@ pub(super) fn feed(
         assert!((feed.row as usize) < plan.step.rows.len(), "{feed:?}");
         assert!((feed.draw as usize) < samples.rows.len(), "{feed:?}");
     }
+    plan.fed_below = samples.vocabulary;
     let staged = pool.upload(card, bytemuck::cast_slice(feeds))?;
     let function = card.function(&catalog::sample(), "feed", 0)?;
     let grid = Grid {
@@ -219,6 +227,6 @@ pub(super) fn feed(
         staged.at(),
         feeds.len() as u32,
         drawn.at(),
-        plan.buffer.at(),
+        plan.at(),
     )
 }
