@@ -374,6 +374,8 @@ pub enum KvDtype {
     Bf16,
     /// 16-bit floating point.
     F16,
+    /// 8 bits, a scale for every token and head.
+    Int8,
 }
 
 /// Bits of quantised weights.

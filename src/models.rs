@@ -160,9 +160,10 @@ pub fn options(flags: &EngineFlags, seed: u64) -> Done<Options> {
         kv_bytes: (flags.kv_memory).map(|mib| (mib * f64::from(1 << 20)) as usize),
         block_tokens: flags.block_tokens as usize,
         kv_dtype: flags.kv_dtype.map(|dtype| match dtype {
-            KvDtype::F32 => Dtype::F32,
-            KvDtype::Bf16 => Dtype::Bf16,
-            KvDtype::F16 => Dtype::F16,
+            KvDtype::F32 => Dtype::F32.into(),
+            KvDtype::Bf16 => Dtype::Bf16.into(),
+            KvDtype::F16 => Dtype::F16.into(),
+            KvDtype::Int8 => kernels::KvDtype::Int8,
         }),
         quantize: flags.quantize.map(Quantize::kind),
         rows: flags.max_rows as usize,

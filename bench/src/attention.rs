@@ -223,7 +223,7 @@ impl Study<'_> {
             kv_heads: c.kv_heads,
             head_dim: c.head_dim,
             block_tokens: BLOCK_TOKENS,
-            dtype,
+            dtype: dtype.into(),
             unit_bytes: 64,
         };
         let layer_bytes = blocks * layout.block_bytes();

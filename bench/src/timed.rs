@@ -14,8 +14,8 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use kernels::{
-    Backend, BlockId, Draw, Dtype, Error, Feed, KvLayout, MatrixView, Quantized, RopeTable, Sample,
-    StepPlan,
+    Backend, BlockId, Draw, Dtype, Error, Feed, KvDtype, KvLayout, MatrixView, Quantized,
+    RopeTable, Sample, StepPlan,
 };
 use serde::{Deserialize, Serialize};
 
@@ -276,7 +276,7 @@ impl<B: Backend> Backend for Timed<B> {
         self.inner.name()
     }
 
-    fn kv_dtype(&self, weights: Dtype) -> Dtype {
+    fn kv_dtype(&self, weights: Dtype) -> KvDtype {
         self.inner.kv_dtype(weights)
     }
 

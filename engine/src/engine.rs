@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use futures::channel::oneshot;
-use kernels::{Backend, DEFAULT_KV_BYTES, Dtype, KvLayout, Quantization, philox};
+use kernels::{Backend, DEFAULT_KV_BYTES, KvDtype, KvLayout, Quantization, philox};
 
 use crate::Error;
 use crate::checkpoint::Checkpoint;
@@ -35,7 +35,7 @@ pub struct Options {
     /// Tokens in a KV block.
     pub block_tokens: usize,
     /// Storage of K and V; `None`: as each model's weights.
-    pub kv_dtype: Option<Dtype>,
+    pub kv_dtype: Option<KvDtype>,
     /// How the matrices of products are kept that are stored in floating point; `None`: as they
     /// are. Embeddings, norms, biases and PRMs' heads always are.
     pub quantize: Option<Quantization>,

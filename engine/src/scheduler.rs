@@ -265,7 +265,8 @@ impl Scheduler {
             return self.place_ahead(id, draw, drafts);
         }
         let seq = Rc::clone(&request.seq);
-        if request.wanted().is_empty() {
+        let mut wanted = request.wanted();
+        if wanted.is_empty() {
             // All of it is under way.
             return;
         }
@@ -273,11 +274,9 @@ impl Scheduler {
         let Some(lead) = lead(&seq, &drafts[model]) else {
             return;
         };
-        let wanted = if Rc::ptr_eq(&lead, &seq) || seq.borrow().ends_at_stem() {
-            request.wanted()
-        } else {
-            Vec::new()
-        };
+        if !Rc::ptr_eq(&lead, &seq) && !seq.borrow().ends_at_stem() {
+            wanted.clear();
+        }
         let item = match drafts[model].by_seq.get(&Rc::as_ptr(&lead)) {
             Some(&item) => item,
             None => match self.chunk(&lead, &wanted, model, drafts) {

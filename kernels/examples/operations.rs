@@ -151,7 +151,7 @@ fn attention(
         kv_heads,
         head_dim,
         block_tokens: 16,
-        dtype: Dtype::Bf16,
+        dtype: Dtype::Bf16.into(),
         unit_bytes: 0,
     };
     layout.unit_bytes = layout.block_bytes().next_multiple_of(64);

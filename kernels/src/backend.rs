@@ -3,7 +3,7 @@
 use crate::plan::{BlockId, Feed, StepPlan};
 use crate::quant::Quantized;
 use crate::sampling::{Draw, Sample};
-use crate::{Dtype, Error};
+use crate::{Dtype, Error, KvDtype};
 
 /// A row-major matrix of a checkpoint, borrowed from its file.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +48,7 @@ pub struct KvLayout {
     /// Tokens a block holds.
     pub block_tokens: usize,
     /// Storage type of K and V.
-    pub dtype: Dtype,
+    pub dtype: KvDtype,
     /// Bytes that one step of a [`BlockId`] stands for; a multiple of 64.
     pub unit_bytes: usize,
 }
@@ -56,7 +56,7 @@ pub struct KvLayout {
 impl KvLayout {
     /// Bytes of K and V of one token over all layers.
     pub fn token_bytes(&self) -> usize {
-        2 * self.layers * self.kv_heads * self.head_dim * self.dtype.bytes()
+        2 * self.layers * self.kv_heads * self.dtype.vector_bytes(self.head_dim)
     }
 
     /// Bytes of one block.
@@ -117,8 +117,8 @@ pub trait Backend {
 
     /// The type of the KV cache of a model whose weights are stored as `weights`, unless another
     /// is asked for.
-    fn kv_dtype(&self, weights: Dtype) -> Dtype {
-        weights
+    fn kv_dtype(&self, weights: Dtype) -> KvDtype {
+        weights.into()
     }
 
     /// Refuses a layout there is no kernel for.

@@ -9,7 +9,7 @@
 use crate::plan::{BlockId, SequenceRows, StepPlan};
 use crate::quant::{self, GROUP, Quantization, Quantized};
 use crate::reference;
-use crate::{Backend, Dtype, Error, KvLayout, MatrixView, RopeTable};
+use crate::{Backend, Dtype, Error, KvDtype, KvLayout, MatrixView, RopeTable};
 use half::{bf16, f16};
 
 /// Unit roundoff of f32.
@@ -324,7 +324,7 @@ pub fn check_qk_norm<D: Device>(
         kv_heads,
         head_dim,
         block_tokens: 16,
-        dtype: Dtype::F32,
+        dtype: Dtype::F32.into(),
         unit_bytes: 64,
     };
     let cols = layout.qkv_cols();
@@ -524,10 +524,18 @@ pub struct AttentionCase {
     /// Of the cache.
     pub block_tokens: usize,
     /// Of the cache.
-    pub dtype: Dtype,
+    pub dtype: KvDtype,
     /// Tokens a row sees at most.
     pub window: Option<u32>,
 }
+
+/// How K and V can be stored.
+pub const KV_DTYPES: [KvDtype; 4] = [
+    KvDtype::Float(Dtype::F32),
+    KvDtype::Float(Dtype::Bf16),
+    KvDtype::Int8,
+    KvDtype::Float(Dtype::F16),
+];
 
 /// All attentions to test: every tree with every shape of heads, block sizes and types in turn, every
 /// third with a sliding window.
@@ -540,7 +548,7 @@ pub fn attention_cases() -> Vec<AttentionCase> {
                 tree: tree.clone(),
                 heads,
                 block_tokens: [16, 1, 32, 4, 2][turn % 5],
-                dtype: [Dtype::F32, Dtype::Bf16, Dtype::F16][turn / 5 % 3],
+                dtype: KV_DTYPES[turn / 5 % 4],
                 window: [None, None, Some([1, 7, 16, 33, 64][turn / 3 % 5])][turn % 3],
             });
         }
@@ -736,8 +744,10 @@ pub fn check_attention<D: Device>(
         // K is rounded after the rotation in f32: where that falls on the other side of a tie
         // than in f64, one bf16 differs by 2^-8 of itself.
         let bound = match layout.dtype {
-            Dtype::F32 => bound,
-            Dtype::Bf16 | Dtype::F16 => bound + 2e-3 / d.sqrt(),
+            KvDtype::Float(Dtype::F32) => bound,
+            KvDtype::Float(Dtype::Bf16 | Dtype::F16) => bound + 2e-3 / d.sqrt(),
+            // As much of the largest element.
+            KvDtype::Int8 => bound + 1e-2 / d.sqrt(),
         };
         // Where products are rounded, so are the weights of V and the output: each at random, by
         // about 0.4 of the roundoff.
@@ -745,6 +755,22 @@ pub fn check_attention<D: Device>(
         within(out, &expected, bound).map_err(|why| format!("node {n} row {i}: {why}"))?;
     }
     Ok(outputs)
+}
+
+/// The vector of one token and head, as the cache holds it.
+fn as_kv(values: &[f64], dtype: KvDtype) -> Vec<f64> {
+    let floats: Vec<f32> = values.iter().map(|&v| v as f32).collect();
+    match dtype {
+        KvDtype::Float(dtype) => widen(&as_stored(&floats, dtype)),
+        KvDtype::Int8 => {
+            let scale = floats.iter().fold(0.0f32, |a, v| a.max(v.abs())) / 127.0;
+            let number = |&v: &f32| match scale == 0.0 {
+                true => 0.0,
+                false => f64::from((v / scale).round_ties_even()) * f64::from(scale),
+            };
+            floats.iter().map(number).collect()
+        }
+    }
 }
 
 /// What attention should give for row `i` of a node.
@@ -783,19 +809,19 @@ fn expected_row(
         reference::rope(&mut values, frequencies, position as f64);
         values
     };
-    let store = |value: f64| f64::from(stored(value as f32, layout.dtype));
+    let store = |values: Vec<f64>| as_kv(&values, layout.dtype);
     let group = layout.heads / layout.kv_heads;
     (0..layout.heads)
         .flat_map(|head| {
             let kv_head = layout.heads + head / group;
             let keys: Vec<Vec<f64>> = (first..rows.len())
-                .map(|p| rotated(p, kv_head).into_iter().map(store).collect())
+                .map(|p| store(rotated(p, kv_head)))
                 .collect();
             let values: Vec<Vec<f64>> = rows[first..]
                 .iter()
                 .map(|row| {
                     let v = &row[(kv_head + layout.kv_heads) * d..][..d];
-                    widen(v).into_iter().map(store).collect()
+                    store(widen(v))
                 })
                 .collect();
             let q: Vec<f64> = rotated(rows.len() - 1, head)

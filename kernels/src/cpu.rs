@@ -104,7 +104,7 @@ impl Backend for CpuBackend {
     }
 
     fn load_quantized(&mut self, parts: &[Quantized<'_>]) -> Result<Weight, Error> {
-        Weight::pack_quantized(parts, &self.workers)
+        Weight::pack_quantized(parts, &self.workers, self.isa)
     }
 
     fn weight_bytes(&self, weight: &Weight) -> usize {

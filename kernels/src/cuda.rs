@@ -48,7 +48,7 @@ pub fn cache_folder() -> Option<std::path::PathBuf> {
 use crate::backend::DEFAULT_KV_BYTES;
 use crate::plan::{BlockId, Feed, StepPlan};
 use crate::sampling::{Draw, Sample};
-use crate::{Backend, Dtype, Error, KvLayout, MatrixView, RopeTable};
+use crate::{Backend, Dtype, Error, KvDtype, KvLayout, MatrixView, RopeTable};
 use device::Card;
 use half::bf16;
 use memory::{Copying, Growing, Lasting, Pinned};
@@ -266,8 +266,8 @@ impl Backend for CudaBackend {
         true
     }
 
-    fn kv_dtype(&self, _weights: Dtype) -> Dtype {
-        Dtype::Bf16
+    fn kv_dtype(&self, _weights: Dtype) -> KvDtype {
+        Dtype::Bf16.into()
     }
 
     fn check_layout(&self, layout: &KvLayout) -> Result<(), Error> {
@@ -277,7 +277,7 @@ impl Backend for CudaBackend {
                 what,
             })
         };
-        if layout.dtype != Dtype::Bf16 {
+        if layout.dtype != Dtype::Bf16.into() {
             return refuse(format!(
                 "a KV cache of {} (only bfloat16)",
                 layout.dtype.name()

@@ -33,7 +33,7 @@ mod widest;
 pub use backend::{Backend, DEFAULT_KV_BYTES, KvLayout, MatrixView, RopeTable};
 pub use cpu::CpuBackend;
 pub use cuda::CudaBackend;
-pub use dtype::Dtype;
+pub use dtype::{Dtype, KvDtype};
 pub use error::Error;
 pub use plan::{BlockId, Feed, Row, Run, SequenceRows, Slot, StepPlan};
 pub use quant::{Quantization, Quantized};

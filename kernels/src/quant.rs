@@ -150,14 +150,14 @@ fn widen(dtype: Dtype, bytes: &[u8], out: &mut [f32; GROUP]) {
 }
 
 /// `1 / scale`; nought for what is nought, too small or no number, so that its integers are nought.
-fn inverse(scale: f32) -> f32 {
+pub(crate) fn inverse(scale: f32) -> f32 {
     let inverse = 1.0 / scale;
     if inverse.is_finite() { inverse } else { 0.0 }
 }
 
 /// The nearest integer, ties to even, of a number within 2^22: next to 1.5 * 2^23 an integer is one
 /// step of the last bit. (Unlike a cast it has no special cases, so that loops of it are vectorised.)
-fn round(x: f32) -> i32 {
+pub(crate) fn round(x: f32) -> i32 {
     const SHIFT: f32 = 12_582_912.0;
     (x + SHIFT).to_bits().wrapping_sub(SHIFT.to_bits()) as i32
 }

@@ -272,6 +272,7 @@ fn settings(
             KvDtype::F32 => "f32".into(),
             KvDtype::Bf16 => "bf16".into(),
             KvDtype::F16 => "f16".into(),
+            KvDtype::Int8 => "int8".into(),
         }),
         quantize: (flags.engine.quantize).map(|quantize| quantize.kind().name().to_string()),
         search: config.clone(),

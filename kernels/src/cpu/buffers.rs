@@ -1,53 +1,51 @@
 //! The CPU backend's memory: activations, packed weights, the KV arena.
 
 use super::quantized;
-use super::tile::{self, COLS};
+use super::tile::{self, COLS, Isa};
 use super::workers::Workers;
 use crate::quant::{GROUP, Quantization, Quantized};
 use crate::{Dtype, Error, MatrixView};
 use half::{bf16, f16};
+use memmap2::MmapMut;
 
-/// Every buffer begins on a cache line.
-const LINE: usize = 64;
+/// From this size on a buffer asks for huge pages: with small ones, a product of large matrices spends
+/// a tenth of its time on looking up addresses.
+#[cfg(target_os = "linux")]
+const HUGE_PAGE: usize = 2 << 20;
 
-/// Zeroed memory that begins on a cache line. The operating system commits it as it is touched.
+/// Zeroed memory that begins on a page. The operating system commits it as it is touched.
 #[derive(Debug)]
 pub(crate) struct Bytes {
-    /// Never resized, so it does not move and `offset` stays right.
-    words: Vec<u64>,
-    /// Words before the first whole line.
-    offset: usize,
+    map: MmapMut,
     len: usize,
 }
 
 impl Bytes {
     pub(crate) fn zeroed(len: usize, what: &'static str) -> Result<Bytes, Error> {
-        let out_of_memory = || Error::OutOfMemory {
+        // An empty mapping cannot be.
+        let map = MmapMut::map_anon(len.max(1)).map_err(|_| Error::OutOfMemory {
             device: "CPU".into(),
             bytes: len,
             what,
-        };
-        let count = len
-            .checked_add(LINE)
-            .ok_or_else(out_of_memory)?
-            .div_ceil(size_of::<u64>());
-        let words: Vec<u64> =
-            bytemuck::allocation::try_zeroed_vec(count).map_err(|()| out_of_memory())?;
-        let offset = words.as_ptr().align_offset(LINE);
-        assert!(offset < LINE / size_of::<u64>(), "a Vec<u64> is aligned");
-        Ok(Bytes { words, offset, len })
+        })?;
+        #[cfg(target_os = "linux")]
+        if len >= HUGE_PAGE {
+            // A kernel without them says no, and small ones do as well.
+            let _ = map.advise(memmap2::Advice::HugePage);
+        }
+        Ok(Bytes { map, len })
     }
 
     pub(crate) fn as_slice(&self) -> &[u8] {
-        &bytemuck::cast_slice(&self.words[self.offset..])[..self.len]
+        &self.map[..self.len]
     }
 
     pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
-        &mut bytemuck::cast_slice_mut(&mut self.words[self.offset..])[..self.len]
+        &mut self.map[..self.len]
     }
 }
 
-/// Activations: row-major `[rows, cols]` f32, the first row on a cache line.
+/// Activations: row-major `[rows, cols]` f32, the first row on a page.
 #[derive(Debug)]
 pub struct Activations {
     rows: usize,
@@ -193,7 +191,7 @@ impl Weight {
         )
     }
 
-    /// Packs quantised matrices stacked along their rows.
+    /// Packs quantised matrices stacked along their rows, for products with `isa`.
     ///
     /// # Panics
     ///
@@ -201,6 +199,7 @@ impl Weight {
     pub(crate) fn pack_quantized(
         parts: &[Quantized<'_>],
         workers: &Workers,
+        isa: Isa,
     ) -> Result<Weight, Error> {
         let (cols, kind) = (parts[0].cols, parts[0].kind);
         assert!(
@@ -218,7 +217,7 @@ impl Weight {
                     false
                 }
             });
-            quantized::pack_column(part.expect("a part's row"), row, column, panel);
+            quantized::pack_column(isa, part.expect("a part's row"), row, column, panel);
         })
     }
 

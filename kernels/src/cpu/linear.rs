@@ -75,12 +75,12 @@ pub(crate) fn linear(
     let wanted = (workers.threads() * TASKS_PER_THREAD).div_ceil(row_tasks);
     let panels_each = panels
         .div_ceil(wanted)
-        .next_multiple_of(panels_at_once(rows));
+        .next_multiple_of(panels_at_once(isa, rows));
     let panel_tasks = panels.div_ceil(panels_each);
 
     let x = x.data();
     if let Stored::Quantized(kind) = w.stored() {
-        quantized.fill(workers, kind, x, k, rows);
+        quantized.fill(workers, (isa, kind), x, k, rows);
     }
     let quantized = &*quantized;
     let out = Shared(out.data_mut().as_mut_ptr());
@@ -91,7 +91,7 @@ pub(crate) fn linear(
         let end_panel = panels.min(first_panel + panels_each);
         let task_rows = end_row - first_row;
         // All tiles of a task that has few rows have the same height.
-        let step = panels_at_once(task_rows.min(MAX_ROWS));
+        let step = panels_at_once(isa, task_rows.min(MAX_ROWS));
         for panel in (first_panel..end_panel).step_by(step) {
             let count = step.min(end_panel - panel);
             let mut w_at = [std::ptr::null(); MAX_PANELS];
@@ -119,7 +119,7 @@ pub(crate) fn linear(
                     Stored::Quantized(kind) => {
                         let mut x_at = [std::ptr::null(); MAX_ROWS];
                         for (i, at) in x_at[..tile_rows].iter_mut().enumerate() {
-                            *at = quantized.row(kind, k, row + i).as_ptr();
+                            *at = quantized.row((isa, kind), k, row + i).as_ptr();
                         }
                         // SAFETY: as above, the rows being those filled for this kind and k.
                         unsafe {

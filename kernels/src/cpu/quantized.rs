@@ -10,11 +10,12 @@
 //! Layout: a panel is a sequence of groups, each its 16 scales (bf16, in the order of
 //! [`bf16_place`](super::tile::bf16_place)) and its integers:
 //! - int8, `[k / 2][c][2]`: a pair of inputs of one column is what `vpmaddwd` multiplies and adds.
-//! - int4, `[k / 4][c % 8][4]` bytes, `c < 8` in the low half, `c >= 8` in the high one: four inputs
-//!   of one column are what `vpmaddubsw` adds up to two 16-bit sums.
+//! - int8 for AVX-512, plus 128, `[k / 4][c][4]`: four inputs of one column are what `vpdpbusd` adds up.
+//! - int4, plus 8, `[k / 4][c % 8][4]` bytes, `c < 8` in the low half, `c >= 8` in the high one: four
+//!   inputs of one column are what `vpmaddubsw` adds up to two 16-bit sums, or `vpdpbusd` to one.
 //!
-//! A row is its `q` (as i16 for int8, i8 for int4), its scales and, for int4, 8 times its sums: int4
-//! weights are stored plus 8, which is taken away once a group.
+//! A row is its `q` (i16 where weights come in pairs, else i8), its scales, and its sums times what was
+//! added to the weights, which is taken away once a group.
 //!
 //! Numerics: a group's sum is an integer below 2^20 and exact; of int4 the 16-bit sums stay below
 //! 8 * 2 * 15 * 127 = 30,480. Groups are added in their order, one fused multiply-add of the sum and
@@ -22,7 +23,8 @@
 //! path differs from AVX2 only where the machine has no fused multiply-add.
 //!
 //! Budget: `34 / 32` (int8) or `18 / 32` (int4) bytes a weight; `2 * k * rows * panels * 16`
-//! operations. AVX2 has 32 multiply-adds of int8 in the time of 16 of f32, of int4 64.
+//! operations. In the time of one multiply-add of f32 AVX2 has two of int8 and four of int4, VNNI four of
+//! either.
 #![allow(unsafe_code)] // SIMD intrinsics on raw pointers; each function states what it needs.
 #![allow(clippy::needless_range_loop)] // Constant bounds, so that the sums stay in registers.
 
@@ -34,6 +36,49 @@ use crate::quant::{GROUP, Quantization, Quantized, quantize_row};
 const INT8: u8 = Quantization::Int8 as u8;
 const INT4: u8 = Quantization::Int4 as u8;
 
+/// How integers lie in a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// int8, `[k / 2][c][2]`.
+    Pairs,
+    /// int8 plus 128, `[k / 4][c][4]`.
+    Fours,
+    /// int4 plus 8, `[k / 4][c % 8][4]`, two to a byte.
+    Halves,
+}
+
+impl Form {
+    const fn of(isa: Isa, kind: Quantization) -> Form {
+        match (isa, kind) {
+            (_, Quantization::Int4) => Form::Halves,
+            (Isa::Avx512, Quantization::Int8) => Form::Fours,
+            (_, Quantization::Int8) => Form::Pairs,
+        }
+    }
+
+    /// What is added to every weight.
+    const fn offset(self) -> i32 {
+        match self {
+            Form::Pairs => 0,
+            Form::Fours => 128,
+            Form::Halves => 8,
+        }
+    }
+
+    /// 32-bit words of a row's `q`.
+    const fn value_words(self, k: usize) -> usize {
+        match self {
+            Form::Pairs => k / 2,
+            Form::Fours | Form::Halves => k / 4,
+        }
+    }
+
+    /// Words of a row.
+    const fn row_words(self, k: usize) -> usize {
+        self.value_words(k) + 2 * (k / GROUP)
+    }
+}
+
 /// Bytes of the scales of a group of a panel.
 const SCALE_BYTES: usize = COLS * 2;
 
@@ -43,18 +88,25 @@ pub(crate) const fn group_bytes(kind: Quantization) -> usize {
 }
 
 /// Writes one output feature (`row` of `matrix`) into its column of a panel.
-pub(crate) fn pack_column(matrix: &Quantized<'_>, row: usize, column: usize, panel: &mut [u8]) {
-    let kind = matrix.kind;
-    for (g, group) in panel.chunks_exact_mut(group_bytes(kind)).enumerate() {
+pub(crate) fn pack_column(
+    isa: Isa,
+    matrix: &Quantized<'_>,
+    row: usize,
+    column: usize,
+    panel: &mut [u8],
+) {
+    let form = Form::of(isa, matrix.kind);
+    for (g, group) in panel.chunks_exact_mut(group_bytes(matrix.kind)).enumerate() {
         let (scales, values) = group.split_at_mut(SCALE_BYTES);
         scales[2 * bf16_place(column)..][..2].copy_from_slice(&matrix.scale(row, g).to_le_bytes());
         for k in 0..GROUP {
             let value = matrix.value(row, g * GROUP + k);
-            match kind {
-                Quantization::Int8 => values[(k / 2 * COLS + column) * 2 + k % 2] = value as u8,
-                Quantization::Int4 => {
-                    let byte = &mut values[(k / 4 * 8 + column % 8) * 4 + k % 4];
-                    *byte |= ((value + 8) as u8) << (column / 8 * 4);
+            let plus = (i32::from(value) + form.offset()) as u8;
+            match form {
+                Form::Pairs => values[(k / 2 * COLS + column) * 2 + k % 2] = plus,
+                Form::Fours => values[(k / 4 * COLS + column) * 4 + k % 4] = plus,
+                Form::Halves => {
+                    values[(k / 4 * 8 + column % 8) * 4 + k % 4] |= plus << (column / 8 * 4);
                 }
             }
         }
@@ -62,23 +114,10 @@ pub(crate) fn pack_column(matrix: &Quantized<'_>, row: usize, column: usize, pan
 }
 
 /// Quantised rows, in memory that is kept for the next product. A row is 32-bit words: its `q`, its
-/// `k / GROUP` scales (f32) and as many sums (i32, times 8).
+/// `k / GROUP` scales (f32) and as many sums (i32, times the offset of the weights).
 #[derive(Debug, Default)]
 pub(crate) struct Rows {
     words: Vec<i32>,
-}
-
-/// Words of a row's `q`.
-const fn value_words(kind: Quantization, k: usize) -> usize {
-    match kind {
-        Quantization::Int8 => k / 2,
-        Quantization::Int4 => k / 4,
-    }
-}
-
-/// Words of a row.
-const fn row_words(kind: Quantization, k: usize) -> usize {
-    value_words(kind, k) + 2 * (k / GROUP)
 }
 
 impl Rows {
@@ -86,12 +125,13 @@ impl Rows {
     pub(crate) fn fill(
         &mut self,
         workers: &Workers,
-        kind: Quantization,
+        (isa, kind): (Isa, Quantization),
         x: &[f32],
         k: usize,
         rows: usize,
     ) {
-        let words = row_words(kind, k);
+        let form = Form::of(isa, kind);
+        let words = form.row_words(k);
         if self.words.len() < rows * words {
             self.words.resize(rows * words, 0);
         }
@@ -102,31 +142,28 @@ impl Rows {
             words,
             operations,
             |i, row| {
-                let (values, others) = row.split_at_mut(value_words(kind, k));
+                let (values, others) = row.split_at_mut(form.value_words(k));
                 let (scales, sums) = others.split_at_mut(k / GROUP);
                 let (x, scales) = (&x[i * k..][..k], bytemuck::cast_slice_mut(scales));
-                match kind {
-                    Quantization::Int4 => {
-                        quantize_row(x, bytemuck::cast_slice_mut(values), scales, sums);
-                        sums.iter_mut().for_each(|sum| *sum *= 8);
+                if form == Form::Pairs {
+                    let values: &mut [i16] = bytemuck::cast_slice_mut(values);
+                    let mut q = [0i8; GROUP];
+                    for (g, values) in values.chunks_exact_mut(GROUP).enumerate() {
+                        let x = &x[g * GROUP..][..GROUP];
+                        quantize_row(x, &mut q, &mut scales[g..=g], &mut sums[g..=g]);
+                        values.iter_mut().zip(q).for_each(|(v, q)| *v = q.into());
                     }
-                    Quantization::Int8 => {
-                        let values: &mut [i16] = bytemuck::cast_slice_mut(values);
-                        let mut q = [0i8; GROUP];
-                        for (g, values) in values.chunks_exact_mut(GROUP).enumerate() {
-                            let x = &x[g * GROUP..][..GROUP];
-                            quantize_row(x, &mut q, &mut scales[g..=g], &mut sums[g..=g]);
-                            values.iter_mut().zip(q).for_each(|(v, q)| *v = q.into());
-                        }
-                    }
+                } else {
+                    quantize_row(x, bytemuck::cast_slice_mut(values), scales, sums);
                 }
+                sums.iter_mut().for_each(|sum| *sum *= form.offset());
             },
         );
     }
 
     /// Row `i` of those last filled.
-    pub(crate) fn row(&self, kind: Quantization, k: usize, i: usize) -> &[i32] {
-        let words = row_words(kind, k);
+    pub(crate) fn row(&self, (isa, kind): (Isa, Quantization), k: usize, i: usize) -> &[i32] {
+        let words = Form::of(isa, kind).row_words(k);
         &self.words[i * words..][..words]
     }
 }
@@ -135,8 +172,8 @@ impl Rows {
 ///
 /// # Safety
 ///
-/// `isa` is available. Each of `x` is a row of [`Rows`] of this kind and `k`, each of `w` can be read
-/// for `k / GROUP * group_bytes(kind)` bytes, each of `out` can be written for `w.len() * 16` f32, and
+/// `isa` is available. Each of `x` is a row of [`Rows`] for this `isa`, kind and `k`, each of `w` can be
+/// read for `k / GROUP * group_bytes(kind)` bytes, each of `out` can be written for `w.len() * 16` f32, and
 /// no other thread touches `out` meanwhile.
 ///
 /// # Panics
@@ -165,6 +202,14 @@ pub(crate) unsafe fn tile(
                     #[cfg(target_arch = "x86_64")]
                     (Isa::Avx2, Quantization::Int4) => {
                         avx2_int4::<$rows, $panels>(x, w, k, out);
+                    }
+                    #[cfg(target_arch = "x86_64")]
+                    (Isa::Avx512, Quantization::Int8) => {
+                        avx512::<$rows, $panels, INT8>(x, w, k, out);
+                    }
+                    #[cfg(target_arch = "x86_64")]
+                    (Isa::Avx512, Quantization::Int4) => {
+                        avx512::<$rows, $panels, INT4>(x, w, k, out);
                     }
                     (_, Quantization::Int8) => portable::<$rows, $panels, INT8>(x, w, k, out),
                     (_, Quantization::Int4) => portable::<$rows, $panels, INT4>(x, w, k, out),
@@ -321,6 +366,71 @@ unsafe fn avx2_int4<const ROWS: usize, const PANELS: usize>(
     }
 }
 
+/// [`tile`] with AVX-512 and VNNI, int8 in [`Form::Fours`].
+///
+/// # Safety
+///
+/// As for [`tile`], the machine having these.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn avx512<const ROWS: usize, const PANELS: usize, const KIND: u8>(
+    x: &[*const i32; ROWS],
+    w: &[*const u8; PANELS],
+    k: usize,
+    out: &[*mut f32; ROWS],
+) {
+    use std::arch::x86_64::*;
+    let kind = match KIND {
+        INT4 => Quantization::Int4,
+        _ => Quantization::Int8,
+    };
+    let (words, groups) = (k / 4, k / GROUP);
+    // SAFETY: the caller promises every pointer for exactly these ranges.
+    unsafe {
+        for i in 0..ROWS {
+            for j in 0..PANELS {
+                _mm512_storeu_ps(out[i].add(16 * j), _mm512_setzero_ps());
+            }
+        }
+        for g in 0..groups {
+            let mut sums = [[_mm512_setzero_si512(); PANELS]; ROWS];
+            let at = g * group_bytes(kind);
+            for four in 0..GROUP / 4 {
+                for j in 0..PANELS {
+                    let values = w[j].add(at + SCALE_BYTES);
+                    let w = if KIND == INT4 {
+                        let both = _mm256_loadu_si256(values.add(32 * four).cast());
+                        let half = _mm256_set1_epi8(15);
+                        let high = _mm256_and_si256(_mm256_srli_epi16::<4>(both), half);
+                        let low = _mm512_castsi256_si512(_mm256_and_si256(both, half));
+                        _mm512_inserti64x4::<1>(low, high)
+                    } else {
+                        _mm512_loadu_si512(values.add(64 * four).cast())
+                    };
+                    for i in 0..ROWS {
+                        let x = _mm512_set1_epi32(*x[i].add(g * GROUP / 4 + four));
+                        sums[i][j] = _mm512_dpbusd_epi32(sums[i][j], w, x);
+                    }
+                }
+            }
+            for j in 0..PANELS {
+                let [low, high] = avx2_scales(w[j].add(at));
+                let low = _mm512_castpd256_pd512(_mm256_castps_pd(low));
+                let both = _mm512_insertf64x4::<1>(low, _mm256_castps_pd(high));
+                let scales = _mm512_castpd_ps(both);
+                for i in 0..ROWS {
+                    let sx = _mm512_set1_ps(f32::from_bits(*x[i].add(words + g) as u32));
+                    let added = _mm512_set1_epi32(*x[i].add(words + groups + g));
+                    let out = out[i].add(16 * j);
+                    let sum = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums[i][j], added));
+                    let scale = _mm512_mul_ps(sx, scales);
+                    _mm512_storeu_ps(out, _mm512_fmadd_ps(sum, scale, _mm512_loadu_ps(out)));
+                }
+            }
+        }
+    }
+}
+
 /// [`tile`] in plain Rust.
 ///
 /// # Safety
@@ -336,7 +446,7 @@ unsafe fn portable<const ROWS: usize, const PANELS: usize, const KIND: u8>(
         INT4 => Quantization::Int4,
         _ => Quantization::Int8,
     };
-    let (words, groups) = (value_words(kind, k), k / GROUP);
+    let (words, groups) = (Form::of(Isa::Portable, kind).value_words(k), k / GROUP);
     for i in 0..ROWS {
         for j in 0..PANELS {
             let mut out_sums = [0.0f32; COLS];
