@@ -332,14 +332,19 @@ pub struct EngineFlags {
     /// Threads of the CPU backend; 0 takes every core.
     #[arg(long, default_value_t = 0, value_name = "COUNT")]
     pub threads: usize,
-    /// Memory for the KV cache of all models together, in MiB; committed as it is used.
+    /// Memory for the KV cache of all models together, in MiB. Default: on a CUDA card what
+    /// --gpu-memory-fraction leaves beside the weights, else 1024, committed as it is used.
+    #[arg(long, value_name = "MIB", allow_negative_numbers = true)]
+    pub kv_memory: Option<f64>,
+    /// How much of a CUDA card's free memory weights, activations and KV cache may take, allocated at
+    /// the start; the rest is for plans, scratch memory and other programs.
     #[arg(
         long,
-        default_value_t = 1024.0,
-        value_name = "MIB",
+        default_value_t = 0.9,
+        value_name = "FRACTION",
         allow_negative_numbers = true
     )]
-    pub kv_memory: f64,
+    pub gpu_memory_fraction: f64,
     /// Tokens in a KV block.
     #[arg(long, default_value_t = 16, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub block_tokens: u32,

@@ -128,7 +128,7 @@ pub fn engine(
 ) -> Done<(Engine, Vec<Model>)> {
     let options = options(flags, seed)?;
     let parts = parts(flags, models);
-    Ok(match cuda(flags.device)? {
+    Ok(match gpu(flags)? {
         Some(backend) => Engine::new(backend, &parts, &options)?,
         None => Engine::new(CpuBackend::new(flags.threads), &parts, &options)?,
     })
@@ -140,7 +140,7 @@ pub fn timed_engine(
     options: &Options,
     parts: &[Part<'_>],
 ) -> Done<(Engine, Vec<Model>, Option<Profile>)> {
-    if let Some(backend) = cuda(flags.device)? {
+    if let Some(backend) = gpu(flags)? {
         let (engine, models) = Engine::new(backend, parts, options)?;
         return Ok((engine, models, None));
     }
@@ -151,14 +151,13 @@ pub fn timed_engine(
 
 /// How the flags set up an engine.
 pub fn options(flags: &EngineFlags, seed: u64) -> Done<Options> {
-    if !(flags.kv_memory > 0.0 && flags.kv_memory < 1e9) {
-        let found = flags.kv_memory;
+    if let Some(found) = flags.kv_memory.filter(|mib| !(*mib > 0.0 && *mib < 1e9)) {
         return Err(Failure::new(format!(
             "--kv-memory {found}: expected MiB above 0"
         )));
     }
     Ok(Options {
-        kv_bytes: (flags.kv_memory * f64::from(1 << 20)) as usize,
+        kv_bytes: (flags.kv_memory).map(|mib| (mib * f64::from(1 << 20)) as usize),
         block_tokens: flags.block_tokens as usize,
         kv_dtype: flags.kv_dtype.map(|dtype| match dtype {
             KvDtype::F32 => Dtype::F32.into(),
@@ -169,6 +168,7 @@ pub fn options(flags: &EngineFlags, seed: u64) -> Done<Options> {
         quantize: flags.quantize.map(Quantize::kind),
         rows: flags.max_rows as usize,
         seed,
+        run_ahead: None,
     })
 }
 
@@ -194,6 +194,21 @@ pub fn part<'a>(
         run_on: flags.past_limit == PastLimit::RunOn,
         ..Part::new(checkpoint, tokenizer)
     }
+}
+
+/// The CUDA device that is asked for, held to its share of memory; `None` for the CPU.
+fn gpu(flags: &EngineFlags) -> Done<Option<CudaBackend>> {
+    let fraction = flags.gpu_memory_fraction;
+    if !(fraction > 0.0 && fraction <= 1.0) {
+        return Err(Failure::new(format!(
+            "--gpu-memory-fraction {fraction}: expected a number above 0, at most 1"
+        )));
+    }
+    let mut backend = cuda(flags.device)?;
+    if let Some(backend) = &mut backend {
+        backend.set_memory_fraction(fraction);
+    }
+    Ok(backend)
 }
 
 /// The CUDA device that is asked for; `None` for the CPU.

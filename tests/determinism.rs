@@ -62,6 +62,7 @@ struct Setup {
     threads: usize,
     block_tokens: usize,
     rows: usize,
+    run_ahead: bool,
 }
 
 const PLAIN: Setup = Setup {
@@ -69,10 +70,16 @@ const PLAIN: Setup = Setup {
     threads: 2,
     block_tokens: 16,
     rows: 512,
+    run_ahead: false,
 };
 
-const SETUPS: [Setup; 8] = [
+const SETUPS: [Setup; 9] = [
     PLAIN,
+    Setup {
+        name: "running ahead",
+        run_ahead: true,
+        ..PLAIN
+    },
     Setup {
         name: "1 thread",
         threads: 1,
@@ -115,6 +122,7 @@ impl Setup {
         let options = Options {
             block_tokens: self.block_tokens,
             rows: self.rows,
+            run_ahead: Some(self.run_ahead),
             ..Options::default()
         };
         pair(self.threads, &options)
@@ -211,7 +219,7 @@ fn a_third_of_the_memory_gives_the_same_trees() {
             let tight = pair(
                 2,
                 &Options {
-                    kv_bytes: needed / part,
+                    kv_bytes: Some(needed / part),
                     ..Options::default()
                 },
             );

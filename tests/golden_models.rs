@@ -106,7 +106,7 @@ fn load(folder: &Path, kv: Option<Dtype>) -> (Engine, Model) {
     let source = Source::directory(folder).expect("a directory of tests/golden/data");
     let checkpoint = Checkpoint::open(source).expect("a golden checkpoint opens");
     let options = Options {
-        kv_bytes: 4 << 20,
+        kv_bytes: Some(4 << 20),
         kv_dtype: kv.map(Into::into),
         ..Options::default()
     };

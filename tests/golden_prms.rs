@@ -100,7 +100,7 @@ fn load(folder: &Path, kv: Option<Dtype>, past_limit: PastLimit) -> Scorer {
     let kind = PrmKind::recognise(config, &folder.to_string_lossy()).expect("it is known");
     let format = PrmFormat::new(kind, config, Rc::clone(&tokenizer), chat).expect("it is usable");
     let options = Options {
-        kv_bytes: 16 << 20,
+        kv_bytes: Some(16 << 20),
         kv_dtype: kv.map(Into::into),
         ..Options::default()
     };

@@ -40,7 +40,7 @@ fn outputs(
     head_rows: Option<Vec<u32>>,
 ) -> Vec<f32> {
     let options = Options {
-        kv_bytes: 4 << 20,
+        kv_bytes: Some(4 << 20),
         quantize,
         ..Options::default()
     };

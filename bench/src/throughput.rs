@@ -611,7 +611,7 @@ mod tests {
         let checkpoint = Checkpoint::random(shape.source(), 1).expect("a config");
         let part = || EnginePart::new(&checkpoint, None);
         let options = Options {
-            kv_bytes: 8 << 20,
+            kv_bytes: Some(8 << 20),
             ..Options::default()
         };
         let parts = match role {
@@ -622,12 +622,12 @@ mod tests {
         let (engine, models) = Engine::new(backend, &parts, &options).expect("loads");
         let vocab = checkpoint.config.vocab;
         Subject {
+            kv_bytes: engine.kv_bytes(),
             engine,
             policy: (role != Role::Prm).then(|| models[0].clone()),
             prm: (role != Role::Policy).then(|| models[models.len() - 1].clone()),
             vocab: (vocab, vocab),
             profile: Some(profile),
-            kv_bytes: options.kv_bytes,
             threads: None,
             names: vec!["nano".into()],
             load_seconds: 0.0,

@@ -14,8 +14,8 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use kernels::{
-    Backend, BlockId, Draw, Dtype, Error, KvDtype, KvLayout, MatrixView, Quantized, RopeTable,
-    Sample, StepPlan,
+    Backend, BlockId, Draw, Dtype, Error, Feed, KvDtype, KvLayout, MatrixView, Quantized,
+    RopeTable, Sample, StepPlan,
 };
 use serde::{Deserialize, Serialize};
 
@@ -268,6 +268,7 @@ impl<B: Backend> Backend for Timed<B> {
     type Activations = B::Activations;
     type Arena = B::Arena;
     type Plan = TimedPlan<B::Plan>;
+    type Recordings = ();
     type PendingSamples = B::PendingSamples;
     type PendingRead = B::PendingRead;
 
@@ -348,6 +349,9 @@ impl<B: Backend> Backend for Timed<B> {
         Ok(TimedPlan { inner, facts })
     }
 
+    fn feed(&mut self, plan: &mut Self::Plan, feeds: &[Feed], samples: &Self::PendingSamples) {
+        self.inner.feed(&mut plan.inner, feeds, samples);
+    }
     fn embed(&mut self, table: &Self::Weight, plan: &Self::Plan, out: &mut Self::Activations) {
         self.profile.begin(table.model, &plan.facts);
         self.profile.add(Operation::Other, plan.facts.upload);

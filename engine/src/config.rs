@@ -411,7 +411,7 @@ mod tests {
             (json!({"rope_parameters": [1]}), "c: `rope_parameters` is [1]; expected an object"),
             (json!({"torch_dtype": "float8"}), "c: `torch_dtype` is \"float8\"; expected \"float32\", \"bfloat16\" or \"float16\""),
             (json!({"quantization_config": {"bits": 4}}),
-             "c: `quantization_config` is {\"bits\":4}; expected none: quantised weights are not supported"),
+             "c: `quantization_config.quant_method` is missing; expected \"compressed-tensors\""),
             (json!({"tie_word_embeddings": "yes"}), "c: `tie_word_embeddings` is \"yes\"; expected true or false"),
             (json!({"architectures": ["Qwen2ForCausalLM"], "use_sliding_window": true, "sliding_window": 0}),
              "c: `sliding_window` is 0; expected a whole number from 1 to 16777216"),

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use futures::channel::oneshot;
-use kernels::{Backend, KvDtype, KvLayout, Quantization, philox};
+use kernels::{Backend, DEFAULT_KV_BYTES, KvDtype, KvLayout, Quantization, philox};
 
 use crate::Error;
 use crate::checkpoint::Checkpoint;
@@ -17,7 +17,9 @@ use crate::executor::{Executor, ModelShape};
 use crate::kv::memory::Cut;
 use crate::kv::{KvMemory, SharedMemory};
 use crate::local::Local;
-use crate::request::{Detokenizer, Generate, Generated, Generation, Reading, Request, Work};
+use crate::request::{
+    Detokenizer, Generate, Generated, Generation, Reading, Request, Wanted, Work,
+};
 use crate::scheduler::{Limits, RequestId, Scheduler};
 use crate::sequence::Shared;
 use crate::stop::StopMatcher;
@@ -27,8 +29,9 @@ use crate::usage::{KvUsage, Usage};
 /// How an engine is set up.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
-    /// Bytes of KV cache, shared by all models. Memory is committed as it is first used.
-    pub kv_bytes: usize,
+    /// Bytes of KV cache, shared by all models. `None`: what a device with memory of its own has left
+    /// beside the weights, else 1 GiB, committed as it is first used.
+    pub kv_bytes: Option<usize>,
     /// Tokens in a KV block.
     pub block_tokens: usize,
     /// Storage of K and V; `None`: as each model's weights.
@@ -40,17 +43,22 @@ pub struct Options {
     pub rows: usize,
     /// Seed of all sampling.
     pub seed: u64,
+    /// Whether the next step is planned and enqueued while one runs, before its tokens are known:
+    /// a branch is assumed to go on, and where it ended a row was computed in vain. `None`: as it
+    /// suits the device.
+    pub run_ahead: Option<bool>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Options {
-            kv_bytes: 1 << 30,
+            kv_bytes: None,
             block_tokens: 16,
             kv_dtype: None,
             quantize: None,
             rows: 512,
             seed: 0,
+            run_ahead: None,
         }
     }
 }
@@ -88,6 +96,7 @@ impl<'a> Part<'a> {
 #[derive(Clone)]
 pub struct Engine {
     scheduler: Rc<RefCell<Scheduler>>,
+    kv_bytes: usize,
 }
 
 impl Engine {
@@ -118,7 +127,34 @@ impl Engine {
             backend.check_layout(layout)?;
         }
         let blocks: Vec<usize> = layouts.iter().map(KvLayout::block_bytes).collect();
-        let cut = Cut::new(options.kv_bytes, &blocks);
+        let load = |backend: &mut B, part: &Part<'_>, layout: KvLayout, kv_bytes: usize| {
+            let config = &part.checkpoint.config;
+            let how = crate::model::Use {
+                max_rows: options.rows,
+                max_positions: match part.run_on {
+                    true => RUN_ON * config.max_positions,
+                    false => config.max_positions,
+                },
+                capacity: kv_bytes / layout.block_bytes() * layout.block_tokens,
+                head_rows: part.head_rows.clone(),
+                quantize: options.quantize,
+            };
+            let shape = crate::model::shape(config, &layout, &how);
+            let model = crate::model::Model::load(backend, part.checkpoint, layout, &how)?;
+            Ok::<_, Error>((model, shape))
+        };
+        let kv_bytes = match backend.count_memory() {
+            false => options.kv_bytes,
+            true => {
+                let most = options.kv_bytes.unwrap_or(usize::MAX);
+                for (part, &layout) in parts.iter().zip(&layouts) {
+                    load(&mut backend, part, layout, most)?;
+                }
+                let least = blocks.iter().sum();
+                Some(backend.reserve(options.kv_bytes, least)?)
+            }
+        };
+        let cut = Cut::new(kv_bytes.unwrap_or(DEFAULT_KV_BYTES), &blocks);
         for layout in &mut layouts {
             layout.unit_bytes = cut.unit_bytes;
         }
@@ -126,21 +162,10 @@ impl Engine {
         let mut models = Vec::new();
         let mut shapes = Vec::new();
         for (part, layout) in parts.iter().zip(layouts) {
-            let config = &part.checkpoint.config;
-            let blocks = cut.supers * cut.super_bytes / layout.block_bytes();
-            let how = crate::model::Use {
-                max_rows: options.rows,
-                max_positions: match part.run_on {
-                    true => RUN_ON * config.max_positions,
-                    false => config.max_positions,
-                },
-                capacity: blocks * layout.block_tokens,
-                head_rows: part.head_rows.clone(),
-                quantize: options.quantize,
-            };
-            shapes.push(crate::model::shape(config, &layout, &how));
-            let model = crate::model::Model::load(&mut backend, part.checkpoint, layout, &how)?;
+            let bytes = cut.supers * cut.super_bytes;
+            let (model, shape) = load(&mut backend, part, layout, bytes)?;
             models.push(model);
+            shapes.push(shape);
         }
         let executor = Box::new(Local::new(backend, arena, models));
         let engine = Engine::over(executor, shapes, &cut, options);
@@ -167,9 +192,11 @@ impl Engine {
             rows: options.rows,
             block_tokens: options.block_tokens,
         };
+        let run_ahead = options.run_ahead.unwrap_or(executor.runs_ahead());
         Engine {
+            kv_bytes: cut.supers * cut.super_bytes,
             scheduler: Rc::new(RefCell::new(Scheduler::new(
-                executor, shapes, memory, limits,
+                executor, shapes, memory, limits, run_ahead,
             ))),
         }
     }
@@ -189,6 +216,11 @@ impl Engine {
     #[cfg(test)]
     pub(crate) fn check(&self) {
         self.scheduler.borrow().check();
+    }
+
+    /// Bytes of the KV cache.
+    pub fn kv_bytes(&self) -> usize {
+        self.kv_bytes
     }
 
     /// The device in words.
@@ -358,6 +390,7 @@ impl Branch {
             matcher: StopMatcher::new(&how.stop_strings),
             detokenizer,
             streamed: 0,
+            drawing: None,
             history,
             how,
             reply,
@@ -376,7 +409,13 @@ impl Branch {
         }
         let start = self.len();
         self.append(tokens)?;
-        let at: Vec<_> = at.iter().map(|&at| (start + at, None)).collect();
+        let at: Vec<_> = (at.iter())
+            .map(|&at| Wanted {
+                position: start + at,
+                enqueued: false,
+                values: None,
+            })
+            .collect();
         if at.is_empty() {
             return Ok(Vec::new());
         }

@@ -1,6 +1,6 @@
 //! The seam between scheduling and devices: models that take a plan and give numbers.
 
-use kernels::{BlockId, Draw, Sample, StepPlan};
+use kernels::{BlockId, Draw, Feed, Sample, StepPlan};
 
 use crate::Error;
 
@@ -31,6 +31,8 @@ pub struct Step<'a> {
     pub model: usize,
     /// Its rows and runs.
     pub plan: &'a StepPlan,
+    /// Rows that go on with what this model's step before drew, in the order of its draws.
+    pub feeds: &'a [Feed],
     /// Blocks to copy before anything is written.
     pub copies: &'a [(BlockId, BlockId)],
     /// Tokens to draw; `row` indexes the plan's outputs.
@@ -52,6 +54,8 @@ pub struct StepResult {
 pub trait Executor {
     /// The device in words.
     fn device(&self) -> String;
+    /// Whether it pays to enqueue a step before the one before it is done.
+    fn runs_ahead(&self) -> bool;
     /// Enqueues one step of one model. Work may still be under way when it returns.
     fn enqueue(&mut self, step: &Step<'_>) -> Result<(), Error>;
     /// Waits for the oldest enqueued step that has not been waited for.

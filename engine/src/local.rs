@@ -9,6 +9,7 @@ use crate::executor::{Executor, Step, StepResult};
 use crate::model::Model;
 
 struct Pending<B: Backend> {
+    model: usize,
     samples: Option<B::PendingSamples>,
     head: Option<B::PendingRead>,
 }
@@ -37,6 +38,10 @@ impl<B: Backend> Executor for Local<B> {
         self.backend.name()
     }
 
+    fn runs_ahead(&self) -> bool {
+        self.backend.runs_ahead()
+    }
+
     fn enqueue(&mut self, step: &Step<'_>) -> Result<(), Error> {
         let Local {
             backend,
@@ -44,12 +49,23 @@ impl<B: Backend> Executor for Local<B> {
             models,
             pending,
         } = self;
-        let head = models[step.model].forward(backend, arena, step.plan, step.copies)?;
+        let before = pending.iter().rfind(|p| p.model == step.model);
+        let drawn = before.and_then(|p| p.samples.as_ref());
+        let feeds = match (step.feeds, drawn) {
+            ([], _) => None,
+            (feeds, Some(samples)) => Some((feeds, samples)),
+            _ => unreachable!("rows are fed while the step that draws for them is under way"),
+        };
+        let head = models[step.model].forward(backend, arena, step.plan, feeds, step.copies)?;
         let samples = (!step.draws.is_empty()).then(|| backend.sample(head, step.draws));
         let head = step
             .read
             .then(|| backend.read(head, 0..step.plan.outputs.len()));
-        pending.push_back(Pending { samples, head });
+        pending.push_back(Pending {
+            model: step.model,
+            samples,
+            head,
+        });
         Ok(())
     }
 

@@ -6,7 +6,8 @@
 //! which layers see a window, the shape of the head.
 
 use kernels::{
-    Backend, BlockId, Dtype, KvLayout, MatrixView, Quantization, Quantized, RopeTable, StepPlan,
+    Backend, BlockId, Dtype, Feed, KvLayout, MatrixView, Quantization, Quantized, RopeTable,
+    StepPlan,
 };
 
 use crate::Error;
@@ -40,6 +41,9 @@ pub(crate) struct Model<B: Backend> {
     head: Head<B>,
     rope: B::Rope,
     buffers: Buffers<B>,
+    recordings: B::Recordings,
+    most_rows: usize,
+    most_outputs: usize,
 }
 
 /// What makes numbers of a normed state.
@@ -170,18 +174,52 @@ impl<B: Backend> Model<B> {
             head,
             rope,
             buffers,
+            recordings: B::Recordings::default(),
+            most_rows: max_rows,
+            most_outputs: outputs,
         })
     }
 
-    /// Enqueues the pass over the plan's rows. The head's numbers for the plan's outputs are in
+    /// Enqueues the pass over the plan's rows, of which some take their tokens from draws that are
+    /// under way. The head's numbers for the plan's outputs are in
     /// the returned buffer, `[outputs, head width]`.
     pub fn forward(
         &mut self,
         backend: &mut B,
         arena: &mut B::Arena,
         plan: &StepPlan,
+        feeds: Option<(&[Feed], &B::PendingSamples)>,
         copies: &[(BlockId, BlockId)],
     ) -> Result<&B::Activations, Error> {
+        let most = plan.rows.len().max(self.most_rows.min(self.most_outputs));
+        let rows = backend.padded_rows(plan).min(most);
+        let plan = match rows > plan.rows.len() {
+            true => &plan.padded(rows),
+            false => plan,
+        };
+        if !copies.is_empty() {
+            backend.copy_blocks(&self.layout, copies, arena);
+        }
+        let mut device_plan = backend.upload(plan)?;
+        if let Some((feeds, samples)) = feeds {
+            backend.feed(&mut device_plan, feeds, samples);
+        }
+        let mut recordings = std::mem::take(&mut self.recordings);
+        backend.record(&mut recordings, &device_plan, &mut |backend| {
+            self.pass(backend, arena, plan, &device_plan);
+        });
+        self.recordings = recordings;
+        Ok(&self.buffers.head)
+    }
+
+    /// Enqueues the operations of [`Model::forward`].
+    fn pass(
+        &mut self,
+        backend: &mut B,
+        arena: &mut B::Arena,
+        plan: &StepPlan,
+        device_plan: &B::Plan,
+    ) {
         let Model {
             config,
             layout,
@@ -189,10 +227,6 @@ impl<B: Backend> Model<B> {
             ..
         } = self;
         let (rows, eps) = (plan.rows.len(), config.rms_eps);
-        if !copies.is_empty() {
-            backend.copy_blocks(layout, copies, arena);
-        }
-        let device_plan = &backend.upload(plan)?;
         backend.embed(&self.embedding, device_plan, &mut b.stream);
         for (i, layer) in self.layers.iter().enumerate() {
             backend.rms_norm(&b.stream, &layer.attention_norm, eps, rows, &mut b.normed);
@@ -270,7 +304,6 @@ impl<B: Backend> Model<B> {
                 }
             }
         }
-        Ok(&b.head)
     }
 }
 

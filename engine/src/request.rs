@@ -78,9 +78,20 @@ pub(crate) struct Generation {
     pub detokenizer: Option<Detokenizer>,
     /// Bytes of text already streamed.
     pub streamed: usize,
+    /// The draw of its next token, while that is under way.
+    pub drawing: Option<Drawing>,
     /// Distinct tokens of the sequence, for the repetition penalty; empty when it is off.
     pub history: Vec<u32>,
     pub reply: oneshot::Sender<Result<Generated, Error>>,
+}
+
+/// A draw under way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Drawing {
+    /// The number of the scheduler's step.
+    pub step: u64,
+    /// Which of the draws of its model in that step.
+    pub draw: usize,
 }
 
 /// Turns the drawn tokens into text.
@@ -93,9 +104,18 @@ pub(crate) struct Detokenizer {
 
 /// The state of a read-out under way: the head's numbers at some positions.
 pub(crate) struct Reading {
-    /// Positions in the sequence, ascending, and what has come for them.
-    pub at: Vec<(usize, Option<Vec<f32>>)>,
+    /// By position, ascending.
+    pub at: Vec<Wanted>,
     pub reply: oneshot::Sender<Result<Vec<Vec<f32>>, Error>>,
+}
+
+/// The head's numbers at a position.
+pub(crate) struct Wanted {
+    /// In the sequence.
+    pub position: usize,
+    /// Whether a step that gives the numbers has been enqueued.
+    pub enqueued: bool,
+    pub values: Option<Vec<f32>>,
 }
 
 impl Request {
@@ -108,14 +128,15 @@ impl Request {
         }
     }
 
-    /// Positions whose output is still wanted, ascending.
+    /// Positions whose output is still to be computed, ascending.
     pub fn wanted(&self) -> Vec<usize> {
         match &self.work {
+            Work::Generate(g) if g.drawing.is_some() => Vec::new(),
             Work::Generate(_) => vec![self.seq.borrow().tokens.len() - 1],
             Work::Read(r) => {
                 r.at.iter()
-                    .filter(|(_, v)| v.is_none())
-                    .map(|&(at, _)| at)
+                    .filter(|wanted| !wanted.enqueued)
+                    .map(|wanted| wanted.position)
                     .collect()
             }
         }
@@ -123,6 +144,15 @@ impl Request {
 }
 
 impl Generation {
+    /// Whether it is certain to go on after the token that is being drawn, but for stop tokens and
+    /// stop strings, and to need nothing else of that token: a repetition penalty needs it on the
+    /// host.
+    pub fn goes_on(&self, tokens: usize, max_positions: usize) -> bool {
+        self.logprobs.len() + 1 < self.how.max_tokens
+            && tokens + 1 < max_positions
+            && self.how.sampling.repetition_penalty == 1.0
+    }
+
     /// Takes a drawn token. `Some` when the generation has ended.
     pub fn take(
         &mut self,

@@ -11,17 +11,27 @@
 //! request is on them or waits for them now). What was taken is computed again when it is next
 //! needed. The oldest request can thus take everything but its own blocks, so it always ends, or
 //! the memory is too small for one branch, which is an error.
+//!
+//! # Running ahead
+//!
+//! A device that works on its own gets its next step before the one under way is done, so that it
+//! never waits for the host. What that step will draw is not known then; a branch is assumed to go
+//! on, and its row takes the drawn token on the device ([`Step::feeds`]). When the branch turns out
+//! to have ended, the row was computed in vain and its place in the table is taken back
+//! ([`Table::take_back`]). That is safe because a device works in order: whoever gets the place next
+//! writes to it later. For the same reason blocks count as computed as soon as their step is
+//! enqueued. Between two calls of [`Scheduler::step`] all tokens in all tables are known.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::{Rc, Weak};
 
-use kernels::{Draw, SequenceRows, StepPlan};
+use kernels::{Draw, Feed, SequenceRows, StepPlan};
 
 use crate::Error;
 use crate::executor::{Executor, ModelShape, Step, StepResult};
 use crate::kv::{CopyOnWrite, SharedMemory, Table};
-use crate::request::{Finish, Generated, Request, Work};
+use crate::request::{Drawing, Finish, Generated, Request, Work};
 use crate::sequence::{Sequence, Shared};
 use crate::usage::{KvUsage, Usage};
 
@@ -39,6 +49,10 @@ pub(crate) struct Scheduler {
     models: Vec<ModelShape>,
     memory: SharedMemory,
     limits: Limits,
+    run_ahead: bool,
+    /// Steps so far, and what was enqueued in the last one and not waited for.
+    steps: u64,
+    under_way: Vec<Enqueued>,
     /// By arrival.
     requests: BTreeMap<RequestId, Request>,
     next_request: RequestId,
@@ -60,6 +74,8 @@ struct Item {
     first: usize,
     rows: usize,
     write: bool,
+    /// The draw under way that gives the token of its only row.
+    fed: Option<usize>,
     wants: Vec<Want>,
 }
 
@@ -82,7 +98,7 @@ struct Draft {
 /// What one model was asked to do, and for whom.
 struct Enqueued {
     model: usize,
-    items: Vec<Item>,
+    step: u64,
     /// For every draw, its request; for every read, its request, position and output row.
     draws: Vec<RequestId>,
     reads: Vec<(RequestId, usize, usize)>,
@@ -94,6 +110,7 @@ impl Scheduler {
         models: Vec<ModelShape>,
         memory: SharedMemory,
         limits: Limits,
+        run_ahead: bool,
     ) -> Scheduler {
         Scheduler {
             usage: vec![Usage::default(); models.len()],
@@ -103,6 +120,9 @@ impl Scheduler {
             models,
             memory,
             limits,
+            run_ahead,
+            steps: 0,
+            under_way: Vec::new(),
             requests: BTreeMap::new(),
             next_request: 0,
             sequences: Vec::new(),
@@ -187,7 +207,8 @@ impl Scheduler {
         !self.requests.is_empty()
     }
 
-    /// Runs one step of every model that has work.
+    /// Enqueues one step of every model that has work and delivers what is done: that step, or, when
+    /// running ahead, the one before.
     ///
     /// # Errors
     /// A device that failed: no request can be served any more.
@@ -195,18 +216,26 @@ impl Scheduler {
         self.sequences.retain(|s| s.strong_count() > 0);
         let mut drafts: Vec<Draft> = self.models.iter().map(|_| Draft::default()).collect();
         self.fill(&mut drafts);
-        if drafts.iter().all(|d| d.items.is_empty()) {
+        let idle = drafts.iter().all(|d| d.items.is_empty());
+        if idle && self.under_way.is_empty() {
             self.give_up_oldest();
             return Ok(());
         }
-        self.count_unshared();
+        if !idle {
+            self.count_unshared();
+        }
+        self.steps += 1;
         let mut enqueued = Vec::new();
         for (model, draft) in drafts.into_iter().enumerate() {
             if !draft.items.is_empty() {
                 enqueued.push(self.enqueue(model, draft)?);
             }
         }
-        for step in enqueued {
+        let done = match self.run_ahead {
+            true => std::mem::replace(&mut self.under_way, enqueued),
+            false => enqueued,
+        };
+        for step in done {
             let result = self.executor.finish()?;
             self.deliver(step, &result);
         }
@@ -230,16 +259,24 @@ impl Scheduler {
     /// Puts the next rows of one request, or of the stem it waits for, into its model's draft.
     fn place(&mut self, id: RequestId, drafts: &mut [Draft]) {
         let request = &self.requests[&id];
+        if let Work::Generate(generation) = &request.work
+            && let Some(Drawing { draw, .. }) = generation.drawing
+        {
+            return self.place_ahead(id, draw, drafts);
+        }
         let seq = Rc::clone(&request.seq);
+        let mut wanted = request.wanted();
+        if wanted.is_empty() {
+            // All of it is under way.
+            return;
+        }
         let model = seq.borrow().model;
         let Some(lead) = lead(&seq, &drafts[model]) else {
             return;
         };
-        let wanted = if Rc::ptr_eq(&lead, &seq) || seq.borrow().ends_at_stem() {
-            request.wanted()
-        } else {
-            Vec::new()
-        };
+        if !Rc::ptr_eq(&lead, &seq) && !seq.borrow().ends_at_stem() {
+            wanted.clear();
+        }
         let item = match drafts[model].by_seq.get(&Rc::as_ptr(&lead)) {
             Some(&item) => item,
             None => match self.chunk(&lead, &wanted, model, drafts) {
@@ -263,6 +300,51 @@ impl Scheduler {
                 position,
             });
         }
+    }
+
+    /// Drafts a row for the token that a generation is drawing, if it is to go on with that token as
+    /// far as is known. What may be in vain takes no block from anybody.
+    fn place_ahead(&mut self, id: RequestId, draw: usize, drafts: &mut [Draft]) {
+        let Request { seq, work } = &self.requests[&id];
+        let (model, position) = {
+            let seq = seq.borrow();
+            (seq.model, seq.tokens.len())
+        };
+        let shape = &self.models[model];
+        let draft = &mut drafts[model];
+        let goes_on = match work {
+            Work::Generate(generation) => generation.goes_on(position, shape.max_positions),
+            Work::Read(_) => false,
+        };
+        let room = draft.rows < self.limits.rows && draft.outputs < shape.max_outputs;
+        let computed = || {
+            // Its stem adopted, and not preempted since.
+            let adopted = lead(seq, draft).is_some_and(|lead| Rc::ptr_eq(&lead, seq));
+            adopted && seq.borrow().pending() == 0
+        };
+        if !(goes_on && room && computed()) {
+            return;
+        }
+        let mut sequence = seq.borrow_mut();
+        let Some((_, copy)) = sequence.table.push() else {
+            return;
+        };
+        sequence.in_step = true;
+        draft.copies.extend(copy);
+        draft.rows += 1;
+        draft.outputs += 1;
+        draft.by_seq.insert(Rc::as_ptr(seq), draft.items.len());
+        draft.items.push(Item {
+            seq: Rc::clone(seq),
+            first: position,
+            rows: 1,
+            write: true,
+            fed: Some(draw),
+            wants: vec![Want {
+                request: id,
+                position,
+            }],
+        });
     }
 
     /// Drafts the next rows of `seq`, as many as rows, outputs and memory allow. Tokens before the
@@ -320,6 +402,7 @@ impl Scheduler {
             first,
             rows,
             write,
+            fed: None,
             wants: Vec::new(),
         });
         Some(draft.items.len() - 1)
@@ -437,7 +520,10 @@ impl Scheduler {
                 let seq = item.seq.borrow();
                 Rows {
                     table: seq.table.entries(),
-                    tokens: seq.tokens[item.first..item.first + item.rows].to_vec(),
+                    tokens: match item.fed {
+                        Some(_) => vec![0],
+                        None => seq.tokens[item.first..item.first + item.rows].to_vec(),
+                    },
                     outputs,
                 }
             })
@@ -452,10 +538,14 @@ impl Scheduler {
             .collect();
         let (plan, first_rows) = StepPlan::build(&rows, self.limits.block_tokens);
 
-        let mut draws = Vec::new();
+        let (mut feeds, mut draws) = (Vec::new(), Vec::new());
         let mut drawing = Vec::new();
         let mut reads = Vec::new();
         for (item, &first_row) in draft.items.iter().zip(&first_rows) {
+            feeds.extend(item.fed.map(|draw| Feed {
+                row: first_row as u32,
+                draw: draw as u32,
+            }));
             for want in &item.wants {
                 let row = (first_row + want.position - item.first) as u32;
                 let output = plan
@@ -472,7 +562,7 @@ impl Scheduler {
                             sampling: &generation.how.sampling,
                             history: &generation.history,
                             key: seq.key,
-                            position: seq.tokens.len() as u64,
+                            position: want.position as u64 + 1,
                         });
                     }
                 }
@@ -484,7 +574,6 @@ impl Scheduler {
         let visible: u64 = plan.rows.iter().map(|r| u64::from(r.position) + 1).sum();
         usage.steps += 1;
         usage.tokens_processed += plan.rows.len() as u64;
-        usage.tokens_generated += draws.len() as u64;
         usage.flops += shape.flops_per_row * plan.rows.len() as u64
             + shape.flops_per_output * plan.outputs.len() as u64
             + shape.flops_per_visible * visible;
@@ -492,25 +581,41 @@ impl Scheduler {
         self.executor.enqueue(&Step {
             model,
             plan: &plan,
+            feeds: &feeds,
             copies: &copies,
             draws: &draws,
             read,
         })?;
+        for item in &draft.items {
+            let mut seq = item.seq.borrow_mut();
+            seq.in_step = false;
+            seq.remember();
+        }
+        let step = self.steps;
+        for (draw, id) in drawing.iter().enumerate() {
+            if let Some(request) = self.requests.get_mut(id)
+                && let Work::Generate(generation) = &mut request.work
+            {
+                generation.drawing = Some(Drawing { step, draw });
+            }
+        }
+        for (id, position, _) in &reads {
+            if let Some(request) = self.requests.get_mut(id)
+                && let Work::Read(reading) = &mut request.work
+            {
+                let wanted = reading.at.iter_mut().filter(|w| w.position == *position);
+                wanted.for_each(|wanted| wanted.enqueued = true);
+            }
+        }
         Ok(Enqueued {
             model,
-            items: draft.items,
+            step,
             draws: drawing,
             reads,
         })
     }
 
     fn deliver(&mut self, step: Enqueued, result: &StepResult) {
-        for item in &step.items {
-            let mut seq = item.seq.borrow_mut();
-            seq.in_step = false;
-            let Sequence { table, tokens, .. } = &mut *seq;
-            table.remember(tokens);
-        }
         let ModelShape {
             head_width: width,
             max_positions,
@@ -525,10 +630,10 @@ impl Scheduler {
                 continue;
             };
             let values = &result.head[output * width..(output + 1) * width];
-            for (_, value) in reading.at.iter_mut().filter(|(at, _)| *at == position) {
-                *value = Some(values.to_vec());
+            for wanted in reading.at.iter_mut().filter(|w| w.position == position) {
+                wanted.values = Some(values.to_vec());
             }
-            if reading.at.iter().all(|(_, value)| value.is_some()) {
+            if reading.at.iter().all(|wanted| wanted.values.is_some()) {
                 self.end(id, Ok(None));
             }
         }
@@ -540,11 +645,19 @@ impl Scheduler {
             else {
                 continue;
             };
+            self.usage[step.model].tokens_generated += 1;
+            if generation.drawing.is_some_and(|d| d.step == step.step) {
+                generation.drawing = None;
+            }
             let taken = {
-                let Sequence { tokens, table, .. } = &mut *seq.borrow_mut();
+                let mut seq = seq.borrow_mut();
+                let Sequence { tokens, table, .. } = &mut *seq;
                 let taken = generation.take(tokens, *sample, max_positions);
-                // A stop string may cut off what is in the cache already.
+                // A stop string may cut off what is in the cache already, and where the branch has
+                // ended a place was taken ahead for nothing.
                 table.truncate(generation.unchanged);
+                table.take_back(tokens.len());
+                seq.remember();
                 taken
             };
             generation.stream(!matches!(taken, Ok(None)));
@@ -568,9 +681,13 @@ impl Scheduler {
         // A receiver that is gone asked for nothing any more.
         match (request.work, finish) {
             (Work::Read(r), _) => {
-                drop(r.reply.send(Ok(
-                    r.at.into_iter().filter_map(|(_, value)| value).collect(),
-                )));
+                drop(
+                    r.reply.send(Ok(r
+                        .at
+                        .into_iter()
+                        .filter_map(|wanted| wanted.values)
+                        .collect())),
+                );
             }
             (Work::Generate(g), Some(finish)) => {
                 let tokens = seq.tokens[g.start..].to_vec();

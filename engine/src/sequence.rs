@@ -47,9 +47,9 @@ impl Sequence {
         }
     }
 
-    /// Tokens whose K and V are not in the cache.
+    /// Tokens whose K and V are not in the cache, nor on their way there.
     pub fn pending(&self) -> usize {
-        self.tokens.len() - self.table.len()
+        self.tokens.len().saturating_sub(self.table.len())
     }
 
     /// A child that shares everything. If tokens are pending, they become a stem both wait for;
@@ -106,6 +106,12 @@ impl Sequence {
             self.stem = None;
         }
         done
+    }
+
+    /// Makes the full blocks whose tokens are known, and whose computation is enqueued, known for
+    /// reuse.
+    pub fn remember(&mut self) {
+        self.table.remember(&self.tokens);
     }
 
     /// Gives the blocks back; everything is pending again.

@@ -35,7 +35,8 @@ fn drawn(hidden: u64, key: u64, position: u64) -> u32 {
 #[derive(Default)]
 struct Memory {
     bytes: HashMap<usize, (usize, u32, u32)>,
-    results: VecDeque<StepResult>,
+    /// Of the steps not waited for, with their models.
+    results: VecDeque<(usize, StepResult)>,
     most_rows: usize,
 }
 
@@ -57,9 +58,21 @@ impl Executor for Simulated {
         "simulated".into()
     }
 
+    fn runs_ahead(&self) -> bool {
+        false
+    }
+
     fn enqueue(&mut self, step: &Step<'_>) -> Result<(), Error> {
-        let (plan, model) = (step.plan, step.model);
+        let model = step.model;
+        let mut plan = step.plan.clone();
         let mut memory = self.memory.borrow_mut();
+        if !step.feeds.is_empty() {
+            let before = memory.results.iter().rfind(|(of, _)| *of == model);
+            let samples = &before.expect("the step that draws is under way").1.samples;
+            for feed in step.feeds {
+                plan.rows[feed.row as usize].token = samples[feed.draw as usize].token;
+            }
+        }
         memory.most_rows = memory.most_rows.max(plan.rows.len());
         for &(from, to) in step.copies {
             for offset in 0..self.block_tokens as u32 {
@@ -129,7 +142,7 @@ impl Executor for Simulated {
             samples: samples.collect(),
             head: head.collect(),
         };
-        memory.results.push_back(result);
+        memory.results.push_back((model, result));
         Ok(())
     }
 
@@ -139,7 +152,8 @@ impl Executor for Simulated {
             .borrow_mut()
             .results
             .pop_front()
-            .expect("a step was enqueued"))
+            .expect("a step was enqueued")
+            .1)
     }
 }
 
@@ -156,6 +170,7 @@ struct Setup {
     bytes: usize,
     rows: usize,
     outputs: usize,
+    run_ahead: bool,
 }
 
 fn world(setup: Setup) -> World {
@@ -182,6 +197,7 @@ fn world(setup: Setup) -> World {
     let options = Options {
         block_tokens: setup.block_tokens,
         rows: setup.rows,
+        run_ahead: Some(setup.run_ahead),
         ..Options::default()
     };
     let engine = Engine::over(Box::new(executor), shapes.collect(), &cut, &options);
@@ -222,13 +238,17 @@ struct Known {
     forks: u64,
 }
 
-fn expect_generated(known: &mut Known, count: usize) {
+/// Continues what is known by at most `count` tokens; whether a stop token ended it.
+fn expect_generated(known: &mut Known, count: usize, stop: Option<u32>) -> bool {
     for _ in 0..count {
         let position = known.tokens.len() as u64;
-        known
-            .tokens
-            .push(drawn(seen(&known.tokens), known.key, position));
+        let token = drawn(seen(&known.tokens), known.key, position);
+        if Some(token) == stop {
+            return true;
+        }
+        known.tokens.push(token);
     }
+    false
 }
 
 /// One random program. Every answer is compared, every invariant checked after every operation.
@@ -240,6 +260,7 @@ fn run_program(seed: u64) -> Usage {
         bytes: 48 * 128 * (1 + random.below(4)) + 2048 * random.below(2),
         rows: [1, 2, 5, 64][random.below(4)],
         outputs: [1, 2, 64][random.below(3)],
+        run_ahead: random.below(2) == 0,
     };
     let world = world(setup);
     let mut known: Vec<Known> = Vec::new();
@@ -338,13 +359,20 @@ fn advance(world: &World, known: &mut [Known], random: &mut Random, cancel: bool
             .collect();
         let at: Vec<usize> = (0..tokens.len()).filter(|_| random.below(2) == 0).collect();
         let before = k.tokens.len();
+        let stop = (random.below(2) == 0).then(|| random.below(3) as u32);
+        let mut finish = match count > room {
+            true => Finish::Context,
+            false => Finish::Length,
+        };
         if work == 1 {
-            expect_generated(k, count.min(room));
+            if let (true, Some(token)) = (expect_generated(k, count.min(room), stop), stop) {
+                finish = Finish::StopToken(token);
+            }
         } else {
             k.tokens.extend(&tokens);
         }
-        let hidden = at
-            .iter()
+        let hidden = (at.iter())
+            .filter(|_| work == 2)
             .map(|&a| (seen(&k.tokens[..before + a + 1]) % 1024) as f32);
         expected.insert(
             i,
@@ -353,15 +381,9 @@ fn advance(world: &World, known: &mut [Known], random: &mut Random, cancel: bool
         let branch = &mut k.branch;
         tasks.push(async move {
             if work == 1 {
-                let got = branch
-                    .generate(plain(count))
-                    .await
-                    .expect("memory holds one branch");
-                let finish = if count > room {
-                    Finish::Context
-                } else {
-                    got.finish
-                };
+                let mut how = plain(count);
+                how.stop_tokens.extend(stop);
+                let got = (branch.generate(how).await).expect("memory holds one branch");
                 assert_eq!(got.finish, finish);
                 (i, got.tokens, None)
             } else {
@@ -429,12 +451,48 @@ fn random_programs_give_the_answers_of_their_tokens_alone() {
 }
 
 #[test]
+fn running_ahead_computes_a_row_too_many_where_a_branch_ends_unforeseen() {
+    let answers = [false, true].map(|run_ahead| {
+        let world = world(Setup {
+            block_tokens: 4,
+            bytes: 1 << 16,
+            rows: 64,
+            outputs: 64,
+            run_ahead,
+        });
+        let model = &world.models[0];
+        let mut branches: Vec<Branch> = (0..8).map(|stream| model.root(stream)).collect();
+        for branch in &mut branches {
+            branch.append(&[1; 5]).expect("the prompt fits");
+        }
+        let grown = join_all(branches.iter_mut().map(|branch| {
+            let mut how = plain(6);
+            how.stop_tokens.push(2);
+            branch.generate(how)
+        }));
+        let grown = world.engine.run(grown).expect("runs");
+        let grown: Vec<_> = grown.into_iter().map(|g| g.expect("generates")).collect();
+        (grown, model.usage())
+    });
+    let [(expected, plain), (found, ahead)] = answers;
+    assert_eq!(found, expected);
+    assert_eq!(ahead.tokens_generated, plain.tokens_generated);
+    // The length is foreseen. A stop token at the last place is, too.
+    let stopped =
+        |g: &&crate::Generated| matches!(g.finish, Finish::StopToken(_)) && g.logprobs.len() < 6;
+    let stopped = expected.iter().filter(stopped).count() as u64;
+    assert!(stopped > 0 && stopped < 8, "{expected:?}");
+    assert_eq!(ahead.tokens_processed, plain.tokens_processed + stopped);
+}
+
+#[test]
 fn what_branches_share_is_computed_once() {
     let setup = Setup {
         block_tokens: 16,
         bytes: 1 << 16,
         rows: 64,
         outputs: 64,
+        run_ahead: false,
     };
     let world = world(setup);
     let model = &world.models[0];
@@ -463,6 +521,7 @@ fn a_branch_larger_than_the_memory_is_an_error_and_harms_no_other() {
         bytes: 10 * 128,
         rows: 8,
         outputs: 8,
+        run_ahead: false,
     };
     let world = world(setup);
     let (mut small, mut large) = (world.models[0].root(0), world.models[0].root(1));

@@ -1,5 +1,5 @@
 // Drawing tokens from logits: the exact arithmetic of `src/sampling.rs`, so that equal logits give
-// the CPU's tokens.
+// the CPU's tokens; and feeding what was drawn to the next step.
 //
 // Tiling: a block of 512 threads per draw; thread t takes the ids t, t + 512, ... of a pass, except in
 // the last one, where every warp owns a stretch of consecutive ids. Filters are thresholds in the
@@ -291,4 +291,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     result.token = token;
     result.below = raw[token] - raw_max;
     if (threadIdx.x == 0) drawn[blockIdx.x] = result;
+}
+
+// The rows of a plan go on with drawn tokens: feed i puts draw `feeds[i].y` into row `feeds[i].x`. A
+// draw that failed gives the id it complains about, which is in the vocabulary too.
+extern "C" __global__ void __launch_bounds__(128)
+    feed(const uint2* feeds, u32 count, const Drawn* drawn, uint4* rows) {
+    u32 i = blockIdx.x * 128 + threadIdx.x;
+    if (i < count) rows[feeds[i].x].x = drawn[feeds[i].y].token;
 }

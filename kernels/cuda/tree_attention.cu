@@ -355,6 +355,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     if (warp >= count * kv_heads) return;
     // {packed row, first of its slots, how many, 0}
     int4 m = merges[warp / kv_heads];
+    // There are as many as there can be: a recorded launch does not know how many it needs.
+    if (m.z == 0) return;
     u32 kv_head = warp % kv_heads, group = heads / kv_heads;
     float most = -INFINITY_F;
     for (u32 i = lane; i < (u32)m.z; i += 32) most = fmaxf(most, lse[slots[m.y + i] * kv_heads + kv_head]);

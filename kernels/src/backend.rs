@@ -1,6 +1,6 @@
 //! The [`Backend`] trait: a transformer's operations, on one device, in order.
 
-use crate::plan::{BlockId, StepPlan};
+use crate::plan::{BlockId, Feed, StepPlan};
 use crate::quant::Quantized;
 use crate::sampling::{Draw, Sample};
 use crate::{Dtype, Error, KvDtype};
@@ -70,6 +70,9 @@ impl KvLayout {
     }
 }
 
+/// Bytes of KV arena, unless more is known or asked for.
+pub const DEFAULT_KV_BYTES: usize = 1 << 30;
+
 /// One device: memory and the operations of a transformer.
 ///
 /// Operations are *enqueued*: they run in the order of the calls, and a call may return before
@@ -96,6 +99,8 @@ pub trait Backend {
     type Arena;
     /// A plan as the device keeps it.
     type Plan;
+    /// Passes over plans that need not be enqueued operation by operation again.
+    type Recordings: Default;
     /// Samples under way to the host.
     type PendingSamples;
     /// Numbers under way to the host.
@@ -103,6 +108,12 @@ pub trait Backend {
 
     /// The device in words, for messages and reports.
     fn name(&self) -> String;
+
+    /// Whether it pays to enqueue a step before the one before it is done. A device that computes at
+    /// once would only compute rows for branches that turn out to have ended.
+    fn runs_ahead(&self) -> bool {
+        false
+    }
 
     /// The type of the KV cache of a model whose weights are stored as `weights`, unless another
     /// is asked for.
@@ -113,6 +124,23 @@ pub trait Backend {
     /// Refuses a layout there is no kernel for.
     fn check_layout(&self, _layout: &KvLayout) -> Result<(), Error> {
         Ok(())
+    }
+
+    /// Begins to count memory: until [`Backend::reserve`] what is loaded or allocated takes none, and
+    /// no operation may use it. `false`, and nothing begins, on a device that gives memory as it is
+    /// asked for.
+    fn count_memory(&mut self) -> bool {
+        false
+    }
+    /// Ends the counting and takes the memory of all that was counted at once; it is then to be
+    /// loaded again. Says how many bytes of KV arena are to be allocated beside it: `kv`, or what the
+    /// device has left.
+    ///
+    /// # Errors
+    ///
+    /// What was counted does not fit together with `kv` bytes, or `least` if none are named.
+    fn reserve(&mut self, kv: Option<usize>, _least: usize) -> Result<usize, Error> {
+        Ok(kv.unwrap_or(DEFAULT_KV_BYTES))
     }
 
     /// Takes a weight matrix made of `parts` stacked along the rows (all of one `cols`; the parts
@@ -149,6 +177,28 @@ pub trait Backend {
 
     /// Makes a step's plan known to the device. Used by every layer of the step.
     fn upload(&mut self, plan: &StepPlan) -> Result<Self::Plan, Error>;
+
+    /// The rows that a plan is best padded to ([`StepPlan::padded`]) so that its pass is one that was
+    /// recorded before.
+    fn padded_rows(&self, plan: &StepPlan) -> usize {
+        plan.rows.len()
+    }
+
+    /// Runs `pass`, which enqueues operations over an uploaded plan, or what a device has recorded of
+    /// an earlier one over a plan of as many rows and outputs. Every pass given with the same
+    /// `recordings` must be the same operations with the same weights, buffers and arena.
+    fn record(
+        &mut self,
+        _recordings: &mut Self::Recordings,
+        _plan: &Self::Plan,
+        pass: &mut dyn FnMut(&mut Self),
+    ) {
+        pass(self);
+    }
+
+    /// `plan.rows[feed.row].token = samples[feed.draw].token` for every feed: rows that go on with
+    /// tokens nobody has waited for. Before the plan is used otherwise.
+    fn feed(&mut self, plan: &mut Self::Plan, feeds: &[Feed], samples: &Self::PendingSamples);
 
     /// `out[r, :] = table[plan.rows[r].token, :]`.
     fn embed(&mut self, table: &Self::Weight, plan: &Self::Plan, out: &mut Self::Activations);

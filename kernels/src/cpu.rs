@@ -33,7 +33,7 @@ mod tests;
 pub use buffers::{Activations, Arena, Stored, Weight};
 pub use tile::Isa;
 
-use crate::plan::{BlockId, StepPlan};
+use crate::plan::{BlockId, Feed, StepPlan};
 use crate::quant::Quantized;
 use crate::sampling::{Draw, Sample};
 use crate::{Backend, Error, KvLayout, MatrixView, RopeTable};
@@ -86,6 +86,7 @@ impl Backend for CpuBackend {
     type Activations = Activations;
     type Arena = Arena;
     type Plan = Plan;
+    type Recordings = ();
     type PendingSamples = Result<Vec<Sample>, Error>;
     type PendingRead = Vec<f32>;
 
@@ -131,6 +132,14 @@ impl Backend for CpuBackend {
             step: plan.clone(),
             groups: attention::row_groups(plan),
         })
+    }
+
+    fn feed(&mut self, plan: &mut Plan, feeds: &[Feed], samples: &Self::PendingSamples) {
+        // Without samples there is an error, which whoever waits for them is told.
+        let Ok(samples) = samples else { return };
+        for feed in feeds {
+            plan.step.rows[feed.row as usize].token = samples[feed.draw as usize].token;
+        }
     }
 
     fn embed(&mut self, table: &Weight, plan: &Plan, out: &mut Activations) {

@@ -23,31 +23,36 @@ mod cache;
 pub mod catalog;
 pub mod cubin;
 mod device;
+mod graph;
 pub mod items;
 mod linear;
 mod memory;
 mod nvrtc;
+mod plan;
 mod rows;
 mod sample;
 pub mod study;
 pub mod tiling;
 
-pub use device::{EMULATOR_VARIABLE, Found, Which, cards, compile_for, emulator};
+pub use device::{EMULATOR_VARIABLE, Found, Which, cards, compile_for, emulator, emulator_calls};
+pub use graph::Recordings;
 pub use memory::Buffer;
 pub use nvrtc::{Compiler, INSTALL as NVRTC_INSTALL, Job, Output};
+pub use plan::Plan;
 
 /// The folder compiled kernels are kept in, `None` if there is no place for one.
 pub fn cache_folder() -> Option<std::path::PathBuf> {
     cache::folder()
 }
 
-use crate::plan::{BlockId, StepPlan};
+use crate::backend::DEFAULT_KV_BYTES;
+use crate::plan::{BlockId, Feed, StepPlan};
 use crate::sampling::{Draw, Sample};
 use crate::{Backend, Dtype, Error, KvDtype, KvLayout, MatrixView, RopeTable};
 use device::Card;
 use half::bf16;
-use memory::{Copying, Growing, Pinned};
-use std::cell::RefCell;
+use memory::{Copying, Growing, Lasting, Pinned};
+use plan::{Places, Pool};
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -56,8 +61,14 @@ pub struct CudaBackend {
     card: Rc<Card>,
     /// The first operation that failed.
     failed: Option<Error>,
+    memory: Lasting,
+    /// How much of the memory that is free may be taken; `None`: whatever is asked for.
+    fraction: Option<f64>,
     /// Buffers of plans that are done with.
     plans: Pool,
+    places: Places,
+    /// Whether decoding steps are recorded.
+    graphs: bool,
     attention: attention::Scratch,
     sampling: sample::Scratch,
     pairs: Growing,
@@ -99,15 +110,6 @@ pub struct Arena {
     buffer: Buffer,
 }
 
-/// A plan on the device. The attention's work is made at its first use, for every shape it is used
-/// with.
-pub struct Plan {
-    step: StepPlan,
-    /// `{token, position, block, offset}` per row, then the outputs.
-    buffer: Pooled,
-    work: RefCell<Vec<(items::Shape, Rc<attention::Work>)>>,
-}
-
 /// Numbers under way.
 pub struct PendingRead {
     copying: Result<Copying, Error>,
@@ -115,44 +117,6 @@ pub struct PendingRead {
     cols: usize,
     pitch: usize,
     dtype: Dtype,
-}
-
-/// Buffers to be used again.
-#[derive(Clone, Default)]
-struct Pool(Rc<RefCell<Vec<Buffer>>>);
-
-/// A buffer that returns to its pool. Whoever takes it next enqueues behind whoever had it.
-struct Pooled {
-    buffer: Option<Buffer>,
-    pool: Pool,
-}
-
-impl Pool {
-    fn take(&self, card: &Rc<Card>, words: &[u32]) -> Result<Pooled, Error> {
-        let bytes = std::mem::size_of_val(words);
-        let fitting = self.0.borrow().iter().position(|b| b.bytes() >= bytes);
-        let buffer = match fitting {
-            Some(index) => self.0.borrow_mut().swap_remove(index),
-            None => Buffer::new(card, bytes.next_power_of_two().max(4096), "a step's plan")?,
-        };
-        buffer.write(0, words)?;
-        Ok(Pooled {
-            buffer: Some(buffer),
-            pool: self.clone(),
-        })
-    }
-}
-
-impl Pooled {
-    fn at(&self) -> u64 {
-        self.buffer.as_ref().map_or(0, Buffer::at)
-    }
-}
-
-impl Drop for Pooled {
-    fn drop(&mut self) {
-        self.pool.0.borrow_mut().extend(self.buffer.take());
-    }
 }
 
 impl Activations {
@@ -184,13 +148,29 @@ impl CudaBackend {
         let card = Card::open(which)?;
         Ok(CudaBackend {
             failed: None,
+            memory: Lasting::new(&card),
+            fraction: None,
             plans: Pool::default(),
+            places: Places::default(),
+            graphs: true,
             attention: attention::Scratch::new(),
             sampling: sample::Scratch::new(),
             pairs: Growing::new("pairs of blocks"),
             sharing: items::Sharing::Tree,
             card,
         })
+    }
+
+    /// Lets models and KV cache take at most this fraction of the memory that is free when they are
+    /// loaded, from two arenas allocated once. The rest is for plans, scratch memory and the driver.
+    /// Without it every buffer is allocated for itself, which tells the emulator their bounds.
+    pub fn set_memory_fraction(&mut self, fraction: f64) {
+        self.fraction = Some(fraction);
+    }
+
+    /// Whether decoding steps are recorded as CUDA graphs; they are, unless this says no.
+    pub fn set_graphs(&mut self, on: bool) {
+        self.graphs = on;
     }
 
     /// How much of the tree attention uses, for studies; the default is all that pays.
@@ -218,7 +198,7 @@ impl CudaBackend {
         let pitch = cols.next_multiple_of(8);
         let bytes = rows * pitch * dtype.bytes();
         Ok(Activations {
-            buffer: Buffer::zeroed(&self.card, bytes, "activations")?,
+            buffer: self.memory.zeroed(bytes, "activations")?,
             rows,
             cols,
             pitch,
@@ -273,12 +253,17 @@ impl Backend for CudaBackend {
     type Activations = Activations;
     type Arena = Arena;
     type Plan = Plan;
+    type Recordings = Recordings;
     type PendingSamples = sample::Pending;
     type PendingRead = PendingRead;
 
     fn name(&self) -> String {
         let (major, minor) = self.card.limits().capability;
         format!("{} (CUDA, sm_{major}{minor})", self.card.name())
+    }
+
+    fn runs_ahead(&self) -> bool {
+        true
     }
 
     fn kv_dtype(&self, _weights: Dtype) -> KvDtype {
@@ -307,8 +292,41 @@ impl Backend for CudaBackend {
         Ok(())
     }
 
+    fn count_memory(&mut self) -> bool {
+        if self.fraction.is_some() {
+            self.memory.count();
+        }
+        self.fraction.is_some()
+    }
+
+    fn reserve(&mut self, kv: Option<usize>, least: usize) -> Result<usize, Error> {
+        let weights = self.memory.counted();
+        let free = self.card.free_memory()?;
+        let fraction = self.fraction.unwrap_or(1.0);
+        let allowed = (free as f64 * fraction) as usize;
+        let fitting = allowed.checked_sub(weights);
+        if fitting.is_none_or(|left| left < kv.unwrap_or(least)) {
+            return Err(Error::DoesNotFit {
+                device: self.card.name().into(),
+                weights,
+                kv: kv.unwrap_or(least),
+                allowed,
+                fraction,
+                free,
+            });
+        }
+        self.memory.reserve()?;
+        let left = fitting.unwrap_or(0).min(attention::MOST_ARENA);
+        // The emulated card's memory is this machine's.
+        let left = match self.emulated() {
+            true => left.min(DEFAULT_KV_BYTES),
+            false => left,
+        };
+        Ok(kv.unwrap_or(left))
+    }
+
     fn load_matrix(&mut self, parts: &[MatrixView<'_>]) -> Result<Weight, Error> {
-        linear::load(&self.card, parts)
+        linear::load(&self.memory, parts)
     }
 
     fn weight_bytes(&self, weight: &Weight) -> usize {
@@ -319,7 +337,7 @@ impl Backend for CudaBackend {
         let mut padded = values.to_vec();
         padded.resize(values.len().next_multiple_of(8), 0.0);
         Ok(Vector {
-            buffer: Buffer::of(&self.card, &padded, "a vector")?,
+            buffer: self.memory.of(&padded, "a vector")?,
             len: values.len(),
         })
     }
@@ -327,7 +345,7 @@ impl Backend for CudaBackend {
     fn load_rope(&mut self, table: RopeTable) -> Result<Rope, Error> {
         let both = [&table.cos[..], &table.sin].concat();
         Ok(Rope {
-            buffer: Buffer::of(&self.card, &both, "a rotary table")?,
+            buffer: self.memory.of(&both, "a rotary table")?,
             half_dim: table.half_dim,
             positions: table.cos.len() / table.half_dim,
         })
@@ -356,19 +374,24 @@ impl Backend for CudaBackend {
 
     fn upload(&mut self, plan: &StepPlan) -> Result<Plan, Error> {
         self.healthy()?;
-        let mut words = Vec::with_capacity(plan.rows.len() * 4 + plan.outputs.len());
-        for row in &plan.rows {
-            let (block, offset) = row
-                .slot
-                .map_or((u32::MAX, 0), |slot| (slot.block.0, slot.offset));
-            words.extend([row.token, row.position, block, offset]);
-        }
-        words.extend(&plan.outputs);
-        Ok(Plan {
-            step: plan.clone(),
-            buffer: self.plans.take(&self.card, &words)?,
-            work: RefCell::default(),
-        })
+        Plan::upload(&self.card, &self.plans, &mut self.places, plan)
+    }
+
+    fn padded_rows(&self, plan: &StepPlan) -> usize {
+        plan::padded_rows(plan)
+    }
+
+    fn record(
+        &mut self,
+        recordings: &mut Recordings,
+        plan: &Plan,
+        pass: &mut dyn FnMut(&mut CudaBackend),
+    ) {
+        graph::run(self, recordings, plan, pass);
+    }
+
+    fn feed(&mut self, plan: &mut Plan, feeds: &[Feed], samples: &sample::Pending) {
+        self.enqueue(|b| sample::feed(&b.card, &b.plans, plan, feeds, samples));
     }
 
     fn embed(&mut self, table: &Weight, plan: &Plan, out: &mut Activations) {
@@ -455,10 +478,10 @@ impl Backend for CudaBackend {
 
     fn sample(&mut self, logits: &Activations, draws: &[Draw<'_>]) -> sample::Pending {
         let pending = match self.healthy() {
-            Ok(()) => sample::sample(&self.card, &mut self.sampling, logits, draws),
+            Ok(()) => sample::sample(&self.card, &mut self.sampling, &self.plans, logits, draws),
             Err(error) => Err(error),
         };
-        sample::Pending::new(pending, draws)
+        sample::Pending::new(pending, draws, logits.cols)
     }
 
     fn finish_samples(&mut self, pending: sample::Pending) -> Result<Vec<Sample>, Error> {

@@ -14,6 +14,26 @@ pub enum Error {
         /// What the memory was for.
         what: &'static str,
     },
+    /// Models and KV cache need more than they may take of the device's memory.
+    #[error(
+        "{device}: the models take {} with their buffers and the KV cache {}; {} may be used, {fraction} \
+         of the {} that are free (--gpu-memory-fraction, --kv-memory)",
+        amount(*weights), amount(*kv), amount(*allowed), amount(*free)
+    )]
+    DoesNotFit {
+        /// The device's name.
+        device: String,
+        /// Bytes of weights, tables and activations.
+        weights: usize,
+        /// Bytes of KV cache asked for, or the least that is of use.
+        kv: usize,
+        /// Bytes both may take.
+        allowed: usize,
+        /// Their part of the free memory.
+        fraction: f64,
+        /// Bytes of memory that were free.
+        free: usize,
+    },
     /// A shape or dtype this backend has no kernel for.
     #[error("{device}: {what} is not supported")]
     Unsupported {
@@ -53,4 +73,16 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+}
+
+/// Bytes in words.
+fn amount(bytes: usize) -> String {
+    let mut amount = bytes as f64 / 1024.0;
+    for unit in ["KiB", "MiB"] {
+        if amount < 1024.0 {
+            return format!("{amount:.1} {unit}");
+        }
+        amount /= 1024.0;
+    }
+    format!("{amount:.1} GiB")
 }

@@ -30,11 +30,11 @@ pub mod reference;
 pub mod sampling;
 mod widest;
 
-pub use backend::{Backend, KvLayout, MatrixView, RopeTable};
+pub use backend::{Backend, DEFAULT_KV_BYTES, KvLayout, MatrixView, RopeTable};
 pub use cpu::CpuBackend;
 pub use cuda::CudaBackend;
 pub use dtype::{Dtype, KvDtype};
 pub use error::Error;
-pub use plan::{BlockId, Row, Run, SequenceRows, Slot, StepPlan};
+pub use plan::{BlockId, Feed, Row, Run, SequenceRows, Slot, StepPlan};
 pub use quant::{Quantization, Quantized};
 pub use sampling::{Draw, Sample, Sampling};

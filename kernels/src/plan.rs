@@ -41,6 +41,16 @@ pub struct Row {
     pub slot: Option<Slot>,
 }
 
+/// A row whose token the host does not know yet: it is being drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct Feed {
+    /// The row, an index into [`StepPlan::rows`]; the token given there is of no account.
+    pub row: u32,
+    /// Which of the earlier draws gives the token.
+    pub draw: u32,
+}
+
 /// Consecutive KV tokens and the rows that attend to them.
 ///
 /// All blocks of a run are full but possibly the last. A row sees token `start + i` of the run
@@ -214,6 +224,21 @@ impl StepPlan {
             );
             self.outputs.push(first_row as u32 + offset);
         }
+    }
+
+    /// The plan with more rows at its end, `rows` in all: token 0 at position 0, an output each, which
+    /// write nothing, see nothing and mean nothing.
+    pub fn padded(&self, rows: usize) -> StepPlan {
+        let mut plan = self.clone();
+        for row in self.rows.len()..rows {
+            plan.rows.push(Row {
+                token: 0,
+                position: 0,
+                slot: None,
+            });
+            plan.outputs.push(row as u32);
+        }
+        plan
     }
 
     /// KV tokens a backend reads, each run once.

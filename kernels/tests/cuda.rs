@@ -4,9 +4,10 @@
 mod common;
 
 use offshoot_kernels::cases::{self, Device, check_all};
+use offshoot_kernels::cuda::{CudaBackend, emulator_calls};
 use offshoot_kernels::sampling::{Sampler, Sampling};
 use offshoot_kernels::{
-    Backend, BlockId, Draw, Dtype, Error, KvLayout, MatrixView, SequenceRows, StepPlan,
+    Backend, BlockId, Draw, Dtype, Error, Feed, KvLayout, MatrixView, SequenceRows, StepPlan,
 };
 
 #[test]
@@ -102,7 +103,7 @@ fn small_layout() -> KvLayout {
         kv_heads: 1,
         head_dim: 32,
         block_tokens: 4,
-        dtype: Dtype::Bf16,
+        dtype: Dtype::Bf16.into(),
         unit_bytes: 64,
     };
     layout.unit_bytes = layout.block_bytes();
@@ -275,4 +276,260 @@ fn what_there_is_no_kernel_for_is_refused_by_name() {
     };
     let error = backend.check_layout(&layout).expect_err("refused");
     assert!(error.to_string().contains("head dimension 24"), "{error}");
+}
+
+/// Calls of the driver's entry points for memory: of the device and of the host.
+fn allocations() -> u64 {
+    ([
+        "cuMemAlloc_v2",
+        "cuMemFree_v2",
+        "cuMemAllocHost_v2",
+        "cuMemHostAlloc",
+    ]
+    .iter())
+    .map(|name| emulator_calls(name).unwrap())
+    .sum()
+}
+
+#[test]
+fn what_lasts_lies_in_one_allocation() {
+    let (mut backend, _one) = common::emulated();
+    backend.set_memory_fraction(0.5);
+    let numbers = cases::numbers(3, 100 * 72);
+    let bytes = cases::matrix_bytes(&numbers, Dtype::F32);
+    let view = MatrixView {
+        rows: 100,
+        cols: 72,
+        dtype: Dtype::F32,
+        bytes: &bytes,
+    };
+    let load = |backend: &mut CudaBackend| {
+        let w = backend.load_matrix(&[view, view]).unwrap();
+        let bias = backend.load_vector(&numbers[..200]).unwrap();
+        let x = backend.product_activations(3, 72).unwrap();
+        let out = backend.activations(3, 200).unwrap();
+        (w, bias, x, out)
+    };
+    let mut answers = Vec::new();
+    for counted in [false, true] {
+        let before = allocations();
+        if counted {
+            assert!(backend.count_memory());
+            drop(load(&mut backend));
+            assert_eq!(allocations(), before, "counting allocates nothing");
+            assert_eq!(backend.reserve(Some(4096), 0).unwrap(), 4096);
+        }
+        let (w, bias, mut x, mut out) = load(&mut backend);
+        let taken = allocations() - before;
+        assert_eq!(taken, if counted { 1 } else { 4 });
+        Device::write(&mut backend, &mut x, &numbers[..3 * 72]);
+        backend.linear(&x, &w, Some(&bias), 3, false, &mut out);
+        let pending = backend.read(&out, 0..3);
+        answers.push(backend.finish_read(pending).unwrap());
+    }
+    assert_eq!(answers[0], answers[1]);
+}
+
+#[test]
+fn models_that_do_not_fit_are_refused_with_what_is_needed_and_what_there_is() {
+    let (mut backend, _one) = common::emulated();
+    // The emulated A100 has 80 GiB.
+    for (fraction, kv, words) in [
+        (1e-5, None, "the models take 2.0 MiB with their buffers and"),
+        (
+            0.001,
+            Some(1 << 30),
+            "and the KV cache 1.0 GiB; 81.9 MiB may be used, 0.001 of the",
+        ),
+    ] {
+        backend.set_memory_fraction(fraction);
+        assert!(backend.count_memory());
+        let buffer = backend.activations(1 << 10, 1 << 9).unwrap();
+        drop(buffer);
+        let error = backend.reserve(kv, 0).expect_err("does not fit");
+        assert!(matches!(error, Error::DoesNotFit { .. }), "{error}");
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    // What is left goes to the KV cache; the emulated card leaves this machine some memory.
+    backend.set_memory_fraction(0.5);
+    assert!(backend.count_memory());
+    assert_eq!(backend.reserve(None, 64).unwrap(), 1 << 30);
+}
+
+#[test]
+fn fed_rows_go_on_with_the_drawn_tokens() {
+    let (mut backend, _one) = common::emulated();
+    let (vocabulary, cols, draws) = (40, 8, 300);
+    let values = cases::numbers(8, vocabulary * cols);
+    let bytes = cases::matrix_bytes(&values, Dtype::Bf16);
+    let view = MatrixView {
+        rows: vocabulary,
+        cols,
+        dtype: Dtype::Bf16,
+        bytes: &bytes,
+    };
+    let table = backend.load_matrix(&[view]).unwrap();
+    let mut logits = backend.activations(1, vocabulary).unwrap();
+    Device::write(&mut backend, &mut logits, &cases::numbers(5, vocabulary));
+    let sampling = Sampling::default();
+    let draws: Vec<Draw<'_>> = (0..draws)
+        .map(|i| Draw {
+            row: 0,
+            sampling: &sampling,
+            history: &[],
+            key: 3,
+            position: i,
+        })
+        .collect();
+    // Every second row of a sequence goes on with a draw, from the last on.
+    let tokens = vec![7; 2 * draws.len()];
+    let entries: Vec<_> = (0..tokens.len() as u32).map(|b| (BlockId(b), 1)).collect();
+    let sequence = SequenceRows {
+        table: &entries,
+        tokens: &tokens,
+        write: true,
+        outputs: &[],
+    };
+    let (plan, _) = StepPlan::build(&[sequence], 1);
+    let feeds: Vec<Feed> = (0..draws.len() as u32)
+        .map(|i| Feed {
+            row: 2 * i,
+            draw: draws.len() as u32 - 1 - i,
+        })
+        .collect();
+    let first = backend.sample(&logits, &draws);
+    // Another call in between, as of another model, takes no place from it.
+    let second = backend.sample(&logits, &draws[..1]);
+    let mut plan = backend.upload(&plan).unwrap();
+    backend.feed(&mut plan, &feeds, &first);
+    let mut out = backend.activations(tokens.len(), cols).unwrap();
+    backend.embed(&table, &plan, &mut out);
+    let pending = backend.read(&out, 0..tokens.len());
+    let out = backend.finish_read(pending).unwrap();
+    let drawn = backend.finish_samples(first).unwrap();
+    assert_eq!(backend.finish_samples(second).unwrap(), drawn[..1]);
+    for (r, row) in out.chunks(cols).enumerate() {
+        let token = match r % 2 {
+            0 => drawn[draws.len() - 1 - r / 2].token as usize,
+            _ => 7,
+        };
+        let expected: Vec<f32> = values[token * cols..][..cols]
+            .iter()
+            .map(|&v| half::bf16::from_f32(v).to_f32())
+            .collect();
+        assert_eq!(row, expected, "row {r}");
+    }
+}
+
+/// Decoding steps over a growing tree: the rows that count of every step's attention output, and the
+/// driver's calls that begin a recording, launch one, and launch a kernel.
+fn decode(backend: &mut CudaBackend, graphs: bool) -> (Vec<Vec<f32>>, [u64; 3]) {
+    backend.set_graphs(graphs);
+    let calls = || {
+        ["cuStreamBeginCapture_v2", "cuGraphLaunch", "cuLaunchKernel"]
+            .map(|name| emulator_calls(name).unwrap())
+    };
+    let layout = small_layout();
+    let (width, cols, vocabulary) = (layout.heads * layout.head_dim, layout.qkv_cols(), 50);
+    let bytes = cases::matrix_bytes(&cases::numbers(4, vocabulary * cols), Dtype::Bf16);
+    let view = MatrixView {
+        rows: vocabulary,
+        cols,
+        dtype: Dtype::Bf16,
+        bytes: &bytes,
+    };
+    let table = backend.load_matrix(&[view]).unwrap();
+    let rope = offshoot_kernels::RopeTable {
+        half_dim: 16,
+        cos: cases::numbers(5, 16 * 64),
+        sin: cases::numbers(6, 16 * 64),
+    };
+    let rope = backend.load_rope(rope).unwrap();
+    let mut arena = backend.arena(200 * layout.unit_bytes).unwrap();
+    backend.poison(&mut arena);
+    let mut qkv = backend.product_activations(16, cols).unwrap();
+    let mut out = backend.product_activations(16, width).unwrap();
+    let mut gathered = backend.activations(16, width).unwrap();
+    let mut recordings = Default::default();
+
+    // A prompt of six tokens, and branches with blocks of their own behind it.
+    let prompt = [(BlockId(0), 4), (BlockId(1), 2)];
+    let mut branches: Vec<Vec<(BlockId, u32)>> = vec![prompt.to_vec(); 5];
+    let mut next_block = 2;
+    let mut answers = Vec::new();
+    let before = calls();
+    // Five branches take six rows. Other numbers of them come between.
+    for (step, rows) in [0, 3, 5, 5, 4, 5, 3, 5, 2, 4, 5, 5, 3]
+        .into_iter()
+        .cycle()
+        .take(40)
+        .enumerate()
+    {
+        let tokens: Vec<u32> = (0..6).map(|i| (7 * step as u32 + i) % 50).collect();
+        let sequences: Vec<SequenceRows<'_>> = match step {
+            0 => vec![SequenceRows {
+                table: &prompt,
+                tokens: &tokens,
+                write: true,
+                outputs: &[],
+            }],
+            _ => {
+                for table in &mut branches[..rows] {
+                    let full = table.last().is_none_or(|last| last.1 == 4);
+                    match table.last_mut() {
+                        Some(last) if !full && last.0.0 > 1 => last.1 += 1,
+                        _ => {
+                            table.push((BlockId(next_block), 1));
+                            next_block += 1;
+                        }
+                    }
+                }
+                (branches[..rows].iter().zip(tokens.chunks(1)))
+                    .map(|(table, tokens)| SequenceRows {
+                        table,
+                        tokens,
+                        write: true,
+                        outputs: &[0],
+                    })
+                    .collect()
+            }
+        };
+        let (plan, _) = StepPlan::build(&sequences, layout.block_tokens);
+        let count = plan.outputs.len();
+        let plan = plan.padded(backend.padded_rows(&plan));
+        let on_device = backend.upload(&plan).unwrap();
+        backend.record(&mut recordings, &on_device, &mut |b| {
+            b.embed(&table, &on_device, &mut qkv);
+            for layer in 0..2 {
+                b.rope_and_append(&mut qkv, &rope, &on_device, &layout, layer, &mut arena);
+                b.tree_attention(&qkv, &on_device, &layout, layer, None, &arena, &mut out);
+            }
+            b.gather_outputs(&out, &on_device, &mut gathered);
+        });
+        let pending = backend.read(&gathered, 0..count);
+        answers.push(backend.finish_read(pending).unwrap());
+    }
+    let after = calls();
+    (answers, [0, 1, 2].map(|i| after[i] - before[i]))
+}
+
+#[test]
+fn recorded_steps_give_the_bits_of_those_that_are_not() {
+    let (mut backend, _one) = common::emulated();
+    // Recorded first: the places of the other would be large enough from the start.
+    let (found, [captures, launches, fewer]) = decode(&mut backend, true);
+    let (expected, [none, never, kernels]) = decode(&mut backend, false);
+    assert_eq!((none, never), (0, 0));
+    assert!(expected.iter().flatten().all(|v| v.is_finite()));
+    for (step, (found, expected)) in found.iter().zip(&expected).enumerate() {
+        assert_eq!(found, expected, "step {step}");
+    }
+    // Places of 2, 4 and 6 rows. The first step of each runs as it is, and so do the prompt's and the
+    // three without rows. The blocks outgrow their places now and then: then there is a new recording.
+    assert_eq!(launches, 40 - 4 - 3);
+    assert!((4..12).contains(&captures), "{captures} recordings");
+    assert!(
+        fewer < kernels / 2,
+        "{fewer} kernels launched, {kernels} without"
+    );
 }

@@ -115,7 +115,7 @@ fn throughput(flags: &ThroughputFlags) -> Done<String> {
         vocab: (first.checkpoint.config.vocab, prm.checkpoint.config.vocab),
         threads: profile.is_some().then_some(flags.engine.threads),
         profile,
-        kv_bytes: options.kv_bytes,
+        kv_bytes: engine.kv_bytes(),
         names: measured.iter().map(|model| model.name.clone()).collect(),
         load_seconds: began.elapsed().as_secs_f64(),
         weight_bytes: measured.iter().map(|m| m.checkpoint.bytes()).sum(),

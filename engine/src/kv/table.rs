@@ -155,6 +155,21 @@ impl Table {
         self.cursor.close_beyond(self.entries.len());
     }
 
+    /// Takes back the tokens pushed last, down to `len`: they turned out not to be the sequence's.
+    /// Only for tokens that [`Table::remember`] has not been told of.
+    pub fn take_back(&mut self, len: usize) {
+        while self.len > len {
+            let Some(tail) = self.entries.last_mut() else {
+                break;
+            };
+            tail.tokens -= 1;
+            self.len -= 1;
+            if tail.tokens == 0 {
+                self.entries.pop();
+            }
+        }
+    }
+
     /// Gives every block back; the sequence must be computed anew.
     pub fn clear(&mut self) {
         self.entries.clear();
@@ -162,20 +177,19 @@ impl Table {
         self.cursor = Cursor::default();
     }
 
-    /// Makes full blocks that the device has computed known for reuse; `tokens` are the
-    /// sequence's, of which the first `len()` are in the table.
+    /// Makes full blocks whose computation is enqueued known for reuse; `tokens` are the
+    /// sequence's, the first `len()` of which are in the table. One more token may be there that is
+    /// not known yet: its block is not made known.
     pub fn remember(&mut self, tokens: &[u32]) {
         let size = self.block_tokens as usize;
         while let Some(next) = self.cursor.next() {
             let Some(entry) = self.entries.get(next).filter(|e| e.tokens as usize == size) else {
                 break;
             };
-            self.cursor.insert(
-                &self.memory,
-                self.pool,
-                &tokens[next * size..(next + 1) * size],
-                &entry.block,
-            );
+            let Some(known) = tokens.get(next * size..(next + 1) * size) else {
+                break;
+            };
+            (self.cursor).insert(&self.memory, self.pool, known, &entry.block);
         }
     }
 }

@@ -3,10 +3,11 @@
 
 use super::device::{Card, Grid, launch};
 use super::items::{self, Shape};
-use super::memory::Growing;
-use super::rows::layer_bytes;
+use super::memory::{Buffer, Growing};
+use super::plan::{Needs, Plan, Pool, Pooled};
+use super::rows::{blocks_of, layer_bytes};
 use super::tiling::Tiling;
-use super::{Activations, Arena, CudaBackend, Plan, Pool, Pooled, catalog};
+use super::{Activations, Arena, CudaBackend, catalog};
 use crate::{Dtype, Error, KvLayout};
 use std::f64::consts::LOG2_E;
 use std::rc::Rc;
@@ -30,56 +31,164 @@ impl Scratch {
             lse: Growing::new("attention's partial sums"),
         }
     }
+
+    /// Addresses.
+    pub(super) fn at(&self) -> [u64; 2] {
+        [self.partial.at(), self.lse.at()]
+    }
 }
 
 /// [`items::Items`] on the device: addresses of its parts.
 pub(super) struct Work {
-    _buffer: Pooled,
-    items: u64,
-    entries: u64,
-    dests: u64,
-    units: u64,
-    lists: u64,
-    merges: u64,
-    merge_slots: u64,
+    memory: Memory,
+    /// Items, entries, dests, units, lists, merges, merge slots.
+    parts: [u64; PARTS],
+    /// Merges, those that merge nothing included.
     merge_count: usize,
     partials: usize,
     workers: usize,
 }
 
+const PARTS: usize = 7;
+
+enum Memory {
+    Pooled(Pooled),
+    Region(Rc<Region>),
+}
+
+/// A fixed place of the work of one shape, with room for more than it holds: recorded launches have
+/// its addresses.
+pub(super) struct Region {
+    buffer: Buffer,
+    /// Words of each part.
+    capacities: [usize; PARTS],
+    version: u64,
+}
+
 impl Work {
-    fn upload(card: &Rc<Card>, pool: &Pool, work: &items::Items) -> Result<Work, Error> {
-        let mut words: Vec<u32> = Vec::new();
-        let mut place = |part: &[u32]| {
-            // 16 bytes: the kernel reads entries and merges four words at a time.
-            words.resize(words.len().next_multiple_of(4), 0);
-            let at = words.len();
-            words.extend_from_slice(part);
-            4 * at as u64
+    /// Puts the work into pooled memory, or, for a plan with a fixed place, into the region of this
+    /// shape there, which is made anew, larger, if it is too small. There are then as many merges as
+    /// there can be, with nothing to do for those that are not needed.
+    fn upload(
+        card: &Rc<Card>,
+        pool: &Pool,
+        plan: &Plan,
+        shape: &Shape,
+        work: &items::Items,
+    ) -> Result<Work, Error> {
+        let parts: [&[u32]; PARTS] = [
+            bytemuck::cast_slice(&work.items),
+            bytemuck::cast_slice(&work.entries),
+            bytemuck::cast_slice(&work.dests),
+            bytemuck::cast_slice(&work.units),
+            &work.lists,
+            bytemuck::cast_slice(&work.merges),
+            &work.merge_slots,
+        ];
+        let (memory, base, capacities, merge_count) = match plan.place() {
+            None => {
+                // 16 bytes: the kernel reads entries and merges four words at a time.
+                let capacities = parts.map(|part| part.len().next_multiple_of(4));
+                let pooled = pool.upload(card, &laid_out(&parts, &capacities))?;
+                let base = pooled.at();
+                (Memory::Pooled(pooled), base, capacities, work.merges.len())
+            }
+            Some(place) => {
+                let most_merges = plan.step.rows.len() * shape.group;
+                let mut wanted = parts.map(|part| part.len().next_power_of_two().max(64));
+                wanted[5] = 4 * most_merges;
+                let mut regions = place.regions.borrow_mut();
+                let found = regions.iter().position(|(s, _)| s == shape);
+                let fits = |region: &Region| {
+                    let mut both = region.capacities.iter().zip(&parts);
+                    both.all(|(&capacity, part)| part.len() <= capacity)
+                };
+                let region = match found.map(|i| &regions[i].1).filter(|r| fits(r)) {
+                    Some(region) => Rc::clone(region),
+                    None => {
+                        let version = found.map_or(0, |i| regions[i].1.version + 1);
+                        if let Some(i) = found {
+                            let old = &regions[i].1.capacities;
+                            let both = wanted.iter().zip(old);
+                            let most: Vec<usize> = both.map(|(a, b)| *a.max(b)).collect();
+                            wanted.copy_from_slice(&most);
+                            regions.swap_remove(i);
+                        }
+                        let bytes = 4 * wanted.iter().sum::<usize>();
+                        let region = Rc::new(Region {
+                            buffer: Buffer::new(card, bytes, "attention's work")?,
+                            capacities: wanted,
+                            version,
+                        });
+                        regions.push((*shape, Rc::clone(&region)));
+                        region
+                    }
+                };
+                region
+                    .buffer
+                    .upload(&laid_out(&parts, &region.capacities))?;
+                let (base, capacities) = (region.buffer.at(), region.capacities);
+                (Memory::Region(region), base, capacities, most_merges)
+            }
         };
-        let items = place(bytemuck::cast_slice(&work.items));
-        let entries = place(bytemuck::cast_slice(&work.entries));
-        let dests = place(bytemuck::cast_slice(&work.dests));
-        let units = place(bytemuck::cast_slice(&work.units));
-        let lists = place(&work.lists);
-        let merges = place(bytemuck::cast_slice(&work.merges));
-        let merge_slots = place(&work.merge_slots);
-        let buffer = pool.take(card, &words)?;
-        let base = buffer.at();
+        let mut at = base;
+        let parts = capacities.map(|capacity| {
+            let here = at;
+            at += 4 * capacity as u64;
+            here
+        });
         Ok(Work {
-            _buffer: buffer,
-            items: base + items,
-            entries: base + entries,
-            dests: base + dests,
-            units: base + units,
-            lists: base + lists,
-            merges: base + merges,
-            merge_slots: base + merge_slots,
-            merge_count: work.merges.len(),
+            memory,
+            parts,
+            merge_count,
             partials: work.partials,
             workers: work.lists.len() - 1,
         })
     }
+
+    /// Changes whenever the addresses do.
+    pub(super) fn version(&self) -> u64 {
+        match &self.memory {
+            Memory::Pooled(pooled) => pooled.at(),
+            Memory::Region(region) => region.version,
+        }
+    }
+}
+
+/// The parts one after the other, each with zeros up to its capacity.
+fn laid_out(parts: &[&[u32]; PARTS], capacities: &[usize; PARTS]) -> Vec<u32> {
+    let mut words = Vec::with_capacity(capacities.iter().sum());
+    for (part, capacity) in parts.iter().zip(capacities) {
+        let end = words.len() + capacity;
+        words.extend_from_slice(part);
+        words.resize(end, 0);
+    }
+    words
+}
+
+/// The work of a plan for one shape, made at its first use.
+pub(super) fn work(backend: &CudaBackend, plan: &Plan, shape: &Shape) -> Result<Rc<Work>, Error> {
+    if let Some((_, work)) = plan.work.borrow().iter().find(|(s, _)| s == shape) {
+        return Ok(Rc::clone(work));
+    }
+    let items = items::build(&plan.step, shape, backend.sharing);
+    let work = Work::upload(&backend.card, &backend.plans, plan, shape, &items)?;
+    let work = Rc::new(work);
+    plan.work.borrow_mut().push((*shape, Rc::clone(&work)));
+    Ok(work)
+}
+
+/// Scratch memory for some work: addresses of partial results and of their log-sums.
+pub(super) fn scratch(
+    backend: &mut CudaBackend,
+    work: &Work,
+    kv_heads: usize,
+    head_dim: usize,
+) -> Result<(u64, u64), Error> {
+    let (card, slots) = (&backend.card, work.partials * kv_heads);
+    let partial = backend.attention.partial.of(card, slots * head_dim * 4)?;
+    let lse = backend.attention.lse.of(card, slots * 4)?;
+    Ok((partial.at(), lse.at()))
 }
 
 /// `Problem` of `tree_attention.cu`.
@@ -133,10 +242,9 @@ pub(super) fn tree_attention(
     qkv.require(rows, "Q, K and V");
     out.require(rows, "attention's output");
     backend_layout(card, layout, qkv, out)?;
-    for block in &plan.step.blocks {
-        let end = block.0 as usize * layout.unit_bytes + layout.block_bytes();
-        assert!(end <= arena.buffer.bytes(), "block {block:?}");
-    }
+    let mut needs = Needs::default();
+    needs.blocks.push(blocks_of(arena, layout));
+    needs.check(plan);
 
     let limits = card.limits();
     let tiling = Tiling::new(
@@ -152,40 +260,26 @@ pub(super) fn tree_attention(
         sms: limits.sms,
         resident: tiling.resident,
     };
-    let made = plan
-        .work
-        .borrow()
-        .iter()
-        .find(|(s, _)| *s == shape)
-        .map(|(_, work)| Rc::clone(work));
-    let work = match made {
-        Some(work) => work,
-        None => {
-            let items = items::build(&plan.step, &shape, backend.sharing);
-            let work = Rc::new(Work::upload(card, &backend.plans, &items)?);
-            plan.work.borrow_mut().push((shape, Rc::clone(&work)));
-            work
-        }
-    };
-
-    let slots = work.partials * layout.kv_heads;
-    let partial = backend
-        .attention
-        .partial
-        .of(card, slots * layout.head_dim * 4)?
-        .at();
-    let lse = backend.attention.lse.of(card, slots * 4)?.at();
+    {
+        let relied_on = &mut *plan.needs.borrow_mut();
+        Needs::add(&mut relied_on.blocks, needs.blocks[0]);
+        Needs::add(&mut relied_on.attention, (shape, layout.head_dim));
+    }
+    let work = work(backend, plan, &shape)?;
+    let (partial, lse) = scratch(backend, &work, layout.kv_heads, layout.head_dim)?;
+    let card = &backend.card;
+    let [items, entries, dests, units, lists, merges, merge_slots] = work.parts;
     let k_at = layer * layer_bytes(layout);
     let problem = Problem {
         qkv: qkv.buffer.at(),
         out: out.buffer.at(),
         arena: arena.buffer.at(),
-        rows: plan.buffer.at(),
-        items: work.items,
-        entries: work.entries,
-        dests: work.dests,
-        units: work.units,
-        lists: work.lists,
+        rows: plan.at(),
+        items,
+        entries,
+        dests,
+        units,
+        lists,
         partial,
         lse,
         unit_bytes: layout.unit_bytes as u64,
@@ -228,8 +322,8 @@ pub(super) fn tree_attention(
         &describe,
         partial,
         lse,
-        work.merges,
-        work.merge_slots,
+        merges,
+        merge_slots,
         work.merge_count as u32,
         out.buffer.at(),
         out.pitch as u32,

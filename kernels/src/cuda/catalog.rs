@@ -146,7 +146,10 @@ impl Module {
                 }
                 all
             }
-            "sample.cu" => vec![kernel("sample", 512, 0, 96, 1, false)],
+            "sample.cu" => vec![
+                kernel("sample", 512, 0, 96, 1, false),
+                kernel("feed", 128, 0, 32, 16, false),
+            ],
             "tree_attention.cu" => {
                 let value = |name| {
                     let found = self.constants.iter().find(|c| c.0 == name);

@@ -9,8 +9,9 @@ use crate::Error;
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
 use cudarc::driver::{CudaContext, DriverError, result};
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::{CString, c_void};
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -73,16 +74,37 @@ pub fn emulator() -> Result<PathBuf, String> {
     }
 }
 
+/// How often the emulator's entry point `name` (as it is exported: `cuMemAlloc_v2`) has been called by
+/// this process.
+///
+/// # Errors
+///
+/// The emulator's library is not there.
+pub fn emulator_calls(name: &str) -> Result<u64, Error> {
+    type Calls = unsafe extern "C" fn(*const std::ffi::c_char, *mut u64) -> i32;
+    let library = load_emulator()?;
+    let name = CString::new(name).map_err(|e| setup(e.to_string()))?;
+    let mut calls = 0;
+    // SAFETY: the signature that `kernels/emulator/README.md` gives; both pointers live.
+    let code = unsafe {
+        let function = library.get::<Calls>(b"offshoot_emulator_calls\0");
+        function.map_err(|e| setup(e.to_string()))?(name.as_ptr(), &mut calls)
+    };
+    match code {
+        0 => Ok(calls),
+        code => Err(setup(format!("offshoot_emulator_calls returned {code}"))),
+    }
+}
+
 /// Loads the emulator, so that its SONAME answers for `libcuda.so` from now on.
-fn load_emulator() -> Result<(), Error> {
+fn load_emulator() -> Result<ManuallyDrop<libloading::Library>, Error> {
     let path = emulator().map_err(setup)?;
     let path = std::path::absolute(&path).unwrap_or(path);
     // SAFETY: a library of this project, whose initialisers have no preconditions.
     let library = unsafe { libloading::Library::new(&path) };
     let library = library.map_err(|e| setup(format!("{}: {e}", path.display())))?;
     // Never unloaded: cudarc keeps pointers into it.
-    std::mem::forget(library);
-    Ok(())
+    Ok(ManuallyDrop::new(library))
 }
 
 /// Whether there is a driver that can be asked anything.
@@ -173,6 +195,10 @@ pub struct Card {
     modules: RefCell<HashMap<Module, sys::CUmodule>>,
     functions: RefCell<HashMap<(Module, &'static str), Function>>,
     pinned: PinnedPool,
+    /// Events that are done with.
+    events: RefCell<Vec<sys::CUevent>>,
+    /// Page-locked memory that copies to the device are made from, until their events.
+    uploads: RefCell<VecDeque<(sys::CUevent, (*mut u8, usize))>>,
     context: Arc<CudaContext>,
 }
 
@@ -252,6 +278,8 @@ impl Card {
             modules: RefCell::default(),
             functions: RefCell::default(),
             pinned: PinnedPool::default(),
+            events: RefCell::default(),
+            uploads: RefCell::default(),
             context,
         }))
     }
@@ -262,6 +290,14 @@ impl Card {
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// Bytes of memory that nobody has.
+    pub(crate) fn free_memory(&self) -> Result<usize, Error> {
+        self.bind()?;
+        result::mem_get_info()
+            .map(|(free, _)| free)
+            .map_err(|e| self.failure("asking for the free memory", &words(&e)))
     }
 
     pub(crate) fn stream(&self) -> sys::CUstream {
@@ -298,8 +334,11 @@ impl Card {
     /// An event after all work enqueued so far. [`Card::wait_for`] ends it.
     pub(crate) fn event(&self) -> Result<sys::CUevent, Error> {
         let failed = |e: DriverError| self.failure("an event", &words(&e));
-        let event = result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING);
-        let event = event.map_err(failed)?;
+        let event = match self.events.borrow_mut().pop() {
+            Some(event) => event,
+            None => result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)
+                .map_err(failed)?,
+        };
         // SAFETY: both live.
         unsafe { result::event::record(event, self.stream) }.map_err(failed)?;
         Ok(event)
@@ -307,13 +346,30 @@ impl Card {
 
     /// Waits for an event and ends it.
     pub(crate) fn wait_for(&self, event: sys::CUevent) -> Result<(), Error> {
-        // SAFETY: made by `event`, and not used after this.
-        let done = unsafe {
-            let done = result::event::synchronize(event);
-            let _ = result::event::destroy(event);
-            done
-        };
+        // SAFETY: made by `event`.
+        let done = unsafe { result::event::synchronize(event) };
+        self.events.borrow_mut().push(event);
         done.map_err(|e| self.failure("waiting for results", &words(&e)))
+    }
+
+    /// Keeps page-locked memory until an event is done.
+    pub(crate) fn keep_until(&self, event: sys::CUevent, part: (*mut u8, usize)) {
+        self.uploads.borrow_mut().push_back((event, part));
+    }
+
+    /// Gives the memory of copies that are done back to the pool.
+    pub(crate) fn reclaim_uploads(&self) {
+        let mut uploads = self.uploads.borrow_mut();
+        while let Some(&(event, part)) = uploads.front() {
+            // SAFETY: made by `event`.
+            if unsafe { result::event::query(event) }.is_err() {
+                // Not done, or failed: then so does what is waited for next.
+                break;
+            }
+            uploads.pop_front();
+            self.events.borrow_mut().push(event);
+            self.pinned.give(part);
+        }
     }
 
     /// A kernel, compiled and loaded at its first use. `shared` is what its launches ask for.
@@ -401,9 +457,18 @@ impl Drop for Card {
     fn drop(&mut self) {
         // Failures at the end have nobody to go to.
         let _ = self.context.bind_to_thread();
+        let _ = self.synchronize();
+        for (event, part) in self.uploads.take() {
+            self.events.borrow_mut().push(event);
+            self.pinned.give(part);
+        }
         self.pinned.free();
-        // SAFETY: nothing uses the stream or the modules any more: buffers hold the card alive.
+        // SAFETY: nothing uses the stream, its events or the modules any more: buffers hold the card
+        // alive.
         unsafe {
+            for event in self.events.take() {
+                let _ = result::event::destroy(event);
+            }
             for &module in self.modules.get_mut().values() {
                 let _ = result::module::unload(module);
             }

@@ -3,10 +3,10 @@
 
 use super::catalog::{self, SKINNY, TILED, skinny_shared, tiled_shared};
 use super::device::{Card, Grid, launch};
-use super::{Activations, Buffer, Vector, Weight};
+use super::memory::Lasting;
+use super::{Activations, Vector, Weight};
 use crate::{Dtype, Error, MatrixView};
 use half::{bf16, f16};
-use std::rc::Rc;
 
 /// Rows are padded to a multiple of this many elements, so that a copy of 16 bytes is aligned and
 /// whole wherever the kernel takes it.
@@ -15,14 +15,15 @@ const PITCH: usize = 64;
 const STAGING: usize = 32 << 20;
 
 /// Puts a matrix onto the device, rounded to bf16.
-pub(super) fn load(card: &Rc<Card>, parts: &[MatrixView<'_>]) -> Result<Weight, Error> {
+pub(super) fn load(memory: &Lasting, parts: &[MatrixView<'_>]) -> Result<Weight, Error> {
     let cols = parts[0].cols;
     assert!(parts.iter().all(|p| p.cols == cols), "columns of the parts");
     let rows = parts.iter().map(|p| p.rows).sum();
     let pitch = cols.next_multiple_of(PITCH);
-    let buffer = Buffer::new(card, rows * pitch * 2, "a weight matrix")?;
+    let buffer = memory.buffer(rows * pitch * 2, "a weight matrix")?;
     let mut offset = 0;
-    for part in parts {
+    // What is only counted is not to be read from the disk.
+    for part in parts.iter().filter(|_| buffer.has_memory()) {
         let row_bytes = cols * part.dtype.bytes();
         let at_once = (STAGING / (pitch * 2)).max(1);
         for rows in part.bytes.chunks(at_once * row_bytes) {

@@ -1,4 +1,9 @@
 //! Device memory and page-locked host memory, freed when dropped.
+//!
+//! What lives as long as a model (weights, tables, activations) lies in one arena: its size is
+//! counted by loading everything once without memory ([`Lasting`]), so that one allocation serves,
+//! and what does not fit is refused before anything is read. The KV pages are the other arena.
+//! Plans and scratch memory come from pools and buffers that grow to their largest size and stay.
 #![allow(unsafe_code)] // Calls of the driver with raw addresses; each states what it relies on.
 
 use super::device::{Card, words};
@@ -12,6 +17,17 @@ pub struct Buffer {
     card: Rc<Card>,
     at: sys::CUdeviceptr,
     bytes: usize,
+    owner: Owner,
+}
+
+/// Who frees a buffer's memory.
+enum Owner {
+    /// The buffer.
+    Own,
+    /// The last part of the arena to go.
+    Arena(#[allow(dead_code)] Rc<Buffer>), // Held, never read.
+    /// Nobody: it was only counted and has no memory.
+    Counted,
 }
 
 impl Buffer {
@@ -29,6 +45,7 @@ impl Buffer {
             card: Rc::clone(card),
             at,
             bytes,
+            owner: Owner::Own,
         })
     }
 
@@ -43,20 +60,14 @@ impl Buffer {
         Ok(buffer)
     }
 
-    /// Memory that holds `values`.
-    pub(crate) fn of<T: bytemuck::Pod>(
-        card: &Rc<Card>,
-        values: &[T],
-        what: &'static str,
-    ) -> Result<Buffer, Error> {
-        let buffer = Buffer::new(card, std::mem::size_of_val(values), what)?;
-        buffer.write(0, values)?;
-        Ok(buffer)
-    }
-
     /// Its address on the device.
     pub(crate) fn at(&self) -> u64 {
         self.at
+    }
+
+    /// Whether it has memory and was not only counted.
+    pub(crate) fn has_memory(&self) -> bool {
+        !matches!(self.owner, Owner::Counted)
     }
 
     /// Its size.
@@ -66,7 +77,7 @@ impl Buffer {
 
     /// Enqueues filling all of it with one byte.
     pub(crate) fn fill(&self, byte: u8) -> Result<(), Error> {
-        if self.bytes == 0 {
+        if self.bytes == 0 || !self.has_memory() {
             return Ok(());
         }
         // SAFETY: the range is this buffer's.
@@ -79,12 +90,32 @@ impl Buffer {
     pub(crate) fn write<T: bytemuck::Pod>(&self, offset: usize, values: &[T]) -> Result<(), Error> {
         let bytes: &[u8] = bytemuck::cast_slice(values);
         assert!(offset + bytes.len() <= self.bytes, "a copy past the end");
-        if bytes.is_empty() {
+        if bytes.is_empty() || !self.has_memory() {
             return Ok(());
         }
         // SAFETY: the range is inside this buffer, checked above.
         unsafe { result::memcpy_htod_async(self.at + offset as u64, bytes, self.card.stream()) }
             .map_err(|e| self.card.failure("a copy to the device", &words(&e)))
+    }
+
+    /// Enqueues a copy to the beginning of the buffer by way of page-locked memory: unlike
+    /// [`Buffer::write`], which may wait for work enqueued before, this returns at once.
+    pub(crate) fn upload<T: bytemuck::Pod>(&self, values: &[T]) -> Result<(), Error> {
+        let bytes: &[u8] = bytemuck::cast_slice(values);
+        assert!(bytes.len() <= self.bytes, "a copy past the end");
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.card.reclaim_uploads();
+        let mut from = Pinned::new(&self.card, bytes.len())?;
+        from.bytes_mut().copy_from_slice(bytes);
+        // SAFETY: the range is inside this buffer, checked above; `from` is kept until the event is
+        // done.
+        unsafe { result::memcpy_htod_async(self.at, from.bytes_mut(), self.card.stream()) }
+            .map_err(|e| self.card.failure("a copy to the device", &words(&e)))?;
+        let event = self.card.event()?;
+        self.card.keep_until(event, from.into_parts());
+        Ok(())
     }
 
     /// Enqueues a copy to page-locked memory; done when the returned event is.
@@ -109,9 +140,102 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        // A failure to free has nobody to go to; the context frees all at its end.
-        // SAFETY: allocated by `new`; the driver waits for work that still uses it.
-        let _ = unsafe { result::free_sync(self.at) };
+        if matches!(self.owner, Owner::Own) {
+            // A failure to free has nobody to go to; the context frees all at its end.
+            // SAFETY: allocated by `new`; the driver waits for work that still uses it.
+            let _ = unsafe { result::free_sync(self.at) };
+        }
+    }
+}
+
+/// Memory for what lives as long as a model.
+pub(crate) struct Lasting {
+    card: Rc<Card>,
+    state: RefCell<State>,
+}
+
+enum State {
+    /// Every buffer is an allocation of its own: tests and studies, whose buffers the emulator then
+    /// guards one by one.
+    Single,
+    /// Bytes asked for so far; nothing is allocated.
+    Counting(usize),
+    /// The arena and how much of it is taken.
+    Arena(Rc<Buffer>, usize),
+}
+
+impl Lasting {
+    pub(crate) fn new(card: &Rc<Card>) -> Lasting {
+        Lasting {
+            card: Rc::clone(card),
+            state: RefCell::new(State::Single),
+        }
+    }
+
+    /// From here on what is asked for is counted and not given.
+    pub(crate) fn count(&self) {
+        self.state.replace(State::Counting(0));
+    }
+
+    /// The bytes counted.
+    pub(crate) fn counted(&self) -> usize {
+        match *self.state.borrow() {
+            State::Counting(bytes) => bytes,
+            _ => 0,
+        }
+    }
+
+    /// Allocates what was counted.
+    pub(crate) fn reserve(&self) -> Result<(), Error> {
+        let arena = Buffer::new(&self.card, self.counted(), "weights and activations")?;
+        self.state.replace(State::Arena(Rc::new(arena), 0));
+        Ok(())
+    }
+
+    /// Uninitialised memory.
+    pub(crate) fn buffer(&self, bytes: usize, what: &'static str) -> Result<Buffer, Error> {
+        // A multiple of what the driver aligns its own allocations to.
+        let span = bytes.max(1).next_multiple_of(256);
+        match &mut *self.state.borrow_mut() {
+            State::Counting(total) => {
+                *total += span;
+                Ok(Buffer {
+                    card: Rc::clone(&self.card),
+                    at: 0,
+                    bytes,
+                    owner: Owner::Counted,
+                })
+            }
+            State::Arena(arena, taken) if *taken + span <= arena.bytes => {
+                let at = arena.at + *taken as u64;
+                *taken += span;
+                Ok(Buffer {
+                    card: Rc::clone(&self.card),
+                    at,
+                    bytes,
+                    owner: Owner::Arena(Rc::clone(arena)),
+                })
+            }
+            _ => Buffer::new(&self.card, bytes, what),
+        }
+    }
+
+    /// Memory that holds `values`.
+    pub(crate) fn of<T: bytemuck::Pod>(
+        &self,
+        values: &[T],
+        what: &'static str,
+    ) -> Result<Buffer, Error> {
+        let buffer = self.buffer(std::mem::size_of_val(values), what)?;
+        buffer.write(0, values)?;
+        Ok(buffer)
+    }
+
+    /// Memory of zeros.
+    pub(crate) fn zeroed(&self, bytes: usize, what: &'static str) -> Result<Buffer, Error> {
+        let buffer = self.buffer(bytes, what)?;
+        buffer.fill(0)?;
+        Ok(buffer)
     }
 }
 
@@ -124,6 +248,11 @@ pub struct Growing {
 impl Growing {
     pub(crate) fn new(what: &'static str) -> Growing {
         Growing { what, buffer: None }
+    }
+
+    /// Its address; 0 while there is none.
+    pub(crate) fn at(&self) -> u64 {
+        self.buffer.as_ref().map_or(0, Buffer::at)
     }
 
     /// The buffer, of at least that many bytes. What it held may be lost.
@@ -150,6 +279,11 @@ pub struct Pinned {
 pub(crate) struct PinnedPool(RefCell<Vec<(*mut u8, usize)>>);
 
 impl PinnedPool {
+    /// Takes memory that nothing uses any more.
+    pub(crate) fn give(&self, part: (*mut u8, usize)) {
+        self.0.borrow_mut().push(part);
+    }
+
     /// Frees everything. The context must be current.
     pub(crate) fn free(&self) {
         for (at, _) in self.0.borrow_mut().drain(..) {
@@ -187,6 +321,16 @@ impl Pinned {
         })
     }
 
+    /// Its address and capacity, for the pool.
+    fn into_parts(self) -> (*mut u8, usize) {
+        let parts = (self.at, self.capacity);
+        // The card only: the memory goes on in the parts.
+        let this = std::mem::ManuallyDrop::new(self);
+        // SAFETY: read once, and `this` is not dropped.
+        drop(unsafe { std::ptr::read(&this.card) });
+        parts
+    }
+
     fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: `used <= capacity` bytes of memory that is this value's alone. It may hold
         // anything: it is only written to before it is read.
@@ -196,8 +340,7 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        let pool = self.card.pinned();
-        pool.0.borrow_mut().push((self.at, self.capacity));
+        self.card.pinned().give((self.at, self.capacity));
     }
 }
 

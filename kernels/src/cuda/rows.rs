@@ -3,6 +3,7 @@
 
 use super::device::{Card, Grid, launch};
 use super::memory::Growing;
+use super::plan::Needs;
 use super::{Activations, Arena, Plan, Rope, Vector, Weight, catalog};
 use crate::plan::BlockId;
 use crate::{Error, KvLayout};
@@ -27,14 +28,10 @@ pub(super) fn embed(
     assert_eq!(out.cols, table.cols, "columns of the embedding");
     let rows = plan.step.rows.len();
     out.require(rows, "the embedding's output");
-    if let Some(row) = plan
-        .step
-        .rows
-        .iter()
-        .find(|r| r.token as usize >= table.rows)
-    {
-        panic!("token {} of a vocabulary of {}", row.token, table.rows);
-    }
+    let mut needs = Needs::default();
+    needs.tokens.push(table.rows);
+    needs.check(plan);
+    Needs::add(&mut plan.needs.borrow_mut().tokens, table.rows);
     let name = ["embed_f32", "embed_bf16"][out.suffix()];
     let function = card.function(&catalog::rows(), name, 0)?;
     launch!(
@@ -44,7 +41,7 @@ pub(super) fn embed(
         &|| format!("{rows} rows of {}", out.cols),
         table.buffer.at(),
         table.pitch as u32,
-        plan.buffer.at(),
+        plan.at(),
         out.buffer.at(),
         out.pitch as u32,
         out.cols as u32,
@@ -132,7 +129,7 @@ pub(super) fn gather(
         &|| format!("{outputs} rows of {}", x.cols),
         x.buffer.at(),
         x.pitch as u32,
-        plan.buffer.at() + 16 * rows as u64,
+        plan.at() + 16 * rows as u64,
         out.buffer.at(),
         out.pitch as u32,
         x.cols as u32,
@@ -207,17 +204,15 @@ pub(super) fn rope_and_append(
     assert_eq!(qkv.cols, layout.qkv_cols(), "columns of Q, K and V");
     assert!(layer < layout.layers, "layer {layer} of {}", layout.layers);
     qkv.require(rows, "Q, K and V");
-    for row in &plan.step.rows {
-        let position = row.position as usize;
-        assert!(
-            position < rope.positions,
-            "position {position} has no angle"
-        );
-        if let Some(slot) = row.slot {
-            let end = slot.block.0 as usize * layout.unit_bytes + layout.block_bytes();
-            assert!(end <= arena.buffer.bytes(), "block {:?}", slot.block);
-        }
-    }
+    // Blocks from there on do not fit.
+    let blocks = blocks_of(arena, layout);
+    let mut needs = Needs::default();
+    needs.positions.push(rope.positions);
+    needs.blocks.push(blocks);
+    needs.check(plan);
+    let relied_on = &mut *plan.needs.borrow_mut();
+    Needs::add(&mut relied_on.positions, rope.positions);
+    Needs::add(&mut relied_on.blocks, blocks);
     let name = ["rope_and_append_f32", "rope_and_append_bf16"][qkv.suffix()];
     let function = card.function(&catalog::rows(), name, 0)?;
     let sin = rope.buffer.at() + (rope.positions * rope.half_dim * 4) as u64;
@@ -230,7 +225,7 @@ pub(super) fn rope_and_append(
         qkv.pitch as u32,
         rope.buffer.at(),
         sin,
-        plan.buffer.at(),
+        plan.at(),
         arena.buffer.at(),
         layout.unit_bytes as u64,
         (layer * layer_bytes(layout)) as u64,
@@ -239,6 +234,14 @@ pub(super) fn rope_and_append(
         layout.head_dim as u32,
         layout.block_tokens as u32,
     )
+}
+
+/// Blocks of the arena, in units of ids: those from there on would reach over its end.
+pub(super) fn blocks_of(arena: &Arena, layout: &KvLayout) -> usize {
+    match arena.buffer.bytes().checked_sub(layout.block_bytes()) {
+        Some(last) => last / layout.unit_bytes + 1,
+        None => 0,
+    }
 }
 
 /// Bytes of K and V of one layer in a block.
@@ -261,7 +264,7 @@ pub(super) fn copy_blocks(
     }
     let function = card.function(&catalog::rows(), "copy_blocks", 0)?;
     let staged = staging.of(card, words.len() * 8)?;
-    staged.write(0, &words)?;
+    staged.upload(&words)?;
     let grid = Grid {
         blocks: (bytes.div_ceil(16 << 10), pairs.len()),
         threads: THREADS,

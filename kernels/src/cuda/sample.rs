@@ -3,13 +3,16 @@
 
 use super::device::{Card, Grid, launch};
 use super::memory::{Copying, Growing, Pinned};
+use super::plan::{Plan, Pool, Pooled};
 use super::{Activations, catalog};
+use crate::plan::Feed;
 use crate::sampling::{Draw, Sample};
 use crate::{Dtype, Error};
 use std::f32::consts::LOG2_E;
 use std::rc::Rc;
 
 const THREADS: usize = 512;
+const FEED_THREADS: usize = 128;
 /// The weight of the most likely token.
 const ONE: f64 = 1_073_741_824.0;
 
@@ -41,12 +44,12 @@ pub(super) struct Drawn {
     value: f32,
 }
 
-/// Memory of the calls; one call's is free when the next is enqueued.
+/// Memory of the calls; one call's is free when the next is enqueued. The drawn tokens have a place of
+/// their own for each call: the next step may take them from there.
 pub(super) struct Scratch {
     draws: Growing,
     history: Growing,
     penalised: Growing,
-    drawn: Growing,
 }
 
 impl Scratch {
@@ -55,28 +58,33 @@ impl Scratch {
             draws: Growing::new("draws"),
             history: Growing::new("the repetition penalty's history"),
             penalised: Growing::new("penalised logits"),
-            drawn: Growing::new("drawn tokens"),
         }
     }
 }
 
 /// Tokens under way.
 pub struct Pending {
-    copying: Result<Copying, Error>,
+    drawn: Result<(Copying, Pooled), Error>,
     /// The row of each draw, for messages.
     rows: Vec<usize>,
+    vocabulary: usize,
 }
 
 impl Pending {
-    pub(super) fn new(copying: Result<Copying, Error>, draws: &[Draw<'_>]) -> Pending {
+    pub(super) fn new(
+        drawn: Result<(Copying, Pooled), Error>,
+        draws: &[Draw<'_>],
+        vocabulary: usize,
+    ) -> Pending {
         Pending {
-            copying,
+            drawn,
+            vocabulary,
             rows: draws.iter().map(|draw| draw.row).collect(),
         }
     }
 
     pub(super) fn finish(self) -> Result<Vec<Sample>, Error> {
-        let drawn: Vec<Drawn> = self.copying?.finish()?;
+        let drawn: Vec<Drawn> = self.drawn?.0.finish()?;
         drawn
             .iter()
             .zip(self.rows)
@@ -98,9 +106,10 @@ impl Pending {
 pub(super) fn sample(
     card: &Rc<Card>,
     scratch: &mut Scratch,
+    pool: &Pool,
     logits: &Activations,
     draws: &[Draw<'_>],
-) -> Result<Copying, Error> {
+) -> Result<(Copying, Pooled), Error> {
     let vocabulary = logits.cols;
     if logits.dtype != Dtype::F32 {
         return Err(Error::Unsupported {
@@ -155,14 +164,14 @@ pub(super) fn sample(
     let staged = scratch
         .draws
         .of(card, std::mem::size_of_val(&device_draws[..]))?;
-    staged.write(0, &device_draws)?;
+    staged.upload(&device_draws)?;
     let ids = scratch.history.of(card, 4 * history.len())?;
-    ids.write(0, &history)?;
+    ids.upload(&history)?;
     let rows = scratch
         .penalised
         .of(card, 4 * penalised as usize * vocabulary)?;
     let bytes = count * size_of::<Drawn>();
-    let drawn = scratch.drawn.of(card, bytes)?;
+    let drawn = pool.take(card, bytes)?;
     let function = card.function(&catalog::sample(), "sample", 0)?;
     let grid = Grid {
         blocks: (count, 1),
@@ -182,5 +191,42 @@ pub(super) fn sample(
         rows.at(),
         drawn.at(),
     )?;
-    drawn.read(0, Pinned::new(card, bytes)?)
+    let copying = drawn.get().read(0, Pinned::new(card, bytes)?)?;
+    Ok((copying, drawn))
+}
+
+/// Puts drawn tokens into the rows of a plan, on the device.
+pub(super) fn feed(
+    card: &Rc<Card>,
+    pool: &Pool,
+    plan: &mut Plan,
+    feeds: &[Feed],
+    samples: &Pending,
+) -> Result<(), Error> {
+    // Whoever waits for samples that failed is told why.
+    let Ok((_, drawn)) = &samples.drawn else {
+        return Ok(());
+    };
+    for feed in feeds {
+        assert!((feed.row as usize) < plan.step.rows.len(), "{feed:?}");
+        assert!((feed.draw as usize) < samples.rows.len(), "{feed:?}");
+    }
+    plan.fed_below = samples.vocabulary;
+    let staged = pool.upload(card, bytemuck::cast_slice(feeds))?;
+    let function = card.function(&catalog::sample(), "feed", 0)?;
+    let grid = Grid {
+        blocks: (feeds.len().div_ceil(FEED_THREADS), 1),
+        threads: FEED_THREADS,
+        shared: 0,
+    };
+    launch!(
+        card,
+        function,
+        grid,
+        &|| format!("{} rows", feeds.len()),
+        staged.at(),
+        feeds.len() as u32,
+        drawn.at(),
+        plan.at(),
+    )
 }

@@ -16,8 +16,10 @@ mod state;
 mod stream;
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::ffi::{c_char, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, PoisonError};
 
 /// `CUresult` values in use.
 pub mod code {
@@ -140,8 +142,20 @@ thread_local! {
     pub static CURRENT: Cell<usize> = const { Cell::new(0) };
 }
 
+/// Calls of the entry points since the library was loaded.
+static CALLS: Mutex<BTreeMap<&'static str, u64>> = Mutex::new(BTreeMap::new());
+
+/// How often an entry point has been called.
+pub fn calls(name: &str) -> u64 {
+    let calls = CALLS.lock().unwrap_or_else(PoisonError::into_inner);
+    calls.get(name).copied().unwrap_or(0)
+}
+
 /// Runs the body of an entry point. A panic must not cross into C.
-pub fn entry(body: impl FnOnce() -> Cu) -> c_int {
+pub fn entry(name: &'static str, body: impl FnOnce() -> Cu) -> c_int {
+    *(CALLS.lock().unwrap_or_else(PoisonError::into_inner))
+        .entry(name)
+        .or_default() += 1;
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => 0,
         Ok(Err(code)) => code,
@@ -210,7 +224,7 @@ macro_rules! api {
             /// As the driver API says of its pointers.
             #[unsafe(no_mangle)]
             pub unsafe extern "C" fn $name($($arg: $ty),*) -> std::ffi::c_int {
-                $crate::driver::entry(move || $body)
+                $crate::driver::entry(stringify!($name), move || $body)
             }
         )*
         /// The entry points of this file by name.

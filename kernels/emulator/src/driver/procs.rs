@@ -100,6 +100,11 @@ api! {
         write_counters(&*s.device()?);
         Ok(())
     }
+    /// How often the entry point `name` (as it is exported: `cuMemAlloc_v2`) has been called since the library was
+    /// loaded.
+    fn offshoot_emulator_calls(name: *const c_char, out: *mut u64) {
+        put(out, super::calls(text(name)?))
+    }
     fn cuGetProcAddress(name: *const c_char, out: *mut *const c_void, _version: c_int, _flags: u64) {
         if address(name, out)? { Ok(()) } else { Err(code::NOT_FOUND) }
     }
