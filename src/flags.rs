@@ -166,7 +166,7 @@ pub struct ProfileFlags {
     /// Attention: seed of the choice of survivors.
     #[arg(long, default_value_t = 0, value_name = "SEED")]
     pub seed: u64,
-    /// Linear: rows, output features and input features.
+    /// Linear and gated: rows, output features and input features.
     #[arg(long, default_value = "16/2048/2048", value_name = "R/N/K", value_parser = parse_heads)]
     pub shape: (usize, usize, usize),
     /// Check every access as well as counting it.
@@ -198,6 +198,8 @@ pub enum ProfiledKernel {
     Attention,
     /// A product.
     Linear,
+    /// A product of gates and ups with SwiGLU, of twice as many rows of weights as outputs.
+    Gated,
 }
 
 /// A card the emulator knows.

@@ -394,6 +394,18 @@ impl Backend for CudaBackend {
         self.enqueue(|b| linear::linear(&b.card, x, w, bias, rows, accumulate, out));
     }
 
+    fn linear_swiglu(
+        &mut self,
+        x: &Activations,
+        w: &Weight,
+        bias: Option<&Vector>,
+        rows: usize,
+        _gate_up: &mut Activations,
+        out: &mut Activations,
+    ) {
+        self.enqueue(|b| linear::linear_swiglu(&b.card, x, w, bias, rows, out));
+    }
+
     fn rope_and_append(
         &mut self,
         qkv: &mut Activations,

@@ -18,6 +18,14 @@ fn linear_is_right() {
 }
 
 #[test]
+fn gated_products_are_right() {
+    let (mut backend, _one) = common::emulated();
+    check_all(&cases::GATED_SHAPES, |shape| {
+        cases::check_linear_swiglu(&mut backend, shape).map(drop)
+    });
+}
+
+#[test]
 fn row_wise_operations_are_right() {
     let (mut backend, _one) = common::emulated();
     let b = &mut backend;

@@ -249,6 +249,15 @@ fn inner(flags: &ProfileFlags) -> Done {
                 "useful_products": rows * n * k,
             }))
         }
+        ProfiledKernel::Gated => {
+            let (rows, n, k) = flags.shape;
+            study::linear_swiglu(rows, n, k).map_err(failed)?;
+            print_json(&json!({
+                "weight_bytes": 4 * n * k,
+                "activation_bytes": 2 * rows * (n + k),
+                "useful_products": 2 * rows * n * k,
+            }))
+        }
     }
 }
 
@@ -322,6 +331,9 @@ fn check(flags: &CheckFlags) -> Done {
     let all = [
         run("linear", &cases::linear_cases(), every, |c| {
             cases::check_linear(b, c).map(drop)
+        }),
+        run("linear_swiglu", &cases::GATED_SHAPES, every, |s| {
+            cases::check_linear_swiglu(b, s).map(drop)
         }),
         run("rms_norm", &cases::ROW_SHAPES, every, |c| {
             cases::check_rms_norm(b, c).map(drop)

@@ -60,6 +60,17 @@ pub(super) fn load(card: &Rc<Card>, parts: &[MatrixView<'_>]) -> Result<Weight, 
     })
 }
 
+/// What becomes of a product's sums.
+#[derive(Clone, Copy, PartialEq)]
+enum Into {
+    /// They are the output.
+    Output,
+    /// They are added to it.
+    Added,
+    /// Gates and then ups: the output is `silu(gate) * up`.
+    Gated,
+}
+
 pub(super) fn linear(
     card: &Card,
     x: &Activations,
@@ -69,8 +80,38 @@ pub(super) fn linear(
     accumulate: bool,
     out: &mut Activations,
 ) -> Result<(), Error> {
+    let into = match accumulate {
+        false => Into::Output,
+        true => Into::Added,
+    };
+    product(card, x, w, bias, rows, into, out)
+}
+
+/// A product of gates and ups, then SwiGLU, in one kernel. `out` is bf16.
+pub(super) fn linear_swiglu(
+    card: &Card,
+    x: &Activations,
+    w: &Weight,
+    bias: Option<&Vector>,
+    rows: usize,
+    out: &mut Activations,
+) -> Result<(), Error> {
+    assert_eq!(out.dtype, Dtype::Bf16, "type of SwiGLU's output");
+    product(card, x, w, bias, rows, Into::Gated, out)
+}
+
+fn product(
+    card: &Card,
+    x: &Activations,
+    w: &Weight,
+    bias: Option<&Vector>,
+    rows: usize,
+    into: Into,
+    out: &mut Activations,
+) -> Result<(), Error> {
+    let halves = 1 + usize::from(into == Into::Gated);
     assert_eq!(x.cols, w.cols, "columns of the product's input");
-    assert_eq!(out.cols, w.rows, "columns of the product's output");
+    assert_eq!(halves * out.cols, w.rows, "columns of the product's output");
     assert!(bias.is_none_or(|b| b.len == w.rows), "length of the bias");
     x.require(rows, "the product's input");
     out.require(rows, "the product's output");
@@ -81,7 +122,11 @@ pub(super) fn linear(
             what: format!("a product of float32 activations ({})", shape()),
         });
     }
-    let (name, grid) = choose(rows, w.rows, card.limits().sms, out.suffix());
+    let variant = match into {
+        Into::Gated => 2,
+        _ => out.suffix(),
+    };
+    let (name, grid) = choose(rows, w.rows, card.limits().sms, variant);
     let function = card.function(&catalog::linear(), name, grid.shared)?;
     launch!(
         card,
@@ -96,14 +141,15 @@ pub(super) fn linear(
         out.buffer.at(),
         out.pitch as u32,
         rows as u32,
-        w.rows as u32,
+        out.cols as u32,
         w.cols as u32,
-        u32::from(accumulate),
+        u32::from(into == Into::Added),
     )
 }
 
-/// The kernel for a product of `rows` rows and `n` outputs.
-fn choose(rows: usize, n: usize, sms: usize, suffix: usize) -> (&'static str, Grid) {
+/// The kernel for a product of `rows` rows and `n` rows of weights, of which a block has as many as
+/// its tile has columns; gated or not.
+fn choose(rows: usize, n: usize, sms: usize, variant: usize) -> (&'static str, Grid) {
     if rows <= 64 {
         let kernel = match rows {
             // Narrow columns while there are too few blocks for the card otherwise.
@@ -118,7 +164,7 @@ fn choose(rows: usize, n: usize, sms: usize, suffix: usize) -> (&'static str, Gr
             threads: 128,
             shared: skinny_shared(mt, nt, stages),
         };
-        return (names[suffix], grid);
+        return (names[variant], grid);
     }
     let large = rows.div_ceil(128) * n.div_ceil(128) >= sms;
     let (names, bm, bn) = TILED[usize::from(large)];
@@ -127,5 +173,5 @@ fn choose(rows: usize, n: usize, sms: usize, suffix: usize) -> (&'static str, Gr
         threads: 256,
         shared: tiled_shared(bm, bn),
     };
-    (names[suffix], grid)
+    (names[variant], grid)
 }

@@ -266,6 +266,40 @@ pub fn time_attention(
     Ok(spans[spans.len() / 2])
 }
 
+/// A product with inputs made for counting and timing.
+struct Product {
+    weight: super::Weight,
+    x: super::Activations,
+    /// `[rows, n]`, of bf16.
+    out: super::Activations,
+    rows: usize,
+}
+
+impl Product {
+    /// `rows` x `n` x `k`, whose output has `cols` columns.
+    fn new(
+        backend: &mut CudaBackend,
+        (rows, n, k): (usize, usize, usize),
+        cols: usize,
+    ) -> Result<Product, Error> {
+        let bytes = vec![0x3c; n * k * 2];
+        let weight = backend.load_matrix(&[MatrixView {
+            rows: n,
+            cols: k,
+            dtype: Dtype::Bf16,
+            bytes: &bytes,
+        }])?;
+        let mut x = backend.product_activations(rows, k)?;
+        backend.write(&mut x, &vec![0.5; rows * k])?;
+        Ok(Product {
+            weight,
+            x,
+            out: backend.product_activations(rows, cols)?,
+            rows,
+        })
+    }
+}
+
 /// Runs one product on the emulated card: `rows` x `n` x `k`.
 ///
 /// # Errors
@@ -273,16 +307,20 @@ pub fn time_attention(
 /// The device cannot be opened or failed.
 pub fn linear(rows: usize, n: usize, k: usize) -> Result<(), Error> {
     let mut backend = CudaBackend::open(Which::Emulated)?;
-    let bytes = vec![0x3c; n * k * 2];
-    let weight = backend.load_matrix(&[MatrixView {
-        rows: n,
-        cols: k,
-        dtype: Dtype::Bf16,
-        bytes: &bytes,
-    }])?;
-    let mut x = backend.product_activations(rows, k)?;
-    backend.write(&mut x, &vec![0.5; rows * k])?;
-    let mut out = backend.product_activations(rows, n)?;
-    backend.linear(&x, &weight, None, rows, false, &mut out);
+    let mut p = Product::new(&mut backend, (rows, n, k), n)?;
+    backend.linear(&p.x, &p.weight, None, p.rows, false, &mut p.out);
+    backend.synchronize()
+}
+
+/// Runs one gated product on the emulated card: `rows` x `n` outputs of `2 n` x `k` weights.
+///
+/// # Errors
+///
+/// The device cannot be opened or failed.
+pub fn linear_swiglu(rows: usize, n: usize, k: usize) -> Result<(), Error> {
+    let mut backend = CudaBackend::open(Which::Emulated)?;
+    let mut p = Product::new(&mut backend, (rows, 2 * n, k), n)?;
+    let mut gate_up = backend.product_activations(rows, 2 * n)?;
+    backend.linear_swiglu(&p.x, &p.weight, None, rows, &mut gate_up, &mut p.out);
     backend.synchronize()
 }
