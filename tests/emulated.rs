@@ -96,6 +96,34 @@ fn the_counted_targets_of_tree_attention_hold() {
 }
 
 #[test]
+fn the_counted_targets_of_products_hold() {
+    build_emulator();
+    for arguments in [
+        "linear --shape 16/2048/2048",
+        "linear --shape 64/2048/1024",
+        "linear --shape 128/2048/512",
+        "gated --shape 16/4096/512",
+        "gated --shape 96/2048/512",
+    ] {
+        let mut words = vec!["profile"];
+        words.extend(arguments.split(' '));
+        let counted = kernels(&words);
+        let launch = &counted["launches"][0];
+        let number = |path: &str| launch.pointer(path).and_then(Value::as_f64).expect(path);
+        let budget = |name: &str| counted["budget"][name].as_f64().expect(name);
+        let bytes = budget("weight_bytes") + budget("activation_bytes");
+        assert!(number("/dram_read_bytes") <= 1.05 * bytes, "{counted}");
+        let requested = 32.0 * number("/global_load/sectors");
+        let used = number("/global_load/bytes_used");
+        assert!(used >= 0.99 * requested, "{counted}");
+        let conflicts = number("/bank_conflicts") / number("/shared_passes");
+        assert!(conflicts <= 0.01, "{counted}");
+        let useful = number("/tensor_useful") / number("/tensor_products");
+        assert!(useful >= 0.5, "{counted}");
+    }
+}
+
+#[test]
 fn a_sample_of_the_case_tables_is_right_from_the_command_line() {
     build_emulator();
     let checked = kernels(&["check", "--device", "emulated", "--every", "7"]);

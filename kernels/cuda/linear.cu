@@ -227,7 +227,9 @@ DEVICE void tiled(const Operands& p, const float* bias, To* out, u32 pitch, u32 
     PRODUCT(skinny_##mt##_##nt##_gated, 128, 1, bf16, (skinny<mt, nt, stages, true>))
 SKINNY(1, 2, 4)
 SKINNY(1, 4, 4)
+SKINNY(2, 2, 4)
 SKINNY(2, 4, 4)
+SKINNY(4, 2, 3)
 SKINNY(4, 4, 3)
 
 #define TILED(bm, bn)                                                                                     \

@@ -151,6 +151,11 @@ pub fn linear_cases() -> Vec<LinearCase> {
         (97, 1, 33),
         (1, 1000, 512),
         (150, 192, 256),
+        // Wide enough for the wide tiles of every card.
+        (2, 4_230, 24),
+        (18, 4_227, 40),
+        (40, 4_231, 33),
+        (129, 8_453, 15),
     ];
     for (i, (rows, n, k)) in shapes.into_iter().enumerate() {
         for dtype in [Dtype::F32, Dtype::Bf16, Dtype::F16] {
@@ -239,7 +244,7 @@ pub fn check_linear<D: Device>(device: &mut D, case: &LinearCase) -> Result<Vec<
 }
 
 /// `(rows, cols, k, bias)` of gated products: `cols` outputs of twice as many rows of weights.
-pub const GATED_SHAPES: [(usize, usize, usize, bool); 9] = [
+pub const GATED_SHAPES: [(usize, usize, usize, bool); 13] = [
     (1, 1, 1, true),
     (1, 8, 64, false),
     (2, 17, 31, true),
@@ -249,6 +254,10 @@ pub const GATED_SHAPES: [(usize, usize, usize, bool); 9] = [
     (64, 72, 64, false),
     (65, 33, 40, true),
     (150, 1000, 192, false),
+    (1, 2_117, 24, true),
+    (20, 2_115, 17, false),
+    (33, 2_116, 40, true),
+    (257, 2_881, 15, true),
 ];
 
 /// Runs a product whose columns are gates and then ups, and SwiGLU of it.

@@ -188,7 +188,7 @@ const ROWS: [&str; 21] = [
 
 /// Names (f32 and bf16 output, gated), row tiles of 16, column tiles of 8, stages, register cap: more,
 /// and registers, not shared memory, would decide how many blocks share a multiprocessor.
-pub(crate) const SKINNY: [([&str; 3], usize, usize, usize, usize); 4] = [
+pub(crate) const SKINNY: [([&str; 3], usize, usize, usize, usize); 6] = [
     (
         ["skinny_1_2_f32", "skinny_1_2_bf16", "skinny_1_2_gated"],
         1,
@@ -204,11 +204,25 @@ pub(crate) const SKINNY: [([&str; 3], usize, usize, usize, usize); 4] = [
         96,
     ),
     (
+        ["skinny_2_2_f32", "skinny_2_2_bf16", "skinny_2_2_gated"],
+        2,
+        2,
+        4,
+        112,
+    ),
+    (
         ["skinny_2_4_f32", "skinny_2_4_bf16", "skinny_2_4_gated"],
         2,
         4,
         4,
         112,
+    ),
+    (
+        ["skinny_4_2_f32", "skinny_4_2_bf16", "skinny_4_2_gated"],
+        4,
+        2,
+        3,
+        144,
     ),
     (
         ["skinny_4_4_f32", "skinny_4_4_bf16", "skinny_4_4_gated"],

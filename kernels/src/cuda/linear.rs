@@ -151,14 +151,14 @@ fn product(
 /// its tile has columns; gated or not.
 fn choose(rows: usize, n: usize, sms: usize, variant: usize) -> (&'static str, Grid) {
     if rows <= 64 {
-        let kernel = match rows {
-            // Narrow columns while there are too few blocks for the card otherwise.
-            0..=16 if n.div_ceil(32) < sms => 0,
-            0..=16 => 1,
-            17..=32 => 2,
-            _ => 3,
+        let tall = match rows {
+            0..=16 => 0,
+            17..=32 => 1,
+            _ => 2,
         };
-        let (names, mt, nt, stages, _) = SKINNY[kernel];
+        // Narrow tiles while there are too few wide ones for the card.
+        let wide = n.div_ceil(32) >= sms;
+        let (names, mt, nt, stages, _) = SKINNY[2 * tall + usize::from(wide)];
         let grid = Grid {
             blocks: (if rows == 0 { 0 } else { n.div_ceil(8 * nt) }, 1),
             threads: 128,
