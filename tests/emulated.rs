@@ -28,6 +28,7 @@ fn build_emulator() {
         let profile = binary.parent().expect("a binary lies in a folder");
         let mut cargo = Command::new(env!("CARGO"));
         cargo.args(["build", "--quiet", "-p", "offshoot-emulator"]);
+        cargo.args(["-p", "offshoot-emulator-cublaslt"]);
         if profile.ends_with("release") {
             cargo.arg("--release");
         }
@@ -52,8 +53,8 @@ fn solve(folder: &Path, device: &str, more: &[&str]) -> Value {
     json_of(&finish(&mut command, ""))
 }
 
-/// What a call of `offshoot kernels` prints, with the same cache.
-fn kernels(arguments: &[&str]) -> Value {
+/// A call of `offshoot kernels`, with the same cache.
+fn kernels_command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_offshoot"));
     command
         .env(
@@ -63,7 +64,12 @@ fn kernels(arguments: &[&str]) -> Value {
         .arg("kernels")
         .args(arguments)
         .arg("--json");
-    json_of(&finish(&mut command, ""))
+    command
+}
+
+/// What it prints.
+fn kernels(arguments: &[&str]) -> Value {
+    json_of(&finish(&mut kernels_command(arguments), ""))
 }
 
 #[test]
@@ -133,6 +139,26 @@ fn a_sample_of_the_case_tables_is_right_from_the_command_line() {
         assert!(operation["cases"].as_u64() > Some(0), "{operation}");
         assert_eq!(operation["failures"], Value::Array(Vec::new()));
     }
+}
+
+#[test]
+fn products_of_many_rows_go_to_cublaslt_where_it_is() {
+    build_emulator();
+    let twin = Path::new(env!("CARGO_BIN_EXE_offshoot")).with_file_name("libcublasLt.so");
+    for (rows, kernel) in [("64", "skinny_4_2_bf16"), ("65", "cublaslt_bf16")] {
+        let shape = format!("{rows}/96/64");
+        let mut command = kernels_command(&["profile", "linear", "--shape", &shape]);
+        command.env("OFFSHOOT_CUBLASLT", &twin);
+        let counted = json_of(&finish(&mut command, ""));
+        assert_eq!(counted["launches"][0]["kernel"], kernel, "{counted}");
+    }
+    // What is named but is no cuBLASLt is an error, not our own kernel.
+    let mut command = kernels_command(&["profile", "linear"]);
+    command.env("OFFSHOOT_CUBLASLT", twin.with_file_name("libcuda.so"));
+    let output = command.output().expect("it starts");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("OFFSHOOT_CUBLASLT"), "{error}");
+    assert_eq!(output.status.code(), Some(2));
 }
 
 /// The lines of a results file, without what rounding changes: rewards and log-probabilities.

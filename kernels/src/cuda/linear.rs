@@ -2,6 +2,7 @@
 #![allow(unsafe_code)] // Launches: each passes its kernel's parameters, sizes checked before.
 
 use super::catalog::{self, SKINNY, TILED, skinny_shared, tiled_shared};
+use super::cublaslt::CublasLt;
 use super::device::{Card, Grid, launch};
 use super::{Activations, Buffer, Vector, Weight};
 use crate::{Dtype, Error, MatrixView};
@@ -71,8 +72,19 @@ enum Into {
     Gated,
 }
 
+/// The most rows of the skinny kernels.
+const FEW_ROWS: usize = 64;
+
+/// Whether cuBLASLt, where there is one, computes a product: of many rows, and without a bias, which it
+/// would want in the output's type.
+pub(super) fn for_cublaslt(bias: Option<&Vector>, rows: usize) -> bool {
+    rows > FEW_ROWS && bias.is_none()
+}
+
+#[allow(clippy::too_many_arguments)] // The operation's own.
 pub(super) fn linear(
     card: &Card,
+    library: Option<&mut CublasLt>,
     x: &Activations,
     w: &Weight,
     bias: Option<&Vector>,
@@ -80,6 +92,12 @@ pub(super) fn linear(
     accumulate: bool,
     out: &mut Activations,
 ) -> Result<(), Error> {
+    if let Some(library) = library.filter(|_| for_cublaslt(bias, rows)) {
+        check(card, x, w, bias, rows, 1, out)?;
+        if library.linear(card, x, w, rows, accumulate, out)? {
+            return Ok(());
+        }
+    }
     let into = match accumulate {
         false => Into::Output,
         true => Into::Added,
@@ -110,18 +128,8 @@ fn product(
     out: &mut Activations,
 ) -> Result<(), Error> {
     let halves = 1 + usize::from(into == Into::Gated);
-    assert_eq!(x.cols, w.cols, "columns of the product's input");
-    assert_eq!(halves * out.cols, w.rows, "columns of the product's output");
-    assert!(bias.is_none_or(|b| b.len == w.rows), "length of the bias");
-    x.require(rows, "the product's input");
-    out.require(rows, "the product's output");
+    check(card, x, w, bias, rows, halves, out)?;
     let shape = || format!("{rows} x {} x {}", w.rows, w.cols);
-    if x.dtype != Dtype::Bf16 {
-        return Err(Error::Unsupported {
-            device: card.name().into(),
-            what: format!("a product of float32 activations ({})", shape()),
-        });
-    }
     let variant = match into {
         Into::Gated => 2,
         _ => out.suffix(),
@@ -147,10 +155,37 @@ fn product(
     )
 }
 
+/// Panics where shapes do not fit; the weights have `halves` rows for a column of the output.
+fn check(
+    card: &Card,
+    x: &Activations,
+    w: &Weight,
+    bias: Option<&Vector>,
+    rows: usize,
+    halves: usize,
+    out: &Activations,
+) -> Result<(), Error> {
+    assert_eq!(x.cols, w.cols, "columns of the product's input");
+    assert_eq!(halves * out.cols, w.rows, "columns of the product's output");
+    assert!(bias.is_none_or(|b| b.len == w.rows), "length of the bias");
+    x.require(rows, "the product's input");
+    out.require(rows, "the product's output");
+    if x.dtype == Dtype::Bf16 {
+        return Ok(());
+    }
+    Err(Error::Unsupported {
+        device: card.name().into(),
+        what: format!(
+            "a product of float32 activations ({rows} x {} x {})",
+            w.rows, w.cols
+        ),
+    })
+}
+
 /// The kernel for a product of `rows` rows and `n` rows of weights, of which a block has as many as
 /// its tile has columns; gated or not.
 fn choose(rows: usize, n: usize, sms: usize, variant: usize) -> (&'static str, Grid) {
-    if rows <= 64 {
+    if rows <= FEW_ROWS {
         let tall = match rows {
             0..=16 => 0,
             17..=32 => 1,
