@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use kernels::Quantization;
 use strategies::{
     Aggregation, BeamMode, Config, Grader, PastLimit, PrmKind, PromptKind, Rule, Sampling, Strategy,
 };
@@ -35,11 +36,16 @@ pub enum Command {
     Grade(GradeFlags),
     /// Say what a checkpoint is and how it can serve.
     Inspect(InspectFlags),
+    /// Write a checkpoint with its matrices in 8 or 4 bits.
+    Quantize(QuantizeFlags),
     /// List the devices models can run on, and why others cannot be used.
     Devices(DevicesFlags),
     /// Compile, list and count the CUDA kernels; no GPU is needed.
     #[command(subcommand)]
     Kernels(KernelsCommand),
+    /// Measure: throughput, products, attention, whole searches, against the machine's limits.
+    #[command(subcommand)]
+    Bench(Box<BenchCommand>),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -73,6 +79,76 @@ pub enum KernelsCommand {
     Check(CheckFlags),
     /// Time tree attention on a card, against the flat and the two-level plan; or a product.
     Time(TimeFlags),
+}
+
+/// What to measure.
+#[derive(Subcommand, Debug)]
+pub enum BenchCommand {
+    /// Tokens per second of a policy, a PRM or both: a prompt, branches below it, tokens on each.
+    Throughput(ThroughputFlags),
+    /// Products of a model's shape against the multiply-add peak and the read bandwidth.
+    Linear {
+        /// What is swept.
+        #[command(flatten)]
+        sweep: bench::linear::Flags,
+        /// Where results go.
+        #[command(flatten)]
+        output: bench::report::Output,
+    },
+    /// Attention over trees, sampling and row-wise operations, against the same limits.
+    Attention {
+        /// What is swept.
+        #[command(flatten)]
+        sweep: bench::attention::Flags,
+        /// Where results go.
+        #[command(flatten)]
+        output: bench::report::Output,
+    },
+    /// Where the time, tokens and bytes of a whole search went.
+    Search(Box<BenchSearchFlags>),
+    /// Accuracy and cost of every strategy against N, on the bundled problems (needs the sources).
+    Scaling(bench::scaling::Flags),
+    /// Tree attention counted on the emulated GPU, against flat and two-level plans (needs the
+    /// sources).
+    Kernels(bench::kernels::Flags),
+}
+
+/// Flags of `bench throughput`.
+#[derive(Args, Debug)]
+pub struct ThroughputFlags {
+    /// The model: a directory, a hub name (org/name or org/name@revision) or an embedded model.
+    #[arg(conflicts_with = "shape", required_unless_present = "shape")]
+    pub model: Option<String>,
+    /// Random weights in the shape of this model instead: nano, qwen2.5-0.5b, llama-3.2-1b,
+    /// qwen2.5-1.5b or llama-3.1-8b.
+    #[arg(long, value_name = "SHAPE", value_parser = bench::shapes::Shape::parse)]
+    pub shape: Option<bench::shapes::Shape>,
+    /// The PRM of --role both; the policy itself unless given.
+    #[arg(long, value_name = "MODEL")]
+    pub prm: Option<String>,
+    /// The work.
+    #[command(flatten)]
+    pub work: bench::throughput::Flags,
+    /// The device.
+    #[command(flatten)]
+    pub engine: EngineFlags,
+    /// Where results go.
+    #[command(flatten)]
+    pub output: bench::report::Output,
+}
+
+/// Flags of `bench search`.
+#[derive(Args, Debug)]
+pub struct BenchSearchFlags {
+    /// How often.
+    #[command(flatten)]
+    pub times: bench::profile::Flags,
+    /// The search.
+    #[command(flatten)]
+    pub search: SearchFlags,
+    /// Where results go.
+    #[command(flatten)]
+    pub output: bench::report::Output,
 }
 
 /// Flags of `kernels check`.
@@ -276,6 +352,10 @@ pub struct EngineFlags {
     /// Storage of the KV cache; as the weights unless given.
     #[arg(long, value_enum, value_name = "DTYPE")]
     pub kv_dtype: Option<KvDtype>,
+    /// Keep the matrices of products in 8 or 4 bits: int8 or int4, in groups of 32. Embeddings, norms
+    /// and PRMs' heads stay as they are. Only on the CPU.
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub quantize: Option<Quantize>,
     /// Rows that one model computes in one step.
     #[arg(long, default_value_t = 512, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub max_rows: u32,
@@ -295,6 +375,46 @@ pub enum KvDtype {
     Bf16,
     /// 16-bit floating point.
     F16,
+    /// 8 bits, a scale for every token and head.
+    Int8,
+}
+
+/// Bits of quantised weights.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quantize {
+    /// 8 bits and a scale for every 32.
+    Int8,
+    /// 4 bits and a scale for every 32.
+    Int4,
+}
+
+impl Quantize {
+    /// What the engine calls it.
+    pub fn kind(self) -> Quantization {
+        match self {
+            Quantize::Int8 => Quantization::Int8,
+            Quantize::Int4 => Quantization::Int4,
+        }
+    }
+}
+
+/// Flags of `quantize`.
+#[derive(Args, Debug)]
+pub struct QuantizeFlags {
+    /// The model: a directory, a hub name (org/name or org/name@revision), nano-small, nano-big or
+    /// nano-prm.
+    pub model: String,
+    /// The folder to write, which must not be there yet.
+    pub to: PathBuf,
+    /// Bits of a weight: int8 or int4.
+    #[arg(long, value_enum, default_value = "int8", value_name = "KIND")]
+    pub kind: Quantize,
+    /// Leave the LM head as it is: for a PRM that is read from it.
+    #[arg(long)]
+    pub keep_head: bool,
+    /// Print one JSON object on standard output.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Flags of drawing a token.
@@ -352,6 +472,24 @@ pub struct SolveFlags {
     /// One problem as text; `-` reads it from standard input.
     #[arg(conflicts_with = "problems")]
     pub problem: Option<String>,
+    /// The search.
+    #[command(flatten)]
+    pub search: SearchFlags,
+    /// Append one JSON object per solved problem to FILE; what is in it already is not solved
+    /// again.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Put every problem's whole search tree into the results.
+    #[arg(long)]
+    pub trees: bool,
+    /// Print one JSON object on standard output instead of a table.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of a search over problems.
+#[derive(Args, Debug)]
+pub struct SearchFlags {
     /// Problems, one JSON object a line, as MATH-500, AIME, AMC, GSM8K or OlympiadBench have them:
     /// problem, question or prompt; if known answer, solution, level, subject, id.
     /// Default: the bundled problems.
@@ -429,19 +567,9 @@ pub struct SolveFlags {
     /// Problems in work at once. Default: as many as fill a step.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     pub concurrency: Option<u32>,
-    /// Append one JSON object per solved problem to FILE; what is in it already is not solved
-    /// again.
-    #[arg(long, value_name = "FILE")]
-    pub out: Option<PathBuf>,
-    /// Put every problem's whole search tree into the results.
-    #[arg(long)]
-    pub trees: bool,
     /// End at the first malformed line of the problem file, before anything is solved.
     #[arg(long)]
     pub strict: bool,
-    /// Print one JSON object on standard output instead of a table.
-    #[arg(long)]
-    pub json: bool,
     /// How tokens are drawn.
     #[command(flatten)]
     pub sampling: SamplingFlags,
@@ -450,7 +578,7 @@ pub struct SolveFlags {
     pub engine: EngineFlags,
 }
 
-impl SolveFlags {
+impl SearchFlags {
     /// The search these flags ask for.
     pub fn config(&self) -> Config {
         let defaults = Config::new(self.strategy);

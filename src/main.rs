@@ -27,8 +27,10 @@ fn main() -> ExitCode {
         Command::Score(flags) => commands::score::run(&flags),
         Command::Grade(flags) => commands::grade::run(&flags),
         Command::Inspect(flags) => commands::inspect::run(&flags),
+        Command::Quantize(flags) => commands::quantize::run(&flags),
         Command::Devices(flags) => commands::devices::run(&flags),
         Command::Kernels(command) => commands::kernels::run(&command),
+        Command::Bench(command) => commands::bench::run(&command),
         Command::Completions { shell } => commands::completions::shell(shell),
         Command::Man { command } => commands::completions::man(command.as_deref()),
     };

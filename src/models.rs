@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::rc::Rc;
 
+use bench::timed::{Profile, Timed};
 use engine::chat::ChatTemplate;
 use engine::checkpoint::Checkpoint;
 use engine::config::HeadKind;
@@ -17,7 +18,7 @@ use strategies::{EnginePolicy, PastLimit, PrmFormat, PrmKind, PromptStyle};
 use crate::downloads::Downloads;
 use crate::embedded;
 use crate::error::{Done, Failure};
-use crate::flags::{Device, EngineFlags, KvDtype};
+use crate::flags::{Device, EngineFlags, KvDtype, Quantize};
 
 /// A checkpoint with everything that turns text into its tokens and back.
 pub struct Loaded {
@@ -125,35 +126,74 @@ pub fn engine(
     seed: u64,
     models: &[(&Loaded, Option<&PrmFormat>)],
 ) -> Done<(Engine, Vec<Model>)> {
+    let options = options(flags, seed)?;
+    let parts = parts(flags, models);
+    Ok(match cuda(flags.device)? {
+        Some(backend) => Engine::new(backend, &parts, &options)?,
+        None => Engine::new(CpuBackend::new(flags.threads), &parts, &options)?,
+    })
+}
+
+/// Puts models onto the device; the CPU's operations are clocked.
+pub fn timed_engine(
+    flags: &EngineFlags,
+    options: &Options,
+    parts: &[Part<'_>],
+) -> Done<(Engine, Vec<Model>, Option<Profile>)> {
+    if let Some(backend) = cuda(flags.device)? {
+        let (engine, models) = Engine::new(backend, parts, options)?;
+        return Ok((engine, models, None));
+    }
+    let (backend, profile) = Timed::new(CpuBackend::new(flags.threads));
+    let (engine, models) = Engine::new(backend, parts, options)?;
+    Ok((engine, models, Some(profile)))
+}
+
+/// How the flags set up an engine.
+pub fn options(flags: &EngineFlags, seed: u64) -> Done<Options> {
     if !(flags.kv_memory > 0.0 && flags.kv_memory < 1e9) {
         let found = flags.kv_memory;
         return Err(Failure::new(format!(
             "--kv-memory {found}: expected MiB above 0"
         )));
     }
-    let options = Options {
+    Ok(Options {
         kv_bytes: (flags.kv_memory * f64::from(1 << 20)) as usize,
         block_tokens: flags.block_tokens as usize,
         kv_dtype: flags.kv_dtype.map(|dtype| match dtype {
-            KvDtype::F32 => Dtype::F32,
-            KvDtype::Bf16 => Dtype::Bf16,
-            KvDtype::F16 => Dtype::F16,
+            KvDtype::F32 => Dtype::F32.into(),
+            KvDtype::Bf16 => Dtype::Bf16.into(),
+            KvDtype::F16 => Dtype::F16.into(),
+            KvDtype::Int8 => kernels::KvDtype::Int8,
         }),
+        quantize: flags.quantize.map(Quantize::kind),
         rows: flags.max_rows as usize,
         seed,
-    };
-    let parts: Vec<_> = models
-        .iter()
-        .map(|(model, format)| Part {
-            head_rows: format.and_then(PrmFormat::head_rows),
-            run_on: flags.past_limit == PastLimit::RunOn,
-            ..Part::new(&model.checkpoint, Some(Rc::clone(&model.tokenizer)))
-        })
-        .collect();
-    Ok(match cuda(flags.device)? {
-        Some(backend) => Engine::new(backend, &parts, &options)?,
-        None => Engine::new(CpuBackend::new(flags.threads), &parts, &options)?,
     })
+}
+
+/// How the flags have models used; one with a format serves as a PRM.
+pub fn parts<'a>(
+    flags: &EngineFlags,
+    models: &[(&'a Loaded, Option<&PrmFormat>)],
+) -> Vec<Part<'a>> {
+    let part = |&(model, format): &(&'a Loaded, Option<&PrmFormat>)| Part {
+        head_rows: format.and_then(PrmFormat::head_rows),
+        ..part(flags, &model.checkpoint, Some(Rc::clone(&model.tokenizer)))
+    };
+    models.iter().map(part).collect()
+}
+
+/// How the flags have a model used that is no PRM.
+pub fn part<'a>(
+    flags: &EngineFlags,
+    checkpoint: &'a Checkpoint,
+    tokenizer: Option<Rc<Tokenizer>>,
+) -> Part<'a> {
+    Part {
+        run_on: flags.past_limit == PastLimit::RunOn,
+        ..Part::new(checkpoint, tokenizer)
+    }
 }
 
 /// The CUDA device that is asked for; `None` for the CPU.

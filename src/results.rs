@@ -38,6 +38,8 @@ pub struct Settings {
     pub past_limit: String,
     /// Storage of the KV cache, if not as the weights.
     pub kv_dtype: Option<String>,
+    /// Bits of the matrices, if not as they are stored.
+    pub quantize: Option<String>,
     /// The search.
     pub search: strategies::Config,
 }

@@ -107,7 +107,7 @@ fn load(folder: &Path, kv: Option<Dtype>) -> (Engine, Model) {
     let checkpoint = Checkpoint::open(source).expect("a golden checkpoint opens");
     let options = Options {
         kv_bytes: 4 << 20,
-        kv_dtype: kv,
+        kv_dtype: kv.map(Into::into),
         ..Options::default()
     };
     let (engine, mut models) = Engine::new(

@@ -101,7 +101,7 @@ fn load(folder: &Path, kv: Option<Dtype>, past_limit: PastLimit) -> Scorer {
     let format = PrmFormat::new(kind, config, Rc::clone(&tokenizer), chat).expect("it is usable");
     let options = Options {
         kv_bytes: 16 << 20,
-        kv_dtype: kv,
+        kv_dtype: kv.map(Into::into),
         ..Options::default()
     };
     let part = Part {

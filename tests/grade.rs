@@ -109,6 +109,27 @@ fn fails(folder: &Path, arguments: &[&str], says: &[&str]) {
 }
 
 #[test]
+fn no_file_is_read_and_written() {
+    let folder = scratch("grade-one-file");
+    fs::write(folder.join("lines.jsonl"), LINES).expect("a file is written");
+    let same = ["grade", "lines.jsonl", "--out", "./lines.jsonl"];
+    let says = ["--out ./lines.jsonl: this is the file to grade"];
+    fails(&folder, &same, &says);
+    let twice = [
+        "--external",
+        "cat",
+        "--out",
+        "new",
+        "--disagreements",
+        "new",
+    ];
+    let arguments = [&["grade", "lines.jsonl"], &twice[..]].concat();
+    fails(&folder, &arguments, &["--disagreements new: this is --out"]);
+    let kept = fs::read_to_string(folder.join("lines.jsonl")).expect("the file");
+    assert_eq!(kept, LINES);
+}
+
+#[test]
 fn bad_calls_are_one_sentence() {
     let folder = scratch("grade-calls");
     fails(&folder, &["grade", "gone.jsonl"], &["gone.jsonl"]);

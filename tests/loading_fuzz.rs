@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use engine::chat::{ChatTemplate, Message};
@@ -463,8 +464,11 @@ fn damaged_models_are_refused_and_no_more() {
         }
     });
 
-    // The tokenizers crate's panics are caught, and would fill the screen.
-    std::panic::set_hook(Box::new(|_| {}));
+    // The tokenizers crate's panics are caught, and would fill the screen; ours are told at the end.
+    static PANIC: Mutex<String> = Mutex::new(String::new());
+    std::panic::set_hook(Box::new(|info| {
+        *PANIC.lock().unwrap_or_else(PoisonError::into_inner) = info.to_string();
+    }));
     let mut failures = Vec::new();
     let (mut refused, mut largest, mut longest) = (0, 0, Duration::ZERO);
     for round in 0..rounds {
@@ -495,7 +499,7 @@ fn damaged_models_are_refused_and_no_more() {
         (largest, longest) = (largest.max(peak), longest.max(took));
 
         let problem = match result {
-            Err(_) => Some("it panics".to_string()),
+            Err(_) => Some(PANIC.lock().unwrap_or_else(PoisonError::into_inner).clone()),
             Ok(_) if took > LIMIT => Some(format!("it takes {took:?}")),
             Ok(_) if peak > BASE + PER_BYTE * total => {
                 Some(format!("it takes {peak} bytes for {total}"))

@@ -57,7 +57,7 @@ fn greedy_text_is_that_of_transformers() {
     assert_eq!(golden.rows.len(), 20);
 
     let options = Options {
-        kv_dtype: Some(Dtype::F32),
+        kv_dtype: Some(Dtype::F32.into()),
         ..Options::default()
     };
     let part = Part::new(&checkpoint, Some(Rc::clone(&tokenizer)));

@@ -1,18 +1,9 @@
-//! Offshoot's studies. Each runs the `offshoot` binary as a user would, keeps the raw output with
-//! the machine and the command, and makes its tables from that.
-
-mod kernels;
-mod machine;
-mod markdown;
-mod offshoot;
-mod scaling;
+//! The studies that run the `offshoot` binary; the others are `offshoot bench`.
 
 use std::process::ExitCode;
 
 use clap::Parser;
-
-/// What a command comes to: a value, or one sentence.
-type Done<T = ()> = Result<T, String>;
+use offshoot_bench::{kernels, scaling};
 
 /// Studies of accuracy and cost.
 #[derive(Parser, Debug)]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use kernels::{Dtype, MatrixView};
+use kernels::{Dtype, MatrixView, Quantization, Quantized, philox};
 use safetensors::tensor::Metadata;
 
 use crate::arch::{self, TensorSpec};
@@ -10,6 +10,7 @@ use crate::config::{HeadKind, ModelConfig};
 use crate::error::{Error, Result};
 use crate::generation::Generation;
 use crate::json::Fields;
+use crate::quantization;
 use crate::source::{Bytes, Source};
 
 /// The weights in one file.
@@ -44,6 +45,14 @@ impl Checkpoint {
             if spec.optional && !tensors.contains(&spec.name) {
                 continue;
             }
+            if let [rows, cols] = spec.shape[..]
+                && let Some(kind) = config.quantization.filter(|_| spec.quantizable)
+                && let Some(matrix) = tensors.quantized(&spec.name, kind, rows, cols)?
+            {
+                params += rows * cols;
+                bytes += matrix.values.len() + matrix.scales.len();
+                continue;
+            }
             let tensor = tensors.checked(&spec, &config.architecture)?;
             params += tensor.elements;
             bytes += tensor.range.len();
@@ -52,6 +61,7 @@ impl Checkpoint {
             name: config.names().embedding.to_string(),
             shape: vec![config.vocab, config.hidden],
             optional: false,
+            quantizable: false,
         };
         config.dtype = tensors.checked(&embedding, &config.architecture)?.dtype;
         Ok(Checkpoint {
@@ -64,6 +74,27 @@ impl Checkpoint {
         })
     }
 
+    /// A model of the shape that the config of `source` describes, with random bf16 weights: for
+    /// measurements. Matrices are normal with deviation 0.02, norms are ones, biases are zeros. All
+    /// matrices begin with the same numbers, so that the memory this takes is the largest one's.
+    ///
+    /// # Errors
+    /// A config that is not there or not served.
+    pub fn random(source: Source, seed: u64) -> Result<Checkpoint> {
+        let mut config = ModelConfig::open(&source)?;
+        config.dtype = Dtype::Bf16;
+        let specs = arch::tensors(&config);
+        let (tensors, params) = Tensors::random(&specs, seed);
+        Ok(Checkpoint {
+            config,
+            generation: Generation::open(&source)?,
+            source,
+            tensors,
+            params,
+            bytes: 2 * params,
+        })
+    }
+
     /// Where the files are.
     pub fn source(&self) -> &Source {
         &self.source
@@ -72,6 +103,24 @@ impl Checkpoint {
     /// A weight matrix `[rows, cols]`, as it lies in the file.
     pub fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<MatrixView<'_>> {
         self.tensors.matrix(name, rows, cols)
+    }
+
+    /// A weight matrix `[rows, cols]` that may be stored quantised, if it is.
+    pub fn quantized(&self, name: &str, rows: usize, cols: usize) -> Result<Option<Quantized<'_>>> {
+        match self.config.quantization {
+            Some(kind) => self.tensors.quantized(name, kind, rows, cols),
+            None => Ok(None),
+        }
+    }
+
+    /// A tensor's type and bytes, as they lie in the file.
+    pub(crate) fn stored(
+        &self,
+        name: &str,
+        shape: &[usize],
+    ) -> Result<(safetensors::Dtype, &[u8])> {
+        let (file, tensor) = self.tensors.find(name, shape, "the model")?;
+        Ok((tensor.dtype, &file.bytes[tensor.range.clone()]))
     }
 
     /// A vector of `len`, converted to f32.
@@ -269,6 +318,55 @@ impl Tensors {
         Ok(all)
     }
 
+    /// The tensors of `specs` in memory, and how many numbers they have; see
+    /// [`Checkpoint::random`].
+    fn random(specs: &[TensorSpec], seed: u64) -> (Tensors, usize) {
+        let elements = |spec: &TensorSpec| spec.shape.iter().product::<usize>();
+        let longest = |vectors: bool| {
+            let wanted = specs.iter().filter(|s| (s.shape.len() == 1) == vectors);
+            wanted.map(elements).max().unwrap_or(0)
+        };
+        let bf16 = |values: &mut dyn Iterator<Item = f32>| -> Bytes {
+            let bytes = values.flat_map(|x| half::bf16::from_f32(x).to_le_bytes());
+            Bytes::Owned(bytes.collect())
+        };
+        // The sum of four uniform numbers is near enough to a normal one: deviation 1 / sqrt(3).
+        let normal = |i: usize| {
+            let word = philox::uniform_u64(seed, i as u64);
+            let uniform = |k: u32| ((word >> (16 * k)) & 0xffff) as f32 / 65_536.0 - 0.5;
+            (0..4).map(uniform).sum::<f32>() * 3f32.sqrt() * 0.02
+        };
+        let files = [
+            ("matrices", bf16(&mut (0..longest(false)).map(normal))),
+            ("norms", bf16(&mut (0..longest(true)).map(|_| 1.0))),
+            ("biases", bf16(&mut (0..longest(true)).map(|_| 0.0))),
+        ];
+        let files = files.map(|(name, bytes)| File {
+            name: name.to_string(),
+            place: format!("random {name}"),
+            bytes,
+        });
+        let tensors = specs.iter().map(|spec| {
+            let file = match spec.shape.len() {
+                1 if spec.name.ends_with(".bias") => 2,
+                1 => 1,
+                _ => 0,
+            };
+            let tensor = Tensor {
+                file,
+                dtype: safetensors::Dtype::BF16,
+                shape: spec.shape.clone(),
+                range: 0..2 * elements(spec),
+            };
+            (spec.name.clone(), tensor)
+        });
+        let tensors = Tensors {
+            files: files.into(),
+            tensors: tensors.collect(),
+        };
+        (tensors, specs.iter().map(elements).sum())
+    }
+
     /// Whether there is a tensor of this name.
     pub fn contains(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
@@ -286,6 +384,40 @@ impl Tensors {
         })
     }
 
+    /// The matrix `[rows, cols]` that `name` would be, if it is stored quantised.
+    pub fn quantized(
+        &self,
+        name: &str,
+        kind: Quantization,
+        rows: usize,
+        cols: usize,
+    ) -> Result<Option<Quantized<'_>>> {
+        let parts = quantization::parts(name, kind, rows, cols);
+        if !(kind.fits(cols) && self.contains(&parts[0].name)) {
+            return Ok(None);
+        }
+        let bytes = |part: &quantization::Part| {
+            let (file, tensor) = self.find(&part.name, &part.shape, "a quantised matrix")?;
+            if tensor.dtype != part.dtype {
+                return Err(Error::TensorDtype {
+                    file: file.place.clone(),
+                    name: part.name.clone(),
+                    found: format!("{:?}", tensor.dtype),
+                    expected: format!("{:?}", part.dtype),
+                });
+            }
+            Ok(&file.bytes[tensor.range.clone()])
+        };
+        let [values, scales] = [bytes(&parts[0])?, bytes(&parts[1])?];
+        Ok(Some(Quantized {
+            rows,
+            cols,
+            kind,
+            values: values.into(),
+            scales: scales.into(),
+        }))
+    }
+
     /// A vector of `len`, converted to f32.
     pub fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
         let tensor = self.lookup(name, &[len], "the model")?;
@@ -296,7 +428,8 @@ impl Tensors {
         self.lookup(&spec.name, &spec.shape, architecture)
     }
 
-    fn lookup(&self, name: &str, shape: &[usize], needed_by: &str) -> Result<Checked<'_>> {
+    /// A tensor of that name and shape, and the file it lies in.
+    fn find(&self, name: &str, shape: &[usize], needed_by: &str) -> Result<(&File, &Tensor)> {
         let tensor = self.tensors.get(name).ok_or_else(|| Error::MissingTensor {
             name: name.to_string(),
             files: self
@@ -316,6 +449,11 @@ impl Tensors {
                 expected: shape.to_vec(),
             });
         }
+        Ok((file, tensor))
+    }
+
+    fn lookup(&self, name: &str, shape: &[usize], needed_by: &str) -> Result<Checked<'_>> {
+        let (file, tensor) = self.find(name, shape, needed_by)?;
         let dtype = match tensor.dtype {
             safetensors::Dtype::F32 => Dtype::F32,
             safetensors::Dtype::BF16 => Dtype::Bf16,
@@ -325,6 +463,7 @@ impl Tensors {
                     file: file.place.clone(),
                     name: name.to_string(),
                     found: format!("{other:?}"),
+                    expected: "F32, BF16 or F16".to_string(),
                 });
             }
         };
@@ -472,6 +611,30 @@ mod tests {
             );
         }
         assert_eq!(cases, 22);
+    }
+
+    #[test]
+    fn a_random_model_has_its_config_s_shape() {
+        for case in ["qwen2-g1-untied-bf16", "llama-g8-tied-bf16"] {
+            let real = Checkpoint::open(golden(case)).expect("opens");
+            let random = Checkpoint::random(golden(case), 7).expect("a config");
+            assert_eq!(
+                (random.params(), random.bytes()),
+                (real.params(), real.bytes()),
+                "{case}"
+            );
+            let c = &random.config;
+            let table = random.matrix(c.names().embedding, c.vocab, c.hidden);
+            let table = to_f32(Dtype::Bf16, table.expect("a matrix").bytes);
+            let mean = table.iter().sum::<f32>() / table.len() as f32;
+            let square = table.iter().map(|x| x * x).sum::<f32>() / table.len() as f32;
+            assert!(
+                mean.abs() < 1e-3 && (square.sqrt() - 0.02).abs() < 1e-3,
+                "{case}: mean {mean}, mean square {square}"
+            );
+            let norm = random.vector(NORM, c.hidden).expect("a vector");
+            assert!(norm.iter().all(|&x| x == 1.0), "{case}");
+        }
     }
 
     #[test]

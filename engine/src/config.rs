@@ -1,11 +1,12 @@
 //! `config.json`: a model's shapes and constants.
 
-use kernels::Dtype;
+use kernels::{Dtype, Quantization};
 use serde_json::Value;
 
 use crate::arch::{self, Architecture, Task, TensorNames};
 use crate::error::Result;
 use crate::json::Fields;
+use crate::quantization;
 use crate::source::Source;
 
 /// Bounds on a config's numbers, far above any model that exists and low enough that products of
@@ -99,6 +100,8 @@ pub struct ModelConfig {
     /// How the weights are stored: what the config says, float32 where it says nothing. After
     /// [`crate::checkpoint::Checkpoint::open`] it is the embedding's own type.
     pub dtype: Dtype,
+    /// How matrices are stored that are not of that type.
+    pub quantization: Option<Quantization>,
     /// What the last layer gives.
     pub head: HeadKind,
     /// Token that begins a text, if the config names one.
@@ -129,12 +132,7 @@ impl ModelConfig {
     pub fn parse(file: String, bytes: &[u8]) -> Result<ModelConfig> {
         let fields = Fields::parse(file, bytes)?;
         let (family, class, task) = arch::find(&fields)?;
-        if fields.get("quantization_config").is_some() {
-            return Err(fields.wrong(
-                "quantization_config",
-                "none: quantised weights are not supported",
-            ));
-        }
+        let quantization = quantization::of_config(&fields)?;
         if let Some(act) = fields.string("hidden_act")?
             && !matches!(act, "silu" | "swish")
         {
@@ -183,6 +181,7 @@ impl ModelConfig {
             output_bias: biases.output,
             mlp_bias: biases.mlp,
             dtype: dtype(&fields)?,
+            quantization,
             head: match task {
                 Task::Causal => HeadKind::Causal,
                 Task::TokenClassification => HeadKind::TokenClassification {

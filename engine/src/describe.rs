@@ -25,6 +25,8 @@ pub struct Description {
     pub bytes: usize,
     /// How they are stored.
     pub dtype: &'static str,
+    /// How the matrices of products are stored, if in another way.
+    pub quantization: Option<&'static str>,
     /// The weight files; empty if there are none.
     pub files: Vec<String>,
     /// Why the weights cannot be read, if they are not there: figures are then the config's.
@@ -165,6 +167,7 @@ pub fn from_config(config: &ModelConfig, name: &str, eos: bool) -> Description {
         parameters,
         bytes: parameters * config.dtype.bytes(),
         dtype: config.dtype.name(),
+        quantization: config.quantization.map(kernels::Quantization::name),
         files: Vec::new(),
         without_weights: None,
         layers: config.layers,

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use futures::channel::oneshot;
-use kernels::{Backend, Dtype, KvLayout, philox};
+use kernels::{Backend, KvDtype, KvLayout, Quantization, philox};
 
 use crate::Error;
 use crate::checkpoint::Checkpoint;
@@ -32,7 +32,10 @@ pub struct Options {
     /// Tokens in a KV block.
     pub block_tokens: usize,
     /// Storage of K and V; `None`: as each model's weights.
-    pub kv_dtype: Option<Dtype>,
+    pub kv_dtype: Option<KvDtype>,
+    /// How the matrices of products are kept that are stored in floating point; `None`: as they
+    /// are. Embeddings, norms, biases and PRMs' heads always are.
+    pub quantize: Option<Quantization>,
     /// Rows of one model in one device step.
     pub rows: usize,
     /// Seed of all sampling.
@@ -45,6 +48,7 @@ impl Default for Options {
             kv_bytes: 1 << 30,
             block_tokens: 16,
             kv_dtype: None,
+            quantize: None,
             rows: 512,
             seed: 0,
         }
@@ -132,6 +136,7 @@ impl Engine {
                 },
                 capacity: blocks * layout.block_tokens,
                 head_rows: part.head_rows.clone(),
+                quantize: options.quantize,
             };
             shapes.push(crate::model::shape(config, &layout, &how));
             let model = crate::model::Model::load(&mut backend, part.checkpoint, layout, &how)?;

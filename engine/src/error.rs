@@ -16,6 +16,14 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// A file could not be written.
+    #[error("cannot write {file}: {source}")]
+    Write {
+        /// The file or folder.
+        file: String,
+        /// What the system said.
+        source: io::Error,
+    },
     /// A model's name is not a directory.
     #[error("{path} is not a model directory: {reason}")]
     NotADirectory {
@@ -116,7 +124,7 @@ pub enum Error {
         expected: Vec<usize>,
     },
     /// A tensor is stored in a type the engine doesn't compute with.
-    #[error("{file}: tensor {name} is stored as {found}; expected F32, BF16 or F16")]
+    #[error("{file}: tensor {name} is stored as {found}; expected {expected}")]
     TensorDtype {
         /// The file.
         file: String,
@@ -124,6 +132,8 @@ pub enum Error {
         name: String,
         /// The type's name in the header.
         found: String,
+        /// The types it may have.
+        expected: String,
     },
     /// A tokenizer file that the tokenizer crate can't use, or text it can't handle.
     #[error("{file}: {problem}")]

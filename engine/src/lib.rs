@@ -26,6 +26,7 @@ mod json;
 mod kv;
 mod local;
 mod model;
+pub mod quantization;
 mod request;
 mod scheduler;
 mod sequence;

@@ -5,7 +5,9 @@
 //! data in [`ModelConfig`]: which products have biases, whether queries and keys are normalised,
 //! which layers see a window, the shape of the head.
 
-use kernels::{Backend, BlockId, KvLayout, MatrixView, RopeTable, StepPlan};
+use kernels::{
+    Backend, BlockId, Dtype, KvLayout, MatrixView, Quantization, Quantized, RopeTable, StepPlan,
+};
 
 use crate::Error;
 use crate::arch::{TensorNames, bias_of, of_layer};
@@ -88,6 +90,8 @@ pub(crate) struct Use {
     pub capacity: usize,
     /// Rows of the LM head that are wanted; `None`: all.
     pub head_rows: Option<Vec<u32>>,
+    /// How matrices of products are kept that are stored in floating point.
+    pub quantize: Option<Quantization>,
 }
 
 /// What scheduling must know of a model with this configuration.
@@ -128,6 +132,7 @@ impl<B: Backend> Model<B> {
         let loader = &mut Loader {
             backend,
             checkpoint,
+            quantize: how.quantize,
         };
         let hidden = config.hidden;
         let layers = (0..config.layers)
@@ -272,6 +277,7 @@ impl<B: Backend> Model<B> {
 struct Loader<'a, B: Backend> {
     backend: &'a mut B,
     checkpoint: &'a Checkpoint,
+    quantize: Option<Quantization>,
 }
 
 impl<B: Backend> Loader<'_, B> {
@@ -283,6 +289,26 @@ impl<B: Backend> Loader<'_, B> {
         Ok(self.backend.load_matrix(&views)?)
     }
 
+    /// The matrix of a product, `parts` stacked: quantised if that is asked for, or if one of them
+    /// is stored so.
+    fn product(&mut self, parts: &[(&str, usize)], cols: usize) -> Result<B::Weight, Error> {
+        let stored = (parts.iter())
+            .map(|(name, rows)| self.checkpoint.quantized(name, *rows, cols))
+            .collect::<Result<Vec<_>, _>>()?;
+        let kind = stored.iter().flatten().next().map(|matrix| matrix.kind);
+        let Some(kind) = kind.or(self.quantize).filter(|kind| kind.fits(cols)) else {
+            return self.matrix(parts, cols);
+        };
+        let all = (parts.iter().zip(stored))
+            .map(|((name, rows), stored)| match stored {
+                Some(matrix) => Ok(matrix),
+                None => (self.checkpoint.matrix(name, *rows, cols))
+                    .map(|matrix| Quantized::new(&matrix, kind)),
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(self.backend.load_quantized(&all)?)
+    }
+
     /// Some rows of a matrix `[rows, cols]`, in the order given.
     fn rows_of(
         &mut self,
@@ -291,23 +317,28 @@ impl<B: Backend> Loader<'_, B> {
         rows: usize,
         cols: usize,
     ) -> Result<B::Weight, Error> {
+        if let Some(&token) = wanted.iter().find(|&&row| row as usize >= rows) {
+            return Err(Error::TokenOutOfVocabulary { token, vocab: rows });
+        }
+        if let Some(matrix) = self.checkpoint.quantized(name, rows, cols)? {
+            let numbers: Vec<f32> = (wanted.iter())
+                .flat_map(|&row| matrix.row(row as usize))
+                .collect();
+            return Ok(self.backend.load_matrix(&[MatrixView {
+                rows: wanted.len(),
+                cols,
+                dtype: Dtype::F32,
+                bytes: bytemuck::cast_slice(&numbers),
+            }])?);
+        }
         let all = self.checkpoint.matrix(name, rows, cols)?;
         let width = cols * all.dtype.bytes();
-        let row = |&row: &u32| {
-            let at = row as usize;
-            if at >= rows {
-                return Err(Error::TokenOutOfVocabulary {
-                    token: row,
-                    vocab: rows,
-                });
-            }
-            Ok(MatrixView {
-                rows: 1,
-                bytes: &all.bytes[at * width..][..width],
-                ..all
-            })
+        let row = |&row: &u32| MatrixView {
+            rows: 1,
+            bytes: &all.bytes[row as usize * width..][..width],
+            ..all
         };
-        let views = wanted.iter().map(row).collect::<Result<Vec<_>, _>>()?;
+        let views: Vec<_> = wanted.iter().map(row).collect();
         Ok(self.backend.load_matrix(&views)?)
     }
 
@@ -337,9 +368,15 @@ impl<B: Backend> Loader<'_, B> {
                 };
                 Head::Linear(self.rows_of(name, wanted, c.vocab, hidden)?, None)
             }
-            (HeadKind::Causal, None) if c.tied_embeddings => Head::Embedding,
+            (HeadKind::Causal, None) if c.tied_embeddings && self.quantize.is_none() => {
+                Head::Embedding
+            }
             (HeadKind::Causal, None) => {
-                Head::Linear(self.matrix(&[(names.lm_head, c.vocab)], hidden)?, None)
+                let name = match c.tied_embeddings {
+                    true => names.embedding,
+                    false => names.lm_head,
+                };
+                Head::Linear(self.product(&[(name, c.vocab)], hidden)?, None)
             }
             (HeadKind::TokenClassification { labels }, _) => {
                 let (weight, bias) = self.affine(names.score, labels.len(), hidden)?;
@@ -380,7 +417,7 @@ impl<B: Backend> Loader<'_, B> {
             .collect();
         let matrices: Vec<(&str, usize)> =
             names.iter().map(|(n, len)| (n.as_str(), *len)).collect();
-        let weight = self.matrix(&matrices, cols)?;
+        let weight = self.product(&matrices, cols)?;
         let biases: Vec<(String, usize)> =
             names.iter().map(|(n, len)| (bias_of(n), *len)).collect();
         let vectors: Vec<(&str, usize)> =

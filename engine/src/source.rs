@@ -131,6 +131,8 @@ pub enum Bytes {
     Static(&'static [u8]),
     /// Mapped from a file.
     Mapped(Arc<MappedFile>),
+    /// Made by the program.
+    Owned(Arc<[u8]>),
 }
 
 impl Deref for Bytes {
@@ -140,6 +142,7 @@ impl Deref for Bytes {
         match self {
             Bytes::Static(bytes) => bytes,
             Bytes::Mapped(map) => map,
+            Bytes::Owned(bytes) => bytes,
         }
     }
 }

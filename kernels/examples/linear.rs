@@ -6,7 +6,7 @@
 //! Every figure is the median of seven repetitions of at least 20 ms.
 #![allow(unsafe_code)] // The peak is measured with intrinsics.
 
-use offshoot_kernels::{Backend, CpuBackend, Dtype, Error, MatrixView};
+use offshoot_kernels::{Backend, CpuBackend, Dtype, Error, MatrixView, Quantization, Quantized};
 use timing::median_seconds;
 
 mod timing;
@@ -34,15 +34,25 @@ fn main() -> Result<(), Error> {
         "{}; FMA peak {peak:.1} GFLOP/s (one thread's times {threads})",
         backend.name()
     );
-    for dtype in [Dtype::Bf16, Dtype::F32] {
+    let kinds = [
+        (Dtype::Bf16, None),
+        (Dtype::F32, None),
+        (Dtype::Bf16, Some(Quantization::Int8)),
+        (Dtype::Bf16, Some(Quantization::Int4)),
+    ];
+    for (dtype, quantization) in kinds {
         for (n, k) in SHAPES {
             let bytes = vec![0x3c; n * k * dtype.bytes()];
-            let w = backend.load_matrix(&[MatrixView {
+            let matrix = MatrixView {
                 rows: n,
                 cols: k,
                 dtype,
                 bytes: &bytes,
-            }])?;
+            };
+            let w = match quantization {
+                None => backend.load_matrix(&[matrix])?,
+                Some(kind) => backend.load_quantized(&[Quantized::new(&matrix, kind)])?,
+            };
             for rows in ROWS {
                 let mut x = backend.activations(rows, k)?;
                 x.data_mut().fill(0.5);
@@ -53,9 +63,9 @@ fn main() -> Result<(), Error> {
                 println!(
                     "{:8} [{rows:3} x {k:4}] x [{k:4} x {n:4}]  {gflops:6.1} GFLOP/s  {:3.0}%  \
                      {:5.1} GB/s  {:9.1} us",
-                    dtype.name(),
+                    quantization.map_or(dtype.name(), Quantization::name),
                     100.0 * gflops / peak,
-                    1e-9 * bytes.len() as f64 / seconds,
+                    1e-9 * w.bytes() as f64 / seconds,
                     1e6 * seconds,
                 );
             }

@@ -1,8 +1,9 @@
 //! The [`Backend`] trait: a transformer's operations, on one device, in order.
 
 use crate::plan::{BlockId, StepPlan};
+use crate::quant::Quantized;
 use crate::sampling::{Draw, Sample};
-use crate::{Dtype, Error};
+use crate::{Dtype, Error, KvDtype};
 
 /// A row-major matrix of a checkpoint, borrowed from its file.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +48,7 @@ pub struct KvLayout {
     /// Tokens a block holds.
     pub block_tokens: usize,
     /// Storage type of K and V.
-    pub dtype: Dtype,
+    pub dtype: KvDtype,
     /// Bytes that one step of a [`BlockId`] stands for; a multiple of 64.
     pub unit_bytes: usize,
 }
@@ -55,7 +56,7 @@ pub struct KvLayout {
 impl KvLayout {
     /// Bytes of K and V of one token over all layers.
     pub fn token_bytes(&self) -> usize {
-        2 * self.layers * self.kv_heads * self.head_dim * self.dtype.bytes()
+        2 * self.layers * self.kv_heads * self.dtype.vector_bytes(self.head_dim)
     }
 
     /// Bytes of one block.
@@ -105,8 +106,8 @@ pub trait Backend {
 
     /// The type of the KV cache of a model whose weights are stored as `weights`, unless another
     /// is asked for.
-    fn kv_dtype(&self, weights: Dtype) -> Dtype {
-        weights
+    fn kv_dtype(&self, weights: Dtype) -> KvDtype {
+        weights.into()
     }
 
     /// Refuses a layout there is no kernel for.
@@ -117,6 +118,16 @@ pub trait Backend {
     /// Takes a weight matrix made of `parts` stacked along the rows (all of one `cols`; the parts
     /// of a fused projection).
     fn load_matrix(&mut self, parts: &[MatrixView<'_>]) -> Result<Self::Weight, Error>;
+    /// Takes a quantised weight matrix made of `parts` stacked along the rows (all of one width and
+    /// kind), for products.
+    fn load_quantized(&mut self, parts: &[Quantized<'_>]) -> Result<Self::Weight, Error> {
+        Err(Error::Unsupported {
+            device: self.name(),
+            what: format!("a matrix in {}", parts[0].kind.name()),
+        })
+    }
+    /// Bytes that a product with `weight` reads of it.
+    fn weight_bytes(&self, weight: &Self::Weight) -> usize;
     /// Takes a vector.
     fn load_vector(&mut self, values: &[f32]) -> Result<Self::Vector, Error>;
     /// Takes a rotary table.

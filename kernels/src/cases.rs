@@ -7,8 +7,9 @@
 //! once); four of these, and a few roundings besides, is where we call it wrong.
 
 use crate::plan::{BlockId, SequenceRows, StepPlan};
+use crate::quant::{self, GROUP, Quantization, Quantized};
 use crate::reference;
-use crate::{Backend, Dtype, Error, KvLayout, MatrixView, RopeTable};
+use crate::{Backend, Dtype, Error, KvDtype, KvLayout, MatrixView, RopeTable};
 use half::{bf16, f16};
 
 /// Unit roundoff of f32.
@@ -127,6 +128,8 @@ pub struct LinearCase {
     pub k: usize,
     /// Of the weights.
     pub dtype: Dtype,
+    /// Whether the weights are quantised.
+    pub quantized: Option<Quantization>,
     /// Whether there is a bias.
     pub bias: bool,
     /// Whether the output is added to.
@@ -165,6 +168,7 @@ pub fn linear_cases() -> Vec<LinearCase> {
                     n,
                     k,
                     dtype,
+                    quantized: None,
                     bias,
                     accumulate,
                 });
@@ -172,6 +176,28 @@ pub fn linear_cases() -> Vec<LinearCase> {
         }
     }
     cases
+}
+
+/// Linear layers with quantised weights.
+pub fn quantized_cases() -> Vec<LinearCase> {
+    let floats = linear_cases().into_iter();
+    let cases = floats.flat_map(|case| {
+        Quantization::ALL.map(|kind| LinearCase {
+            k: case.k.next_multiple_of(GROUP),
+            quantized: Some(kind),
+            ..case
+        })
+    });
+    cases.collect()
+}
+
+/// What quantised activations stand for.
+fn as_quantized(x: &[f32]) -> Vec<f32> {
+    let (mut q, groups) = (vec![0; x.len()], x.len() / GROUP);
+    let (mut scales, mut sums) = (vec![0.0; groups], vec![0; groups]);
+    quant::quantize_row(x, &mut q, &mut scales, &mut sums);
+    let number = |(at, &q): (usize, &i8)| f32::from(q) * scales[at / GROUP];
+    q.iter().enumerate().map(number).collect()
 }
 
 /// Runs one linear layer and returns its output, `[rows, n]`, having checked it.
@@ -192,9 +218,14 @@ pub fn check_linear<D: Device>(device: &mut D, case: &LinearCase) -> Result<Vec<
         dtype: case.dtype,
         bytes,
     };
-    let weight = device
-        .load_matrix(&[part(n / 2, upper), part(n - n / 2, lower)])
-        .map_err(fail)?;
+    let parts = [part(n / 2, upper), part(n - n / 2, lower)];
+    let quantized: Vec<_> = (case.quantized.iter())
+        .flat_map(|&kind| parts.iter().map(move |part| Quantized::new(part, kind)))
+        .collect();
+    let weight = match case.quantized {
+        None => device.load_matrix(&parts).map_err(fail)?,
+        Some(_) => device.load_quantized(&quantized).map_err(fail)?,
+    };
     let vector = device.load_vector(&bias).map_err(fail)?;
     let mut x_buffer = device.product_activations(rows + 1, k).map_err(fail)?;
     // A residual stream and logits are f32 everywhere; what feeds another product may be rounded.
@@ -225,10 +256,18 @@ pub fn check_linear<D: Device>(device: &mut D, case: &LinearCase) -> Result<Vec<
     if beyond.iter().any(|&v| v != 7.0) {
         return Err("wrote beyond its rows".into());
     }
-    let w: Vec<f32> = w
-        .iter()
-        .map(|&w| stored(stored(w, case.dtype), device.weight_dtype(case.dtype)))
-        .collect();
+    let w: Vec<f32> = match case.quantized {
+        None => w
+            .iter()
+            .map(|&w| stored(stored(w, case.dtype), device.weight_dtype(case.dtype)))
+            .collect(),
+        Some(_) => quantized.iter().flat_map(Quantized::dequantized).collect(),
+    };
+    let x = match case.quantized {
+        None => x,
+        // The sum of the products of these is what is to be computed.
+        Some(_) => as_quantized(&x),
+    };
     let mut expected = reference::linear(&widen(&x), &widen(&w), k);
     for (i, e) in expected.iter_mut().enumerate() {
         if case.bias {
@@ -367,7 +406,7 @@ pub fn check_qk_norm<D: Device>(
         kv_heads,
         head_dim,
         block_tokens: 16,
-        dtype: Dtype::F32,
+        dtype: Dtype::F32.into(),
         unit_bytes: 64,
     };
     let cols = layout.qkv_cols();
@@ -567,10 +606,18 @@ pub struct AttentionCase {
     /// Of the cache.
     pub block_tokens: usize,
     /// Of the cache.
-    pub dtype: Dtype,
+    pub dtype: KvDtype,
     /// Tokens a row sees at most.
     pub window: Option<u32>,
 }
+
+/// How K and V can be stored.
+pub const KV_DTYPES: [KvDtype; 4] = [
+    KvDtype::Float(Dtype::F32),
+    KvDtype::Float(Dtype::Bf16),
+    KvDtype::Int8,
+    KvDtype::Float(Dtype::F16),
+];
 
 /// All attentions to test: every tree with every shape of heads, block sizes and types in turn, every
 /// third with a sliding window.
@@ -583,7 +630,7 @@ pub fn attention_cases() -> Vec<AttentionCase> {
                 tree: tree.clone(),
                 heads,
                 block_tokens: [16, 1, 32, 4, 2][turn % 5],
-                dtype: [Dtype::F32, Dtype::Bf16, Dtype::F16][turn / 5 % 3],
+                dtype: KV_DTYPES[turn / 5 % 4],
                 window: [None, None, Some([1, 7, 16, 33, 64][turn / 3 % 5])][turn % 3],
             });
         }
@@ -779,8 +826,10 @@ pub fn check_attention<D: Device>(
         // K is rounded after the rotation in f32: where that falls on the other side of a tie
         // than in f64, one bf16 differs by 2^-8 of itself.
         let bound = match layout.dtype {
-            Dtype::F32 => bound,
-            Dtype::Bf16 | Dtype::F16 => bound + 2e-3 / d.sqrt(),
+            KvDtype::Float(Dtype::F32) => bound,
+            KvDtype::Float(Dtype::Bf16 | Dtype::F16) => bound + 2e-3 / d.sqrt(),
+            // As much of the largest element.
+            KvDtype::Int8 => bound + 1e-2 / d.sqrt(),
         };
         // Where products are rounded, so are the weights of V and the output: each at random, by
         // about 0.4 of the roundoff.
@@ -788,6 +837,22 @@ pub fn check_attention<D: Device>(
         within(out, &expected, bound).map_err(|why| format!("node {n} row {i}: {why}"))?;
     }
     Ok(outputs)
+}
+
+/// The vector of one token and head, as the cache holds it.
+fn as_kv(values: &[f64], dtype: KvDtype) -> Vec<f64> {
+    let floats: Vec<f32> = values.iter().map(|&v| v as f32).collect();
+    match dtype {
+        KvDtype::Float(dtype) => widen(&as_stored(&floats, dtype)),
+        KvDtype::Int8 => {
+            let scale = floats.iter().fold(0.0f32, |a, v| a.max(v.abs())) / 127.0;
+            let number = |&v: &f32| match scale == 0.0 {
+                true => 0.0,
+                false => f64::from((v / scale).round_ties_even()) * f64::from(scale),
+            };
+            floats.iter().map(number).collect()
+        }
+    }
 }
 
 /// What attention should give for row `i` of a node.
@@ -826,19 +891,19 @@ fn expected_row(
         reference::rope(&mut values, frequencies, position as f64);
         values
     };
-    let store = |value: f64| f64::from(stored(value as f32, layout.dtype));
+    let store = |values: Vec<f64>| as_kv(&values, layout.dtype);
     let group = layout.heads / layout.kv_heads;
     (0..layout.heads)
         .flat_map(|head| {
             let kv_head = layout.heads + head / group;
             let keys: Vec<Vec<f64>> = (first..rows.len())
-                .map(|p| rotated(p, kv_head).into_iter().map(store).collect())
+                .map(|p| store(rotated(p, kv_head)))
                 .collect();
             let values: Vec<Vec<f64>> = rows[first..]
                 .iter()
                 .map(|row| {
                     let v = &row[(kv_head + layout.kv_heads) * d..][..d];
-                    widen(v).into_iter().map(store).collect()
+                    store(widen(v))
                 })
                 .collect();
             let q: Vec<f64> = rotated(rows.len() - 1, head)

@@ -17,8 +17,10 @@ mod attention;
 mod buffers;
 mod embed;
 mod kv;
+pub mod limits;
 mod linear;
 mod norm;
+mod quantized;
 mod rope;
 mod sample;
 mod swiglu;
@@ -28,10 +30,11 @@ mod workers;
 #[cfg(test)]
 mod tests;
 
-pub use buffers::{Activations, Arena, Weight};
+pub use buffers::{Activations, Arena, Stored, Weight};
 pub use tile::Isa;
 
 use crate::plan::{BlockId, StepPlan};
+use crate::quant::Quantized;
 use crate::sampling::{Draw, Sample};
 use crate::{Backend, Error, KvLayout, MatrixView, RopeTable};
 use workers::Workers;
@@ -40,6 +43,8 @@ use workers::Workers;
 pub struct CpuBackend {
     workers: Workers,
     isa: Isa,
+    /// The rows of the product with quantised weights under way.
+    quantized: quantized::Rows,
 }
 
 /// A plan as the CPU backend keeps it.
@@ -69,6 +74,7 @@ impl CpuBackend {
         CpuBackend {
             workers: Workers::new(threads),
             isa,
+            quantized: quantized::Rows::default(),
         }
     }
 }
@@ -94,6 +100,14 @@ impl Backend for CpuBackend {
 
     fn load_matrix(&mut self, parts: &[MatrixView<'_>]) -> Result<Weight, Error> {
         Weight::pack(parts, &self.workers)
+    }
+
+    fn load_quantized(&mut self, parts: &[Quantized<'_>]) -> Result<Weight, Error> {
+        Weight::pack_quantized(parts, &self.workers, self.isa)
+    }
+
+    fn weight_bytes(&self, weight: &Weight) -> usize {
+        weight.bytes()
     }
 
     fn load_vector(&mut self, values: &[f32]) -> Result<Vec<f32>, Error> {
@@ -151,6 +165,7 @@ impl Backend for CpuBackend {
             bias.map(Vec::as_slice),
             rows,
             accumulate,
+            &mut self.quantized,
             out,
         );
     }

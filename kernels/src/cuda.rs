@@ -45,7 +45,7 @@ pub fn cache_folder() -> Option<std::path::PathBuf> {
 
 use crate::plan::{BlockId, StepPlan};
 use crate::sampling::{Draw, Sample};
-use crate::{Backend, Dtype, Error, KvLayout, MatrixView, RopeTable};
+use crate::{Backend, Dtype, Error, KvDtype, KvLayout, MatrixView, RopeTable};
 use device::Card;
 use half::bf16;
 use memory::{Copying, Growing, Pinned};
@@ -308,8 +308,8 @@ impl Backend for CudaBackend {
         format!("{} (CUDA, sm_{major}{minor})", self.card.name())
     }
 
-    fn kv_dtype(&self, _weights: Dtype) -> Dtype {
-        Dtype::Bf16
+    fn kv_dtype(&self, _weights: Dtype) -> KvDtype {
+        Dtype::Bf16.into()
     }
 
     fn check_layout(&self, layout: &KvLayout) -> Result<(), Error> {
@@ -319,7 +319,7 @@ impl Backend for CudaBackend {
                 what,
             })
         };
-        if layout.dtype != Dtype::Bf16 {
+        if layout.dtype != Dtype::Bf16.into() {
             return refuse(format!(
                 "a KV cache of {} (only bfloat16)",
                 layout.dtype.name()
@@ -336,6 +336,10 @@ impl Backend for CudaBackend {
 
     fn load_matrix(&mut self, parts: &[MatrixView<'_>]) -> Result<Weight, Error> {
         linear::load(&self.card, parts)
+    }
+
+    fn weight_bytes(&self, weight: &Weight) -> usize {
+        weight.buffer.bytes()
     }
 
     fn load_vector(&mut self, values: &[f32]) -> Result<Vector, Error> {

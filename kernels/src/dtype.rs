@@ -29,3 +29,38 @@ impl Dtype {
         }
     }
 }
+
+/// How K and V are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KvDtype {
+    /// In floating point.
+    Float(Dtype),
+    /// In 8 bits: the vector of one token and head is `scale * q`, `q` in -127..=127, the scale (f32)
+    /// its largest magnitude / 127.
+    Int8,
+}
+
+impl KvDtype {
+    /// Bytes of the vector of one token and head.
+    pub const fn vector_bytes(self, head_dim: usize) -> usize {
+        match self {
+            KvDtype::Float(dtype) => head_dim * dtype.bytes(),
+            // The scales behind the elements are aligned.
+            KvDtype::Int8 => head_dim.next_multiple_of(4) + size_of::<f32>(),
+        }
+    }
+
+    /// The name used in messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            KvDtype::Float(dtype) => dtype.name(),
+            KvDtype::Int8 => "int8",
+        }
+    }
+}
+
+impl From<Dtype> for KvDtype {
+    fn from(dtype: Dtype) -> KvDtype {
+        KvDtype::Float(dtype)
+    }
+}

@@ -24,6 +24,7 @@ mod exp2;
 pub mod file;
 pub mod philox;
 pub mod plan;
+pub mod quant;
 #[cfg(any(test, feature = "cases"))]
 pub mod reference;
 pub mod sampling;
@@ -32,7 +33,8 @@ mod widest;
 pub use backend::{Backend, KvLayout, MatrixView, RopeTable};
 pub use cpu::CpuBackend;
 pub use cuda::CudaBackend;
-pub use dtype::Dtype;
+pub use dtype::{Dtype, KvDtype};
 pub use error::Error;
 pub use plan::{BlockId, Row, Run, SequenceRows, Slot, StepPlan};
+pub use quant::{Quantization, Quantized};
 pub use sampling::{Draw, Sample, Sampling};

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write, stdin, stdout};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -36,6 +36,11 @@ pub fn run(flags: &GradeFlags) -> Done {
             Box::new(BufReader::new(file))
         }
     };
+    let written_files = [
+        ("--out", &flags.out),
+        ("--disagreements", &flags.disagreements),
+    ];
+    refuse_one_file_twice(&flags.file, written_files)?;
     let mut out: Box<dyn Write> = match &flags.out {
         Some(path) => Box::new(create("--out", path)?),
         None => Box::new(BufWriter::new(stdout().lock())),
@@ -108,6 +113,34 @@ pub fn run(flags: &GradeFlags) -> Done {
         1 => Err(Failure::new(format!("{name}: 1 line is not graded"))),
         n => Err(Failure::new(format!("{name}: {n} lines are not graded"))),
     }
+}
+
+/// A file that is opened to be written is emptied at once: no line of it would be read.
+fn refuse_one_file_twice(input: &Path, outputs: [(&str, &Option<PathBuf>); 2]) -> Done {
+    let mut seen = vec![("the file to grade", input.canonicalize())];
+    for (flag, path) in outputs {
+        let Some(path) = path else { continue };
+        // One that is not there yet has a folder, and is there from now on under that name.
+        let place = path.canonicalize().or_else(|_| {
+            let name = path.file_name().unwrap_or_default();
+            let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+            Ok::<_, std::io::Error>(folder.unwrap_or(Path::new(".")).canonicalize()?.join(name))
+        });
+        if let Ok(place) = &place {
+            // Devices may be written twice.
+            let same = |(_, other): &&(&str, std::io::Result<PathBuf>)| {
+                other.as_ref().is_ok_and(|other| other == place) && !place.starts_with("/dev")
+            };
+            if let Some((what, _)) = seen.iter().find(same) {
+                return Err(Failure::new(format!(
+                    "{flag} {}: this is {what}; expected another file",
+                    path.display()
+                )));
+            }
+        }
+        seen.push((flag, place));
+    }
+    Ok(())
 }
 
 fn create(flag: &str, path: &Path) -> Done<BufWriter<File>> {

@@ -112,9 +112,13 @@ fn render(printed: &Printed) -> String {
             v.how
         )
     };
+    let quantized = match d.quantization {
+        Some(kind) => format!(", matrices in {kind}"),
+        None => String::new(),
+    };
     format!(
         "{}: {}\n\
-         size       {} parameters, {} bytes as {}{files}\n\
+         size       {} parameters, {} bytes as {}{quantized}{files}\n\
          shape      {} layers of {}, {} query and {} key-value heads of {}{tied}\n\
          context    {context}, {} bytes of KV cache a token\n\
          tokenizer  {tokenizer}\n{weights}{}{}",

@@ -323,7 +323,7 @@ fn check(flags: &CheckFlags) -> Done {
     let attention: Vec<_> = cases::attention_cases()
         .into_iter()
         .map(|mut case| {
-            case.dtype = b.kv_dtype(case.dtype);
+            case.dtype = b.kv_dtype(kernels::Dtype::Bf16);
             case
         })
         .filter(|case| b.check_layout(&case.layout()).is_ok())

@@ -1,11 +1,13 @@
 //! One file per subcommand.
 
+pub mod bench;
 pub mod completions;
 pub mod devices;
 pub mod generate;
 pub mod grade;
 pub mod inspect;
 pub mod kernels;
+pub mod quantize;
 pub mod score;
 pub mod show;
 pub mod solve;

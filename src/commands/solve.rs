@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::time::Instant;
 
 use futures::StreamExt;
@@ -14,7 +15,7 @@ use strategies::{
 use super::{print, print_json, read_stdin};
 use crate::embedded;
 use crate::error::{Done, Failure, print_failure};
-use crate::flags::{KvDtype, SolveFlags};
+use crate::flags::{KvDtype, SearchFlags, SolveFlags};
 use crate::models::{self, Loaded};
 use crate::progress::Progress;
 use crate::results::{Line, Results, Settings, Tokens};
@@ -26,25 +27,21 @@ const ROWS_WANTED: usize = 384;
 /// Runs the command.
 pub fn run(flags: &SolveFlags) -> Done {
     let began = Instant::now();
-    let config = flags.config();
+    let search = &flags.search;
+    let config = search.config();
     config.validate()?;
-    let (problems, bad_lines) = problems(flags)?;
-    let policy = models::open("--policy", &flags.policy)?;
-    policy.must_write("--policy")?;
-    let prm = match config.strategy.needs_prm() {
-        true => Some(models::open("--prm", &flags.prm)?),
-        false => None,
-    };
-    let format = prm
-        .as_ref()
-        .map(|prm| prm.prm_format("--prm", flags.prm_format))
-        .transpose()?;
+    let (problems, bad_lines) = problems(flags.problem.as_deref(), search)?;
+    let Opened {
+        policy,
+        prm,
+        format,
+    } = open(search, &config)?;
 
     // The answer to one problem shows the solution chosen.
     let trees = flags.trees || flags.problem.is_some();
-    let style = prompt_style(flags, &policy);
+    let style = prompt_style(search, &policy);
     let parts = (&policy, prm.as_ref(), format.as_deref());
-    let settings = settings(flags, &config, &style, parts);
+    let settings = settings(search, &config, &style, parts);
     let (mut out, done) = match &flags.out {
         Some(path) => {
             let (out, done) = Results::open(path, &settings, trees, &problems)?;
@@ -55,8 +52,8 @@ pub fn run(flags: &SolveFlags) -> Done {
 
     let scorer = prm.iter().map(|prm| (prm, format.as_deref()));
     let loaded: Vec<_> = std::iter::once((&policy, None)).chain(scorer).collect();
-    let (engine, models) = models::engine(&flags.engine, config.seed, &loaded)?;
-    let past_limit = flags.engine.past_limit;
+    let (engine, models) = models::engine(&search.engine, config.seed, &loaded)?;
+    let past_limit = search.engine.past_limit;
     let writer = policy.policy(models[0].clone(), style, past_limit);
     let scorer = format
         .clone()
@@ -69,10 +66,7 @@ pub fn run(flags: &SolveFlags) -> Done {
     let progress = RefCell::new(Progress::new(problems.len(), problems.len() - todo.len()));
     let mut lines: HashMap<String, Line> = done;
     let mut failed = bad_lines;
-    let at_once = match flags.concurrency {
-        Some(count) => count as usize,
-        None => (ROWS_WANTED / config.n).clamp(1, 64),
-    };
+    let at_once = at_once(search, &config);
     let run = async {
         let tasks = todo.iter().map(|problem| async {
             let solved = solve_one(&writer, scorer.as_ref(), problem, &config).await;
@@ -144,7 +138,42 @@ pub fn run(flags: &SolveFlags) -> Done {
     }
 }
 
-async fn solve_one(
+/// The models of a search.
+pub(super) struct Opened {
+    pub policy: Loaded,
+    pub prm: Option<Loaded>,
+    pub format: Option<Rc<PrmFormat>>,
+}
+
+/// Opens the models that a search needs.
+pub(super) fn open(flags: &SearchFlags, config: &Config) -> Done<Opened> {
+    let policy = models::open("--policy", &flags.policy)?;
+    policy.must_write("--policy")?;
+    let prm = match config.strategy.needs_prm() {
+        true => Some(models::open("--prm", &flags.prm)?),
+        false => None,
+    };
+    let format = prm
+        .as_ref()
+        .map(|prm| prm.prm_format("--prm", flags.prm_format))
+        .transpose()?;
+    Ok(Opened {
+        policy,
+        prm,
+        format,
+    })
+}
+
+/// Problems in work at once.
+pub(super) fn at_once(flags: &SearchFlags, config: &Config) -> usize {
+    match flags.concurrency {
+        Some(count) => count as usize,
+        None => (ROWS_WANTED / config.n).clamp(1, 64),
+    }
+}
+
+/// Searches for the answer of one problem.
+pub(super) async fn solve_one(
     policy: &EnginePolicy,
     prm: Option<&EnginePrm>,
     problem: &Problem,
@@ -172,13 +201,13 @@ async fn solve_one(
 }
 
 /// The problems to solve, and how many lines of the file were none.
-fn problems(flags: &SolveFlags) -> Done<(Vec<Problem>, usize)> {
-    let (mut problems, bad) = match (&flags.problem, &flags.problems) {
+pub(super) fn problems(text: Option<&str>, flags: &SearchFlags) -> Done<(Vec<Problem>, usize)> {
+    let (mut problems, bad) = match (text, &flags.problems) {
         (Some(text), _) => {
             let text = if text == "-" {
                 read_stdin("the problem")?
             } else {
-                text.clone()
+                text.to_string()
             };
             if text.trim().is_empty() {
                 return Err(Failure::new("the problem is empty, expected text"));
@@ -211,7 +240,7 @@ fn problems(flags: &SolveFlags) -> Done<(Vec<Problem>, usize)> {
 }
 
 /// The prompt the flags ask for, else the one of the paper that fits the policy.
-fn prompt_style(flags: &SolveFlags, policy: &Loaded) -> PromptStyle {
+pub(super) fn prompt_style(flags: &SearchFlags, policy: &Loaded) -> PromptStyle {
     let recognised = || PromptKind::recognise(&policy.checkpoint.config, &policy.tokenizer);
     let style = flags.prompt.unwrap_or_else(recognised).style();
     let given = |flag: &Option<String>, own| match flag {
@@ -225,7 +254,7 @@ fn prompt_style(flags: &SolveFlags, policy: &Loaded) -> PromptStyle {
 }
 
 fn settings(
-    flags: &SolveFlags,
+    flags: &SearchFlags,
     config: &Config,
     style: &PromptStyle,
     (policy, prm, format): (&Loaded, Option<&Loaded>, Option<&PrmFormat>),
@@ -243,7 +272,9 @@ fn settings(
             KvDtype::F32 => "f32".into(),
             KvDtype::Bf16 => "bf16".into(),
             KvDtype::F16 => "f16".into(),
+            KvDtype::Int8 => "int8".into(),
         }),
+        quantize: (flags.engine.quantize).map(|quantize| quantize.kind().name().to_string()),
         search: config.clone(),
     }
 }

@@ -170,6 +170,8 @@ pub struct TensorSpec {
     pub shape: Vec<usize>,
     /// Whether the model works without it (the bias of a token-classification head).
     pub optional: bool,
+    /// Whether it is a matrix that may be stored quantised: the layers' and a policy's LM head.
+    pub quantizable: bool,
 }
 
 /// Every tensor that a model of this config is made of, in the order a forward pass uses them.
@@ -186,6 +188,7 @@ pub fn tensors(config: &ModelConfig) -> Vec<TensorSpec> {
             name: name.to_string(),
             shape: shape.to_vec(),
             optional,
+            quantizable: shape.len() == 2 && (name == names.lm_head || name.contains(".layers.")),
         });
     };
     add(names.embedding, &[config.vocab, hidden], false);

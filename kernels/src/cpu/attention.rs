@@ -35,7 +35,7 @@ use super::workers::Workers;
 use crate::exp2::exp2;
 use crate::plan::Run;
 use crate::widest::widest;
-use crate::{Dtype, KvLayout, StepPlan};
+use crate::{Dtype, KvDtype, KvLayout, StepPlan};
 use std::cell::RefCell;
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
@@ -246,16 +246,20 @@ impl HeadTask<'_> {
         let head_dim = self.layout.head_dim;
         let block_tokens = self.layout.block_tokens;
         let in_panels = kv::keys_in_panels(self.layout);
-        let dtype = if in_panels {
-            self.layout.dtype
-        } else {
-            grow(staged, head_dim * COLS);
-            Dtype::F32
+        // What is not stored in panels of floats is staged in f32.
+        let stored = match self.layout.dtype {
+            KvDtype::Float(dtype) if in_panels => Some(dtype),
+            _ => None,
         };
+        let dtype = stored.unwrap_or(Dtype::F32);
+        let panel_len = head_dim * COLS;
+        if stored.is_none() {
+            grow(staged, panel_len * MAX_PANELS);
+        }
         for (run, rows) in self.runs_of(batch) {
             let tokens = run.tokens as usize;
             let step = if in_panels {
-                panels_at_once(rows.len() * queries)
+                panels_at_once(self.isa, rows.len() * queries)
             } else {
                 1
             };
@@ -269,12 +273,18 @@ impl HeadTask<'_> {
                 let panels = here.div_ceil(COLS);
                 let mut w_at = [std::ptr::null(); MAX_PANELS];
                 if in_panels {
-                    let panel_bytes = head_dim * COLS * dtype.bytes();
+                    let panel_bytes = panel_len * dtype.bytes();
                     for (j, at) in w_at[..panels].iter_mut().enumerate() {
                         let token = first + j * COLS;
                         let head = self.head(run, token / block_tokens, Part::Keys);
                         let panel = token % block_tokens / COLS;
-                        *at = head[panel * panel_bytes..][..panel_bytes].as_ptr();
+                        *at = if stored.is_some() {
+                            head[panel * panel_bytes..][..panel_bytes].as_ptr()
+                        } else {
+                            let staged = &mut staged[j * panel_len..][..panel_len];
+                            widest(|| kv::widen_keys(self.layout, head, panel, staged));
+                            staged.as_ptr().cast()
+                        };
                     }
                 } else {
                     for column in 0..here {
@@ -336,13 +346,15 @@ impl HeadTask<'_> {
         let block_tokens = self.layout.block_tokens;
         let panels = padded / COLS;
         let in_panels = kv::values_in_panels(self.layout);
-        let dtype = if in_panels {
-            self.layout.dtype
-        } else {
+        let stored = match self.layout.dtype {
+            KvDtype::Float(dtype) if in_panels => Some(dtype),
+            _ => None,
+        };
+        let dtype = stored.unwrap_or(Dtype::F32);
+        if stored.is_none() {
             grow(staged, block_tokens * padded);
             staged[..block_tokens * padded].fill(0.0);
-            Dtype::F32
-        };
+        }
         let row_bytes = COLS * dtype.bytes();
         let panel_bytes = block_tokens * row_bytes;
         for (run, rows) in self.runs_of(batch) {
@@ -355,22 +367,27 @@ impl HeadTask<'_> {
                     continue;
                 }
                 let head = self.head(run, block, Part::Values);
-                let v: &[u8] = if in_panels {
+                let v: &[u8] = if stored.is_some() {
                     head
                 } else {
-                    for token in 0..here {
-                        kv::read_plain(self.layout, head, token, |d, value| {
-                            staged[(d / COLS * block_tokens + token) * COLS + d % COLS] = value;
-                        });
+                    let staged = &mut staged[..block_tokens * padded];
+                    if in_panels {
+                        widest(|| kv::widen_values(self.layout, head, here, staged));
+                    } else {
+                        for token in 0..here {
+                            kv::read_plain(self.layout, head, token, |d, value| {
+                                staged[(d / COLS * block_tokens + token) * COLS + d % COLS] = value;
+                            });
+                        }
                     }
-                    bytemuck::cast_slice(&staged[..block_tokens * padded])
+                    bytemuck::cast_slice(staged)
                 };
                 // `count` queries from `query` on, tokens `from..to` of this block.
                 let mut add =
                     |active: &[Active], (query, count): (usize, usize), from: usize, to: usize| {
                         let mut x_at = [std::ptr::null(); MAX_ROWS];
                         let mut out_at = [std::ptr::null_mut(); MAX_ROWS];
-                        let step = panels_at_once(count);
+                        let step = panels_at_once(self.isa, count);
                         for panel in (0..panels).step_by(step) {
                             let width = step.min(panels - panel);
                             let mut w_at = [std::ptr::null(); MAX_PANELS];

@@ -1,51 +1,51 @@
 //! The CPU backend's memory: activations, packed weights, the KV arena.
 
-use super::tile::{self, COLS};
+use super::quantized;
+use super::tile::{self, COLS, Isa};
 use super::workers::Workers;
+use crate::quant::{GROUP, Quantization, Quantized};
 use crate::{Dtype, Error, MatrixView};
 use half::{bf16, f16};
+use memmap2::MmapMut;
 
-/// Every buffer begins on a cache line.
-const LINE: usize = 64;
+/// From this size on a buffer asks for huge pages: with small ones, a product of large matrices spends
+/// a tenth of its time on looking up addresses.
+#[cfg(target_os = "linux")]
+const HUGE_PAGE: usize = 2 << 20;
 
-/// Zeroed memory that begins on a cache line. The operating system commits it as it is touched.
+/// Zeroed memory that begins on a page. The operating system commits it as it is touched.
 #[derive(Debug)]
 pub(crate) struct Bytes {
-    /// Never resized, so it does not move and `offset` stays right.
-    words: Vec<u64>,
-    /// Words before the first whole line.
-    offset: usize,
+    map: MmapMut,
     len: usize,
 }
 
 impl Bytes {
     pub(crate) fn zeroed(len: usize, what: &'static str) -> Result<Bytes, Error> {
-        let out_of_memory = || Error::OutOfMemory {
+        // An empty mapping cannot be.
+        let map = MmapMut::map_anon(len.max(1)).map_err(|_| Error::OutOfMemory {
             device: "CPU".into(),
             bytes: len,
             what,
-        };
-        let count = len
-            .checked_add(LINE)
-            .ok_or_else(out_of_memory)?
-            .div_ceil(size_of::<u64>());
-        let words: Vec<u64> =
-            bytemuck::allocation::try_zeroed_vec(count).map_err(|()| out_of_memory())?;
-        let offset = words.as_ptr().align_offset(LINE);
-        assert!(offset < LINE / size_of::<u64>(), "a Vec<u64> is aligned");
-        Ok(Bytes { words, offset, len })
+        })?;
+        #[cfg(target_os = "linux")]
+        if len >= HUGE_PAGE {
+            // A kernel without them says no, and small ones do as well.
+            let _ = map.advise(memmap2::Advice::HugePage);
+        }
+        Ok(Bytes { map, len })
     }
 
     pub(crate) fn as_slice(&self) -> &[u8] {
-        &bytemuck::cast_slice(&self.words[self.offset..])[..self.len]
+        &self.map[..self.len]
     }
 
     pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
-        &mut bytemuck::cast_slice_mut(&mut self.words[self.offset..])[..self.len]
+        &mut self.map[..self.len]
     }
 }
 
-/// Activations: row-major `[rows, cols]` f32, the first row on a cache line.
+/// Activations: row-major `[rows, cols]` f32, the first row on a page.
 #[derive(Debug)]
 pub struct Activations {
     rows: usize,
@@ -118,15 +118,35 @@ impl Arena {
     }
 }
 
+/// How the numbers of a [`Weight`] are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// In floating point.
+    Float(Dtype),
+    /// As integers with scales.
+    Quantized(Quantization),
+}
+
+impl Stored {
+    /// Bytes of a panel of 16 output features.
+    fn panel_bytes(self, cols: usize) -> usize {
+        match self {
+            Stored::Float(dtype) => cols * COLS * dtype.bytes(),
+            Stored::Quantized(kind) => cols / GROUP * quantized::group_bytes(kind),
+        }
+    }
+}
+
 /// A weight matrix `[rows, cols]` (output features, input features), packed.
 ///
 /// Layout: `[panel][cols][16]`, a *panel* being 16 consecutive output features, the last one
-/// padded with zeros; within the 16, bf16 is in the order of `tile::bf16_place`.
+/// padded with zeros; within the 16, bf16 is in the order of `tile::bf16_place`. Quantised panels:
+/// `quantized`.
 #[derive(Debug)]
 pub struct Weight {
     rows: usize,
     cols: usize,
-    dtype: Dtype,
+    stored: Stored,
     bytes: Bytes,
 }
 
@@ -160,7 +180,56 @@ impl Weight {
             })
             .collect();
 
-        let panel_bytes = cols * COLS * dtype.bytes();
+        Weight::packed(
+            rows,
+            cols,
+            Stored::Float(dtype),
+            workers,
+            |row, column, panel| {
+                pack_column(sources[row], dtype, column, panel);
+            },
+        )
+    }
+
+    /// Packs quantised matrices stacked along their rows, for products with `isa`.
+    ///
+    /// # Panics
+    ///
+    /// If they differ in width or kind, or there are none.
+    pub(crate) fn pack_quantized(
+        parts: &[Quantized<'_>],
+        workers: &Workers,
+        isa: Isa,
+    ) -> Result<Weight, Error> {
+        let (cols, kind) = (parts[0].cols, parts[0].kind);
+        assert!(
+            parts.iter().all(|p| (p.cols, p.kind) == (cols, kind)),
+            "stacked matrices of different widths or kinds"
+        );
+        let rows = parts.iter().map(|part| part.rows).sum();
+        let stored = Stored::Quantized(kind);
+        Weight::packed(rows, cols, stored, workers, |mut row, column, panel| {
+            let mut parts = parts.iter();
+            let part = parts.find(|part| match row < part.rows {
+                true => true,
+                false => {
+                    row -= part.rows;
+                    false
+                }
+            });
+            quantized::pack_column(isa, part.expect("a part's row"), row, column, panel);
+        })
+    }
+
+    /// Packs all rows, each by `pack(row, column, panel)`.
+    fn packed(
+        rows: usize,
+        cols: usize,
+        stored: Stored,
+        workers: &Workers,
+        pack: impl Fn(usize, usize, &mut [u8]) + Sync,
+    ) -> Result<Weight, Error> {
+        let panel_bytes = stored.panel_bytes(cols);
         let mut bytes = Bytes::zeroed(rows.div_ceil(COLS) * panel_bytes, "weights")?;
         if panel_bytes > 0 {
             workers.rows(
@@ -169,9 +238,8 @@ impl Weight {
                 rows * cols,
                 |panel, packed| {
                     let first = panel * COLS;
-                    let last = rows.min(first + COLS);
-                    for (column, &source) in sources[first..last].iter().enumerate() {
-                        pack_column(source, dtype, column, packed);
+                    for row in first..rows.min(first + COLS) {
+                        pack(row, row - first, packed);
                     }
                 },
             );
@@ -179,7 +247,7 @@ impl Weight {
         Ok(Weight {
             rows,
             cols,
-            dtype,
+            stored,
             bytes,
         })
     }
@@ -195,8 +263,13 @@ impl Weight {
     }
 
     /// How its elements are stored.
-    pub fn dtype(&self) -> Dtype {
-        self.dtype
+    pub fn stored(&self) -> Stored {
+        self.stored
+    }
+
+    /// Bytes it takes, padding included.
+    pub fn bytes(&self) -> usize {
+        self.bytes.as_slice().len()
     }
 
     /// Panels of 16 output features.
@@ -204,9 +277,9 @@ impl Weight {
         self.rows.div_ceil(COLS)
     }
 
-    /// The bytes of one panel, `[cols][16]`.
+    /// The bytes of one panel.
     pub(crate) fn panel(&self, panel: usize) -> &[u8] {
-        let width = self.cols * COLS * self.dtype.bytes();
+        let width = self.stored.panel_bytes(self.cols);
         &self.bytes.as_slice()[panel * width..][..width]
     }
 }

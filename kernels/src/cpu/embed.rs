@@ -6,7 +6,7 @@
 //! Budget: one cache line read and 4 bytes written per element (embed, from bf16: half a line);
 //! 8 bytes per element (gather). No FLOPs.
 
-use super::buffers::{Activations, Weight};
+use super::buffers::{Activations, Stored, Weight};
 use super::tile::{self, COLS};
 use crate::{Dtype, StepPlan};
 use half::{bf16, f16};
@@ -26,13 +26,13 @@ pub(crate) fn embed(table: &Weight, plan: &StepPlan, out: &mut Activations) {
             table.rows()
         );
         let panel = table.panel(token / COLS);
-        match table.dtype() {
-            Dtype::F32 => {
+        match table.stored() {
+            Stored::Float(Dtype::F32) => {
                 let values: &[f32] = bytemuck::cast_slice(panel);
                 let column = values[token % COLS..].iter().step_by(COLS);
                 out.iter_mut().zip(column).for_each(|(o, &v)| *o = v);
             }
-            Dtype::Bf16 => {
+            Stored::Float(Dtype::Bf16) => {
                 let values: &[bf16] = bytemuck::cast_slice(panel);
                 let column = values[tile::bf16_place(token % COLS)..]
                     .iter()
@@ -41,13 +41,14 @@ pub(crate) fn embed(table: &Weight, plan: &StepPlan, out: &mut Activations) {
                     .zip(column)
                     .for_each(|(o, v)| *o = v.to_f32());
             }
-            Dtype::F16 => {
+            Stored::Float(Dtype::F16) => {
                 let values: &[f16] = bytemuck::cast_slice(panel);
                 let column = values[token % COLS..].iter().step_by(COLS);
                 out.iter_mut()
                     .zip(column)
                     .for_each(|(o, v)| *o = v.to_f32());
             }
+            Stored::Quantized(_) => unreachable!("an embedding is loaded as it is stored"),
         }
     }
 }

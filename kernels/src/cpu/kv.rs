@@ -9,11 +9,15 @@
 //!
 //! Plain heads are re-laid into panels by attention as it reads them, which changes no bit.
 //! Within the 16, bf16 is in the order of [`bf16_place`].
+//!
+//! int8 lies in the same order; behind a head's elements come the scales of its tokens, f32. Attention
+//! widens it to f32 panels as it reads them, once for all rows that see them.
 
 use super::buffers::Arena;
 use super::tile::{COLS, bf16_place};
 use crate::plan::{BlockId, Slot};
-use crate::{Dtype, KvLayout};
+use crate::quant::{inverse, round};
+use crate::{Dtype, KvDtype, KvLayout};
 use half::{bf16, f16};
 
 /// K or V.
@@ -41,7 +45,7 @@ pub(crate) fn head_range(
     part: Part,
     kv_head: usize,
 ) -> std::ops::Range<usize> {
-    let head = layout.block_tokens * layout.head_dim * layout.dtype.bytes();
+    let head = layout.block_tokens * layout.dtype.vector_bytes(layout.head_dim);
     let index = (2 * layer + part as usize) * layout.kv_heads + kv_head;
     let start = block.0 as usize * layout.unit_bytes + index * head;
     start..start + head
@@ -50,8 +54,8 @@ pub(crate) fn head_range(
 /// Index, in elements, of dimension `d` of `token` within a head.
 fn element(layout: &KvLayout, part: Part, token: usize, d: usize) -> usize {
     let place = |column: usize| match layout.dtype {
-        Dtype::F32 | Dtype::F16 => column,
-        Dtype::Bf16 => bf16_place(column),
+        KvDtype::Float(Dtype::Bf16) => bf16_place(column),
+        KvDtype::Float(Dtype::F32 | Dtype::F16) | KvDtype::Int8 => column,
     };
     match part {
         Part::Keys if keys_in_panels(layout) => {
@@ -84,22 +88,33 @@ pub(crate) fn append(
             let range = head_range(layout, slot.block, layer, part, kv_head);
             let head = &mut arena.bytes_mut()[range];
             match layout.dtype {
-                Dtype::F32 => {
+                KvDtype::Float(Dtype::F32) => {
                     let head: &mut [f32] = bytemuck::cast_slice_mut(head);
                     for (d, &value) in values.iter().enumerate() {
                         head[element(layout, part, token, d)] = value;
                     }
                 }
-                Dtype::Bf16 => {
+                KvDtype::Float(Dtype::Bf16) => {
                     let head: &mut [bf16] = bytemuck::cast_slice_mut(head);
                     for (d, &value) in values.iter().enumerate() {
                         head[element(layout, part, token, d)] = bf16::from_f32(value);
                     }
                 }
-                Dtype::F16 => {
+                KvDtype::Float(Dtype::F16) => {
                     let head: &mut [f16] = bytemuck::cast_slice_mut(head);
                     for (d, &value) in values.iter().enumerate() {
                         head[element(layout, part, token, d)] = f16::from_f32(value);
+                    }
+                }
+                KvDtype::Int8 => {
+                    let (head, scales) = int8_mut(layout, head);
+                    let largest = values.iter().fold(0, |a, v| a.max(v.abs().to_bits()));
+                    // No number is no number whatever it is multiplied with.
+                    let scale = f32::from_bits(largest) / 127.0;
+                    let inverse = inverse(scale);
+                    scales[token] = scale;
+                    for (d, &value) in values.iter().enumerate() {
+                        head[element(layout, part, token, d)] = round(value * inverse) as i8;
                     }
                 }
             }
@@ -116,22 +131,72 @@ pub(crate) fn read_plain(
 ) {
     let range = token * layout.head_dim..(token + 1) * layout.head_dim;
     match layout.dtype {
-        Dtype::F32 => {
+        KvDtype::Float(Dtype::F32) => {
             let head: &[f32] = bytemuck::cast_slice(head);
             for (d, &value) in head[range].iter().enumerate() {
                 put(d, value);
             }
         }
-        Dtype::Bf16 => {
+        KvDtype::Float(Dtype::Bf16) => {
             let head: &[bf16] = bytemuck::cast_slice(head);
             for (d, &value) in head[range].iter().enumerate() {
                 put(d, value.to_f32());
             }
         }
-        Dtype::F16 => {
+        KvDtype::Float(Dtype::F16) => {
             let head: &[f16] = bytemuck::cast_slice(head);
             for (d, &value) in head[range].iter().enumerate() {
                 put(d, value.to_f32());
+            }
+        }
+        KvDtype::Int8 => {
+            let (head, scales) = int8(layout, head);
+            for (d, &value) in head[range].iter().enumerate() {
+                put(d, f32::from(value) * scales[token]);
+            }
+        }
+    }
+}
+
+/// An int8 head's elements and its tokens' scales.
+fn int8<'a>(layout: &KvLayout, head: &'a [u8]) -> (&'a [i8], &'a [f32]) {
+    let (elements, scales) = head.split_at(head.len() - layout.block_tokens * size_of::<f32>());
+    (bytemuck::cast_slice(elements), bytemuck::cast_slice(scales))
+}
+
+fn int8_mut<'a>(layout: &KvLayout, head: &'a mut [u8]) -> (&'a mut [i8], &'a mut [f32]) {
+    let elements = head.len() - layout.block_tokens * size_of::<f32>();
+    let (elements, scales) = head.split_at_mut(elements);
+    (
+        bytemuck::cast_slice_mut(elements),
+        bytemuck::cast_slice_mut(scales),
+    )
+}
+
+/// Writes panel `panel` of an int8 head of K, `[head_dim][16]`, as f32.
+pub(crate) fn widen_keys(layout: &KvLayout, head: &[u8], panel: usize, out: &mut [f32]) {
+    let (elements, scales) = int8(layout, head);
+    let len = layout.head_dim * COLS;
+    let scales = &scales[panel * COLS..][..COLS];
+    let rows = elements[panel * len..][..len].chunks_exact(COLS);
+    for (out, row) in out.chunks_exact_mut(COLS).zip(rows) {
+        for ((out, &value), &scale) in out.iter_mut().zip(row).zip(scales) {
+            *out = f32::from(value) * scale;
+        }
+    }
+}
+
+/// Writes the first `tokens` tokens of every panel of an int8 head of V, `[dimension / 16][token][16]`,
+/// as f32.
+pub(crate) fn widen_values(layout: &KvLayout, head: &[u8], tokens: usize, out: &mut [f32]) {
+    let (elements, scales) = int8(layout, head);
+    let len = layout.block_tokens * COLS;
+    // Padding behind the elements may look like one panel more; `out` ends before it.
+    for (out, panel) in out.chunks_exact_mut(len).zip(elements.chunks_exact(len)) {
+        let rows = out.chunks_exact_mut(COLS).zip(panel.chunks_exact(COLS));
+        for ((out, row), &scale) in rows.zip(scales).take(tokens) {
+            for (out, &value) in out.iter_mut().zip(row) {
+                *out = f32::from(value) * scale;
             }
         }
     }

@@ -10,14 +10,16 @@
 //! Layout: x and out row-major f32; w packed in panels of 16 output features
 //! ([`Weight`](super::Weight)).
 //!
-//! Numerics: f32 sums in the order of k, then the bias is added, then the old output. Bits do not
-//! depend on rows, tasks or threads.
+//! Numerics: f32 sums in the order of k, then the bias is added, then the old output. With quantised
+//! weights x is quantised first, once for all tasks, and a tile is that of
+//! [`quantized`](super::quantized). Bits do not depend on rows, tasks or threads.
 //!
-//! Budget: `N * K * width` bytes of weights per [`TASK_ROWS`] rows, `4 * rows * (K + N)` of
-//! activations; `2 * rows * N * K` FLOPs.
+//! Budget: the bytes of the weights per [`TASK_ROWS`] rows, `4 * rows * (K + N)` of activations;
+//! `2 * rows * N * K` FLOPs.
 #![allow(unsafe_code)] // Tasks write disjoint parts of the rows of one buffer.
 
-use super::buffers::{Activations, Weight};
+use super::buffers::{Activations, Stored, Weight};
+use super::quantized::{self, Rows};
 use super::tile::{COLS, Isa, MAX_PANELS, MAX_ROWS, panels_at_once, row_tiles, tile};
 use super::workers::Workers;
 
@@ -50,6 +52,7 @@ pub(crate) fn linear(
     bias: Option<&[f32]>,
     rows: usize,
     accumulate: bool,
+    quantized: &mut Rows,
     out: &mut Activations,
 ) {
     let (k, n) = (w.cols(), w.rows());
@@ -72,10 +75,14 @@ pub(crate) fn linear(
     let wanted = (workers.threads() * TASKS_PER_THREAD).div_ceil(row_tasks);
     let panels_each = panels
         .div_ceil(wanted)
-        .next_multiple_of(panels_at_once(rows));
+        .next_multiple_of(panels_at_once(isa, rows));
     let panel_tasks = panels.div_ceil(panels_each);
 
     let x = x.data();
+    if let Stored::Quantized(kind) = w.stored() {
+        quantized.fill(workers, (isa, kind), x, k, rows);
+    }
+    let quantized = &*quantized;
     let out = Shared(out.data_mut().as_mut_ptr());
     workers.run(row_tasks * panel_tasks, 2 * rows * n * k, |task| {
         let first_row = task / panel_tasks * rows / row_tasks;
@@ -84,7 +91,7 @@ pub(crate) fn linear(
         let end_panel = panels.min(first_panel + panels_each);
         let task_rows = end_row - first_row;
         // All tiles of a task that has few rows have the same height.
-        let step = panels_at_once(task_rows.min(MAX_ROWS));
+        let step = panels_at_once(isa, task_rows.min(MAX_ROWS));
         for panel in (first_panel..end_panel).step_by(step) {
             let count = step.min(end_panel - panel);
             let mut w_at = [std::ptr::null(); MAX_PANELS];
@@ -94,24 +101,31 @@ pub(crate) fn linear(
             for (tile_row, tile_rows) in row_tiles(task_rows) {
                 let row = first_row + tile_row;
                 let mut sums = [[0.0f32; COLS * MAX_PANELS]; MAX_ROWS];
-                let mut x_at = [std::ptr::null(); MAX_ROWS];
                 let mut sums_at = [std::ptr::null_mut(); MAX_ROWS];
-                for i in 0..tile_rows {
-                    x_at[i] = x[(row + i) * k..][..k].as_ptr();
-                    sums_at[i] = sums[i].as_mut_ptr();
+                for (at, sums) in sums_at.iter_mut().zip(&mut sums) {
+                    *at = sums.as_mut_ptr();
                 }
-                // SAFETY: the backend's constructor checked `isa`. The pointers come from slices
-                // of k numbers, of whole panels, and of MAX_PANELS * COLS numbers.
-                unsafe {
-                    tile(
-                        isa,
-                        w.dtype(),
-                        &x_at[..tile_rows],
-                        &w_at[..count],
-                        k,
-                        false,
-                        &sums_at[..tile_rows],
-                    );
+                let (w_at, sums_at) = (&w_at[..count], &sums_at[..tile_rows]);
+                match w.stored() {
+                    Stored::Float(dtype) => {
+                        let mut x_at = [std::ptr::null(); MAX_ROWS];
+                        for (i, at) in x_at[..tile_rows].iter_mut().enumerate() {
+                            *at = x[(row + i) * k..][..k].as_ptr();
+                        }
+                        // SAFETY: the backend's constructor checked `isa`. The pointers come from
+                        // slices of k numbers, of whole panels, and of MAX_PANELS * COLS numbers.
+                        unsafe { tile(isa, dtype, &x_at[..tile_rows], w_at, k, false, sums_at) };
+                    }
+                    Stored::Quantized(kind) => {
+                        let mut x_at = [std::ptr::null(); MAX_ROWS];
+                        for (i, at) in x_at[..tile_rows].iter_mut().enumerate() {
+                            *at = quantized.row((isa, kind), k, row + i).as_ptr();
+                        }
+                        // SAFETY: as above, the rows being those filled for this kind and k.
+                        unsafe {
+                            quantized::tile(isa, kind, &x_at[..tile_rows], w_at, k, sums_at);
+                        }
+                    }
                 }
                 let column = panel * COLS;
                 let columns = (count * COLS).min(n - column);

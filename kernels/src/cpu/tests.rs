@@ -4,7 +4,8 @@
 
 use super::*;
 use crate::cases::{self, AttentionCase, Device, check_all};
-use crate::{Dtype, SequenceRows};
+use crate::quant::{GROUP, Quantization, Quantized};
+use crate::{Dtype, KvDtype, MatrixView, SequenceRows};
 
 impl Device for CpuBackend {
     fn write(&mut self, x: &mut Activations, values: &[f32]) {
@@ -38,6 +39,43 @@ fn linear_is_right() {
         check_all(&cases::GATED_SHAPES, |shape| {
             cases::check_linear_swiglu(&mut backend, shape).map(drop)
         });
+        check_all(&cases::quantized_cases(), |case| {
+            cases::check_linear(&mut backend, case).map(drop)
+        });
+    }
+}
+
+/// 16-bit sums of int4 products do not overflow: every product as large as it can be.
+#[test]
+fn quantized_products_hold_the_largest_sums() {
+    let (rows, n, k) = (7, 33, 3 * GROUP);
+    for mut backend in backends() {
+        for kind in Quantization::ALL {
+            for (w, x) in [(1.0, 1.0), (-1.0, 1.0), (1.0, -1.0)] {
+                let bytes = cases::matrix_bytes(&vec![w; n * k], Dtype::F32);
+                let matrix = MatrixView {
+                    rows: n,
+                    cols: k,
+                    dtype: Dtype::F32,
+                    bytes: &bytes,
+                };
+                let mut matrix = Quantized::new(&matrix, kind);
+                if kind == Quantization::Int4 && w < 0.0 {
+                    // As stored by others: 7, and a code of 15.
+                    matrix.values = vec![0xff; n * k / 2].into();
+                }
+                let weight = backend.load_quantized(&[matrix.clone()]).unwrap();
+                let mut input = backend.activations(rows, k).unwrap();
+                input.data_mut().fill(x);
+                let mut out = backend.activations(rows, n).unwrap();
+                backend.linear(&input, &weight, None, rows, false, &mut out);
+                let expected: f32 = matrix.dequantized()[..k].iter().sum::<f32>() * x;
+                for &out in out.data() {
+                    let error = (out - expected).abs() / expected.abs();
+                    assert!(error < 1e-5, "{kind:?}: {out}, expected {expected}");
+                }
+            }
+        }
     }
 }
 
@@ -73,12 +111,15 @@ fn attention_is_right() {
 #[test]
 fn linear_rows_do_not_depend_on_rows_or_threads() {
     for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
-        for dtype in [Dtype::F32, Dtype::Bf16, Dtype::F16] {
+        let floats = [Dtype::F32, Dtype::Bf16, Dtype::F16].map(|dtype| (dtype, None, 131));
+        let quantized = Quantization::ALL.map(|kind| (Dtype::Bf16, Some(kind), 160));
+        for (dtype, quantized, k) in floats.into_iter().chain(quantized) {
             let case = |rows| cases::LinearCase {
                 rows,
                 n: 200,
-                k: 131,
+                k,
                 dtype,
+                quantized,
                 bias: true,
                 accumulate: true,
             };
@@ -91,7 +132,7 @@ fn linear_rows_do_not_depend_on_rows_or_threads() {
                     assert_eq!(
                         bits(&some),
                         bits(&all[..rows * n]),
-                        "{isa:?} {dtype:?}, {rows} rows, {threads} threads"
+                        "{isa:?} {dtype:?} {quantized:?}, {rows} rows, {threads} threads"
                     );
                 }
             }
@@ -104,10 +145,12 @@ fn attention_rows_do_not_depend_on_batch_blocks_or_threads() {
     for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
         for tree in cases::trees() {
             for (heads, dtype, window) in [
-                ((4, 2, 32), Dtype::Bf16, None),
-                ((1, 1, 16), Dtype::F32, Some(9)),
-                ((3, 1, 24), Dtype::Bf16, Some(18)),
-                ((2, 2, 16), Dtype::F16, None),
+                ((4, 2, 32), Dtype::Bf16.into(), None),
+                ((1, 1, 16), Dtype::F32.into(), Some(9)),
+                ((3, 1, 24), Dtype::Bf16.into(), Some(18)),
+                ((2, 2, 16), Dtype::F16.into(), None),
+                ((4, 2, 32), KvDtype::Int8, Some(18)),
+                ((3, 1, 24), KvDtype::Int8, None),
             ] {
                 let case = |block_tokens| AttentionCase {
                     tree: tree.clone(),
@@ -206,7 +249,7 @@ fn copied_blocks_hold_all_layers_and_touch_nothing_else() {
         kv_heads: 2,
         head_dim: 5,
         block_tokens: 3,
-        dtype: Dtype::Bf16,
+        dtype: Dtype::Bf16.into(),
         unit_bytes: 64,
     };
     let units = layout.block_bytes().div_ceil(64);
@@ -229,4 +272,88 @@ fn copied_blocks_hold_all_layers_and_touch_nothing_else() {
         expected[to..to + layout.block_bytes()].copy_from_slice(&before[from]);
     }
     assert_eq!(arena.bytes(), expected);
+}
+
+/// Every tile of every instruction set, alone: with fused multiply-adds, the same bits. Small enough
+/// for Miri, which runs instructions that this machine does not have (`kernels/README.md`).
+#[test]
+#[allow(unsafe_code)] // The tiles are called as they are.
+fn tiles_of_all_instruction_sets_agree() {
+    let workers = Workers::new(1);
+    let (n, k) = (64, 2 * GROUP);
+    let (w, x) = (cases::numbers(1, n * k), cases::numbers(2, 6 * k));
+    let sizes = [
+        (1, 1),
+        (1, 2),
+        (1, 3),
+        (1, 4),
+        (2, 1),
+        (2, 2),
+        (2, 3),
+        (3, 1),
+        (3, 2),
+    ];
+    let of_avx512 = [(2, 4), (3, 3), (3, 4), (4, 2), (5, 2), (6, 2)];
+    let narrow = [(4, 1), (5, 1), (6, 1)];
+    // Miri does not know how AVX-512 widens f16.
+    let dtypes: &[Dtype] = match cfg!(miri) {
+        true => &[Dtype::F32, Dtype::Bf16],
+        false => &[Dtype::F32, Dtype::Bf16, Dtype::F16],
+    };
+    let kinds = (dtypes.iter().map(|&dtype| (dtype, None)))
+        .chain(Quantization::ALL.map(|kind| (Dtype::F32, Some(kind))));
+    for (dtype, quantized) in kinds {
+        let bytes = cases::matrix_bytes(&w, dtype);
+        let matrix = MatrixView {
+            rows: n,
+            cols: k,
+            dtype,
+            bytes: &bytes,
+        };
+        let compute = |isa: Isa, rows: usize, panels: usize| {
+            let weight = match quantized {
+                None => Weight::pack(&[matrix], &workers),
+                Some(kind) => {
+                    Weight::pack_quantized(&[Quantized::new(&matrix, kind)], &workers, isa)
+                }
+            };
+            let weight = weight.unwrap();
+            let w_at: Vec<_> = (0..panels).map(|j| weight.panel(j).as_ptr()).collect();
+            let mut out = vec![vec![f32::NAN; panels * tile::COLS]; rows];
+            let out_at: Vec<_> = out.iter_mut().map(|row| row.as_mut_ptr()).collect();
+            match quantized {
+                None => {
+                    let x_at: Vec<_> = (0..rows).map(|i| x[i * k..][..k].as_ptr()).collect();
+                    // SAFETY: the set is there; rows of k numbers, whole panels, their outputs.
+                    unsafe { tile::tile(isa, dtype, &x_at, &w_at, k, false, &out_at) };
+                }
+                Some(kind) => {
+                    let mut filled = quantized::Rows::default();
+                    filled.fill(&workers, (isa, kind), &x, k, rows);
+                    let x_at: Vec<_> = (0..rows)
+                        .map(|i| filled.row((isa, kind), k, i).as_ptr())
+                        .collect();
+                    // SAFETY: as above, the rows being made for this set, kind and k.
+                    unsafe { quantized::tile(isa, kind, &x_at, &w_at, k, &out_at) };
+                }
+            }
+            out.concat()
+        };
+        for (rows, panels) in sizes.into_iter().chain(of_avx512).chain(narrow) {
+            let portable = compute(Isa::Portable, rows, panels);
+            let mut fused: Option<Vec<f32>> = None;
+            for isa in [Isa::Avx2, Isa::Avx512] {
+                if !isa.available() {
+                    continue;
+                }
+                let out = compute(isa, rows, panels);
+                let expected: Vec<f64> = portable.iter().map(|&v| f64::from(v)).collect();
+                let error = crate::reference::relative_error(&out, &expected);
+                let what = format!("{isa:?} {dtype:?} {quantized:?} {rows} x {panels}");
+                assert!(error < 1e-6, "{what}: {error}");
+                let fused = fused.get_or_insert_with(|| out.clone());
+                assert_eq!(bits(&out), bits(fused), "{what}");
+            }
+        }
+    }
 }

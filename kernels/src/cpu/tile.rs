@@ -3,9 +3,9 @@
 //! What: `out[i][16 j + c] = (load ? out[i][16 j + c] : 0) + sum_k x[i][k] * w[j][k][c]` for up to
 //! [`MAX_ROWS`] rows `i`, up to [`panels_at_once`] panels `j` and 16 columns `c`.
 //!
-//! Tiling: the sums of `rows x panels` stay in registers while `k` runs: at most 6 x 1 (12 of the
-//! 16 registers of AVX2). Few rows take several panels instead, so that at least 8 sums are under
-//! way, as many as the multiply-add units have in flight.
+//! Tiling: the sums of `rows x panels` stay in registers while `k` runs: with AVX2 at most 6 x 1 (12 of
+//! 16 registers), with AVX-512 6 x 2 (12 of 32). Few rows take several panels instead, so that at
+//! least 8 sums are under way, as many as the multiply-add units have in flight.
 //!
 //! Layout: a *panel* is `[k][16]`, f32 or f16 in order or bf16 in the order of [`bf16_place`]: column `c`
 //! beside column `c + 8`, so that one shift and one mask widen 16 of them. Rows, panels and
@@ -39,12 +39,14 @@ pub(crate) const fn bf16_place(column: usize) -> usize {
     2 * (column % 8) + column / 8
 }
 
-/// Panels a tile of `rows` rows takes at once.
-pub(crate) const fn panels_at_once(rows: usize) -> usize {
-    match rows {
-        1 => 4,
-        2 => 2,
-        3 => 2,
+/// Panels a tile of `rows` rows takes at once: never more than one of fewer rows.
+pub(crate) const fn panels_at_once(isa: Isa, rows: usize) -> usize {
+    match (isa, rows) {
+        (_, 1) => 4,
+        // A panel's 16 columns are one register.
+        (Isa::Avx512, 2 | 3) => 4,
+        (Isa::Avx512, _) => 2,
+        (_, 2 | 3) => 2,
         _ => 1,
     }
 }
@@ -65,19 +67,20 @@ pub enum Isa {
     Portable,
     /// x86-64 with AVX2, FMA and F16C.
     Avx2,
+    /// x86-64 with AVX-512 (F, BW, VNNI).
+    Avx512,
 }
 
 impl Isa {
     /// All of them.
-    pub const ALL: [Isa; 2] = [Isa::Portable, Isa::Avx2];
+    pub const ALL: [Isa; 3] = [Isa::Portable, Isa::Avx2, Isa::Avx512];
 
     /// The best one this machine has.
     pub fn best() -> Isa {
-        if Isa::Avx2.available() {
-            Isa::Avx2
-        } else {
-            Isa::Portable
-        }
+        let mut from_best = Isa::ALL.into_iter().rev();
+        from_best
+            .find(|isa| isa.available())
+            .unwrap_or(Isa::Portable)
     }
 
     /// Whether this machine has it.
@@ -90,8 +93,14 @@ impl Isa {
                     && is_x86_feature_detected!("fma")
                     && is_x86_feature_detected!("f16c")
             }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => {
+                is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512vnni")
+            }
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 => false,
+            Isa::Avx2 | Isa::Avx512 => false,
         }
     }
 
@@ -100,9 +109,38 @@ impl Isa {
         match self {
             Isa::Portable => "portable",
             Isa::Avx2 => "AVX2",
+            Isa::Avx512 => "AVX-512",
         }
     }
 }
+
+/// Expands `$run!(rows x panels)` for the tile of that many.
+macro_rules! for_each_tile {
+    ($run:ident, $rows:expr, $panels:expr) => {
+        match ($rows, $panels) {
+            (1, 1) => $run!(1 x 1),
+            (1, 2) => $run!(1 x 2),
+            (1, 3) => $run!(1 x 3),
+            (1, 4) => $run!(1 x 4),
+            (2, 1) => $run!(2 x 1),
+            (2, 2) => $run!(2 x 2),
+            (2, 3) => $run!(2 x 3),
+            (2, 4) => $run!(2 x 4),
+            (3, 1) => $run!(3 x 1),
+            (3, 2) => $run!(3 x 2),
+            (3, 3) => $run!(3 x 3),
+            (3, 4) => $run!(3 x 4),
+            (4, 1) => $run!(4 x 1),
+            (4, 2) => $run!(4 x 2),
+            (5, 1) => $run!(5 x 1),
+            (5, 2) => $run!(5 x 2),
+            (6, 1) => $run!(6 x 1),
+            (6, 2) => $run!(6 x 2),
+            (rows, panels) => unreachable!("no tile of {rows} rows and {panels} panels"),
+        }
+    };
+}
+pub(crate) use for_each_tile;
 
 /// Computes one tile; see the file's head.
 ///
@@ -138,6 +176,14 @@ pub(crate) unsafe fn tile(
                     (Isa::Avx2, Dtype::Bf16) => avx2::<$rows, $panels, BF16>(x, w, k, load, out),
                     #[cfg(target_arch = "x86_64")]
                     (Isa::Avx2, Dtype::F16) => avx2::<$rows, $panels, F16>(x, w, k, load, out),
+                    #[cfg(target_arch = "x86_64")]
+                    (Isa::Avx512, Dtype::F32) => avx512::<$rows, $panels, F32>(x, w, k, load, out),
+                    #[cfg(target_arch = "x86_64")]
+                    (Isa::Avx512, Dtype::Bf16) => {
+                        avx512::<$rows, $panels, BF16>(x, w, k, load, out)
+                    }
+                    #[cfg(target_arch = "x86_64")]
+                    (Isa::Avx512, Dtype::F16) => avx512::<$rows, $panels, F16>(x, w, k, load, out),
                     (_, Dtype::F32) => portable::<$rows, $panels, F32>(x, w, k, load, out),
                     (_, Dtype::Bf16) => portable::<$rows, $panels, BF16>(x, w, k, load, out),
                     (_, Dtype::F16) => portable::<$rows, $panels, F16>(x, w, k, load, out),
@@ -145,21 +191,7 @@ pub(crate) unsafe fn tile(
             }
         }};
     }
-    match (x.len(), w.len()) {
-        (1, 1) => run!(1 x 1),
-        (1, 2) => run!(1 x 2),
-        (1, 3) => run!(1 x 3),
-        (1, 4) => run!(1 x 4),
-        (2, 1) => run!(2 x 1),
-        (2, 2) => run!(2 x 2),
-        (2, 3) => run!(2 x 3),
-        (3, 1) => run!(3 x 1),
-        (3, 2) => run!(3 x 2),
-        (4, 1) => run!(4 x 1),
-        (5, 1) => run!(5 x 1),
-        (6, 1) => run!(6 x 1),
-        (rows, panels) => unreachable!("no tile of {rows} rows and {panels} panels"),
-    }
+    for_each_tile!(run, x.len(), w.len());
 }
 
 /// [`tile`] with AVX2, FMA and F16C.
@@ -224,6 +256,69 @@ unsafe fn avx2<const ROWS: usize, const PANELS: usize, const DTYPE: u8>(
     }
 }
 
+/// [`tile`] with AVX-512.
+///
+/// # Safety
+///
+/// As for [`tile`], the machine having it.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+unsafe fn avx512<const ROWS: usize, const PANELS: usize, const DTYPE: u8>(
+    x: &[*const f32; ROWS],
+    w: &[*const u8; PANELS],
+    k: usize,
+    load: bool,
+    out: &[*mut f32; ROWS],
+) {
+    use std::arch::x86_64::*;
+    let mut sums = [[_mm512_setzero_ps(); PANELS]; ROWS];
+    // SAFETY: the caller promises every pointer for exactly these ranges.
+    unsafe {
+        if load {
+            for i in 0..ROWS {
+                for j in 0..PANELS {
+                    sums[i][j] = _mm512_loadu_ps(out[i].add(16 * j));
+                }
+            }
+        }
+        for k in 0..k {
+            for j in 0..PANELS {
+                let row = if DTYPE == BF16 {
+                    // Each 32-bit word holds column c below and column c + 8 above.
+                    let words = _mm256_loadu_si256(w[j].add(32 * k).cast());
+                    let above = _mm256_set1_epi32(0xffff_0000_u32 as i32);
+                    let low = _mm512_castsi256_si512(_mm256_slli_epi32::<16>(words));
+                    let high = _mm256_and_si256(words, above);
+                    _mm512_castsi512_ps(_mm512_inserti64x4::<1>(low, high))
+                } else if DTYPE == F16 {
+                    _mm512_cvtph_ps(_mm256_loadu_si256(w[j].add(32 * k).cast()))
+                } else {
+                    _mm512_loadu_ps(w[j].add(64 * k).cast())
+                };
+                for i in 0..ROWS {
+                    let x = _mm512_set1_ps(*x[i].add(k));
+                    sums[i][j] = _mm512_fmadd_ps(x, row, sums[i][j]);
+                }
+            }
+        }
+        for i in 0..ROWS {
+            for j in 0..PANELS {
+                _mm512_storeu_ps(out[i].add(16 * j), sums[i][j]);
+            }
+        }
+    }
+}
+
+/// `a * b + c`, rounded once where the target has the instruction: `mul_add` would be a call into
+/// the C library where it has not.
+#[inline(always)]
+pub(crate) fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
+    match cfg!(any(target_arch = "aarch64", target_feature = "fma")) {
+        true => a.mul_add(b, c),
+        false => a * b + c,
+    }
+}
+
 /// [`tile`] in plain Rust.
 ///
 /// # Safety
@@ -236,43 +331,45 @@ unsafe fn portable<const ROWS: usize, const PANELS: usize, const DTYPE: u8>(
     load: bool,
     out: &[*mut f32; ROWS],
 ) {
-    /// Without the instruction, `mul_add` would be a call into the C library.
-    const FUSED: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
-    for i in 0..ROWS {
-        for j in 0..PANELS {
-            let mut sums = [0.0f32; COLS];
-            // SAFETY: the caller promises every pointer for exactly these ranges.
-            unsafe {
-                let out: *mut [f32; COLS] = out[i].add(COLS * j).cast();
-                if load {
-                    sums = out.read_unaligned();
+    let mut sums = [[[0.0f32; COLS]; PANELS]; ROWS];
+    // SAFETY: the caller promises every pointer for exactly these ranges.
+    unsafe {
+        if load {
+            for i in 0..ROWS {
+                for j in 0..PANELS {
+                    sums[i][j] = out[i].add(COLS * j).cast::<[f32; COLS]>().read_unaligned();
                 }
-                for k in 0..k {
-                    let x = *x[i].add(k);
-                    let row = if DTYPE == BF16 {
-                        let words: [u32; 8] = w[j].add(32 * k).cast::<[u32; 8]>().read_unaligned();
-                        std::array::from_fn(|c| {
-                            f32::from_bits(if c < 8 {
-                                words[c] << 16
-                            } else {
-                                words[c - 8] & 0xffff_0000
-                            })
-                        })
-                    } else if DTYPE == F16 {
-                        let halves = w[j].add(32 * k).cast::<[u16; COLS]>().read_unaligned();
-                        halves.map(|half| f16::from_bits(half).to_f32())
-                    } else {
-                        w[j].add(64 * k).cast::<[f32; COLS]>().read_unaligned()
-                    };
-                    for (sum, w) in sums.iter_mut().zip(row) {
-                        *sum = if FUSED {
-                            x.mul_add(w, *sum)
+            }
+        }
+        for k in 0..k {
+            for j in 0..PANELS {
+                let row = if DTYPE == BF16 {
+                    let words: [u32; 8] = w[j].add(32 * k).cast::<[u32; 8]>().read_unaligned();
+                    std::array::from_fn(|c| {
+                        f32::from_bits(if c < 8 {
+                            words[c] << 16
                         } else {
-                            x * w + *sum
-                        };
+                            words[c - 8] & 0xffff_0000
+                        })
+                    })
+                } else if DTYPE == F16 {
+                    let halves = w[j].add(32 * k).cast::<[u16; COLS]>().read_unaligned();
+                    halves.map(|half| f16::from_bits(half).to_f32())
+                } else {
+                    w[j].add(64 * k).cast::<[f32; COLS]>().read_unaligned()
+                };
+                for i in 0..ROWS {
+                    let x = *x[i].add(k);
+                    for c in 0..COLS {
+                        sums[i][j][c] = multiply_add(x, row[c], sums[i][j][c]);
                     }
                 }
-                out.write_unaligned(sums);
+            }
+        }
+        for i in 0..ROWS {
+            for j in 0..PANELS {
+                let out: *mut [f32; COLS] = out[i].add(COLS * j).cast();
+                out.write_unaligned(sums[i][j]);
             }
         }
     }

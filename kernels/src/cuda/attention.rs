@@ -246,9 +246,9 @@ fn backend_layout(
     qkv: &Activations,
     out: &Activations,
 ) -> Result<(), Error> {
-    let types = [layout.dtype, qkv.dtype, out.dtype];
+    let types = [layout.dtype, qkv.dtype.into(), out.dtype.into()];
     let fits = layout.head_dim.is_multiple_of(16) && layout.head_dim <= 256;
-    if types.iter().all(|&t| t == Dtype::Bf16) && fits {
+    if types.iter().all(|&t| t == Dtype::Bf16.into()) && fits {
         return Ok(());
     }
     Err(Error::Unsupported {

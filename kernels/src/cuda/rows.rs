@@ -243,7 +243,7 @@ pub(super) fn rope_and_append(
 
 /// Bytes of K and V of one layer in a block.
 pub(super) fn layer_bytes(layout: &KvLayout) -> usize {
-    2 * layout.kv_heads * layout.block_tokens * layout.head_dim * layout.dtype.bytes()
+    2 * layout.kv_heads * layout.block_tokens * layout.dtype.vector_bytes(layout.head_dim)
 }
 
 pub(super) fn copy_blocks(

@@ -130,7 +130,7 @@ impl Attention {
             kv_heads,
             head_dim,
             block_tokens: BLOCK_TOKENS,
-            dtype: Dtype::Bf16,
+            dtype: Dtype::Bf16.into(),
             unit_bytes: 64,
         };
         layout.unit_bytes = layout.block_bytes();

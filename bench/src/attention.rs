@@ -1,0 +1,530 @@
+//! Tree attention and what stands around the products, against the machine's limits.
+//!
+//! Attention over the decode step of a tree: prompts with branches below them, beam searches, and
+//! prompts being read. Bytes are those of the distinct keys and values, which the step must read at
+//! least once; beside them what branches on their own would read.
+
+use clap::Args;
+use engine::config::ModelConfig;
+use kernels::cuda::study::Beam;
+use kernels::philox::uniform_u64;
+use kernels::{
+    Backend, BlockId, CpuBackend, Draw, Dtype, KvLayout, RopeTable, Sampling, SequenceRows,
+    StepPlan,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::Done;
+use crate::limits::{Achieved, Limits, threads_of};
+use crate::plot::Lines;
+use crate::report::{Output, Report};
+use crate::shapes::Shape;
+use crate::stats::{Stat, time};
+
+/// Tokens in a block, as the engine's by default.
+const BLOCK_TOKENS: usize = 16;
+/// Seconds of a repetition.
+const SECONDS: f64 = 0.03;
+/// Layers' worth of KV that is read in turn, so that it comes from memory as in a model's pass.
+const KV_BYTES: usize = 96 << 20;
+/// The most layers of it.
+const MOST_LAYERS: usize = 32;
+
+/// How K and V are stored.
+const KV: [(&str, Dtype); 3] = [
+    ("bf16", Dtype::Bf16),
+    ("f32", Dtype::F32),
+    ("f16", Dtype::F16),
+];
+
+/// What is swept.
+#[derive(Args, Clone, Debug, Serialize, Deserialize)]
+pub struct Flags {
+    /// Take the heads, the vocabulary and the widths of this model: nano, qwen2.5-0.5b,
+    /// llama-3.2-1b, qwen2.5-1.5b or llama-3.1-8b.
+    #[arg(long, default_value = "qwen2.5-0.5b", value_name = "SHAPE", value_parser = word)]
+    pub shape: String,
+    /// Tokens of the prompt.
+    #[arg(long, default_value = "512,2048", value_delimiter = ',', value_name = "TOKENS,...", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub prompt: Vec<u32>,
+    /// Branches below it.
+    #[arg(long, default_value = "1,4,16,64", value_delimiter = ',', value_name = "N,...", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub branches: Vec<u32>,
+    /// Tokens of every branch's own; in a beam search, in steps of a sixteenth of them.
+    #[arg(long, default_value_t = 256, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(16..=1_000_000))]
+    pub own: u32,
+    /// How K and V are stored: bf16, f32, f16.
+    #[arg(long, default_value = "bf16", value_delimiter = ',', value_name = "KIND,...", value_parser = kind)]
+    pub kv: Vec<String>,
+    /// Threads; 0 takes every core. Several numbers are several sweeps.
+    #[arg(
+        long,
+        default_value = "1,0",
+        value_delimiter = ',',
+        value_name = "COUNT,..."
+    )]
+    pub threads: Vec<usize>,
+    /// Only the trees, without sampling and the row-wise operations.
+    #[arg(long)]
+    pub trees_only: bool,
+    /// Repetitions that count.
+    #[arg(long, default_value_t = 5, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub repeat: u32,
+}
+
+fn word(word: &str) -> Result<String, String> {
+    Shape::parse(word).map(|shape| shape.name.to_string())
+}
+
+fn kind(word: &str) -> Result<String, String> {
+    let names = KV.map(|(name, _)| name).join(", ");
+    let found = KV.iter().any(|(name, _)| *name == word);
+    found
+        .then(|| word.to_string())
+        .ok_or(format!("expected one of {names}"))
+}
+
+/// The form of a tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tree {
+    /// Branches that share nothing.
+    Flat,
+    /// Branches below one prompt.
+    Shared,
+    /// The end of a beam search with 4 children of each survivor, survivors at random.
+    Beam,
+    /// All rows of one prompt at once.
+    Prefill,
+}
+
+impl Tree {
+    fn name(self) -> &'static str {
+        match self {
+            Tree::Flat => "flat",
+            Tree::Shared => "shared",
+            Tree::Beam => "beam",
+            Tree::Prefill => "prefill",
+        }
+    }
+}
+
+/// One measurement.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// The operation.
+    pub operation: String,
+    /// Threads.
+    pub threads: usize,
+    /// How K and V are stored; `None` for operations that do not read them.
+    pub kv: Option<String>,
+    /// The tree; `None` for operations that do not see one.
+    pub tree: Option<Tree>,
+    /// Tokens of the prompt; 0 without a tree.
+    pub prompt: u32,
+    /// Rows of the step.
+    pub rows: usize,
+    /// Seconds, of attention: in one layer.
+    pub seconds: Stat,
+    /// Against the limits, of attention alone; bytes are the distinct keys and values.
+    pub achieved: Option<Achieved>,
+    /// What the rows would read each for itself, as a multiple of those bytes.
+    pub sharing: Option<f64>,
+}
+
+/// Measures; progress goes to standard error.
+///
+/// # Errors
+/// Too little memory.
+pub fn run(flags: &Flags, output: &Output) -> Done<String> {
+    let config = ModelConfig::open(&Shape::parse(&flags.shape)?.source());
+    let config = config.map_err(|e| e.to_string())?;
+    let mut threads: Vec<usize> = flags.threads.iter().map(|&t| threads_of(t)).collect();
+    threads.dedup();
+    let limits: Vec<Limits> = threads.iter().map(|&t| Limits::measure(t)).collect();
+    let device = CpuBackend::new(1).name();
+    let mut report = Report::new("attention", device, limits.clone(), flags.clone());
+    for limits in &limits {
+        let mut study = Study {
+            backend: CpuBackend::new(limits.threads),
+            config: &config,
+            limits,
+            runs: flags.repeat as usize,
+            rows: Vec::new(),
+        };
+        study.all(flags).map_err(|e| e.to_string())?;
+        report.rows.append(&mut study.rows);
+    }
+    let rows: Vec<Vec<String>> = report.rows.iter().map(cells).collect();
+    let plots = plots(&report)?;
+    report.give(output, (&HEADER, 3, &rows), &plots)
+}
+
+struct Study<'a> {
+    backend: CpuBackend,
+    config: &'a ModelConfig,
+    limits: &'a Limits,
+    runs: usize,
+    rows: Vec<Row>,
+}
+
+impl Study<'_> {
+    fn all(&mut self, flags: &Flags) -> Result<(), kernels::Error> {
+        for &(kv, dtype) in KV
+            .iter()
+            .filter(|(name, _)| flags.kv.iter().any(|k| k == name))
+        {
+            for &prompt in &flags.prompt {
+                eprintln!("{} threads, {kv}, prompt {prompt}", self.limits.threads);
+                for &branches in &flags.branches {
+                    for tree in [Tree::Flat, Tree::Shared, Tree::Beam] {
+                        let plan =
+                            tree_plan(tree, prompt as usize, branches as usize, flags.own as usize);
+                        self.tree((kv, dtype), tree, prompt, &plan)?;
+                    }
+                }
+                let plan = prefill_plan(prompt as usize);
+                self.tree((kv, dtype), Tree::Prefill, prompt, &plan)?;
+            }
+        }
+        if !flags.trees_only {
+            self.sampling()?;
+            self.row_wise()?;
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, operation: &str, rows: usize, seconds: Stat) {
+        self.rows.push(Row {
+            operation: operation.into(),
+            threads: self.limits.threads,
+            kv: None,
+            tree: None,
+            prompt: 0,
+            rows,
+            seconds,
+            achieved: None,
+            sharing: None,
+        });
+    }
+
+    /// Attention, rotation and appending over a plan.
+    fn tree(
+        &mut self,
+        (kv, dtype): (&str, Dtype),
+        tree: Tree,
+        prompt: u32,
+        (plan, blocks): &(StepPlan, usize),
+    ) -> Result<(), kernels::Error> {
+        let c = self.config;
+        let mut layout = KvLayout {
+            layers: 1,
+            heads: c.heads,
+            kv_heads: c.kv_heads,
+            head_dim: c.head_dim,
+            block_tokens: BLOCK_TOKENS,
+            dtype: dtype.into(),
+            unit_bytes: 64,
+        };
+        let layer_bytes = blocks * layout.block_bytes();
+        layout.layers = KV_BYTES.div_ceil(layer_bytes).clamp(1, MOST_LAYERS);
+        layout.unit_bytes = layout.block_bytes().next_multiple_of(64);
+        let mut arena = self.backend.arena(blocks * layout.unit_bytes)?;
+        // A small number above 0, as bf16, f16 and f32.
+        arena.bytes_mut().fill(0x3c);
+        let rows = plan.rows.len();
+        let mut qkv = self.backend.product_activations(rows, layout.qkv_cols())?;
+        qkv.data_mut().fill(0.1);
+        let mut out = self
+            .backend
+            .product_activations(rows, c.heads * c.head_dim)?;
+        let last = plan.rows.iter().map(|row| row.position as usize).max();
+        let half = c.head_dim / 2;
+        let angles = (last.unwrap_or(0) + 1) * half;
+        let rope = self.backend.load_rope(RopeTable {
+            half_dim: half,
+            cos: vec![1.0; angles],
+            sin: vec![0.0; angles],
+        })?;
+        let uploaded = self.backend.upload(plan)?;
+        let (backend, runs) = (&mut self.backend, self.runs);
+        let mut layer = 0;
+        let append = time(runs, SECONDS, || {
+            layer = (layer + 1) % layout.layers;
+            backend.rope_and_append(&mut qkv, &rope, &uploaded, &layout, layer, &mut arena);
+        });
+        let attend = time(runs, SECONDS, || {
+            layer = (layer + 1) % layout.layers;
+            backend.tree_attention(&qkv, &uploaded, &layout, layer, None, &arena, &mut out);
+        });
+        let visible: f64 = (plan.rows.iter())
+            .map(|r| f64::from(r.position) + 1.0)
+            .sum();
+        let unique: f64 = plan.runs.iter().map(|run| f64::from(run.tokens)).sum();
+        let token_bytes = (layout.token_bytes() / layout.layers) as f64;
+        let flops = 4.0 * (c.heads * c.head_dim) as f64 * visible;
+        let achieved = Achieved::of(flops, unique * token_bytes, attend.median, self.limits);
+        for (operation, seconds) in [("attention", attend), ("rotate and append", append)] {
+            let attention = operation == "attention";
+            self.rows.push(Row {
+                operation: operation.into(),
+                threads: self.limits.threads,
+                kv: Some(kv.into()),
+                tree: Some(tree),
+                prompt,
+                rows,
+                seconds,
+                achieved: attention.then_some(achieved),
+                sharing: attention.then_some(visible / unique),
+            });
+        }
+        Ok(())
+    }
+
+    /// Drawing one token for each of 64 rows.
+    fn sampling(&mut self) -> Result<(), kernels::Error> {
+        const ROWS: usize = 64;
+        let vocab = self.config.vocab;
+        let plain = Sampling {
+            temperature: 0.8,
+            ..Sampling::default()
+        };
+        let greedy = Sampling {
+            temperature: 0.0,
+            ..plain
+        };
+        let filtered = Sampling {
+            top_k: 50,
+            top_p: 0.9,
+            ..plain
+        };
+        let mut logits = self.backend.activations(ROWS, vocab)?;
+        for (i, logit) in logits.data_mut().iter_mut().enumerate() {
+            *logit = (uniform_u64(1, i as u64) >> 40) as f32 / (1 << 20) as f32;
+        }
+        for (name, sampling) in [
+            ("sample, greedy", greedy),
+            ("sample, temperature", plain),
+            ("sample, top-k and top-p", filtered),
+        ] {
+            let draws: Vec<Draw<'_>> = (0..ROWS)
+                .map(|row| Draw {
+                    row,
+                    sampling: &sampling,
+                    history: &[],
+                    key: row as u64,
+                    position: 0,
+                })
+                .collect();
+            let mut failed = None;
+            let seconds = time(self.runs, SECONDS, || {
+                let pending = self.backend.sample(&logits, &draws);
+                failed = self.backend.finish_samples(pending).err();
+            });
+            match failed {
+                Some(error) => return Err(error),
+                None => self.add(name, ROWS, seconds),
+            }
+        }
+        Ok(())
+    }
+
+    /// Norms and SwiGLU of 64 rows.
+    fn row_wise(&mut self) -> Result<(), kernels::Error> {
+        const ROWS: usize = 64;
+        let (hidden, inner) = (self.config.hidden, self.config.intermediate);
+        let backend = &mut self.backend;
+        let mut x = backend.activations(ROWS, hidden)?;
+        x.data_mut().fill(0.3);
+        let mut normed = backend.product_activations(ROWS, hidden)?;
+        let weight = backend.load_vector(&vec![1.0; hidden])?;
+        let mut gate_up = backend.product_activations(ROWS, 2 * inner)?;
+        gate_up.data_mut().fill(0.3);
+        let mut out = backend.product_activations(ROWS, inner)?;
+        let norm = time(self.runs, SECONDS, || {
+            backend.rms_norm(&x, &weight, 1e-5, ROWS, &mut normed);
+        });
+        let gate = time(self.runs, SECONDS, || {
+            backend.swiglu(&gate_up, ROWS, &mut out)
+        });
+        self.add("RMS norm", ROWS, norm);
+        self.add("SwiGLU", ROWS, gate);
+        Ok(())
+    }
+}
+
+/// The plan of a decode step, and how many blocks there are.
+fn tree_plan(tree: Tree, prompt: usize, branches: usize, own: usize) -> (StepPlan, usize) {
+    let steps = 16;
+    let (prompt, steps, step_tokens) = match tree {
+        Tree::Flat => (0, 1, prompt + own),
+        Tree::Beam => (prompt, steps, own / steps),
+        Tree::Shared | Tree::Prefill => (prompt, 1, own),
+    };
+    let beam = Beam {
+        beams: branches,
+        width: 4,
+        prompt,
+        steps,
+        step_tokens,
+        seed: 0,
+    };
+    beam.plan()
+}
+
+/// The plan of reading a prompt in one step.
+fn prefill_plan(tokens: usize) -> (StepPlan, usize) {
+    let table: Vec<(BlockId, u32)> = (0..tokens)
+        .step_by(BLOCK_TOKENS)
+        .enumerate()
+        .map(|(block, first)| {
+            (
+                BlockId(block as u32),
+                BLOCK_TOKENS.min(tokens - first) as u32,
+            )
+        })
+        .collect();
+    let rows = SequenceRows {
+        table: &table,
+        tokens: &vec![0; tokens],
+        write: true,
+        outputs: &[],
+    };
+    (StepPlan::build(&[rows], BLOCK_TOKENS).0, table.len())
+}
+
+const HEADER: [&str; 11] = [
+    "operation",
+    "tree",
+    "KV",
+    "threads",
+    "prompt",
+    "rows",
+    "us",
+    "GFLOP/s",
+    "of peak",
+    "GB/s of distinct KV",
+    "read by rows / distinct",
+];
+
+fn cells(row: &Row) -> Vec<String> {
+    let of =
+        |number: &dyn Fn(&Achieved) -> String| row.achieved.as_ref().map_or("-".into(), number);
+    vec![
+        row.operation.clone(),
+        row.tree.map_or("-".into(), |tree| tree.name().into()),
+        row.kv.clone().unwrap_or("-".into()),
+        row.threads.to_string(),
+        if row.tree.is_some() {
+            row.prompt.to_string()
+        } else {
+            "-".into()
+        },
+        row.rows.to_string(),
+        row.seconds.words(1e6, 1),
+        of(&|a| format!("{:.1}", 1e-9 * a.flops_per_second)),
+        of(&|a| format!("{:.0}%", 100.0 * a.share_of_fma_peak)),
+        of(&|a| format!("{:.1}", 1e-9 * a.bytes_per_second)),
+        row.sharing
+            .map_or("-".into(), |sharing| format!("{sharing:.1}")),
+    ]
+}
+
+/// By number of threads: microseconds of attention over branches, a curve per tree and prompt.
+fn plots(report: &Report<Flags, Row>) -> Done<Vec<(String, String)>> {
+    let mut plots = Vec::new();
+    for limits in &report.limits {
+        let mut series: Vec<(String, Vec<(f64, f64)>)> = Vec::new();
+        let attention = report
+            .rows
+            .iter()
+            .filter(|row| row.threads == limits.threads);
+        for row in attention.filter(|row| row.achieved.is_some()) {
+            let (Some(tree), Some(kv)) = (row.tree, &row.kv) else {
+                continue;
+            };
+            if tree == Tree::Prefill {
+                continue;
+            }
+            let curve = format!("{} of {}, {kv}", tree.name(), row.prompt);
+            let point = (row.rows as f64, 1e6 * row.seconds.median / row.rows as f64);
+            match series.iter_mut().find(|(name, _)| *name == curve) {
+                Some((_, points)) => points.push(point),
+                None => series.push((curve, vec![point])),
+            }
+        }
+        let picture = Lines {
+            title: format!(
+                "Attention of a decode step, {}, {} thread{}",
+                report.settings.shape,
+                limits.threads,
+                if limits.threads == 1 { "" } else { "s" }
+            ),
+            x: "branches".into(),
+            y: "microseconds a row, one layer".into(),
+            series,
+            limits: Vec::new(),
+        };
+        plots.push((format!("rows-{}", limits.threads), picture.svg()?));
+    }
+    Ok(plots)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trees_share_what_they_say() {
+        let tokens = |tree| {
+            let (plan, _) = tree_plan(tree, 64, 8, 32);
+            let unique: u32 = plan.runs.iter().map(|run| run.tokens).sum();
+            let visible: u32 = plan.rows.iter().map(|row| row.position + 1).sum();
+            (unique, visible)
+        };
+        assert_eq!(tokens(Tree::Flat), (8 * 96, 8 * 96));
+        assert_eq!(tokens(Tree::Shared), (64 + 8 * 32, 8 * 96));
+        let (unique, visible) = tokens(Tree::Beam);
+        assert!(
+            unique < 64 + 8 * 32 && visible == 8 * 96,
+            "{unique} {visible}"
+        );
+        let (plan, blocks) = prefill_plan(100);
+        assert_eq!((plan.rows.len(), blocks), (100, 7));
+    }
+
+    #[test]
+    fn a_small_sweep_has_a_row_for_each_case() {
+        let flags = Flags {
+            shape: "nano".into(),
+            prompt: vec![64],
+            branches: vec![1, 8],
+            own: 16,
+            kv: vec!["bf16".into()],
+            threads: vec![1],
+            trees_only: false,
+            repeat: 1,
+        };
+        let output = Output {
+            json: true,
+            out: None,
+        };
+        let text = run(&flags, &output).expect("runs");
+        let report: Report<Flags, Row> = serde_json::from_str(&text).expect("JSON");
+        // Two operations of three trees with two numbers of branches, and of the prefill; three
+        // samplers, two row-wise operations.
+        assert_eq!(report.rows.len(), 2 * (3 * 2 + 1) + 5);
+        assert!(report.rows.iter().all(|row| row.seconds.median > 0.0));
+        let sharing = |tree, rows| {
+            let found = report
+                .rows
+                .iter()
+                .find(|r| r.tree == Some(tree) && r.rows == rows);
+            found
+                .and_then(|row| row.sharing)
+                .expect("attention comes first")
+        };
+        assert_eq!(sharing(Tree::Flat, 8), 1.0);
+        assert_eq!(sharing(Tree::Shared, 8), 640.0 / 192.0);
+    }
+}

@@ -1,0 +1,27 @@
+//! Offshoot's measurements.
+//!
+//! - [`throughput`], [`linear`], [`attention`] and [`profile`]: times on this machine, beside the
+//!   limits measured in the same run. `offshoot bench` calls them.
+//! - [`scaling`] and [`kernels`]: studies that run the `offshoot` binary as a user would, keep its raw
+//!   output with the machine and the command, and make their tables from that.
+//!
+//! `bench/README.md` says how to run each and what to read off it.
+
+pub mod attention;
+pub mod kernels;
+pub mod limits;
+pub mod linear;
+pub mod machine;
+mod markdown;
+mod offshoot;
+pub mod plot;
+pub mod profile;
+pub mod report;
+pub mod scaling;
+pub mod shapes;
+pub mod stats;
+pub mod throughput;
+pub mod timed;
+
+/// What a command comes to: a value, or one sentence.
+pub type Done<T = ()> = Result<T, String>;

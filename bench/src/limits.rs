@@ -1,0 +1,104 @@
+//! The limits of the machine, measured in the run whose figures they judge.
+
+use kernels::cpu::limits;
+use serde::{Deserialize, Serialize};
+
+use crate::stats::Stat;
+
+/// Bytes each thread reads: more than caches hold.
+const READ_BYTES: usize = 128 << 20;
+/// Rounds of multiply-adds: a few milliseconds.
+const ROUNDS: usize = 200_000;
+/// Repetitions; each is the best of two passes.
+const RUNS: usize = 5;
+
+/// What this machine could do at most with so many threads.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Threads.
+    pub threads: usize,
+    /// Bytes per second read from memory, 128 MiB a thread.
+    pub read_bandwidth: Stat,
+    /// f32 operations per second of nothing but multiply-adds.
+    pub fma_peak: Stat,
+}
+
+impl Limits {
+    /// Measures them; takes a second or so. 0 threads are all cores.
+    pub fn measure(threads: usize) -> Limits {
+        let threads = threads_of(threads);
+        let many = |one: &dyn Fn() -> f64| {
+            let values: Vec<f64> = (0..RUNS).map(|_| one()).collect();
+            Stat::of(&values).expect("several runs")
+        };
+        Limits {
+            threads,
+            read_bandwidth: many(&|| limits::read_bandwidth(threads, READ_BYTES, 2)),
+            fma_peak: many(&|| limits::fma_peak(threads, ROUNDS, 2)),
+        }
+    }
+
+    /// In a sentence.
+    pub fn words(&self) -> String {
+        format!(
+            "Limits with {} thread{}: {} GB/s read, {} GFLOP/s f32 multiply-add",
+            self.threads,
+            if self.threads == 1 { "" } else { "s" },
+            self.read_bandwidth.words(1e-9, 1),
+            self.fma_peak.words(1e-9, 1)
+        )
+    }
+}
+
+/// Work against the limits.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Achieved {
+    /// Operations per second.
+    pub flops_per_second: f64,
+    /// Bytes per second: weights of products, keys and values of attention.
+    pub bytes_per_second: f64,
+    /// Of [`Limits::fma_peak`].
+    pub share_of_fma_peak: f64,
+    /// Of [`Limits::read_bandwidth`].
+    pub share_of_read_bandwidth: f64,
+}
+
+impl Achieved {
+    /// What `flops` operations on `bytes` bytes in `seconds` are.
+    pub fn of(flops: f64, bytes: f64, seconds: f64, limits: &Limits) -> Achieved {
+        let (flops_per_second, bytes_per_second) = (flops / seconds, bytes / seconds);
+        Achieved {
+            flops_per_second,
+            bytes_per_second,
+            share_of_fma_peak: flops_per_second / limits.fma_peak.median,
+            share_of_read_bandwidth: bytes_per_second / limits.read_bandwidth.median,
+        }
+    }
+}
+
+/// The number of threads that `threads` asks for; 0 are all cores.
+pub fn threads_of(threads: usize) -> usize {
+    match threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        n => n,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_of_the_limits() {
+        let stat = |x| Stat::of(&[x]).expect("a value");
+        let limits = Limits {
+            threads: 2,
+            read_bandwidth: stat(100.0),
+            fma_peak: stat(1000.0),
+        };
+        let achieved = Achieved::of(500.0, 20.0, 2.0, &limits);
+        assert_eq!(achieved.flops_per_second, 250.0);
+        assert_eq!(achieved.share_of_fma_peak, 0.25);
+        assert_eq!(achieved.share_of_read_bandwidth, 0.1);
+    }
+}

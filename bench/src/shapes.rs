@@ -1,0 +1,101 @@
+//! Shapes of published models, for measurements without their weights.
+
+use engine::source::Source;
+
+/// File names and their bytes.
+type Files = &'static [(&'static str, &'static [u8])];
+
+/// A word and the config that has the shape.
+const SHAPES: [(&str, Files); 5] = [
+    (
+        "nano",
+        &[(
+            "config.json",
+            include_bytes!("../../src/embedded/nano-small/config.json"),
+        )],
+    ),
+    (
+        "qwen2.5-0.5b",
+        &[(
+            "config.json",
+            include_bytes!("../../tests/golden/configs/Qwen2.5-0.5B-Instruct/config.json"),
+        )],
+    ),
+    (
+        "llama-3.2-1b",
+        &[(
+            "config.json",
+            include_bytes!("../../tests/golden/configs/Llama-3.2-1B-Instruct/config.json"),
+        )],
+    ),
+    (
+        "qwen2.5-1.5b",
+        &[(
+            "config.json",
+            include_bytes!("../../tests/golden/configs/Qwen2.5-1.5B-Instruct/config.json"),
+        )],
+    ),
+    (
+        "llama-3.1-8b",
+        &[(
+            "config.json",
+            include_bytes!("../../tests/golden/configs/Llama-3.1-8B-Instruct/config.json"),
+        )],
+    ),
+];
+
+/// A model's shape, by its word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// The word.
+    pub name: &'static str,
+    files: Files,
+}
+
+impl Shape {
+    /// The shape that `word` names.
+    ///
+    /// # Errors
+    /// No such word: the known ones.
+    pub fn parse(word: &str) -> Result<Shape, String> {
+        let found = SHAPES.iter().find(|(name, _)| *name == word);
+        let shape = found.map(|&(name, files)| Shape { name, files });
+        let words = SHAPES.map(|(name, _)| name).join(", ");
+        shape.ok_or_else(|| format!("expected one of {words}"))
+    }
+
+    /// Its config, as files of a model.
+    pub fn source(self) -> Source {
+        Source::Embedded {
+            name: self.name,
+            files: self.files,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use engine::config::ModelConfig;
+
+    use super::*;
+
+    #[test]
+    fn every_word_is_a_shape() {
+        for (word, hidden, layers) in [
+            ("nano", 32, 3),
+            ("qwen2.5-0.5b", 896, 24),
+            ("llama-3.2-1b", 2048, 16),
+            ("qwen2.5-1.5b", 1536, 28),
+            ("llama-3.1-8b", 4096, 32),
+        ] {
+            let shape = Shape::parse(word).expect("a shape");
+            let config = ModelConfig::open(&shape.source()).expect("a config");
+            assert_eq!(
+                (shape.name, config.hidden, config.layers),
+                (word, hidden, layers)
+            );
+        }
+        let error = Shape::parse("gpt-5").expect_err("no such shape");
+        assert!(error.starts_with("expected one of nano, "), "{error}");
+    }
+}

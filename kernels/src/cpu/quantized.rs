@@ -1,0 +1,495 @@
+//! The micro-kernel of products with quantised weights.
+//!
+//! What: `out[i][16 j + c] = sum_g sx[i][g] * sw[j][g][c] * sum_{k in g} q[i][k] * w[j][k][c]`, for up
+//! to [`MAX_ROWS`](super::tile::MAX_ROWS) rows `i`, panels `j` and 16 columns `c`; `g` are the groups
+//! of 32 of [`quant`](crate::quant).
+//!
+//! Tiling: that of [`tile`](super::tile): integer sums of `rows x panels` stay in registers for one
+//! group; the f32 sums lie in `out`, in the first-level cache, and are touched once a group.
+//!
+//! Layout: a panel is a sequence of groups, each its 16 scales (bf16, in the order of
+//! [`bf16_place`](super::tile::bf16_place)) and its integers:
+//! - int8, `[k / 2][c][2]`: a pair of inputs of one column is what `vpmaddwd` multiplies and adds.
+//! - int8 for AVX-512, plus 128, `[k / 4][c][4]`: four inputs of one column are what `vpdpbusd` adds up.
+//! - int4, plus 8, `[k / 4][c % 8][4]` bytes, `c < 8` in the low half, `c >= 8` in the high one: four
+//!   inputs of one column are what `vpmaddubsw` adds up to two 16-bit sums, or `vpdpbusd` to one.
+//!
+//! A row is its `q` (i16 where weights come in pairs, else i8), its scales, and its sums times what was
+//! added to the weights, which is taken away once a group.
+//!
+//! Numerics: a group's sum is an integer below 2^20 and exact; of int4 the 16-bit sums stay below
+//! 8 * 2 * 15 * 127 = 30,480. Groups are added in their order, one fused multiply-add of the sum and
+//! the rounded product of both scales. So bits depend on the row and the column alone; the portable
+//! path differs from AVX2 only where the machine has no fused multiply-add.
+//!
+//! Budget: `34 / 32` (int8) or `18 / 32` (int4) bytes a weight; `2 * k * rows * panels * 16`
+//! operations. In the time of one multiply-add of f32 AVX2 has two of int8 and four of int4, VNNI four of
+//! either.
+#![allow(unsafe_code)] // SIMD intrinsics on raw pointers; each function states what it needs.
+#![allow(clippy::needless_range_loop)] // Constant bounds, so that the sums stay in registers.
+
+use super::tile::{COLS, Isa, bf16_place, multiply_add};
+use super::workers::Workers;
+use crate::quant::{GROUP, Quantization, Quantized, quantize_row};
+
+/// [`Quantization`] as a constant parameter.
+const INT8: u8 = Quantization::Int8 as u8;
+const INT4: u8 = Quantization::Int4 as u8;
+
+/// How integers lie in a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// int8, `[k / 2][c][2]`.
+    Pairs,
+    /// int8 plus 128, `[k / 4][c][4]`.
+    Fours,
+    /// int4 plus 8, `[k / 4][c % 8][4]`, two to a byte.
+    Halves,
+}
+
+impl Form {
+    const fn of(isa: Isa, kind: Quantization) -> Form {
+        match (isa, kind) {
+            (_, Quantization::Int4) => Form::Halves,
+            (Isa::Avx512, Quantization::Int8) => Form::Fours,
+            (_, Quantization::Int8) => Form::Pairs,
+        }
+    }
+
+    /// What is added to every weight.
+    const fn offset(self) -> i32 {
+        match self {
+            Form::Pairs => 0,
+            Form::Fours => 128,
+            Form::Halves => 8,
+        }
+    }
+
+    /// 32-bit words of a row's `q`.
+    const fn value_words(self, k: usize) -> usize {
+        match self {
+            Form::Pairs => k / 2,
+            Form::Fours | Form::Halves => k / 4,
+        }
+    }
+
+    /// Words of a row.
+    const fn row_words(self, k: usize) -> usize {
+        self.value_words(k) + 2 * (k / GROUP)
+    }
+}
+
+/// Bytes of the scales of a group of a panel.
+const SCALE_BYTES: usize = COLS * 2;
+
+/// Bytes of one group of a panel.
+pub(crate) const fn group_bytes(kind: Quantization) -> usize {
+    SCALE_BYTES + GROUP * COLS * kind.bits() / 8
+}
+
+/// Writes one output feature (`row` of `matrix`) into its column of a panel.
+pub(crate) fn pack_column(
+    isa: Isa,
+    matrix: &Quantized<'_>,
+    row: usize,
+    column: usize,
+    panel: &mut [u8],
+) {
+    let form = Form::of(isa, matrix.kind);
+    for (g, group) in panel.chunks_exact_mut(group_bytes(matrix.kind)).enumerate() {
+        let (scales, values) = group.split_at_mut(SCALE_BYTES);
+        scales[2 * bf16_place(column)..][..2].copy_from_slice(&matrix.scale(row, g).to_le_bytes());
+        for k in 0..GROUP {
+            let value = matrix.value(row, g * GROUP + k);
+            let plus = (i32::from(value) + form.offset()) as u8;
+            match form {
+                Form::Pairs => values[(k / 2 * COLS + column) * 2 + k % 2] = plus,
+                Form::Fours => values[(k / 4 * COLS + column) * 4 + k % 4] = plus,
+                Form::Halves => {
+                    values[(k / 4 * 8 + column % 8) * 4 + k % 4] |= plus << (column / 8 * 4);
+                }
+            }
+        }
+    }
+}
+
+/// Quantised rows, in memory that is kept for the next product. A row is 32-bit words: its `q`, its
+/// `k / GROUP` scales (f32) and as many sums (i32, times the offset of the weights).
+#[derive(Debug, Default)]
+pub(crate) struct Rows {
+    words: Vec<i32>,
+}
+
+impl Rows {
+    /// Quantises the first `rows` of `x`, `[.., k]`, for weights of that kind.
+    pub(crate) fn fill(
+        &mut self,
+        workers: &Workers,
+        (isa, kind): (Isa, Quantization),
+        x: &[f32],
+        k: usize,
+        rows: usize,
+    ) {
+        let form = Form::of(isa, kind);
+        let words = form.row_words(k);
+        if self.words.len() < rows * words {
+            self.words.resize(rows * words, 0);
+        }
+        // About eight operations an element.
+        let operations = 8 * rows * k;
+        workers.rows(
+            &mut self.words[..rows * words],
+            words,
+            operations,
+            |i, row| {
+                let (values, others) = row.split_at_mut(form.value_words(k));
+                let (scales, sums) = others.split_at_mut(k / GROUP);
+                let (x, scales) = (&x[i * k..][..k], bytemuck::cast_slice_mut(scales));
+                if form == Form::Pairs {
+                    let values: &mut [i16] = bytemuck::cast_slice_mut(values);
+                    let mut q = [0i8; GROUP];
+                    for (g, values) in values.chunks_exact_mut(GROUP).enumerate() {
+                        let x = &x[g * GROUP..][..GROUP];
+                        quantize_row(x, &mut q, &mut scales[g..=g], &mut sums[g..=g]);
+                        values.iter_mut().zip(q).for_each(|(v, q)| *v = q.into());
+                    }
+                } else {
+                    quantize_row(x, bytemuck::cast_slice_mut(values), scales, sums);
+                }
+                sums.iter_mut().for_each(|sum| *sum *= form.offset());
+            },
+        );
+    }
+
+    /// Row `i` of those last filled.
+    pub(crate) fn row(&self, (isa, kind): (Isa, Quantization), k: usize, i: usize) -> &[i32] {
+        let words = Form::of(isa, kind).row_words(k);
+        &self.words[i * words..][..words]
+    }
+}
+
+/// Computes one tile; see the file's head.
+///
+/// # Safety
+///
+/// `isa` is available. Each of `x` is a row of [`Rows`] for this `isa`, kind and `k`, each of `w` can be
+/// read for `k / GROUP * group_bytes(kind)` bytes, each of `out` can be written for `w.len() * 16` f32, and
+/// no other thread touches `out` meanwhile.
+///
+/// # Panics
+///
+/// If there is no tile of `x.len()` rows and `w.len()` panels, or `out.len() != x.len()`.
+pub(crate) unsafe fn tile(
+    isa: Isa,
+    kind: Quantization,
+    x: &[*const i32],
+    w: &[*const u8],
+    k: usize,
+    out: &[*mut f32],
+) {
+    macro_rules! run {
+        ($rows:literal x $panels:literal) => {{
+            let x: &[*const i32; $rows] = x.try_into().expect("matched");
+            let w: &[*const u8; $panels] = w.try_into().expect("matched");
+            let out: &[*mut f32; $rows] = out.try_into().expect("an output for every row");
+            // SAFETY: the caller's promises are those the variants ask for.
+            unsafe {
+                match (isa, kind) {
+                    #[cfg(target_arch = "x86_64")]
+                    (Isa::Avx2, Quantization::Int8) => {
+                        avx2_int8::<$rows, $panels>(x, w, k, out);
+                    }
+                    #[cfg(target_arch = "x86_64")]
+                    (Isa::Avx2, Quantization::Int4) => {
+                        avx2_int4::<$rows, $panels>(x, w, k, out);
+                    }
+                    #[cfg(target_arch = "x86_64")]
+                    (Isa::Avx512, Quantization::Int8) => {
+                        avx512::<$rows, $panels, INT8>(x, w, k, out);
+                    }
+                    #[cfg(target_arch = "x86_64")]
+                    (Isa::Avx512, Quantization::Int4) => {
+                        avx512::<$rows, $panels, INT4>(x, w, k, out);
+                    }
+                    (_, Quantization::Int8) => portable::<$rows, $panels, INT8>(x, w, k, out),
+                    (_, Quantization::Int4) => portable::<$rows, $panels, INT4>(x, w, k, out),
+                }
+            }
+        }};
+    }
+    super::tile::for_each_tile!(run, x.len(), w.len());
+}
+
+/// The 16 scales of a panel's group, columns 0 to 7 and 8 to 15.
+///
+/// # Safety
+///
+/// `group` can be read for 32 bytes.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+unsafe fn avx2_scales(group: *const u8) -> [std::arch::x86_64::__m256; 2] {
+    use std::arch::x86_64::*;
+    // SAFETY: the caller promises the bytes.
+    let words = unsafe { _mm256_loadu_si256(group.cast()) };
+    let above = _mm256_set1_epi32(0xffff_0000_u32 as i32);
+    [
+        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(words)),
+        _mm256_castsi256_ps(_mm256_and_si256(words, above)),
+    ]
+}
+
+/// `sum += a * b`, two instructions by name: sums of integers may be reordered, and the compiler
+/// does, until no register is left.
+#[cfg(target_arch = "x86_64")]
+macro_rules! multiply_add {
+    ($multiply:literal, $add:literal, $sum:expr, $a:expr, $b:expr) => {
+        std::arch::asm!(
+            concat!($multiply, " {t}, {a}, {b}"),
+            concat!($add, " {sum}, {sum}, {t}"),
+            t = out(ymm_reg) _,
+            a = in(ymm_reg) $a,
+            b = in(ymm_reg) $b,
+            sum = inout(ymm_reg) $sum,
+            options(pure, nomem, nostack, preserves_flags),
+        )
+    };
+}
+
+/// [`tile`] of int8 weights with AVX2 and FMA.
+///
+/// # Safety
+///
+/// As for [`tile`], the machine having these.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2_int8<const ROWS: usize, const PANELS: usize>(
+    x: &[*const i32; ROWS],
+    w: &[*const u8; PANELS],
+    k: usize,
+    out: &[*mut f32; ROWS],
+) {
+    use std::arch::x86_64::*;
+    let (words, groups) = (k / 2, k / GROUP);
+    // SAFETY: the caller promises every pointer for exactly these ranges.
+    unsafe {
+        for i in 0..ROWS {
+            for c in 0..2 * PANELS {
+                _mm256_storeu_ps(out[i].add(8 * c), _mm256_setzero_ps());
+            }
+        }
+        for g in 0..groups {
+            let mut sums = [[[_mm256_setzero_si256(); 2]; PANELS]; ROWS];
+            let at = g * group_bytes(Quantization::Int8);
+            for pair in 0..GROUP / 2 {
+                for j in 0..PANELS {
+                    let row: *const __m128i = w[j].add(at + SCALE_BYTES + 32 * pair).cast();
+                    let low = _mm256_cvtepi8_epi16(_mm_loadu_si128(row));
+                    let high = _mm256_cvtepi8_epi16(_mm_loadu_si128(row.add(1)));
+                    for i in 0..ROWS {
+                        let x = _mm256_set1_epi32(*x[i].add(g * GROUP / 2 + pair));
+                        let [a, b] = &mut sums[i][j];
+                        multiply_add!("vpmaddwd", "vpaddd", *a, x, low);
+                        multiply_add!("vpmaddwd", "vpaddd", *b, x, high);
+                    }
+                }
+            }
+            for j in 0..PANELS {
+                let scales = avx2_scales(w[j].add(at));
+                for i in 0..ROWS {
+                    let sx = _mm256_set1_ps(f32::from_bits(*x[i].add(words + g) as u32));
+                    for c in 0..2 {
+                        let out = out[i].add(16 * j + 8 * c);
+                        let sum = _mm256_cvtepi32_ps(sums[i][j][c]);
+                        let scale = _mm256_mul_ps(sx, scales[c]);
+                        _mm256_storeu_ps(out, _mm256_fmadd_ps(sum, scale, _mm256_loadu_ps(out)));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// [`tile`] of int4 weights with AVX2 and FMA.
+///
+/// # Safety
+///
+/// As for [`tile`], the machine having these.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2_int4<const ROWS: usize, const PANELS: usize>(
+    x: &[*const i32; ROWS],
+    w: &[*const u8; PANELS],
+    k: usize,
+    out: &[*mut f32; ROWS],
+) {
+    use std::arch::x86_64::*;
+    let (words, groups) = (k / 4, k / GROUP);
+    let (half, ones) = (_mm256_set1_epi8(15), _mm256_set1_epi16(1));
+    // SAFETY: the caller promises every pointer for exactly these ranges.
+    unsafe {
+        for i in 0..ROWS {
+            for c in 0..2 * PANELS {
+                _mm256_storeu_ps(out[i].add(8 * c), _mm256_setzero_ps());
+            }
+        }
+        for g in 0..groups {
+            let mut sums = [[[_mm256_setzero_si256(); 2]; PANELS]; ROWS];
+            let at = g * group_bytes(Quantization::Int4);
+            for four in 0..GROUP / 4 {
+                for j in 0..PANELS {
+                    let both = _mm256_loadu_si256(w[j].add(at + SCALE_BYTES + 32 * four).cast());
+                    let low = _mm256_and_si256(both, half);
+                    let high = _mm256_and_si256(_mm256_srli_epi16::<4>(both), half);
+                    for i in 0..ROWS {
+                        let x = _mm256_set1_epi32(*x[i].add(g * GROUP / 4 + four));
+                        let [a, b] = &mut sums[i][j];
+                        multiply_add!("vpmaddubsw", "vpaddw", *a, low, x);
+                        multiply_add!("vpmaddubsw", "vpaddw", *b, high, x);
+                    }
+                }
+            }
+            for j in 0..PANELS {
+                let scales = avx2_scales(w[j].add(at));
+                for i in 0..ROWS {
+                    let sx = _mm256_set1_ps(f32::from_bits(*x[i].add(words + g) as u32));
+                    let eight = _mm256_set1_epi32(*x[i].add(words + groups + g));
+                    for c in 0..2 {
+                        let out = out[i].add(16 * j + 8 * c);
+                        let sum = _mm256_madd_epi16(sums[i][j][c], ones);
+                        let sum = _mm256_cvtepi32_ps(_mm256_sub_epi32(sum, eight));
+                        let scale = _mm256_mul_ps(sx, scales[c]);
+                        _mm256_storeu_ps(out, _mm256_fmadd_ps(sum, scale, _mm256_loadu_ps(out)));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// [`tile`] with AVX-512 and VNNI, int8 in [`Form::Fours`].
+///
+/// # Safety
+///
+/// As for [`tile`], the machine having these.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn avx512<const ROWS: usize, const PANELS: usize, const KIND: u8>(
+    x: &[*const i32; ROWS],
+    w: &[*const u8; PANELS],
+    k: usize,
+    out: &[*mut f32; ROWS],
+) {
+    use std::arch::x86_64::*;
+    let kind = match KIND {
+        INT4 => Quantization::Int4,
+        _ => Quantization::Int8,
+    };
+    let (words, groups) = (k / 4, k / GROUP);
+    // SAFETY: the caller promises every pointer for exactly these ranges.
+    unsafe {
+        for i in 0..ROWS {
+            for j in 0..PANELS {
+                _mm512_storeu_ps(out[i].add(16 * j), _mm512_setzero_ps());
+            }
+        }
+        for g in 0..groups {
+            let mut sums = [[_mm512_setzero_si512(); PANELS]; ROWS];
+            let at = g * group_bytes(kind);
+            for four in 0..GROUP / 4 {
+                for j in 0..PANELS {
+                    let values = w[j].add(at + SCALE_BYTES);
+                    let w = if KIND == INT4 {
+                        let both = _mm256_loadu_si256(values.add(32 * four).cast());
+                        let half = _mm256_set1_epi8(15);
+                        let high = _mm256_and_si256(_mm256_srli_epi16::<4>(both), half);
+                        let low = _mm512_castsi256_si512(_mm256_and_si256(both, half));
+                        _mm512_inserti64x4::<1>(low, high)
+                    } else {
+                        _mm512_loadu_si512(values.add(64 * four).cast())
+                    };
+                    for i in 0..ROWS {
+                        let x = _mm512_set1_epi32(*x[i].add(g * GROUP / 4 + four));
+                        sums[i][j] = _mm512_dpbusd_epi32(sums[i][j], w, x);
+                    }
+                }
+            }
+            for j in 0..PANELS {
+                let [low, high] = avx2_scales(w[j].add(at));
+                let low = _mm512_castpd256_pd512(_mm256_castps_pd(low));
+                let both = _mm512_insertf64x4::<1>(low, _mm256_castps_pd(high));
+                let scales = _mm512_castpd_ps(both);
+                for i in 0..ROWS {
+                    let sx = _mm512_set1_ps(f32::from_bits(*x[i].add(words + g) as u32));
+                    let added = _mm512_set1_epi32(*x[i].add(words + groups + g));
+                    let out = out[i].add(16 * j);
+                    let sum = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums[i][j], added));
+                    let scale = _mm512_mul_ps(sx, scales);
+                    _mm512_storeu_ps(out, _mm512_fmadd_ps(sum, scale, _mm512_loadu_ps(out)));
+                }
+            }
+        }
+    }
+}
+
+/// [`tile`] in plain Rust.
+///
+/// # Safety
+///
+/// As for [`tile`].
+unsafe fn portable<const ROWS: usize, const PANELS: usize, const KIND: u8>(
+    x: &[*const i32; ROWS],
+    w: &[*const u8; PANELS],
+    k: usize,
+    out: &[*mut f32; ROWS],
+) {
+    let kind = match KIND {
+        INT4 => Quantization::Int4,
+        _ => Quantization::Int8,
+    };
+    let (words, groups) = (Form::of(Isa::Portable, kind).value_words(k), k / GROUP);
+    for i in 0..ROWS {
+        for j in 0..PANELS {
+            let mut out_sums = [0.0f32; COLS];
+            for g in 0..groups {
+                // SAFETY: the caller promises every pointer for exactly these ranges.
+                let (sx, eight, scales) = unsafe {
+                    let group = w[j].add(g * group_bytes(kind));
+                    let scales: [u16; COLS] = group.cast::<[u16; COLS]>().read_unaligned();
+                    let sx = f32::from_bits(*x[i].add(words + g) as u32);
+                    (sx, *x[i].add(words + groups + g), scales)
+                };
+                let mut sums = [0i32; COLS];
+                for k in 0..GROUP {
+                    // SAFETY: as above.
+                    unsafe {
+                        let values = w[j].add(g * group_bytes(kind) + SCALE_BYTES);
+                        for (c, sum) in sums.iter_mut().enumerate() {
+                            let (x, w) = if KIND == INT4 {
+                                let byte = *values.add((k / 4 * 8 + c % 8) * 4 + k % 4);
+                                let x = *x[i].cast::<i8>().add(g * GROUP + k);
+                                (i32::from(x), i32::from(byte >> (c / 8 * 4) & 15))
+                            } else {
+                                let w = *values.cast::<i8>().add((k / 2 * COLS + c) * 2 + k % 2);
+                                let x = *x[i].cast::<i16>().add(g * GROUP + k);
+                                (i32::from(x), i32::from(w))
+                            };
+                            *sum += x * w;
+                        }
+                    }
+                }
+                for (c, (out, sum)) in out_sums.iter_mut().zip(sums).enumerate() {
+                    let sum = (if KIND == INT4 { sum - eight } else { sum }) as f32;
+                    let scale = f32::from_bits(u32::from(scales[bf16_place(c)]) << 16) * sx;
+                    *out = multiply_add(sum, scale, *out);
+                }
+            }
+            // SAFETY: as above.
+            unsafe {
+                out[i]
+                    .add(COLS * j)
+                    .cast::<[f32; COLS]>()
+                    .write_unaligned(out_sums);
+            }
+        }
+    }
+}
