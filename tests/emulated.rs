@@ -91,7 +91,7 @@ fn the_counted_targets_of_tree_attention_hold() {
     at_most("DRAM / unique", total("dram_read_bytes") / unique, 1.05);
     let items = budget("item_tokens");
     at_most("requested / tiled", items / budget("tiled_tokens"), 1.2);
-    at_most("requested / flat", items / budget("flat_tokens"), 1.0 / 6.5);
+    at_most("requested / flat", items / budget("flat_tokens"), 1.0 / 8.0);
     let conflicts = total("bank_conflicts") / total("shared_passes");
     at_most("bank conflicts", conflicts, 0.01);
     let padding = total("tensor_products") / total("tensor_useful");
