@@ -36,6 +36,9 @@ fn linear_is_right() {
         check_all(&cases::linear_cases(), |case| {
             cases::check_linear(&mut backend, case).map(drop)
         });
+        check_all(&cases::GATED_SHAPES, |shape| {
+            cases::check_linear_swiglu(&mut backend, shape).map(drop)
+        });
         check_all(&cases::quantized_cases(), |case| {
             cases::check_linear(&mut backend, case).map(drop)
         });
