@@ -115,13 +115,15 @@ pub enum BenchCommand {
 
 /// Flags of `bench throughput`.
 #[derive(Args, Debug)]
+#[group(skip)]
+#[command(group = clap::ArgGroup::new("weights").required(true))]
 pub struct ThroughputFlags {
     /// The model: a directory, a hub name (org/name or org/name@revision) or an embedded model.
-    #[arg(conflicts_with = "shape", required_unless_present = "shape")]
+    #[arg(group = "weights")]
     pub model: Option<String>,
     /// Random weights in the shape of this model instead: nano, qwen2.5-0.5b, llama-3.2-1b,
     /// qwen2.5-1.5b or llama-3.1-8b.
-    #[arg(long, value_name = "SHAPE", value_parser = bench::shapes::Shape::parse)]
+    #[arg(long, value_name = "SHAPE", group = "weights", value_parser = bench::shapes::Shape::parse)]
     pub shape: Option<bench::shapes::Shape>,
     /// The PRM of --role both; the policy itself unless given.
     #[arg(long, value_name = "MODEL")]

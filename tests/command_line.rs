@@ -174,7 +174,7 @@ fn flags_that_cannot_be_honoured_are_named() {
         ),
         usage(&["solve", "--block-tokens", "0"], &["--block-tokens", "0"]),
         usage(&["solve", "--max-rows", "0"], &["--max-rows", "0"]),
-        usage(&["solve", "--kv-dtype", "int8"], &["--kv-dtype", "int8"]),
+        usage(&["solve", "--kv-dtype", "int2"], &["--kv-dtype", "int2"]),
         // Problems and prompts.
         bad(&["solve", ""], &["problem is empty"]),
         bad(&["solve", " \n\t"], &["problem is empty"]),
