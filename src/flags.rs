@@ -77,7 +77,7 @@ pub enum KernelsCommand {
     Profile(ProfileFlags),
     /// Run the tables of test cases on a card (or the emulated one) and compare with f64.
     Check(CheckFlags),
-    /// Time tree attention on a card, against the flat and the two-level plan.
+    /// Time tree attention on a card, against the flat and the two-level plan; or a product.
     Time(TimeFlags),
 }
 
@@ -180,6 +180,10 @@ pub struct TimeFlags {
     /// Tokens of the prompt.
     #[arg(long, default_value_t = 512, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub prompt: u32,
+    /// Instead of attention, a product of R rows, N output and K input features: by Offshoot's kernel,
+    /// by cuBLASLt where it is installed, and fused with SwiGLU.
+    #[arg(long, value_name = "R/N/K", value_parser = parse_heads)]
+    pub product: Option<(usize, usize, usize)>,
     /// Steps of the search. With one step nothing but the prompt is shared.
     #[arg(long, default_value_t = 16, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub steps: u32,
@@ -242,7 +246,7 @@ pub struct ProfileFlags {
     /// Attention: seed of the choice of survivors.
     #[arg(long, default_value_t = 0, value_name = "SEED")]
     pub seed: u64,
-    /// Linear: rows, output features and input features.
+    /// Linear and gated: rows, output features and input features.
     #[arg(long, default_value = "16/2048/2048", value_name = "R/N/K", value_parser = parse_heads)]
     pub shape: (usize, usize, usize),
     /// Check every access as well as counting it.
@@ -274,6 +278,8 @@ pub enum ProfiledKernel {
     Attention,
     /// A product.
     Linear,
+    /// A product of gates and ups with SwiGLU, of twice as many rows of weights as outputs.
+    Gated,
 }
 
 /// A card the emulator knows.

@@ -1,7 +1,7 @@
 //! Tree attention counted on the emulated GPU: against a flat kernel and a two-level cascade, which
 //! are the same kernel with other plans.
 //!
-//! Raw results, one JSON file, and a page of tables made from it. No figure is a time.
+//! Raw results, one JSON file, and pictures and a page made from it. No figure is a time.
 
 use std::path::PathBuf;
 
@@ -13,6 +13,7 @@ use crate::Done;
 use crate::machine::{Machine, root};
 use crate::markdown::table;
 use crate::offshoot::Offshoot;
+use crate::plot::{Lines, Series};
 
 /// Flags of `kernels`.
 #[derive(Args, Debug)]
@@ -21,7 +22,7 @@ pub struct Flags {
     /// library must lie beside it.
     #[arg(long, value_name = "FILE")]
     offshoot: Option<PathBuf>,
-    /// Folder for `kernels.json` and `kernels.md`.
+    /// Folder for `kernels.json`, `kernels.md` and its pictures.
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
     /// Only the shapes of Llama-3.2-1B.
@@ -109,14 +110,119 @@ pub fn run(flags: &Flags) -> Done {
     };
     std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     let json = serde_json::to_string_pretty(&results).map_err(|e| e.to_string())?;
-    for (name, text) in [
+    let mut files = vec![
         ("kernels.json", json + "\n"),
         ("kernels.md", page(&results)),
-    ] {
+    ];
+    for picture in &PICTURES {
+        files.push((picture.file, picture.lines(&results).svg()?));
+    }
+    for (name, text) in files {
         let path = folder.join(name);
         std::fs::write(&path, text).map_err(|e| format!("{}: {e}", path.display()))?;
     }
     Ok(())
+}
+
+/// A question of the study, and the figure that answers it.
+struct Picture {
+    file: &'static str,
+    question: &'static str,
+    /// Which plans it shows.
+    sharing: &'static [&'static str],
+    y: &'static str,
+    limit: Option<(&'static str, f64)>,
+    figure: fn(&Results, &Case) -> f64,
+}
+
+const PICTURES: [Picture; 5] = [
+    Picture {
+        file: "bytes.svg",
+        question: "How many times does DRAM give every KV byte of the tree?",
+        sharing: &SHARING,
+        y: "DRAM bytes / unique KV bytes",
+        limit: Some(("target: 1.05", 1.05)),
+        figure: |_, case| total(case, "/dram_read_bytes") / number(case, "/budget/unique_kv_bytes"),
+    },
+    Picture {
+        file: "requests.svg",
+        question: "How many times fewer KV bytes do SMs request than by the flat plan?",
+        sharing: &["tree", "cascade"],
+        y: "flat plan's requests / these",
+        limit: Some(("target at N = 64, P = 512: 8", 8.0)),
+        figure: |all, case| {
+            number(all.flat(case), "/budget/item_tokens") / number(case, "/budget/item_tokens")
+        },
+    },
+    Picture {
+        file: "cost.svg",
+        question: "What does a step cost beside the flat plan's?",
+        sharing: &["tree", "cascade"],
+        y: "warp instructions / the flat plan's",
+        limit: Some(("never more than flat", 1.0)),
+        figure: |all, case| {
+            total(case, "/warp_instructions") / total(all.flat(case), "/warp_instructions")
+        },
+    },
+    Picture {
+        file: "balance.svg",
+        question: "How evenly is the work spread over 132 SMs?",
+        sharing: &["tree"],
+        y: "heaviest SM / mean, warp instructions",
+        limit: Some(("target: 1.10", 1.10)),
+        figure: |_, case| number(case, "/launches/0/sm_heaviest_by_mean"),
+    },
+    Picture {
+        file: "products.svg",
+        question: "How much of what tensor cores multiply is of use?",
+        sharing: &SHARING,
+        y: "useful / issued products",
+        limit: Some(("target from 16 packed rows up: 0.5", 0.5)),
+        figure: |_, case| total(case, "/tensor_useful") / total(case, "/tensor_products"),
+    },
+];
+
+impl Picture {
+    fn lines(&self, results: &Results) -> Lines {
+        let mut series: Vec<Series> = Vec::new();
+        // All models where one plan is shown, else the first: the others' curves lie near its.
+        for case in &results.cases {
+            let shown = self.sharing.contains(&case.sharing.as_str());
+            let first = case.model == results.cases[0].model;
+            if !shown || !(first || self.sharing.len() == 1) {
+                continue;
+            }
+            let words = match self.sharing.len() {
+                1 => &case.model,
+                _ => &case.sharing,
+            };
+            let name = format!("{words}, P = {}", case.prompt);
+            let point = (f64::from(case.n), (self.figure)(results, case));
+            match series.iter_mut().find(|(n, _)| *n == name) {
+                Some((_, points)) => points.push(point),
+                None => series.push((name, vec![point])),
+            }
+        }
+        Lines {
+            title: self.question.into(),
+            x: "N, branches of the beam search".into(),
+            y: self.y.into(),
+            series,
+            limits: (self.limit.iter())
+                .map(|&(name, at)| (name.into(), at))
+                .collect(),
+        }
+    }
+}
+
+impl Results {
+    /// The flat plan's case of the same shape.
+    fn flat<'a>(&'a self, case: &'a Case) -> &'a Case {
+        let same = |c: &&Case| {
+            (&c.model, c.n, c.prompt) == (&case.model, case.n, case.prompt) && c.sharing == "flat"
+        };
+        self.cases.iter().find(same).unwrap_or(case)
+    }
 }
 
 /// A number within a case, by its path; 0 where there is none.
@@ -147,6 +253,24 @@ fn page(results: &Results) -> String {
         results.machine.commit,
         results.machine.cpu,
     );
+    for picture in &PICTURES {
+        let models = match picture.sharing.len() {
+            1 => "all models",
+            _ => &results.cases[0].model,
+        };
+        let cases = results.cases.iter().filter(|c| c.sharing == "tree");
+        let figures: Vec<f64> = cases.map(|c| (picture.figure)(results, c)).collect();
+        let (least, most) = (figures.iter()).fold((f64::INFINITY, 0.0f64), |(least, most), &f| {
+            (least.min(f), most.max(f))
+        });
+        out += &format!(
+            "**{question}** Of the tree's plan, over all models, N and P: {y} {least:.2} to \
+             {most:.2}. The picture: {models}.\n\n![{question}]({file})\n\n",
+            question = picture.question,
+            y = picture.y,
+            file = picture.file,
+        );
+    }
     let header = [
         "model",
         "N",
@@ -169,14 +293,7 @@ fn page(results: &Results) -> String {
         .cases
         .iter()
         .map(|case| {
-            let flat = results
-                .cases
-                .iter()
-                .find(|c| {
-                    (&c.model, c.n, c.prompt) == (&case.model, case.n, case.prompt)
-                        && c.sharing == "flat"
-                })
-                .unwrap_or(case);
+            let flat = results.flat(case);
             let unique = number(case, "/budget/unique_kv_bytes");
             let per_token = unique / number(case, "/budget/unique_tokens");
             let tiled = number(case, "/budget/tiled_tokens") * per_token;
@@ -215,7 +332,7 @@ fn page(results: &Results) -> String {
     out += "\n- *unique KV*: K and V of the tree's tokens, each once. *DRAM*: bytes read from DRAM by \
             all launches, Q, tables and partial results included, through a modelled L2.\n\
             - *requested*: K and V that thread blocks copy to shared memory. *tiled unique*: each run \
-            once per 64 packed rows below it, the least that Q tiles of 64 rows read; more than 1 \
+            once per 128 packed rows below it (64 where D >= 128), the least that Q tiles read; more than 1 \
             is what the planner reads twice because an item of its own would cost more.\n\
             - *cost*: the planner's model (`kernels/src/cuda/items.rs`), all workers together. \
             *instructions*: warp instructions, the merge included.\n\
@@ -257,5 +374,10 @@ mod tests {
         let row = "| m | 4 | 512 | tree | 0.00 | 1.020 | 0.00 | 1.20 | 5.00 | 0.20 | 0.20 | 50.0 | \
                    0.00 | 1.050 | 3 |";
         assert!(page.contains(row), "{page}");
+        for picture in &PICTURES {
+            let svg = picture.lines(&results).svg().expect("a picture");
+            assert!(svg.contains(picture.question), "{}", picture.file);
+            assert!(page.contains(picture.file), "{}", picture.file);
+        }
     }
 }

@@ -260,15 +260,14 @@ impl<B: Backend> Model<B> {
                 &mut b.stream,
             );
             backend.rms_norm(&b.stream, &layer.mlp_norm, eps, rows, &mut b.normed);
-            backend.linear(
+            backend.linear_swiglu(
                 &b.normed,
                 &layer.gate_up,
                 layer.gate_up_bias.as_ref(),
                 rows,
-                false,
                 &mut b.gate_up,
+                &mut b.inner,
             );
-            backend.swiglu(&b.gate_up, rows, &mut b.inner);
             backend.linear(
                 &b.inner,
                 &layer.down,

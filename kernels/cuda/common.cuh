@@ -59,12 +59,20 @@ DEVICE float2 load2(const bf16* p) {
     return make_float2(widen_low(v), widen_high(v));
 }
 
-// To shared memory in one instruction: the compiler may make two of a float2, which then meet in
+// To and from shared memory in one instruction: the compiler may make two of a float2, which then meet in
 // banks where one would not.
 DEVICE void store2_shared(float* p, float a, float b) {
     asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"((u32)__cvta_generic_to_shared(p)), "f"(a), "f"(b)
                  : "memory");
 }
+
+DEVICE float2 load2_shared(const float* p) {
+    float2 v;
+    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"((u32)__cvta_generic_to_shared(p)) : "memory");
+    return v;
+}
+
+DEVICE float silu(float x) { return x / (1.0f + __expf(-x)); }
 
 DEVICE float warp_sum(float v) {
     for (int d = 16; d; d >>= 1) v += __shfl_xor_sync(ALL, v, d);

@@ -67,8 +67,6 @@ DEVICE void gather(const From* x, u32 x_pitch, const u32* outputs, To* out, u32 
     }
 }
 
-DEVICE float silu(float x) { return x / (1.0f + __expf(-x)); }
-
 template <class From, class To>
 DEVICE void swiglu(const From* gate_up, u32 gate_up_pitch, To* out, u32 pitch, u32 cols) {
     const From* from = gate_up + (u64)blockIdx.x * gate_up_pitch;

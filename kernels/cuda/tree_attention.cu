@@ -3,13 +3,15 @@
 // out[r, h, :] = sum_t p_t v[t] / sum_t p_t, p_t = 2^(c q . k[t]), c = log2(e) / sqrt(D), over the
 // tokens of the row's path in the tree at positions in (position - window, position].
 //
-// Tiling. A work item is a list of KV blocks and up to 64 packed query rows that attend to them: the
+// Tiling. A work item is a list of KV blocks and up to 128 packed query rows (64 where D >= 128, for want
+// of registers) that attend to them: the
 // query heads of one KV head, of consecutive rows of the step (packed row p is row p / group, head
 // p % group of the KV head). The host builds the items from the tree, splits and deals them
 // (`cuda/items.rs`); each thread block runs its list of (item, KV head) units, so one launch serves
 // all levels of the tree. K and V go through shared memory in tiles of 64 tokens, K and V in turn,
 // SLOTS tiles under way, by cp.async.
-//   more than 16 packed rows: each of the four warps owns 16 of them, and all tokens;
+//   more than 64 packed rows: each of the four warps owns twice 16 of them, and all tokens;
+//   more than 16: each warp owns 16 of them, and all tokens;
 //   up to 16: all warps own the same rows, each 16 of a tile's 64 tokens, and the four partial results
 //   are merged through shared memory at the item's end.
 // S = Q K^T and O += P V are mma.sync m16n8k16; P goes from accumulators to operands in registers.
@@ -26,7 +28,7 @@
 // the host cut the tree, so bits may differ between plans, within the case tables' bound. Tokens that
 // a row does not see weigh zero; were one of them infinite or NaN, the row would become NaN.
 //
-// Budget, per layer: K and V once per item and 64 packed rows: 4 D bytes per token and KV head;
+// Budget, per layer: K and V once per item and 128 packed rows: 4 D bytes per token and KV head;
 // 4 D FLOPs per packed row and token, tile padding aside; 8 D bytes (write and read) per partial.
 #include "common.cuh"
 
@@ -43,20 +45,19 @@
 #error "SHARED_BYTES: what the host computed for Shared"
 #endif
 
-constexpr int D = HEAD_DIM, CHUNKS = D / 8, THREADS = 128, TILE = 64, MOST_ROWS = 64;
+constexpr int D = HEAD_DIM, CHUNKS = D / 8, THREADS = 128, TILE = 64;
+constexpr int MOST_ROWS = D < 128 ? 128 : 64;
 constexpr int SLOT_BYTES = TILE * D * 2;
 // Tiles whose places are known: the one in use, those under way, the next.
 constexpr int RING = (SLOTS + 1) / 2 + 1;
 constexpr int NOWHERE = 0x7fffffff;
-// Q fragments live in registers where there is room, else they are loaded again for every tile.
-constexpr bool Q_IN_REGISTERS = D <= 128;
 
 // 32 bytes; keep in step with `items.rs`.
 struct Item {
     u32 entry;       // the first KV block, an index into entries
     u32 slots;       // token slots of its blocks, the unused ones included
     u32 packed;      // the first packed row
-    u32 count;       // packed rows, 1 to 64
+    u32 count;       // packed rows, 1 to MOST_ROWS
     u32 dest;        // the first destination, an index into dests
     u32 least;       // smallest position of its rows
     u32 most;        // largest
@@ -109,12 +110,15 @@ DEVICE u64 place_out(const Problem& p, u32 packed, u32 kv_head) {
     return (u64)(packed / group) * p.out_pitch + (kv_head * group + packed % group) * D;
 }
 
-// The part of a warp: rows [ROW0, ROW0 + 16) of the item, N 8-token columns of each tile from TOKEN0.
-template <bool MANY> DEVICE void attend(const Problem& p, const Item& item, u32 kv_head, Shared& s) {
+// The part of a warp: H times 16 rows of the item, N 8-token columns of each tile from TOKEN0.
+template <bool MANY, int H> DEVICE void attend(const Problem& p, const Item& item, u32 kv_head, Shared& s) {
     constexpr int N = MANY ? TILE / 8 : TILE / 8 / 4;
     u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    u32 row0 = MANY ? warp * 16 : 0, token0 = MANY ? 0 : warp * 16;
-    bool idle = row0 >= item.count;
+    // Q fragments live in registers where there is room, else they are loaded again for every tile.
+    constexpr bool Q_IN_REGISTERS = H * D <= 128;
+    u32 token0 = MANY ? 0 : warp * 16;
+    auto row0 = [&](u32 g) { return MANY ? (g * 4 + warp) * 16 : 0; };
+    auto idle = [&](u32 g) { return row0(g) >= item.count; };
     u32 tiles = (item.slots + TILE - 1) / TILE;
     u64 head_at = (u64)kv_head * p.block_tokens * D * 2;
 
@@ -160,13 +164,14 @@ template <bool MANY> DEVICE void attend(const Problem& p, const Item& item, u32 
     for (u32 unit = 0; unit < SLOTS - 1; unit++) fetch(unit);
 
     u32 q_at = shared_address(s.q);
-    u32 q[Q_IN_REGISTERS ? D / 16 : 1][4];
+    u32 q[H][Q_IN_REGISTERS ? D / 16 : 1][4];
     if constexpr (Q_IN_REGISTERS)
-        for (int d = 0; d < D / 16; d++) matrices(q[d], q_at + place<CHUNKS>(row0 + lane % 16, d * 2 + lane / 16));
+        for (int g = 0; g < H; g++)
+            for (int d = 0; d < D / 16; d++) matrices(q[g][d], q_at + place<CHUNKS>(row0(g) + lane % 16, d * 2 + lane / 16));
 
-    float o[D / 8][4] = {};
-    float max[2] = {-INFINITY_F, -INFINITY_F}, sum[2] = {0, 0};
-
+    float o[H][D / 8][4] = {};
+    float max[H][2], sum[H][2] = {};
+    for (int g = 0; g < H; g++) max[g][0] = max[g][1] = -INFINITY_F;
 
     // Waits for a unit, and starts the one SLOTS - 1 further on in the place of the one just used.
     auto advance = [&](u32 unit) {
@@ -179,21 +184,23 @@ template <bool MANY> DEVICE void attend(const Problem& p, const Item& item, u32 
 
 #pragma unroll 1
     for (u32 tile = 0; tile < tiles; tile++) {
-        u32 weights[N / 2][4];
+        u32 weights[H][N / 2][4];
         advance(2 * tile);
-        if (!idle) {
-            u32 buffer = tile % RING, at = shared_address(s.ring[2 * tile % SLOTS]);
+        u32 buffer = tile % RING, k_at = shared_address(s.ring[2 * tile % SLOTS]);
+#pragma unroll
+        for (int g = 0; g < H; g++) {
+            if (idle(g)) break;
             float score[N][4] = {};
-#pragma unroll Q_IN_REGISTERS ? D / 16 : 2
+#pragma unroll Q_IN_REGISTERS ? D / 16 : 1
             for (int d = 0; d < D / 16; d++) {
                 u32 a[4];
                 if constexpr (Q_IN_REGISTERS)
-                    for (int i = 0; i < 4; i++) a[i] = q[d][i];
+                    for (int i = 0; i < 4; i++) a[i] = q[g][d][i];
                 else
-                    matrices(a, q_at + place<CHUNKS>(row0 + lane % 16, d * 2 + lane / 16));
+                    matrices(a, q_at + place<CHUNKS>(row0(g) + lane % 16, d * 2 + lane / 16));
                 for (int j = 0; j < N / 2; j++) {
                     u32 b[4];
-                    matrices(b, at + place<CHUNKS>(token0 + j * 16 + lane % 8 + lane / 16 * 8, d * 2 + lane / 8 % 2));
+                    matrices(b, k_at + place<CHUNKS>(token0 + j * 16 + lane % 8 + lane / 16 * 8, d * 2 + lane / 8 % 2));
                     multiply(score[2 * j], a, b[0], b[1]);
                     multiply(score[2 * j + 1], a, b[2], b[3]);
                 }
@@ -202,7 +209,7 @@ template <bool MANY> DEVICE void attend(const Problem& p, const Item& item, u32 
                 for (int j = 0; j < N; j++)
                     for (int i = 0; i < 4; i++) {
                         int position = s.position[buffer][token0 + j * 8 + lane % 4 * 2 + i % 2];
-                        int row = s.row_position[row0 + lane / 4 + i / 2 * 8];
+                        int row = s.row_position[row0(g) + lane / 4 + i / 2 * 8];
                         if (position > row || position <= row - (int)p.window) score[j][i] = -INFINITY_F;
                     }
             for (int h = 0; h < 2; h++) {
@@ -210,65 +217,73 @@ template <bool MANY> DEVICE void attend(const Problem& p, const Item& item, u32 
                 for (int j = 0; j < N; j++) most = fmaxf(most, fmaxf(score[j][2 * h], score[j][2 * h + 1]));
                 most = fmaxf(most, __shfl_xor_sync(ALL, most, 1));
                 most = fmaxf(most, __shfl_xor_sync(ALL, most, 2));
-                most = fmaxf(most, max[h]);
+                most = fmaxf(most, max[g][h]);
                 // Nothing visible yet: 0 instead of -infinity, so that no difference is NaN.
                 float shift = most == -INFINITY_F ? 0.0f : most * p.scale;
-                float shrink = exp2_fast(max[h] * p.scale - shift);
-                max[h] = most;
-                sum[h] *= shrink;
+                float shrink = exp2_fast(max[g][h] * p.scale - shift);
+                max[g][h] = most;
+                sum[g][h] *= shrink;
                 for (int j = 0; j < N; j++)
                     for (int i = 2 * h; i < 2 * h + 2; i++) {
                         score[j][i] = exp2_fast(score[j][i] * p.scale - shift);
-                        sum[h] += score[j][i];
+                        sum[g][h] += score[j][i];
                     }
                 if (shrink != 1.0f)
                     for (int d = 0; d < D / 8; d++) {
-                        o[d][2 * h] *= shrink;
-                        o[d][2 * h + 1] *= shrink;
+                        o[g][d][2 * h] *= shrink;
+                        o[g][d][2 * h + 1] *= shrink;
                     }
             }
             for (int j = 0; j < N / 2; j++) {
-                weights[j][0] = pack(score[2 * j][0], score[2 * j][1]);
-                weights[j][1] = pack(score[2 * j][2], score[2 * j][3]);
-                weights[j][2] = pack(score[2 * j + 1][0], score[2 * j + 1][1]);
-                weights[j][3] = pack(score[2 * j + 1][2], score[2 * j + 1][3]);
+                weights[g][j][0] = pack(score[2 * j][0], score[2 * j][1]);
+                weights[g][j][1] = pack(score[2 * j][2], score[2 * j][3]);
+                weights[g][j][2] = pack(score[2 * j + 1][0], score[2 * j + 1][1]);
+                weights[g][j][3] = pack(score[2 * j + 1][2], score[2 * j + 1][3]);
             }
         }
         advance(2 * tile + 1);
-        if (!idle) {
+        if (!idle(0)) {
             u32 at = shared_address(s.ring[(2 * tile + 1) % SLOTS]);
+            // Both halves of the rows share what is loaded of V.
+            bool both = H == 2 && !idle(H - 1);
 #pragma unroll
             for (int j = 0; j < N / 2; j++)
 #pragma unroll
                 for (int d = 0; d < D / 16; d++) {
                     u32 b[4];
                     matrices_transposed(b, at + place<CHUNKS>(token0 + j * 16 + lane % 16, d * 2 + lane / 16));
-                    multiply(o[2 * d], weights[j], b[0], b[1]);
-                    multiply(o[2 * d + 1], weights[j], b[2], b[3]);
+                    multiply(o[0][2 * d], weights[0][j], b[0], b[1]);
+                    multiply(o[0][2 * d + 1], weights[0][j], b[2], b[3]);
+                    if (both) {
+                        multiply(o[H - 1][2 * d], weights[H - 1][j], b[0], b[1]);
+                        multiply(o[H - 1][2 * d + 1], weights[H - 1][j], b[2], b[3]);
+                    }
                 }
         }
     }
     wait<0>();
-    for (int h = 0; h < 2; h++) {
-        sum[h] += __shfl_xor_sync(ALL, sum[h], 1);
-        sum[h] += __shfl_xor_sync(ALL, sum[h], 2);
-    }
+    for (int g = 0; g < H; g++)
+        for (int h = 0; h < 2; h++) {
+            sum[g][h] += __shfl_xor_sync(ALL, sum[g][h], 1);
+            sum[g][h] += __shfl_xor_sync(ALL, sum[g][h], 2);
+        }
 
     if constexpr (MANY) {
-        if (idle) return;
-        for (int h = 0; h < 2; h++) {
-            u32 row = row0 + lane / 4 + h * 8;
+#pragma unroll
+        for (int i = 0; i < 2 * H; i++) {
+            int g = i / 2, h = i % 2;
+            u32 row = row0(g) + lane / 4 + h * 8;
             if (row >= item.count) continue;
-            float inverse = sum[h] > 0 ? 1.0f / sum[h] : sum[h];
+            float inverse = sum[g][h] > 0 ? 1.0f / sum[g][h] : sum[g][h];
             int dest = p.dests[item.dest + row];
             if (dest < 0) {
                 bf16* to = p.out + place_out(p, item.packed + row, kv_head) + lane % 4 * 2;
-                for (int d = 0; d < D / 8; d++) store2(to + d * 8, o[d][2 * h] * inverse, o[d][2 * h + 1] * inverse);
+                for (int d = 0; d < D / 8; d++) store2(to + d * 8, o[g][d][2 * h] * inverse, o[g][d][2 * h + 1] * inverse);
             } else {
                 u32 slot = dest * p.kv_heads + kv_head;
                 float* to = p.partial + (u64)slot * D + lane % 4 * 2;
-                for (int d = 0; d < D / 8; d++) store2(to + d * 8, o[d][2 * h] * inverse, o[d][2 * h + 1] * inverse);
-                if (lane % 4 == 0) p.lse[slot] = max[h] * p.scale + __log2f(sum[h]);
+                for (int d = 0; d < D / 8; d++) store2(to + d * 8, o[g][d][2 * h] * inverse, o[g][d][2 * h + 1] * inverse);
+                if (lane % 4 == 0) p.lse[slot] = max[g][h] * p.scale + __log2f(sum[g][h]);
             }
         }
     } else {
@@ -283,11 +298,11 @@ template <bool MANY> DEVICE void attend(const Problem& p, const Item& item, u32 
         for (int h = 0; h < 2; h++) {
             u32 row = lane / 4 + h * 8;
             if (lane % 4 == 0) {
-                maxima[warp * 16 + row] = max[h];
-                sums[warp * 16 + row] = sum[h];
+                maxima[warp * 16 + row] = max[0][h];
+                sums[warp * 16 + row] = sum[0][h];
             }
             for (u32 d = 0; d < D / 8; d++)
-                store2_shared(parts + (warp * 16 + row) * D + (d ^ (row & EXCHANGE)) * 8 + lane % 4 * 2, o[d][2 * h], o[d][2 * h + 1]);
+                store2_shared(parts + (warp * 16 + row) * D + (d ^ (row & EXCHANGE)) * 8 + lane % 4 * 2, o[0][d][2 * h], o[0][d][2 * h + 1]);
         }
         __syncthreads();
         for (u32 i = threadIdx.x; i < item.count * (D / 4); i += THREADS) {
@@ -328,7 +343,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) tree_attention(c
     for (u32 u = p.lists[blockIdx.x]; u < p.lists[blockIdx.x + 1]; u++) {
         uint2 unit = p.units[u];
         Item item = p.items[unit.x];
-        u32 tile_rows = item.count > 16 ? 64 : 16;
+        u32 tile_rows = item.count > 64 ? 128 : item.count > 16 ? 64 : 16;
         __syncthreads();
         for (u32 i = threadIdx.x; i < tile_rows; i += THREADS) {
             bool there = i < item.count;
@@ -341,10 +356,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) tree_attention(c
             if (r < item.count) v = *(const uint4*)(p.qkv + (u64)row * p.qkv_pitch + head * D + chunk * 8);
             *(uint4*)(s.q + place<CHUNKS>(r, chunk)) = v;
         }
-        if (item.count > 16)
-            attend<true>(p, item, unit.y, s);
+        if (MOST_ROWS > 64 && item.count > 64)
+            attend<true, MOST_ROWS / 64>(p, item, unit.y, s);
+        else if (item.count > 16)
+            attend<true, 1>(p, item, unit.y, s);
         else
-            attend<false>(p, item, unit.y, s);
+            attend<false, 1>(p, item, unit.y, s);
     }
 }
 

@@ -225,6 +225,26 @@ pub trait Backend {
         out: &mut Self::Activations,
     );
 
+    /// [`Backend::linear`] and [`Backend::swiglu`] of what it gives: with `p = x w^T + bias`,
+    /// `out[r, c] = silu(p[r, c]) * p[r, cols + c]` for the first `rows` rows, where `out` has `cols`
+    /// columns and `w` twice as many rows. `out` must be one of [`Backend::product_activations`].
+    ///
+    /// `gate_up` (`[rows, 2 * cols]`) is a place for the product, for a device that makes one after
+    /// the other; what it holds afterwards is not said.
+    #[allow(clippy::too_many_arguments)] // each is one of the formula's names
+    fn linear_swiglu(
+        &mut self,
+        x: &Self::Activations,
+        w: &Self::Weight,
+        bias: Option<&Self::Vector>,
+        rows: usize,
+        gate_up: &mut Self::Activations,
+        out: &mut Self::Activations,
+    ) {
+        self.linear(x, w, bias, rows, false, gate_up);
+        self.swiglu(gate_up, rows, out);
+    }
+
     /// `head[:] = head[:] / sqrt(mean(head[:]^2) + eps) * weight` for every Q head (with `q_weight`)
     /// and K head (with `k_weight`, both `[head_dim]`) of the first `rows` rows of `qkv`, in place:
     /// the QK norm of Qwen3, before rotation.

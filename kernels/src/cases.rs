@@ -154,6 +154,11 @@ pub fn linear_cases() -> Vec<LinearCase> {
         (97, 1, 33),
         (1, 1000, 512),
         (150, 192, 256),
+        // Wide enough for the wide tiles of every card.
+        (2, 4_230, 24),
+        (18, 4_227, 40),
+        (40, 4_231, 33),
+        (129, 8_453, 15),
     ];
     for (i, (rows, n, k)) in shapes.into_iter().enumerate() {
         for dtype in [Dtype::F32, Dtype::Bf16, Dtype::F16] {
@@ -274,6 +279,83 @@ pub fn check_linear<D: Device>(device: &mut D, case: &LinearCase) -> Result<Vec<
     }
     let bound = U * (4.0 * (k as f64 / 6.0).sqrt() + 4.0) + rounding(rounded);
     within(&out, &expected, bound)?;
+    Ok(out)
+}
+
+/// `(rows, cols, k, bias)` of gated products: `cols` outputs of twice as many rows of weights.
+pub const GATED_SHAPES: [(usize, usize, usize, bool); 13] = [
+    (1, 1, 1, true),
+    (1, 8, 64, false),
+    (2, 17, 31, true),
+    (5, 96, 129, false),
+    (16, 33, 256, true),
+    (31, 40, 96, true),
+    (64, 72, 64, false),
+    (65, 33, 40, true),
+    (150, 1000, 192, false),
+    (1, 2_117, 24, true),
+    (20, 2_115, 17, false),
+    (33, 2_116, 40, true),
+    (257, 2_881, 15, true),
+];
+
+/// Runs a product whose columns are gates and then ups, and SwiGLU of it.
+pub fn check_linear_swiglu<D: Device>(
+    device: &mut D,
+    &(rows, cols, k, biased): &(usize, usize, usize, bool),
+) -> Result<Vec<f32>, String> {
+    let product = device.product_dtype();
+    let x = as_stored(&numbers(15, rows * k), product);
+    let w = numbers(16, 2 * cols * k);
+    let bias = numbers(17, 2 * cols);
+    let bytes = matrix_bytes(&w, Dtype::Bf16);
+    let part = |bytes| MatrixView {
+        rows: cols,
+        cols: k,
+        dtype: Dtype::Bf16,
+        bytes,
+    };
+    let (gates, ups) = bytes.split_at(bytes.len() / 2);
+    let weight = device
+        .load_matrix(&[part(gates), part(ups)])
+        .map_err(fail)?;
+    let vector = device.load_vector(&bias).map_err(fail)?;
+    let mut x_buffer = device.product_activations(rows + 1, k).map_err(fail)?;
+    device.write(&mut x_buffer, &[&x[..], &vec![f32::NAN; k]].concat());
+    let mut gate_up = device
+        .product_activations(rows + 1, 2 * cols)
+        .map_err(fail)?;
+    device.write(&mut gate_up, &vec![f32::NAN; rows * 2 * cols]);
+    let mut out = device.product_activations(rows + 1, cols).map_err(fail)?;
+    let before = [vec![f32::NAN; rows * cols], vec![7.0; cols]].concat();
+    device.write(&mut out, &before);
+    let bias_vector = biased.then_some(&vector);
+    device.linear_swiglu(
+        &x_buffer,
+        &weight,
+        bias_vector,
+        rows,
+        &mut gate_up,
+        &mut out,
+    );
+    let pending = device.read(&out, 0..rows + 1);
+    let mut out = device.finish_read(pending).map_err(fail)?;
+    if out.split_off(rows * cols).iter().any(|&v| v != 7.0) {
+        return Err("wrote beyond its rows".into());
+    }
+    let w: Vec<f32> = w
+        .iter()
+        .map(|&w| stored(stored(w, Dtype::Bf16), device.weight_dtype(Dtype::Bf16)))
+        .collect();
+    let mut sums = reference::linear(&widen(&x), &widen(&w), k);
+    for (i, sum) in sums.iter_mut().enumerate().filter(|_| biased) {
+        *sum += f64::from(bias[i % (2 * cols)]);
+    }
+    // The product's error, in the gate (where silu is at most 1.1 times as steep as a line) and in
+    // the up; then what SwiGLU adds, as in its own check. A device may round sums and output.
+    let linear = U * (4.0 * (k as f64 / 6.0).sqrt() + 4.0);
+    let bound = 3.0 * linear + 18.0 * U + 2.0 * rounding(product);
+    within(&out, &reference::swiglu(&sums, cols), bound)?;
     Ok(out)
 }
 

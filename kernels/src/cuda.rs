@@ -22,6 +22,7 @@ mod attention;
 mod cache;
 pub mod catalog;
 pub mod cubin;
+mod cublaslt;
 mod device;
 mod graph;
 pub mod items;
@@ -34,6 +35,7 @@ mod sample;
 pub mod study;
 pub mod tiling;
 
+pub use cublaslt::{Library as CublasLtLibrary, VARIABLE as CUBLASLT_VARIABLE};
 pub use device::{EMULATOR_VARIABLE, Found, Which, cards, compile_for, emulator, emulator_calls};
 pub use graph::Recordings;
 pub use memory::Buffer;
@@ -73,6 +75,8 @@ pub struct CudaBackend {
     sampling: sample::Scratch,
     pairs: Growing,
     sharing: items::Sharing,
+    /// For products of many rows, where it is installed.
+    cublaslt: Option<cublaslt::CublasLt>,
 }
 
 /// A weight matrix, bf16, `[rows][pitch]`; the surplus columns are zeros.
@@ -146,7 +150,13 @@ impl CudaBackend {
     /// No driver, no compiler (with the command that installs it), a card that is too old.
     pub fn open(which: Which) -> Result<CudaBackend, Error> {
         let card = Card::open(which)?;
+        // The emulator has no use for the real library, and a card none for its twin.
+        let library = CublasLtLibrary::find(card.limits().emulated);
+        let library = library.map_err(|why| card.failure("cuBLASLt", &why))?;
         Ok(CudaBackend {
+            cublaslt: library
+                .map(|library| cublaslt::CublasLt::open(&card, library))
+                .transpose()?,
             failed: None,
             memory: Lasting::new(&card),
             fraction: None,
@@ -176,6 +186,23 @@ impl CudaBackend {
     /// How much of the tree attention uses, for studies; the default is all that pays.
     pub fn set_sharing(&mut self, sharing: items::Sharing) {
         self.sharing = sharing;
+    }
+
+    /// Has products of many rows computed by a cuBLASLt, or, with `None`, by the kernels here.
+    ///
+    /// # Errors
+    ///
+    /// The library cannot be used on this card.
+    pub fn set_cublaslt(&mut self, library: Option<CublasLtLibrary>) -> Result<(), Error> {
+        self.cublaslt = library
+            .map(|library| cublaslt::CublasLt::open(&self.card, library))
+            .transpose()?;
+        Ok(())
+    }
+
+    /// How many products cuBLASLt has computed; `None` where it is not in use.
+    pub fn cublaslt_products(&self) -> Option<u64> {
+        self.cublaslt.as_ref().map(cublaslt::CublasLt::calls)
     }
 
     /// Whether this is the emulator.
@@ -418,7 +445,27 @@ impl Backend for CudaBackend {
         accumulate: bool,
         out: &mut Activations,
     ) {
-        self.enqueue(|b| linear::linear(&b.card, x, w, bias, rows, accumulate, out));
+        self.enqueue(|b| {
+            let library = b.cublaslt.as_mut();
+            linear::linear(&b.card, library, x, w, bias, rows, accumulate, out)
+        });
+    }
+
+    fn linear_swiglu(
+        &mut self,
+        x: &Activations,
+        w: &Weight,
+        bias: Option<&Vector>,
+        rows: usize,
+        gate_up: &mut Activations,
+        out: &mut Activations,
+    ) {
+        if self.cublaslt.is_some() && linear::for_cublaslt(bias, rows) {
+            self.linear(x, w, None, rows, false, gate_up);
+            self.swiglu(gate_up, rows, out);
+        } else {
+            self.enqueue(|b| linear::linear_swiglu(&b.card, x, w, bias, rows, out));
+        }
     }
 
     fn rope_and_append(

@@ -19,6 +19,33 @@ fn linear_is_right() {
 }
 
 #[test]
+fn gated_products_are_right() {
+    let (mut backend, _one) = common::emulated();
+    check_all(&cases::GATED_SHAPES, |shape| {
+        cases::check_linear_swiglu(&mut backend, shape).map(drop)
+    });
+}
+
+#[test]
+fn products_by_cublaslt_are_right() {
+    let (mut backend, _one) = common::emulated();
+    assert_eq!(backend.cublaslt_products(), None);
+    backend.set_cublaslt(Some(common::cublaslt())).unwrap();
+    check_all(&cases::linear_cases(), |case| {
+        let before = backend.cublaslt_products();
+        cases::check_linear(&mut backend, case).map(drop)?;
+        let used = backend.cublaslt_products() != before;
+        match used == (case.rows > 64 && !case.bias) {
+            true => Ok(()),
+            false => Err(format!("computed by the library: {used}")),
+        }
+    });
+    check_all(&cases::GATED_SHAPES, |shape| {
+        cases::check_linear_swiglu(&mut backend, shape).map(drop)
+    });
+}
+
+#[test]
 fn row_wise_operations_are_right() {
     let (mut backend, _one) = common::emulated();
     let b = &mut backend;

@@ -1,11 +1,11 @@
 //! `offshoot devices`: what models can run on, and what is missing for the rest.
 
-use kernels::cuda::{self, Compiler, NVRTC_INSTALL};
+use kernels::cuda::{self, Compiler, CublasLtLibrary, NVRTC_INSTALL};
 use kernels::{Backend, CpuBackend};
 use serde::Serialize;
 
 use super::{print, print_json};
-use crate::error::Done;
+use crate::error::{Done, Failure};
 use crate::flags::DevicesFlags;
 
 /// One device.
@@ -27,6 +27,8 @@ struct Printed {
     devices: Vec<Entry>,
     /// The run-time compiler's file and version.
     nvrtc: Option<String>,
+    /// The library of products on cards: its file and version.
+    cublaslt: Option<String>,
     /// Where compiled kernels are kept.
     kernel_cache: Option<String>,
 }
@@ -64,8 +66,13 @@ pub fn run(flags: &DevicesFlags) -> Done {
         memory: None,
         missing: cuda::emulator().err().or(no_compiler),
     });
+    let cublaslt = CublasLtLibrary::find(false).map_err(Failure::new)?;
     let printed = Printed {
         devices,
+        cublaslt: cublaslt.map(|library| {
+            let (major, minor, patch) = library.version();
+            format!("{} ({major}.{minor}.{patch})", library.path().display())
+        }),
         nvrtc: compiler.ok().map(|compiler| {
             let (major, minor) = compiler.version();
             format!("{} ({major}.{minor})", compiler.path().display())
@@ -93,6 +100,12 @@ fn render(printed: &Printed) -> String {
     match &printed.nvrtc {
         Some(nvrtc) => text += &format!("NVRTC     {nvrtc}\n"),
         None => text += &format!("NVRTC     not found; to install it: {NVRTC_INSTALL}\n"),
+    }
+    match &printed.cublaslt {
+        Some(cublaslt) => text += &format!("cuBLASLt  {cublaslt}: products of many rows\n"),
+        None => {
+            text += "cuBLASLt  not found, and not needed: products run on Offshoot's own kernels\n"
+        }
     }
     if let Some(folder) = &printed.kernel_cache {
         text += &format!("kernels   kept in {folder}\n");

@@ -249,6 +249,15 @@ fn inner(flags: &ProfileFlags) -> Done {
                 "useful_products": rows * n * k,
             }))
         }
+        ProfiledKernel::Gated => {
+            let (rows, n, k) = flags.shape;
+            study::linear_swiglu(rows, n, k).map_err(failed)?;
+            print_json(&json!({
+                "weight_bytes": 4 * n * k,
+                "activation_bytes": 2 * rows * (n + k),
+                "useful_products": 2 * rows * n * k,
+            }))
+        }
     }
 }
 
@@ -323,6 +332,9 @@ fn check(flags: &CheckFlags) -> Done {
         run("linear", &cases::linear_cases(), every, |c| {
             cases::check_linear(b, c).map(drop)
         }),
+        run("linear_swiglu", &cases::GATED_SHAPES, every, |s| {
+            cases::check_linear_swiglu(b, s).map(drop)
+        }),
         run("rms_norm", &cases::ROW_SHAPES, every, |c| {
             cases::check_rms_norm(b, c).map(drop)
         }),
@@ -383,6 +395,12 @@ fn time(flags: &TimeFlags) -> Done {
         seed: 0,
     };
     let mut seconds = serde_json::Map::new();
+    if let Some(shape) = flags.product {
+        let times = study::time_products(Which::Card(index), shape, 21)
+            .map_err(|e| Failure::new(e.to_string()))?;
+        seconds.extend(times.into_iter().map(|(name, t)| (name.into(), json!(t))));
+        return print_times(flags.json, &seconds);
+    }
     for (name, sharing) in [
         ("tree", Sharing::Tree),
         ("cascade", Sharing::Cascade),
@@ -392,16 +410,18 @@ fn time(flags: &TimeFlags) -> Done {
             .map_err(|e| Failure::new(e.to_string()))?;
         seconds.insert(name.into(), json!(taken));
     }
-    match flags.json {
-        true => print_json(&seconds),
-        false => {
-            let lines = seconds.iter().map(|(name, seconds)| {
-                format!(
-                    "{name:<8} {:8.1} us\n",
-                    seconds.as_f64().unwrap_or(0.0) * 1e6
-                )
-            });
-            print(&lines.collect::<String>())
-        }
+    print_times(flags.json, &seconds)
+}
+
+fn print_times(json: bool, seconds: &serde_json::Map<String, Value>) -> Done {
+    if json {
+        return print_json(seconds);
     }
+    let lines = seconds.iter().map(|(name, seconds)| {
+        format!(
+            "{name:<12} {:8.1} us\n",
+            seconds.as_f64().unwrap_or(0.0) * 1e6
+        )
+    });
+    print(&lines.collect::<String>())
 }

@@ -23,8 +23,9 @@ use super::quantized::{self, Rows};
 use super::tile::{COLS, Isa, MAX_PANELS, MAX_ROWS, panels_at_once, row_tiles, tile};
 use super::workers::Workers;
 
-/// Rows of one task: those of x then fit the second-level cache beside a panel.
-const TASK_ROWS: usize = 48;
+/// Rows of one task. More rows read the weights less often, but their x (which is read in order)
+/// comes from the third-level cache: 96 was 4 % faster than 48 on a Zen 3 core.
+const TASK_ROWS: usize = 96;
 /// Tasks per thread to aim at, so that a thread that was held up is helped out by the others.
 const TASKS_PER_THREAD: usize = 4;
 

@@ -253,6 +253,7 @@ pub(super) fn tree_attention(
         limits.shared_per_block,
     );
     let shape = Shape {
+        head_dim: layout.head_dim,
         group: layout.heads / layout.kv_heads,
         kv_heads: layout.kv_heads,
         block_tokens: layout.block_tokens,

@@ -189,18 +189,69 @@ const ROWS: [&str; 21] = [
     "copy_blocks",
 ];
 
-/// Names (f32 and bf16 output), row tiles of 16, column tiles of 8, stages, register cap.
-pub(crate) const SKINNY: [([&str; 2], usize, usize, usize, usize); 4] = [
-    (["skinny_1_2_f32", "skinny_1_2_bf16"], 1, 2, 4, 64),
-    (["skinny_1_4_f32", "skinny_1_4_bf16"], 1, 4, 4, 64),
-    (["skinny_2_4_f32", "skinny_2_4_bf16"], 2, 4, 4, 96),
-    (["skinny_4_4_f32", "skinny_4_4_bf16"], 4, 4, 3, 128),
+/// Names (f32 and bf16 output, gated), row tiles of 16, column tiles of 8, stages, register cap: more,
+/// and registers, not shared memory, would decide how many blocks share a multiprocessor.
+pub(crate) const SKINNY: [([&str; 3], usize, usize, usize, usize); 6] = [
+    (
+        ["skinny_1_2_f32", "skinny_1_2_bf16", "skinny_1_2_gated"],
+        1,
+        2,
+        4,
+        80,
+    ),
+    (
+        ["skinny_1_4_f32", "skinny_1_4_bf16", "skinny_1_4_gated"],
+        1,
+        4,
+        4,
+        96,
+    ),
+    (
+        ["skinny_2_2_f32", "skinny_2_2_bf16", "skinny_2_2_gated"],
+        2,
+        2,
+        4,
+        112,
+    ),
+    (
+        ["skinny_2_4_f32", "skinny_2_4_bf16", "skinny_2_4_gated"],
+        2,
+        4,
+        4,
+        112,
+    ),
+    (
+        ["skinny_4_2_f32", "skinny_4_2_bf16", "skinny_4_2_gated"],
+        4,
+        2,
+        3,
+        144,
+    ),
+    (
+        ["skinny_4_4_f32", "skinny_4_4_bf16", "skinny_4_4_gated"],
+        4,
+        4,
+        3,
+        144,
+    ),
 ];
 
 /// Names, rows and columns of a tile.
-pub(crate) const TILED: [([&str; 2], usize, usize); 2] = [
-    (["tiled_64_64_f32", "tiled_64_64_bf16"], 64, 64),
-    (["tiled_128_128_f32", "tiled_128_128_bf16"], 128, 128),
+pub(crate) const TILED: [([&str; 3], usize, usize); 2] = [
+    (
+        ["tiled_64_64_f32", "tiled_64_64_bf16", "tiled_64_64_gated"],
+        64,
+        64,
+    ),
+    (
+        [
+            "tiled_128_128_f32",
+            "tiled_128_128_bf16",
+            "tiled_128_128_gated",
+        ],
+        128,
+        128,
+    ),
 ];
 
 /// Head dimensions that the gate compiles attention for: those of published models and the nano

@@ -14,12 +14,13 @@
 //!
 //! # The cost model
 //!
-//! The unit is the time to stream K and V of one token through one thread block. An item costs
-//! `ITEM` plus its tokens, in tiles of 64, times `WIDE` if it has more than 16 packed rows; a
-//! partial result costs `PARTIAL` per packed row (8 D bytes against 4 D of a token); a merge costs
-//! `MERGE`. `ITEM` and `WIDE` are near the instructions counted on the emulator at D = 64 (an
-//! item's begin and end are as many as 66 tokens', a wide tile 1.6 times a narrow one); the others are
-//! estimates. All want a card to fit them.
+//! The unit is the time to stream K and V of one token past up to 16 packed rows through one thread
+//! block. An item costs `ITEM` plus its tokens, in tiles of 64; a token costs what its copy takes and
+//! a share for every 16 packed rows; a partial result costs `PARTIAL` per packed row (8 D bytes against
+//! 4 D of a token); a merge costs `MERGE`. `ITEM`, `COPY` and `SHARE` are fitted to the warp instructions
+//! that the emulator counted over the study's trees (a tile of 64 tokens takes 1,414 and 373 more for
+//! every 16 rows at D = 64, 2,179 and 657 at D = 128; one begun and ended item 1,845 and 2,460; within 2 %
+//! and 6 % of each count); the others are estimates. All want a card to fit them.
 
 use crate::plan::{Run, StepPlan};
 use std::cmp::Reverse;
@@ -28,15 +29,20 @@ use std::ops::Range;
 
 /// Tokens of a tile of K or V.
 pub const TILE: usize = 64;
-/// Packed rows of the larger tile of Q.
-pub const MOST_ROWS: usize = 64;
+/// Packed rows of the largest tile of Q. 128 rows of 128 elements need more than 255 registers on sm_120.
+pub const fn most_rows(head_dim: usize) -> usize {
+    if head_dim < 128 { 128 } else { MANY_ROWS }
+}
+/// Packed rows of the middle tile of Q.
+pub const MANY_ROWS: usize = 64;
 /// Packed rows of the smaller tile of Q.
 pub const FEW_ROWS: usize = 16;
 
 /// Beginning and ending an item.
-const ITEM: u64 = 80;
-/// Sixteenths of a token's cost, for items of more than [`FEW_ROWS`] packed rows.
-const WIDE: u64 = 26;
+const ITEM: u64 = 64;
+/// Of a token's cost, the part of its copy and that of 16 packed rows, in 32nds.
+const COPY: u64 = 25;
+const SHARE: u64 = 7;
 /// Writing and reading one partial result.
 const PARTIAL: u64 = 3;
 /// The merge kernel's launch.
@@ -47,6 +53,8 @@ const SHORTEST: usize = 128;
 /// What the items depend on besides the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
+    /// Elements of a head: decides how many packed rows a tile has.
+    pub head_dim: usize,
     /// Query heads per KV head.
     pub group: usize,
     /// KV heads.
@@ -65,6 +73,22 @@ impl Shape {
     /// Thread blocks that run at once.
     pub fn workers(&self) -> usize {
         (self.sms * self.resident).max(1)
+    }
+
+    /// Packed rows of the largest tile of Q.
+    pub fn most_rows(&self) -> usize {
+        most_rows(self.head_dim)
+    }
+
+    /// Cost of streaming `slots` tokens past `rows` packed rows.
+    fn stream(&self, rows: usize, slots: usize) -> u64 {
+        let tokens = (slots.div_ceil(TILE) * TILE) as u64;
+        let tile = |rows: usize| match rows {
+            0 => 0,
+            _ => COPY + SHARE * rows.div_ceil(FEW_ROWS) as u64,
+        };
+        let most = self.most_rows();
+        tokens * ((rows / most) as u64 * tile(most) + tile(rows % most)) / (COPY + SHARE)
     }
 }
 
@@ -119,8 +143,10 @@ pub struct Items {
     pub merge_slots: Vec<u32>,
     /// Partial slots in use.
     pub partials: usize,
-    /// Cost of the heaviest worker and of all of them.
+    /// Cost of the heaviest worker.
     pub heaviest: u64,
+    /// Cost of the heaviest multiprocessor.
+    pub heaviest_sm: u64,
     /// The sum over the workers.
     pub total: u64,
 }
@@ -250,12 +276,12 @@ impl Builder<'_> {
             Rule::Cheaper => {
                 let slots = entries.len() * self.shape.block_tokens;
                 let rows = run.rows.len() * self.shape.group;
-                let shared = ITEM + stream(rows, slots) + PARTIAL * rows as u64;
+                let shared = ITEM + self.shape.stream(rows, slots) + PARTIAL * rows as u64;
                 let again: u64 = parts
                     .iter()
                     .map(|(rows, child)| {
                         let begin = if child.is_none() { ITEM } else { 0 };
-                        begin + stream(rows.len() * self.shape.group, slots)
+                        begin + self.shape.stream(rows.len() * self.shape.group, slots)
                     })
                     .sum();
                 shared <= again
@@ -287,7 +313,7 @@ impl Builder<'_> {
             piece.rows.clone().for_each(|r| cover[r] += 1);
             self.tiles(piece).for_each(|(_, count, entries)| {
                 let slots = entries.len() * self.shape.block_tokens;
-                cost += ITEM + stream(count, slots);
+                cost += ITEM + self.shape.stream(count, slots);
             });
         }
         let partials: u64 = cover.iter().filter(|&&n| n > 1).sum();
@@ -306,7 +332,7 @@ impl Builder<'_> {
         std::iter::from_fn(move || {
             while next < end {
                 let first = next;
-                let count = MOST_ROWS.min(end - first);
+                let count = self.shape.most_rows().min(end - first);
                 next += count;
                 let (least, most) = self.positions(first, count);
                 let from = least.saturating_sub(self.shape.window.map_or(least, |w| w - 1));
@@ -336,7 +362,8 @@ impl Builder<'_> {
         let kv_heads = self.shape.kv_heads as u64;
         let even = (self.cost(pieces) * kv_heads / workers as u64) as usize;
         let longest = |parts: usize| (even / parts).next_multiple_of(TILE).max(SHORTEST);
-        let mut limits = vec![usize::MAX, longest(1), longest(2), longest(4), longest(8)];
+        let mut limits = vec![usize::MAX];
+        limits.extend([1, 2, 3, 4, 6, 8].map(longest));
         limits.dedup();
         limits
             .into_iter()
@@ -347,7 +374,9 @@ impl Builder<'_> {
                     0 => 0,
                     n => MERGE + n * kv_heads * PARTIAL / workers as u64,
                 };
-                items.heaviest + merge
+                // A worker alone on its multiprocessor is no faster than its longest list; two share it.
+                let shared = items.heaviest_sm / self.shape.resident.max(1) as u64;
+                (items.heaviest + shared) / 2 + merge
             })
             .expect("there is a limit")
     }
@@ -407,51 +436,37 @@ impl Builder<'_> {
         let costs: Vec<u64> = out
             .items
             .iter()
-            .map(|item| ITEM + stream(item.count as usize, item.slots as usize))
+            .map(|item| ITEM + self.shape.stream(item.count as usize, item.slots as usize))
             .collect();
         let mut order: Vec<usize> = (0..out.items.len()).collect();
         order.sort_by_key(|&i| Reverse(costs[i]));
+        // To the multiprocessor that has least to do, there to the worker that has. Workers w, w + sms,
+        // ... share one.
+        let sms = self.shape.sms.max(1);
         let workers = self.shape.workers();
         let mut load: BinaryHeap<Reverse<(u64, usize)>> =
-            (0..workers).map(|w| Reverse((0, w))).collect();
+            (0..sms).map(|sm| Reverse((0, sm))).collect();
         let mut lists: Vec<(u64, Vec<[u32; 2]>)> = vec![(0, Vec::new()); workers];
         for item in order {
             for kv_head in 0..self.shape.kv_heads {
-                let Reverse((cost, worker)) = load.pop().expect("there are workers");
-                let list = &mut lists[worker];
+                let Reverse((cost, sm)) = load.pop().expect("there are multiprocessors");
+                let worker = (sm..workers).step_by(sms).min_by_key(|&w| lists[w].0);
+                let list = &mut lists[worker.expect("a multiprocessor has a worker")];
                 list.1.push([item as u32, kv_head as u32]);
                 list.0 += costs[item];
                 out.total += costs[item];
-                load.push(Reverse((cost + costs[item], worker)));
+                out.heaviest_sm = out.heaviest_sm.max(cost + costs[item]);
+                load.push(Reverse((cost + costs[item], sm)));
             }
         }
-        // Blocks b, b + sms, ... share a multiprocessor: the heaviest with the lightest.
-        lists.sort_by_key(|list| Reverse(list.0));
-        out.heaviest = lists.first().map_or(0, |list| list.0);
-        let sms = self.shape.sms.max(1);
-        let lists = (0..workers).map(|at| match at / sms % 2 {
-            0 => &lists[at].1,
-            _ => &lists[at / sms * sms + (sms - 1 - at % sms)].1,
-        });
+        out.heaviest = lists.iter().map(|list| list.0).max().unwrap_or(0);
         out.lists.push(0);
-        for list in lists {
-            out.units.extend_from_slice(list);
+        for (_, list) in lists {
+            out.units.extend_from_slice(&list);
             out.lists.push(out.units.len() as u32);
         }
         out
     }
-}
-
-/// Cost of streaming `slots` tokens past `rows` packed rows.
-fn stream(rows: usize, slots: usize) -> u64 {
-    let tokens = (slots.div_ceil(TILE) * TILE) as u64;
-    let (whole, rest) = (rows / MOST_ROWS, rows % MOST_ROWS);
-    let rest = match rest {
-        0 => 0,
-        n if n <= FEW_ROWS => 16,
-        _ => WIDE,
-    };
-    tokens * (whole as u64 * WIDE + rest) / 16
 }
 
 #[cfg(test)]

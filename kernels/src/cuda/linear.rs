@@ -2,6 +2,7 @@
 #![allow(unsafe_code)] // Launches: each passes its kernel's parameters, sizes checked before.
 
 use super::catalog::{self, SKINNY, TILED, skinny_shared, tiled_shared};
+use super::cublaslt::CublasLt;
 use super::device::{Card, Grid, launch};
 use super::memory::Lasting;
 use super::{Activations, Vector, Weight};
@@ -61,8 +62,30 @@ pub(super) fn load(memory: &Lasting, parts: &[MatrixView<'_>]) -> Result<Weight,
     })
 }
 
+/// What becomes of a product's sums.
+#[derive(Clone, Copy, PartialEq)]
+enum Into {
+    /// They are the output.
+    Output,
+    /// They are added to it.
+    Added,
+    /// Gates and then ups: the output is `silu(gate) * up`.
+    Gated,
+}
+
+/// The most rows of the skinny kernels.
+const FEW_ROWS: usize = 64;
+
+/// Whether cuBLASLt, where there is one, computes a product: of many rows, and without a bias, which it
+/// would want in the output's type.
+pub(super) fn for_cublaslt(bias: Option<&Vector>, rows: usize) -> bool {
+    rows > FEW_ROWS && bias.is_none()
+}
+
+#[allow(clippy::too_many_arguments)] // The operation's own.
 pub(super) fn linear(
     card: &Card,
+    library: Option<&mut CublasLt>,
     x: &Activations,
     w: &Weight,
     bias: Option<&Vector>,
@@ -70,19 +93,49 @@ pub(super) fn linear(
     accumulate: bool,
     out: &mut Activations,
 ) -> Result<(), Error> {
-    assert_eq!(x.cols, w.cols, "columns of the product's input");
-    assert_eq!(out.cols, w.rows, "columns of the product's output");
-    assert!(bias.is_none_or(|b| b.len == w.rows), "length of the bias");
-    x.require(rows, "the product's input");
-    out.require(rows, "the product's output");
-    let shape = || format!("{rows} x {} x {}", w.rows, w.cols);
-    if x.dtype != Dtype::Bf16 {
-        return Err(Error::Unsupported {
-            device: card.name().into(),
-            what: format!("a product of float32 activations ({})", shape()),
-        });
+    if let Some(library) = library.filter(|_| for_cublaslt(bias, rows)) {
+        check(card, x, w, bias, rows, 1, out)?;
+        if library.linear(card, x, w, rows, accumulate, out)? {
+            return Ok(());
+        }
     }
-    let (name, grid) = choose(rows, w.rows, card.limits().sms, out.suffix());
+    let into = match accumulate {
+        false => Into::Output,
+        true => Into::Added,
+    };
+    product(card, x, w, bias, rows, into, out)
+}
+
+/// A product of gates and ups, then SwiGLU, in one kernel. `out` is bf16.
+pub(super) fn linear_swiglu(
+    card: &Card,
+    x: &Activations,
+    w: &Weight,
+    bias: Option<&Vector>,
+    rows: usize,
+    out: &mut Activations,
+) -> Result<(), Error> {
+    assert_eq!(out.dtype, Dtype::Bf16, "type of SwiGLU's output");
+    product(card, x, w, bias, rows, Into::Gated, out)
+}
+
+fn product(
+    card: &Card,
+    x: &Activations,
+    w: &Weight,
+    bias: Option<&Vector>,
+    rows: usize,
+    into: Into,
+    out: &mut Activations,
+) -> Result<(), Error> {
+    let halves = 1 + usize::from(into == Into::Gated);
+    check(card, x, w, bias, rows, halves, out)?;
+    let shape = || format!("{rows} x {} x {}", w.rows, w.cols);
+    let variant = match into {
+        Into::Gated => 2,
+        _ => out.suffix(),
+    };
+    let (name, grid) = choose(rows, w.rows, card.limits().sms, variant);
     let function = card.function(&catalog::linear(), name, grid.shared)?;
     launch!(
         card,
@@ -97,29 +150,57 @@ pub(super) fn linear(
         out.buffer.at(),
         out.pitch as u32,
         rows as u32,
-        w.rows as u32,
+        out.cols as u32,
         w.cols as u32,
-        u32::from(accumulate),
+        u32::from(into == Into::Added),
     )
 }
 
-/// The kernel for a product of `rows` rows and `n` outputs.
-fn choose(rows: usize, n: usize, sms: usize, suffix: usize) -> (&'static str, Grid) {
-    if rows <= 64 {
-        let kernel = match rows {
-            // Narrow columns while there are too few blocks for the card otherwise.
-            0..=16 if n.div_ceil(32) < sms => 0,
-            0..=16 => 1,
-            17..=32 => 2,
-            _ => 3,
+/// Panics where shapes do not fit; the weights have `halves` rows for a column of the output.
+fn check(
+    card: &Card,
+    x: &Activations,
+    w: &Weight,
+    bias: Option<&Vector>,
+    rows: usize,
+    halves: usize,
+    out: &Activations,
+) -> Result<(), Error> {
+    assert_eq!(x.cols, w.cols, "columns of the product's input");
+    assert_eq!(halves * out.cols, w.rows, "columns of the product's output");
+    assert!(bias.is_none_or(|b| b.len == w.rows), "length of the bias");
+    x.require(rows, "the product's input");
+    out.require(rows, "the product's output");
+    if x.dtype == Dtype::Bf16 {
+        return Ok(());
+    }
+    Err(Error::Unsupported {
+        device: card.name().into(),
+        what: format!(
+            "a product of float32 activations ({rows} x {} x {})",
+            w.rows, w.cols
+        ),
+    })
+}
+
+/// The kernel for a product of `rows` rows and `n` rows of weights, of which a block has as many as
+/// its tile has columns; gated or not.
+fn choose(rows: usize, n: usize, sms: usize, variant: usize) -> (&'static str, Grid) {
+    if rows <= FEW_ROWS {
+        let tall = match rows {
+            0..=16 => 0,
+            17..=32 => 1,
+            _ => 2,
         };
-        let (names, mt, nt, stages, _) = SKINNY[kernel];
+        // Narrow tiles while there are too few wide ones for the card.
+        let wide = n.div_ceil(32) >= sms;
+        let (names, mt, nt, stages, _) = SKINNY[2 * tall + usize::from(wide)];
         let grid = Grid {
             blocks: (if rows == 0 { 0 } else { n.div_ceil(8 * nt) }, 1),
             threads: 128,
             shared: skinny_shared(mt, nt, stages),
         };
-        return (names[suffix], grid);
+        return (names[variant], grid);
     }
     let large = rows.div_ceil(128) * n.div_ceil(128) >= sms;
     let (names, bm, bn) = TILED[usize::from(large)];
@@ -128,5 +209,5 @@ fn choose(rows: usize, n: usize, sms: usize, suffix: usize) -> (&'static str, Gr
         threads: 256,
         shared: tiled_shared(bm, bn),
     };
-    (names[suffix], grid)
+    (names[variant], grid)
 }

@@ -240,10 +240,17 @@ const NAMES: [&str; 4] = [
 
 /// Where the library may be, most particular first.
 fn candidates() -> Vec<PathBuf> {
+    beside(&["cuda_nvrtc", "cu13"], &NAMES)
+}
+
+/// Where a library of NVIDIA's may be, most particular first: wheels unpacked into `nvidia/WHEEL/lib`, the
+/// CUDA toolkit, the system's library path.
+pub(super) fn beside(wheels: &[&str], names: &[&str]) -> Vec<PathBuf> {
     let mut folders = Vec::new();
     let mut below = |root: PathBuf| {
-        folders.push(root.join("nvidia/cuda_nvrtc/lib"));
-        folders.push(root.join("nvidia/cu13/lib"));
+        for wheel in wheels {
+            folders.push(root.join("nvidia").join(wheel).join("lib"));
+        }
         folders.push(root.clone());
     };
     if let Some(dir) = std::env::var_os(DIR_VARIABLE) {
@@ -265,10 +272,10 @@ fn candidates() -> Vec<PathBuf> {
     folders.push("/usr/local/cuda/lib64".into());
     let in_folders = folders
         .iter()
-        .flat_map(|dir| NAMES.iter().map(move |name| dir.join(name)));
+        .flat_map(|dir| names.iter().map(move |name| dir.join(name)));
     in_folders
         .filter(|path| path.exists())
         .map(|path| std::path::absolute(&path).unwrap_or(path))
-        .chain(NAMES.iter().map(PathBuf::from))
+        .chain(names.iter().map(PathBuf::from))
         .collect()
 }

@@ -6,7 +6,7 @@
 
 use super::items::{self, Shape, Sharing};
 use super::tiling::Tiling;
-use super::{CudaBackend, Which};
+use super::{CublasLtLibrary, CudaBackend, Which};
 use crate::philox::uniform_u64;
 use crate::plan::{BlockId, SequenceRows, StepPlan};
 use crate::{Backend, Dtype, Error, KvLayout, MatrixView};
@@ -85,7 +85,7 @@ impl Beam {
 pub struct Budget {
     /// KV tokens of the tree, each once.
     pub unique_tokens: usize,
-    /// Each counted once per 64 packed rows that see it: the least that tiles of 64 rows read.
+    /// Each counted once per largest tile of Q's packed rows that see it: the least that such tiles read.
     pub tiled_tokens: usize,
     /// The unique tokens' bytes, one layer.
     pub unique_kv_bytes: usize,
@@ -197,6 +197,7 @@ pub fn attention(
     let limits = *backend.card.limits();
     let tiling = Tiling::new(head_dim, limits.shared_per_sm, limits.shared_per_block);
     let shape = Shape {
+        head_dim: head_dim,
         group: heads / kv_heads,
         kv_heads,
         block_tokens: BLOCK_TOKENS,
@@ -213,7 +214,7 @@ pub fn attention(
             .iter()
             .map(|run| {
                 let packed = run.rows.len() * shape.group;
-                run.tokens as usize * packed.div_ceil(items::MOST_ROWS)
+                run.tokens as usize * packed.div_ceil(items::most_rows(head_dim))
             })
             .sum(),
         unique_kv_bytes: plan.kv_tokens() * layout.token_bytes(),
@@ -240,30 +241,143 @@ pub fn time_attention(
     sharing: Sharing,
     repeats: usize,
 ) -> Result<f64, Error> {
-    const CALLS: u32 = 20;
-    let mut backend = CudaBackend::open(which)?;
-    if backend.emulated() {
-        return Err(Error::Unsupported {
-            device: backend.card.name().into(),
-            what: "measuring time on an emulated card".into(),
-        });
-    }
+    let mut backend = on_card(which)?;
     backend.set_sharing(sharing);
     let mut step = Attention::new(&mut backend, beam, heads)?;
     // Compiles, makes the plan's work and checks the answer before anything is timed.
     step.run(&mut backend);
     step.check(&mut backend)?;
+    time(&mut backend, repeats, |backend| step.run(backend))
+}
+
+/// Opens a card that has time.
+fn on_card(which: Which) -> Result<CudaBackend, Error> {
+    let backend = CudaBackend::open(which)?;
+    match backend.emulated() {
+        false => Ok(backend),
+        true => Err(Error::Unsupported {
+            device: backend.card.name().into(),
+            what: "measuring time on an emulated card".into(),
+        }),
+    }
+}
+
+/// Seconds of one call, the median of `repeats` spans of 20 calls each.
+fn time(
+    backend: &mut CudaBackend,
+    repeats: usize,
+    mut call: impl FnMut(&mut CudaBackend),
+) -> Result<f64, Error> {
+    const CALLS: u32 = 20;
     let mut spans: Vec<f64> = Vec::new();
     for _ in 0..repeats.max(1) {
+        backend.synchronize()?;
         let start = std::time::Instant::now();
         for _ in 0..CALLS {
-            step.run(&mut backend);
+            call(backend);
         }
         backend.synchronize()?;
         spans.push(start.elapsed().as_secs_f64() / f64::from(CALLS));
     }
     spans.sort_by(f64::total_cmp);
     Ok(spans[spans.len() / 2])
+}
+
+/// How a product of `rows` x `n` x `k` can be computed, with the seconds of one call: by this project's
+/// kernel, by cuBLASLt where it is installed and takes it, and, gated (`2 n` rows of weights), in one kernel
+/// and in two. Weights of 256 MiB in turn, so that the cache holds none of them.
+///
+/// # Errors
+///
+/// The device cannot be opened or failed, or is the emulator.
+pub fn time_products(
+    which: Which,
+    (rows, n, k): (usize, usize, usize),
+    repeats: usize,
+) -> Result<Vec<(&'static str, f64)>, Error> {
+    const TURNS: usize = 256 << 20;
+    let mut backend = on_card(which)?;
+    let library = CublasLtLibrary::find(false).map_err(|e| backend.card.failure("cuBLASLt", &e))?;
+    let mut times = Vec::new();
+    let copies = (TURNS / (2 * n * k)).clamp(1, 32);
+    let plain: Result<Vec<_>, _> = (0..copies)
+        .map(|_| Product::new(&mut backend, (rows, n, k), n))
+        .collect();
+    let mut plain = plain?;
+    let mut turn = 0;
+    let mut linear = |backend: &mut CudaBackend| {
+        turn = (turn + 1) % copies;
+        let p = &mut plain[turn];
+        backend.linear(&p.x, &p.weight, None, rows, false, &mut p.out);
+    };
+    backend.set_cublaslt(None)?;
+    linear(&mut backend);
+    times.push(("linear", time(&mut backend, repeats, &mut linear)?));
+    if let Some(library) = library {
+        backend.set_cublaslt(Some(library))?;
+        linear(&mut backend);
+        if backend.cublaslt_products() != Some(0) {
+            times.push(("cublaslt", time(&mut backend, repeats, &mut linear)?));
+        }
+        backend.set_cublaslt(None)?;
+    }
+    drop(plain);
+    let copies = (TURNS / (4 * n * k)).clamp(1, 32);
+    let gated: Result<Vec<_>, _> = (0..copies)
+        .map(|_| Product::new(&mut backend, (rows, 2 * n, k), n))
+        .collect();
+    let mut gated = gated?;
+    let mut gate_up = backend.product_activations(rows, 2 * n)?;
+    for (name, fused) in [("swiglu fused", true), ("swiglu apart", false)] {
+        let mut turn = 0;
+        let mut call = |backend: &mut CudaBackend| {
+            turn = (turn + 1) % copies;
+            let Product { weight, x, out, .. } = &mut gated[turn];
+            if fused {
+                backend.linear_swiglu(x, weight, None, rows, &mut gate_up, out);
+            } else {
+                backend.linear(x, weight, None, rows, false, &mut gate_up);
+                backend.swiglu(&gate_up, rows, out);
+            }
+        };
+        call(&mut backend);
+        times.push((name, time(&mut backend, repeats, call)?));
+    }
+    Ok(times)
+}
+
+/// A product with inputs made for counting and timing.
+struct Product {
+    weight: super::Weight,
+    x: super::Activations,
+    /// `[rows, n]`, of bf16.
+    out: super::Activations,
+    rows: usize,
+}
+
+impl Product {
+    /// `rows` x `n` x `k`, whose output has `cols` columns.
+    fn new(
+        backend: &mut CudaBackend,
+        (rows, n, k): (usize, usize, usize),
+        cols: usize,
+    ) -> Result<Product, Error> {
+        let bytes = vec![0x3c; n * k * 2];
+        let weight = backend.load_matrix(&[MatrixView {
+            rows: n,
+            cols: k,
+            dtype: Dtype::Bf16,
+            bytes: &bytes,
+        }])?;
+        let mut x = backend.product_activations(rows, k)?;
+        backend.write(&mut x, &vec![0.5; rows * k])?;
+        Ok(Product {
+            weight,
+            x,
+            out: backend.product_activations(rows, cols)?,
+            rows,
+        })
+    }
 }
 
 /// Runs one product on the emulated card: `rows` x `n` x `k`.
@@ -273,16 +387,20 @@ pub fn time_attention(
 /// The device cannot be opened or failed.
 pub fn linear(rows: usize, n: usize, k: usize) -> Result<(), Error> {
     let mut backend = CudaBackend::open(Which::Emulated)?;
-    let bytes = vec![0x3c; n * k * 2];
-    let weight = backend.load_matrix(&[MatrixView {
-        rows: n,
-        cols: k,
-        dtype: Dtype::Bf16,
-        bytes: &bytes,
-    }])?;
-    let mut x = backend.product_activations(rows, k)?;
-    backend.write(&mut x, &vec![0.5; rows * k])?;
-    let mut out = backend.product_activations(rows, n)?;
-    backend.linear(&x, &weight, None, rows, false, &mut out);
+    let mut p = Product::new(&mut backend, (rows, n, k), n)?;
+    backend.linear(&p.x, &p.weight, None, p.rows, false, &mut p.out);
+    backend.synchronize()
+}
+
+/// Runs one gated product on the emulated card: `rows` x `n` outputs of `2 n` x `k` weights.
+///
+/// # Errors
+///
+/// The device cannot be opened or failed.
+pub fn linear_swiglu(rows: usize, n: usize, k: usize) -> Result<(), Error> {
+    let mut backend = CudaBackend::open(Which::Emulated)?;
+    let mut p = Product::new(&mut backend, (rows, 2 * n, k), n)?;
+    let mut gate_up = backend.product_activations(rows, 2 * n)?;
+    backend.linear_swiglu(&p.x, &p.weight, None, rows, &mut gate_up, &mut p.out);
     backend.synchronize()
 }

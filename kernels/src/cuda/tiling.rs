@@ -1,6 +1,6 @@
 //! How the attention kernel uses shared memory, by head dimension and card.
 
-use super::items::{MOST_ROWS, TILE};
+use super::items::{TILE, most_rows};
 
 /// The system keeps this much of every block's share; from sm_100 on the compiler counts it as the
 /// block's own.
@@ -52,8 +52,9 @@ impl Tiling {
     pub fn shared_bytes(&self) -> usize {
         let ring = self.slots.div_ceil(2) + 1;
         let tiles = self.slots * TILE * self.head_dim * 2;
-        let q = MOST_ROWS * self.head_dim * 2;
+        let rows = most_rows(self.head_dim);
+        let q = rows * self.head_dim * 2;
         let places = ring * TILE * 8 + ring * (TILE / 32) * 4;
-        (tiles + q + places + MOST_ROWS * 4).next_multiple_of(128)
+        (tiles + q + places + rows * 4).next_multiple_of(128)
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
-use offshoot_kernels::cuda::{Compiler, CudaBackend, Which};
+use offshoot_kernels::cuda::{Compiler, CublasLtLibrary, CudaBackend, Which};
 
 /// The target folder this test was built into: target/<profile>/deps/<test>.
 pub fn target() -> PathBuf {
@@ -30,6 +30,7 @@ fn build_emulator() {
         let profile = exe.ancestors().nth(2).and_then(|dir| dir.file_name());
         let mut cargo = Command::new(env!("CARGO"));
         cargo.args(["build", "--quiet", "-p", "offshoot-emulator"]);
+        cargo.args(["-p", "offshoot-emulator-cublaslt"]);
         if profile.is_some_and(|name| name == "release") {
             cargo.arg("--release");
         }
@@ -40,6 +41,13 @@ fn build_emulator() {
             "the emulator cannot be built"
         );
     });
+}
+
+/// The emulator's cuBLASLt, beside the tests.
+pub fn cublaslt() -> CublasLtLibrary {
+    let exe = std::env::current_exe().expect("a test knows its own path");
+    let target = exe.ancestors().nth(2).expect("two folders up");
+    CublasLtLibrary::load(&target.join("libcublasLt.so")).unwrap()
 }
 
 /// The emulated device, for one test at a time: a fault ends the context for all of the process.

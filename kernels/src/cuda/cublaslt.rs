@@ -1,0 +1,436 @@
+//! cuBLASLt, NVIDIA's library of products: found, loaded and called without its headers.
+//!
+//! For products of many rows without a bias; everything else is `linear.cu`'s, and so is everything
+//! where the library is not installed. A row-major `out = x w^T` is, in the library's column-major
+//! words, `D = A^T B` with A = w, B = x, D = out. Sums and scales are f32; `beta` adds the old output.
+//! The library is asked once per shape which of its kernels it would take.
+//!
+//! Names, values and structures are those of NVIDIA's documentation of the cuBLASLt API.
+#![allow(unsafe_code)] // A C library: each call states what it relies on.
+
+use super::device::Card;
+use super::{Activations, Buffer, Weight};
+use crate::{Dtype, Error};
+use std::collections::HashMap;
+use std::ffi::{c_int, c_void};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+/// The library's file, or `off`.
+pub const VARIABLE: &str = "OFFSHOOT_CUBLASLT";
+
+const R_32F: c_int = 0;
+const R_16BF: c_int = 14;
+const COMPUTE_32F: c_int = 68;
+const OP_T: c_int = 1;
+const DESC_TRANSA: c_int = 3;
+const PREF_MAX_WORKSPACE_BYTES: c_int = 1;
+/// Of A, of B, of C, of D: four in a row.
+const PREF_MIN_ALIGNMENT_BYTES: c_int = 5;
+
+/// What NVIDIA recommends for Hopper; older cards want less.
+const WORKSPACE: usize = 32 << 20;
+/// Shapes remembered; more, and all are forgotten.
+const MOST_SHAPES: usize = 1024;
+
+type Pointer = *mut c_void;
+type Create = unsafe extern "C" fn(*mut Pointer) -> c_int;
+type Destroy = unsafe extern "C" fn(Pointer) -> c_int;
+type SetAttribute = unsafe extern "C" fn(Pointer, c_int, *const c_void, usize) -> c_int;
+type CreateDesc = unsafe extern "C" fn(*mut Pointer, c_int, c_int) -> c_int;
+type CreateLayout = unsafe extern "C" fn(*mut Pointer, c_int, u64, u64, i64) -> c_int;
+type Heuristic = unsafe extern "C" fn(
+    Pointer,
+    Pointer,
+    Pointer,
+    Pointer,
+    Pointer,
+    Pointer,
+    Pointer,
+    c_int,
+    *mut HeuristicResult,
+    *mut c_int,
+) -> c_int;
+type Matmul = unsafe extern "C" fn(
+    Pointer,
+    Pointer,
+    *const c_void,
+    u64,
+    Pointer,
+    u64,
+    Pointer,
+    *const c_void,
+    u64,
+    Pointer,
+    u64,
+    Pointer,
+    *const Algo,
+    u64,
+    usize,
+    Pointer,
+) -> c_int;
+
+/// `cublasLtMatmulAlgo_t`: opaque.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Algo([u64; 8]);
+
+/// `cublasLtMatmulHeuristicResult_t`.
+#[repr(C)]
+#[derive(Default)]
+struct HeuristicResult {
+    algo: Algo,
+    workspace_bytes: usize,
+    state: c_int,
+    waves: f32,
+    reserved: [c_int; 4],
+}
+
+/// The loaded library.
+pub struct Library {
+    path: PathBuf,
+    version: usize,
+    create: Create,
+    destroy: Destroy,
+    create_desc: CreateDesc,
+    set_desc: SetAttribute,
+    destroy_desc: Destroy,
+    create_layout: CreateLayout,
+    destroy_layout: Destroy,
+    create_preference: Create,
+    set_preference: SetAttribute,
+    destroy_preference: Destroy,
+    heuristic: Heuristic,
+    matmul: Matmul,
+    /// Last, so that it outlives the functions.
+    _library: libloading::Library,
+}
+
+impl Library {
+    /// The library that `OFFSHOOT_CUBLASLT` names, else, unless `named` is wanted, the one that is
+    /// installed beside NVRTC, in the CUDA toolkit, or where the system looks; `None` if there is none or
+    /// the variable says `off`.
+    ///
+    /// # Errors
+    ///
+    /// The named file is not cuBLASLt.
+    pub fn find(named: bool) -> Result<Option<Library>, String> {
+        match std::env::var_os(VARIABLE) {
+            Some(word) if word == "off" => Ok(None),
+            Some(path) => Library::load(Path::new(&path))
+                .map(Some)
+                .map_err(|why| format!("{VARIABLE}: {why}")),
+            None if named => Ok(None),
+            None => Ok(super::nvrtc::beside(&["cublas", "cu13"], &NAMES)
+                .iter()
+                .find_map(|path| Library::load(path).ok())),
+        }
+    }
+
+    /// Loads one file.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be loaded or lacks a function.
+    pub fn load(path: &Path) -> Result<Library, String> {
+        let words = |e: libloading::Error| format!("{}: {e}", path.display());
+        // SAFETY: loading cuBLASLt runs its initialisers, which have no preconditions.
+        let library = unsafe { libloading::Library::new(path) }.map_err(words)?;
+        macro_rules! function {
+            ($name:literal) => {{
+                // SAFETY: the documented type of the function of that name; it is called only while
+                // the library is loaded.
+                *unsafe { library.get(concat!($name, "\0").as_bytes()) }.map_err(words)?
+            }};
+        }
+        let version: unsafe extern "C" fn() -> usize = function!("cublasLtGetVersion");
+        Ok(Library {
+            path: path.to_owned(),
+            // SAFETY: takes nothing, reads a constant.
+            version: unsafe { version() },
+            create: function!("cublasLtCreate"),
+            destroy: function!("cublasLtDestroy"),
+            create_desc: function!("cublasLtMatmulDescCreate"),
+            set_desc: function!("cublasLtMatmulDescSetAttribute"),
+            destroy_desc: function!("cublasLtMatmulDescDestroy"),
+            create_layout: function!("cublasLtMatrixLayoutCreate"),
+            destroy_layout: function!("cublasLtMatrixLayoutDestroy"),
+            create_preference: function!("cublasLtMatmulPreferenceCreate"),
+            set_preference: function!("cublasLtMatmulPreferenceSetAttribute"),
+            destroy_preference: function!("cublasLtMatmulPreferenceDestroy"),
+            heuristic: function!("cublasLtMatmulAlgoGetHeuristic"),
+            matmul: function!("cublasLtMatmul"),
+            _library: library,
+        })
+    }
+
+    /// The file, or the name it was found by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Major, minor and patch version.
+    pub fn version(&self) -> (usize, usize, usize) {
+        let v = self.version;
+        (v / 10_000, v / 100 % 100, v % 100)
+    }
+}
+
+const NAMES: [&str; 4] = [
+    "libcublasLt.so.13",
+    "libcublasLt.so.12",
+    "libcublasLt.so.11",
+    "libcublasLt.so",
+];
+
+/// Everything the library's choice depends on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Shape {
+    rows: usize,
+    n: usize,
+    k: usize,
+    x_pitch: usize,
+    w_pitch: usize,
+    out_pitch: usize,
+    out: c_int,
+    /// The least alignment of the three, up to 256 bytes.
+    alignment: u32,
+}
+
+/// A product as the library describes it, and the algorithm it chose.
+struct Product {
+    desc: Pointer,
+    w: Pointer,
+    x: Pointer,
+    out: Pointer,
+    algo: Algo,
+}
+
+/// The library in use on one card.
+pub(super) struct CublasLt {
+    library: Library,
+    handle: Pointer,
+    workspace: Buffer,
+    /// `None`: the library has nothing for this shape.
+    products: HashMap<Shape, Option<Product>>,
+    calls: u64,
+}
+
+impl CublasLt {
+    pub(super) fn open(card: &Rc<Card>, library: Library) -> Result<CublasLt, Error> {
+        card.bind()?;
+        let workspace = Buffer::new(card, WORKSPACE, "cuBLASLt's workspace")?;
+        let mut handle = std::ptr::null_mut();
+        // SAFETY: the context is current; a place for the handle.
+        let code = unsafe { (library.create)(&mut handle) };
+        check(code).map_err(|why| {
+            let what = format!("cublasLtCreate of {}", library.path.display());
+            card.failure(&what, &why)
+        })?;
+        Ok(CublasLt {
+            library,
+            handle,
+            workspace,
+            products: HashMap::new(),
+            calls: 0,
+        })
+    }
+
+    /// Products computed so far.
+    pub(super) fn calls(&self) -> u64 {
+        self.calls
+    }
+
+    /// `out = x w^T (+ out)`; sizes are the caller's to check. False if the library has no kernel for it.
+    pub(super) fn linear(
+        &mut self,
+        card: &Card,
+        x: &Activations,
+        w: &Weight,
+        rows: usize,
+        accumulate: bool,
+        out: &mut Activations,
+    ) -> Result<bool, Error> {
+        let places = x.buffer.at() | w.buffer.at() | out.buffer.at();
+        let shape = Shape {
+            rows,
+            n: w.rows,
+            k: w.cols,
+            x_pitch: x.pitch,
+            w_pitch: w.pitch,
+            out_pitch: out.pitch,
+            out: match out.dtype {
+                Dtype::F32 => R_32F,
+                _ => R_16BF,
+            },
+            alignment: 1 << places.trailing_zeros().min(8),
+        };
+        let failed = |why: String| {
+            let what = format!("cuBLASLt ({rows} x {} x {})", shape.n, shape.k);
+            card.failure(&what, &why)
+        };
+        card.bind()?;
+        if !self.products.contains_key(&shape) {
+            if self.products.len() >= MOST_SHAPES {
+                self.forget();
+            }
+            let made = self.describe(&shape).map_err(failed)?;
+            self.products.insert(shape, made);
+        }
+        let Some(product) = &self.products[&shape] else {
+            return Ok(false);
+        };
+        let alpha = 1.0f32;
+        let beta = f32::from(u8::from(accumulate));
+        // SAFETY: handles made by this library; the matrices have at least the sizes the layouts say, as
+        // the caller has checked; the scalars are read before the call returns; the workspace is this
+        // stream's alone.
+        let code = unsafe {
+            (self.library.matmul)(
+                self.handle,
+                product.desc,
+                std::ptr::from_ref(&alpha).cast(),
+                w.buffer.at(),
+                product.w,
+                x.buffer.at(),
+                product.x,
+                std::ptr::from_ref(&beta).cast(),
+                out.buffer.at(),
+                product.out,
+                out.buffer.at(),
+                product.out,
+                &product.algo,
+                self.workspace.at(),
+                self.workspace.bytes(),
+                card.stream().cast(),
+            )
+        };
+        check(code).map_err(failed)?;
+        self.calls += 1;
+        Ok(true)
+    }
+
+    /// The product of a shape, `None` if the library has no kernel for it.
+    fn describe(&self, shape: &Shape) -> Result<Option<Product>, String> {
+        let l = &self.library;
+        let mut product = Product {
+            desc: std::ptr::null_mut(),
+            w: std::ptr::null_mut(),
+            x: std::ptr::null_mut(),
+            out: std::ptr::null_mut(),
+            algo: Algo::default(),
+        };
+        let mut preference = std::ptr::null_mut();
+        let found = self.fill(shape, &mut product, &mut preference);
+        if !preference.is_null() {
+            // SAFETY: made by this library, not used again.
+            unsafe { (l.destroy_preference)(preference) };
+        }
+        if !matches!(found, Ok(true)) {
+            self.destroy(&product);
+        }
+        found.map(|found| found.then_some(product))
+    }
+
+    fn fill(
+        &self,
+        shape: &Shape,
+        product: &mut Product,
+        preference: &mut Pointer,
+    ) -> Result<bool, String> {
+        let l = &self.library;
+        let (rows, n, k) = (shape.rows as u64, shape.n as u64, shape.k as u64);
+        // SAFETY: places for handles; attributes of the documented sizes, read during the calls.
+        unsafe {
+            check((l.create_desc)(&mut product.desc, COMPUTE_32F, R_32F))?;
+            let transposed = std::ptr::from_ref(&OP_T).cast();
+            check((l.set_desc)(product.desc, DESC_TRANSA, transposed, 4))?;
+            let layout = |at: &mut Pointer, kind, rows, cols, pitch: usize| {
+                check((l.create_layout)(at, kind, rows, cols, pitch as i64))
+            };
+            layout(&mut product.w, R_16BF, k, n, shape.w_pitch)?;
+            layout(&mut product.x, R_16BF, k, rows, shape.x_pitch)?;
+            layout(&mut product.out, shape.out, n, rows, shape.out_pitch)?;
+            check((l.create_preference)(preference))?;
+            let bytes = WORKSPACE as u64;
+            let at = std::ptr::from_ref(&bytes).cast();
+            check((l.set_preference)(
+                *preference,
+                PREF_MAX_WORKSPACE_BYTES,
+                at,
+                8,
+            ))?;
+            for matrix in 0..4 {
+                let at = std::ptr::from_ref(&shape.alignment).cast();
+                let which = PREF_MIN_ALIGNMENT_BYTES + matrix;
+                check((l.set_preference)(*preference, which, at, 4))?;
+            }
+            let (mut result, mut count) = (HeuristicResult::default(), 0);
+            let code = (l.heuristic)(
+                self.handle,
+                product.desc,
+                product.w,
+                product.x,
+                product.out,
+                product.out,
+                *preference,
+                1,
+                &mut result,
+                &mut count,
+            );
+            product.algo = result.algo;
+            match code {
+                NOT_SUPPORTED => Ok(false),
+                _ => check(code).map(|()| count > 0 && result.state == 0),
+            }
+        }
+    }
+
+    fn destroy(&self, product: &Product) {
+        let l = &self.library;
+        for (at, destroy) in [
+            (product.desc, l.destroy_desc),
+            (product.w, l.destroy_layout),
+            (product.x, l.destroy_layout),
+            (product.out, l.destroy_layout),
+        ] {
+            if !at.is_null() {
+                // SAFETY: made by this library, not used again.
+                unsafe { destroy(at) };
+            }
+        }
+    }
+
+    fn forget(&mut self) {
+        for product in std::mem::take(&mut self.products).values().flatten() {
+            self.destroy(product);
+        }
+    }
+}
+
+impl Drop for CublasLt {
+    fn drop(&mut self) {
+        self.forget();
+        // SAFETY: made by this library, not used again; the workspace keeps its card alive.
+        unsafe { (self.library.destroy)(self.handle) };
+    }
+}
+
+const NOT_SUPPORTED: c_int = 15;
+
+/// `cublasStatus_t` in words.
+fn check(code: c_int) -> Result<(), String> {
+    let words = match code {
+        0 => return Ok(()),
+        1 => "not initialized",
+        3 => "allocation failed",
+        7 => "invalid value",
+        8 => "architecture mismatch",
+        11 => "mapping error",
+        13 => "execution failed",
+        14 => "internal error",
+        NOT_SUPPORTED => "not supported",
+        _ => "unknown error",
+    };
+    Err(format!("{words} (cublasStatus {code})"))
+}
