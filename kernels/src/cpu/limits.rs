@@ -11,24 +11,32 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use super::buffers::Bytes;
+
 /// Bytes per second that `threads` threads read together from memory: each `bytes_each` bytes of its
 /// own, `passes` times, as one stream of addresses and as several at once (which prefetchers may
 /// like better); the best pass counts.
 ///
 /// # Panics
 ///
-/// If `threads` or `passes` is 0.
+/// If `threads` or `passes` is 0, or there is no memory for the buffers.
 pub fn read_bandwidth(threads: usize, bytes_each: usize, passes: usize) -> f64 {
     assert!(passes > 0, "a measurement without a pass");
     let words = bytes_each.next_multiple_of(64 * MOST_STREAMS) / 8;
     let turns = AtomicUsize::new(0);
     let seconds = together(
         threads,
-        // Touched here, by the thread that reads it.
-        |thread| vec![thread as u64 + 1; words],
+        // The memory that weights lie in, touched here, by the thread that reads it.
+        |thread| {
+            let mut buffer = Bytes::zeroed(8 * words, "measuring memory")
+                .unwrap_or_else(|error| panic!("{error}"));
+            buffer.as_mut_slice().fill(thread as u8 + 1);
+            buffer
+        },
         |buffer| {
             let turn = turns.fetch_add(1, Ordering::Relaxed) / threads;
-            black_box(sum(buffer, STREAMS[turn % STREAMS.len()]));
+            let words = bytemuck::cast_slice(buffer.as_slice());
+            black_box(sum(words, STREAMS[turn % STREAMS.len()]));
         },
         passes * STREAMS.len(),
     );
