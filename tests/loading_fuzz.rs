@@ -3,7 +3,11 @@
 //! memory beyond the files' size times a small constant.
 //!
 //! `OFFSHOOT_FUZZ_ROUNDS` (default 1500) sets how long it looks, `OFFSHOOT_FUZZ_SEED` (default 0)
-//! at what.
+//! at what. A long run, 200,000 executions (measured on an AMD EPYC, 2 cores shared with builds: 155,787
+//! refused, no failure, at most 31 MB and 1.6 s for one, a minute of CPU time for each seed):
+//!
+//!     for seed in 1 2 3 4; do OFFSHOOT_FUZZ_SEED=$seed OFFSHOOT_FUZZ_ROUNDS=50000 \
+//!         cargo test -p offshoot --test loading_fuzz -- --nocapture; done
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};

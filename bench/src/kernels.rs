@@ -156,7 +156,7 @@ const PICTURES: [Picture; 5] = [
     },
     Picture {
         file: "cost.svg",
-        question: "What does a step cost beside the flat plan's?",
+        question: "What does a step cost beside the flat plan?",
         sharing: &["tree", "cascade"],
         y: "warp instructions / the flat plan's",
         limit: Some(("never more than flat", 1.0)),
