@@ -197,7 +197,7 @@ pub fn attention(
     let limits = *backend.card.limits();
     let tiling = Tiling::new(head_dim, limits.shared_per_sm, limits.shared_per_block);
     let shape = Shape {
-        head_dim: head_dim,
+        head_dim,
         group: heads / kv_heads,
         kv_heads,
         block_tokens: BLOCK_TOKENS,
