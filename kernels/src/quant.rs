@@ -149,6 +149,12 @@ fn widen(dtype: Dtype, bytes: &[u8], out: &mut [f32; GROUP]) {
     }
 }
 
+/// The largest magnitude; NaN if one of them is. (Magnitudes are ordered as their bits are, and what is
+/// no number is above all.)
+pub(crate) fn largest(values: &[f32]) -> f32 {
+    f32::from_bits(values.iter().fold(0, |a, v| a.max(v.abs().to_bits())))
+}
+
 /// `1 / scale`; nought for what is nought, too small or no number, so that its integers are nought.
 pub(crate) fn inverse(scale: f32) -> f32 {
     let inverse = 1.0 / scale;
@@ -163,8 +169,7 @@ pub(crate) fn round(x: f32) -> i32 {
 }
 
 fn int8(group: &[f32; GROUP], out: &mut [u8]) -> bf16 {
-    let largest = group.iter().fold(0.0f32, |a, w| a.max(w.abs()));
-    let scale = bf16::from_f32(largest / 127.0);
+    let scale = bf16::from_f32(largest(group) / 127.0);
     let inverse = inverse(scale.to_f32());
     for (out, w) in out.iter_mut().zip(group) {
         *out = (round(w * inverse).clamp(-127, 127) + 128) as u8;
@@ -173,7 +178,9 @@ fn int8(group: &[f32; GROUP], out: &mut [u8]) -> bf16 {
 }
 
 fn int4(group: &[f32; GROUP], out: &mut [u8]) -> bf16 {
-    let largest = (group.iter()).fold(0.0f32, |a, &w| if w.abs() > a.abs() { w } else { a });
+    // As [`largest`] compares, with its sign.
+    let above = |w: f32, a: f32| w.abs().to_bits() > a.abs().to_bits();
+    let largest = (group.iter()).fold(0.0f32, |a, &w| if above(w, a) { w } else { a });
     let code = |w: f32, inverse: f32| round(w * inverse).clamp(-8, 7);
     // The step that meets the largest exactly, and steps a little shorter and longer.
     let steps = [-8.0, -8.6, -8.3, -7.7, -7.4].map(|n| bf16::from_f32(largest / n));
@@ -214,9 +221,7 @@ pub fn quantize_row(x: &[f32], q: &mut [i8], scales: &mut [f32], sums: &mut [i32
         .zip(scales)
         .zip(sums)
     {
-        // Magnitudes are ordered as their bits are, and what is no number is above all.
-        let largest = x.iter().fold(0, |a, x| a.max(x.abs().to_bits()));
-        let largest = f32::from_bits(largest);
+        let largest = largest(x);
         if !largest.is_finite() {
             (*scale, *sum) = (f32::NAN, 0);
             q.fill(0);
@@ -263,6 +268,24 @@ mod tests {
                     assert!((back - w).abs() <= bound, "{kind:?} {at}: {w} {back}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_weight_that_is_no_number_makes_its_group_none() {
+        let mut w = vec![0.5; 2 * GROUP];
+        w[GROUP + 7] = f32::NAN;
+        let bytes = matrix_bytes(&w, Dtype::F32);
+        let matrix = MatrixView {
+            rows: 1,
+            cols: 2 * GROUP,
+            dtype: Dtype::F32,
+            bytes: &bytes,
+        };
+        for kind in Quantization::ALL {
+            let back = Quantized::new(&matrix, kind).dequantized();
+            assert!(back[..GROUP].iter().all(|v| v.is_finite()), "{kind:?}");
+            assert!(back[GROUP..].iter().all(|v| v.is_nan()), "{kind:?}");
         }
     }
 

@@ -16,7 +16,7 @@
 use super::buffers::Arena;
 use super::tile::{COLS, bf16_place};
 use crate::plan::{BlockId, Slot};
-use crate::quant::{inverse, round};
+use crate::quant::{inverse, largest, round};
 use crate::{Dtype, KvDtype, KvLayout};
 use half::{bf16, f16};
 
@@ -108,9 +108,8 @@ pub(crate) fn append(
                 }
                 KvDtype::Int8 => {
                     let (head, scales) = int8_mut(layout, head);
-                    let largest = values.iter().fold(0, |a, v| a.max(v.abs().to_bits()));
                     // No number is no number whatever it is multiplied with.
-                    let scale = f32::from_bits(largest) / 127.0;
+                    let scale = largest(values) / 127.0;
                     let inverse = inverse(scale);
                     scales[token] = scale;
                     for (d, &value) in values.iter().enumerate() {
