@@ -393,23 +393,19 @@ impl<B: Backend> Loader<'_, B> {
     /// The head, with a buffer for `outputs` rows where it needs one.
     fn head(&mut self, c: &ModelConfig, how: &Use, outputs: usize) -> Result<Head<B>, Error> {
         let (names, hidden) = (c.names(), c.hidden);
+        let lm_head = match c.tied_embeddings {
+            true => names.embedding,
+            false => names.lm_head,
+        };
+        // The embedding stays as it is: a quantised LM head is a matrix of its own.
+        let apart = self.quantize.is_some_and(|kind| kind.fits(hidden));
         Ok(match (&c.head, &how.head_rows) {
             (HeadKind::Causal, Some(wanted)) => {
-                let name = match c.tied_embeddings {
-                    true => names.embedding,
-                    false => names.lm_head,
-                };
-                Head::Linear(self.rows_of(name, wanted, c.vocab, hidden)?, None)
+                Head::Linear(self.rows_of(lm_head, wanted, c.vocab, hidden)?, None)
             }
-            (HeadKind::Causal, None) if c.tied_embeddings && self.quantize.is_none() => {
-                Head::Embedding
-            }
+            (HeadKind::Causal, None) if c.tied_embeddings && !apart => Head::Embedding,
             (HeadKind::Causal, None) => {
-                let name = match c.tied_embeddings {
-                    true => names.embedding,
-                    false => names.lm_head,
-                };
-                Head::Linear(self.product(&[(name, c.vocab)], hidden)?, None)
+                Head::Linear(self.product(&[(lm_head, c.vocab)], hidden)?, None)
             }
             (HeadKind::TokenClassification { labels }, _) => {
                 let (weight, bias) = self.affine(names.score, labels.len(), hidden)?;

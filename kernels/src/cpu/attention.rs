@@ -6,7 +6,7 @@
 //! `g = h / (heads / kv_heads)`.
 //!
 //! Tiling: a task is a kv head x [`GROUP_ROWS`] consecutive rows. It goes through the group's runs
-//! twice. First it computes all scores: each run's K is read once for all query heads of all the
+//! twice, [`STRETCH`] tokens at a time. First it computes all scores: each run's K is read once for all query heads of all the
 //! group's rows below it. Then, with the exact maximum, all `p`, and once more through the runs
 //! for V. Between the two lie `rows * heads / kv_heads * longest` scores in scratch memory. Both
 //! passes are products with panels of K and V, for [`tile`](super::tile).
@@ -237,6 +237,14 @@ impl HeadTask<'_> {
         &self.arena[head_range(self.layout, block, self.layer, part, self.kv_head)]
     }
 
+    /// The type of panels that lie in memory as a tile takes them; `None`: K or V is staged in f32.
+    fn stored(&self, in_panels: bool) -> Option<Dtype> {
+        match self.layout.dtype {
+            KvDtype::Float(dtype) if in_panels => Some(dtype),
+            _ => None,
+        }
+    }
+
     /// Pass 1: all scores of the batch's queries.
     fn scores(&self, batch: &Range<usize>, stride: usize, scratch: &mut Scratch) {
         let Scratch {
@@ -249,11 +257,7 @@ impl HeadTask<'_> {
         let head_dim = self.layout.head_dim;
         let block_tokens = self.layout.block_tokens;
         let in_panels = kv::keys_in_panels(self.layout);
-        // What is not stored in panels of floats is staged in f32.
-        let stored = match self.layout.dtype {
-            KvDtype::Float(dtype) if in_panels => Some(dtype),
-            _ => None,
-        };
+        let stored = self.stored(in_panels);
         let dtype = stored.unwrap_or(Dtype::F32);
         let panel_len = head_dim * COLS;
         if stored.is_none() {
@@ -349,10 +353,7 @@ impl HeadTask<'_> {
         let block_tokens = self.layout.block_tokens;
         let panels = padded / COLS;
         let in_panels = kv::values_in_panels(self.layout);
-        let stored = match self.layout.dtype {
-            KvDtype::Float(dtype) if in_panels => Some(dtype),
-            _ => None,
-        };
+        let stored = self.stored(in_panels);
         let dtype = stored.unwrap_or(Dtype::F32);
         // Several blocks make one stretch, staged if they are not one already: the sums stay in
         // registers for as many tokens.

@@ -8,8 +8,8 @@ use crate::{Dtype, Error, MatrixView};
 use half::{bf16, f16};
 use memmap2::MmapMut;
 
-/// From this size on a buffer asks for huge pages: with small ones, a product of large matrices spends
-/// a tenth of its time on looking up addresses.
+/// From this size on a buffer asks for huge pages: the weights of a model have more small ones than a
+/// processor keeps the addresses of.
 #[cfg(target_os = "linux")]
 const HUGE_PAGE: usize = 2 << 20;
 

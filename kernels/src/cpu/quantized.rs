@@ -23,12 +23,14 @@
 //! path differs from AVX2 only where the machine has no fused multiply-add.
 //!
 //! Budget: `34 / 32` (int8) or `18 / 32` (int4) bytes a weight; `2 * k * rows * panels * 16`
-//! operations. In the time of one multiply-add of f32 AVX2 has two of int8 and four of int4, VNNI four of
-//! either.
+//! operations. One instruction multiplies 8 pairs in f32, 16 of int8 (`vpmaddwd`), 32 of int4
+//! (`vpmaddubsw`), 64 of either with VNNI; each but the fused ones is followed by an addition.
 #![allow(unsafe_code)] // SIMD intrinsics on raw pointers; each function states what it needs.
 #![allow(clippy::needless_range_loop)] // Constant bounds, so that the sums stay in registers.
 
 use super::tile::{COLS, Isa, bf16_place, multiply_add};
+#[cfg(target_arch = "x86_64")]
+use super::tile::{avx2_bf16, avx512_bf16};
 use super::workers::Workers;
 use crate::quant::{GROUP, Quantization, Quantized, quantize_row};
 
@@ -196,13 +198,9 @@ pub(crate) unsafe fn tile(
             unsafe {
                 match (isa, kind) {
                     #[cfg(target_arch = "x86_64")]
-                    (Isa::Avx2, Quantization::Int8) => {
-                        avx2_int8::<$rows, $panels>(x, w, k, out);
-                    }
+                    (Isa::Avx2, Quantization::Int8) => avx2::<$rows, $panels, INT8>(x, w, k, out),
                     #[cfg(target_arch = "x86_64")]
-                    (Isa::Avx2, Quantization::Int4) => {
-                        avx2_int4::<$rows, $panels>(x, w, k, out);
-                    }
+                    (Isa::Avx2, Quantization::Int4) => avx2::<$rows, $panels, INT4>(x, w, k, out),
                     #[cfg(target_arch = "x86_64")]
                     (Isa::Avx512, Quantization::Int8) => {
                         avx512::<$rows, $panels, INT8>(x, w, k, out);
@@ -218,24 +216,6 @@ pub(crate) unsafe fn tile(
         }};
     }
     super::tile::for_each_tile!(run, x.len(), w.len());
-}
-
-/// The 16 scales of a panel's group, columns 0 to 7 and 8 to 15.
-///
-/// # Safety
-///
-/// `group` can be read for 32 bytes.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-unsafe fn avx2_scales(group: *const u8) -> [std::arch::x86_64::__m256; 2] {
-    use std::arch::x86_64::*;
-    // SAFETY: the caller promises the bytes.
-    let words = unsafe { _mm256_loadu_si256(group.cast()) };
-    let above = _mm256_set1_epi32(0xffff_0000_u32 as i32);
-    [
-        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(words)),
-        _mm256_castsi256_ps(_mm256_and_si256(words, above)),
-    ]
 }
 
 /// `sum += a * b`, two instructions by name: sums of integers may be reordered, and the compiler
@@ -255,75 +235,27 @@ macro_rules! multiply_add {
     };
 }
 
-/// [`tile`] of int8 weights with AVX2 and FMA.
+/// [`tile`] with AVX2 and FMA.
 ///
 /// # Safety
 ///
 /// As for [`tile`], the machine having these.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn avx2_int8<const ROWS: usize, const PANELS: usize>(
+unsafe fn avx2<const ROWS: usize, const PANELS: usize, const KIND: u8>(
     x: &[*const i32; ROWS],
     w: &[*const u8; PANELS],
     k: usize,
     out: &[*mut f32; ROWS],
 ) {
     use std::arch::x86_64::*;
-    let (words, groups) = (k / 2, k / GROUP);
-    // SAFETY: the caller promises every pointer for exactly these ranges.
-    unsafe {
-        for i in 0..ROWS {
-            for c in 0..2 * PANELS {
-                _mm256_storeu_ps(out[i].add(8 * c), _mm256_setzero_ps());
-            }
-        }
-        for g in 0..groups {
-            let mut sums = [[[_mm256_setzero_si256(); 2]; PANELS]; ROWS];
-            let at = g * group_bytes(Quantization::Int8);
-            for pair in 0..GROUP / 2 {
-                for j in 0..PANELS {
-                    let row: *const __m128i = w[j].add(at + SCALE_BYTES + 32 * pair).cast();
-                    let low = _mm256_cvtepi8_epi16(_mm_loadu_si128(row));
-                    let high = _mm256_cvtepi8_epi16(_mm_loadu_si128(row.add(1)));
-                    for i in 0..ROWS {
-                        let x = _mm256_set1_epi32(*x[i].add(g * GROUP / 2 + pair));
-                        let [a, b] = &mut sums[i][j];
-                        multiply_add!("vpmaddwd", "vpaddd", *a, x, low);
-                        multiply_add!("vpmaddwd", "vpaddd", *b, x, high);
-                    }
-                }
-            }
-            for j in 0..PANELS {
-                let scales = avx2_scales(w[j].add(at));
-                for i in 0..ROWS {
-                    let sx = _mm256_set1_ps(f32::from_bits(*x[i].add(words + g) as u32));
-                    for c in 0..2 {
-                        let out = out[i].add(16 * j + 8 * c);
-                        let sum = _mm256_cvtepi32_ps(sums[i][j][c]);
-                        let scale = _mm256_mul_ps(sx, scales[c]);
-                        _mm256_storeu_ps(out, _mm256_fmadd_ps(sum, scale, _mm256_loadu_ps(out)));
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// [`tile`] of int4 weights with AVX2 and FMA.
-///
-/// # Safety
-///
-/// As for [`tile`], the machine having these.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn avx2_int4<const ROWS: usize, const PANELS: usize>(
-    x: &[*const i32; ROWS],
-    w: &[*const u8; PANELS],
-    k: usize,
-    out: &[*mut f32; ROWS],
-) {
-    use std::arch::x86_64::*;
-    let (words, groups) = (k / 4, k / GROUP);
+    // A step is 32 bytes of a panel and one word of a row: two inputs of int8, four of int4.
+    let (kind, steps) = match KIND {
+        INT4 => (Quantization::Int4, GROUP / 4),
+        _ => (Quantization::Int8, GROUP / 2),
+    };
+    let groups = k / GROUP;
+    let words = groups * steps;
     let (half, ones) = (_mm256_set1_epi8(15), _mm256_set1_epi16(1));
     // SAFETY: the caller promises every pointer for exactly these ranges.
     unsafe {
@@ -334,31 +266,49 @@ unsafe fn avx2_int4<const ROWS: usize, const PANELS: usize>(
         }
         for g in 0..groups {
             let mut sums = [[[_mm256_setzero_si256(); 2]; PANELS]; ROWS];
-            let at = g * group_bytes(Quantization::Int4);
-            for four in 0..GROUP / 4 {
+            let at = g * group_bytes(kind);
+            for step in 0..steps {
                 for j in 0..PANELS {
-                    let both = _mm256_loadu_si256(w[j].add(at + SCALE_BYTES + 32 * four).cast());
-                    let low = _mm256_and_si256(both, half);
-                    let high = _mm256_and_si256(_mm256_srli_epi16::<4>(both), half);
+                    let values = w[j].add(at + SCALE_BYTES + 32 * step);
+                    let (low, high) = if KIND == INT4 {
+                        let both = _mm256_loadu_si256(values.cast());
+                        let high = _mm256_srli_epi16::<4>(both);
+                        (_mm256_and_si256(both, half), _mm256_and_si256(high, half))
+                    } else {
+                        let values: *const __m128i = values.cast();
+                        (
+                            _mm256_cvtepi8_epi16(_mm_loadu_si128(values)),
+                            _mm256_cvtepi8_epi16(_mm_loadu_si128(values.add(1))),
+                        )
+                    };
                     for i in 0..ROWS {
-                        let x = _mm256_set1_epi32(*x[i].add(g * GROUP / 4 + four));
+                        let x = _mm256_set1_epi32(*x[i].add(g * steps + step));
                         let [a, b] = &mut sums[i][j];
-                        multiply_add!("vpmaddubsw", "vpaddw", *a, low, x);
-                        multiply_add!("vpmaddubsw", "vpaddw", *b, high, x);
+                        if KIND == INT4 {
+                            multiply_add!("vpmaddubsw", "vpaddw", *a, low, x);
+                            multiply_add!("vpmaddubsw", "vpaddw", *b, high, x);
+                        } else {
+                            multiply_add!("vpmaddwd", "vpaddd", *a, low, x);
+                            multiply_add!("vpmaddwd", "vpaddd", *b, high, x);
+                        }
                     }
                 }
             }
             for j in 0..PANELS {
-                let scales = avx2_scales(w[j].add(at));
+                let scales = avx2_bf16(w[j].add(at));
                 for i in 0..ROWS {
                     let sx = _mm256_set1_ps(f32::from_bits(*x[i].add(words + g) as u32));
-                    let eight = _mm256_set1_epi32(*x[i].add(words + groups + g));
+                    let added = _mm256_set1_epi32(*x[i].add(words + groups + g));
                     for c in 0..2 {
                         let out = out[i].add(16 * j + 8 * c);
-                        let sum = _mm256_madd_epi16(sums[i][j][c], ones);
-                        let sum = _mm256_cvtepi32_ps(_mm256_sub_epi32(sum, eight));
+                        let mut sum = sums[i][j][c];
+                        if KIND == INT4 {
+                            sum = _mm256_sub_epi32(_mm256_madd_epi16(sum, ones), added);
+                        }
                         let scale = _mm256_mul_ps(sx, scales[c]);
-                        _mm256_storeu_ps(out, _mm256_fmadd_ps(sum, scale, _mm256_loadu_ps(out)));
+                        let old = _mm256_loadu_ps(out);
+                        let new = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scale, old);
+                        _mm256_storeu_ps(out, new);
                     }
                 }
             }
@@ -414,10 +364,7 @@ unsafe fn avx512<const ROWS: usize, const PANELS: usize, const KIND: u8>(
                 }
             }
             for j in 0..PANELS {
-                let [low, high] = avx2_scales(w[j].add(at));
-                let low = _mm512_castpd256_pd512(_mm256_castps_pd(low));
-                let both = _mm512_insertf64x4::<1>(low, _mm256_castps_pd(high));
-                let scales = _mm512_castpd_ps(both);
+                let scales = avx512_bf16(w[j].add(at));
                 for i in 0..ROWS {
                     let sx = _mm512_set1_ps(f32::from_bits(*x[i].add(words + g) as u32));
                     let added = _mm512_set1_epi32(*x[i].add(words + groups + g));

@@ -194,6 +194,42 @@ pub(crate) unsafe fn tile(
     for_each_tile!(run, x.len(), w.len());
 }
 
+/// Widens 16 bf16 in the order of [`bf16_place`]: columns 0 to 7 and 8 to 15.
+///
+/// # Safety
+///
+/// `row` can be read for 32 bytes, and the machine has AVX2.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(crate) unsafe fn avx2_bf16(row: *const u8) -> [std::arch::x86_64::__m256; 2] {
+    use std::arch::x86_64::*;
+    // SAFETY: the caller promises the bytes.
+    let words = unsafe { _mm256_loadu_si256(row.cast()) };
+    // Each 32-bit word holds column c below and column c + 8 above.
+    let above = _mm256_set1_epi32(0xffff_0000_u32 as i32);
+    [
+        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(words)),
+        _mm256_castsi256_ps(_mm256_and_si256(words, above)),
+    ]
+}
+
+/// [`avx2_bf16`] in one register.
+///
+/// # Safety
+///
+/// As there, the machine having AVX-512.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(crate) unsafe fn avx512_bf16(row: *const u8) -> std::arch::x86_64::__m512 {
+    use std::arch::x86_64::*;
+    // SAFETY: the caller's promise, and AVX-512 comes with AVX2.
+    let [low, high] = unsafe { avx2_bf16(row) };
+    let low = _mm512_castpd256_pd512(_mm256_castps_pd(low));
+    _mm512_castpd_ps(_mm512_insertf64x4::<1>(low, _mm256_castps_pd(high)))
+}
+
 /// [`tile`] with AVX2, FMA and F16C.
 ///
 /// # Safety
@@ -222,23 +258,17 @@ unsafe fn avx2<const ROWS: usize, const PANELS: usize, const DTYPE: u8>(
         }
         for k in 0..k {
             for j in 0..PANELS {
-                let (low, high) = if DTYPE == BF16 {
-                    // Each 32-bit word holds column c below and column c + 8 above.
-                    let words = _mm256_loadu_si256(w[j].add(32 * k).cast());
-                    let above = _mm256_set1_epi32(0xffff_0000_u32 as i32);
-                    (
-                        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(words)),
-                        _mm256_castsi256_ps(_mm256_and_si256(words, above)),
-                    )
+                let [low, high] = if DTYPE == BF16 {
+                    avx2_bf16(w[j].add(32 * k))
                 } else if DTYPE == F16 {
                     let row: *const __m128i = w[j].add(32 * k).cast();
-                    (
+                    [
                         _mm256_cvtph_ps(_mm_loadu_si128(row)),
                         _mm256_cvtph_ps(_mm_loadu_si128(row.add(1))),
-                    )
+                    ]
                 } else {
                     let row: *const f32 = w[j].add(64 * k).cast();
-                    (_mm256_loadu_ps(row), _mm256_loadu_ps(row.add(8)))
+                    [_mm256_loadu_ps(row), _mm256_loadu_ps(row.add(8))]
                 };
                 for i in 0..ROWS {
                     let x = _mm256_broadcast_ss(&*x[i].add(k));
@@ -284,12 +314,7 @@ unsafe fn avx512<const ROWS: usize, const PANELS: usize, const DTYPE: u8>(
         for k in 0..k {
             for j in 0..PANELS {
                 let row = if DTYPE == BF16 {
-                    // Each 32-bit word holds column c below and column c + 8 above.
-                    let words = _mm256_loadu_si256(w[j].add(32 * k).cast());
-                    let above = _mm256_set1_epi32(0xffff_0000_u32 as i32);
-                    let low = _mm512_castsi256_si512(_mm256_slli_epi32::<16>(words));
-                    let high = _mm256_and_si256(words, above);
-                    _mm512_castsi512_ps(_mm512_inserti64x4::<1>(low, high))
+                    avx512_bf16(w[j].add(32 * k))
                 } else if DTYPE == F16 {
                     _mm512_cvtph_ps(_mm256_loadu_si256(w[j].add(32 * k).cast()))
                 } else {
