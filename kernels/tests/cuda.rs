@@ -76,10 +76,12 @@ fn attention_is_right() {
     assert_eq!(refused, [6, 8, 24].into());
 }
 
-#[test]
-fn embed_and_gather_copy_rows() {
-    let (mut backend, _one) = common::emulated();
-    let (vocabulary, cols) = (37, 20);
+/// A table of numbers in bf16, and the numbers.
+fn embedding(
+    backend: &mut CudaBackend,
+    vocabulary: usize,
+    cols: usize,
+) -> (<CudaBackend as Backend>::Weight, Vec<f32>) {
     let values = cases::numbers(8, vocabulary * cols);
     let bytes = cases::matrix_bytes(&values, Dtype::Bf16);
     let view = MatrixView {
@@ -88,7 +90,14 @@ fn embed_and_gather_copy_rows() {
         dtype: Dtype::Bf16,
         bytes: &bytes,
     };
-    let table = backend.load_matrix(&[view]).unwrap();
+    (backend.load_matrix(&[view]).unwrap(), values)
+}
+
+#[test]
+fn embed_and_gather_copy_rows() {
+    let (mut backend, _one) = common::emulated();
+    let (vocabulary, cols) = (37, 20);
+    let (table, values) = embedding(&mut backend, vocabulary, cols);
     let tokens: Vec<u32> = (0..vocabulary as u32).rev().collect();
     let entries: Vec<(BlockId, u32)> = (0..37).map(|b| (BlockId(b), 1)).collect();
     let outputs = [0, 5, 36];
@@ -387,15 +396,7 @@ fn models_that_do_not_fit_are_refused_with_what_is_needed_and_what_there_is() {
 fn fed_rows_go_on_with_the_drawn_tokens() {
     let (mut backend, _one) = common::emulated();
     let (vocabulary, cols, draws) = (40, 8, 300);
-    let values = cases::numbers(8, vocabulary * cols);
-    let bytes = cases::matrix_bytes(&values, Dtype::Bf16);
-    let view = MatrixView {
-        rows: vocabulary,
-        cols,
-        dtype: Dtype::Bf16,
-        bytes: &bytes,
-    };
-    let table = backend.load_matrix(&[view]).unwrap();
+    let (table, values) = embedding(&mut backend, vocabulary, cols);
     let mut logits = backend.activations(1, vocabulary).unwrap();
     Device::write(&mut backend, &mut logits, &cases::numbers(5, vocabulary));
     let sampling = Sampling::default();

@@ -11,12 +11,17 @@ use std::rc::Rc;
 
 const THREADS: usize = 128;
 
-fn per_row(rows: usize) -> Grid {
-    Grid {
-        blocks: (rows, 1),
-        threads: THREADS,
-        shared: 0,
-    }
+/// Launches the kernel `$name`, a block for each of `$rows` rows.
+macro_rules! launch_rows {
+    ($card:expr, $name:expr, $rows:expr, $what:expr, $($argument:expr),+ $(,)?) => {{
+        let function = $card.function(&catalog::rows(), $name, 0)?;
+        let grid = Grid {
+            blocks: ($rows, 1),
+            threads: THREADS,
+            shared: 0,
+        };
+        launch!($card, function, grid, $what, $($argument),+)
+    }};
 }
 
 pub(super) fn embed(
@@ -33,11 +38,10 @@ pub(super) fn embed(
     needs.check(plan);
     Needs::add(&mut plan.needs.borrow_mut().tokens, table.rows);
     let name = ["embed_f32", "embed_bf16"][out.suffix()];
-    let function = card.function(&catalog::rows(), name, 0)?;
-    launch!(
+    launch_rows!(
         card,
-        function,
-        per_row(rows),
+        name,
+        rows,
         &|| format!("{rows} rows of {}", out.cols),
         table.buffer.at(),
         table.pitch as u32,
@@ -64,11 +68,10 @@ pub(super) fn rms_norm(
         ["rms_norm_f32_f32", "rms_norm_f32_bf16"],
         ["rms_norm_bf16_f32", "rms_norm_bf16_bf16"],
     ];
-    let function = card.function(&catalog::rows(), names[x.suffix()][out.suffix()], 0)?;
-    launch!(
+    launch_rows!(
         card,
-        function,
-        per_row(rows),
+        names[x.suffix()][out.suffix()],
+        rows,
         &|| format!("{rows} rows of {}", x.cols),
         x.buffer.at(),
         x.pitch as u32,
@@ -93,11 +96,10 @@ pub(super) fn swiglu(
         ["swiglu_f32_f32", "swiglu_f32_bf16"],
         ["swiglu_bf16_f32", "swiglu_bf16_bf16"],
     ];
-    let function = card.function(&catalog::rows(), names[gate_up.suffix()][out.suffix()], 0)?;
-    launch!(
+    launch_rows!(
         card,
-        function,
-        per_row(rows),
+        names[gate_up.suffix()][out.suffix()],
+        rows,
         &|| format!("{rows} rows of {}", out.cols),
         gate_up.buffer.at(),
         gate_up.pitch as u32,
@@ -121,11 +123,10 @@ pub(super) fn gather(
         ["gather_f32_f32", "gather_f32_bf16"],
         ["gather_bf16_f32", "gather_bf16_bf16"],
     ];
-    let function = card.function(&catalog::rows(), names[x.suffix()][out.suffix()], 0)?;
-    launch!(
+    launch_rows!(
         card,
-        function,
-        per_row(outputs),
+        names[x.suffix()][out.suffix()],
+        outputs,
         &|| format!("{outputs} rows of {}", x.cols),
         x.buffer.at(),
         x.pitch as u32,
@@ -139,11 +140,10 @@ pub(super) fn gather(
 pub(super) fn relu(card: &Card, x: &mut Activations, rows: usize) -> Result<(), Error> {
     x.require(rows, "the rectified buffer");
     let name = ["relu_f32", "relu_bf16"][x.suffix()];
-    let function = card.function(&catalog::rows(), name, 0)?;
-    launch!(
+    launch_rows!(
         card,
-        function,
-        per_row(rows),
+        name,
+        rows,
         &|| format!("{rows} rows of {}", x.cols),
         x.buffer.at(),
         x.pitch as u32,
@@ -173,11 +173,10 @@ pub(super) fn qk_norm(
     }
     qkv.require(rows, "Q, K and V");
     let name = ["qk_norm_f32", "qk_norm_bf16"][qkv.suffix()];
-    let function = card.function(&catalog::rows(), name, 0)?;
-    launch!(
+    launch_rows!(
         card,
-        function,
-        per_row(rows),
+        name,
+        rows,
         &|| format!("{rows} rows of {layout:?}"),
         qkv.buffer.at(),
         qkv.pitch as u32,
@@ -214,17 +213,15 @@ pub(super) fn rope_and_append(
     Needs::add(&mut relied_on.positions, rope.positions);
     Needs::add(&mut relied_on.blocks, blocks);
     let name = ["rope_and_append_f32", "rope_and_append_bf16"][qkv.suffix()];
-    let function = card.function(&catalog::rows(), name, 0)?;
-    let sin = rope.buffer.at() + (rope.positions * rope.half_dim * 4) as u64;
-    launch!(
+    launch_rows!(
         card,
-        function,
-        per_row(rows),
+        name,
+        rows,
         &|| format!("{rows} rows, layer {layer} of {layout:?}"),
         qkv.buffer.at(),
         qkv.pitch as u32,
         rope.buffer.at(),
-        sin,
+        rope.buffer.at() + (rope.positions * rope.half_dim * 4) as u64,
         plan.at(),
         arena.buffer.at(),
         layout.unit_bytes as u64,
