@@ -9,17 +9,17 @@ use engine::config::ModelConfig;
 use kernels::cuda::study::Beam;
 use kernels::philox::uniform_u64;
 use kernels::{
-    Backend, BlockId, CpuBackend, Draw, Dtype, KvLayout, RopeTable, Sampling, SequenceRows,
-    StepPlan,
+    Backend, BlockId, CpuBackend, Draw, Dtype, KvDtype, KvLayout, RopeTable, Sampling,
+    SequenceRows, StepPlan,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::Done;
 use crate::limits::{Achieved, Limits, threads_of};
 use crate::plot::Lines;
 use crate::report::{Output, Report};
 use crate::shapes::Shape;
 use crate::stats::{Stat, time};
+use crate::{Done, named};
 
 /// Tokens in a block, as the engine's by default.
 const BLOCK_TOKENS: usize = 16;
@@ -31,10 +31,11 @@ const KV_BYTES: usize = 96 << 20;
 const MOST_LAYERS: usize = 32;
 
 /// How K and V are stored.
-const KV: [(&str, Dtype); 3] = [
-    ("bf16", Dtype::Bf16),
-    ("f32", Dtype::F32),
-    ("f16", Dtype::F16),
+const KV: [(&str, KvDtype); 4] = [
+    ("bf16", KvDtype::Float(Dtype::Bf16)),
+    ("f32", KvDtype::Float(Dtype::F32)),
+    ("f16", KvDtype::Float(Dtype::F16)),
+    ("int8", KvDtype::Int8),
 ];
 
 /// What is swept.
@@ -42,7 +43,7 @@ const KV: [(&str, Dtype); 3] = [
 pub struct Flags {
     /// Take the heads, the vocabulary and the widths of this model: nano, qwen2.5-0.5b,
     /// llama-3.2-1b, qwen2.5-1.5b or llama-3.1-8b.
-    #[arg(long, default_value = "qwen2.5-0.5b", value_name = "SHAPE", value_parser = word)]
+    #[arg(long, default_value = "qwen2.5-0.5b", value_name = "SHAPE", value_parser = Shape::word)]
     pub shape: String,
     /// Tokens of the prompt.
     #[arg(long, default_value = "512,2048", value_delimiter = ',', value_name = "TOKENS,...", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -53,7 +54,7 @@ pub struct Flags {
     /// Tokens of every branch's own; in a beam search, in steps of a sixteenth of them.
     #[arg(long, default_value_t = 256, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(16..=1_000_000))]
     pub own: u32,
-    /// How K and V are stored: bf16, f32, f16.
+    /// How K and V are stored: bf16, f32, f16, int8.
     #[arg(long, default_value = "bf16", value_delimiter = ',', value_name = "KIND,...", value_parser = kind)]
     pub kv: Vec<String>,
     /// Threads; 0 takes every core. Several numbers are several sweeps.
@@ -72,16 +73,8 @@ pub struct Flags {
     pub repeat: u32,
 }
 
-fn word(word: &str) -> Result<String, String> {
-    Shape::parse(word).map(|shape| shape.name.to_string())
-}
-
 fn kind(word: &str) -> Result<String, String> {
-    let names = KV.map(|(name, _)| name).join(", ");
-    let found = KV.iter().any(|(name, _)| *name == word);
-    found
-        .then(|| word.to_string())
-        .ok_or(format!("expected one of {names}"))
+    named(word, &KV).map(|(name, _)| name.to_string())
 }
 
 /// The form of a tree.
@@ -211,7 +204,7 @@ impl Study<'_> {
     /// Attention, rotation and appending over a plan.
     fn tree(
         &mut self,
-        (kv, dtype): (&str, Dtype),
+        (kv, dtype): (&str, KvDtype),
         tree: Tree,
         prompt: u32,
         (plan, blocks): &(StepPlan, usize),
@@ -223,14 +216,14 @@ impl Study<'_> {
             kv_heads: c.kv_heads,
             head_dim: c.head_dim,
             block_tokens: BLOCK_TOKENS,
-            dtype: dtype.into(),
+            dtype,
             unit_bytes: 64,
         };
         let layer_bytes = blocks * layout.block_bytes();
         layout.layers = KV_BYTES.div_ceil(layer_bytes).clamp(1, MOST_LAYERS);
         layout.unit_bytes = layout.block_bytes().next_multiple_of(64);
         let mut arena = self.backend.arena(blocks * layout.unit_bytes)?;
-        // A small number above 0, as bf16, f16 and f32.
+        // A small number above 0, as bf16, f16 and f32, and as int8's scales.
         arena.bytes_mut().fill(0x3c);
         let rows = plan.rows.len();
         let mut qkv = self.backend.product_activations(rows, layout.qkv_cols())?;

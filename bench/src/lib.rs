@@ -25,3 +25,14 @@ pub mod timed;
 
 /// What a command comes to: a value, or one sentence.
 pub type Done<T = ()> = Result<T, String>;
+
+/// The row of `table` that `word` names.
+pub(crate) fn named<T: Copy>(
+    word: &str,
+    table: &[(&'static str, T)],
+) -> Result<(&'static str, T), String> {
+    let words = || table.iter().map(|(name, _)| *name).collect::<Vec<_>>();
+    (table.iter().copied())
+        .find(|(name, _)| *name == word)
+        .ok_or_else(|| format!("expected one of {}", words().join(", ")))
+}

@@ -8,12 +8,12 @@ use kernels::cpu::Stored;
 use kernels::{Backend, CpuBackend, Dtype, MatrixView, Quantization, Quantized};
 use serde::{Deserialize, Serialize};
 
-use crate::Done;
 use crate::limits::{Achieved, Limits, threads_of};
 use crate::plot::Lines;
 use crate::report::{Output, Report};
 use crate::shapes::Shape;
 use crate::stats::{Stat, time};
+use crate::{Done, named};
 
 /// Bytes of weights that are multiplied with in turn: more than caches hold.
 const SET_BYTES: usize = 192 << 20;
@@ -36,7 +36,7 @@ const KINDS: [(&str, Stored); 5] = [
 pub struct Flags {
     /// Take the products of this model: nano, qwen2.5-0.5b, llama-3.2-1b, qwen2.5-1.5b or
     /// llama-3.1-8b.
-    #[arg(long, default_value = "qwen2.5-0.5b", value_name = "SHAPE", value_parser = word)]
+    #[arg(long, default_value = "qwen2.5-0.5b", value_name = "SHAPE", value_parser = Shape::word)]
     pub shape: String,
     /// Rows of the activations.
     #[arg(long, default_value = "1,2,4,8,16,32,64,128,256,512", value_delimiter = ',', value_name = "ROWS,...", value_parser = clap::value_parser!(u32).range(1..=65_536))]
@@ -60,16 +60,8 @@ pub struct Flags {
     pub repeat: u32,
 }
 
-fn word(word: &str) -> Result<String, String> {
-    Shape::parse(word).map(|shape| shape.name.to_string())
-}
-
 fn kind(word: &str) -> Result<String, String> {
-    let names = KINDS.map(|(name, _)| name).join(", ");
-    let found = KINDS.iter().any(|(name, _)| *name == word);
-    found
-        .then(|| word.to_string())
-        .ok_or(format!("expected one of {names}"))
+    named(word, &KINDS).map(|(name, _)| name.to_string())
 }
 
 /// One product with so many rows.

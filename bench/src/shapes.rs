@@ -2,6 +2,8 @@
 
 use engine::source::Source;
 
+use crate::named;
+
 /// File names and their bytes.
 type Files = &'static [(&'static str, &'static [u8])];
 
@@ -58,10 +60,15 @@ impl Shape {
     /// # Errors
     /// No such word: the known ones.
     pub fn parse(word: &str) -> Result<Shape, String> {
-        let found = SHAPES.iter().find(|(name, _)| *name == word);
-        let shape = found.map(|&(name, files)| Shape { name, files });
-        let words = SHAPES.map(|(name, _)| name).join(", ");
-        shape.ok_or_else(|| format!("expected one of {words}"))
+        named(word, &SHAPES).map(|(name, files)| Shape { name, files })
+    }
+
+    /// [`Shape::parse`] for flags that are kept as the word.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn word(word: &str) -> Result<String, String> {
+        Shape::parse(word).map(|shape| shape.name.to_string())
     }
 
     /// Its config, as files of a model.

@@ -650,15 +650,19 @@ mod tests {
         }
     }
 
-    fn measure(role: Role, unshared: bool) -> (Row, engine::Usage) {
-        let (subject, flags) = (subject(role), flags(role, unshared));
-        let case = Case {
-            subject: &subject,
-            flags: &flags,
+    fn case<'a>(subject: &'a Subject, flags: &'a Flags) -> Case<'a> {
+        Case {
+            subject,
+            flags,
             prompt: 64,
             branches: 4,
             kv_bytes: Cell::new(0),
-        };
+        }
+    }
+
+    fn measure(role: Role, unshared: bool) -> (Row, engine::Usage) {
+        let (subject, flags) = (subject(role), flags(role, unshared));
+        let case = case(&subject, &flags);
         case.fits().expect("fits");
         let (row, _) = case.measure(None).expect("runs");
         let model = subject
@@ -711,13 +715,7 @@ mod tests {
         assert_eq!(best(&[0.5, 2.0, -1.0, 2.0], 2), [1, 3]);
         let (subject, mut flags) = (subject(Role::Both), flags(Role::Both, false));
         flags.beam_width = Some(2);
-        let case = Case {
-            subject: &subject,
-            flags: &flags,
-            prompt: 64,
-            branches: 4,
-            kv_bytes: Cell::new(0),
-        };
+        let case = case(&subject, &flags);
         let (row, _) = case.measure(None).expect("runs");
         assert_eq!(row.search.expect("search").tokens, 64 + 40 + 40);
         // Children share their parents' steps: less is held than by branches on their own, which
