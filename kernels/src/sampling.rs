@@ -146,7 +146,7 @@ impl Sampler {
             "temperature {} is not a number from 0 up",
             sampling.temperature
         );
-        let raw_max = widest(|| finite_max(logits, draw.row))?;
+        let raw_max = finite_max(logits, draw.row)?;
 
         let mut penalised = std::mem::take(&mut self.penalised);
         let result = if sampling.repetition_penalty == 1.0 || draw.history.is_empty() {
@@ -162,7 +162,7 @@ impl Sampler {
                     *logit * sampling.repetition_penalty
                 };
             }
-            widest(|| finite_max(&penalised, draw.row)).map(|max| (&penalised[..], max))
+            finite_max(&penalised, draw.row).map(|max| (&penalised[..], max))
         }
         .map(|(shaped, max)| {
             let token = if sampling.temperature == 0.0 {
@@ -172,8 +172,8 @@ impl Sampler {
             };
             Sample {
                 token: token as u32,
-                logprob: (f64::from(logits[token] - raw_max)
-                    - widest(|| exp_sum(logits, raw_max)).ln()) as f32,
+                logprob: (f64::from(logits[token] - raw_max) - exp_sum(logits, raw_max).ln())
+                    as f32,
             }
         });
         self.penalised = penalised;
@@ -191,7 +191,7 @@ impl Sampler {
         } = *draw.sampling;
         let random = uniform_u64(draw.key, draw.position);
         let scale = (LOG2_E / temperature).min(f32::MAX);
-        let total = widest(|| weigh(logits, max, scale, &mut self.weights));
+        let total = weigh(logits, max, scale, &mut self.weights);
         let weights = &self.weights;
 
         let top_k = top_k as usize;
@@ -243,33 +243,34 @@ impl Sampler {
     }
 }
 
-/// The largest logit.
-#[inline(always)]
-fn finite_max(logits: &[f32], row: usize) -> Result<f32, Error> {
-    // Lanes, so that the compiler vectorises; a maximum does not depend on the order.
-    let mut lanes = [f32::NEG_INFINITY; 16];
-    let mut chunks = logits.chunks_exact(16);
-    for chunk in &mut chunks {
-        for (lane, &l) in lanes.iter_mut().zip(chunk) {
-            *lane = if l > *lane { l } else { *lane };
+widest! {
+    /// The largest logit.
+    fn finite_max(logits: &[f32], row: usize) -> Result<f32, Error> {
+        // Lanes, so that the compiler vectorises; a maximum does not depend on the order.
+        let mut lanes = [f32::NEG_INFINITY; 16];
+        let mut chunks = logits.chunks_exact(16);
+        for chunk in &mut chunks {
+            for (lane, &l) in lanes.iter_mut().zip(chunk) {
+                *lane = if l > *lane { l } else { *lane };
+            }
         }
+        let rest = chunks.remainder().iter();
+        let max = lanes
+            .iter()
+            .chain(rest)
+            .fold(f32::NEG_INFINITY, |max, &l| if l > max { l } else { max });
+        let ordered = logits.iter().fold(true, |all, &l| all & (l <= max));
+        if ordered && max.is_finite() {
+            return Ok(max);
+        }
+        let bad = |l: &f32| l.is_nan() || *l == f32::INFINITY;
+        let token = logits.iter().position(bad).unwrap_or(0);
+        Err(Error::BadLogits {
+            row,
+            token,
+            value: logits[token],
+        })
     }
-    let rest = chunks.remainder().iter();
-    let max = lanes
-        .iter()
-        .chain(rest)
-        .fold(f32::NEG_INFINITY, |max, &l| if l > max { l } else { max });
-    let ordered = logits.iter().fold(true, |all, &l| all & (l <= max));
-    if ordered && max.is_finite() {
-        return Ok(max);
-    }
-    let bad = |l: &f32| l.is_nan() || *l == f32::INFINITY;
-    let token = logits.iter().position(bad).unwrap_or(0);
-    Err(Error::BadLogits {
-        row,
-        token,
-        value: logits[token],
-    })
 }
 
 /// The lowest id whose logit is `max`.
@@ -280,35 +281,37 @@ fn greedy(logits: &[f32], max: f32) -> usize {
         .expect("the maximum is one of the logits")
 }
 
-/// Fills `weights` with the weights of all tokens and returns their sum. `max` is the largest of
-/// `logits`, among which there is no NaN.
-#[inline(always)]
-fn weigh(logits: &[f32], max: f32, scale: f32, weights: &mut Vec<u32>) -> u64 {
-    weights.resize(logits.len(), 0);
-    for (weight, &l) in weights.iter_mut().zip(logits) {
-        let power = exp2((l - max) * scale) * ONE;
-        debug_assert!((0.0..=ONE).contains(&power), "{l} above {max}");
-        // SAFETY: `2^x` of what is not above 0 is in [0, 1], and ONE is 2^30. A cast that knows
-        // what to do with other numbers would not be vectorised.
-        *weight = unsafe { power.to_int_unchecked::<i32>() } as u32;
+widest! {
+    /// Fills `weights` with the weights of all tokens and returns their sum. `max` is the largest of
+    /// `logits`, among which there is no NaN.
+    fn weigh(logits: &[f32], max: f32, scale: f32, weights: &mut Vec<u32>) -> u64 {
+        weights.resize(logits.len(), 0);
+        for (weight, &l) in weights.iter_mut().zip(logits) {
+            let power = exp2((l - max) * scale) * ONE;
+            debug_assert!((0.0..=ONE).contains(&power), "{l} above {max}");
+            // SAFETY: `2^x` of what is not above 0 is in [0, 1], and ONE is 2^30. A cast that knows
+            // what to do with other numbers would not be vectorised.
+            *weight = unsafe { power.to_int_unchecked::<i32>() } as u32;
+        }
+        weights.iter().map(|&w| u64::from(w)).sum()
     }
-    weights.iter().map(|&w| u64::from(w)).sum()
 }
 
-/// `sum_i e^(l_i - max)`, in 16 lanes of f64 by index and then in order.
-#[inline(always)]
-fn exp_sum(logits: &[f32], max: f32) -> f64 {
-    let mut lanes = [0.0f64; 16];
-    let mut chunks = logits.chunks_exact(16);
-    for chunk in &mut chunks {
-        for (lane, &l) in lanes.iter_mut().zip(chunk) {
+widest! {
+    /// `sum_i e^(l_i - max)`, in 16 lanes of f64 by index and then in order.
+    fn exp_sum(logits: &[f32], max: f32) -> f64 {
+        let mut lanes = [0.0f64; 16];
+        let mut chunks = logits.chunks_exact(16);
+        for chunk in &mut chunks {
+            for (lane, &l) in lanes.iter_mut().zip(chunk) {
+                *lane += f64::from(exp2((l - max) * LOG2_E));
+            }
+        }
+        for (lane, &l) in lanes.iter_mut().zip(chunks.remainder()) {
             *lane += f64::from(exp2((l - max) * LOG2_E));
         }
+        lanes.iter().sum()
     }
-    for (lane, &l) in lanes.iter_mut().zip(chunks.remainder()) {
-        *lane += f64::from(exp2((l - max) * LOG2_E));
-    }
-    lanes.iter().sum()
 }
 
 /// `floor(random / 2^64 * total)`.

@@ -3,22 +3,36 @@
 //! A loop over floats without fused multiply-add, whose sums are written in lanes, gives the same
 //! bits however many lanes a register has. So such loops are written once, in plain Rust, and the
 //! compiler vectorises them twice: for the target's base (SSE2) and for AVX2.
-#![allow(unsafe_code)] // A function compiled for AVX2 may only be called where it exists.
 
-/// Calls `work`, compiled for AVX2 if this machine has it. `work` should be marked
-/// `#[inline(always)]` where it is a function, so that its loops are compiled here.
-#[inline(always)]
-pub(crate) fn widest<R>(work: impl FnOnce() -> R) -> R {
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx2")]
-        fn avx2<R>(work: impl FnOnce() -> R) -> R {
-            work()
+/// Defines a function that is compiled twice and takes the form for AVX2 if this machine has it.
+/// What it calls should be marked `#[inline(always)]`, so that it is compiled twice as well.
+///
+/// (A macro, because the compiler may leave a closure given to a function for AVX2 outside of it, as
+/// it was compiled for the base.)
+macro_rules! widest {
+    (
+        $(#[$meta:meta])*
+        $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block
+    ) => {
+        $(#[$meta])*
+        #[allow(unsafe_code)] // A function compiled for AVX2 may only be called where it exists.
+        $vis fn $name($($arg: $type),*) $(-> $result)? {
+            #[inline(always)]
+            fn base($($arg: $type),*) $(-> $result)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2")]
+                fn avx2($($arg: $type),*) $(-> $result)? {
+                    base($($arg),*)
+                }
+                if is_x86_feature_detected!("avx2") {
+                    // SAFETY: the machine has AVX2.
+                    return unsafe { avx2($($arg),*) };
+                }
+            }
+            base($($arg),*)
         }
-        if is_x86_feature_detected!("avx2") {
-            // SAFETY: the machine has AVX2.
-            return unsafe { avx2(work) };
-        }
-    }
-    work()
+    };
 }
+pub(crate) use widest;

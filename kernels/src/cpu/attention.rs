@@ -30,7 +30,7 @@
 use super::buffers::{Activations, Arena};
 use super::kv::{self, Part, head_range};
 use super::linear::Shared;
-use super::tile::{COLS, Isa, MAX_PANELS, MAX_ROWS, panels_at_once, row_tiles, tile};
+use super::tile::{COLS, Isa, MAX_ROWS, row_tiles, tile};
 use super::workers::Workers;
 use crate::exp2::exp2;
 use crate::plan::Run;
@@ -189,7 +189,7 @@ impl HeadTask<'_> {
                 let scores = &mut scratch.scores[query * stride..][..self.visible(row)];
                 let (before, seen) = scores.split_at_mut(self.first(row));
                 before.fill(0.0);
-                scratch.weights[query] = widest(|| exponentials(seen, scale));
+                scratch.weights[query] = exponentials(seen, scale);
             }
             self.values(&batch, stride, padded, scratch);
             self.write(&batch, padded, scratch);
@@ -284,7 +284,7 @@ impl HeadTask<'_> {
                     } else {
                         let staged = &mut staged[j * panel_len..][..panel_len];
                         if in_panels {
-                            widest(|| kv::widen_keys(self.layout, head, panel, staged));
+                            kv::widen_keys(self.layout, head, panel, staged);
                         } else {
                             for column in 0..(tokens - token).min(COLS) {
                                 let token = token + column;
@@ -306,28 +306,23 @@ impl HeadTask<'_> {
                         x_at[i] = self.query(row, head).as_ptr();
                         indices[i] = ((row - batch.start) * queries + head) * stride + position;
                     }
-                    let step = panels_at_once(self.isa, count);
-                    for panel in (0..panels).step_by(step) {
-                        let width = step.min(panels - panel);
-                        let mut out_at = [std::ptr::null_mut(); MAX_ROWS];
-                        for (out, index) in out_at[..count].iter_mut().zip(indices) {
-                            let scores = &mut scores[index + panel * COLS..][..width * COLS];
-                            *out = scores.as_mut_ptr();
-                        }
-                        // SAFETY: the backend's constructor checked `isa`. The pointers come from
-                        // slices of head_dim numbers, of whole panels and of `width * COLS`
-                        // scores, which are this thread's own.
-                        unsafe {
-                            tile(
-                                self.isa,
-                                dtype,
-                                &x_at[..count],
-                                &w_at[panel..panel + width],
-                                head_dim,
-                                false,
-                                &out_at[..count],
-                            );
-                        }
+                    let mut out_at = [std::ptr::null_mut(); MAX_ROWS];
+                    for (out, index) in out_at[..count].iter_mut().zip(indices) {
+                        *out = scores[index..][..panels * COLS].as_mut_ptr();
+                    }
+                    // SAFETY: the backend's constructor checked `isa`. The pointers come from
+                    // slices of head_dim numbers, of whole panels and of `panels * COLS` scores,
+                    // which are this thread's own.
+                    unsafe {
+                        tile(
+                            self.isa,
+                            dtype,
+                            &x_at[..count],
+                            &w_at[..panels],
+                            head_dim,
+                            false,
+                            &out_at[..count],
+                        );
                     }
                 }
             }
@@ -389,9 +384,7 @@ impl HeadTask<'_> {
                             }
                         } else if in_panels {
                             let staged = &mut staged[..stretch * padded];
-                            widest(|| {
-                                kv::widen_values(self.layout, head, tokens, token, stretch, staged);
-                            });
+                            kv::widen_values(self.layout, head, tokens, token, stretch, staged);
                         } else {
                             for t in 0..tokens {
                                 kv::read_plain(self.layout, head, t, |d, value| {
@@ -408,10 +401,9 @@ impl HeadTask<'_> {
                     |active: &[Active], (query, count): (usize, usize), from: usize, to: usize| {
                         let mut x_at = [std::ptr::null(); MAX_ROWS];
                         let mut out_at = [std::ptr::null_mut(); MAX_ROWS];
-                        let step = panels_at_once(self.isa, count);
-                        for panel in (0..panels).step_by(step) {
-                            let width = step.min(panels - panel);
-                            let mut w_at = [std::ptr::null(); MAX_PANELS];
+                        for panel in (0..panels).step_by(STRETCH_PANELS) {
+                            let width = STRETCH_PANELS.min(panels - panel);
+                            let mut w_at = [std::ptr::null(); STRETCH_PANELS];
                             for (j, at) in w_at[..width].iter_mut().enumerate() {
                                 let v = &v[(panel + j) * panel_bytes..][..panel_bytes];
                                 *at = v[from * row_bytes..to * row_bytes].as_ptr();
@@ -482,24 +474,30 @@ fn grow(buffer: &mut Vec<f32>, len: usize) {
     }
 }
 
-/// Replaces every score `s` by `2^((s - max) * scale)` and returns the sum.
-#[inline(always)]
-fn exponentials(scores: &mut [f32], scale: f32) -> f32 {
-    let mut lanes = [f32::NEG_INFINITY; COLS];
-    for chunk in scores.chunks(COLS) {
-        for (lane, &s) in lanes.iter_mut().zip(chunk) {
-            *lane = if s > *lane { s } else { *lane };
+widest! {
+    /// Replaces every score `s` by `2^((s - max) * scale)` and returns the sum.
+    fn exponentials(scores: &mut [f32], scale: f32) -> f32 {
+        let larger = |a: f32, b: f32| if a > b { a } else { b };
+        let mut lanes = [f32::NEG_INFINITY; COLS];
+        let (chunks, rest) = scores.as_chunks::<COLS>();
+        for chunk in chunks {
+            lanes = std::array::from_fn(|c| larger(chunk[c], lanes[c]));
         }
-    }
-    let max = lanes
-        .iter()
-        .fold(f32::NEG_INFINITY, |max, &l| if l > max { l } else { max });
-    let mut lanes = [0.0f32; COLS];
-    for chunk in scores.chunks_mut(COLS) {
-        for (lane, s) in lanes.iter_mut().zip(chunk) {
+        let all = lanes.iter().chain(rest);
+        let max = all.fold(f32::NEG_INFINITY, |max, &s| larger(s, max));
+
+        let mut lanes = [0.0f32; COLS];
+        let (chunks, rest) = scores.as_chunks_mut::<COLS>();
+        for chunk in chunks {
+            for (lane, s) in lanes.iter_mut().zip(chunk) {
+                *s = exp2((*s - max) * scale);
+                *lane += *s;
+            }
+        }
+        for (lane, s) in lanes.iter_mut().zip(rest) {
             *s = exp2((*s - max) * scale);
             *lane += *s;
         }
+        lanes.iter().sum()
     }
-    lanes.iter().sum()
 }

@@ -17,6 +17,7 @@ use super::buffers::Arena;
 use super::tile::{COLS, bf16_place};
 use crate::plan::{BlockId, Slot};
 use crate::quant::{inverse, largest, round};
+use crate::widest::widest;
 use crate::{Dtype, KvDtype, KvLayout};
 use half::{bf16, f16};
 
@@ -172,37 +173,41 @@ fn int8_mut<'a>(layout: &KvLayout, head: &'a mut [u8]) -> (&'a mut [i8], &'a mut
     )
 }
 
-/// Writes panel `panel` of an int8 head of K, `[head_dim][16]`, as f32.
-pub(crate) fn widen_keys(layout: &KvLayout, head: &[u8], panel: usize, out: &mut [f32]) {
-    let (elements, scales) = int8(layout, head);
-    let len = layout.head_dim * COLS;
-    let scales = &scales[panel * COLS..][..COLS];
-    let rows = elements[panel * len..][..len].chunks_exact(COLS);
-    for (out, row) in out.chunks_exact_mut(COLS).zip(rows) {
-        for ((out, &value), &scale) in out.iter_mut().zip(row).zip(scales) {
-            *out = f32::from(value) * scale;
+widest! {
+    /// Writes panel `panel` of an int8 head of K, `[head_dim][16]`, as f32.
+    pub(crate) fn widen_keys(layout: &KvLayout, head: &[u8], panel: usize, out: &mut [f32]) {
+        let (elements, scales) = int8(layout, head);
+        let len = layout.head_dim * COLS;
+        let scales = &scales[panel * COLS..][..COLS];
+        let rows = elements[panel * len..][..len].chunks_exact(COLS);
+        for (out, row) in out.chunks_exact_mut(COLS).zip(rows) {
+            for ((out, &value), &scale) in out.iter_mut().zip(row).zip(scales) {
+                *out = f32::from(value) * scale;
+            }
         }
     }
 }
 
-/// Writes the first `tokens` tokens of every panel of an int8 head of V, `[dimension / 16][token][16]`,
-/// as f32 from token `to` on of panels of `stretch` tokens.
-pub(crate) fn widen_values(
-    layout: &KvLayout,
-    head: &[u8],
-    tokens: usize,
-    to: usize,
-    stretch: usize,
-    out: &mut [f32],
-) {
-    let (elements, scales) = int8(layout, head);
-    let panels = elements.chunks_exact(layout.block_tokens * COLS);
-    // Padding behind the elements may look like one panel more; `out` ends before it.
-    for (out, panel) in out.chunks_exact_mut(stretch * COLS).zip(panels) {
-        let rows = (out[to * COLS..].chunks_exact_mut(COLS)).zip(panel.chunks_exact(COLS));
-        for ((out, row), &scale) in rows.zip(scales).take(tokens) {
-            for (out, &value) in out.iter_mut().zip(row) {
-                *out = f32::from(value) * scale;
+widest! {
+    /// Writes the first `tokens` tokens of every panel of an int8 head of V, `[dimension / 16][token][16]`,
+    /// as f32 from token `to` on of panels of `stretch` tokens.
+    pub(crate) fn widen_values(
+        layout: &KvLayout,
+        head: &[u8],
+        tokens: usize,
+        to: usize,
+        stretch: usize,
+        out: &mut [f32],
+    ) {
+        let (elements, scales) = int8(layout, head);
+        let panels = elements.chunks_exact(layout.block_tokens * COLS);
+        // Padding behind the elements may look like one panel more; `out` ends before it.
+        for (out, panel) in out.chunks_exact_mut(stretch * COLS).zip(panels) {
+            let rows = (out[to * COLS..].chunks_exact_mut(COLS)).zip(panel.chunks_exact(COLS));
+            for ((out, row), &scale) in rows.zip(scales).take(tokens) {
+                for (out, &value) in out.iter_mut().zip(row) {
+                    *out = f32::from(value) * scale;
+                }
             }
         }
     }

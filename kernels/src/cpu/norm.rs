@@ -27,7 +27,7 @@ pub(crate) fn rms_norm(
     let x = &x.data()[..rows * cols];
     let operations = 4 * rows * cols;
     workers.rows(out.first_rows_mut(rows), cols, operations, |r, out| {
-        widest(|| row(&x[r * cols..][..cols], weight, eps, out));
+        row(&x[r * cols..][..cols], weight, eps, out);
     });
 }
 
@@ -49,23 +49,29 @@ pub(crate) fn qk_norm(
     let heads = layout.heads + layout.kv_heads;
     let operations = 4 * rows * heads * head_dim;
     workers.rows(qkv.first_rows_mut(rows), cols, operations, |_, row| {
-        widest(|| {
-            for (i, head) in row.chunks_exact_mut(head_dim).take(heads).enumerate() {
-                let weight = weights[usize::from(i >= layout.heads)];
-                let scale = scale(head, eps);
-                for (x, &w) in head.iter_mut().zip(weight) {
-                    *x = *x * scale * w;
-                }
-            }
-        });
+        heads_of_row(row, weights, eps, layout);
     });
 }
 
-#[inline(always)]
-fn row(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-    let scale = scale(x, eps);
-    for ((o, &x), &w) in out.iter_mut().zip(x).zip(weight) {
-        *o = x * scale * w;
+widest! {
+    fn heads_of_row(row: &mut [f32], weights: [&[f32]; 2], eps: f32, layout: &KvLayout) {
+        let heads = row.chunks_exact_mut(layout.head_dim);
+        for (i, head) in heads.take(layout.heads + layout.kv_heads).enumerate() {
+            let weight = weights[usize::from(i >= layout.heads)];
+            let scale = scale(head, eps);
+            for (x, &w) in head.iter_mut().zip(weight) {
+                *x = *x * scale * w;
+            }
+        }
+    }
+}
+
+widest! {
+    fn row(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+        let scale = scale(x, eps);
+        for ((o, &x), &w) in out.iter_mut().zip(x).zip(weight) {
+            *o = x * scale * w;
+        }
     }
 }
 

@@ -23,15 +23,16 @@ pub(crate) fn swiglu(workers: &Workers, gate_up: &Activations, rows: usize, out:
         20 * rows * cols,
         |r, out| {
             let (gate, up) = gate_up[2 * r * cols..][..2 * cols].split_at(cols);
-            widest(|| row(gate, up, out));
+            row(gate, up, out);
         },
     );
 }
 
-#[inline(always)]
-fn row(gate: &[f32], up: &[f32], out: &mut [f32]) {
-    for ((o, &g), &u) in out.iter_mut().zip(gate).zip(up) {
-        *o = g / (1.0 + exp2(g * -LOG2_E)) * u;
+widest! {
+    fn row(gate: &[f32], up: &[f32], out: &mut [f32]) {
+        for ((o, &g), &u) in out.iter_mut().zip(gate).zip(up) {
+            *o = g / (1.0 + exp2(g * -LOG2_E)) * u;
+        }
     }
 }
 

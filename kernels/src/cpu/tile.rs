@@ -114,35 +114,36 @@ impl Isa {
     }
 }
 
-/// Expands `$run!(rows x panels)` for the tile of that many.
+/// Expands `$run!(rows x panels, args)` for the tile of that many.
 macro_rules! for_each_tile {
-    ($run:ident, $rows:expr, $panels:expr) => {
+    ($run:ident, $rows:expr, $panels:expr $(, $arg:expr)*) => {
         match ($rows, $panels) {
-            (1, 1) => $run!(1 x 1),
-            (1, 2) => $run!(1 x 2),
-            (1, 3) => $run!(1 x 3),
-            (1, 4) => $run!(1 x 4),
-            (2, 1) => $run!(2 x 1),
-            (2, 2) => $run!(2 x 2),
-            (2, 3) => $run!(2 x 3),
-            (2, 4) => $run!(2 x 4),
-            (3, 1) => $run!(3 x 1),
-            (3, 2) => $run!(3 x 2),
-            (3, 3) => $run!(3 x 3),
-            (3, 4) => $run!(3 x 4),
-            (4, 1) => $run!(4 x 1),
-            (4, 2) => $run!(4 x 2),
-            (5, 1) => $run!(5 x 1),
-            (5, 2) => $run!(5 x 2),
-            (6, 1) => $run!(6 x 1),
-            (6, 2) => $run!(6 x 2),
+            (1, 1) => $run!(1 x 1 $(, $arg)*),
+            (1, 2) => $run!(1 x 2 $(, $arg)*),
+            (1, 3) => $run!(1 x 3 $(, $arg)*),
+            (1, 4) => $run!(1 x 4 $(, $arg)*),
+            (2, 1) => $run!(2 x 1 $(, $arg)*),
+            (2, 2) => $run!(2 x 2 $(, $arg)*),
+            (2, 3) => $run!(2 x 3 $(, $arg)*),
+            (2, 4) => $run!(2 x 4 $(, $arg)*),
+            (3, 1) => $run!(3 x 1 $(, $arg)*),
+            (3, 2) => $run!(3 x 2 $(, $arg)*),
+            (3, 3) => $run!(3 x 3 $(, $arg)*),
+            (3, 4) => $run!(3 x 4 $(, $arg)*),
+            (4, 1) => $run!(4 x 1 $(, $arg)*),
+            (4, 2) => $run!(4 x 2 $(, $arg)*),
+            (5, 1) => $run!(5 x 1 $(, $arg)*),
+            (5, 2) => $run!(5 x 2 $(, $arg)*),
+            (6, 1) => $run!(6 x 1 $(, $arg)*),
+            (6, 2) => $run!(6 x 2 $(, $arg)*),
             (rows, panels) => unreachable!("no tile of {rows} rows and {panels} panels"),
         }
     };
 }
 pub(crate) use for_each_tile;
 
-/// Computes one tile; see the file's head.
+/// Computes the tiles of some rows and any number of panels, [`panels_at_once`] by
+/// [`panels_at_once`]; see the file's head.
 ///
 /// # Safety
 ///
@@ -152,7 +153,7 @@ pub(crate) use for_each_tile;
 ///
 /// # Panics
 ///
-/// If there is no tile of `x.len()` rows and `w.len()` panels, or `out.len() != x.len()`.
+/// If there is no tile of `x.len()` rows, or `out.len() != x.len()`.
 pub(crate) unsafe fn tile(
     isa: Isa,
     dtype: Dtype,
@@ -163,10 +164,12 @@ pub(crate) unsafe fn tile(
     out: &[*mut f32],
 ) {
     macro_rules! run {
-        ($rows:literal x $panels:literal) => {{
+        ($rows:literal x $panels:literal, $done:expr, $w:expr) => {{
             let x: &[*const f32; $rows] = x.try_into().expect("matched");
-            let w: &[*const u8; $panels] = w.try_into().expect("matched");
             let out: &[*mut f32; $rows] = out.try_into().expect("an output for every row");
+            // SAFETY: `done` panels of 16 columns lie within every output.
+            let out = &out.map(|out| unsafe { out.add($done * COLS) });
+            let (w, _): (&[[*const u8; $panels]], _) = $w.as_chunks();
             // SAFETY: the caller's promises are those the variants ask for.
             unsafe {
                 match (isa, dtype) {
@@ -191,7 +194,14 @@ pub(crate) unsafe fn tile(
             }
         }};
     }
-    for_each_tile!(run, x.len(), w.len());
+    let step = panels_at_once(isa, x.len());
+    let (whole, rest) = w.split_at(w.len() / step * step);
+    if !whole.is_empty() {
+        for_each_tile!(run, x.len(), step, 0, whole);
+    }
+    if !rest.is_empty() {
+        for_each_tile!(run, x.len(), rest.len(), whole.len(), rest);
+    }
 }
 
 /// Widens 16 bf16 in the order of [`bf16_place`]: columns 0 to 7 and 8 to 15.
@@ -239,48 +249,51 @@ pub(crate) unsafe fn avx512_bf16(row: *const u8) -> std::arch::x86_64::__m512 {
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn avx2<const ROWS: usize, const PANELS: usize, const DTYPE: u8>(
     x: &[*const f32; ROWS],
-    w: &[*const u8; PANELS],
+    w: &[[*const u8; PANELS]],
     k: usize,
     load: bool,
     out: &[*mut f32; ROWS],
 ) {
     use std::arch::x86_64::*;
-    let mut sums = [[[_mm256_setzero_ps(); 2]; PANELS]; ROWS];
     // SAFETY: the caller promises every pointer for exactly these ranges.
     unsafe {
-        if load {
+        for (group, w) in w.iter().enumerate() {
+            let column = |j: usize| COLS * (PANELS * group + j);
+            let mut sums = [[[_mm256_setzero_ps(); 2]; PANELS]; ROWS];
+            if load {
+                for i in 0..ROWS {
+                    for j in 0..PANELS {
+                        sums[i][j][0] = _mm256_loadu_ps(out[i].add(column(j)));
+                        sums[i][j][1] = _mm256_loadu_ps(out[i].add(column(j) + 8));
+                    }
+                }
+            }
+            for k in 0..k {
+                for j in 0..PANELS {
+                    let [low, high] = if DTYPE == BF16 {
+                        avx2_bf16(w[j].add(32 * k))
+                    } else if DTYPE == F16 {
+                        let row: *const __m128i = w[j].add(32 * k).cast();
+                        [
+                            _mm256_cvtph_ps(_mm_loadu_si128(row)),
+                            _mm256_cvtph_ps(_mm_loadu_si128(row.add(1))),
+                        ]
+                    } else {
+                        let row: *const f32 = w[j].add(64 * k).cast();
+                        [_mm256_loadu_ps(row), _mm256_loadu_ps(row.add(8))]
+                    };
+                    for i in 0..ROWS {
+                        let x = _mm256_broadcast_ss(&*x[i].add(k));
+                        sums[i][j][0] = _mm256_fmadd_ps(x, low, sums[i][j][0]);
+                        sums[i][j][1] = _mm256_fmadd_ps(x, high, sums[i][j][1]);
+                    }
+                }
+            }
             for i in 0..ROWS {
                 for j in 0..PANELS {
-                    sums[i][j][0] = _mm256_loadu_ps(out[i].add(16 * j));
-                    sums[i][j][1] = _mm256_loadu_ps(out[i].add(16 * j + 8));
+                    _mm256_storeu_ps(out[i].add(column(j)), sums[i][j][0]);
+                    _mm256_storeu_ps(out[i].add(column(j) + 8), sums[i][j][1]);
                 }
-            }
-        }
-        for k in 0..k {
-            for j in 0..PANELS {
-                let [low, high] = if DTYPE == BF16 {
-                    avx2_bf16(w[j].add(32 * k))
-                } else if DTYPE == F16 {
-                    let row: *const __m128i = w[j].add(32 * k).cast();
-                    [
-                        _mm256_cvtph_ps(_mm_loadu_si128(row)),
-                        _mm256_cvtph_ps(_mm_loadu_si128(row.add(1))),
-                    ]
-                } else {
-                    let row: *const f32 = w[j].add(64 * k).cast();
-                    [_mm256_loadu_ps(row), _mm256_loadu_ps(row.add(8))]
-                };
-                for i in 0..ROWS {
-                    let x = _mm256_broadcast_ss(&*x[i].add(k));
-                    sums[i][j][0] = _mm256_fmadd_ps(x, low, sums[i][j][0]);
-                    sums[i][j][1] = _mm256_fmadd_ps(x, high, sums[i][j][1]);
-                }
-            }
-        }
-        for i in 0..ROWS {
-            for j in 0..PANELS {
-                _mm256_storeu_ps(out[i].add(16 * j), sums[i][j][0]);
-                _mm256_storeu_ps(out[i].add(16 * j + 8), sums[i][j][1]);
             }
         }
     }
@@ -295,40 +308,43 @@ unsafe fn avx2<const ROWS: usize, const PANELS: usize, const DTYPE: u8>(
 #[target_feature(enable = "avx512f")]
 unsafe fn avx512<const ROWS: usize, const PANELS: usize, const DTYPE: u8>(
     x: &[*const f32; ROWS],
-    w: &[*const u8; PANELS],
+    w: &[[*const u8; PANELS]],
     k: usize,
     load: bool,
     out: &[*mut f32; ROWS],
 ) {
     use std::arch::x86_64::*;
-    let mut sums = [[_mm512_setzero_ps(); PANELS]; ROWS];
     // SAFETY: the caller promises every pointer for exactly these ranges.
     unsafe {
-        if load {
+        for (group, w) in w.iter().enumerate() {
+            let column = |j: usize| COLS * (PANELS * group + j);
+            let mut sums = [[_mm512_setzero_ps(); PANELS]; ROWS];
+            if load {
+                for i in 0..ROWS {
+                    for j in 0..PANELS {
+                        sums[i][j] = _mm512_loadu_ps(out[i].add(column(j)));
+                    }
+                }
+            }
+            for k in 0..k {
+                for j in 0..PANELS {
+                    let row = if DTYPE == BF16 {
+                        avx512_bf16(w[j].add(32 * k))
+                    } else if DTYPE == F16 {
+                        _mm512_cvtph_ps(_mm256_loadu_si256(w[j].add(32 * k).cast()))
+                    } else {
+                        _mm512_loadu_ps(w[j].add(64 * k).cast())
+                    };
+                    for i in 0..ROWS {
+                        let x = _mm512_set1_ps(*x[i].add(k));
+                        sums[i][j] = _mm512_fmadd_ps(x, row, sums[i][j]);
+                    }
+                }
+            }
             for i in 0..ROWS {
                 for j in 0..PANELS {
-                    sums[i][j] = _mm512_loadu_ps(out[i].add(16 * j));
+                    _mm512_storeu_ps(out[i].add(column(j)), sums[i][j]);
                 }
-            }
-        }
-        for k in 0..k {
-            for j in 0..PANELS {
-                let row = if DTYPE == BF16 {
-                    avx512_bf16(w[j].add(32 * k))
-                } else if DTYPE == F16 {
-                    _mm512_cvtph_ps(_mm256_loadu_si256(w[j].add(32 * k).cast()))
-                } else {
-                    _mm512_loadu_ps(w[j].add(64 * k).cast())
-                };
-                for i in 0..ROWS {
-                    let x = _mm512_set1_ps(*x[i].add(k));
-                    sums[i][j] = _mm512_fmadd_ps(x, row, sums[i][j]);
-                }
-            }
-        }
-        for i in 0..ROWS {
-            for j in 0..PANELS {
-                _mm512_storeu_ps(out[i].add(16 * j), sums[i][j]);
             }
         }
     }
@@ -351,50 +367,54 @@ pub(crate) fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
 /// As for [`tile`].
 unsafe fn portable<const ROWS: usize, const PANELS: usize, const DTYPE: u8>(
     x: &[*const f32; ROWS],
-    w: &[*const u8; PANELS],
+    w: &[[*const u8; PANELS]],
     k: usize,
     load: bool,
     out: &[*mut f32; ROWS],
 ) {
-    let mut sums = [[[0.0f32; COLS]; PANELS]; ROWS];
     // SAFETY: the caller promises every pointer for exactly these ranges.
     unsafe {
-        if load {
-            for i in 0..ROWS {
-                for j in 0..PANELS {
-                    sums[i][j] = out[i].add(COLS * j).cast::<[f32; COLS]>().read_unaligned();
-                }
-            }
-        }
-        for k in 0..k {
-            for j in 0..PANELS {
-                let row = if DTYPE == BF16 {
-                    let words: [u32; 8] = w[j].add(32 * k).cast::<[u32; 8]>().read_unaligned();
-                    std::array::from_fn(|c| {
-                        f32::from_bits(if c < 8 {
-                            words[c] << 16
-                        } else {
-                            words[c - 8] & 0xffff_0000
-                        })
-                    })
-                } else if DTYPE == F16 {
-                    let halves = w[j].add(32 * k).cast::<[u16; COLS]>().read_unaligned();
-                    halves.map(|half| f16::from_bits(half).to_f32())
-                } else {
-                    w[j].add(64 * k).cast::<[f32; COLS]>().read_unaligned()
-                };
+        for (group, w) in w.iter().enumerate() {
+            let at = |i: usize, j: usize| -> *mut [f32; COLS] {
+                out[i].add(COLS * (PANELS * group + j)).cast()
+            };
+            let mut sums = [[[0.0f32; COLS]; PANELS]; ROWS];
+            if load {
                 for i in 0..ROWS {
-                    let x = *x[i].add(k);
-                    for c in 0..COLS {
-                        sums[i][j][c] = multiply_add(x, row[c], sums[i][j][c]);
+                    for j in 0..PANELS {
+                        sums[i][j] = at(i, j).read_unaligned();
                     }
                 }
             }
-        }
-        for i in 0..ROWS {
-            for j in 0..PANELS {
-                let out: *mut [f32; COLS] = out[i].add(COLS * j).cast();
-                out.write_unaligned(sums[i][j]);
+            for k in 0..k {
+                for j in 0..PANELS {
+                    let row = if DTYPE == BF16 {
+                        let words: [u32; 8] = w[j].add(32 * k).cast::<[u32; 8]>().read_unaligned();
+                        std::array::from_fn(|c| {
+                            f32::from_bits(if c < 8 {
+                                words[c] << 16
+                            } else {
+                                words[c - 8] & 0xffff_0000
+                            })
+                        })
+                    } else if DTYPE == F16 {
+                        let halves = w[j].add(32 * k).cast::<[u16; COLS]>().read_unaligned();
+                        halves.map(|half| f16::from_bits(half).to_f32())
+                    } else {
+                        w[j].add(64 * k).cast::<[f32; COLS]>().read_unaligned()
+                    };
+                    for i in 0..ROWS {
+                        let x = *x[i].add(k);
+                        for c in 0..COLS {
+                            sums[i][j][c] = multiply_add(x, row[c], sums[i][j][c]);
+                        }
+                    }
+                }
+            }
+            for i in 0..ROWS {
+                for j in 0..PANELS {
+                    at(i, j).write_unaligned(sums[i][j]);
+                }
             }
         }
     }
