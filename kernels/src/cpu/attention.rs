@@ -322,6 +322,7 @@ impl HeadTask<'_> {
                             head_dim,
                             false,
                             &out_at[..count],
+                            None,
                         );
                     }
                 }
@@ -427,6 +428,7 @@ impl HeadTask<'_> {
                                     to - from,
                                     true,
                                     &out_at[..count],
+                                    None,
                                 );
                             }
                         }

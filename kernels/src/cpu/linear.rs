@@ -20,7 +20,7 @@
 
 use super::buffers::{Activations, Stored, Weight};
 use super::quantized::{self, Rows};
-use super::tile::{COLS, Isa, MAX_PANELS, MAX_ROWS, panels_at_once, row_tiles, tile};
+use super::tile::{self, Ahead, COLS, Isa, MAX_PANELS, MAX_ROWS, panels_at_once, row_tiles, tile};
 use super::workers::Workers;
 
 /// Rows of one task. More rows read the weights less often, but their x (which is read in order)
@@ -73,6 +73,10 @@ pub(crate) fn linear(
         return;
     }
     let panels = w.panels();
+    let requests = match w.stored() {
+        Stored::Float(_) => tile::requests(k),
+        Stored::Quantized(kind) => quantized::requests(kind, k),
+    };
     let row_tasks = rows.div_ceil(TASK_ROWS);
     let wanted = (workers.threads() * TASKS_PER_THREAD).div_ceil(row_tasks);
     let panels_each = panels
@@ -102,7 +106,10 @@ pub(crate) fn linear(
             for (j, at) in w_at[..count].iter_mut().enumerate() {
                 *at = w.panel(panel + j).as_ptr();
             }
-            for (tile_row, tile_rows) in row_tiles(task_rows) {
+            let tiles = row_tiles(task_rows);
+            let next = (panel + count < end_panel).then(|| w.panel(panel + count));
+            for (index, (tile_row, tile_rows)) in tiles.clone().enumerate() {
+                let ahead = next.map(|next| Ahead::share(next, requests, index, tiles.len()));
                 let row = first_row + tile_row;
                 let mut sums_at = [std::ptr::null_mut(); MAX_ROWS];
                 for (at, sums) in sums_at.iter_mut().zip(&mut sums) {
@@ -117,7 +124,18 @@ pub(crate) fn linear(
                         }
                         // SAFETY: the backend's constructor checked `isa`. The pointers come from
                         // slices of k numbers, of whole panels, and of MAX_PANELS * COLS numbers.
-                        unsafe { tile(isa, dtype, &x_at[..tile_rows], w_at, k, false, sums_at) };
+                        unsafe {
+                            tile(
+                                isa,
+                                dtype,
+                                &x_at[..tile_rows],
+                                w_at,
+                                k,
+                                false,
+                                sums_at,
+                                ahead,
+                            )
+                        };
                     }
                     Stored::Quantized(kind) => {
                         let mut x_at = [std::ptr::null(); MAX_ROWS];
@@ -126,7 +144,7 @@ pub(crate) fn linear(
                         }
                         // SAFETY: as above, the rows being those filled for this kind and k.
                         unsafe {
-                            quantized::tile(isa, kind, &x_at[..tile_rows], w_at, k, sums_at);
+                            quantized::tile(isa, kind, &x_at[..tile_rows], w_at, k, sums_at, ahead);
                         }
                     }
                 }

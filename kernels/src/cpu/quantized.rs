@@ -28,7 +28,7 @@
 #![allow(unsafe_code)] // SIMD intrinsics on raw pointers; each function states what it needs.
 #![allow(clippy::needless_range_loop)] // Constant bounds, so that the sums stay in registers.
 
-use super::tile::{COLS, Isa, bf16_place, multiply_add};
+use super::tile::{Ahead, COLS, Isa, bf16_place, multiply_add};
 #[cfg(target_arch = "x86_64")]
 use super::tile::{avx2_bf16, avx512_bf16};
 use super::workers::Workers;
@@ -188,6 +188,7 @@ pub(crate) unsafe fn tile(
     w: &[*const u8],
     k: usize,
     out: &[*mut f32],
+    ahead: Option<Ahead>,
 ) {
     macro_rules! run {
         ($rows:literal x $panels:literal) => {{
@@ -198,9 +199,13 @@ pub(crate) unsafe fn tile(
             unsafe {
                 match (isa, kind) {
                     #[cfg(target_arch = "x86_64")]
-                    (Isa::Avx2, Quantization::Int8) => avx2::<$rows, $panels, INT8>(x, w, k, out),
+                    (Isa::Avx2, Quantization::Int8) => {
+                        avx2::<$rows, $panels, INT8>(x, w, k, out, ahead)
+                    }
                     #[cfg(target_arch = "x86_64")]
-                    (Isa::Avx2, Quantization::Int4) => avx2::<$rows, $panels, INT4>(x, w, k, out),
+                    (Isa::Avx2, Quantization::Int4) => {
+                        avx2::<$rows, $panels, INT4>(x, w, k, out, ahead)
+                    }
                     #[cfg(target_arch = "x86_64")]
                     (Isa::Avx512, Quantization::Int8) => {
                         avx512::<$rows, $panels, INT8>(x, w, k, out);
@@ -216,6 +221,20 @@ pub(crate) unsafe fn tile(
         }};
     }
     super::tile::for_each_tile!(run, x.len(), w.len());
+}
+
+/// Steps of a group with AVX2, each 32 bytes of a panel and one word of a row: two inputs of int8, four of
+/// int4.
+const fn steps(kind: Quantization) -> usize {
+    match kind {
+        Quantization::Int8 => GROUP / 2,
+        Quantization::Int4 => GROUP / 4,
+    }
+}
+
+/// Requests ([`Ahead`]) of a tile of `k`: one for two steps, which are a line of memory.
+pub(crate) const fn requests(kind: Quantization, k: usize) -> usize {
+    k / GROUP * steps(kind) / 2
 }
 
 /// `sum += a * b`, two instructions by name: sums of integers may be reordered, and the compiler
@@ -247,16 +266,20 @@ unsafe fn avx2<const ROWS: usize, const PANELS: usize, const KIND: u8>(
     w: &[*const u8; PANELS],
     k: usize,
     out: &[*mut f32; ROWS],
+    ahead: Option<Ahead>,
 ) {
     use std::arch::x86_64::*;
-    // A step is 32 bytes of a panel and one word of a row: two inputs of int8, four of int4.
-    let (kind, steps) = match KIND {
-        INT4 => (Quantization::Int4, GROUP / 4),
-        _ => (Quantization::Int8, GROUP / 2),
+    let kind = match KIND {
+        INT4 => Quantization::Int4,
+        _ => Quantization::Int8,
     };
+    let steps = steps(kind);
     let groups = k / GROUP;
     let words = groups * steps;
     let (half, ones) = (_mm256_set1_epi8(15), _mm256_set1_epi16(1));
+    // More rows are read slower, and leave no register for requests between the steps.
+    let between = ROWS <= 4;
+    let mut ahead = ahead.unwrap_or(Ahead::nothing(w[0]));
     // SAFETY: the caller promises every pointer for exactly these ranges.
     unsafe {
         for i in 0..ROWS {
@@ -267,7 +290,15 @@ unsafe fn avx2<const ROWS: usize, const PANELS: usize, const KIND: u8>(
         for g in 0..groups {
             let mut sums = [[[_mm256_setzero_si256(); 2]; PANELS]; ROWS];
             let at = g * group_bytes(kind);
+            if PANELS == 1 && !between && KIND == INT8 {
+                for _ in 0..steps / 2 {
+                    ahead.request();
+                }
+            }
             for step in 0..steps {
+                if PANELS == 1 && between && step % 2 == 0 {
+                    ahead.request();
+                }
                 for j in 0..PANELS {
                     let values = w[j].add(at + SCALE_BYTES + 32 * step);
                     let (low, high) = if KIND == INT4 {

@@ -332,7 +332,7 @@ fn tiles_of_all_instruction_sets_agree() {
                 None => {
                     let x_at: Vec<_> = (0..rows).map(|i| x[i * k..][..k].as_ptr()).collect();
                     // SAFETY: the set is there; rows of k numbers, whole panels, their outputs.
-                    unsafe { tile::tile(isa, dtype, &x_at, &w_at, k, false, &out_at) };
+                    unsafe { tile::tile(isa, dtype, &x_at, &w_at, k, false, &out_at, None) };
                 }
                 Some(kind) => {
                     let mut filled = quantized::Rows::default();
@@ -341,7 +341,7 @@ fn tiles_of_all_instruction_sets_agree() {
                         .map(|i| filled.row((isa, kind), k, i).as_ptr())
                         .collect();
                     // SAFETY: as above, the rows being made for this set, kind and k.
-                    unsafe { quantized::tile(isa, kind, &x_at, &w_at, k, &out_at) };
+                    unsafe { quantized::tile(isa, kind, &x_at, &w_at, k, &out_at, None) };
                 }
             }
             out.concat()
