@@ -128,6 +128,9 @@ pub struct ThroughputFlags {
     /// The PRM of --role both; the policy itself unless given.
     #[arg(long, value_name = "MODEL")]
     pub prm: Option<String>,
+    /// Leave out what saves time on a GPU, to see what it saves.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "WHAT,...")]
+    pub without: Vec<Without>,
     /// The work.
     #[command(flatten)]
     pub work: bench::throughput::Flags,
@@ -137,6 +140,19 @@ pub struct ThroughputFlags {
     /// Where results go.
     #[command(flatten)]
     pub output: bench::report::Output,
+}
+
+/// What a GPU can do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Without {
+    /// Decoding steps recorded as CUDA graphs.
+    Graphs,
+    /// The next step enqueued before the tokens of the last are known.
+    RunningAhead,
+    /// cuBLASLt for products of many rows.
+    Cublaslt,
+    /// What branches share read once by attention.
+    Sharing,
 }
 
 /// Flags of `bench search`.

@@ -12,13 +12,14 @@ use engine::source::Source;
 use engine::tokenizer::Tokenizer;
 use engine::{Engine, Model, Options, Part};
 use kernels::cuda::Which;
+use kernels::cuda::items::Sharing;
 use kernels::{CpuBackend, CudaBackend, Dtype};
 use strategies::{EnginePolicy, PastLimit, PrmFormat, PrmKind, PromptStyle};
 
 use crate::downloads::Downloads;
 use crate::embedded;
 use crate::error::{Done, Failure};
-use crate::flags::{Device, EngineFlags, KvDtype, Quantize};
+use crate::flags::{Device, EngineFlags, KvDtype, Quantize, Without};
 
 /// A checkpoint with everything that turns text into its tokens and back.
 pub struct Loaded {
@@ -134,15 +135,31 @@ pub fn engine(
     })
 }
 
-/// Puts models onto the device; the CPU's operations are clocked.
+/// Puts models onto the device, a GPU without some of what it could use; the CPU's operations are clocked.
 pub fn timed_engine(
     flags: &EngineFlags,
     options: &Options,
     parts: &[Part<'_>],
+    without: &[Without],
 ) -> Done<(Engine, Vec<Model>, Option<Profile>)> {
-    if let Some(backend) = gpu(flags)? {
+    if let Some(mut backend) = gpu(flags)? {
+        let mut options = options.clone();
+        for what in without {
+            match what {
+                Without::Graphs => backend.set_graphs(false),
+                Without::RunningAhead => options.run_ahead = Some(false),
+                Without::Cublaslt => backend.set_cublaslt(None).map_err(engine::Error::from)?,
+                Without::Sharing => backend.set_sharing(Sharing::Flat),
+            }
+        }
+        let options = &options;
         let (engine, models) = Engine::new(backend, parts, options)?;
         return Ok((engine, models, None));
+    }
+    if !without.is_empty() {
+        return Err(Failure::new(
+            "--without: expected a GPU, the CPU has none of it",
+        ));
     }
     let (backend, profile) = Timed::new(CpuBackend::new(flags.threads));
     let (engine, models) = Engine::new(backend, parts, options)?;

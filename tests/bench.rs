@@ -163,6 +163,10 @@ fn what_cannot_be_measured_is_refused() {
         ),
         ("throughput nano-small --branches 0", "--branches"),
         (
+            "throughput nano-small --without graphs --device cpu",
+            "--without: expected a GPU",
+        ),
+        (
             "throughput nano-small --prompt 600",
             "--prompt 600 and --generate 64: 666 tokens",
         ),

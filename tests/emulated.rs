@@ -345,6 +345,39 @@ fn models_that_do_not_fit_are_an_error_of_the_command_line() {
     }
 }
 
+#[test]
+fn throughput_is_measured_with_and_without_what_saves_time() {
+    build_emulator();
+    for without in ["", "--without=graphs,running-ahead,cublaslt,sharing"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_offshoot"));
+        command.args([
+            "bench",
+            "throughput",
+            "nano-small",
+            "--device",
+            "emulated",
+            "--json",
+        ]);
+        command.args([
+            "--prompt=32",
+            "--branches=2",
+            "--generate=4",
+            "--repeat=1",
+            "--warm-up=0",
+        ]);
+        command.args((!without.is_empty()).then_some(without));
+        let output = command.output().expect("the binary starts");
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{without}: {message}");
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        // The first token of a branch is the prefill's.
+        assert_eq!(
+            report["rows"][0]["decode"]["tokens"], 8,
+            "{without}: {report}"
+        );
+    }
+}
+
 /// The logits after `tokens`.
 fn logits((engine, model): &(Engine, Model), tokens: &[u32]) -> Vec<f32> {
     let mut branch = model.root(0);

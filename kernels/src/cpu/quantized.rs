@@ -188,7 +188,7 @@ pub(crate) unsafe fn tile(
     w: &[*const u8],
     k: usize,
     out: &[*mut f32],
-    ahead: Option<Ahead>,
+    #[cfg_attr(not(target_arch = "x86_64"), allow(unused))] ahead: Option<Ahead>,
 ) {
     macro_rules! run {
         ($rows:literal x $panels:literal) => {{

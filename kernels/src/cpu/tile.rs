@@ -151,13 +151,14 @@ pub(crate) use for_each_tile;
 /// Memory that a tile asks for while it computes: its share of the panel that comes next. (By itself a
 /// processor looks ahead within a page.)
 #[derive(Clone, Copy)]
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // Nothing asks there.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // Only AVX2's tiles ask.
 pub(crate) struct Ahead {
     from: *const u8,
     /// Bytes from one request to the next.
     step: usize,
 }
 
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // Only AVX2's tiles ask.
 impl Ahead {
     /// The share of tile `index` of `tiles` in `panel`, if each makes `requests` requests.
     pub(crate) fn share(panel: &[u8], requests: usize, index: usize, tiles: usize) -> Ahead {
@@ -208,7 +209,7 @@ pub(crate) unsafe fn tile(
     k: usize,
     load: bool,
     out: &[*mut f32],
-    ahead: Option<Ahead>,
+    #[cfg_attr(not(target_arch = "x86_64"), allow(unused))] ahead: Option<Ahead>,
 ) {
     macro_rules! run {
         ($rows:literal x $panels:literal, $done:expr, $w:expr) => {{
