@@ -47,8 +47,6 @@ const SHARE: u64 = 7;
 const PARTIAL: u64 = 3;
 /// The merge kernel's launch.
 const MERGE: u64 = 64;
-/// A split may not leave pieces of fewer tokens.
-const SHORTEST: usize = 128;
 
 /// What the items depend on besides the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -361,7 +359,7 @@ impl Builder<'_> {
         let workers = self.shape.workers();
         let kv_heads = self.shape.kv_heads as u64;
         let even = (self.cost(pieces) * kv_heads / workers as u64) as usize;
-        let longest = |parts: usize| (even / parts).next_multiple_of(TILE).max(SHORTEST);
+        let longest = |parts: usize| (even / parts).next_multiple_of(TILE).max(TILE);
         let mut limits = vec![usize::MAX];
         limits.extend([1, 2, 3, 4, 6, 8].map(longest));
         limits.dedup();
