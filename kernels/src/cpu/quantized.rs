@@ -5,7 +5,8 @@
 //! of 32 of [`quant`](crate::quant).
 //!
 //! Tiling: that of [`tile`](super::tile): integer sums of `rows x panels` stay in registers for one
-//! group; the f32 sums lie in `out`, in the first-level cache, and are touched once a group.
+//! group; the f32 sums lie in `out`, in the first-level cache, and are touched once a group. The next
+//! panel is asked for as there; int4 of more than four rows, which reads little, gains nothing by it.
 //!
 //! Layout: a panel is a sequence of groups, each its 16 scales (bf16, in the order of
 //! [`bf16_place`](super::tile::bf16_place)) and its integers:
