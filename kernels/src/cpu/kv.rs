@@ -52,20 +52,41 @@ pub(crate) fn head_range(
     start..start + head
 }
 
-/// Index, in elements, of dimension `d` of `token` within a head.
-fn element(layout: &KvLayout, part: Part, token: usize, d: usize) -> usize {
+/// Writes one vector of a token (`[head_dim]`), each number converted, into a head.
+fn scatter<T>(
+    layout: &KvLayout,
+    part: Part,
+    token: usize,
+    values: &[f32],
+    head: &mut [T],
+    convert: impl Fn(f32) -> T,
+) {
     let place = |column: usize| match layout.dtype {
         KvDtype::Float(Dtype::Bf16) => bf16_place(column),
         KvDtype::Float(Dtype::F32 | Dtype::F16) | KvDtype::Int8 => column,
     };
+    let head_dim = layout.head_dim;
     match part {
         Part::Keys if keys_in_panels(layout) => {
-            (token / COLS * layout.head_dim + d) * COLS + place(token % COLS)
+            let first = token / COLS * head_dim * COLS + place(token % COLS);
+            for (to, &value) in head[first..].iter_mut().step_by(COLS).zip(values) {
+                *to = convert(value);
+            }
         }
         Part::Values if values_in_panels(layout) => {
-            (d / COLS * layout.block_tokens + token) * COLS + place(d % COLS)
+            for (panel, values) in values.chunks_exact(COLS).enumerate() {
+                let row = &mut head[(panel * layout.block_tokens + token) * COLS..][..COLS];
+                for (column, &value) in values.iter().enumerate() {
+                    row[place(column)] = convert(value);
+                }
+            }
         }
-        _ => token * layout.head_dim + d,
+        Part::Keys | Part::Values => {
+            let row = &mut head[token * head_dim..][..head_dim];
+            for (to, &value) in row.iter_mut().zip(values) {
+                *to = convert(value);
+            }
+        }
     }
 }
 
@@ -91,21 +112,15 @@ pub(crate) fn append(
             match layout.dtype {
                 KvDtype::Float(Dtype::F32) => {
                     let head: &mut [f32] = bytemuck::cast_slice_mut(head);
-                    for (d, &value) in values.iter().enumerate() {
-                        head[element(layout, part, token, d)] = value;
-                    }
+                    scatter(layout, part, token, values, head, |value| value);
                 }
                 KvDtype::Float(Dtype::Bf16) => {
                     let head: &mut [bf16] = bytemuck::cast_slice_mut(head);
-                    for (d, &value) in values.iter().enumerate() {
-                        head[element(layout, part, token, d)] = bf16::from_f32(value);
-                    }
+                    scatter(layout, part, token, values, head, bf16::from_f32);
                 }
                 KvDtype::Float(Dtype::F16) => {
                     let head: &mut [f16] = bytemuck::cast_slice_mut(head);
-                    for (d, &value) in values.iter().enumerate() {
-                        head[element(layout, part, token, d)] = f16::from_f32(value);
-                    }
+                    scatter(layout, part, token, values, head, f16::from_f32);
                 }
                 KvDtype::Int8 => {
                     let (head, scales) = int8_mut(layout, head);
@@ -113,9 +128,8 @@ pub(crate) fn append(
                     let scale = largest(values) / 127.0;
                     let inverse = inverse(scale);
                     scales[token] = scale;
-                    for (d, &value) in values.iter().enumerate() {
-                        head[element(layout, part, token, d)] = round(value * inverse) as i8;
-                    }
+                    let convert = |value| round(value * inverse) as i8;
+                    scatter(layout, part, token, values, head, convert);
                 }
             }
         }
