@@ -138,12 +138,11 @@ pub fn engine(
 /// Puts models onto the device, a GPU without some of what it could use; the CPU's operations are clocked.
 pub fn timed_engine(
     flags: &EngineFlags,
-    options: &Options,
+    mut options: Options,
     parts: &[Part<'_>],
     without: &[Without],
 ) -> Done<(Engine, Vec<Model>, Option<Profile>)> {
     if let Some(mut backend) = gpu(flags)? {
-        let mut options = options.clone();
         for what in without {
             match what {
                 Without::Graphs => backend.set_graphs(false),
@@ -152,8 +151,7 @@ pub fn timed_engine(
                 Without::Sharing => backend.set_sharing(Sharing::Flat),
             }
         }
-        let options = &options;
-        let (engine, models) = Engine::new(backend, parts, options)?;
+        let (engine, models) = Engine::new(backend, parts, &options)?;
         return Ok((engine, models, None));
     }
     if !without.is_empty() {
@@ -162,7 +160,7 @@ pub fn timed_engine(
         ));
     }
     let (backend, profile) = Timed::new(CpuBackend::new(flags.threads));
-    let (engine, models) = Engine::new(backend, parts, options)?;
+    let (engine, models) = Engine::new(backend, parts, &options)?;
     Ok((engine, models, Some(profile)))
 }
 

@@ -348,34 +348,37 @@ fn models_that_do_not_fit_are_an_error_of_the_command_line() {
 #[test]
 fn throughput_is_measured_with_and_without_what_saves_time() {
     build_emulator();
-    for without in ["", "--without=graphs,running-ahead,cublaslt,sharing"] {
+    let counters = scratch("throughput-without").join("counters.json");
+    let [all, without] = ["", "--without=graphs,running-ahead,cublaslt,sharing"].map(|without| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_offshoot"));
+        command.env("OFFSHOOT_EMULATOR_COUNTERS", &counters);
         command.args([
             "bench",
             "throughput",
             "nano-small",
-            "--device",
-            "emulated",
+            "--device=emulated",
             "--json",
         ]);
-        command.args([
-            "--prompt=32",
-            "--branches=2",
-            "--generate=4",
-            "--repeat=1",
-            "--warm-up=0",
-        ]);
+        command.args(["--prompt=128", "--branches=8", "--generate=4"]);
+        command.args(["--repeat=1", "--warm-up=0"]);
         command.args((!without.is_empty()).then_some(without));
-        let output = command.output().expect("the binary starts");
-        let message = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{without}: {message}");
-        let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let report = json_of(&finish(&mut command, ""));
         // The first token of a branch is the prefill's.
         assert_eq!(
-            report["rows"][0]["decode"]["tokens"], 8,
+            report["rows"][0]["decode"]["tokens"], 32,
             "{without}: {report}"
         );
-    }
+        let text = std::fs::read_to_string(&counters).expect("counters");
+        let counted: Value = serde_json::from_str(&text).expect("counters are JSON");
+        let launches = counted["launches"].as_array().expect("launches");
+        let attention = (launches.iter()).filter(|l| l["kernel"] == "tree_attention");
+        let instructions = attention.filter_map(|l| l["warp_instructions"].as_f64());
+        instructions.sum::<f64>()
+    });
+    assert!(
+        all > 0.0 && 1.5 * all < without,
+        "{all} instructions of attention, {without}"
+    );
 }
 
 /// The logits after `tokens`.

@@ -19,7 +19,7 @@
 use crate::Error;
 use crate::exp2::exp2;
 use crate::philox::uniform_u64;
-use crate::widest::widest;
+use crate::widest::{maximum, widest};
 use std::f32::consts::LOG2_E;
 
 /// The weight of the most likely token: 2^30.
@@ -246,19 +246,7 @@ impl Sampler {
 widest! {
     /// The largest logit.
     fn finite_max(logits: &[f32], row: usize) -> Result<f32, Error> {
-        // Lanes, so that the compiler vectorises; a maximum does not depend on the order.
-        let mut lanes = [f32::NEG_INFINITY; 16];
-        let mut chunks = logits.chunks_exact(16);
-        for chunk in &mut chunks {
-            for (lane, &l) in lanes.iter_mut().zip(chunk) {
-                *lane = if l > *lane { l } else { *lane };
-            }
-        }
-        let rest = chunks.remainder().iter();
-        let max = lanes
-            .iter()
-            .chain(rest)
-            .fold(f32::NEG_INFINITY, |max, &l| if l > max { l } else { max });
+        let max = maximum(logits);
         let ordered = logits.iter().fold(true, |all, &l| all & (l <= max));
         if ordered && max.is_finite() {
             return Ok(max);

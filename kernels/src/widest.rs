@@ -36,3 +36,17 @@ macro_rules! widest {
     };
 }
 pub(crate) use widest;
+
+/// The largest of some numbers: in lanes, which do not change it and which the compiler vectorises. What is
+/// no number is passed over; of no numbers it is minus infinity.
+#[inline(always)]
+pub(crate) fn maximum(values: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if a > b { a } else { b };
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    let (chunks, rest) = values.as_chunks::<16>();
+    for chunk in chunks {
+        lanes = std::array::from_fn(|c| larger(chunk[c], lanes[c]));
+    }
+    let all = lanes.iter().chain(rest);
+    all.fold(f32::NEG_INFINITY, |max, &v| larger(v, max))
+}

@@ -107,7 +107,7 @@ fn throughput(flags: &ThroughputFlags) -> Done<String> {
     };
     let options = models::options(&flags.engine, 0)?;
     let (engine, on_device, profile) =
-        models::timed_engine(&flags.engine, &options, &parts, &flags.without)?;
+        models::timed_engine(&flags.engine, options, &parts, &flags.without)?;
     let subject = Subject {
         policy: (role != Role::Prm).then(|| on_device[0].clone()),
         prm: (role != Role::Policy)
@@ -157,7 +157,7 @@ fn search_once(flags: &BenchSearchFlags) -> Done<(Run, DeviceWords)> {
     let loaded: Vec<_> = std::iter::once((policy, None)).chain(scorer).collect();
     let options = models::options(&search.engine, config.seed)?;
     let parts = models::parts(&search.engine, &loaded);
-    let (engine, on_device, profile) = models::timed_engine(&search.engine, &options, &parts, &[])?;
+    let (engine, on_device, profile) = models::timed_engine(&search.engine, options, &parts, &[])?;
     let past_limit = search.engine.past_limit;
     let writer = policy.policy(on_device[0].clone(), style, past_limit);
     let scorer = opened

@@ -34,7 +34,7 @@ use super::tile::{COLS, Isa, MAX_ROWS, row_tiles, tile};
 use super::workers::Workers;
 use crate::exp2::exp2;
 use crate::plan::Run;
-use crate::widest::widest;
+use crate::widest::{maximum, widest};
 use crate::{Dtype, KvDtype, KvLayout, StepPlan};
 use std::cell::RefCell;
 use std::f32::consts::LOG2_E;
@@ -479,15 +479,7 @@ fn grow(buffer: &mut Vec<f32>, len: usize) {
 widest! {
     /// Replaces every score `s` by `2^((s - max) * scale)` and returns the sum.
     fn exponentials(scores: &mut [f32], scale: f32) -> f32 {
-        let larger = |a: f32, b: f32| if a > b { a } else { b };
-        let mut lanes = [f32::NEG_INFINITY; COLS];
-        let (chunks, rest) = scores.as_chunks::<COLS>();
-        for chunk in chunks {
-            lanes = std::array::from_fn(|c| larger(chunk[c], lanes[c]));
-        }
-        let all = lanes.iter().chain(rest);
-        let max = all.fold(f32::NEG_INFINITY, |max, &s| larger(s, max));
-
+        let max = maximum(scores);
         let mut lanes = [0.0f32; COLS];
         let (chunks, rest) = scores.as_chunks_mut::<COLS>();
         for chunk in chunks {
