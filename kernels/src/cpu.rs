@@ -13,6 +13,7 @@
 //! They may differ between instruction sets: the portable path rounds products before it adds them
 //! where the machine has no fused multiply-add.
 
+mod amx;
 mod attention;
 mod buffers;
 mod embed;
@@ -43,8 +44,8 @@ use workers::Workers;
 pub struct CpuBackend {
     workers: Workers,
     isa: Isa,
-    /// The rows of the product with quantised weights under way.
-    quantized: quantized::Rows,
+    /// Of the product under way.
+    inputs: linear::Inputs,
 }
 
 /// A plan as the CPU backend keeps it.
@@ -74,7 +75,7 @@ impl CpuBackend {
         CpuBackend {
             workers: Workers::new(threads),
             isa,
-            quantized: quantized::Rows::default(),
+            inputs: linear::Inputs::default(),
         }
     }
 }
@@ -174,7 +175,7 @@ impl Backend for CpuBackend {
             bias.map(Vec::as_slice),
             rows,
             accumulate,
-            &mut self.quantized,
+            &mut self.inputs,
             out,
         );
     }

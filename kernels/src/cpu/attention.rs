@@ -407,7 +407,7 @@ impl HeadTask<'_> {
                             let mut w_at = [std::ptr::null(); STRETCH_PANELS];
                             for (j, at) in w_at[..width].iter_mut().enumerate() {
                                 let v = &v[(panel + j) * panel_bytes..][..panel_bytes];
-                                *at = v[from * row_bytes..to * row_bytes].as_ptr();
+                                *at = v[from * row_bytes..].as_ptr();
                             }
                             for i in 0..count {
                                 let row = active[(query + i) / queries].row - batch.start;
@@ -435,7 +435,8 @@ impl HeadTask<'_> {
                     };
                 for (query, count) in row_tiles(active.len() * queries) {
                     let of = |i: usize| active[(query + i) / queries].visible;
-                    let common = (0..count).map(of).min().unwrap_or(0);
+                    // Panels may be of pairs of tokens, which nothing begins in the middle of.
+                    let common = (0..count).map(of).min().unwrap_or(0) / 2 * 2;
                     add(active, (query, count), 0, common);
                     for i in 0..count {
                         if of(i) > common {

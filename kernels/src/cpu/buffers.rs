@@ -1,7 +1,7 @@
 //! The CPU backend's memory: activations, packed weights, the KV arena.
 
 use super::quantized;
-use super::tile::{self, COLS, Isa};
+use super::tile::{COLS, Isa, padded_inputs, pair_place};
 use super::workers::Workers;
 use crate::quant::{GROUP, Quantization, Quantized};
 use crate::{Dtype, Error, MatrixView};
@@ -131,6 +131,7 @@ impl Stored {
     /// Bytes of a panel of 16 output features.
     fn panel_bytes(self, cols: usize) -> usize {
         match self {
+            Stored::Float(Dtype::Bf16) => padded_inputs(cols) * COLS * Dtype::Bf16.bytes(),
             Stored::Float(dtype) => cols * COLS * dtype.bytes(),
             Stored::Quantized(kind) => cols / GROUP * quantized::group_bytes(kind),
         }
@@ -140,8 +141,8 @@ impl Stored {
 /// A weight matrix `[rows, cols]` (output features, input features), packed.
 ///
 /// Layout: `[panel][cols][16]`, a *panel* being 16 consecutive output features, the last one
-/// padded with zeros; within the 16, bf16 is in the order of `tile::bf16_place`. Quantised panels:
-/// `quantized`.
+/// padded with zeros; bf16 is `[panel][cols / 2][16][2]`, padded to `tile::padded_inputs`. Quantised
+/// panels: `quantized`.
 #[derive(Debug)]
 pub struct Weight {
     rows: usize,
@@ -290,9 +291,8 @@ fn pack_column(source: (Dtype, &[u8]), dtype: Dtype, column: usize, panel: &mut 
     match (from, dtype) {
         (Dtype::Bf16, Dtype::Bf16) => {
             let panel: &mut [u16] = bytemuck::cast_slice_mut(panel);
-            let place = tile::bf16_place(column);
             for (k, value) in bytes.chunks_exact(2).enumerate() {
-                panel[k * COLS + place] = u16::from_le_bytes([value[0], value[1]]);
+                panel[pair_place(k, column)] = u16::from_le_bytes([value[0], value[1]]);
             }
         }
         (Dtype::F32, _) => {

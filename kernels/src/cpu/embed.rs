@@ -7,7 +7,7 @@
 //! 8 bytes per element (gather). No FLOPs.
 
 use super::buffers::{Activations, Stored, Weight};
-use super::tile::{self, COLS};
+use super::tile::{COLS, pair_place};
 use crate::{Dtype, StepPlan};
 use half::{bf16, f16};
 
@@ -34,12 +34,9 @@ pub(crate) fn embed(table: &Weight, plan: &StepPlan, out: &mut Activations) {
             }
             Stored::Float(Dtype::Bf16) => {
                 let values: &[bf16] = bytemuck::cast_slice(panel);
-                let column = values[tile::bf16_place(token % COLS)..]
-                    .iter()
-                    .step_by(COLS);
-                out.iter_mut()
-                    .zip(column)
-                    .for_each(|(o, v)| *o = v.to_f32());
+                for (k, o) in out.iter_mut().enumerate() {
+                    *o = values[pair_place(k, token % COLS)].to_f32();
+                }
             }
             Stored::Float(Dtype::F16) => {
                 let values: &[f16] = bytemuck::cast_slice(panel);

@@ -7,14 +7,15 @@
 //! - V as panels of 16 *dimensions*, `[dimension / 16][token][16]`; plain `[token][head_dim]` if
 //!   16 does not divide the head dimension.
 //!
-//! Plain heads are re-laid into panels by attention as it reads them, which changes no bit.
-//! Within the 16, bf16 is in the order of [`bf16_place`].
+//! bf16 panels are of pairs ([`pair_place`]), `[head_dim / 2][16][2]` and `[token / 2][16][2]`; plain heads if
+//! there is an odd number to pair. Plain heads are re-laid into panels by attention as it reads them, which
+//! changes no bit.
 //!
 //! int8 lies in the same order; behind a head's elements come the scales of its tokens, f32. Attention
 //! widens it to f32 panels as it reads them, once for all rows that see them.
 
 use super::buffers::Arena;
-use super::tile::{COLS, bf16_place};
+use super::tile::{COLS, pair_place};
 use crate::plan::{BlockId, Slot};
 use crate::quant::{inverse, largest, round};
 use crate::widest::widest;
@@ -30,12 +31,17 @@ pub(crate) enum Part {
 
 /// Whether K lies in panels of tokens.
 pub(crate) fn keys_in_panels(layout: &KvLayout) -> bool {
-    layout.block_tokens.is_multiple_of(COLS)
+    layout.block_tokens.is_multiple_of(COLS) && !(in_pairs(layout) && layout.head_dim % 2 == 1)
 }
 
 /// Whether V lies in panels of dimensions.
 pub(crate) fn values_in_panels(layout: &KvLayout) -> bool {
-    layout.head_dim.is_multiple_of(COLS)
+    layout.head_dim.is_multiple_of(COLS) && !(in_pairs(layout) && layout.block_tokens % 2 == 1)
+}
+
+/// Whether panels are of pairs.
+fn in_pairs(layout: &KvLayout) -> bool {
+    layout.dtype == KvDtype::Float(Dtype::Bf16)
 }
 
 /// Byte range of one head of one layer of a block.
@@ -61,23 +67,35 @@ fn scatter<T>(
     head: &mut [T],
     convert: impl Fn(f32) -> T,
 ) {
-    let place = |column: usize| match layout.dtype {
-        KvDtype::Float(Dtype::Bf16) => bf16_place(column),
-        KvDtype::Float(Dtype::F32 | Dtype::F16) | KvDtype::Int8 => column,
-    };
     let head_dim = layout.head_dim;
     match part {
         Part::Keys if keys_in_panels(layout) => {
-            let first = token / COLS * head_dim * COLS + place(token % COLS);
-            for (to, &value) in head[first..].iter_mut().step_by(COLS).zip(values) {
-                *to = convert(value);
+            let panel = &mut head[token / COLS * head_dim * COLS..][..head_dim * COLS];
+            let column = token % COLS;
+            if in_pairs(layout) {
+                let words = panel.chunks_exact_mut(2 * COLS);
+                for (word, values) in words.zip(values.chunks_exact(2)) {
+                    word[2 * column] = convert(values[0]);
+                    word[2 * column + 1] = convert(values[1]);
+                }
+            } else {
+                for (to, &value) in panel[column..].iter_mut().step_by(COLS).zip(values) {
+                    *to = convert(value);
+                }
             }
         }
         Part::Values if values_in_panels(layout) => {
-            for (panel, values) in values.chunks_exact(COLS).enumerate() {
-                let row = &mut head[(panel * layout.block_tokens + token) * COLS..][..COLS];
-                for (column, &value) in values.iter().enumerate() {
-                    row[place(column)] = convert(value);
+            let panels = head.chunks_exact_mut(layout.block_tokens * COLS);
+            for (panel, values) in panels.zip(values.chunks_exact(COLS)) {
+                if in_pairs(layout) {
+                    let row = &mut panel[pair_place(token, 0)..];
+                    for (to, &value) in row.iter_mut().step_by(2).zip(values) {
+                        *to = convert(value);
+                    }
+                } else {
+                    for (to, &value) in panel[token * COLS..].iter_mut().zip(values) {
+                        *to = convert(value);
+                    }
                 }
             }
         }

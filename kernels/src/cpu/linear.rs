@@ -5,23 +5,29 @@
 //!
 //! Tiling: a task is up to [`TASK_ROWS`] rows x a stretch of panels. Within it one panel at a time
 //! (several, when the rows are few) meets all row tiles, so the panel comes from memory once and
-//! then from the cache: [`tile`](super::tile) has the registers.
+//! then from the cache: [`tile`](super::tile) has the registers, [`amx`](super::amx) where there is that
+//! unit.
 //!
 //! Layout: x and out row-major f32; w packed in panels of 16 output features
 //! ([`Weight`](super::Weight)).
 //!
 //! Numerics: f32 sums in the order of k, then the bias is added, then the old output. With quantised
 //! weights x is quantised first, once for all tasks, and a tile is that of
-//! [`quantized`](super::quantized). Bits do not depend on rows, tasks or threads.
+//! [`quantized`](super::quantized); AMX splits x for bf16 weights, and sums in an order of its own. Bits do
+//! not depend on rows, tasks or threads.
 //!
 //! Budget: the bytes of the weights per [`TASK_ROWS`] rows, `4 * rows * (K + N)` of activations;
 //! `2 * rows * N * K` FLOPs.
 #![allow(unsafe_code)] // Tasks write disjoint parts of the rows of one buffer.
 
+use super::amx::{self, Shapes, Split, Tiles};
 use super::buffers::{Activations, Stored, Weight};
 use super::quantized::{self, Rows};
 use super::tile::{self, Ahead, COLS, Isa, MAX_PANELS, MAX_ROWS, panels_at_once, row_tiles, tile};
 use super::workers::Workers;
+use crate::{Dtype, Quantization};
+use std::cell::RefCell;
+use std::ops::Range;
 
 /// Rows of one task. More rows read the weights less often, but their x (which is read in order)
 /// comes from the third-level cache. (96 against 48: 4 % more of the peak, measured with `offshoot
@@ -45,6 +51,78 @@ impl Shared {
     }
 }
 
+/// The inputs of a product as its kernel wants them, in memory that is kept for the next product.
+#[derive(Debug, Default)]
+pub(crate) struct Inputs {
+    quantized: Rows,
+    split: Split,
+}
+
+/// Rows from which on AMX multiplies quantised weights faster than the vector units do.
+const QUANTIZED_TILES_FROM: usize = 6;
+
+/// What computes a tile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kernel {
+    /// [`tile`](super::tile).
+    Float(Dtype),
+    /// [`amx::bf16`].
+    Split,
+    /// [`quantized`](super::quantized).
+    Quantized(Quantization),
+    /// [`amx::int8`].
+    QuantizedTiles(Quantization),
+}
+
+impl Kernel {
+    fn of(isa: Isa, stored: Stored, rows: usize) -> Kernel {
+        match (isa, stored) {
+            (Isa::Amx, Stored::Float(Dtype::Bf16)) => Kernel::Split,
+            (Isa::Amx, Stored::Quantized(kind)) if rows >= QUANTIZED_TILES_FROM => {
+                Kernel::QuantizedTiles(kind)
+            }
+            (_, Stored::Float(dtype)) => Kernel::Float(dtype),
+            (_, Stored::Quantized(kind)) => Kernel::Quantized(kind),
+        }
+    }
+
+    /// Panels at once of a task of that many rows.
+    fn panels_at_once(self, isa: Isa, rows: usize) -> usize {
+        match self {
+            Kernel::Split if rows <= amx::ROWS => MAX_PANELS,
+            Kernel::Split => 2,
+            Kernel::QuantizedTiles(_) => 1,
+            // All tiles of a task that has few rows have the same height.
+            Kernel::Float(_) | Kernel::Quantized(_) => panels_at_once(isa, rows.min(MAX_ROWS)),
+        }
+    }
+
+    /// What the tile registers of AMX hold, if it is used.
+    fn shapes(self) -> Option<Shapes> {
+        match self {
+            Kernel::Split => Some(Shapes::Bf16),
+            Kernel::QuantizedTiles(_) => Some(Shapes::Int8),
+            Kernel::Float(_) | Kernel::Quantized(_) => None,
+        }
+    }
+
+    /// `(first, count)` of the tiles of a task's rows.
+    fn tile(self, rows: usize, index: usize) -> Option<(usize, usize)> {
+        let height = match self {
+            Kernel::Split => 2 * amx::ROWS,
+            Kernel::QuantizedTiles(_) => amx::ROWS,
+            Kernel::Float(_) | Kernel::Quantized(_) => return row_tiles(rows).nth(index),
+        };
+        let first = index * height;
+        (first < rows).then(|| (first, height.min(rows - first)))
+    }
+}
+
+thread_local! {
+    /// A panel of int4 widened to int8.
+    static WIDENED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn linear(
     workers: &Workers,
@@ -54,7 +132,7 @@ pub(crate) fn linear(
     bias: Option<&[f32]>,
     rows: usize,
     accumulate: bool,
-    quantized: &mut Rows,
+    inputs: &mut Inputs,
     out: &mut Activations,
 ) {
     let (k, n) = (w.cols(), w.rows());
@@ -72,109 +150,203 @@ pub(crate) fn linear(
     if rows == 0 || n == 0 {
         return;
     }
+    let kernel = Kernel::of(isa, w.stored(), rows);
     let panels = w.panels();
-    let requests = match w.stored() {
-        Stored::Float(_) => tile::requests(k),
-        Stored::Quantized(kind) => quantized::requests(kind, k),
-    };
     let row_tasks = rows.div_ceil(TASK_ROWS);
     let wanted = (workers.threads() * TASKS_PER_THREAD).div_ceil(row_tasks);
     let panels_each = panels
         .div_ceil(wanted)
-        .next_multiple_of(panels_at_once(isa, rows));
+        .next_multiple_of(kernel.panels_at_once(isa, rows));
     let panel_tasks = panels.div_ceil(panels_each);
 
     let x = x.data();
-    if let Stored::Quantized(kind) = w.stored() {
-        quantized.fill(workers, (isa, kind), x, k, rows);
+    match kernel {
+        Kernel::Float(_) => {}
+        Kernel::Split => inputs.split.fill(workers, x, k, rows),
+        Kernel::Quantized(kind) | Kernel::QuantizedTiles(kind) => {
+            inputs.quantized.fill(workers, (isa, kind), x, k, rows);
+        }
     }
-    let quantized = &*quantized;
-    let out = Shared(out.data_mut().as_mut_ptr());
-    workers.run(row_tasks * panel_tasks, 2 * rows * n * k, |task| {
-        let first_row = task / panel_tasks * rows / row_tasks;
-        let end_row = (task / panel_tasks + 1) * rows / row_tasks;
-        let first_panel = task % panel_tasks * panels_each;
-        let end_panel = panels.min(first_panel + panels_each);
-        let task_rows = end_row - first_row;
+    let task = Task {
+        isa,
+        kernel,
+        x,
+        inputs,
+        w,
+        bias,
+        accumulate,
+        out: Shared(out.data_mut().as_mut_ptr()),
+    };
+    let first_row = |i: usize| {
+        let first = i * rows / row_tasks;
+        match kernel.shapes() {
+            Some(_) => first.next_multiple_of(2 * amx::ROWS).min(rows),
+            None => first,
+        }
+    };
+    workers.run(row_tasks * panel_tasks, 2 * rows * n * k, |index| {
+        let row_task = index / panel_tasks;
+        let first_panel = index % panel_tasks * panels_each;
+        task.run(
+            first_row(row_task)..first_row(row_task + 1),
+            first_panel..panels.min(first_panel + panels_each),
+        );
+    });
+}
+
+/// What the tasks of a product share.
+struct Task<'a> {
+    isa: Isa,
+    kernel: Kernel,
+    x: &'a [f32],
+    inputs: &'a Inputs,
+    w: &'a Weight,
+    bias: Option<&'a [f32]>,
+    accumulate: bool,
+    out: Shared,
+}
+
+impl Task<'_> {
+    /// Computes some rows of some panels.
+    fn run(&self, rows: Range<usize>, panels: Range<usize>) {
+        let (kernel, w) = (self.kernel, self.w);
+        let step = kernel.panels_at_once(self.isa, rows.len());
+        let tiles = (kernel.shapes()).map(|shapes| Tiles::configure(shapes, rows.len()));
         // Every tile writes what is read of them.
-        let mut sums = [[0.0f32; COLS * MAX_PANELS]; MAX_ROWS];
-        // All tiles of a task that has few rows have the same height.
-        let step = panels_at_once(isa, task_rows.min(MAX_ROWS));
-        for panel in (first_panel..end_panel).step_by(step) {
-            let count = step.min(end_panel - panel);
-            let mut w_at = [std::ptr::null(); MAX_PANELS];
-            for (j, at) in w_at[..count].iter_mut().enumerate() {
-                *at = w.panel(panel + j).as_ptr();
+        let mut sums: amx::Sums = [[0.0; COLS * MAX_PANELS]; 2 * amx::ROWS];
+        WIDENED.with_borrow_mut(|widened| {
+            for panel in panels.clone().step_by(step) {
+                let count = step.min(panels.end - panel);
+                let mut w_at = [std::ptr::null(); MAX_PANELS];
+                for (j, at) in w_at[..count].iter_mut().enumerate() {
+                    *at = w.panel(panel + j).as_ptr();
+                }
+                if kernel == Kernel::QuantizedTiles(Quantization::Int4) {
+                    quantized::widen_panel(w.panel(panel), widened);
+                    w_at[0] = widened.as_ptr();
+                }
+                let next = (panel + count < panels.end).then(|| w.panel(panel + count));
+                let mut index = 0;
+                while let Some((first, height)) = kernel.tile(rows.len(), index) {
+                    let first = rows.start + first;
+                    let ahead = (next, index, rows.len());
+                    let w = &w_at[..count];
+                    self.tile(first..first + height, w, &mut sums, tiles.as_ref(), ahead);
+                    for (i, sums) in sums[..height].iter_mut().enumerate() {
+                        self.write(first + i, panel, &mut sums[..count * COLS]);
+                    }
+                    index += 1;
+                }
             }
-            let tiles = row_tiles(task_rows);
-            let next = (panel + count < end_panel).then(|| w.panel(panel + count));
-            for (index, (tile_row, tile_rows)) in tiles.clone().enumerate() {
-                let ahead = next.map(|next| Ahead::share(next, requests, index, tiles.len()));
-                let row = first_row + tile_row;
-                let mut sums_at = [std::ptr::null_mut(); MAX_ROWS];
-                for (at, sums) in sums_at.iter_mut().zip(&mut sums) {
-                    *at = sums.as_mut_ptr();
-                }
-                let (w_at, sums_at) = (&w_at[..count], &sums_at[..tile_rows]);
-                match w.stored() {
-                    Stored::Float(dtype) => {
-                        let mut x_at = [std::ptr::null(); MAX_ROWS];
-                        for (i, at) in x_at[..tile_rows].iter_mut().enumerate() {
-                            *at = x[(row + i) * k..][..k].as_ptr();
-                        }
-                        // SAFETY: the backend's constructor checked `isa`. The pointers come from
-                        // slices of k numbers, of whole panels, and of MAX_PANELS * COLS numbers.
-                        unsafe {
-                            tile(
-                                isa,
-                                dtype,
-                                &x_at[..tile_rows],
-                                w_at,
-                                k,
-                                false,
-                                sums_at,
-                                ahead,
-                            )
-                        };
-                    }
-                    Stored::Quantized(kind) => {
-                        let mut x_at = [std::ptr::null(); MAX_ROWS];
-                        for (i, at) in x_at[..tile_rows].iter_mut().enumerate() {
-                            *at = quantized.row((isa, kind), k, row + i).as_ptr();
-                        }
-                        // SAFETY: as above, the rows being those filled for this kind and k.
-                        unsafe {
-                            quantized::tile(isa, kind, &x_at[..tile_rows], w_at, k, sums_at, ahead);
-                        }
-                    }
-                }
-                let column = panel * COLS;
-                let columns = (count * COLS).min(n - column);
-                for (i, sums) in sums[..tile_rows].iter_mut().enumerate() {
-                    let sums = &mut sums[..columns];
-                    // SAFETY: row + i < rows <= out.rows() and column + columns <= n, so this is
-                    // within the buffer, which outlives the call. No other task has both this row
-                    // and this panel.
-                    let out = unsafe {
-                        std::slice::from_raw_parts_mut(
-                            out.pointer().add((row + i) * n + column),
-                            columns,
-                        )
-                    };
-                    if let Some(bias) = bias {
-                        for (sum, &b) in sums.iter_mut().zip(&bias[column..]) {
-                            *sum += b;
-                        }
-                    }
-                    if accumulate {
-                        for (out, &sum) in out.iter_mut().zip(&*sums) {
-                            *out += sum;
-                        }
-                    } else {
-                        out.copy_from_slice(sums);
-                    }
-                }
+        });
+    }
+
+    /// Computes the tile of some rows and panels. `ahead`: the panel that comes next, and which of its
+    /// tiles this is, of a task of that many rows.
+    fn tile(
+        &self,
+        rows: Range<usize>,
+        w: &[*const u8],
+        sums: &mut amx::Sums,
+        tiles: Option<&Tiles>,
+        (next, index, task_rows): (Option<&[u8]>, usize, usize),
+    ) {
+        let k = self.w.cols();
+        match (self.kernel, tiles) {
+            (Kernel::Split, Some(tiles)) => {
+                let few = task_rows <= amx::ROWS;
+                // SAFETY: the backend's constructor checked the instruction set; whole panels.
+                unsafe { amx::bf16(tiles, &self.inputs.split, rows.start, few, w, sums) };
+            }
+            (Kernel::QuantizedTiles(_), Some(tiles)) => {
+                let x = &self.inputs.quantized;
+                let (row, words) = (x.row(rows.start).as_ptr(), x.row_words());
+                // SAFETY: as above; there is room for whole tiles of rows, and what was int4 was widened.
+                unsafe { amx::int8(tiles, row, words, w[0], k, sums) };
+            }
+            (Kernel::Float(dtype), _) => {
+                let x = rows.clone().map(|row| self.x[row * k..][..k].as_ptr());
+                let (x, out) = pointers(x, sums);
+                let ahead = self.ahead(next, tile::requests(k), index, task_rows);
+                let count = rows.len();
+                // SAFETY: the instruction set as above. The pointers come from slices of k numbers, of whole
+                // panels, and of MAX_PANELS * COLS numbers.
+                unsafe {
+                    tile(
+                        self.isa,
+                        dtype,
+                        &x[..count],
+                        w,
+                        k,
+                        false,
+                        &out[..count],
+                        ahead,
+                    )
+                };
+            }
+            (Kernel::Quantized(kind), _) => {
+                let x = rows
+                    .clone()
+                    .map(|row| self.inputs.quantized.row(row).as_ptr());
+                let (x, out) = pointers(x, sums);
+                let ahead = self.ahead(next, quantized::requests(kind, k), index, task_rows);
+                let count = rows.len();
+                // SAFETY: as above, the rows being those filled for this kind and k.
+                unsafe { quantized::tile(self.isa, kind, &x[..count], w, k, &out[..count], ahead) };
+            }
+            (Kernel::Split | Kernel::QuantizedTiles(_), None) => {
+                unreachable!("registers are configured for every kernel of AMX")
             }
         }
-    });
+    }
+
+    /// What a tile asks for.
+    fn ahead(
+        &self,
+        next: Option<&[u8]>,
+        requests: usize,
+        index: usize,
+        task_rows: usize,
+    ) -> Option<Ahead> {
+        next.map(|next| Ahead::share(next, requests, index, row_tiles(task_rows).len()))
+    }
+
+    /// Adds the bias, and writes or adds one row of the outputs from `panel` on.
+    fn write(&self, row: usize, panel: usize, sums: &mut [f32]) {
+        let (n, column) = (self.w.rows(), panel * COLS);
+        let columns = sums.len().min(n - column);
+        let sums = &mut sums[..columns];
+        // SAFETY: row < rows <= out.rows() and column + columns <= n, so this is within the buffer,
+        // which outlives the call. No other task has both this row and this panel.
+        let out = unsafe {
+            std::slice::from_raw_parts_mut(self.out.pointer().add(row * n + column), columns)
+        };
+        if let Some(bias) = self.bias {
+            for (sum, &b) in sums.iter_mut().zip(&bias[column..]) {
+                *sum += b;
+            }
+        }
+        if self.accumulate {
+            for (out, &sum) in out.iter_mut().zip(&*sums) {
+                *out += sum;
+            }
+        } else {
+            out.copy_from_slice(sums);
+        }
+    }
+}
+
+/// Pointers to rows and to their sums.
+fn pointers<T>(
+    x: impl Iterator<Item = *const T>,
+    sums: &mut amx::Sums,
+) -> ([*const T; MAX_ROWS], [*mut f32; MAX_ROWS]) {
+    let (mut x_at, mut out_at) = (
+        [std::ptr::null(); MAX_ROWS],
+        [std::ptr::null_mut(); MAX_ROWS],
+    );
+    for (((x_at, out_at), x), sums) in x_at.iter_mut().zip(&mut out_at).zip(x).zip(sums) {
+        (*x_at, *out_at) = (x, sums.as_mut_ptr());
+    }
+    (x_at, out_at)
 }

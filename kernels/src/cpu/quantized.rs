@@ -9,9 +9,10 @@
 //! panel is asked for as there; int4 of more than four rows, which reads little, gains nothing by it.
 //!
 //! Layout: a panel is a sequence of groups, each its 16 scales (bf16, in the order of
-//! [`bf16_place`](super::tile::bf16_place)) and its integers:
+//! [`scale_place`](super::tile::scale_place)) and its integers:
 //! - int8, `[k / 2][c][2]`: a pair of inputs of one column is what `vpmaddwd` multiplies and adds.
-//! - int8 for AVX-512, plus 128, `[k / 4][c][4]`: four inputs of one column are what `vpdpbusd` adds up.
+//! - int8 for AVX-512 and AMX, `[k / 4][c][4]`: four inputs of one column are what `vpdpbusd` adds up (with 128
+//!   added, as it takes what is below 0 in one place only), and `tdpbssd`.
 //! - int4, plus 8, `[k / 4][c % 8][4]` bytes, `c < 8` in the low half, `c >= 8` in the high one: four
 //!   inputs of one column are what `vpmaddubsw` adds up to two 16-bit sums, or `vpdpbusd` to one.
 //!
@@ -29,11 +30,11 @@
 #![allow(unsafe_code)] // SIMD intrinsics on raw pointers; each function states what it needs.
 #![allow(clippy::needless_range_loop)] // Constant bounds, so that the sums stay in registers.
 
-use super::tile::{Ahead, COLS, Isa, bf16_place, multiply_add};
-#[cfg(target_arch = "x86_64")]
-use super::tile::{avx2_bf16, avx512_bf16};
+use super::amx;
+use super::tile::{Ahead, COLS, Isa, multiply_add};
 use super::workers::Workers;
 use crate::quant::{GROUP, Quantization, Quantized, quantize_row};
+use crate::widest::widest;
 
 /// [`Quantization`] as a constant parameter.
 const INT8: u8 = Quantization::Int8 as u8;
@@ -44,7 +45,7 @@ const INT4: u8 = Quantization::Int4 as u8;
 enum Form {
     /// int8, `[k / 2][c][2]`.
     Pairs,
-    /// int8 plus 128, `[k / 4][c][4]`.
+    /// int8, `[k / 4][c][4]`.
     Fours,
     /// int4 plus 8, `[k / 4][c % 8][4]`, two to a byte.
     Halves,
@@ -54,12 +55,12 @@ impl Form {
     const fn of(isa: Isa, kind: Quantization) -> Form {
         match (isa, kind) {
             (_, Quantization::Int4) => Form::Halves,
-            (Isa::Avx512, Quantization::Int8) => Form::Fours,
+            (Isa::Avx512 | Isa::Amx, Quantization::Int8) => Form::Fours,
             (_, Quantization::Int8) => Form::Pairs,
         }
     }
 
-    /// What is added to every weight.
+    /// What is added to every weight that the vector units multiply.
     const fn offset(self) -> i32 {
         match self {
             Form::Pairs => 0,
@@ -82,6 +83,48 @@ impl Form {
     }
 }
 
+/// Where the scale of column `c` lies among those of a group: 0, 8, 1, 9, ..., 7, 15 by place, so that one
+/// shift and one mask widen all 16.
+const fn scale_place(column: usize) -> usize {
+    2 * (column % 8) + column / 8
+}
+
+/// Widens 16 bf16 in the order of [`scale_place`]: columns 0 to 7 and 8 to 15.
+///
+/// # Safety
+///
+/// `row` can be read for 32 bytes, and the machine has AVX2.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn avx2_scales(row: *const u8) -> [std::arch::x86_64::__m256; 2] {
+    use std::arch::x86_64::*;
+    // SAFETY: the caller promises the bytes.
+    let words = unsafe { _mm256_loadu_si256(row.cast()) };
+    // Each 32-bit word holds column c below and column c + 8 above.
+    let above = _mm256_set1_epi32(0xffff_0000_u32 as i32);
+    [
+        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(words)),
+        _mm256_castsi256_ps(_mm256_and_si256(words, above)),
+    ]
+}
+
+/// [`avx2_scales`] in one register.
+///
+/// # Safety
+///
+/// As there, the machine having AVX-512.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn avx512_scales(row: *const u8) -> std::arch::x86_64::__m512 {
+    use std::arch::x86_64::*;
+    // SAFETY: the caller's promise, and AVX-512 comes with AVX2.
+    let [low, high] = unsafe { avx2_scales(row) };
+    let low = _mm512_castpd256_pd512(_mm256_castps_pd(low));
+    _mm512_castpd_ps(_mm512_insertf64x4::<1>(low, _mm256_castps_pd(high)))
+}
+
 /// Bytes of the scales of a group of a panel.
 const SCALE_BYTES: usize = COLS * 2;
 
@@ -101,15 +144,39 @@ pub(crate) fn pack_column(
     let form = Form::of(isa, matrix.kind);
     for (g, group) in panel.chunks_exact_mut(group_bytes(matrix.kind)).enumerate() {
         let (scales, values) = group.split_at_mut(SCALE_BYTES);
-        scales[2 * bf16_place(column)..][..2].copy_from_slice(&matrix.scale(row, g).to_le_bytes());
+        scales[2 * scale_place(column)..][..2].copy_from_slice(&matrix.scale(row, g).to_le_bytes());
         for k in 0..GROUP {
             let value = matrix.value(row, g * GROUP + k);
-            let plus = (i32::from(value) + form.offset()) as u8;
             match form {
-                Form::Pairs => values[(k / 2 * COLS + column) * 2 + k % 2] = plus,
-                Form::Fours => values[(k / 4 * COLS + column) * 4 + k % 4] = plus,
+                Form::Pairs => values[(k / 2 * COLS + column) * 2 + k % 2] = value as u8,
+                Form::Fours => values[(k / 4 * COLS + column) * 4 + k % 4] = value as u8,
                 Form::Halves => {
+                    let plus = (value + 8) as u8;
                     values[(k / 4 * 8 + column % 8) * 4 + k % 4] |= plus << (column / 8 * 4);
+                }
+            }
+        }
+    }
+}
+
+widest! {
+    /// Writes a panel of int4 as one of int8 in [`Form::Fours`].
+    pub(crate) fn widen_panel(panel: &[u8], out: &mut Vec<u8>) {
+        let (narrow, wide) = (group_bytes(Quantization::Int4), group_bytes(Quantization::Int8));
+        let len = panel.len() / narrow * wide;
+        if out.len() < len {
+            out.resize(len, 0);
+        }
+        for (from, to) in panel.chunks_exact(narrow).zip(out.chunks_exact_mut(wide)) {
+            let (scales, values) = from.split_at(SCALE_BYTES);
+            let (to_scales, to_values) = to.split_at_mut(SCALE_BYTES);
+            to_scales.copy_from_slice(scales);
+            // Four inputs of all columns: the low halves are columns 0 to 7, the high ones 8 to 15.
+            for (from, to) in values.chunks_exact(32).zip(to_values.chunks_exact_mut(64)) {
+                let (low, high) = to.split_at_mut(32);
+                for ((&from, low), high) in from.iter().zip(low).zip(high) {
+                    *low = (from & 15).wrapping_sub(8);
+                    *high = (from >> 4).wrapping_sub(8);
                 }
             }
         }
@@ -121,6 +188,7 @@ pub(crate) fn pack_column(
 #[derive(Debug, Default)]
 pub(crate) struct Rows {
     words: Vec<i32>,
+    row_words: usize,
 }
 
 impl Rows {
@@ -135,8 +203,11 @@ impl Rows {
     ) {
         let form = Form::of(isa, kind);
         let words = form.row_words(k);
-        if self.words.len() < rows * words {
-            self.words.resize(rows * words, 0);
+        self.row_words = words;
+        // AMX reads whole tiles of rows.
+        let room = rows.next_multiple_of(amx::ROWS) * words;
+        if self.words.len() < room {
+            self.words.resize(room, 0);
         }
         // About eight operations an element.
         let operations = 8 * rows * k;
@@ -164,10 +235,14 @@ impl Rows {
         );
     }
 
-    /// Row `i` of those last filled.
-    pub(crate) fn row(&self, (isa, kind): (Isa, Quantization), k: usize, i: usize) -> &[i32] {
-        let words = Form::of(isa, kind).row_words(k);
-        &self.words[i * words..][..words]
+    /// Row `i` of those last filled, and all behind it.
+    pub(crate) fn row(&self, i: usize) -> &[i32] {
+        &self.words[i * self.row_words..]
+    }
+
+    /// Words of each row.
+    pub(crate) fn row_words(&self) -> usize {
+        self.row_words
     }
 }
 
@@ -208,11 +283,11 @@ pub(crate) unsafe fn tile(
                         avx2::<$rows, $panels, INT4>(x, w, k, out, ahead)
                     }
                     #[cfg(target_arch = "x86_64")]
-                    (Isa::Avx512, Quantization::Int8) => {
+                    (Isa::Avx512 | Isa::Amx, Quantization::Int8) => {
                         avx512::<$rows, $panels, INT8>(x, w, k, out);
                     }
                     #[cfg(target_arch = "x86_64")]
-                    (Isa::Avx512, Quantization::Int4) => {
+                    (Isa::Avx512 | Isa::Amx, Quantization::Int4) => {
                         avx512::<$rows, $panels, INT4>(x, w, k, out);
                     }
                     (_, Quantization::Int8) => portable::<$rows, $panels, INT8>(x, w, k, out),
@@ -327,7 +402,7 @@ unsafe fn avx2<const ROWS: usize, const PANELS: usize, const KIND: u8>(
                 }
             }
             for j in 0..PANELS {
-                let scales = avx2_bf16(w[j].add(at));
+                let scales = avx2_scales(w[j].add(at));
                 for i in 0..ROWS {
                     let sx = _mm256_set1_ps(f32::from_bits(*x[i].add(words + g) as u32));
                     let added = _mm256_set1_epi32(*x[i].add(words + groups + g));
@@ -387,7 +462,8 @@ unsafe fn avx512<const ROWS: usize, const PANELS: usize, const KIND: u8>(
                         let low = _mm512_castsi256_si512(_mm256_and_si256(both, half));
                         _mm512_inserti64x4::<1>(low, high)
                     } else {
-                        _mm512_loadu_si512(values.add(64 * four).cast())
+                        let values = _mm512_loadu_si512(values.add(64 * four).cast());
+                        _mm512_xor_si512(values, _mm512_set1_epi8(-128))
                     };
                     for i in 0..ROWS {
                         let x = _mm512_set1_epi32(*x[i].add(g * GROUP / 4 + four));
@@ -396,7 +472,7 @@ unsafe fn avx512<const ROWS: usize, const PANELS: usize, const KIND: u8>(
                 }
             }
             for j in 0..PANELS {
-                let scales = avx512_bf16(w[j].add(at));
+                let scales = avx512_scales(w[j].add(at));
                 for i in 0..ROWS {
                     let sx = _mm512_set1_ps(f32::from_bits(*x[i].add(words + g) as u32));
                     let added = _mm512_set1_epi32(*x[i].add(words + groups + g));
@@ -458,7 +534,7 @@ unsafe fn portable<const ROWS: usize, const PANELS: usize, const KIND: u8>(
                 }
                 for (c, (out, sum)) in out_sums.iter_mut().zip(sums).enumerate() {
                     let sum = (if KIND == INT4 { sum - eight } else { sum }) as f32;
-                    let scale = f32::from_bits(u32::from(scales[bf16_place(c)]) << 16) * sx;
+                    let scale = f32::from_bits(u32::from(scales[scale_place(c)]) << 16) * sx;
                     *out = multiply_add(sum, scale, *out);
                 }
             }

@@ -13,9 +13,9 @@
 //! linear --product gate-up`: 4 rows 48 to 65 % of the read bandwidth, 16 rows 82 to 91 % of the
 //! multiply-add peak, one Zen 3 core. With AVX-512 not measured, and so not built.)
 //!
-//! Layout: a *panel* is `[k][16]`, f32 or f16 in order or bf16 in the order of [`bf16_place`]: column `c`
-//! beside column `c + 8`, so that one shift and one mask widen 16 of them. Rows, panels and
-//! outputs are given as pointers, each contiguous, of any alignment.
+//! Layout: a *panel* is `[k][16]` in f32 or f16, and `[k / 2][16][2]` in bf16 ([`pair_place`]): a column's two
+//! neighbours lie in one word, which a shift and a mask widen, and which is what AMX multiplies
+//! ([`amx`](super::amx)). Rows, panels and outputs are given as pointers, each contiguous, of any alignment.
 //!
 //! Numerics: f32. Every element's terms are added in the order of `k`, one fused multiply-add
 //! each, whatever the tile; so the bits depend on `x[i]` and the column alone, and splitting `k`
@@ -40,9 +40,14 @@ const F32: u8 = Dtype::F32 as u8;
 const BF16: u8 = Dtype::Bf16 as u8;
 const F16: u8 = Dtype::F16 as u8;
 
-/// Where column `c` of 16 lies within a row of a bf16 panel: 0, 8, 1, 9, ..., 7, 15 by place.
-pub(crate) const fn bf16_place(column: usize) -> usize {
-    2 * (column % 8) + column / 8
+/// Where input `k` of a column lies in a panel of pairs, `[k / 2][16][2]`.
+pub(crate) const fn pair_place(k: usize, column: usize) -> usize {
+    (k / 2 * COLS + column) * 2 + k % 2
+}
+
+/// Inputs of a bf16 panel of weights of that many, padding included: whole tiles of AMX, on every machine.
+pub(crate) const fn padded_inputs(k: usize) -> usize {
+    k.next_multiple_of(32)
 }
 
 /// Panels a tile of `rows` rows takes at once: never more than one of fewer rows.
@@ -50,8 +55,8 @@ pub(crate) const fn panels_at_once(isa: Isa, rows: usize) -> usize {
     match (isa, rows) {
         (_, 1) => 4,
         // A panel's 16 columns are one register.
-        (Isa::Avx512, 2 | 3) => 4,
-        (Isa::Avx512, _) => 2,
+        (Isa::Avx512 | Isa::Amx, 2 | 3) => 4,
+        (Isa::Avx512 | Isa::Amx, _) => 2,
         (_, 2) => 2,
         _ => 1,
     }
@@ -75,11 +80,13 @@ pub enum Isa {
     Avx2,
     /// x86-64 with AVX-512 (F, BW, VNNI).
     Avx512,
+    /// The same with AMX (BF16, INT8), which Linux allows.
+    Amx,
 }
 
 impl Isa {
     /// All of them.
-    pub const ALL: [Isa; 3] = [Isa::Portable, Isa::Avx2, Isa::Avx512];
+    pub const ALL: [Isa; 4] = [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Amx];
 
     /// The best one this machine has.
     pub fn best() -> Isa {
@@ -105,6 +112,7 @@ impl Isa {
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512vnni")
             }
+            Isa::Amx => Isa::Avx512.available() && super::amx::available(),
             #[cfg(not(target_arch = "x86_64"))]
             Isa::Avx2 | Isa::Avx512 => false,
         }
@@ -116,6 +124,7 @@ impl Isa {
             Isa::Portable => "portable",
             Isa::Avx2 => "AVX2",
             Isa::Avx512 => "AVX-512",
+            Isa::Amx => "AMX",
         }
     }
 }
@@ -234,13 +243,17 @@ pub(crate) unsafe fn tile(
                         avx2::<$rows, $panels, F16>(x, w, k, load, out, ahead)
                     }
                     #[cfg(target_arch = "x86_64")]
-                    (Isa::Avx512, Dtype::F32) => avx512::<$rows, $panels, F32>(x, w, k, load, out),
+                    (Isa::Avx512 | Isa::Amx, Dtype::F32) => {
+                        avx512::<$rows, $panels, F32>(x, w, k, load, out)
+                    }
                     #[cfg(target_arch = "x86_64")]
-                    (Isa::Avx512, Dtype::Bf16) => {
+                    (Isa::Avx512 | Isa::Amx, Dtype::Bf16) => {
                         avx512::<$rows, $panels, BF16>(x, w, k, load, out)
                     }
                     #[cfg(target_arch = "x86_64")]
-                    (Isa::Avx512, Dtype::F16) => avx512::<$rows, $panels, F16>(x, w, k, load, out),
+                    (Isa::Avx512 | Isa::Amx, Dtype::F16) => {
+                        avx512::<$rows, $panels, F16>(x, w, k, load, out)
+                    }
                     (_, Dtype::F32) => portable::<$rows, $panels, F32>(x, w, k, load, out),
                     (_, Dtype::Bf16) => portable::<$rows, $panels, BF16>(x, w, k, load, out),
                     (_, Dtype::F16) => portable::<$rows, $panels, F16>(x, w, k, load, out),
@@ -256,42 +269,6 @@ pub(crate) unsafe fn tile(
     if !rest.is_empty() {
         for_each_tile!(run, x.len(), rest.len(), whole.len(), rest);
     }
-}
-
-/// Widens 16 bf16 in the order of [`bf16_place`]: columns 0 to 7 and 8 to 15.
-///
-/// # Safety
-///
-/// `row` can be read for 32 bytes, and the machine has AVX2.
-#[cfg(target_arch = "x86_64")]
-#[inline]
-#[target_feature(enable = "avx2")]
-pub(crate) unsafe fn avx2_bf16(row: *const u8) -> [std::arch::x86_64::__m256; 2] {
-    use std::arch::x86_64::*;
-    // SAFETY: the caller promises the bytes.
-    let words = unsafe { _mm256_loadu_si256(row.cast()) };
-    // Each 32-bit word holds column c below and column c + 8 above.
-    let above = _mm256_set1_epi32(0xffff_0000_u32 as i32);
-    [
-        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(words)),
-        _mm256_castsi256_ps(_mm256_and_si256(words, above)),
-    ]
-}
-
-/// [`avx2_bf16`] in one register.
-///
-/// # Safety
-///
-/// As there, the machine having AVX-512.
-#[cfg(target_arch = "x86_64")]
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(crate) unsafe fn avx512_bf16(row: *const u8) -> std::arch::x86_64::__m512 {
-    use std::arch::x86_64::*;
-    // SAFETY: the caller's promise, and AVX-512 comes with AVX2.
-    let [low, high] = unsafe { avx2_bf16(row) };
-    let low = _mm512_castpd256_pd512(_mm256_castps_pd(low));
-    _mm512_castpd_ps(_mm512_insertf64x4::<1>(low, _mm256_castps_pd(high)))
 }
 
 /// [`tile`] with AVX2, FMA and F16C.
@@ -310,6 +287,7 @@ unsafe fn avx2<const ROWS: usize, const PANELS: usize, const DTYPE: u8>(
     ahead: Option<Ahead>,
 ) {
     use std::arch::x86_64::*;
+    let odd_half = _mm256_set1_epi32(0xffff_0000_u32 as i32);
     // SAFETY: the caller promises every pointer for exactly these ranges.
     unsafe {
         for (group, w) in w.iter().enumerate() {
@@ -323,10 +301,17 @@ unsafe fn avx2<const ROWS: usize, const PANELS: usize, const DTYPE: u8>(
                     }
                 }
             }
-            let mut step = |k: usize| {
+            let mut step = |k: usize, odd: bool| {
                 for j in 0..PANELS {
                     let [low, high] = if DTYPE == BF16 {
-                        avx2_bf16(w[j].add(32 * k))
+                        let words: *const __m256i = w[j].add(64 * (k / 2)).cast();
+                        let words = [0, 1].map(|half| _mm256_loadu_si256(words.add(half)));
+                        match odd {
+                            false => words.map(|w| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(w))),
+                            true => {
+                                words.map(|w| _mm256_castsi256_ps(_mm256_and_si256(w, odd_half)))
+                            }
+                        }
                     } else if DTYPE == F16 {
                         let row: *const __m128i = w[j].add(32 * k).cast();
                         [
@@ -345,16 +330,16 @@ unsafe fn avx2<const ROWS: usize, const PANELS: usize, const DTYPE: u8>(
                 }
             };
             let mut ahead = ahead.unwrap_or(Ahead::nothing(w[0]));
-            for pair in 0..requests(k) {
+            for pair in 0..k / 2 {
                 // Several panels at once are read as fast as memory gives them.
                 if PANELS == 1 {
                     ahead.request();
                 }
-                step(2 * pair);
-                step(2 * pair + 1);
+                step(2 * pair, false);
+                step(2 * pair + 1, true);
             }
             if k % 2 == 1 {
-                step(k - 1);
+                step(k - 1, false);
             }
             for i in 0..ROWS {
                 for j in 0..PANELS {
@@ -381,6 +366,7 @@ unsafe fn avx512<const ROWS: usize, const PANELS: usize, const DTYPE: u8>(
     out: &[*mut f32; ROWS],
 ) {
     use std::arch::x86_64::*;
+    let odd_half = _mm512_set1_epi32(0xffff_0000_u32 as i32);
     // SAFETY: the caller promises every pointer for exactly these ranges.
     unsafe {
         for (group, w) in w.iter().enumerate() {
@@ -393,10 +379,14 @@ unsafe fn avx512<const ROWS: usize, const PANELS: usize, const DTYPE: u8>(
                     }
                 }
             }
-            for k in 0..k {
+            let mut step = |k: usize, odd: bool| {
                 for j in 0..PANELS {
                     let row = if DTYPE == BF16 {
-                        avx512_bf16(w[j].add(32 * k))
+                        let words = _mm512_loadu_si512(w[j].add(64 * (k / 2)).cast());
+                        _mm512_castsi512_ps(match odd {
+                            false => _mm512_slli_epi32::<16>(words),
+                            true => _mm512_and_si512(words, odd_half),
+                        })
                     } else if DTYPE == F16 {
                         _mm512_cvtph_ps(_mm256_loadu_si256(w[j].add(32 * k).cast()))
                     } else {
@@ -407,6 +397,13 @@ unsafe fn avx512<const ROWS: usize, const PANELS: usize, const DTYPE: u8>(
                         sums[i][j] = _mm512_fmadd_ps(x, row, sums[i][j]);
                     }
                 }
+            };
+            for pair in 0..k / 2 {
+                step(2 * pair, false);
+                step(2 * pair + 1, true);
+            }
+            if k % 2 == 1 {
+                step(k - 1, false);
             }
             for i in 0..ROWS {
                 for j in 0..PANELS {
@@ -456,12 +453,11 @@ unsafe fn portable<const ROWS: usize, const PANELS: usize, const DTYPE: u8>(
             for k in 0..k {
                 for j in 0..PANELS {
                     let row = if DTYPE == BF16 {
-                        let words: [u32; 8] = w[j].add(32 * k).cast::<[u32; 8]>().read_unaligned();
-                        std::array::from_fn(|c| {
-                            f32::from_bits(if c < 8 {
-                                words[c] << 16
-                            } else {
-                                words[c - 8] & 0xffff_0000
+                        let words = w[j].add(64 * (k / 2)).cast::<[u32; COLS]>();
+                        words.read_unaligned().map(|word| {
+                            f32::from_bits(match k % 2 {
+                                0 => word << 16,
+                                _ => word & 0xffff_0000,
                             })
                         })
                     } else if DTYPE == F16 {
