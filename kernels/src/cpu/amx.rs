@@ -409,6 +409,17 @@ mod x86 {
         }
     }
 
+    /// Asks for the 16 lines of a tile, `$ahead` bytes behind it.
+    macro_rules! prefetch {
+        ($panel:literal, $ahead:literal) => {
+            concat!(
+                ".irp line, 0, 64, 128, 192, 256, 320, 384, 448, 512, 576, 640, 704, 768, 832, 896, 960\n",
+                "prefetcht0 [{", $panel, "} + ", $ahead, " + \\line]\n",
+                ".endr",
+            )
+        };
+    }
+
     /// # Safety
     ///
     /// As for [`two_by_two`].
@@ -431,14 +442,18 @@ mod x86 {
                 "tileloadd tmm4, [{first} + {line}]",
                 "tileloadd tmm5, [{first} + {line} + 1024]",
                 "tileloadd tmm6, [{a} + {line}]",
+                prefetch!("a", 4096),
                 "tdpbf16ps tmm0, tmm4, tmm6",
                 "tileloadd tmm7, [{b} + {line}]",
+                prefetch!("b", 4096),
                 "tdpbf16ps tmm1, tmm4, tmm7",
                 "tdpbf16ps tmm0, tmm5, tmm6",
                 "tileloadd tmm6, [{c} + {line}]",
+                prefetch!("c", 4096),
                 "tdpbf16ps tmm2, tmm4, tmm6",
                 "tdpbf16ps tmm1, tmm5, tmm7",
                 "tileloadd tmm7, [{d} + {line}]",
+                prefetch!("d", 4096),
                 "tdpbf16ps tmm3, tmm4, tmm7",
                 "tdpbf16ps tmm2, tmm5, tmm6",
                 "tdpbf16ps tmm3, tmm5, tmm7",
