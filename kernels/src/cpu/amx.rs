@@ -260,20 +260,21 @@ pub(crate) unsafe fn bf16(
     }
 }
 
-/// Computes `out[i][c]` of [`ROWS`] quantised rows, or as many as the registers were configured for, and a
-/// panel of int8 in groups.
+/// Computes `out[i][c]` of up to [`ROWS`] quantised rows and a panel of int8 in groups. Rows of sums up to the
+/// next multiple of 4 are written.
 ///
 /// # Safety
 ///
-/// `rows` are as many rows of `quantized::Rows`, each `row_words` words; `w` can be read for a panel of `k`
-/// inputs in int8.
+/// Behind `rows` there are [`ROWS`] rows of `quantized::Rows`, each `row_words` words; `w` can be read for a
+/// panel of `k` inputs in int8.
 ///
 /// # Panics
 ///
-/// If the registers are configured for something else.
+/// If the registers are configured for something else, or there are more rows.
 #[cfg_attr(not(target_arch = "x86_64"), allow(unused))]
 pub(crate) unsafe fn int8(
     tiles: &Tiles,
+    height: usize,
     rows: *const i32,
     row_words: usize,
     w: *const u8,
@@ -285,7 +286,13 @@ pub(crate) unsafe fn int8(
     #[cfg(target_arch = "x86_64")]
     // SAFETY: the caller's promises; the unit comes with AVX-512.
     unsafe {
-        x86::int8(rows, row_words, w, k, out);
+        match height {
+            0..=4 => x86::int8::<4>(rows, row_words, w, k, out),
+            5..=8 => x86::int8::<8>(rows, row_words, w, k, out),
+            9..=12 => x86::int8::<12>(rows, row_words, w, k, out),
+            13..=16 => x86::int8::<16>(rows, row_words, w, k, out),
+            _ => panic!("{height} rows of a tile"),
+        }
     }
 }
 
@@ -489,8 +496,38 @@ mod x86 {
     #[repr(C, align(64))]
     struct Integers([[i32; COLS]; ROWS]);
 
+    /// Groups at once. A store of a tile is not handed on to loads before it is in the cache, which the
+    /// products of the next groups hide; with more than two the stores of some would lie 4 KiB from the loads of
+    /// others, which waits as well.
+    const AT_ONCE: usize = 2;
+
+    /// Multiplies a group, 16 rows `$stride` bytes apart, with sums in `$sums`.
+    macro_rules! multiply {
+        ($sums:tt, $rows:tt, $w:tt, $at:expr, $stride:expr, $w_at:expr, $to:expr) => {
+            asm!(
+                concat!("tilezero ", $sums),
+                concat!("tileloadd ", $rows, ", [{at} + {stride}]"),
+                concat!("tileloadd ", $w, ", [{w_at} + {line}]"),
+                concat!("tdpbssd ", $sums, ", ", $rows, ", ", $w),
+                concat!("tilestored [{to} + {line}], ", $sums),
+                at = in(reg) $at,
+                stride = in(reg) $stride,
+                w_at = in(reg) $w_at,
+                to = in(reg) $to,
+                line = in(reg) 64usize,
+                out($sums) _, out($rows) _, out($w) _,
+                options(nostack),
+            )
+        };
+    }
+
+    /// Writes the sums of `HEIGHT` rows, of which the registers hold as many or more.
+    ///
+    /// # Safety
+    ///
+    /// As for [`int8`](super::int8), the machine having the unit.
     #[target_feature(enable = "avx512f,avx512bw")]
-    pub(super) unsafe fn int8(
+    pub(super) unsafe fn int8<const HEIGHT: usize>(
         rows: *const i32,
         row_words: usize,
         w: *const u8,
@@ -499,42 +536,37 @@ mod x86 {
     ) {
         let (words, groups) = (k / 4, k / GROUP);
         let group_bytes = group_bytes(Quantization::Int8);
-        let mut integers = [const { Integers([[0; COLS]; ROWS]) }; 2];
-        let mut sums = [_mm512_setzero_ps(); ROWS];
+        let scales_bytes = group_bytes - GROUP * COLS;
+        let mut integers = [const { [const { Integers([[0; COLS]; ROWS]) }; AT_ONCE] }; 2];
+        let mut sums = [_mm512_setzero_ps(); HEIGHT];
         // SAFETY: the caller promises every pointer for exactly these ranges.
         unsafe {
-            let scales_bytes = group_bytes - GROUP * COLS;
-            let multiply = |g: usize, to: &mut Integers| {
-                asm!(
-                    "tilezero tmm0",
-                    "tileloadd tmm4, [{rows} + {stride}]",
-                    "tileloadd tmm6, [{w} + {line}]",
-                    "tdpbssd tmm0, tmm4, tmm6",
-                    "tilestored [{to} + {line}], tmm0",
-                    rows = in(reg) rows.add(g * GROUP / 4),
-                    stride = in(reg) row_words * 4,
-                    w = in(reg) w.add(g * group_bytes + scales_bytes),
-                    to = in(reg) to,
-                    line = in(reg) 64usize,
-                    out("tmm0") _, out("tmm4") _, out("tmm6") _,
-                    options(nostack),
-                );
-            };
-            if groups > 0 {
-                multiply(0, &mut integers[0]);
-            }
-            for g in 0..groups {
-                // The unit works on the next group while this one's sums are added.
-                if g + 1 < groups {
-                    multiply(g + 1, &mut integers[(g + 1) % 2]);
+            let multiply = |first: usize, to: &mut [Integers; AT_ONCE]| {
+                let at = |i: usize| rows.add((first + i) * GROUP / 4);
+                let w = |i: usize| w.add((first + i) * group_bytes + scales_bytes);
+                let stride = row_words * 4;
+                let left = groups.saturating_sub(first);
+                if left > 0 {
+                    multiply!("tmm0", "tmm4", "tmm6", at(0), stride, w(0), &mut to[0]);
                 }
-                let scales = avx512_scales(w.add(g * group_bytes));
-                let integers = &integers[g % 2].0;
-                for i in 0..ROWS {
-                    let sx = *rows.add(i * row_words + words + g);
-                    let sx = _mm512_set1_ps(f32::from_bits(sx as u32));
-                    let sum = _mm512_cvtepi32_ps(_mm512_load_si512(integers[i].as_ptr().cast()));
-                    sums[i] = _mm512_fmadd_ps(sum, _mm512_mul_ps(sx, scales), sums[i]);
+                if left > 1 {
+                    multiply!("tmm1", "tmm5", "tmm7", at(1), stride, w(1), &mut to[1]);
+                }
+            };
+            multiply(0, &mut integers[0]);
+            for (turn, first) in (0..groups).step_by(AT_ONCE).enumerate() {
+                // The unit works on the next groups while these ones' sums are added.
+                multiply(first + AT_ONCE, &mut integers[(turn + 1) % 2]);
+                for g in first..groups.min(first + AT_ONCE) {
+                    let scales = avx512_scales(w.add(g * group_bytes));
+                    let integers = &integers[turn % 2][g - first].0;
+                    for i in 0..HEIGHT {
+                        let sx = *rows.add(i * row_words + words + g);
+                        let sx = _mm512_set1_ps(f32::from_bits(sx as u32));
+                        let sum = _mm512_load_si512(integers[i].as_ptr().cast());
+                        let scale = _mm512_mul_ps(sx, scales);
+                        sums[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, sums[i]);
+                    }
                 }
             }
             for (out, sum) in out.iter_mut().zip(sums) {

@@ -262,7 +262,7 @@ impl Task<'_> {
                 let x = &self.inputs.quantized;
                 let (row, words) = (x.row(rows.start).as_ptr(), x.row_words());
                 // SAFETY: as above; there is room for whole tiles of rows, and what was int4 was widened.
-                unsafe { amx::int8(tiles, row, words, w[0], k, sums) };
+                unsafe { amx::int8(tiles, rows.len(), row, words, w[0], k, sums) };
             }
             (Kernel::Float(dtype), _) => {
                 let x = rows.clone().map(|row| self.x[row * k..][..k].as_ptr());
