@@ -87,6 +87,82 @@ fn quantized_products_hold_the_largest_sums() {
     }
 }
 
+/// A product on AMX with bf16 weights `[n, k]`, of f32 rows.
+fn amx_product(w: &[f32], x: &[f32], k: usize) -> Option<Vec<f32>> {
+    if !Isa::Amx.available() {
+        eprintln!("not run: this machine has no AMX");
+        return None;
+    }
+    let mut backend = CpuBackend::with_isa(1, Isa::Amx);
+    let (n, rows) = (w.len() / k, x.len() / k);
+    let bytes = cases::matrix_bytes(w, Dtype::Bf16);
+    let matrix = MatrixView {
+        rows: n,
+        cols: k,
+        dtype: Dtype::Bf16,
+        bytes: &bytes,
+    };
+    let weight = backend.load_matrix(&[matrix]).unwrap();
+    let mut input = backend.activations(rows, k).unwrap();
+    input.data_mut().copy_from_slice(x);
+    let mut out = backend.activations(rows, n).unwrap();
+    backend.linear(&input, &weight, None, rows, false, &mut out);
+    Some(out.data().to_vec())
+}
+
+/// The order of AMX's sums, written out. (That of Intel's manual, TDPBF16PS.)
+#[test]
+fn amx_sums_as_its_file_says() {
+    let (rows, n, k) = (37, 40, 3 * 32 + 7);
+    let (w, x) = (cases::numbers(5, n * k), cases::numbers(6, rows * k));
+    let Some(out) = amx_product(&w, &x, k) else {
+        return;
+    };
+    let bf16 = |value: f32| half::bf16::from_f32(value).to_f32();
+    for (row, x) in x.chunks_exact(k).enumerate() {
+        for (column, w) in w.chunks_exact(k).enumerate() {
+            let mut sum = 0.0f32;
+            for (x, w) in x.chunks(32).zip(w.chunks(32)) {
+                let high: Vec<f32> = x.iter().map(|&x| bf16(x)).collect();
+                let low: Vec<f32> = x
+                    .iter()
+                    .zip(&high)
+                    .map(|(x, high)| bf16(x - high))
+                    .collect();
+                for part in [high, low] {
+                    let mut places = [0.0f32; 2];
+                    for (at, (x, &w)) in part.iter().zip(w).enumerate() {
+                        places[at % 2] = x.mul_add(bf16(w), places[at % 2]);
+                    }
+                    sum += places[0] + places[1];
+                }
+            }
+            let got = out[row * n + column];
+            assert_eq!(got.to_bits(), sum.to_bits(), "row {row}, column {column}");
+        }
+    }
+}
+
+#[test]
+fn amx_keeps_what_is_finite_and_what_is_not() {
+    let (n, k) = (16, 32);
+    let mut x = vec![1.0; 5 * k];
+    x[3] = f32::MAX;
+    (x[k + 4], x[2 * k + 5], x[3 * k + 6]) = (f32::INFINITY, f32::NAN, f32::from_bits(0x7f80_0001));
+    let Some(out) = amx_product(&vec![0.25; n * k], &x, k) else {
+        return;
+    };
+    let row = |i: usize| &out[i * n..][..n];
+    assert!(
+        row(0)
+            .iter()
+            .all(|&v| (v / (f32::MAX / 4.0) - 1.0).abs() < 1e-4)
+    );
+    assert_eq!(row(1), [f32::INFINITY; 16]);
+    assert!(row(2).iter().chain(row(3)).all(|v| v.is_nan()));
+    assert_eq!(row(4), [8.0; 16]);
+}
+
 #[test]
 fn row_wise_operations_are_right() {
     let mut backend = CpuBackend::new(2);
@@ -290,7 +366,7 @@ fn copied_blocks_hold_all_layers_and_touch_nothing_else() {
 ///     cargo +nightly miri test -p offshoot-kernels --lib tiles_of_all
 ///
 /// and the same with `--target aarch64-unknown-linux-gnu` and no RUSTFLAGS. (crossbeam, below rayon,
-/// does not keep to stacked borrows.)
+/// does not keep to stacked borrows.) AMX's tiles are assembly, which Miri does not run either.
 #[test]
 #[allow(unsafe_code)] // The tiles are called as they are.
 fn tiles_of_all_instruction_sets_agree() {
