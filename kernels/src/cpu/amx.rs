@@ -77,6 +77,9 @@ fn permitted() -> bool {
     result == 0
 }
 
+/// Rows of products with [`bf16`] unless they are few.
+pub(crate) const MANY: usize = 2 * ROWS;
+
 /// What the tile registers hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shapes {
@@ -154,17 +157,23 @@ pub(crate) struct Split {
 }
 
 impl Split {
+    /// Makes room for that many rows of `k`; what was there is gone.
+    fn resize(&mut self, rows: usize, k: usize) {
+        self.tiles = 2 * k.div_ceil(INPUTS);
+        let lines = rows.div_ceil(ROWS) * self.tiles * ROWS;
+        if self.lines.len() < lines {
+            self.lines.resize(lines, Line([0; INPUTS]));
+        }
+    }
+
     /// Splits the first `rows` of `x`, `[.., k]`.
     pub(crate) fn fill(&mut self, workers: &Workers, x: &[f32], k: usize, rows: usize) {
-        self.tiles = 2 * k.div_ceil(INPUTS);
-        let (tiles, whole) = (rows.div_ceil(ROWS), self.tiles * ROWS);
-        if self.lines.len() < tiles * whole {
-            self.lines.resize(tiles * whole, Line([0; INPUTS]));
-        }
+        self.resize(rows, k);
+        let whole = self.tiles * ROWS;
         // About ten operations an element.
         let operations = 10 * rows * k;
         workers.rows(
-            &mut self.lines[..tiles * whole],
+            &mut self.lines[..rows.div_ceil(ROWS) * whole],
             whole,
             operations,
             |tile, lines| {
@@ -173,6 +182,23 @@ impl Split {
                 }
             },
         );
+    }
+
+    /// Splits that many rows of `k`.
+    pub(crate) fn fill_with<'a>(
+        &mut self,
+        rows: impl ExactSizeIterator<Item = &'a [f32]>,
+        k: usize,
+    ) {
+        self.resize(rows.len(), k);
+        let whole = self.tiles * ROWS;
+        for (row, x) in rows.enumerate() {
+            split(
+                x,
+                row % ROWS,
+                &mut self.lines[row / ROWS * whole..][..whole],
+            );
+        }
     }
 
     /// The rows from `row` on, a multiple of [`ROWS`], as far as there are any.
@@ -214,7 +240,7 @@ fn round(x: f32) -> u32 {
 }
 
 /// Rows of sums that a micro-kernel writes, of `16 * MAX_PANELS` columns.
-pub(crate) type Sums = [[f32; COLS * MAX_PANELS]; 2 * ROWS];
+pub(crate) type Sums = [[f32; COLS * MAX_PANELS]; MANY];
 
 /// Computes `out[i][16 j + c]` of the rows from `row` on, a multiple of [`ROWS`]: of the two tiles of rows that
 /// begin there for up to two panels, or, if `few`, of one for up to four.
@@ -305,7 +331,7 @@ mod x86 {
     use std::arch::x86_64::*;
 
     /// Bytes from one row of sums to the next.
-    const STRIDE: usize = size_of::<Sums>() / (2 * ROWS);
+    const STRIDE: usize = size_of::<Sums>() / MANY;
 
     /// # Safety
     ///

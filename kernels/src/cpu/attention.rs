@@ -14,7 +14,8 @@
 //! Layout: q within `qkv` rows `[q heads | k heads | v heads]`; K and V as [`kv`](super::kv) says;
 //! out `[rows, heads * D]`.
 //!
-//! Numerics: f32. A score is summed in the order of the dimensions; the maximum is exact; `p` is
+//! Numerics: f32. A score is summed in the order of the dimensions (by AMX in its own, of split queries, if K is
+//! bf16 and 32 divides the dimensions); the maximum is exact; `p` is
 //! the crate's `2^x` polynomial; the `p` are summed in 16 lanes by position modulo 16, then the
 //! lanes in order; an output is summed in the order of positions, then divided. Nothing depends on
 //! how the positions are cut into runs and blocks or which other rows there are, and there is no
@@ -27,15 +28,17 @@
 //! `4 * heads * D * sum_r (visible tokens of r)` FLOPs.
 #![allow(unsafe_code)] // The micro-kernel takes pointers; tasks write disjoint parts of rows.
 
+use super::amx::{self, Shapes, Split, Tiles};
 use super::buffers::{Activations, Arena};
 use super::kv::{self, Part, head_range};
 use super::linear::Shared;
-use super::tile::{COLS, Isa, MAX_ROWS, row_tiles, tile};
+use super::tile::{COLS, Isa, MAX_ROWS, pair_place, row_tiles, tile};
 use super::workers::Workers;
 use crate::exp2::exp2;
 use crate::plan::Run;
 use crate::widest::{maximum, widest};
 use crate::{Dtype, KvDtype, KvLayout, StepPlan};
+use half::bf16;
 use std::cell::RefCell;
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
@@ -79,6 +82,8 @@ pub(crate) fn row_groups(plan: &StepPlan) -> Vec<RowGroup> {
 /// A thread's scratch memory.
 #[derive(Default)]
 struct Scratch {
+    /// The batch's queries, for AMX.
+    split: Split,
     /// `[query][stride]` scores, then `p`.
     scores: Vec<f32>,
     /// `[query][head_dim, padded to 16]` sums of `p v`.
@@ -89,6 +94,8 @@ struct Scratch {
     staged: Vec<f32>,
     /// Rows that see something of the panels at hand, and where they stop seeing.
     active: Vec<Active>,
+    /// Their queries, for AMX.
+    queries: Vec<usize>,
 }
 
 /// A row of the batch, and where in the tokens at hand it stops seeing (1 or more).
@@ -173,6 +180,11 @@ impl HeadTask<'_> {
         // Tiles may write a stretch of scores from the last visible token on.
         let stride = longest.next_multiple_of(COLS) + STRETCH;
         let at_once = (MAX_SCORES / (stride * queries)).max(1);
+        // Scores by AMX. (Values not: its sums are of 32 tokens at a time, and would depend on where runs begin.)
+        let whole =
+            self.layout.dtype == Dtype::Bf16.into() && self.layout.head_dim.is_multiple_of(32);
+        let tiles =
+            (self.isa == Isa::Amx && whole).then(|| Tiles::configure(Shapes::Bf16, amx::MANY));
         for start in rows.clone().step_by(at_once) {
             let batch = start..rows.end.min(start + at_once);
             let padded = self.layout.head_dim.next_multiple_of(COLS);
@@ -182,7 +194,7 @@ impl HeadTask<'_> {
             grow(&mut scratch.sums, count * padded);
             scratch.sums[..count * padded].fill(0.0);
 
-            self.scores(&batch, stride, scratch);
+            self.scores(&batch, stride, tiles.as_ref(), scratch);
             let scale = LOG2_E / (self.layout.head_dim as f32).sqrt();
             for query in 0..count {
                 let row = batch.start + query / queries;
@@ -246,11 +258,19 @@ impl HeadTask<'_> {
     }
 
     /// Pass 1: all scores of the batch's queries.
-    fn scores(&self, batch: &Range<usize>, stride: usize, scratch: &mut Scratch) {
+    fn scores(
+        &self,
+        batch: &Range<usize>,
+        stride: usize,
+        tiles: Option<&Tiles>,
+        scratch: &mut Scratch,
+    ) {
         let Scratch {
             scores,
             staged,
             active,
+            split,
+            queries: seeing,
             ..
         } = scratch;
         let queries = self.queries_per_row();
@@ -258,11 +278,22 @@ impl HeadTask<'_> {
         let block_tokens = self.layout.block_tokens;
         let in_panels = kv::keys_in_panels(self.layout);
         let stored = self.stored(in_panels);
-        let dtype = stored.unwrap_or(Dtype::F32);
+        // AMX takes panels of bf16 however K is stored.
+        let dtype = match tiles {
+            Some(_) => Dtype::Bf16,
+            None => stored.unwrap_or(Dtype::F32),
+        };
         let panel_len = head_dim * COLS;
         if stored.is_none() {
             grow(staged, panel_len * STRETCH_PANELS);
         }
+        if tiles.is_some() {
+            let all = batch.len() * queries;
+            let rows =
+                (0..all).map(|query| self.query(batch.start + query / queries, query % queries));
+            split.fill_with(rows, head_dim);
+        }
+        let mut sums: amx::Sums = [[0.0; _]; amx::MANY];
         for (run, rows) in self.runs_of(batch) {
             let tokens = run.tokens as usize;
             for first in (0..tokens).step_by(STRETCH) {
@@ -290,12 +321,42 @@ impl HeadTask<'_> {
                                 let token = token + column;
                                 let head = self.head(run, token / block_tokens, Part::Keys);
                                 kv::read_plain(self.layout, head, token % block_tokens, |d, v| {
-                                    staged[d * COLS + column] = v;
+                                    if tiles.is_some() {
+                                        let staged: &mut [bf16] = bytemuck::cast_slice_mut(staged);
+                                        staged[pair_place(d, column)] = bf16::from_f32(v);
+                                    } else {
+                                        staged[d * COLS + column] = v;
+                                    }
                                 });
                             }
                         }
                         staged.as_ptr().cast()
                     };
+                }
+                if let Some(tiles) = tiles {
+                    seeing.clear();
+                    seeing.extend(active.iter().flat_map(|active| {
+                        let first = (active.row - batch.start) * queries;
+                        first..first + queries
+                    }));
+                    let mut seeing = &seeing[..];
+                    while let Some(&query) = seeing.first() {
+                        let first = query / amx::MANY * amx::MANY;
+                        let end = seeing.partition_point(|&query| query < first + amx::MANY);
+                        let (these, others) = seeing.split_at(end);
+                        for (pair, w) in w_at[..panels].chunks(2).enumerate() {
+                            // SAFETY: the backend's constructor checked `isa`; whole panels of head_dim.
+                            unsafe { amx::bf16(tiles, split, first, false, w, &mut sums) };
+                            let position = position + 2 * pair * COLS;
+                            for &query in these {
+                                let columns = w.len() * COLS;
+                                scores[query * stride + position..][..columns]
+                                    .copy_from_slice(&sums[query - first][..columns]);
+                            }
+                        }
+                        seeing = others;
+                    }
+                    continue;
                 }
                 for (query, count) in row_tiles(active.len() * queries) {
                     let mut x_at = [std::ptr::null(); MAX_ROWS];

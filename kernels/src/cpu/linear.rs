@@ -109,7 +109,7 @@ impl Kernel {
     /// `(first, count)` of the tiles of a task's rows.
     fn tile(self, rows: usize, index: usize) -> Option<(usize, usize)> {
         let height = match self {
-            Kernel::Split => 2 * amx::ROWS,
+            Kernel::Split => amx::MANY,
             Kernel::QuantizedTiles(_) => amx::ROWS,
             Kernel::Float(_) | Kernel::Quantized(_) => return row_tiles(rows).nth(index),
         };
@@ -180,7 +180,7 @@ pub(crate) fn linear(
     let first_row = |i: usize| {
         let first = i * rows / row_tasks;
         match kernel.shapes() {
-            Some(_) => first.next_multiple_of(2 * amx::ROWS).min(rows),
+            Some(_) => first.next_multiple_of(amx::MANY).min(rows),
             None => first,
         }
     };
@@ -213,7 +213,7 @@ impl Task<'_> {
         let step = kernel.panels_at_once(self.isa, rows.len());
         let tiles = (kernel.shapes()).map(|shapes| Tiles::configure(shapes, rows.len()));
         // Every tile writes what is read of them.
-        let mut sums: amx::Sums = [[0.0; COLS * MAX_PANELS]; 2 * amx::ROWS];
+        let mut sums: amx::Sums = [[0.0; COLS * MAX_PANELS]; amx::MANY];
         WIDENED.with_borrow_mut(|widened| {
             for panel in panels.clone().step_by(step) {
                 let count = step.min(panels.end - panel);
