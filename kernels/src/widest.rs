@@ -2,10 +2,10 @@
 //!
 //! A loop over floats without fused multiply-add, whose sums are written in lanes, gives the same
 //! bits however many lanes a register has. So such loops are written once, in plain Rust, and the
-//! compiler vectorises them twice: for the target's base (SSE2) and for AVX2.
+//! compiler vectorises them three times: for the target's base (SSE2), AVX2 and AVX-512.
 
-/// Defines a function that is compiled twice and takes the form for AVX2 if this machine has it.
-/// What it calls should be marked `#[inline(always)]`, so that it is compiled twice as well.
+/// Defines a function that is compiled three times and takes the widest form that this machine has.
+/// What it calls should be marked `#[inline(always)]`, so that it is compiled as often.
 ///
 /// (A macro, because the compiler may leave a closure given to a function for AVX2 outside of it, as
 /// it was compiled for the base.)
@@ -15,7 +15,7 @@ macro_rules! widest {
         $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block
     ) => {
         $(#[$meta])*
-        #[allow(unsafe_code)] // A function compiled for AVX2 may only be called where it exists.
+        #[allow(unsafe_code)] // A function compiled for AVX2 may only be called where that exists.
         $vis fn $name($($arg: $type),*) $(-> $result)? {
             #[inline(always)]
             fn base($($arg: $type),*) $(-> $result)? $body
@@ -25,6 +25,18 @@ macro_rules! widest {
                 #[target_feature(enable = "avx2")]
                 fn avx2($($arg: $type),*) $(-> $result)? {
                     base($($arg),*)
+                }
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+                fn avx512($($arg: $type),*) $(-> $result)? {
+                    base($($arg),*)
+                }
+                if is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+                {
+                    // SAFETY: the machine has these.
+                    return unsafe { avx512($($arg),*) };
                 }
                 if is_x86_feature_detected!("avx2") {
                     // SAFETY: the machine has AVX2.
