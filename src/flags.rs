@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use kernels::Quantization;
+use kernels::cpu::Isa;
 use strategies::{
     Aggregation, BeamMode, Config, Grader, PastLimit, PrmKind, PromptKind, Rule, Sampling, Strategy,
 };
@@ -356,6 +357,10 @@ pub struct EngineFlags {
     /// Threads of the CPU backend; 0 takes every core.
     #[arg(long, default_value_t = 0, value_name = "COUNT")]
     pub threads: usize,
+    /// Hold the CPU backend to an instruction set: portable, avx2, avx-512 or amx. Default: the best there
+    /// is. With avx2 and avx-512 all CPUs that have one of them draw the same tokens; amx rounds otherwise.
+    #[arg(long, value_name = "SET", value_parser = Isa::parse)]
+    pub isa: Option<Isa>,
     /// Memory for the KV cache of all models together, in MiB. Default: on a CUDA card what
     /// --gpu-memory-fraction leaves beside the weights, else 1024, committed as it is used.
     #[arg(long, value_name = "MIB", allow_negative_numbers = true)]

@@ -11,6 +11,7 @@ use engine::hub::{Hub, HubName, Need};
 use engine::source::Source;
 use engine::tokenizer::Tokenizer;
 use engine::{Engine, Model, Options, Part};
+use kernels::cpu::Isa;
 use kernels::cuda::Which;
 use kernels::cuda::items::Sharing;
 use kernels::{CpuBackend, CudaBackend, Dtype};
@@ -131,8 +132,13 @@ pub fn engine(
     let parts = parts(flags, models);
     Ok(match gpu(flags)? {
         Some(backend) => Engine::new(backend, &parts, &options)?,
-        None => Engine::new(CpuBackend::new(flags.threads), &parts, &options)?,
+        None => Engine::new(cpu(flags), &parts, &options)?,
     })
+}
+
+/// The CPU backend.
+fn cpu(flags: &EngineFlags) -> CpuBackend {
+    CpuBackend::with_isa(flags.threads, flags.isa.unwrap_or_else(Isa::best))
 }
 
 /// Puts models onto the device, a GPU without some of what it could use; the CPU's operations are clocked.
@@ -159,7 +165,7 @@ pub fn timed_engine(
             "--without: expected a GPU, the CPU has none of it",
         ));
     }
-    let (backend, profile) = Timed::new(CpuBackend::new(flags.threads));
+    let (backend, profile) = Timed::new(cpu(flags));
     let (engine, models) = Engine::new(backend, parts, &options)?;
     Ok((engine, models, Some(profile)))
 }

@@ -14,7 +14,7 @@ use kernels::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{Achieved, Limits, threads_of};
+use crate::limits::{Achieved, Limits, isa_of, isa_word, threads_of};
 use crate::plot::Lines;
 use crate::report::{Output, Report};
 use crate::shapes::Shape;
@@ -65,6 +65,10 @@ pub struct Flags {
         value_name = "COUNT,..."
     )]
     pub threads: Vec<usize>,
+    /// Hold the CPU to an instruction set: portable, avx2, avx-512 or amx. Default: the best there is.
+    #[arg(long, value_name = "SET", value_parser = isa_word)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isa: Option<String>,
     /// Only the trees, without sampling and the row-wise operations.
     #[arg(long)]
     pub trees_only: bool,
@@ -135,11 +139,12 @@ pub fn run(flags: &Flags, output: &Output) -> Done<String> {
     let mut threads: Vec<usize> = flags.threads.iter().map(|&t| threads_of(t)).collect();
     threads.dedup();
     let limits: Vec<Limits> = threads.iter().map(|&t| Limits::measure(t)).collect();
-    let device = CpuBackend::new(1).name();
+    let isa = isa_of(flags.isa.as_deref())?;
+    let device = CpuBackend::with_isa(1, isa).name();
     let mut report = Report::new("attention", device, limits.clone(), flags.clone());
     for limits in &limits {
         let mut study = Study {
-            backend: CpuBackend::new(limits.threads),
+            backend: CpuBackend::with_isa(limits.threads, isa),
             config: &config,
             limits,
             runs: flags.repeat as usize,
@@ -495,6 +500,7 @@ mod tests {
             own: 16,
             kv: vec!["bf16".into()],
             threads: vec![1],
+            isa: None,
             trees_only: false,
             repeat: 1,
         };

@@ -1,6 +1,6 @@
 //! The limits of the machine, measured in the run whose figures they judge.
 
-use kernels::cpu::limits;
+use kernels::cpu::{Isa, limits};
 use serde::{Deserialize, Serialize};
 
 use crate::stats::Stat;
@@ -74,6 +74,22 @@ impl Achieved {
             share_of_read_bandwidth: bytes_per_second / limits.read_bandwidth.median,
         }
     }
+}
+
+/// The instruction set a flag names, the best one without.
+///
+/// # Errors
+/// No such set, or not on this machine.
+pub fn isa_of(flag: Option<&str>) -> Result<Isa, String> {
+    flag.map_or_else(|| Ok(Isa::best()), Isa::parse)
+}
+
+/// The word, if it names an instruction set of this machine.
+///
+/// # Errors
+/// It does not.
+pub fn isa_word(word: &str) -> Result<String, String> {
+    Isa::parse(word).map(|_| word.to_string())
 }
 
 /// The number of threads that `threads` asks for; 0 are all cores.

@@ -8,7 +8,7 @@ use kernels::cpu::Stored;
 use kernels::{Backend, CpuBackend, Dtype, MatrixView, Quantization, Quantized};
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{Achieved, Limits, threads_of};
+use crate::limits::{Achieved, Limits, isa_of, isa_word, threads_of};
 use crate::plot::Lines;
 use crate::report::{Output, Report};
 use crate::shapes::Shape;
@@ -52,6 +52,10 @@ pub struct Flags {
         value_name = "COUNT,..."
     )]
     pub threads: Vec<usize>,
+    /// Hold the CPU to an instruction set: portable, avx2, avx-512 or amx. Default: the best there is.
+    #[arg(long, value_name = "SET", value_parser = isa_word)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isa: Option<String>,
     /// Only the product of this name: qkv, output, gate-up, down or head.
     #[arg(long, value_name = "PRODUCT")]
     pub product: Option<String>,
@@ -118,10 +122,11 @@ pub fn run(flags: &Flags, output: &Output) -> Done<String> {
     let mut threads: Vec<usize> = flags.threads.iter().map(|&t| threads_of(t)).collect();
     threads.dedup();
     let limits: Vec<Limits> = threads.iter().map(|&t| Limits::measure(t)).collect();
-    let device = CpuBackend::new(1).name();
+    let isa = isa_of(flags.isa.as_deref())?;
+    let device = CpuBackend::with_isa(1, isa).name();
     let mut report = Report::new("linear", device, limits.clone(), flags.clone());
     for limits in &limits {
-        let mut backend = CpuBackend::new(limits.threads);
+        let mut backend = CpuBackend::with_isa(limits.threads, isa);
         for &(kind, stored) in KINDS
             .iter()
             .filter(|k| flags.weights.iter().any(|w| w == k.0))
@@ -312,6 +317,7 @@ mod tests {
             rows: vec![1, 8],
             weights: vec!["int8".into(), "bf16".into()],
             threads: vec![1],
+            isa: None,
             product: Some("down".into()),
             repeat: 1,
         };

@@ -203,8 +203,9 @@ impl Split {
 
     /// The rows from `row` on, a multiple of [`ROWS`], as far as there are any.
     fn tile(&self, row: usize) -> Option<*const u8> {
-        let first = row / ROWS * self.tiles * ROWS;
-        Some(self.lines.get(first)?).map(|line| std::ptr::from_ref(line).cast())
+        let lines = self.tiles * ROWS;
+        let tile = self.lines.get(row / ROWS * lines..)?.get(..lines)?;
+        Some(tile.as_ptr().cast())
     }
 }
 

@@ -34,7 +34,7 @@ use std::ops::Range;
 /// bench linear --rows 64,256 --threads 1` on a Zen 3 core.)
 const TASK_ROWS: usize = 96;
 /// Tasks per thread to aim at, so that a thread that was held up is helped out by the others.
-const TASKS_PER_THREAD: usize = 4;
+const TASKS_PER_THREAD: usize = 16;
 
 /// An output buffer whose rows are written by several tasks.
 #[derive(Clone, Copy)]
@@ -154,9 +154,8 @@ pub(crate) fn linear(
     let panels = w.panels();
     let row_tasks = rows.div_ceil(TASK_ROWS);
     let wanted = (workers.threads() * TASKS_PER_THREAD).div_ceil(row_tasks);
-    let panels_each = panels
-        .div_ceil(wanted)
-        .next_multiple_of(kernel.panels_at_once(isa, rows));
+    let step = kernel.panels_at_once(isa, rows);
+    let panels_each = (panels / wanted / step).max(1) * step;
     let panel_tasks = panels.div_ceil(panels_each);
 
     let x = x.data();

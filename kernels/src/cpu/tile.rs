@@ -88,6 +88,20 @@ impl Isa {
     /// All of them.
     pub const ALL: [Isa; 4] = [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Amx];
 
+    /// The one of that name, if this machine has it.
+    ///
+    /// # Errors
+    ///
+    /// What was expected, in words.
+    pub fn parse(word: &str) -> Result<Isa, String> {
+        let same = |isa: &Isa| isa.name().eq_ignore_ascii_case(word);
+        match Isa::ALL.into_iter().find(same) {
+            Some(isa) if isa.available() => Ok(isa),
+            Some(isa) => Err(format!("this CPU has no {}", isa.name())),
+            None => Err("expected portable, avx2, avx-512 or amx".into()),
+        }
+    }
+
     /// The best one this machine has.
     pub fn best() -> Isa {
         let mut from_best = Isa::ALL.into_iter().rev();
