@@ -434,67 +434,114 @@ impl Builder<'_> {
 
     /// Items of the pieces, split as balance wants it, dealt to the workers.
     fn deal(&self, pieces: &[Piece]) -> Items {
-        let workers = self.shape.workers();
+        let workers = self.shape.workers() as u64;
         let kv_heads = self.shape.kv_heads as u64;
         let tile = self.shape.small_tile();
         // In tokens past up to 16 packed rows.
-        let even = (self.cost(pieces) * kv_heads * TILE as u64 / (tile * workers as u64)) as usize;
+        let even = (self.cost(pieces) * kv_heads * TILE as u64 / (tile * workers)) as usize;
         let longest = |parts: usize| (even / parts).next_multiple_of(TILE).max(TILE);
         let mut limits = vec![usize::MAX];
         limits.extend([1, 2, 3, 4, 6, 8].map(longest));
         limits.dedup();
-        limits
+        let (_, parts, units, dealt) = limits
             .into_iter()
-            .map(|limit| self.dealt(pieces, limit))
-            .min_by_key(|items| {
-                let partials = items.dests.iter().filter(|&&d| d >= 0).count() as u64;
+            .map(|limit| {
+                let parts = self.split(pieces, limit);
+                let (units, costs) = self.units(&parts);
+                let dealt = Dealt::new(self.shape, &costs);
+                let partials: u64 = self.cover(&parts).iter().filter(|&&n| n > 1).sum();
                 let merge = match partials {
                     0 => 0,
-                    n => tile + self.shape.partials(n * kv_heads) / workers as u64,
+                    n => tile + self.shape.partials(n * kv_heads) / workers,
                 };
-                self.shape.time(items.heaviest, items.heaviest_sm) + merge
+                let time = self.shape.time(dealt.heaviest, dealt.heaviest_sm);
+                (time + merge, parts, units, dealt)
             })
-            .expect("there is a limit")
+            .min_by_key(|(cost, ..)| *cost)
+            .expect("there is a limit");
+        self.items(pieces, &parts, units, &dealt)
     }
 
-    /// Items of at most about `limit` tokens, the heaviest first to whoever has least to do.
-    fn dealt(&self, pieces: &[Piece], limit: usize) -> Items {
+    /// The parts of the pieces, of at most about `limit` tokens each.
+    fn split(&self, pieces: &[Piece], limit: usize) -> Vec<Part> {
         let block_tokens = self.shape.block_tokens;
-        let mut out = Items::default();
-        let mut cover = vec![0u32; self.plan.rows.len() * self.shape.group];
-        for piece in pieces {
-            let base = out.entries.len();
-            out.entries.extend_from_slice(&piece.entries);
+        let mut out = Vec::new();
+        for (index, piece) in pieces.iter().enumerate() {
             for (first, count, entries) in self.tiles(piece) {
-                let (least, most) = self.positions(first, count);
                 let parts = (entries.len() * block_tokens).div_ceil(limit);
                 let whole_tile = TILE.div_ceil(block_tokens);
                 let step = entries.len().div_ceil(parts).next_multiple_of(whole_tile);
                 for start in entries.clone().step_by(step) {
                     let stop = entries.end.min(start + step);
                     let last = piece.entries[stop - 1][2] as usize;
-                    out.items.push(Item {
-                        entry: (base + start) as u32,
-                        slots: ((stop - 1 - start) * block_tokens + last) as u32,
-                        packed: first as u32,
-                        count: count as u32,
-                        dest: 0,
-                        least,
-                        most,
-                        unused: 0,
+                    out.push(Part {
+                        piece: index,
+                        packed: first..first + count,
+                        entry: start,
+                        slots: (stop - 1 - start) * block_tokens + last,
                     });
-                    cover[first..first + count].iter_mut().for_each(|c| *c += 1);
                 }
             }
         }
+        out
+    }
 
+    /// Of each packed row, the parts it is in.
+    fn cover(&self, parts: &[Part]) -> Vec<u64> {
+        let mut cover = vec![0; self.plan.rows.len() * self.shape.group];
+        for part in parts {
+            cover[part.packed.clone()].iter_mut().for_each(|c| *c += 1);
+        }
+        cover
+    }
+
+    /// `[part, kv head]`, those that cost most first, and what each costs.
+    fn units(&self, parts: &[Part]) -> (Vec<[u32; 2]>, Vec<u64>) {
+        let cost = |part: &Part| self.shape.cost(part.packed.len(), part.slots);
+        let mut order: Vec<_> = (0..).zip(parts.iter().map(cost)).collect();
+        order.sort_by_key(|&(_, cost)| Reverse(cost));
+        let heads = 0..self.shape.kv_heads as u32;
+        let unit = |(part, cost)| heads.clone().map(move |head| ([part, head], cost));
+        order.into_iter().flat_map(unit).unzip()
+    }
+
+    /// What the kernel reads.
+    fn items(
+        &self,
+        pieces: &[Piece],
+        parts: &[Part],
+        units: Vec<[u32; 2]>,
+        dealt: &Dealt,
+    ) -> Items {
+        let mut out = Items {
+            heaviest: dealt.heaviest,
+            heaviest_sm: dealt.heaviest_sm,
+            total: dealt.total,
+            ..Items::default()
+        };
+        let mut bases = Vec::new();
+        for piece in pieces {
+            bases.push(out.entries.len());
+            out.entries.extend_from_slice(&piece.entries);
+        }
+        let cover = self.cover(parts);
         // Slots of partial results, in the order of the items: by row, they are in path order.
         let mut slots_of: Vec<Vec<u32>> = vec![Vec::new(); cover.len()];
-        for item in &mut out.items {
-            item.dest = out.dests.len() as u32;
-            for packed in item.packed..item.packed + item.count {
-                out.dests.push(if cover[packed as usize] > 1 {
-                    slots_of[packed as usize].push(out.partials as u32);
+        for part in parts {
+            let (least, most) = self.positions(part.packed.start, part.packed.len());
+            out.items.push(Item {
+                entry: (bases[part.piece] + part.entry) as u32,
+                slots: part.slots as u32,
+                packed: part.packed.start as u32,
+                count: part.packed.len() as u32,
+                dest: out.dests.len() as u32,
+                least,
+                most,
+                unused: 0,
+            });
+            for packed in part.packed.clone() {
+                out.dests.push(if cover[packed] > 1 {
+                    slots_of[packed].push(out.partials as u32);
                     out.partials += 1;
                     out.partials as i32 - 1
                 } else {
@@ -508,24 +555,9 @@ impl Builder<'_> {
                 .push([packed as u32, first, slots.len() as u32, 0]);
             out.merge_slots.extend_from_slice(slots);
         }
-
-        let by_item: Vec<u64> = out
-            .items
-            .iter()
-            .map(|item| self.shape.cost(item.count as usize, item.slots as usize))
-            .collect();
-        let mut units: Vec<[u32; 2]> = (0..out.items.len() as u32)
-            .flat_map(|item| (0..self.shape.kv_heads as u32).map(move |head| [item, head]))
-            .collect();
-        units.sort_by_key(|unit| Reverse(by_item[unit[0] as usize]));
-        let costs: Vec<u64> = units.iter().map(|unit| by_item[unit[0] as usize]).collect();
-
-        let dealt = Dealt::new(self.shape, &costs);
-        (out.heaviest, out.heaviest_sm) = (dealt.heaviest, dealt.heaviest_sm);
-        out.total = costs.iter().sum();
         let mut lists = vec![Vec::new(); self.shape.workers()];
-        for (unit, worker) in units.into_iter().zip(dealt.workers) {
-            lists[worker].push(unit);
+        for (unit, worker) in units.into_iter().zip(&dealt.workers) {
+            lists[*worker].push(unit);
         }
         out.lists.push(0);
         for list in lists {
@@ -536,12 +568,22 @@ impl Builder<'_> {
     }
 }
 
+/// An item to be: blocks of a piece and packed rows that attend to them.
+struct Part {
+    piece: usize,
+    packed: Range<usize>,
+    /// The first of the piece's entries.
+    entry: usize,
+    slots: usize,
+}
+
 /// Units on workers; the units are known by their costs, the largest first.
 struct Dealt {
     /// The worker of each.
     workers: Vec<usize>,
     heaviest: u64,
     heaviest_sm: u64,
+    total: u64,
 }
 
 impl Dealt {
@@ -550,7 +592,7 @@ impl Dealt {
         let spread = Dealt::on(shape, costs, &spread(costs, sms));
         let mut best = None;
         // More than a hundredth is not worth the host's time.
-        let mut low = costs.iter().sum::<u64>().div_ceil(sms as u64);
+        let mut low = spread.total.div_ceil(sms as u64);
         low = low.max(costs.first().copied().unwrap_or(0));
         let mut high = spread.heaviest_sm;
         while low + low / 100 < high {
@@ -584,6 +626,7 @@ impl Dealt {
             workers,
             heaviest: loads.iter().copied().max().unwrap_or(0),
             heaviest_sm: (0..sms).map(of_sm).max().unwrap_or(0),
+            total: costs.iter().sum(),
         }
     }
 }
