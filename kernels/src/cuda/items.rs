@@ -14,13 +14,16 @@
 //!
 //! # The cost model
 //!
-//! The unit is the time to stream K and V of one token past up to 16 packed rows through one thread
-//! block. An item costs `ITEM` plus its tokens, in tiles of 64; a token costs what its copy takes and
-//! a share for every 16 packed rows; a partial result costs `PARTIAL` per packed row (8 D bytes against
-//! 4 D of a token); a merge costs `MERGE`. `ITEM`, `COPY` and `SHARE` are fitted to the warp instructions
-//! that the emulator counted over the study's trees (a tile of 64 tokens takes 1,414 and 373 more for
-//! every 16 rows at D = 64, 2,179 and 657 at D = 128; one begun and ended item 1,845 and 2,460; within 2 %
-//! and 6 % of each count); the others are estimates. All want a card to fit them.
+//! The unit is the warp instruction, as the emulator counts them. An item costs its beginning and end,
+//! more for each packed row, and its tiles of 64 tokens, more for every 16 packed rows: `COSTS`, fitted
+//! by least squares to the instructions per multiprocessor of the study's trees, N = 16, 64 and 256
+//! (within 2.5 % of each at D = 64, 0.6 % at D = 128). A partial result costs as much as two tokens, a
+//! merge as much as a tile: these are estimates. All want a card to fit them.
+//!
+//! # Dealing
+//!
+//! Units go to multiprocessors, the heaviest first to whoever has least to do (LPT) or by first fit into
+//! the least capacity that holds all (MULTIFIT, Coffman, Garey and Johnson 1978), whichever is more even.
 
 use crate::plan::{Run, StepPlan};
 use std::cmp::Reverse;
@@ -38,15 +41,49 @@ pub const MANY_ROWS: usize = 64;
 /// Packed rows of the smaller tile of Q.
 pub const FEW_ROWS: usize = 16;
 
-/// Beginning and ending an item.
-const ITEM: u64 = 64;
-/// Of a token's cost, the part of its copy and that of 16 packed rows, in 32nds.
-const COPY: u64 = 25;
-const SHARE: u64 = 7;
-/// Writing and reading one partial result.
-const PARTIAL: u64 = 3;
-/// The merge kernel's launch.
-const MERGE: u64 = 64;
+/// Warp instructions of an item.
+struct Costs {
+    /// Beginning and ending it.
+    item: u64,
+    /// More for each packed row.
+    row: u64,
+    /// A tile of tokens.
+    tile: u64,
+    /// More for every 16 packed rows.
+    share: u64,
+}
+
+/// Of items of up to 16 packed rows and of more, by head dimension: up to 64, and larger.
+const COSTS: [[Costs; 2]; 2] = [
+    [
+        Costs {
+            item: 1841,
+            row: 46,
+            tile: 1806,
+            share: 0,
+        },
+        Costs {
+            item: 951,
+            row: 20,
+            tile: 1365,
+            share: 365,
+        },
+    ],
+    [
+        Costs {
+            item: 2528,
+            row: 108,
+            tile: 2866,
+            share: 0,
+        },
+        Costs {
+            item: 1627,
+            row: 22,
+            tile: 1766,
+            share: 705,
+        },
+    ],
+];
 
 /// What the items depend on besides the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,15 +115,53 @@ impl Shape {
         most_rows(self.head_dim)
     }
 
-    /// Cost of streaming `slots` tokens past `rows` packed rows.
-    fn stream(&self, rows: usize, slots: usize) -> u64 {
-        let tokens = (slots.div_ceil(TILE) * TILE) as u64;
-        let tile = |rows: usize| match rows {
+    fn costs(&self, rows: usize) -> &'static Costs {
+        &COSTS[usize::from(self.head_dim > 64)][usize::from(rows > FEW_ROWS)]
+    }
+
+    /// Sums over the tiles that `rows` packed rows make.
+    fn by_tile(&self, rows: usize, cost: impl Fn(&Costs, u64) -> u64) -> u64 {
+        let cost = |rows: usize| match rows {
             0 => 0,
-            _ => COPY + SHARE * rows.div_ceil(FEW_ROWS) as u64,
+            _ => cost(self.costs(rows), rows as u64),
         };
         let most = self.most_rows();
-        tokens * ((rows / most) as u64 * tile(most) + tile(rows % most)) / (COPY + SHARE)
+        (rows / most) as u64 * cost(most) + cost(rows % most)
+    }
+
+    /// Cost of beginning and ending items of `rows` packed rows.
+    fn begin(&self, rows: usize) -> u64 {
+        self.by_tile(rows, |costs, rows| costs.item + costs.row * rows)
+    }
+
+    /// Cost of streaming `slots` tokens past `rows` packed rows.
+    fn stream(&self, rows: usize, slots: usize) -> u64 {
+        let tiles = slots.div_ceil(TILE) as u64;
+        tiles
+            * self.by_tile(rows, |costs, rows| {
+                costs.tile + costs.share * rows.div_ceil(FEW_ROWS as u64)
+            })
+    }
+
+    /// Cost of items of `rows` packed rows over `slots` tokens.
+    fn cost(&self, rows: usize, slots: usize) -> u64 {
+        self.begin(rows) + self.stream(rows, slots)
+    }
+
+    /// When the work is done: a worker alone on its multiprocessor is no faster than its longest list;
+    /// two share it.
+    fn time(&self, heaviest: u64, heaviest_sm: u64) -> u64 {
+        (heaviest + heaviest_sm / self.resident.max(1) as u64) / 2
+    }
+
+    /// Cost of a tile of tokens past up to 16 packed rows.
+    fn small_tile(&self) -> u64 {
+        self.costs(1).tile
+    }
+
+    /// Cost of writing and reading `count` partial results: 8 D bytes, those of two tokens.
+    fn partials(&self, count: u64) -> u64 {
+        count * 2 * self.small_tile() / TILE as u64
     }
 }
 
@@ -274,12 +349,15 @@ impl Builder<'_> {
             Rule::Cheaper => {
                 let slots = entries.len() * self.shape.block_tokens;
                 let rows = run.rows.len() * self.shape.group;
-                let shared = ITEM + self.shape.stream(rows, slots) + PARTIAL * rows as u64;
+                let shared = self.shape.cost(rows, slots) + self.shape.partials(rows as u64);
                 let again: u64 = parts
                     .iter()
                     .map(|(rows, child)| {
-                        let begin = if child.is_none() { ITEM } else { 0 };
-                        begin + self.shape.stream(rows.len() * self.shape.group, slots)
+                        let rows = rows.len() * self.shape.group;
+                        match child {
+                            Some(_) => self.shape.stream(rows, slots),
+                            None => self.shape.cost(rows, slots),
+                        }
                     })
                     .sum();
                 shared <= again
@@ -311,11 +389,11 @@ impl Builder<'_> {
             piece.rows.clone().for_each(|r| cover[r] += 1);
             self.tiles(piece).for_each(|(_, count, entries)| {
                 let slots = entries.len() * self.shape.block_tokens;
-                cost += ITEM + self.shape.stream(count, slots);
+                cost += self.shape.cost(count, slots);
             });
         }
         let partials: u64 = cover.iter().filter(|&&n| n > 1).sum();
-        cost + partials * self.shape.group as u64 * PARTIAL
+        cost + self.shape.partials(partials * self.shape.group as u64)
     }
 
     /// The tiles of packed rows of a piece: first packed row, packed rows, entries that any of the
@@ -356,67 +434,114 @@ impl Builder<'_> {
 
     /// Items of the pieces, split as balance wants it, dealt to the workers.
     fn deal(&self, pieces: &[Piece]) -> Items {
-        let workers = self.shape.workers();
+        let workers = self.shape.workers() as u64;
         let kv_heads = self.shape.kv_heads as u64;
-        let even = (self.cost(pieces) * kv_heads / workers as u64) as usize;
+        let tile = self.shape.small_tile();
+        // In tokens past up to 16 packed rows.
+        let even = (self.cost(pieces) * kv_heads * TILE as u64 / (tile * workers)) as usize;
         let longest = |parts: usize| (even / parts).next_multiple_of(TILE).max(TILE);
         let mut limits = vec![usize::MAX];
         limits.extend([1, 2, 3, 4, 6, 8].map(longest));
         limits.dedup();
-        limits
+        let (_, parts, units, dealt) = limits
             .into_iter()
-            .map(|limit| self.dealt(pieces, limit))
-            .min_by_key(|items| {
-                let partials = items.dests.iter().filter(|&&d| d >= 0).count() as u64;
+            .map(|limit| {
+                let parts = self.split(pieces, limit);
+                let (units, costs) = self.units(&parts);
+                let dealt = Dealt::new(self.shape, &costs);
+                let partials: u64 = self.cover(&parts).iter().filter(|&&n| n > 1).sum();
                 let merge = match partials {
                     0 => 0,
-                    n => MERGE + n * kv_heads * PARTIAL / workers as u64,
+                    n => tile + self.shape.partials(n * kv_heads) / workers,
                 };
-                // A worker alone on its multiprocessor is no faster than its longest list; two share it.
-                let shared = items.heaviest_sm / self.shape.resident.max(1) as u64;
-                (items.heaviest + shared) / 2 + merge
+                let time = self.shape.time(dealt.heaviest, dealt.heaviest_sm);
+                (time + merge, parts, units, dealt)
             })
-            .expect("there is a limit")
+            .min_by_key(|(cost, ..)| *cost)
+            .expect("there is a limit");
+        self.items(pieces, &parts, units, &dealt)
     }
 
-    /// Items of at most about `limit` tokens, the heaviest first to whoever has least to do.
-    fn dealt(&self, pieces: &[Piece], limit: usize) -> Items {
+    /// The parts of the pieces, of at most about `limit` tokens each.
+    fn split(&self, pieces: &[Piece], limit: usize) -> Vec<Part> {
         let block_tokens = self.shape.block_tokens;
-        let mut out = Items::default();
-        let mut cover = vec![0u32; self.plan.rows.len() * self.shape.group];
-        for piece in pieces {
-            let base = out.entries.len();
-            out.entries.extend_from_slice(&piece.entries);
+        let mut out = Vec::new();
+        for (index, piece) in pieces.iter().enumerate() {
             for (first, count, entries) in self.tiles(piece) {
-                let (least, most) = self.positions(first, count);
                 let parts = (entries.len() * block_tokens).div_ceil(limit);
                 let whole_tile = TILE.div_ceil(block_tokens);
                 let step = entries.len().div_ceil(parts).next_multiple_of(whole_tile);
                 for start in entries.clone().step_by(step) {
                     let stop = entries.end.min(start + step);
                     let last = piece.entries[stop - 1][2] as usize;
-                    out.items.push(Item {
-                        entry: (base + start) as u32,
-                        slots: ((stop - 1 - start) * block_tokens + last) as u32,
-                        packed: first as u32,
-                        count: count as u32,
-                        dest: 0,
-                        least,
-                        most,
-                        unused: 0,
+                    out.push(Part {
+                        piece: index,
+                        packed: first..first + count,
+                        entry: start,
+                        slots: (stop - 1 - start) * block_tokens + last,
                     });
-                    cover[first..first + count].iter_mut().for_each(|c| *c += 1);
                 }
             }
         }
+        out
+    }
 
+    /// Of each packed row, the parts it is in.
+    fn cover(&self, parts: &[Part]) -> Vec<u64> {
+        let mut cover = vec![0; self.plan.rows.len() * self.shape.group];
+        for part in parts {
+            cover[part.packed.clone()].iter_mut().for_each(|c| *c += 1);
+        }
+        cover
+    }
+
+    /// `[part, kv head]`, those that cost most first, and what each costs.
+    fn units(&self, parts: &[Part]) -> (Vec<[u32; 2]>, Vec<u64>) {
+        let cost = |part: &Part| self.shape.cost(part.packed.len(), part.slots);
+        let mut order: Vec<_> = (0..).zip(parts.iter().map(cost)).collect();
+        order.sort_by_key(|&(_, cost)| Reverse(cost));
+        let heads = 0..self.shape.kv_heads as u32;
+        let unit = |(part, cost)| heads.clone().map(move |head| ([part, head], cost));
+        order.into_iter().flat_map(unit).unzip()
+    }
+
+    /// What the kernel reads.
+    fn items(
+        &self,
+        pieces: &[Piece],
+        parts: &[Part],
+        units: Vec<[u32; 2]>,
+        dealt: &Dealt,
+    ) -> Items {
+        let mut out = Items {
+            heaviest: dealt.heaviest,
+            heaviest_sm: dealt.heaviest_sm,
+            total: dealt.total,
+            ..Items::default()
+        };
+        let mut bases = Vec::new();
+        for piece in pieces {
+            bases.push(out.entries.len());
+            out.entries.extend_from_slice(&piece.entries);
+        }
+        let cover = self.cover(parts);
         // Slots of partial results, in the order of the items: by row, they are in path order.
         let mut slots_of: Vec<Vec<u32>> = vec![Vec::new(); cover.len()];
-        for item in &mut out.items {
-            item.dest = out.dests.len() as u32;
-            for packed in item.packed..item.packed + item.count {
-                out.dests.push(if cover[packed as usize] > 1 {
-                    slots_of[packed as usize].push(out.partials as u32);
+        for part in parts {
+            let (least, most) = self.positions(part.packed.start, part.packed.len());
+            out.items.push(Item {
+                entry: (bases[part.piece] + part.entry) as u32,
+                slots: part.slots as u32,
+                packed: part.packed.start as u32,
+                count: part.packed.len() as u32,
+                dest: out.dests.len() as u32,
+                least,
+                most,
+                unused: 0,
+            });
+            for packed in part.packed.clone() {
+                out.dests.push(if cover[packed] > 1 {
+                    slots_of[packed].push(out.partials as u32);
                     out.partials += 1;
                     out.partials as i32 - 1
                 } else {
@@ -430,41 +555,110 @@ impl Builder<'_> {
                 .push([packed as u32, first, slots.len() as u32, 0]);
             out.merge_slots.extend_from_slice(slots);
         }
-
-        let costs: Vec<u64> = out
-            .items
-            .iter()
-            .map(|item| ITEM + self.shape.stream(item.count as usize, item.slots as usize))
-            .collect();
-        let mut order: Vec<usize> = (0..out.items.len()).collect();
-        order.sort_by_key(|&i| Reverse(costs[i]));
-        // To the multiprocessor that has least to do, there to the worker that has. Workers w, w + sms,
-        // ... share one.
-        let sms = self.shape.sms.max(1);
-        let workers = self.shape.workers();
-        let mut load: BinaryHeap<Reverse<(u64, usize)>> =
-            (0..sms).map(|sm| Reverse((0, sm))).collect();
-        let mut lists: Vec<(u64, Vec<[u32; 2]>)> = vec![(0, Vec::new()); workers];
-        for item in order {
-            for kv_head in 0..self.shape.kv_heads {
-                let Reverse((cost, sm)) = load.pop().expect("there are multiprocessors");
-                let worker = (sm..workers).step_by(sms).min_by_key(|&w| lists[w].0);
-                let list = &mut lists[worker.expect("a multiprocessor has a worker")];
-                list.1.push([item as u32, kv_head as u32]);
-                list.0 += costs[item];
-                out.total += costs[item];
-                out.heaviest_sm = out.heaviest_sm.max(cost + costs[item]);
-                load.push(Reverse((cost + costs[item], sm)));
-            }
+        let mut lists = vec![Vec::new(); self.shape.workers()];
+        for (unit, worker) in units.into_iter().zip(&dealt.workers) {
+            lists[*worker].push(unit);
         }
-        out.heaviest = lists.iter().map(|list| list.0).max().unwrap_or(0);
         out.lists.push(0);
-        for (_, list) in lists {
-            out.units.extend_from_slice(&list);
+        for list in lists {
+            out.units.extend(list);
             out.lists.push(out.units.len() as u32);
         }
         out
     }
+}
+
+/// An item to be: blocks of a piece and packed rows that attend to them.
+struct Part {
+    piece: usize,
+    packed: Range<usize>,
+    /// The first of the piece's entries.
+    entry: usize,
+    slots: usize,
+}
+
+/// Units on workers; the units are known by their costs, the largest first.
+struct Dealt {
+    /// The worker of each.
+    workers: Vec<usize>,
+    heaviest: u64,
+    heaviest_sm: u64,
+    total: u64,
+}
+
+impl Dealt {
+    fn new(shape: &Shape, costs: &[u64]) -> Dealt {
+        let sms = shape.sms.max(1);
+        let spread = Dealt::on(shape, costs, &spread(costs, sms));
+        let mut best = None;
+        // More than a hundredth is not worth the host's time.
+        let mut low = spread.total.div_ceil(sms as u64);
+        low = low.max(costs.first().copied().unwrap_or(0));
+        let mut high = spread.heaviest_sm;
+        while low + low / 100 < high {
+            let middle = (low + high) / 2;
+            match fill(costs, sms, middle) {
+                Some(placed) => (best, high) = (Some(placed), middle),
+                None => low = middle + 1,
+            }
+        }
+        let time = |dealt: &Dealt| shape.time(dealt.heaviest, dealt.heaviest_sm);
+        match best.map(|placed| Dealt::on(shape, costs, &placed)) {
+            Some(filled) if time(&filled) < time(&spread) => filled,
+            _ => spread,
+        }
+    }
+
+    /// Units on multiprocessors go to the worker there that has least to do. Workers w, w + sms, ...
+    /// share one.
+    fn on(shape: &Shape, costs: &[u64], placed: &[usize]) -> Dealt {
+        let (sms, workers) = (shape.sms.max(1), shape.workers());
+        let mut loads = vec![0; workers];
+        let workers = costs.iter().zip(placed).map(|(cost, &sm)| {
+            let least = (sm..workers).step_by(sms).min_by_key(|&w| loads[w]);
+            let worker = least.expect("a multiprocessor has a worker");
+            loads[worker] += cost;
+            worker
+        });
+        let workers = workers.collect();
+        let of_sm = |sm| loads[sm..].iter().step_by(sms).sum();
+        Dealt {
+            workers,
+            heaviest: loads.iter().copied().max().unwrap_or(0),
+            heaviest_sm: (0..sms).map(of_sm).max().unwrap_or(0),
+            total: costs.iter().sum(),
+        }
+    }
+}
+
+/// The multiprocessor of each unit: the one that has least to do.
+fn spread(costs: &[u64], sms: usize) -> Vec<usize> {
+    let mut loads: BinaryHeap<_> = (0..sms).map(|sm| Reverse((0, sm))).collect();
+    let place = |cost| {
+        let Reverse((load, sm)) = loads.pop().expect("there are multiprocessors");
+        loads.push(Reverse((load + cost, sm)));
+        sm
+    };
+    costs.iter().map(place).collect()
+}
+
+/// The multiprocessor of each unit: the first that has no more than `capacity` with it; none if one has
+/// no place.
+fn fill(costs: &[u64], sms: usize, capacity: u64) -> Option<Vec<usize>> {
+    let mut loads = vec![0; sms];
+    let (mut sm, mut last) = (0, None);
+    let place = |&cost: &u64| {
+        // What had no room for the last one has none for its equal.
+        if last.replace(cost) != Some(cost) {
+            sm = 0;
+        }
+        while *loads.get(sm)? + cost > capacity {
+            sm += 1;
+        }
+        loads[sm] += cost;
+        Some(sm)
+    };
+    costs.iter().map(place).collect()
 }
 
 #[cfg(test)]
