@@ -24,6 +24,7 @@
 //! Budget: `tile`'s bytes; of the rows `4 * rows * k` bytes for every 32 columns, of the panels `64 * k` for
 //! every 32 rows, from the second-level cache; `4 * rows * k * columns` operations, twice what is wanted.
 #![allow(unsafe_code)] // The unit's instructions take raw pointers; each function states what it needs.
+#![cfg_attr(not(target_arch = "x86_64"), allow(unused))] // Elsewhere it is never there.
 
 use super::tile::{COLS, MAX_PANELS};
 use super::workers::Workers;
@@ -253,7 +254,6 @@ pub(crate) type Sums = [[f32; COLS * MAX_PANELS]; MANY];
 /// # Panics
 ///
 /// If the registers are configured for something else, there are more panels, or no such row.
-#[cfg_attr(not(target_arch = "x86_64"), allow(unused))]
 pub(crate) unsafe fn bf16(
     tiles: &Tiles,
     rows: &Split,
@@ -298,7 +298,6 @@ pub(crate) unsafe fn bf16(
 /// # Panics
 ///
 /// If the registers are configured for something else, or there are more rows.
-#[cfg_attr(not(target_arch = "x86_64"), allow(unused))]
 pub(crate) unsafe fn int8(
     tiles: &Tiles,
     height: usize,
