@@ -32,6 +32,7 @@ use crate::quant::GROUP;
 use crate::widest::widest;
 use std::cell::Cell;
 use std::marker::PhantomData;
+use std::ops::Range;
 
 /// Rows of a tile.
 pub(crate) const ROWS: usize = 16;
@@ -153,7 +154,7 @@ struct Line([u16; INPUTS]);
 #[derive(Debug, Default)]
 pub(crate) struct Split {
     lines: Vec<Line>,
-    /// Tiles of a group of rows.
+    /// Tiles of [`ROWS`] rows, of both parts.
     tiles: usize,
 }
 
@@ -202,11 +203,11 @@ impl Split {
         }
     }
 
-    /// The rows from `row` on, a multiple of [`ROWS`], as far as there are any.
-    fn tile(&self, row: usize) -> Option<*const u8> {
+    /// The [`ROWS`] rows from `row` on.
+    fn tile(&self, row: usize) -> *const u8 {
+        assert!(row.is_multiple_of(ROWS), "a tile of rows at {row}");
         let lines = self.tiles * ROWS;
-        let tile = self.lines.get(row / ROWS * lines..)?.get(..lines)?;
-        Some(tile.as_ptr().cast())
+        self.lines[row / ROWS * lines..][..lines].as_ptr().cast()
     }
 }
 
@@ -244,8 +245,8 @@ fn round(x: f32) -> u32 {
 /// Rows of sums that a micro-kernel writes, of `16 * MAX_PANELS` columns.
 pub(crate) type Sums = [[f32; COLS * MAX_PANELS]; MANY];
 
-/// Computes `out[i][16 j + c]` of the rows from `row` on, a multiple of [`ROWS`]: of the two tiles of rows that
-/// begin there for up to two panels, or, if `few`, of one for up to four.
+/// Computes `out[i][16 j + c]` of some rows, the first at a multiple of [`ROWS`]: of up to [`MANY`] and two
+/// panels, or of up to [`ROWS`] and four.
 ///
 /// # Safety
 ///
@@ -253,36 +254,30 @@ pub(crate) type Sums = [[f32; COLS * MAX_PANELS]; MANY];
 ///
 /// # Panics
 ///
-/// If the registers are configured for something else, there are more panels, or no such row.
+/// If the registers are configured for something else, there are more rows or panels, or no such rows.
 pub(crate) unsafe fn bf16(
     tiles: &Tiles,
-    rows: &Split,
-    row: usize,
-    few: bool,
+    split: &Split,
+    rows: Range<usize>,
     w: &[*const u8],
     out: &mut Sums,
 ) {
     assert_eq!(tiles.shapes, Shapes::Bf16);
-    assert!((1..=if few { MAX_PANELS } else { 2 }).contains(&w.len()));
-    let (Some(first), true) = (rows.tile(row), row.is_multiple_of(ROWS)) else {
-        panic!("no tile of rows at {row}");
-    };
-    // Panels that are not there are computed from the first.
-    let panel = |j: usize| *w.get(j).unwrap_or(&w[0]);
-    let k = rows.tiles / 2;
+    let first = split.tile(rows.start);
+    let second = (rows.len() > ROWS).then(|| split.tile(rows.start + ROWS));
+    let k = split.tiles / 2;
     #[cfg(target_arch = "x86_64")]
     // SAFETY: the unit is there; `k` pairs of tiles of every row and `k` of every panel can be read, and
     // whole tiles of sums written.
     unsafe {
-        match (few, rows.tile(row + ROWS)) {
-            (false, Some(second)) => {
-                x86::two_by_two(first, second, [panel(0), panel(1)], k, out);
-            }
-            (false, None) => x86::one_by_two(first, [panel(0), panel(1)], k, out),
-            (true, _) if w.len() <= 2 => x86::one_by_two(first, [panel(0), panel(1)], k, out),
-            (true, _) => {
-                x86::one_by_four(first, [panel(0), panel(1), panel(2), panel(3)], k, out);
-            }
+        match (second, w) {
+            (Some(second), &[a]) => x86::two_by_two(first, second, [a, a], k, out),
+            (Some(second), &[a, b]) => x86::two_by_two(first, second, [a, b], k, out),
+            (None, &[a]) => x86::one_by_two(first, [a, a], k, out),
+            (None, &[a, b]) => x86::one_by_two(first, [a, b], k, out),
+            (None, &[a, b, c]) => x86::one_by_four(first, [a, b, c, c], k, out),
+            (None, &[a, b, c, d]) => x86::one_by_four(first, [a, b, c, d], k, out),
+            _ => panic!("{} panels of {} rows at once", w.len(), rows.len()),
         }
     }
 }
@@ -333,6 +328,51 @@ mod x86 {
     /// Bytes from one row of sums to the next.
     const STRIDE: usize = size_of::<Sums>() / MANY;
 
+    /// Zeroes the sums, then `$k` times the steps, each pointer going on by a tile of each part of the rows or
+    /// a tile of a panel, then the stores. `{line}` and `{stride}` are the distances of a tile's rows, in
+    /// memory and in the sums, which are an index register's.
+    macro_rules! products {
+        (
+            $k:ident, $out:ident, sums $($sum:literal)+, rows $($rows:ident)+, panels $($panel:ident)+;
+            $($step:expr),+;
+            $($store:expr),+
+        ) => {
+            asm!(
+                $(concat!("tilezero ", $sum),)+
+                "test {k}, {k}",
+                "jz 3f",
+                "2:",
+                $($step,)+
+                $(concat!("add {", stringify!($rows), "}, 2048"),)+
+                $(concat!("add {", stringify!($panel), "}, 1024"),)+
+                "dec {k}",
+                "jnz 2b",
+                "3:",
+                $($store,)+
+                $($rows = inout(reg) $rows => _,)+
+                $($panel = inout(reg) $panel => _,)+
+                k = inout(reg) $k => _,
+                out = in(reg) $out,
+                line = in(reg) 64usize,
+                stride = in(reg) STRIDE,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack),
+            )
+        };
+    }
+
+    /// Asks for the 16 lines of a tile, four tiles ahead.
+    macro_rules! prefetch {
+        ($panel:literal) => {
+            concat!(
+                ".irp line, 0, 64, 128, 192, 256, 320, 384, 448, 512, 576, 640, 704, 768, 832, 896, 960\n",
+                "prefetcht0 [{", $panel, "} + 4096 + \\line]\n",
+                ".endr",
+            )
+        };
+    }
+
     /// # Safety
     ///
     /// The unit is there. From `first` and `second` on `2 * k` tiles can be read, from each panel `k`.
@@ -343,16 +383,11 @@ mod x86 {
         k: usize,
         out: &mut Sums,
     ) {
+        const { assert!(ROWS * STRIDE == 4096, "the second tile's sums") };
         // SAFETY: the caller's promises.
         unsafe {
-            asm!(
-                "tilezero tmm0",
-                "tilezero tmm1",
-                "tilezero tmm2",
-                "tilezero tmm3",
-                "test {k}, {k}",
-                "jz 3f",
-                "2:",
+            products!(
+                k, out, sums "tmm0" "tmm1" "tmm2" "tmm3", rows first second, panels a b;
                 "tileloadd tmm4, [{first} + {line}]",
                 "tileloadd tmm6, [{a} + {line}]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
@@ -366,31 +401,11 @@ mod x86 {
                 "tdpbf16ps tmm1, tmm4, tmm7",
                 "tileloadd tmm5, [{second} + {line} + 1024]",
                 "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "add {first}, 2048",
-                "add {second}, 2048",
-                "add {a}, 1024",
-                "add {b}, 1024",
-                "dec {k}",
-                "jnz 2b",
-                "3:",
+                "tdpbf16ps tmm3, tmm5, tmm7";
                 "tilestored [{out} + {stride}], tmm0",
                 "tilestored [{out} + {stride} + 64], tmm1",
-                "tilestored [{below} + {stride}], tmm2",
-                "tilestored [{below} + {stride} + 64], tmm3",
-                first = inout(reg) first => _,
-                second = inout(reg) second => _,
-                a = inout(reg) a => _,
-                b = inout(reg) b => _,
-                k = inout(reg) k => _,
-                out = in(reg) out,
-                below = in(reg) &raw mut out[ROWS],
-                // The distances of a tile's rows, which are an index register's.
-                line = in(reg) 64usize,
-                stride = in(reg) STRIDE,
-                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                options(nostack),
+                "tilestored [{out} + {stride} + 4096], tmm2",
+                "tilestored [{out} + {stride} + 4160], tmm3"
             );
         }
     }
@@ -406,12 +421,8 @@ mod x86 {
     ) {
         // SAFETY: the caller's promises.
         unsafe {
-            asm!(
-                "tilezero tmm0",
-                "tilezero tmm1",
-                "test {k}, {k}",
-                "jz 3f",
-                "2:",
+            products!(
+                k, out, sums "tmm0" "tmm1", rows first, panels a b;
                 "tileloadd tmm4, [{first} + {line}]",
                 "tileloadd tmm6, [{a} + {line}]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
@@ -419,38 +430,11 @@ mod x86 {
                 "tdpbf16ps tmm1, tmm4, tmm7",
                 "tileloadd tmm5, [{first} + {line} + 1024]",
                 "tdpbf16ps tmm0, tmm5, tmm6",
-                "tdpbf16ps tmm1, tmm5, tmm7",
-                "add {first}, 2048",
-                "add {a}, 1024",
-                "add {b}, 1024",
-                "dec {k}",
-                "jnz 2b",
-                "3:",
+                "tdpbf16ps tmm1, tmm5, tmm7";
                 "tilestored [{out} + {stride}], tmm0",
-                "tilestored [{out} + {stride} + 64], tmm1",
-                first = inout(reg) first => _,
-                a = inout(reg) a => _,
-                b = inout(reg) b => _,
-                k = inout(reg) k => _,
-                out = in(reg) out,
-                line = in(reg) 64usize,
-                stride = in(reg) STRIDE,
-                out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm5") _, out("tmm6") _,
-                out("tmm7") _,
-                options(nostack),
+                "tilestored [{out} + {stride} + 64], tmm1"
             );
         }
-    }
-
-    /// Asks for the 16 lines of a tile, `$ahead` bytes behind it.
-    macro_rules! prefetch {
-        ($panel:literal, $ahead:literal) => {
-            concat!(
-                ".irp line, 0, 64, 128, 192, 256, 320, 384, 448, 512, 576, 640, 704, 768, 832, 896, 960\n",
-                "prefetcht0 [{", $panel, "} + ", $ahead, " + \\line]\n",
-                ".endr",
-            )
-        };
     }
 
     /// # Safety
@@ -464,56 +448,30 @@ mod x86 {
     ) {
         // SAFETY: the caller's promises.
         unsafe {
-            asm!(
-                "tilezero tmm0",
-                "tilezero tmm1",
-                "tilezero tmm2",
-                "tilezero tmm3",
-                "test {k}, {k}",
-                "jz 3f",
-                "2:",
+            products!(
+                k, out, sums "tmm0" "tmm1" "tmm2" "tmm3", rows first, panels a b c d;
                 "tileloadd tmm4, [{first} + {line}]",
                 "tileloadd tmm5, [{first} + {line} + 1024]",
                 "tileloadd tmm6, [{a} + {line}]",
-                prefetch!("a", 4096),
+                prefetch!("a"),
                 "tdpbf16ps tmm0, tmm4, tmm6",
                 "tileloadd tmm7, [{b} + {line}]",
-                prefetch!("b", 4096),
+                prefetch!("b"),
                 "tdpbf16ps tmm1, tmm4, tmm7",
                 "tdpbf16ps tmm0, tmm5, tmm6",
                 "tileloadd tmm6, [{c} + {line}]",
-                prefetch!("c", 4096),
+                prefetch!("c"),
                 "tdpbf16ps tmm2, tmm4, tmm6",
                 "tdpbf16ps tmm1, tmm5, tmm7",
                 "tileloadd tmm7, [{d} + {line}]",
-                prefetch!("d", 4096),
+                prefetch!("d"),
                 "tdpbf16ps tmm3, tmm4, tmm7",
                 "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "add {first}, 2048",
-                "add {a}, 1024",
-                "add {b}, 1024",
-                "add {c}, 1024",
-                "add {d}, 1024",
-                "dec {k}",
-                "jnz 2b",
-                "3:",
+                "tdpbf16ps tmm3, tmm5, tmm7";
                 "tilestored [{out} + {stride}], tmm0",
                 "tilestored [{out} + {stride} + 64], tmm1",
                 "tilestored [{out} + {stride} + 128], tmm2",
-                "tilestored [{out} + {stride} + 192], tmm3",
-                first = inout(reg) first => _,
-                a = inout(reg) a => _,
-                b = inout(reg) b => _,
-                c = inout(reg) c => _,
-                d = inout(reg) d => _,
-                k = inout(reg) k => _,
-                out = in(reg) out,
-                line = in(reg) 64usize,
-                stride = in(reg) STRIDE,
-                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                options(nostack),
+                "tilestored [{out} + {stride} + 192], tmm3"
             );
         }
     }

@@ -287,8 +287,8 @@ impl HeadTask<'_> {
         if stored.is_none() {
             grow(staged, panel_len * STRETCH_PANELS);
         }
+        let all = batch.len() * queries;
         if tiles.is_some() {
-            let all = batch.len() * queries;
             let rows =
                 (0..all).map(|query| self.query(batch.start + query / queries, query % queries));
             split.fill_with(rows, head_dim);
@@ -339,14 +339,12 @@ impl HeadTask<'_> {
                         let first = (active.row - batch.start) * queries;
                         first..first + queries
                     }));
-                    let mut seeing = &seeing[..];
-                    while let Some(&query) = seeing.first() {
-                        let first = query / amx::MANY * amx::MANY;
-                        let end = seeing.partition_point(|&query| query < first + amx::MANY);
-                        let (these, others) = seeing.split_at(end);
+                    for these in seeing.chunk_by(|a, b| a / amx::MANY == b / amx::MANY) {
+                        let first = these[0] / amx::MANY * amx::MANY;
+                        let rows = first..all.min(first + amx::MANY);
                         for (pair, w) in w_at[..panels].chunks(2).enumerate() {
                             // SAFETY: the backend's constructor checked `isa`; whole panels of head_dim.
-                            unsafe { amx::bf16(tiles, split, first, false, w, &mut sums) };
+                            unsafe { amx::bf16(tiles, split, rows.clone(), w, &mut sums) };
                             let position = position + 2 * pair * COLS;
                             for &query in these {
                                 let columns = w.len() * COLS;
@@ -354,7 +352,6 @@ impl HeadTask<'_> {
                                     .copy_from_slice(&sums[query - first][..columns]);
                             }
                         }
-                        seeing = others;
                     }
                     continue;
                 }

@@ -23,7 +23,7 @@
 use super::amx::{self, Shapes, Split, Tiles};
 use super::buffers::{Activations, Stored, Weight};
 use super::quantized::{self, Rows};
-use super::tile::{self, Ahead, COLS, Isa, MAX_PANELS, MAX_ROWS, panels_at_once, row_tiles, tile};
+use super::tile::{self, Ahead, COLS, Isa, MAX_PANELS, MAX_ROWS, panels_at_once, row_parts, tile};
 use super::workers::Workers;
 use crate::{Dtype, Quantization};
 use std::cell::RefCell;
@@ -33,7 +33,9 @@ use std::ops::Range;
 /// comes from the third-level cache. (96 against 48: 4 % more of the peak, measured with `offshoot
 /// bench linear --rows 64,256 --threads 1` on a Zen 3 core.)
 const TASK_ROWS: usize = 96;
-/// Tasks per thread to aim at, so that a thread that was held up is helped out by the others.
+/// Tasks per thread to aim at, so that a thread that was held up is helped out by the others. (16 against 4:
+/// two threads take a third less time for products of one row below 2 MB, `offshoot bench linear --rows 1
+/// --threads 2` on an Intel Xeon with AMX; a few large tasks do not divide evenly.)
 const TASKS_PER_THREAD: usize = 16;
 
 /// An output buffer whose rows are written by several tasks.
@@ -106,15 +108,13 @@ impl Kernel {
         }
     }
 
-    /// `(first, count)` of the tiles of a task's rows.
-    fn tile(self, rows: usize, index: usize) -> Option<(usize, usize)> {
-        let height = match self {
-            Kernel::Split => amx::MANY,
-            Kernel::QuantizedTiles(_) => amx::ROWS,
-            Kernel::Float(_) | Kernel::Quantized(_) => return row_tiles(rows).nth(index),
-        };
-        let first = index * height;
-        (first < rows).then(|| (first, height.min(rows - first)))
+    /// Rows of a tile, and what the first row of tasks and tiles is a multiple of.
+    fn tile_rows(self) -> (usize, usize) {
+        match self {
+            Kernel::Split => (amx::MANY, amx::MANY),
+            Kernel::QuantizedTiles(_) => (amx::ROWS, amx::ROWS),
+            Kernel::Float(_) | Kernel::Quantized(_) => (MAX_ROWS, 1),
+        }
     }
 }
 
@@ -152,8 +152,8 @@ pub(crate) fn linear(
     }
     let kernel = Kernel::of(isa, w.stored(), rows);
     let panels = w.panels();
-    let row_tasks = rows.div_ceil(TASK_ROWS);
-    let wanted = (workers.threads() * TASKS_PER_THREAD).div_ceil(row_tasks);
+    let row_tasks = row_parts(rows, TASK_ROWS, kernel.tile_rows().1);
+    let wanted = (workers.threads() * TASKS_PER_THREAD).div_ceil(row_tasks.len());
     let step = kernel.panels_at_once(isa, rows);
     let panels_each = (panels / wanted / step).max(1) * step;
     let panel_tasks = panels.div_ceil(panels_each);
@@ -176,18 +176,12 @@ pub(crate) fn linear(
         accumulate,
         out: Shared(out.data_mut().as_mut_ptr()),
     };
-    let first_row = |i: usize| {
-        let first = i * rows / row_tasks;
-        match kernel.shapes() {
-            Some(_) => first.next_multiple_of(amx::MANY).min(rows),
-            None => first,
-        }
-    };
-    workers.run(row_tasks * panel_tasks, 2 * rows * n * k, |index| {
-        let row_task = index / panel_tasks;
+    workers.run(row_tasks.len() * panel_tasks, 2 * rows * n * k, |index| {
+        let mut row_tasks = row_tasks.clone();
+        let (first, count) = row_tasks.nth(index / panel_tasks).expect("a task's rows");
         let first_panel = index % panel_tasks * panels_each;
         task.run(
-            first_row(row_task)..first_row(row_task + 1),
+            first..first + count,
             first_panel..panels.min(first_panel + panels_each),
         );
     });
@@ -210,6 +204,7 @@ impl Task<'_> {
     fn run(&self, rows: Range<usize>, panels: Range<usize>) {
         let (kernel, w) = (self.kernel, self.w);
         let step = kernel.panels_at_once(self.isa, rows.len());
+        let (most, unit) = kernel.tile_rows();
         let tiles = (kernel.shapes()).map(|shapes| Tiles::configure(shapes, rows.len()));
         // Every tile writes what is read of them.
         let mut sums: amx::Sums = [[0.0; COLS * MAX_PANELS]; amx::MANY];
@@ -225,37 +220,35 @@ impl Task<'_> {
                     w_at[0] = widened.as_ptr();
                 }
                 let next = (panel + count < panels.end).then(|| w.panel(panel + count));
-                let mut index = 0;
-                while let Some((first, height)) = kernel.tile(rows.len(), index) {
-                    let first = rows.start + first;
-                    let ahead = (next, index, rows.len());
-                    let w = &w_at[..count];
+                let parts = row_parts(rows.len(), most, unit);
+                for (index, (first, height)) in parts.clone().enumerate() {
+                    let ahead = |requests| {
+                        next.map(|next| Ahead::share(next, requests, index, parts.len()))
+                    };
+                    let (first, w) = (rows.start + first, &w_at[..count]);
                     self.tile(first..first + height, w, &mut sums, tiles.as_ref(), ahead);
                     for (i, sums) in sums[..height].iter_mut().enumerate() {
                         self.write(first + i, panel, &mut sums[..count * COLS]);
                     }
-                    index += 1;
                 }
             }
         });
     }
 
-    /// Computes the tile of some rows and panels. `ahead`: the panel that comes next, and which of its
-    /// tiles this is, of a task of that many rows.
+    /// Computes the tile of some rows and panels; `ahead` makes of a number of requests what it asks for.
     fn tile(
         &self,
         rows: Range<usize>,
         w: &[*const u8],
         sums: &mut amx::Sums,
         tiles: Option<&Tiles>,
-        (next, index, task_rows): (Option<&[u8]>, usize, usize),
+        ahead: impl Fn(usize) -> Option<Ahead>,
     ) {
         let k = self.w.cols();
         match (self.kernel, tiles) {
             (Kernel::Split, Some(tiles)) => {
-                let few = task_rows <= amx::ROWS;
                 // SAFETY: the backend's constructor checked the instruction set; whole panels.
-                unsafe { amx::bf16(tiles, &self.inputs.split, rows.start, few, w, sums) };
+                unsafe { amx::bf16(tiles, &self.inputs.split, rows, w, sums) };
             }
             (Kernel::QuantizedTiles(_), Some(tiles)) => {
                 let x = &self.inputs.quantized;
@@ -266,7 +259,7 @@ impl Task<'_> {
             (Kernel::Float(dtype), _) => {
                 let x = rows.clone().map(|row| self.x[row * k..][..k].as_ptr());
                 let (x, out) = pointers(x, sums);
-                let ahead = self.ahead(next, tile::requests(k), index, task_rows);
+                let ahead = ahead(tile::requests(k));
                 let count = rows.len();
                 // SAFETY: the instruction set as above. The pointers come from slices of k numbers, of whole
                 // panels, and of MAX_PANELS * COLS numbers.
@@ -288,7 +281,7 @@ impl Task<'_> {
                     .clone()
                     .map(|row| self.inputs.quantized.row(row).as_ptr());
                 let (x, out) = pointers(x, sums);
-                let ahead = self.ahead(next, quantized::requests(kind, k), index, task_rows);
+                let ahead = ahead(quantized::requests(kind, k));
                 let count = rows.len();
                 // SAFETY: as above, the rows being those filled for this kind and k.
                 unsafe { quantized::tile(self.isa, kind, &x[..count], w, k, &out[..count], ahead) };
@@ -297,17 +290,6 @@ impl Task<'_> {
                 unreachable!("registers are configured for every kernel of AMX")
             }
         }
-    }
-
-    /// What a tile asks for.
-    fn ahead(
-        &self,
-        next: Option<&[u8]>,
-        requests: usize,
-        index: usize,
-        task_rows: usize,
-    ) -> Option<Ahead> {
-        next.map(|next| Ahead::share(next, requests, index, row_tiles(task_rows).len()))
     }
 
     /// Adds the bias, and writes or adds one row of the outputs from `panel` on.

@@ -53,9 +53,9 @@ enum Form {
 
 impl Form {
     const fn of(isa: Isa, kind: Quantization) -> Form {
-        match (isa, kind) {
+        match (isa.vectors(), kind) {
             (_, Quantization::Int4) => Form::Halves,
-            (Isa::Avx512 | Isa::Amx, Quantization::Int8) => Form::Fours,
+            (Isa::Avx512, Quantization::Int8) => Form::Fours,
             (_, Quantization::Int8) => Form::Pairs,
         }
     }
@@ -273,7 +273,7 @@ pub(crate) unsafe fn tile(
             let out: &[*mut f32; $rows] = out.try_into().expect("an output for every row");
             // SAFETY: the caller's promises are those the variants ask for.
             unsafe {
-                match (isa, kind) {
+                match (isa.vectors(), kind) {
                     #[cfg(target_arch = "x86_64")]
                     (Isa::Avx2, Quantization::Int8) => {
                         avx2::<$rows, $panels, INT8>(x, w, k, out, ahead)
@@ -283,11 +283,11 @@ pub(crate) unsafe fn tile(
                         avx2::<$rows, $panels, INT4>(x, w, k, out, ahead)
                     }
                     #[cfg(target_arch = "x86_64")]
-                    (Isa::Avx512 | Isa::Amx, Quantization::Int8) => {
+                    (Isa::Avx512, Quantization::Int8) => {
                         avx512::<$rows, $panels, INT8>(x, w, k, out);
                     }
                     #[cfg(target_arch = "x86_64")]
-                    (Isa::Avx512 | Isa::Amx, Quantization::Int4) => {
+                    (Isa::Avx512, Quantization::Int4) => {
                         avx512::<$rows, $panels, INT4>(x, w, k, out);
                     }
                     (_, Quantization::Int8) => portable::<$rows, $panels, INT8>(x, w, k, out),

@@ -52,23 +52,31 @@ pub(crate) const fn padded_inputs(k: usize) -> usize {
 
 /// Panels a tile of `rows` rows takes at once: never more than one of fewer rows.
 pub(crate) const fn panels_at_once(isa: Isa, rows: usize) -> usize {
-    match (isa, rows) {
+    match (isa.vectors(), rows) {
         (_, 1) => 4,
         // A panel's 16 columns are one register.
-        (Isa::Avx512 | Isa::Amx, 2 | 3) => 4,
-        (Isa::Avx512 | Isa::Amx, _) => 2,
+        (Isa::Avx512, 2 | 3) => 4,
+        (Isa::Avx512, _) => 2,
         (_, 2) => 2,
         _ => 1,
     }
 }
 
-/// Cuts `rows` into the fewest tiles of nearly equal height; yields their `(first, count)`.
+/// Cuts `rows` into the fewest parts of at most `most` rows and nearly equal height that begin at multiples
+/// of `unit`, a divisor of `most`; yields their `(first, count)`.
+pub(crate) fn row_parts(
+    rows: usize,
+    most: usize,
+    unit: usize,
+) -> impl ExactSizeIterator<Item = (usize, usize)> + Clone {
+    let parts = rows.div_ceil(most);
+    let first = move |i: usize| (i * rows / parts).next_multiple_of(unit).min(rows);
+    (0..parts).map(move |i| (first(i), first(i + 1) - first(i)))
+}
+
+/// The tiles of `rows` rows.
 pub(crate) fn row_tiles(rows: usize) -> impl ExactSizeIterator<Item = (usize, usize)> + Clone {
-    let tiles = rows.div_ceil(MAX_ROWS);
-    (0..tiles).map(move |i| {
-        let first = i * rows / tiles;
-        (first, (i + 1) * rows / tiles - first)
-    })
+    row_parts(rows, MAX_ROWS, 1)
 }
 
 /// An instruction set the CPU backend has a micro-kernel for.
@@ -99,6 +107,14 @@ impl Isa {
             Some(isa) if isa.available() => Ok(isa),
             Some(isa) => Err(format!("this CPU has no {}", isa.name())),
             None => Err("expected portable, avx2, avx-512 or amx".into()),
+        }
+    }
+
+    /// Its vector instructions: AMX has none of its own.
+    pub(crate) const fn vectors(self) -> Isa {
+        match self {
+            Isa::Amx => Isa::Avx512,
+            Isa::Portable | Isa::Avx2 | Isa::Avx512 => self,
         }
     }
 
@@ -243,7 +259,7 @@ pub(crate) unsafe fn tile(
             let (w, _): (&[[*const u8; $panels]], _) = $w.as_chunks();
             // SAFETY: the caller's promises are those the variants ask for.
             unsafe {
-                match (isa, dtype) {
+                match (isa.vectors(), dtype) {
                     #[cfg(target_arch = "x86_64")]
                     (Isa::Avx2, Dtype::F32) => {
                         avx2::<$rows, $panels, F32>(x, w, k, load, out, ahead)
@@ -257,17 +273,13 @@ pub(crate) unsafe fn tile(
                         avx2::<$rows, $panels, F16>(x, w, k, load, out, ahead)
                     }
                     #[cfg(target_arch = "x86_64")]
-                    (Isa::Avx512 | Isa::Amx, Dtype::F32) => {
-                        avx512::<$rows, $panels, F32>(x, w, k, load, out)
-                    }
+                    (Isa::Avx512, Dtype::F32) => avx512::<$rows, $panels, F32>(x, w, k, load, out),
                     #[cfg(target_arch = "x86_64")]
-                    (Isa::Avx512 | Isa::Amx, Dtype::Bf16) => {
+                    (Isa::Avx512, Dtype::Bf16) => {
                         avx512::<$rows, $panels, BF16>(x, w, k, load, out)
                     }
                     #[cfg(target_arch = "x86_64")]
-                    (Isa::Avx512 | Isa::Amx, Dtype::F16) => {
-                        avx512::<$rows, $panels, F16>(x, w, k, load, out)
-                    }
+                    (Isa::Avx512, Dtype::F16) => avx512::<$rows, $panels, F16>(x, w, k, load, out),
                     (_, Dtype::F32) => portable::<$rows, $panels, F32>(x, w, k, load, out),
                     (_, Dtype::Bf16) => portable::<$rows, $panels, BF16>(x, w, k, load, out),
                     (_, Dtype::F16) => portable::<$rows, $panels, F16>(x, w, k, load, out),
