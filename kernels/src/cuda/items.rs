@@ -1,12 +1,12 @@
 //! From the tree of a step to the work of the attention kernel: a pure function.
 //!
-//! An *item* is a list of KV blocks and up to 64 packed query rows that attend to them; a *unit* is an
+//! An *item* is a list of KV blocks and up to [`most_rows`] packed query rows that attend to them; a *unit* is an
 //! item through one KV head; every worker (a thread block that stays) gets a list of units. *Packed
 //! row* `p` of a KV head is the query head `p % group` of row `p / group` of the plan.
 //!
 //! # What is shared
 //!
-//! A run of the plan can be an item of its own, read once per 64 packed rows below it, at the price
+//! A run of the plan can be an item of its own, read once per tile of packed rows below it, at the price
 //! of one more partial result for each of them; or its blocks can be read again by every subtree
 //! below it. Walking down from the root, each run takes what costs less. The whole is compared with
 //! sharing everything and with sharing nothing, and the cheapest is taken: by the cost model, sharing
@@ -186,7 +186,7 @@ pub struct Item {
     pub slots: u32,
     /// Its first packed row.
     pub packed: u32,
-    /// Packed rows, 1 to 64.
+    /// Packed rows, 1 to [`most_rows`].
     pub count: u32,
     /// Its first destination.
     pub dest: u32,
