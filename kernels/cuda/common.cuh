@@ -61,10 +61,10 @@ DEVICE float2 load2(const bf16* p) {
 
 // To and from shared memory in one instruction: the compiler may make two of a float2, which then meet in
 // banks where one would not.
-DEVICE void store2_shared(float* p, float a, float b) {
-    asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"((u32)__cvta_generic_to_shared(p)), "f"(a), "f"(b)
-                 : "memory");
+DEVICE void store2_shared(u32 at, float a, float b) {
+    asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(at), "f"(a), "f"(b) : "memory");
 }
+DEVICE void store2_shared(float* p, float a, float b) { store2_shared((u32)__cvta_generic_to_shared(p), a, b); }
 
 DEVICE float2 load2_shared(const float* p) {
     float2 v;
@@ -84,6 +84,9 @@ DEVICE u32 shared_address(const void* p) { return (u32)__cvta_generic_to_shared(
 DEVICE void copy16(u32 to, const void* from, u32 bytes) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes)
                  : "memory");
+}
+DEVICE void copy16(u32 to, const void* from) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
 }
 DEVICE void commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int PENDING> DEVICE void wait() {
@@ -113,7 +116,15 @@ DEVICE void multiply(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
 // number), in bytes. Chunks change places within their row so that the eight rows of an 8x8 matrix
 // fall into different banks: rows repeat their banks every 8 / G rows, G the largest power of two
 // (up to 8) that divides CHUNKS, so as many chunks are exchanged.
+template <int CHUNKS> constexpr u32 EXCHANGED = CHUNKS % 8 == 0 ? 8 : CHUNKS % 4 == 0 ? 4 : 2;
 template <int CHUNKS> DEVICE u32 place(u32 row, u32 chunk) {
-    constexpr u32 G = CHUNKS % 8 == 0 ? 8 : CHUNKS % 4 == 0 ? 4 : 2;
+    constexpr u32 G = EXCHANGED<CHUNKS>;
     return (row * CHUNKS + (chunk ^ (row / (8 / G) % G))) * 16;
+}
+
+// The place `more` chunks (an even number) and `rows` rows (a multiple of 8) on from that of chunk 0 or 1: what is
+// no constant, an exclusive or, has few values, so that a loop over chunks adds one constant for each.
+template <int CHUNKS> DEVICE u32 place_on(u32 at, u32 rows, u32 more) {
+    constexpr u32 G = EXCHANGED<CHUNKS>;
+    return (at ^ more % G * 16) + (rows * CHUNKS + more / G * G) * 16;
 }

@@ -51,6 +51,7 @@ constexpr int SLOT_BYTES = TILE * D * 2;
 // Tiles whose places are known: the one in use, those under way, the next.
 constexpr int RING = (SLOTS + 1) / 2 + 1;
 constexpr int NOWHERE = 0x7fffffff;
+constexpr u32 EMPTY = 0xffffffff;
 
 // 32 bytes; keep in step with `items.rs`.
 struct Item {
@@ -88,12 +89,18 @@ struct Problem {
     float scale;           // log2(e) / sqrt(D)
 };
 
+// Where the slots of a tile lie.
+struct Places {
+    u32 base[TILE];        // byte / 32 of a slot's K from the arena's start, head aside; EMPTY without a token
+    int position[TILE];    // NOWHERE without a token
+    u32 clean[TILE / 32];  // whether every row sees every slot
+    u32 full[TILE / 32];   // whether every slot has a token
+};
+
 struct Shared {
     alignas(128) u8 ring[SLOTS][SLOT_BYTES];
     alignas(128) u8 q[MOST_ROWS * D * 2];
-    u32 base[RING][TILE];        // byte / 32 of a slot's K from the arena's start, head aside
-    int position[RING][TILE];    // NOWHERE for a slot without a token
-    u32 clean[RING][TILE / 32];  // whether every row sees every slot
+    Places places[RING];
     int row_position[MOST_ROWS];
 };
 static_assert(sizeof(Shared) == SHARED_BYTES, "the host asks for as much");
@@ -119,14 +126,17 @@ template <bool MANY, int H> DEVICE void attend(const Problem& p, const Item& ite
     u32 token0 = MANY ? 0 : warp * 16;
     auto row0 = [&](u32 g) { return MANY ? (g * 4 + warp) * 16 : 0; };
     auto idle = [&](u32 g) { return row0(g) >= item.count; };
+    // The ends of most branches are items of a few rows: nothing is made of rows 8 to 15 then.
+    bool lower_half = !MANY && item.count <= 8;
     u32 tiles = (item.slots + TILE - 1) / TILE;
     u64 head_at = (u64)kv_head * p.block_tokens * D * 2;
 
     // Where the 64 slots of a tile lie, by the first two warps.
     auto locate = [&](u32 tile) {
         if (tile >= tiles || threadIdx.x >= TILE) return;
-        u32 slot = tile * TILE + threadIdx.x, buffer = tile % RING;
-        u32 base = 0;
+        u32 slot = tile * TILE + threadIdx.x;
+        Places& places = s.places[tile % RING];
+        u32 base = EMPTY;
         int position = NOWHERE;
         if (slot < item.slots) {
             int4 entry = p.entries[item.entry + slot / p.block_tokens];
@@ -136,25 +146,52 @@ template <bool MANY, int H> DEVICE void attend(const Problem& p, const Item& ite
                 base = ((u32)entry.x * p.unit_bytes + (u64)offset * D * 2) / 32;
             }
         }
-        s.base[buffer][threadIdx.x] = base;
-        s.position[buffer][threadIdx.x] = position;
+        places.base[threadIdx.x] = base;
+        places.position[threadIdx.x] = position;
         bool clean = position <= (int)item.least && position > (int)item.most - (int)p.window;
         clean = __all_sync(ALL, clean);
-        if (lane == 0) s.clean[buffer][warp] = clean;
+        bool full = __all_sync(ALL, base != EMPTY);
+        if (lane == 0) {
+            places.clean[warp] = clean;
+            places.full[warp] = full;
+        }
     };
     // Even units are K tiles, odd ones V tiles.
     auto fetch = [&](u32 unit) {
-        u32 tile = unit / 2, buffer = tile % RING;
+        u32 tile = unit / 2;
         if (tile < tiles) {
             u32 to = shared_address(s.ring[unit % SLOTS]);
             const u8* from = p.arena + head_at + (unit % 2 ? p.v_at : p.k_at);
+            const Places& places = s.places[tile % RING];
+            auto copy = [&](bool whole, u32 slot, u32 chunk, u32 place) {
+                u32 base = places.base[slot];
+                bool there = whole || base != EMPTY;
+                const u8* at;
+                // The compiler would add the base before the rest: one instruction more for every copy.
+                asm("mad.wide.u32 %0, %1, 32, %2;" : "=l"(at) : "r"(there ? base : 0), "l"(from + chunk * 16));
+                if (whole)
+                    copy16(to + place, at);
+                else
+                    copy16(to + place, at, there ? 16 : 0);
+            };
+            // Where it can be, a thread keeps its chunk, and its place but for a constant.
+            constexpr u32 ROUND = THREADS % CHUNKS == 0 ? THREADS / CHUNKS : 0;
+            auto copies = [&](bool whole) {
+                if constexpr (ROUND > 0 && ROUND % 8 == 0) {
+                    u32 slot = threadIdx.x / CHUNKS, chunk = threadIdx.x % CHUNKS, at = place<CHUNKS>(slot, chunk);
+#pragma unroll
+                    for (u32 first = 0; first < TILE; first += ROUND)
+                        copy(whole, slot + first, chunk, at + first * CHUNKS * 16);
+                } else {
 #pragma unroll D > 128 ? 1 : 4
-            for (u32 i = threadIdx.x; i < TILE * CHUNKS; i += THREADS) {
-                u32 slot = i / CHUNKS, chunk = i % CHUNKS;
-                bool there = s.position[buffer][slot] != NOWHERE;
-                const u8* at = from + (u64)s.base[buffer][slot] * 32 + chunk * 16;
-                copy16(to + place<CHUNKS>(slot, chunk), there ? at : p.arena, there ? 16 : 0);
-            }
+                    for (u32 i = threadIdx.x; i < TILE * CHUNKS; i += THREADS)
+                        copy(whole, i / CHUNKS, i % CHUNKS, place<CHUNKS>(i / CHUNKS, i % CHUNKS));
+                }
+            };
+            if (places.full[0] & places.full[1])
+                copies(true);
+            else
+                copies(false);
         }
         commit();
     };
@@ -163,11 +200,14 @@ template <bool MANY, int H> DEVICE void attend(const Problem& p, const Item& ite
     __syncthreads();
     for (u32 unit = 0; unit < SLOTS - 1; unit++) fetch(unit);
 
-    u32 q_at = shared_address(s.q);
+    // Where a lane's rows of the operands lie, chunks aside.
+    u32 q_at = shared_address(s.q) + place<CHUNKS>(row0(0) + lane % 16, lane / 16);
+    u32 k_row = place<CHUNKS>(token0 + lane % 8 + lane / 16 * 8, lane / 8 % 2);
+    u32 v_row = place<CHUNKS>(token0 + lane % 16, lane / 16);
     u32 q[H][Q_IN_REGISTERS ? D / 16 : 1][4];
     if constexpr (Q_IN_REGISTERS)
         for (int g = 0; g < H; g++)
-            for (int d = 0; d < D / 16; d++) matrices(q[g][d], q_at + place<CHUNKS>(row0(g) + lane % 16, d * 2 + lane / 16));
+            for (int d = 0; d < D / 16; d++) matrices(q[g][d], place_on<CHUNKS>(q_at, g * 64, d * 2));
 
     float o[H][D / 8][4] = {};
     float max[H][2], sum[H][2] = {};
@@ -186,7 +226,8 @@ template <bool MANY, int H> DEVICE void attend(const Problem& p, const Item& ite
     for (u32 tile = 0; tile < tiles; tile++) {
         u32 weights[H][N / 2][4];
         advance(2 * tile);
-        u32 buffer = tile % RING, k_at = shared_address(s.ring[2 * tile % SLOTS]);
+        const Places& places = s.places[tile % RING];
+        u32 k_at = shared_address(s.ring[2 * tile % SLOTS]) + k_row;
 #pragma unroll
         for (int g = 0; g < H; g++) {
             if (idle(g)) break;
@@ -197,22 +238,24 @@ template <bool MANY, int H> DEVICE void attend(const Problem& p, const Item& ite
                 if constexpr (Q_IN_REGISTERS)
                     for (int i = 0; i < 4; i++) a[i] = q[g][d][i];
                 else
-                    matrices(a, q_at + place<CHUNKS>(row0(g) + lane % 16, d * 2 + lane / 16));
+                    matrices(a, place_on<CHUNKS>(q_at, g * 64, d * 2));
+#pragma unroll
                 for (int j = 0; j < N / 2; j++) {
                     u32 b[4];
-                    matrices(b, k_at + place<CHUNKS>(token0 + j * 16 + lane % 8 + lane / 16 * 8, d * 2 + lane / 8 % 2));
+                    matrices(b, place_on<CHUNKS>(k_at, j * 16, d * 2));
                     multiply(score[2 * j], a, b[0], b[1]);
                     multiply(score[2 * j + 1], a, b[2], b[3]);
                 }
             }
-            if (!(s.clean[buffer][0] & s.clean[buffer][1]))
+            if (!(places.clean[0] & places.clean[1]))
                 for (int j = 0; j < N; j++)
                     for (int i = 0; i < 4; i++) {
-                        int position = s.position[buffer][token0 + j * 8 + lane % 4 * 2 + i % 2];
+                        int position = places.position[token0 + j * 8 + lane % 4 * 2 + i % 2];
                         int row = s.row_position[row0(g) + lane / 4 + i / 2 * 8];
                         if (position > row || position <= row - (int)p.window) score[j][i] = -INFINITY_F;
                     }
             for (int h = 0; h < 2; h++) {
+                if (h && lower_half) break;
                 float most = -INFINITY_F;
                 for (int j = 0; j < N; j++) most = fmaxf(most, fmaxf(score[j][2 * h], score[j][2 * h + 1]));
                 most = fmaxf(most, __shfl_xor_sync(ALL, most, 1));
@@ -220,12 +263,13 @@ template <bool MANY, int H> DEVICE void attend(const Problem& p, const Item& ite
                 most = fmaxf(most, max[g][h]);
                 // Nothing visible yet: 0 instead of -infinity, so that no difference is NaN.
                 float shift = most == -INFINITY_F ? 0.0f : most * p.scale;
-                float shrink = exp2_fast(max[g][h] * p.scale - shift);
+                // Nothing to shrink before the first visible token.
+                float shrink = max[g][h] == -INFINITY_F ? 1.0f : exp2_fast(max[g][h] * p.scale - shift);
                 max[g][h] = most;
                 sum[g][h] *= shrink;
                 for (int j = 0; j < N; j++)
                     for (int i = 2 * h; i < 2 * h + 2; i++) {
-                        score[j][i] = exp2_fast(score[j][i] * p.scale - shift);
+                        score[j][i] = exp2_fast(__fmaf_rn(score[j][i], p.scale, -shift));
                         sum[g][h] += score[j][i];
                     }
                 if (shrink != 1.0f)
@@ -243,7 +287,7 @@ template <bool MANY, int H> DEVICE void attend(const Problem& p, const Item& ite
         }
         advance(2 * tile + 1);
         if (!idle(0)) {
-            u32 at = shared_address(s.ring[(2 * tile + 1) % SLOTS]);
+            u32 v_at = shared_address(s.ring[(2 * tile + 1) % SLOTS]) + v_row;
             // Both halves of the rows share what is loaded of V.
             bool both = H == 2 && !idle(H - 1);
 #pragma unroll
@@ -251,7 +295,7 @@ template <bool MANY, int H> DEVICE void attend(const Problem& p, const Item& ite
 #pragma unroll
                 for (int d = 0; d < D / 16; d++) {
                     u32 b[4];
-                    matrices_transposed(b, at + place<CHUNKS>(token0 + j * 16 + lane % 16, d * 2 + lane / 16));
+                    matrices_transposed(b, place_on<CHUNKS>(v_at, j * 16, d * 2));
                     multiply(o[0][2 * d], weights[0][j], b[0], b[1]);
                     multiply(o[0][2 * d + 1], weights[0][j], b[2], b[3]);
                     if (both) {
@@ -290,48 +334,58 @@ template <bool MANY, int H> DEVICE void attend(const Problem& p, const Item& ite
         // Eight-column groups change places by row, so that the rows of a store differ in their banks.
         constexpr u32 EXCHANGE = D % 32 == 0 ? 3 : 1;
         float* parts = (float*)s.ring;
-        // Q is not needed any more: [warp][row] maxima and sums lie where it was.
+        // Q is not needed any more: [warp][row] maxima and sums lie where it was, and what each part weighs.
         float* maxima = (float*)s.q;
         float* sums = maxima + 4 * 16;
+        float* shares = sums + 4 * 16;
         static_assert(4 * 16 * D * 4 <= SLOTS * SLOT_BYTES, "the parts lie where the tiles were");
+        static_assert(3 * 4 * 16 * 4 <= sizeof(s.q), "and what they weigh where Q was");
         __syncthreads();
         for (int h = 0; h < 2; h++) {
+            if (h && lower_half) break;
             u32 row = lane / 4 + h * 8;
             if (lane % 4 == 0) {
                 maxima[warp * 16 + row] = max[0][h];
                 sums[warp * 16 + row] = sum[0][h];
             }
+            u32 at = shared_address(parts) + ((warp * 16 + row) * D + (row & EXCHANGE) * 8 + lane % 4 * 2) * 4;
             for (u32 d = 0; d < D / 8; d++)
-                store2_shared(parts + (warp * 16 + row) * D + (d ^ (row & EXCHANGE)) * 8 + lane % 4 * 2, o[0][d][2 * h], o[0][d][2 * h + 1]);
+                store2_shared((at ^ (d & EXCHANGE) * 32) + (d & ~EXCHANGE) * 32, o[0][d][2 * h], o[0][d][2 * h + 1]);
+        }
+        __syncthreads();
+        if (threadIdx.x < item.count) {
+            u32 row = threadIdx.x;
+            float most = -INFINITY_F;
+            for (int w = 0; w < 4; w++) most = fmaxf(most, maxima[w * 16 + row]);
+            float shift = most == -INFINITY_F ? 0.0f : most;
+            float total = 0, weight[4];
+            for (int w = 0; w < 4; w++) {
+                weight[w] = exp2_fast((maxima[w * 16 + row] - shift) * p.scale);
+                total += weight[w] * sums[w * 16 + row];
+            }
+            float inverse = total > 0 ? 1.0f / total : total;
+            for (int w = 0; w < 4; w++) shares[w * 16 + row] = weight[w] * inverse;
+            int dest = p.dests[item.dest + row];
+            if (dest >= 0) p.lse[dest * p.kv_heads + kv_head] = most * p.scale + __log2f(total);
         }
         __syncthreads();
         for (u32 i = threadIdx.x; i < item.count * (D / 4); i += THREADS) {
             u32 row = i / (D / 4), col = i % (D / 4) * 4;
             u32 at = row * D + (col / 8 ^ (row & EXCHANGE)) * 8 + col % 8;
-            float most = -INFINITY_F;
-            for (int w = 0; w < 4; w++) most = fmaxf(most, maxima[w * 16 + row]);
-            float shift = most == -INFINITY_F ? 0.0f : most;
-            float total = 0;
             float4 v = make_float4(0, 0, 0, 0);
             for (int w = 0; w < 4; w++) {
-                float weight = exp2_fast((maxima[w * 16 + row] - shift) * p.scale);
+                float share = shares[w * 16 + row];
                 float4 part = *(const float4*)(parts + w * 16 * D + at);
-                total += weight * sums[w * 16 + row];
-                v.x += weight * part.x;
-                v.y += weight * part.y;
-                v.z += weight * part.z;
-                v.w += weight * part.w;
+                v.x += share * part.x;
+                v.y += share * part.y;
+                v.z += share * part.z;
+                v.w += share * part.w;
             }
-            float inverse = total > 0 ? 1.0f / total : total;
             int dest = p.dests[item.dest + row];
-            if (dest < 0) {
-                uint2 packed = make_uint2(pack(v.x * inverse, v.y * inverse), pack(v.z * inverse, v.w * inverse));
-                *(uint2*)(p.out + place_out(p, item.packed + row, kv_head) + col) = packed;
-            } else {
-                u32 slot = dest * p.kv_heads + kv_head;
-                *(float4*)(p.partial + (u64)slot * D + col) = make_float4(v.x * inverse, v.y * inverse, v.z * inverse, v.w * inverse);
-                if (col == 0) p.lse[slot] = most * p.scale + __log2f(total);
-            }
+            if (dest < 0)
+                *(uint2*)(p.out + place_out(p, item.packed + row, kv_head) + col) = make_uint2(pack(v.x, v.y), pack(v.z, v.w));
+            else
+                *(float4*)(p.partial + ((u64)dest * p.kv_heads + kv_head) * D + col) = v;
         }
     }
 }
@@ -340,20 +394,24 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) tree_attention(c
     extern __shared__ __align__(128) u8 bytes[];
     Shared& s = *(Shared*)bytes;
     u32 group = p.heads / p.kv_heads;
+    // x / group for small x, without dividing: exact while x group < 2^20.
+    u32 inverse = ((1 << 20) + group - 1) / group;
     for (u32 u = p.lists[blockIdx.x]; u < p.lists[blockIdx.x + 1]; u++) {
         uint2 unit = p.units[u];
         Item item = p.items[unit.x];
         u32 tile_rows = item.count > 64 ? 128 : item.count > 16 ? 64 : 16;
+        u32 first_row = item.packed / group, first_head = item.packed % group;
         __syncthreads();
         for (u32 i = threadIdx.x; i < tile_rows; i += THREADS) {
-            bool there = i < item.count;
-            s.row_position[i] = there ? (int)p.rows[(item.packed + i) / group].y : 0;
+            u32 row = first_row + ((first_head + i) * inverse >> 20);
+            s.row_position[i] = i < item.count ? (int)p.rows[row].y : 0;
         }
+        const bf16* q = p.qkv + (u64)first_row * p.qkv_pitch + unit.y * group * D;
         for (u32 i = threadIdx.x; i < tile_rows * CHUNKS; i += THREADS) {
             u32 r = i / CHUNKS, chunk = i % CHUNKS;
-            u32 packed = item.packed + r, row = packed / group, head = unit.y * group + packed % group;
+            u32 row = (first_head + r) * inverse >> 20, head = first_head + r - row * group;
             uint4 v = make_uint4(0, 0, 0, 0);
-            if (r < item.count) v = *(const uint4*)(p.qkv + (u64)row * p.qkv_pitch + head * D + chunk * 8);
+            if (r < item.count) v = *(const uint4*)(q + (u64)row * p.qkv_pitch + head * D + chunk * 8);
             *(uint4*)(s.q + place<CHUNKS>(r, chunk)) = v;
         }
         if (MOST_ROWS > 64 && item.count > 64)

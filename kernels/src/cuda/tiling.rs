@@ -54,7 +54,7 @@ impl Tiling {
         let tiles = self.slots * TILE * self.head_dim * 2;
         let rows = most_rows(self.head_dim);
         let q = rows * self.head_dim * 2;
-        let places = ring * TILE * 8 + ring * (TILE / 32) * 4;
+        let places = ring * (TILE * 8 + TILE / 32 * 8);
         (tiles + q + places + rows * 4).next_multiple_of(128)
     }
 }
