@@ -17,12 +17,14 @@
 //! The unit is the warp instruction, as the emulator counts them. An item costs its beginning and end,
 //! more for each packed row, and its tiles of 64 tokens, more for every 16 packed rows: `COSTS`, fitted
 //! by least squares to the instructions per multiprocessor of the study's trees, N = 16, 64 and 256
-//! (within 2.5 % of each at D = 64, 0.6 % at D = 128). A partial result costs as much as two tokens, a
-//! merge as much as a tile: these are estimates. All want a card to fit them.
+//! (within 3.5 % of each, 1.2 % of a tree's sum). A partial result costs as much as two tokens, a merge
+//! as much as a tile: these are estimates. All want a card to fit them.
 //!
 //! # Dealing
 //!
-//! Units go to multiprocessors, the heaviest first to whoever has least to do (LPT) or by first fit into
+//! Items are split into parts of about equal cost, so those of many rows are the shorter ones. How
+//! long they may be is what makes the whole cheapest, merge included, out of a dozen limits from 0.2
+//! to 1.5 of a worker's even share. Units go to multiprocessors, the heaviest first to whoever has least to do (LPT) or by first fit into
 //! the least capacity that holds all (MULTIFIT, Coffman, Garey and Johnson 1978), whichever is more even.
 
 use crate::plan::{Run, StepPlan};
@@ -57,30 +59,30 @@ struct Costs {
 const COSTS: [[Costs; 2]; 2] = [
     [
         Costs {
-            item: 1841,
-            row: 46,
-            tile: 1806,
+            item: 1344,
+            row: 65,
+            tile: 1000,
             share: 0,
         },
         Costs {
-            item: 951,
-            row: 20,
-            tile: 1365,
-            share: 365,
+            item: 1657,
+            row: 12,
+            tile: 422,
+            share: 377,
         },
     ],
     [
         Costs {
-            item: 2528,
-            row: 108,
-            tile: 2866,
+            item: 1226,
+            row: 121,
+            tile: 1436,
             share: 0,
         },
         Costs {
-            item: 1627,
-            row: 22,
-            tile: 1766,
-            share: 705,
+            item: 1647,
+            row: 20,
+            tile: 714,
+            share: 523,
         },
     ],
 ];
@@ -436,40 +438,53 @@ impl Builder<'_> {
     fn deal(&self, pieces: &[Piece]) -> Items {
         let workers = self.shape.workers() as u64;
         let kv_heads = self.shape.kv_heads as u64;
-        let tile = self.shape.small_tile();
-        // In tokens past up to 16 packed rows.
-        let even = (self.cost(pieces) * kv_heads * TILE as u64 / (tile * workers)) as usize;
-        let longest = |parts: usize| (even / parts).next_multiple_of(TILE).max(TILE);
-        let mut limits = vec![usize::MAX];
-        limits.extend([1, 2, 3, 4, 6, 8].map(longest));
-        limits.dedup();
-        let (_, parts, units, dealt) = limits
-            .into_iter()
-            .map(|limit| {
-                let parts = self.split(pieces, limit);
-                let (units, costs) = self.units(&parts);
-                let dealt = Dealt::new(self.shape, &costs);
-                let partials: u64 = self.cover(&parts).iter().filter(|&&n| n > 1).sum();
-                let merge = match partials {
-                    0 => 0,
-                    n => tile + self.shape.partials(n * kv_heads) / workers,
-                };
-                let time = self.shape.time(dealt.heaviest, dealt.heaviest_sm);
-                (time + merge, parts, units, dealt)
-            })
-            .min_by_key(|(cost, ..)| *cost)
-            .expect("there is a limit");
+        let even = self.cost(pieces) * kv_heads / workers;
+        let tenths = |n: u64| even * n / 10;
+        let mut limits = vec![u64::MAX];
+        limits.extend([15, 12, 10, 9, 8, 7, 6, 5, 4, 3, 2].map(tenths));
+        let mut best: Option<(u64, Vec<Part>, Vec<[u32; 2]>, Dealt)> = None;
+        let mut count = usize::MAX;
+        for limit in limits {
+            let parts = self.split(pieces, limit);
+            // Smaller limits give more parts or the same ones.
+            if std::mem::replace(&mut count, parts.len()) == parts.len() {
+                continue;
+            }
+            let partials: u64 = self.cover(&parts).iter().filter(|&&n| n > 1).sum();
+            let merge = match partials {
+                0 => 0,
+                n => self.shape.small_tile() + self.shape.partials(n * kv_heads) / workers,
+            };
+            let (units, costs) = self.units(&parts);
+            let cost = |heaviest, heaviest_sm| self.shape.time(heaviest, heaviest_sm) + merge;
+            let least = best.as_ref().map_or(u64::MAX, |best| best.0);
+            let total: u64 = costs.iter().sum();
+            // No dealing puts less on any of them.
+            let heaviest = costs.first().copied().unwrap_or(0).max(total / workers);
+            let heaviest_sm = heaviest.max(total / self.shape.sms.max(1) as u64);
+            if cost(heaviest, heaviest_sm) >= least {
+                continue;
+            }
+            let dealt = Dealt::new(self.shape, &costs);
+            let cost = cost(dealt.heaviest, dealt.heaviest_sm);
+            if cost < least {
+                best = Some((cost, parts, units, dealt));
+            }
+        }
+        let (_, parts, units, dealt) = best.expect("there is a limit");
         self.items(pieces, &parts, units, &dealt)
     }
 
-    /// The parts of the pieces, of at most about `limit` tokens each.
-    fn split(&self, pieces: &[Piece], limit: usize) -> Vec<Part> {
+    /// The parts of the pieces; streaming one costs at most about `limit`.
+    fn split(&self, pieces: &[Piece], limit: u64) -> Vec<Part> {
         let block_tokens = self.shape.block_tokens;
+        let whole_tile = TILE.div_ceil(block_tokens);
         let mut out = Vec::new();
         for (index, piece) in pieces.iter().enumerate() {
             for (first, count, entries) in self.tiles(piece) {
-                let parts = (entries.len() * block_tokens).div_ceil(limit);
-                let whole_tile = TILE.div_ceil(block_tokens);
+                let tile = self.shape.stream(count, whole_tile * block_tokens);
+                let tiles = usize::try_from(limit.div_ceil(tile)).unwrap_or(usize::MAX);
+                let parts = entries.len().div_ceil(whole_tile).div_ceil(tiles.max(1));
                 let step = entries.len().div_ceil(parts).next_multiple_of(whole_tile);
                 for start in entries.clone().step_by(step) {
                     let stop = entries.end.min(start + step);

@@ -206,7 +206,7 @@ fn work_is_bounded_by_what_is_unique() {
 
         // Unique work: each run once per tile of the rows below it. To it comes, per run, one item
         // and its rows' partial results, a tile's padding, and what balance splits off: an item
-        // and partial results more for each of the at most eight even parts a worker has.
+        // and partial results more for each of the at most five even parts a worker has.
         let unique: u64 = plan
             .runs
             .iter()
@@ -218,7 +218,7 @@ fn work_is_bounded_by_what_is_unique() {
             })
             .sum();
         let heads = shape.kv_heads as u64;
-        let splits = 9 * shape.workers() as u64 * shape.cost(shape.most_rows(), 2 * TILE);
+        let splits = 6 * shape.workers() as u64 * shape.cost(shape.most_rows(), 2 * TILE);
         assert!(
             work.total <= unique * heads + splits,
             "seed {seed}: {} of {unique} x {heads} + {splits}",
@@ -244,18 +244,22 @@ fn work_is_bounded_by_what_is_unique() {
 
 #[test]
 fn beam_search_reads_shared_steps_once() {
-    let beam = Beam {
-        beams: 64,
-        width: 4,
-        prompt: 512,
-        steps: 16,
-        step_tokens: 64,
-        seed: 0,
-    };
-    let (plan, _) = beam.plan();
-    // The heads of Llama-3.2-1B and those of Qwen2.5-1.5B. The latter miss 1.10: their units are 0.3
-    // and 0.6 of a multiprocessor's mean work, and finer ones would cost more than they even out.
-    for (head_dim, group, kv_heads, fewer, limit) in [(64, 4, 8, 8, 1.10), (128, 6, 2, 6, 1.17)] {
+    // The heads of Llama-3.2-1B and those of Qwen2.5-1.5B, at both prompts of the study.
+    for (head_dim, group, kv_heads, prompt, fewer) in [
+        (64, 4, 8, 512, 8),
+        (64, 4, 8, 2048, 8),
+        (128, 6, 2, 512, 6),
+        (128, 6, 2, 2048, 6),
+    ] {
+        let beam = Beam {
+            beams: 64,
+            width: 4,
+            prompt,
+            steps: 16,
+            step_tokens: 64,
+            seed: 0,
+        };
+        let (plan, _) = beam.plan();
         let shape = Shape {
             head_dim,
             group,
@@ -271,7 +275,7 @@ fn beam_search_reads_shared_steps_once() {
         assert!(fewer * tree <= flat, "{tree} tokens read, flat {flat}");
         let even = work.total as f64 / 132.0;
         assert!(
-            work.heaviest_sm as f64 <= limit * even,
+            work.heaviest_sm as f64 <= 1.10 * even,
             "{} of {even}",
             work.heaviest_sm
         );
