@@ -79,6 +79,12 @@ DEVICE float warp_sum(float v) {
     return v;
 }
 
+// The same value, worth a register: the compiler would rather work it out again in every round of a loop.
+DEVICE u32 kept(u32 v) {
+    asm volatile("" : "+r"(v));
+    return v;
+}
+
 // Asynchronous copies of 16 bytes, of which `bytes` are read and the rest become zeros.
 DEVICE u32 shared_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }
 DEVICE void copy16(u32 to, const void* from, u32 bytes) {
@@ -122,8 +128,9 @@ template <int CHUNKS> DEVICE u32 place(u32 row, u32 chunk) {
     return (row * CHUNKS + (chunk ^ (row / (8 / G) % G))) * 16;
 }
 
-// The place `more` chunks (an even number) and `rows` rows (a multiple of 8) on from that of chunk 0 or 1: what is
-// no constant, an exclusive or, has few values, so that a loop over chunks adds one constant for each.
+// The place `more` chunks (an even number) and `rows` rows (a multiple of 8) on, from that of a chunk whose index
+// has none of the bits of `more`. What is no constant, an exclusive or, has few values, so that a loop over chunks
+// adds one constant for each.
 template <int CHUNKS> DEVICE u32 place_on(u32 at, u32 rows, u32 more) {
     constexpr u32 G = EXCHANGED<CHUNKS>;
     return (at ^ more % G * 16) + (rows * CHUNKS + more / G * G) * 16;

@@ -40,40 +40,76 @@ template <bool GATED> DEVICE u32 weight_row(u32 first, u32 row, u32 n, u32& end)
     return up ? n + col : col;
 }
 
-// Starts the copies of one stage: BN rows of W, then BM rows of x from `first_row` on; CHUNKS 16-byte
-// chunks of each from column `from` on.
-template <int BM, int BN, int CHUNKS, int THREADS, bool GATED>
-DEVICE void fetch(const Operands& p, u32 to, u32 first_row, u32 first, u32 from) {
-#pragma unroll 4
-    for (u32 i = threadIdx.x; i < (BM + BN) * CHUNKS; i += THREADS) {
-        u32 row = i / CHUNKS, chunk = i % CHUNKS, col = from + chunk * 8;
-        const bf16* at;
-        u32 bytes = 0;
-        if (row < BN) {
-            u32 end, w_row = weight_row<GATED>(first, row, p.n, end);
-            at = p.w + (u64)w_row * p.w_pitch + col;
-            if (w_row < end && col < p.w_pitch) bytes = 16;
-        } else {
-            u32 x_row = first_row + row - BN;
-            at = p.x + (u64)x_row * p.x_pitch + col;
-            if (x_row < p.rows && col < p.k) bytes = min(p.k - col, 8u) * 2;
+// The copies of a thread: BN rows of W, then BM rows of x from `first_row` on, of a stage CHUNKS 16-byte
+// chunks each. A thread keeps its chunk, and its rows follow one another at a constant distance, so that a
+// copy of a whole stage is an address carried on and the copy itself.
+template <int BM, int BN, int CHUNKS, int THREADS, bool GATED> struct Copies {
+    static constexpr u32 ROUND = THREADS / CHUNKS, COUNT = (BM + BN) / ROUND;
+    static_assert(BN % ROUND == 0 && BM % ROUND == 0 && ROUND % 8 == 0, "every copy is of W or of x for all threads");
+    const bf16* at[COUNT];
+    u32 bytes[COUNT];  // 16, or 0 for a row that is not there
+    u32 place_in_stage;
+
+    DEVICE Copies(const Operands& p, u32 first_row, u32 first) {
+        u32 row = threadIdx.x / CHUNKS, chunk = threadIdx.x % CHUNKS;
+        place_in_stage = kept(place<CHUNKS>(row, chunk));
+#pragma unroll
+        for (u32 c = 0; c < COUNT; c++) {
+            bool of_w = c * ROUND < BN;
+            u32 end = p.rows, from_row = first_row + row + c * ROUND - BN;
+            if (of_w) from_row = weight_row<GATED>(first, row + c * ROUND, p.n, end);
+            bool there = from_row < end;
+            const bf16* from = of_w ? p.w : p.x;
+            at[c] = there ? from + (u64)from_row * (of_w ? p.w_pitch : p.x_pitch) + chunk * 8 : p.w;
+            bytes[c] = kept(there ? 16 : 0);
         }
-        copy16(to + place<CHUNKS>(row, chunk), bytes ? at : p.w, bytes);
+    }
+
+    // Starts those of the next stage, whose columns begin at `from`.
+    DEVICE void start(const Operands& p, u32 to, u32 from) {
+        to += place_in_stage;
+        if (from + CHUNKS * 8 <= p.k) {
+#pragma unroll
+            for (u32 c = 0; c < COUNT; c++) {
+                copy16(to + c * ROUND * CHUNKS * 16, at[c], bytes[c]);
+                at[c] += CHUNKS * 8;
+            }
+        } else {
+            // The last one: what is beyond W's pitch or x's columns becomes zeros.
+            u32 col = from + threadIdx.x % CHUNKS * 8;
+            u32 of_x = col < p.k ? min(p.k - col, 8u) * 2 : 0, of_w = col < p.w_pitch ? 16 : 0;
+#pragma unroll
+            for (u32 c = 0; c < COUNT; c++) {
+                u32 count = min(bytes[c], c * ROUND < BN ? of_w : of_x);
+                copy16(to + c * ROUND * CHUNKS * 16, count ? at[c] : p.w, count);
+            }
+        }
+    }
+};
+
+// sum += x w^T over 16 columns of a stage, `more` chunks on, of MT x NT fragments: `w_at` and `x_at` are where the
+// lane's rows lie.
+template <int MT, int NT, int CHUNKS> DEVICE void multiply_tile(float (&sum)[MT][NT][4], u32 w_at, u32 x_at, u32 more) {
+    u32 b[NT / 2][4];
+#pragma unroll
+    for (int j = 0; j < NT / 2; j++) matrices(b[j], place_on<CHUNKS>(w_at, j * 16, more));
+#pragma unroll
+    for (int i = 0; i < MT; i++) {
+        u32 a[4];
+        matrices(a, place_on<CHUNKS>(x_at, i * 16, more));
+#pragma unroll
+        for (int j = 0; j < NT; j++) multiply(sum[i][j], a, b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
     }
 }
 
-// sum += x w^T over 16 columns, at `chunk`, of MT x NT fragments of a stage.
-template <int MT, int NT, int CHUNKS>
-DEVICE void multiply_tile(float (&sum)[MT][NT][4], u32 at, u32 x_row, u32 w_row, u32 chunk) {
+// Where a lane's rows of both operands lie in a stage, from rows and a chunk on (of W: 16 rows by 16 columns a matrix).
+template <int CHUNKS> DEVICE u32 lane_of_w(u32 row, u32 chunk) {
     u32 lane = threadIdx.x % 32;
-    u32 b[NT / 2][4];
-    for (int j = 0; j < NT / 2; j++)
-        matrices(b[j], at + place<CHUNKS>(w_row + j * 16 + lane % 8 + lane / 16 * 8, chunk + lane / 8 % 2));
-    for (int i = 0; i < MT; i++) {
-        u32 a[4];
-        matrices(a, at + place<CHUNKS>(x_row + i * 16 + lane % 16, chunk + lane / 16));
-        for (int j = 0; j < NT; j++) multiply(sum[i][j], a, b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
-    }
+    return place<CHUNKS>(row + lane % 8 + lane / 16 * 8, chunk + lane / 8 % 2);
+}
+template <int CHUNKS> DEVICE u32 lane_of_x(u32 row, u32 chunk) {
+    u32 lane = threadIdx.x % 32;
+    return place<CHUNKS>(row + lane % 16, chunk + lane / 16);
 }
 
 // Runs `use` over the stages, STAGES - 1 of them under way. At the end nothing is, for this thread.
@@ -135,15 +171,16 @@ DEVICE void skinny(const Operands& p, const float* bias, To* out, u32 pitch, u32
     u32 first = blockIdx.x * COLS;
 
     float sum[MT][NT][4] = {};
+    Copies<BM, BN, CHUNKS, THREADS, GATED> copies(p, 0, first);
+    u32 w_at = kept(lane_of_w<CHUNKS>(0, warp * 4)), x_at = kept(lane_of_x<CHUNKS>(BN, warp * 4));
     stream<STAGES>(
-        (p.k + BK - 1) / BK,
-        [&](u32 s) { fetch<BM, BN, CHUNKS, THREADS, GATED>(p, base + s % STAGES * STAGE, 0, first, s * BK); },
+        (p.k + BK - 1) / BK, [&](u32 s) { copies.start(p, base + s % STAGES * STAGE, s * BK); },
         [&](u32 s) {
+            u32 stage = base + s % STAGES * STAGE;
 #pragma unroll
             for (u32 step = 0; step < 2; step++) {
-                u32 chunk = warp * 4 + step * 2;
-                if (s * BK + chunk * 8 >= p.k) break;
-                multiply_tile<MT, NT, CHUNKS>(sum, base + s % STAGES * STAGE, BN, 0, chunk);
+                if (s * BK + warp * 32 + step * 16 >= p.k) break;
+                multiply_tile<MT, NT, CHUNKS>(sum, stage + w_at, stage + x_at, step * 2);
             }
         });
     __syncthreads();
@@ -187,13 +224,14 @@ DEVICE void tiled(const Operands& p, const float* bias, To* out, u32 pitch, u32 
     u32 warp_row = warp / 4 * (BM / 2), warp_col = warp % 4 * (BN / 4);
 
     float sum[MT][NT][4] = {};
+    Copies<BM, BN, CHUNKS, THREADS, GATED> copies(p, first_row, first);
+    u32 w_at = kept(lane_of_w<CHUNKS>(warp_col, 0)), x_at = kept(lane_of_x<CHUNKS>(BN + warp_row, 0));
     stream<STAGES>(
-        (p.k + BK - 1) / BK,
-        [&](u32 s) { fetch<BM, BN, CHUNKS, THREADS, GATED>(p, base + s % STAGES * STAGE, first_row, first, s * BK); },
+        (p.k + BK - 1) / BK, [&](u32 s) { copies.start(p, base + s % STAGES * STAGE, s * BK); },
         [&](u32 s) {
+            u32 stage = base + s % STAGES * STAGE;
 #pragma unroll
-            for (u32 step = 0; step < 2; step++)
-                multiply_tile<MT, NT, CHUNKS>(sum, base + s % STAGES * STAGE, BN + warp_row, warp_col, step * 2);
+            for (u32 step = 0; step < 2; step++) multiply_tile<MT, NT, CHUNKS>(sum, stage + w_at, stage + x_at, step * 2);
         });
 #pragma unroll
     for (int i = 0; i < MT; i++)

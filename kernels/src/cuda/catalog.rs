@@ -232,7 +232,7 @@ pub(crate) const SKINNY: [([&str; 3], usize, usize, usize, usize); 6] = [
         4,
         4,
         3,
-        144,
+        160,
     ),
 ];
 
