@@ -10,22 +10,24 @@
 //! of one more partial result for each of them; or its blocks can be read again by every subtree
 //! below it. Walking down from the root, each run takes what costs less. The whole is compared with
 //! sharing everything and with sharing nothing, and the cheapest is taken: by the cost model, sharing
-//! never loses.
+//! never loses. This is done twice, with a tile of tokens costing at least what its bytes keep L2 busy,
+//! and by instructions alone, which shares less; what is cheaper once it is dealt stays.
 //!
 //! # The cost model
 //!
 //! The unit is the warp instruction, as the emulator counts them. An item costs its beginning and end,
 //! more for each packed row, and its tiles of 64 tokens, more for every 16 packed rows: `COSTS`, fitted
 //! by least squares to the instructions per multiprocessor of the study's trees, N = 16, 64 and 256
-//! (within 3.5 % of each, 1.2 % of a tree's sum). A partial result costs as much as two tokens, a merge
-//! as much as a tile: these are estimates. All want a card to fit them.
+//! (within 4.5 % of each, 1.4 % of a tree's sum). A merge costs what is counted. While it is decided what
+//! to share, a partial result costs as much as two tokens, whose bytes it has. All want a card to fit them.
 //!
 //! # Dealing
 //!
 //! Items are split into parts of about equal cost, so those of many rows are the shorter ones. How
 //! long they may be is what makes the whole cheapest, merge included, out of a dozen limits from 0.2
-//! to 1.5 of a worker's even share. Units go to multiprocessors, the heaviest first to whoever has least to do (LPT) or by first fit into
-//! the least capacity that holds all (MULTIFIT, Coffman, Garey and Johnson 1978), whichever is more even.
+//! to 1.5 of a worker's even share. Units go to multiprocessors, the heaviest first to whoever has least
+//! to do (LPT) or by first fit into the least capacity that holds all (MULTIFIT, Coffman, Garey and
+//! Johnson 1978), whichever is more even.
 
 use crate::plan::{Run, StepPlan};
 use std::cmp::Reverse;
@@ -87,6 +89,14 @@ const COSTS: [[Costs; 2]; 2] = [
     ],
 ];
 
+/// Warp instructions of merging a packed row, and more for each of its partial results: as counted.
+const MERGED_ROW: u64 = 120;
+const MERGED_PARTIAL: u64 = 20;
+
+/// What L2 gives a multiprocessor while it issues an instruction: twice the 4.3 TB/s that copies reach on an
+/// H200, by 132 multiprocessors of four issues a cycle at 1.98 GHz. An estimate.
+const BYTES_PER_INSTRUCTION: usize = 8;
+
 /// What the items depend on besides the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
@@ -136,34 +146,29 @@ impl Shape {
         self.by_tile(rows, |costs, rows| costs.item + costs.row * rows)
     }
 
-    /// Cost of streaming `slots` tokens past `rows` packed rows.
-    fn stream(&self, rows: usize, slots: usize) -> u64 {
+    /// Cost of streaming `slots` tokens past `rows` packed rows, of which a tile costs `least` or more.
+    fn stream(&self, rows: usize, slots: usize, least: u64) -> u64 {
         let tiles = slots.div_ceil(TILE) as u64;
         tiles
             * self.by_tile(rows, |costs, rows| {
-                costs.tile + costs.share * rows.div_ceil(FEW_ROWS as u64)
+                least.max(costs.tile + costs.share * rows.div_ceil(FEW_ROWS as u64))
             })
     }
 
-    /// Cost of items of `rows` packed rows over `slots` tokens.
+    /// Warp instructions of items of `rows` packed rows over `slots` tokens.
     fn cost(&self, rows: usize, slots: usize) -> u64 {
-        self.begin(rows) + self.stream(rows, slots)
+        self.begin(rows) + self.stream(rows, slots, 0)
+    }
+
+    /// Instructions that a multiprocessor could issue while L2 gives it a tile of K and V.
+    fn tile_of_bytes(&self) -> u64 {
+        (TILE * self.head_dim * 4 / BYTES_PER_INSTRUCTION) as u64
     }
 
     /// When the work is done: a worker alone on its multiprocessor is no faster than its longest list;
     /// two share it.
     fn time(&self, heaviest: u64, heaviest_sm: u64) -> u64 {
         (heaviest + heaviest_sm / self.resident.max(1) as u64) / 2
-    }
-
-    /// Cost of a tile of tokens past up to 16 packed rows.
-    fn small_tile(&self) -> u64 {
-        self.costs(1).tile
-    }
-
-    /// Cost of writing and reading `count` partial results: 8 D bytes, those of two tokens.
-    fn partials(&self, count: u64) -> u64 {
-        count * 2 * self.small_tile() / TILE as u64
     }
 }
 
@@ -227,7 +232,7 @@ pub struct Items {
 }
 
 /// Consecutive rows and the blocks they attend to together.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 struct Piece {
     rows: Range<usize>,
     entries: Vec<[u32; 4]>,
@@ -250,30 +255,46 @@ enum Rule {
 
 /// Builds the work of one attention call.
 pub fn build(plan: &StepPlan, shape: &Shape, sharing: Sharing) -> Items {
-    let rules: &[Rule] = match sharing {
-        Sharing::Tree => &[Rule::Cheaper, Rule::Always, Rule::Never],
-        Sharing::Flat => &[Rule::Never],
-        Sharing::Cascade => &[Rule::Root],
+    let at = |least_tile| Builder {
+        plan,
+        shape,
+        least_tile,
     };
-    let builder = Builder { plan, shape };
+    let builder = at(0);
     let (nodes, roots) = builder.forest();
-    let (_, pieces) = rules
-        .iter()
-        .map(|&rule| {
-            let mut pieces = Vec::new();
-            for &root in &roots {
-                builder.visit(&nodes, root, Vec::new(), rule, &mut pieces);
-            }
-            (builder.cost(&pieces), pieces)
-        })
-        .min_by_key(|(cost, _)| *cost)
-        .expect("there is a rule");
-    builder.deal(&pieces)
+    let cut = |least_tile, rule| {
+        let mut pieces = Vec::new();
+        for &root in &roots {
+            at(least_tile).visit(&nodes, root, Vec::new(), rule, &mut pieces);
+        }
+        pieces
+    };
+    let mut ways = match sharing {
+        Sharing::Tree => vec![cut(0, Rule::Always), cut(0, Rule::Never)],
+        Sharing::Flat => vec![cut(0, Rule::Never)],
+        Sharing::Cascade => vec![cut(0, Rule::Root)],
+    };
+    let mut chosen = vec![0];
+    if sharing == Sharing::Tree {
+        // Where bytes are waited for it pays to share more than where instructions are.
+        chosen = Vec::from([shape.tile_of_bytes(), 0].map(|least_tile| {
+            ways.push(cut(least_tile, Rule::Cheaper));
+            let of_all = [0, 1, ways.len() - 1];
+            let cost = |&way: &usize| at(least_tile).cost(&ways[way]);
+            of_all.into_iter().min_by_key(cost).expect("three ways")
+        }));
+        if ways[chosen[0]] == ways[chosen[1]] {
+            chosen.pop();
+        }
+    }
+    builder.deal(chosen.iter().map(|&way| &ways[way][..]))
 }
 
 struct Builder<'a> {
     plan: &'a StepPlan,
     shape: &'a Shape,
+    /// What a tile of tokens costs at least.
+    least_tile: u64,
 }
 
 impl Builder<'_> {
@@ -351,14 +372,14 @@ impl Builder<'_> {
             Rule::Cheaper => {
                 let slots = entries.len() * self.shape.block_tokens;
                 let rows = run.rows.len() * self.shape.group;
-                let shared = self.shape.cost(rows, slots) + self.shape.partials(rows as u64);
+                let shared = self.cost_of(rows, slots) + self.partials(rows as u64);
                 let again: u64 = parts
                     .iter()
                     .map(|(rows, child)| {
                         let rows = rows.len() * self.shape.group;
                         match child {
-                            Some(_) => self.shape.stream(rows, slots),
-                            None => self.shape.cost(rows, slots),
+                            Some(_) => self.shape.stream(rows, slots, self.least_tile),
+                            None => self.cost_of(rows, slots),
                         }
                     })
                     .sum();
@@ -383,6 +404,16 @@ impl Builder<'_> {
         }
     }
 
+    /// Cost of items of `rows` packed rows over `slots` tokens.
+    fn cost_of(&self, rows: usize, slots: usize) -> u64 {
+        self.shape.begin(rows) + self.shape.stream(rows, slots, self.least_tile)
+    }
+
+    /// Cost of writing and reading `count` partial results: 8 D bytes, those of two tokens.
+    fn partials(&self, count: u64) -> u64 {
+        count * self.shape.stream(1, TILE, self.least_tile) * 2 / TILE as u64
+    }
+
     /// Cost of the pieces without any splits, per KV head.
     fn cost(&self, pieces: &[Piece]) -> u64 {
         let mut cover = vec![0u64; self.plan.rows.len()];
@@ -391,11 +422,11 @@ impl Builder<'_> {
             piece.rows.clone().for_each(|r| cover[r] += 1);
             self.tiles(piece).for_each(|(_, count, entries)| {
                 let slots = entries.len() * self.shape.block_tokens;
-                cost += self.shape.cost(count, slots);
+                cost += self.cost_of(count, slots);
             });
         }
         let partials: u64 = cover.iter().filter(|&&n| n > 1).sum();
-        cost + self.shape.partials(partials * self.shape.group as u64)
+        cost + self.partials(partials * self.shape.group as u64)
     }
 
     /// The tiles of packed rows of a piece: first packed row, packed rows, entries that any of the
@@ -434,45 +465,50 @@ impl Builder<'_> {
         })
     }
 
-    /// Items of the pieces, split as balance wants it, dealt to the workers.
-    fn deal(&self, pieces: &[Piece]) -> Items {
+    /// Items of one of the ways to cut the tree, split as balance wants it, dealt to the workers.
+    fn deal<'p>(&self, ways: impl Iterator<Item = &'p [Piece]>) -> Items {
         let workers = self.shape.workers() as u64;
         let kv_heads = self.shape.kv_heads as u64;
-        let even = self.cost(pieces) * kv_heads / workers;
-        let tenths = |n: u64| even * n / 10;
-        let mut limits = vec![u64::MAX];
-        limits.extend([15, 12, 10, 9, 8, 7, 6, 5, 4, 3, 2].map(tenths));
-        let mut best: Option<(u64, Vec<Part>, Vec<[u32; 2]>, Dealt)> = None;
-        let mut count = usize::MAX;
-        for limit in limits {
-            let parts = self.split(pieces, limit);
-            // Smaller limits give more parts or the same ones.
-            if std::mem::replace(&mut count, parts.len()) == parts.len() {
-                continue;
-            }
-            let partials: u64 = self.cover(&parts).iter().filter(|&&n| n > 1).sum();
-            let merge = match partials {
-                0 => 0,
-                n => self.shape.small_tile() + self.shape.partials(n * kv_heads) / workers,
-            };
-            let (units, costs) = self.units(&parts);
-            let cost = |heaviest, heaviest_sm| self.shape.time(heaviest, heaviest_sm) + merge;
-            let least = best.as_ref().map_or(u64::MAX, |best| best.0);
-            let total: u64 = costs.iter().sum();
-            // No dealing puts less on any of them.
-            let heaviest = costs.first().copied().unwrap_or(0).max(total / workers);
-            let heaviest_sm = heaviest.max(total / self.shape.sms.max(1) as u64);
-            if cost(heaviest, heaviest_sm) >= least {
-                continue;
-            }
-            let dealt = Dealt::new(self.shape, &costs);
-            let cost = cost(dealt.heaviest, dealt.heaviest_sm);
-            if cost < least {
-                best = Some((cost, parts, units, dealt));
+        let mut best: Option<Best<'p>> = None;
+        for pieces in ways {
+            let (mut limit, mut even, mut count) = (u64::MAX, 0, usize::MAX);
+            for tenths in [15, 12, 10, 9, 8, 7, 6, 5, 4, 3, 2, 0] {
+                let parts = self.split(pieces, limit);
+                let (units, costs) = self.units(&parts);
+                let total: u64 = costs.iter().sum();
+                if limit == u64::MAX {
+                    even = total / workers;
+                }
+                limit = even * tenths / 10;
+                // Smaller limits give more parts or the same ones.
+                if std::mem::replace(&mut count, parts.len()) == parts.len() {
+                    continue;
+                }
+                let merge = self.merge(&parts) * kv_heads / workers;
+                let cost = |heaviest, heaviest_sm| self.shape.time(heaviest, heaviest_sm) + merge;
+                let least = best.as_ref().map_or(u64::MAX, |best| best.cost);
+                // No dealing puts less on any of them; a hundredth is not worth the host's time.
+                let heaviest = costs.first().copied().unwrap_or(0).max(total / workers);
+                let heaviest_sm = heaviest.max(total / self.shape.sms.max(1) as u64);
+                let bound = cost(heaviest, heaviest_sm);
+                if bound + bound / 100 >= least {
+                    continue;
+                }
+                let dealt = Dealt::new(self.shape, &costs);
+                let cost = cost(dealt.heaviest, dealt.heaviest_sm);
+                if cost < least {
+                    best = Some(Best {
+                        cost,
+                        pieces,
+                        parts,
+                        units,
+                        dealt,
+                    });
+                }
             }
         }
-        let (_, parts, units, dealt) = best.expect("there is a limit");
-        self.items(pieces, &parts, units, &dealt)
+        let best = best.expect("the whole pieces are one way");
+        self.items(best)
     }
 
     /// The parts of the pieces; streaming one costs at most about `limit`.
@@ -482,7 +518,7 @@ impl Builder<'_> {
         let mut out = Vec::new();
         for (index, piece) in pieces.iter().enumerate() {
             for (first, count, entries) in self.tiles(piece) {
-                let tile = self.shape.stream(count, whole_tile * block_tokens);
+                let tile = self.shape.stream(count, whole_tile * block_tokens, 0);
                 let tiles = usize::try_from(limit.div_ceil(tile)).unwrap_or(usize::MAX);
                 let parts = entries.len().div_ceil(whole_tile).div_ceil(tiles.max(1));
                 let step = entries.len().div_ceil(parts).next_multiple_of(whole_tile);
@@ -510,6 +546,12 @@ impl Builder<'_> {
         cover
     }
 
+    /// Warp instructions of merging the partial results of one KV head.
+    fn merge(&self, parts: &[Part]) -> u64 {
+        let covers = self.cover(parts).into_iter().filter(|&n| n > 1);
+        covers.map(|n| MERGED_ROW + n * MERGED_PARTIAL).sum()
+    }
+
     /// `[part, kv head]`, those that cost most first, and what each costs.
     fn units(&self, parts: &[Part]) -> (Vec<[u32; 2]>, Vec<u64>) {
         let cost = |part: &Part| self.shape.cost(part.packed.len(), part.slots);
@@ -521,13 +563,14 @@ impl Builder<'_> {
     }
 
     /// What the kernel reads.
-    fn items(
-        &self,
-        pieces: &[Piece],
-        parts: &[Part],
-        units: Vec<[u32; 2]>,
-        dealt: &Dealt,
-    ) -> Items {
+    fn items(&self, best: Best<'_>) -> Items {
+        let Best {
+            pieces,
+            parts,
+            units,
+            dealt,
+            ..
+        } = best;
         let mut out = Items {
             heaviest: dealt.heaviest,
             heaviest_sm: dealt.heaviest_sm,
@@ -539,10 +582,10 @@ impl Builder<'_> {
             bases.push(out.entries.len());
             out.entries.extend_from_slice(&piece.entries);
         }
-        let cover = self.cover(parts);
+        let cover = self.cover(&parts);
         // Slots of partial results, in the order of the items: by row, they are in path order.
         let mut slots_of: Vec<Vec<u32>> = vec![Vec::new(); cover.len()];
-        for part in parts {
+        for part in &parts {
             let (least, most) = self.positions(part.packed.start, part.packed.len());
             out.items.push(Item {
                 entry: (bases[part.piece] + part.entry) as u32,
@@ -590,6 +633,15 @@ struct Part {
     /// The first of the piece's entries.
     entry: usize,
     slots: usize,
+}
+
+/// The cheapest way so far to cut, split and deal the work.
+struct Best<'p> {
+    cost: u64,
+    pieces: &'p [Piece],
+    parts: Vec<Part>,
+    units: Vec<[u32; 2]>,
+    dealt: Dealt,
 }
 
 /// Units on workers; the units are known by their costs, the largest first.

@@ -185,7 +185,11 @@ fn every_visible_token_is_in_exactly_one_item() {
 
 /// The model's cost of a plan before splits.
 fn cost(plan: &StepPlan, shape: &Shape, rule: Rule) -> (u64, usize) {
-    let builder = Builder { plan, shape };
+    let builder = Builder {
+        plan,
+        shape,
+        least_tile: shape.tile_of_bytes(),
+    };
     let (nodes, roots) = builder.forest();
     let mut pieces = Vec::new();
     for root in roots {
@@ -203,6 +207,11 @@ fn work_is_bounded_by_what_is_unique() {
         let mut shape = random_shape(&mut random, block_tokens);
         shape.window = None;
         let work = build(&plan, &shape, Sharing::Tree);
+        let builder = Builder {
+            plan: &plan,
+            shape: &shape,
+            least_tile: shape.tile_of_bytes(),
+        };
 
         // Unique work: each run once per tile of the rows below it. To it comes, per run, one item
         // and its rows' partial results, a tile's padding, and what balance splits off: an item
@@ -214,11 +223,11 @@ fn work_is_bounded_by_what_is_unique() {
             .map(|run| {
                 let rows = run.rows.len() * shape.group;
                 let padded = run.tokens as usize + TILE + block_tokens;
-                shape.cost(rows, padded) + shape.partials(rows as u64)
+                builder.cost_of(rows, padded) + builder.partials(rows as u64)
             })
             .sum();
         let heads = shape.kv_heads as u64;
-        let splits = 6 * shape.workers() as u64 * shape.cost(shape.most_rows(), 2 * TILE);
+        let splits = 6 * shape.workers() as u64 * builder.cost_of(shape.most_rows(), 2 * TILE);
         assert!(
             work.total <= unique * heads + splits,
             "seed {seed}: {} of {unique} x {heads} + {splits}",
