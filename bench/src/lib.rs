@@ -4,6 +4,7 @@
 //!   limits measured in the same run. `offshoot bench` calls them.
 //! - [`scaling`] and [`kernels`]: studies that run the `offshoot` binary as a user would, keep its raw
 //!   output with the machine and the command, and make their tables from that.
+//! - [`quantized`]: what fewer bits change in a checkpoint's logits.
 //!
 //! `bench/README.md` says how to run each and what to read off it.
 
@@ -16,6 +17,7 @@ mod markdown;
 mod offshoot;
 pub mod plot;
 pub mod profile;
+pub mod quantized;
 pub mod report;
 pub mod scaling;
 pub mod shapes;

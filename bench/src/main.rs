@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use offshoot_bench::{kernels, scaling};
+use offshoot_bench::{kernels, quantized, scaling};
 
 /// Studies of accuracy and cost.
 #[derive(Parser, Debug)]
@@ -13,12 +13,15 @@ enum Command {
     Scaling(scaling::Flags),
     /// Tree attention counted on the emulated GPU, against flat and two-level plans.
     Kernels(kernels::Flags),
+    /// What quantised weights and KV change in the logits of a checkpoint.
+    Quantized(quantized::Flags),
 }
 
 fn main() -> ExitCode {
     let done = match Command::parse() {
         Command::Scaling(flags) => scaling::run(&flags),
         Command::Kernels(flags) => kernels::run(&flags),
+        Command::Quantized(flags) => quantized::run(&flags),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,208 @@
+//! What 8 and 4 bit weights and an 8 bit KV cache change in the logits of a real checkpoint, as Offshoot
+//! itself computes them: its integer products quantise activations too. (`bench/real/logits.py` has the weights alone.)
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use engine::checkpoint::Checkpoint;
+use engine::source::Source;
+use engine::tokenizer::Tokenizer;
+use engine::{Engine, Options, Part};
+use kernels::{CpuBackend, Dtype, KvDtype, Quantization};
+use serde::Serialize;
+
+use crate::Done;
+use crate::machine::{Machine, root};
+use crate::markdown::table;
+
+/// Flags of `quantized`.
+#[derive(Args, Debug)]
+pub struct Flags {
+    /// A checkpoint's folder, not quantised.
+    #[arg(long, value_name = "FOLDER")]
+    policy: PathBuf,
+    /// The text whose tokens are predicted; the repository's README unless given.
+    #[arg(long, value_name = "FILE")]
+    text: Option<PathBuf>,
+    /// Tokens of it that are read; the logits of each take four bytes per word of the vocabulary, twice.
+    #[arg(long, value_name = "COUNT", default_value_t = 400, value_parser = clap::value_parser!(u16).range(2..=4096))]
+    tokens: u16,
+    /// Print one JSON object on standard output instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// One way to store weights and KV, against the weights as stored and KV in bf16.
+#[derive(Debug, Serialize)]
+struct Case {
+    weights: &'static str,
+    kv: &'static str,
+    /// Norm of the logits' difference over that of the logits, all positions together.
+    relative_difference: f64,
+    /// Share of the positions whose most likely token is the same.
+    same_token: f64,
+    /// Mean negative log-likelihood of the text's next token, in nats.
+    negative_log_likelihood: f64,
+}
+
+const CASES: [(&str, Option<Quantization>, &str, KvDtype); 5] = [
+    ("as stored", None, "bf16", KvDtype::Float(Dtype::Bf16)),
+    (
+        "int8",
+        Some(Quantization::Int8),
+        "bf16",
+        KvDtype::Float(Dtype::Bf16),
+    ),
+    (
+        "int4",
+        Some(Quantization::Int4),
+        "bf16",
+        KvDtype::Float(Dtype::Bf16),
+    ),
+    ("as stored", None, "int8", KvDtype::Int8),
+    ("int8", Some(Quantization::Int8), "int8", KvDtype::Int8),
+];
+
+/// Runs the study.
+///
+/// # Errors
+/// A checkpoint or text that cannot be read, or is too short or already quantised: one sentence.
+pub fn run(flags: &Flags) -> Done {
+    let sentence = |e: engine::Error| e.to_string();
+    let source = Source::directory(&flags.policy).map_err(sentence)?;
+    let checkpoint = Checkpoint::open(source.clone()).map_err(sentence)?;
+    let tokenizer = Tokenizer::open(&source, Some(&checkpoint.config)).map_err(sentence)?;
+    let file = flags
+        .text
+        .clone()
+        .unwrap_or_else(|| root().join("README.md"));
+    let text = std::fs::read_to_string(&file).map_err(|e| format!("{}: {e}", file.display()))?;
+    let mut tokens = tokenizer.encode(&text, true).map_err(sentence)?;
+    if tokens.len() < flags.tokens.into() {
+        return Err(format!(
+            "{}: {} tokens, --tokens asks for {}",
+            file.display(),
+            tokens.len(),
+            flags.tokens
+        ));
+    }
+    tokens.truncate(flags.tokens.into());
+    let mut exact = Vec::new();
+    let mut cases = Vec::new();
+    for (weights, quantize, kv, kv_dtype) in CASES {
+        let logits = logits(&checkpoint, &tokens, quantize, kv_dtype).map_err(sentence)?;
+        if exact.is_empty() {
+            exact.clone_from(&logits);
+        }
+        let case = compare(&logits, &exact, &tokens);
+        cases.push(Case {
+            weights,
+            kv,
+            ..case
+        });
+    }
+    print(flags, &file, &cases)
+}
+
+/// The logits after each of the tokens.
+fn logits(
+    checkpoint: &Checkpoint,
+    tokens: &[u32],
+    quantize: Option<Quantization>,
+    kv_dtype: KvDtype,
+) -> Result<Vec<Vec<f32>>, engine::Error> {
+    let options = Options {
+        quantize,
+        kv_dtype: Some(kv_dtype),
+        ..Options::default()
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let part = Part::new(checkpoint, None);
+    let (engine, models) = Engine::new(CpuBackend::new(threads), &[part], &options)?;
+    let at: Vec<usize> = (0..tokens.len()).collect();
+    engine.run(models[0].root(0).read(tokens, &at))?
+}
+
+fn compare(logits: &[Vec<f32>], exact: &[Vec<f32>], tokens: &[u32]) -> Case {
+    let (mut apart, mut size, mut same) = (0.0, 0.0, 0);
+    for (row, of) in logits.iter().zip(exact) {
+        for (a, b) in row.iter().zip(of) {
+            apart += f64::from(a - b).powi(2);
+            size += f64::from(*b).powi(2);
+        }
+        same += usize::from(largest(row) == largest(of));
+    }
+    let surprise = |(row, &next): (&Vec<f32>, &u32)| {
+        let most = f64::from(row[largest(row)]);
+        let sum: f64 = row.iter().map(|&l| (f64::from(l) - most).exp()).sum();
+        most + sum.ln() - f64::from(row[next as usize])
+    };
+    let surprises: f64 = logits.iter().zip(&tokens[1..]).map(surprise).sum();
+    Case {
+        weights: "",
+        kv: "",
+        relative_difference: (apart / size).sqrt(),
+        same_token: same as f64 / logits.len() as f64,
+        negative_log_likelihood: surprises / (tokens.len() - 1) as f64,
+    }
+}
+
+/// The index of the largest of the numbers.
+fn largest(row: &[f32]) -> usize {
+    (0..row.len())
+        .max_by(|&a, &b| row[a].total_cmp(&row[b]))
+        .unwrap_or(0)
+}
+
+fn print(flags: &Flags, file: &Path, cases: &[Case]) -> Done {
+    let machine = Machine::this();
+    if flags.json {
+        let object = serde_json::json!({
+            "policy": flags.policy, "text": file, "tokens": flags.tokens,
+            "machine": machine, "cases": cases,
+        });
+        println!("{object}");
+        return Ok(());
+    }
+    let header = [
+        "weights",
+        "KV cache",
+        "logits, relative difference",
+        "same most likely token",
+        "mean negative log-likelihood",
+    ];
+    let rows: Vec<Vec<String>> = cases
+        .iter()
+        .map(|case| {
+            vec![
+                case.weights.into(),
+                case.kv.into(),
+                format!("{:.4}", case.relative_difference),
+                format!("{:.1}%", 100.0 * case.same_token),
+                format!("{:.4}", case.negative_log_likelihood),
+            ]
+        })
+        .collect();
+    print!("{}", table(&header.map(String::from), 2, &rows));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_is_relative_and_a_likelihood_is_in_nats() {
+        let exact = vec![vec![3.0, 4.0], vec![0.0, 0.0]];
+        let case = compare(&exact, &exact, &[7, 1]);
+        assert_eq!((case.relative_difference, case.same_token), (0.0, 1.0));
+        // One position has a next token, the likelier one: -ln(e / (1 + e)).
+        let expected = (1.0 + (-1.0f64).exp()).ln();
+        assert!((case.negative_log_likelihood - expected).abs() < 1e-12);
+
+        let other = vec![vec![4.0, 3.0], vec![0.0, 0.0]];
+        let case = compare(&other, &exact, &[7, 1]);
+        assert!((case.relative_difference - 2f64.sqrt() / 5.0).abs() < 1e-12);
+        assert_eq!(case.same_token, 0.5);
+    }
+}
