@@ -291,10 +291,13 @@ fn a_warm_engine_allocates_nothing() {
         .map(|name| emulator_calls(name).expect("the emulator is loaded"))
         .into()
     };
-    let first = greedy(&emulated, &prompts);
+    // Later runs find the prompts in the cache, so what is computed together differs from the first
+    // run's, and with it the rounding: tokens that are nearly tied may fall otherwise.
+    greedy(&emulated, &prompts);
     let warm = allocations();
     let launches = emulator_calls("cuLaunchKernel").expect("the emulator is loaded");
-    assert_eq!(greedy(&emulated, &prompts), first);
+    let second = greedy(&emulated, &prompts);
+    assert_eq!(greedy(&emulated, &prompts), second);
     assert_eq!(allocations(), warm);
     let more = emulator_calls("cuLaunchKernel").expect("the emulator is loaded");
     assert!(more > launches);
