@@ -135,8 +135,8 @@ fn cases() -> Vec<Case> {
         case("blocks write one word", GlobalRace, (4, 1, 0), "written by block", r#"
             p[0] = blockIdx.x; // here
         "#).mend("p[0] = blockIdx.x", "atomicAdd(p, 1)"),
-        case("reading another block's result", GlobalRace, (2, 1, 0), "written by block (0,0,0)", r#"
-            if (blockIdx.x == 0) p[0] = 1;
+        case("reading another block's result", GlobalRace, (2, 1, 0), "with nothing to order them", r#"
+            if (blockIdx.x == 0) p[0] = 1; // here
             else p[1] = p[0]; // here
         "#),
         case("last block without fence", GlobalRace, (4, 1, 0), "nothing to order them", r#"

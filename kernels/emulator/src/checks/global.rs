@@ -83,24 +83,18 @@ pub fn race_read(
     me: Order,
     fences_of: impl Fn(u64) -> u64,
 ) -> Option<u64> {
-    let word = cell.load(Relaxed);
     let mine = id(me.block);
-    let mut r = unpack(word, me.epoch);
-    let foreign = r.writer != 0 && r.writer != mine && r.wrote & bytes != 0;
-    if foreign && !(me.acquired && fences_of(r.writer - 1) & 63 != r.fences) {
-        return Some(r.writer - 1);
-    }
-    if r.reader == mine {
+    note(cell, me.epoch, |r| {
+        let foreign = r.writer != 0 && r.writer != mine && r.wrote & bytes != 0;
+        if foreign && !(me.acquired && fences_of(r.writer - 1) & 63 != r.fences) {
+            return Some(r.writer - 1);
+        }
+        if r.reader != mine {
+            r.reader = if r.reader == 0 { mine } else { MANY };
+        }
         r.read |= bytes;
-    } else {
-        r.reader = if r.reader == 0 { mine } else { MANY };
-        r.read |= bytes;
-    }
-    let new = pack(me.epoch, &r);
-    if new != word {
-        cell.store(new, Relaxed);
-    }
-    None
+        None
+    })
 }
 
 /// Notes a write; returns the other block it races with and whether that one wrote.
@@ -111,31 +105,46 @@ pub fn race_write(
     me: Order,
     fences_of: impl Fn(u64) -> u64,
 ) -> Option<(Option<u64>, bool)> {
-    let word = cell.load(Relaxed);
     let mine = id(me.block);
-    let mut r = unpack(word, me.epoch);
-    if r.writer != 0
-        && r.writer != mine
-        && r.wrote & bytes != 0
-        && !(me.acquired && fences_of(r.writer - 1) & 63 != r.fences)
-    {
-        return Some((Some(r.writer - 1), true));
+    note(cell, me.epoch, |r| {
+        if r.writer != 0
+            && r.writer != mine
+            && r.wrote & bytes != 0
+            && !(me.acquired && fences_of(r.writer - 1) & 63 != r.fences)
+        {
+            return Some((Some(r.writer - 1), true));
+        }
+        if r.reader != 0 && r.reader != mine && r.read & bytes != 0 && !me.acquired {
+            return Some(((r.reader != MANY).then(|| r.reader - 1), false));
+        }
+        r.wrote = if r.writer == mine {
+            r.wrote | bytes
+        } else {
+            bytes
+        };
+        r.writer = mine;
+        r.fences = me.fences & 63;
+        None
+    })
+}
+
+/// Changes a cell's record, unless `change` says what is wrong with it. Blocks run at once: if another has changed
+/// the cell meanwhile, it is looked at again, as each would miss what the other noted.
+#[inline]
+fn note<T>(cell: &AtomicU64, epoch: u64, change: impl Fn(&mut Record) -> Option<T>) -> Option<T> {
+    let mut word = cell.load(Relaxed);
+    loop {
+        let mut record = unpack(word, epoch);
+        let wrong = change(&mut record);
+        let new = pack(epoch, &record);
+        if wrong.is_some() || new == word {
+            return wrong;
+        }
+        match cell.compare_exchange_weak(word, new, Relaxed, Relaxed) {
+            Ok(_) => return None,
+            Err(now) => word = now,
+        }
     }
-    if r.reader != 0 && r.reader != mine && r.read & bytes != 0 && !me.acquired {
-        return Some(((r.reader != MANY).then(|| r.reader - 1), false));
-    }
-    r.wrote = if r.writer == mine {
-        r.wrote | bytes
-    } else {
-        bytes
-    };
-    r.writer = mine;
-    r.fences = me.fences & 63;
-    let new = pack(me.epoch, &r);
-    if new != word {
-        cell.store(new, Relaxed);
-    }
-    None
 }
 
 #[cfg(test)]
@@ -193,6 +202,24 @@ mod tests {
             ..order(1, 0, false)
         };
         assert_eq!(race_write(&cell, 15, later, |_| 0), None);
+    }
+
+    #[test]
+    fn one_of_two_at_once_is_told() {
+        let start = std::sync::Barrier::new(2);
+        let cells: Vec<AtomicU64> = (0..20_000).map(|_| AtomicU64::new(0)).collect();
+        let (write, read) = std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                start.wait();
+                let told = |cell| race_write(cell, 15, order(0, 0, false), |_| 0).is_some();
+                cells.iter().map(told).collect::<Vec<_>>()
+            });
+            start.wait();
+            let told = |cell| race_read(cell, 15, order(1, 0, false), |_| 0).is_some();
+            let read: Vec<bool> = cells.iter().map(told).collect();
+            (writer.join().expect("it ends"), read)
+        });
+        assert!(write.iter().zip(&read).all(|(write, read)| write ^ read));
     }
 
     #[test]
