@@ -471,19 +471,18 @@ impl Builder<'_> {
         let kv_heads = self.shape.kv_heads as u64;
         let mut best: Option<Best<'p>> = None;
         for pieces in ways {
-            let (mut limit, mut even, mut count) = (u64::MAX, 0, usize::MAX);
-            for tenths in [15, 12, 10, 9, 8, 7, 6, 5, 4, 3, 2, 0] {
+            let (_, whole) = self.units(&self.split(pieces, u64::MAX));
+            let even = whole.iter().sum::<u64>() / workers;
+            let tenths = [15, 12, 10, 9, 8, 7, 6, 5, 4, 3, 2].map(|n| even * n / 10);
+            let mut count = usize::MAX;
+            for limit in [u64::MAX].into_iter().chain(tenths) {
                 let parts = self.split(pieces, limit);
-                let (units, costs) = self.units(&parts);
-                let total: u64 = costs.iter().sum();
-                if limit == u64::MAX {
-                    even = total / workers;
-                }
-                limit = even * tenths / 10;
                 // Smaller limits give more parts or the same ones.
                 if std::mem::replace(&mut count, parts.len()) == parts.len() {
                     continue;
                 }
+                let (units, costs) = self.units(&parts);
+                let total: u64 = costs.iter().sum();
                 let merge = self.merge(&parts) * kv_heads / workers;
                 let cost = |heaviest, heaviest_sm| self.shape.time(heaviest, heaviest_sm) + merge;
                 let least = best.as_ref().map_or(u64::MAX, |best| best.cost);
