@@ -85,8 +85,8 @@ DEVICE u32 kept(u32 v) {
     return v;
 }
 
-// Asynchronous copies of 16 bytes, of which `bytes` are read and the rest become zeros.
 DEVICE u32 shared_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }
+// Asynchronous copies of 16 bytes; of which `bytes` are read and the rest become zeros.
 DEVICE void copy16(u32 to, const void* from, u32 bytes) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes)
                  : "memory");
@@ -134,4 +134,13 @@ template <int CHUNKS> DEVICE u32 place(u32 row, u32 chunk) {
 template <int CHUNKS> DEVICE u32 place_on(u32 at, u32 rows, u32 more) {
     constexpr u32 G = EXCHANGED<CHUNKS>;
     return (at ^ more % G * 16) + (rows * CHUNKS + more / G * G) * 16;
+}
+
+// Where a lane's row and chunk of a 16 x 16 operand of `multiply` lie, for `matrices`: of the left one, and (for
+// `matrices_transposed`) of a right one whose rows are the sum's; and of a right one whose rows are output columns.
+template <int CHUNKS> DEVICE u32 place_left(u32 lane, u32 row, u32 chunk) {
+    return place<CHUNKS>(row + lane % 16, chunk + lane / 16);
+}
+template <int CHUNKS> DEVICE u32 place_right(u32 lane, u32 row, u32 chunk) {
+    return place<CHUNKS>(row + lane % 8 + lane / 16 * 8, chunk + lane / 8 % 2);
 }

@@ -102,16 +102,6 @@ template <int MT, int NT, int CHUNKS> DEVICE void multiply_tile(float (&sum)[MT]
     }
 }
 
-// Where a lane's rows of both operands lie in a stage, from rows and a chunk on (of W: 16 rows by 16 columns a matrix).
-template <int CHUNKS> DEVICE u32 lane_of_w(u32 row, u32 chunk) {
-    u32 lane = threadIdx.x % 32;
-    return place<CHUNKS>(row + lane % 8 + lane / 16 * 8, chunk + lane / 8 % 2);
-}
-template <int CHUNKS> DEVICE u32 lane_of_x(u32 row, u32 chunk) {
-    u32 lane = threadIdx.x % 32;
-    return place<CHUNKS>(row + lane % 16, chunk + lane / 16);
-}
-
 // Runs `use` over the stages, STAGES - 1 of them under way. At the end nothing is, for this thread.
 template <int STAGES, class Fetch, class Use> DEVICE void stream(u32 stages, Fetch fetch, Use use) {
     for (u32 s = 0; s < STAGES - 1; s++) {
@@ -172,7 +162,7 @@ DEVICE void skinny(const Operands& p, const float* bias, To* out, u32 pitch, u32
 
     float sum[MT][NT][4] = {};
     Copies<BM, BN, CHUNKS, THREADS, GATED> copies(p, 0, first);
-    u32 w_at = kept(lane_of_w<CHUNKS>(0, warp * 4)), x_at = kept(lane_of_x<CHUNKS>(BN, warp * 4));
+    u32 w_at = kept(place_right<CHUNKS>(lane, 0, warp * 4)), x_at = kept(place_left<CHUNKS>(lane, BN, warp * 4));
     stream<STAGES>(
         (p.k + BK - 1) / BK, [&](u32 s) { copies.start(p, base + s % STAGES * STAGE, s * BK); },
         [&](u32 s) {
@@ -225,7 +215,7 @@ DEVICE void tiled(const Operands& p, const float* bias, To* out, u32 pitch, u32 
 
     float sum[MT][NT][4] = {};
     Copies<BM, BN, CHUNKS, THREADS, GATED> copies(p, first_row, first);
-    u32 w_at = kept(lane_of_w<CHUNKS>(warp_col, 0)), x_at = kept(lane_of_x<CHUNKS>(BN + warp_row, 0));
+    u32 w_at = kept(place_right<CHUNKS>(lane, warp_col, 0)), x_at = kept(place_left<CHUNKS>(lane, BN + warp_row, 0));
     stream<STAGES>(
         (p.k + BK - 1) / BK, [&](u32 s) { copies.start(p, base + s % STAGES * STAGE, s * BK); },
         [&](u32 s) {

@@ -201,9 +201,9 @@ template <bool MANY, int H> DEVICE void attend(const Problem& p, const Item& ite
     for (u32 unit = 0; unit < SLOTS - 1; unit++) fetch(unit);
 
     // Where a lane's rows of the operands lie, chunks aside.
-    u32 q_at = shared_address(s.q) + place<CHUNKS>(row0(0) + lane % 16, lane / 16);
-    u32 k_row = place<CHUNKS>(token0 + lane % 8 + lane / 16 * 8, lane / 8 % 2);
-    u32 v_row = place<CHUNKS>(token0 + lane % 16, lane / 16);
+    u32 q_at = shared_address(s.q) + place_left<CHUNKS>(lane, row0(0), 0);
+    u32 k_row = place_right<CHUNKS>(lane, token0, 0);
+    u32 v_row = place_left<CHUNKS>(lane, token0, 0);
     u32 q[H][Q_IN_REGISTERS ? D / 16 : 1][4];
     if constexpr (Q_IN_REGISTERS)
         for (int g = 0; g < H; g++)

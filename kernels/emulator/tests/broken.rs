@@ -135,8 +135,8 @@ fn cases() -> Vec<Case> {
         case("blocks write one word", GlobalRace, (4, 1, 0), "written by block", r#"
             p[0] = blockIdx.x; // here
         "#).mend("p[0] = blockIdx.x", "atomicAdd(p, 1)"),
-        case("reading another block's result", GlobalRace, (2, 1, 0), "with nothing to order them", r#"
-            if (blockIdx.x == 0) p[0] = 1; // here
+        case("reading another block's result", GlobalRace, (2, 1, 0), "written by block (0,0,0)", r#"
+            if (blockIdx.x == 0) p[0] = 1;
             else p[1] = p[0]; // here
         "#),
         case("last block without fence", GlobalRace, (4, 1, 0), "nothing to order them", r#"
@@ -263,7 +263,13 @@ extern "C" __global__ void k(int* p, int n) {
 "#;
 
 fn run(body: &str, c: &Case) -> Result<(), Box<cuda::Report>> {
-    let gpu = common::gpu();
+    // One after the other, so that which of two blocks is caught does not depend on the host. Blocks
+    // at once: `one_of_two_at_once_is_told` in `checks/global.rs`.
+    let gpu = cuda::Gpu::new(cuda::Options {
+        threads: 1,
+        ..Default::default()
+    })
+    .expect("address space for a device");
     let module = gpu
         .load(&common::compile(&format!("{HEAD}{body}\n}}\n")))
         .unwrap_or_else(|e| panic!("{}: {e}", c.name));

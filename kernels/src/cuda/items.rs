@@ -155,9 +155,14 @@ impl Shape {
             })
     }
 
-    /// Warp instructions of items of `rows` packed rows over `slots` tokens.
-    fn cost(&self, rows: usize, slots: usize) -> u64 {
-        self.begin(rows) + self.stream(rows, slots, 0)
+    /// Cost of items of `rows` packed rows over `slots` tokens, of which a tile costs `least` or more.
+    fn cost(&self, rows: usize, slots: usize, least: u64) -> u64 {
+        self.begin(rows) + self.stream(rows, slots, least)
+    }
+
+    /// Cost of writing and reading `count` partial results: 8 D bytes, those of two tokens.
+    fn partials(&self, count: u64, least: u64) -> u64 {
+        count * self.stream(1, TILE, least) * 2 / TILE as u64
     }
 
     /// Instructions that a multiprocessor could issue while L2 gives it a tile of K and V.
@@ -269,25 +274,26 @@ pub fn build(plan: &StepPlan, shape: &Shape, sharing: Sharing) -> Items {
         }
         pieces
     };
-    let mut ways = match sharing {
-        Sharing::Tree => vec![cut(0, Rule::Always), cut(0, Rule::Never)],
+    let ways = match sharing {
         Sharing::Flat => vec![cut(0, Rule::Never)],
         Sharing::Cascade => vec![cut(0, Rule::Root)],
-    };
-    let mut chosen = vec![0];
-    if sharing == Sharing::Tree {
-        // Where bytes are waited for it pays to share more than where instructions are.
-        chosen = Vec::from([shape.tile_of_bytes(), 0].map(|least_tile| {
-            ways.push(cut(least_tile, Rule::Cheaper));
-            let of_all = [0, 1, ways.len() - 1];
-            let cost = |&way: &usize| at(least_tile).cost(&ways[way]);
-            of_all.into_iter().min_by_key(cost).expect("three ways")
-        }));
-        if ways[chosen[0]] == ways[chosen[1]] {
-            chosen.pop();
+        Sharing::Tree => {
+            let fixed = [cut(0, Rule::Always), cut(0, Rule::Never)];
+            // Where bytes are waited for it pays to share more than where instructions are.
+            let mut ways = Vec::from([shape.tile_of_bytes(), 0].map(|least_tile| {
+                let cost = |way: &Vec<Piece>| at(least_tile).cost(way);
+                let cheaper = cut(least_tile, Rule::Cheaper);
+                let (most, none) = (cost(&fixed[0]), cost(&fixed[1]));
+                match cost(&cheaper) <= most.min(none) {
+                    true => cheaper,
+                    false => fixed[usize::from(none < most)].clone(),
+                }
+            }));
+            ways.dedup();
+            ways
         }
-    }
-    builder.deal(chosen.iter().map(|&way| &ways[way][..]))
+    };
+    builder.deal(&ways)
 }
 
 struct Builder<'a> {
@@ -372,14 +378,16 @@ impl Builder<'_> {
             Rule::Cheaper => {
                 let slots = entries.len() * self.shape.block_tokens;
                 let rows = run.rows.len() * self.shape.group;
-                let shared = self.cost_of(rows, slots) + self.partials(rows as u64);
+                let least = self.least_tile;
+                let shared =
+                    self.shape.cost(rows, slots, least) + self.shape.partials(rows as u64, least);
                 let again: u64 = parts
                     .iter()
                     .map(|(rows, child)| {
                         let rows = rows.len() * self.shape.group;
                         match child {
-                            Some(_) => self.shape.stream(rows, slots, self.least_tile),
-                            None => self.cost_of(rows, slots),
+                            Some(_) => self.shape.stream(rows, slots, least),
+                            None => self.shape.cost(rows, slots, least),
                         }
                     })
                     .sum();
@@ -404,16 +412,6 @@ impl Builder<'_> {
         }
     }
 
-    /// Cost of items of `rows` packed rows over `slots` tokens.
-    fn cost_of(&self, rows: usize, slots: usize) -> u64 {
-        self.shape.begin(rows) + self.shape.stream(rows, slots, self.least_tile)
-    }
-
-    /// Cost of writing and reading `count` partial results: 8 D bytes, those of two tokens.
-    fn partials(&self, count: u64) -> u64 {
-        count * self.shape.stream(1, TILE, self.least_tile) * 2 / TILE as u64
-    }
-
     /// Cost of the pieces without any splits, per KV head.
     fn cost(&self, pieces: &[Piece]) -> u64 {
         let mut cover = vec![0u64; self.plan.rows.len()];
@@ -422,11 +420,12 @@ impl Builder<'_> {
             piece.rows.clone().for_each(|r| cover[r] += 1);
             self.tiles(piece).for_each(|(_, count, entries)| {
                 let slots = entries.len() * self.shape.block_tokens;
-                cost += self.cost_of(count, slots);
+                cost += self.shape.cost(count, slots, self.least_tile);
             });
         }
         let partials: u64 = cover.iter().filter(|&&n| n > 1).sum();
-        cost + self.partials(partials * self.shape.group as u64)
+        let partials = partials * self.shape.group as u64;
+        cost + self.shape.partials(partials, self.least_tile)
     }
 
     /// The tiles of packed rows of a piece: first packed row, packed rows, entries that any of the
@@ -466,10 +465,10 @@ impl Builder<'_> {
     }
 
     /// Items of one of the ways to cut the tree, split as balance wants it, dealt to the workers.
-    fn deal<'p>(&self, ways: impl Iterator<Item = &'p [Piece]>) -> Items {
+    fn deal(&self, ways: &[Vec<Piece>]) -> Items {
         let workers = self.shape.workers() as u64;
         let kv_heads = self.shape.kv_heads as u64;
-        let mut best: Option<Best<'p>> = None;
+        let mut best: Option<Best<'_>> = None;
         for pieces in ways {
             let (_, whole) = self.units(&self.split(pieces, u64::MAX));
             let even = whole.iter().sum::<u64>() / workers;
@@ -553,7 +552,7 @@ impl Builder<'_> {
 
     /// `[part, kv head]`, those that cost most first, and what each costs.
     fn units(&self, parts: &[Part]) -> (Vec<[u32; 2]>, Vec<u64>) {
-        let cost = |part: &Part| self.shape.cost(part.packed.len(), part.slots);
+        let cost = |part: &Part| self.shape.cost(part.packed.len(), part.slots, 0);
         let mut order: Vec<_> = (0..).zip(parts.iter().map(cost)).collect();
         order.sort_by_key(|&(_, cost)| Reverse(cost));
         let heads = 0..self.shape.kv_heads as u32;

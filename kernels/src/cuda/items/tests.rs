@@ -207,11 +207,7 @@ fn work_is_bounded_by_what_is_unique() {
         let mut shape = random_shape(&mut random, block_tokens);
         shape.window = None;
         let work = build(&plan, &shape, Sharing::Tree);
-        let builder = Builder {
-            plan: &plan,
-            shape: &shape,
-            least_tile: shape.tile_of_bytes(),
-        };
+        let least = shape.tile_of_bytes();
 
         // Unique work: each run once per tile of the rows below it. To it comes, per run, one item
         // and its rows' partial results, a tile's padding, and what balance splits off: an item
@@ -223,11 +219,11 @@ fn work_is_bounded_by_what_is_unique() {
             .map(|run| {
                 let rows = run.rows.len() * shape.group;
                 let padded = run.tokens as usize + TILE + block_tokens;
-                builder.cost_of(rows, padded) + builder.partials(rows as u64)
+                shape.cost(rows, padded, least) + shape.partials(rows as u64, least)
             })
             .sum();
         let heads = shape.kv_heads as u64;
-        let splits = 6 * shape.workers() as u64 * builder.cost_of(shape.most_rows(), 2 * TILE);
+        let splits = 6 * shape.workers() as u64 * shape.cost(shape.most_rows(), 2 * TILE, least);
         assert!(
             work.total <= unique * heads + splits,
             "seed {seed}: {} of {unique} x {heads} + {splits}",
@@ -242,7 +238,7 @@ fn work_is_bounded_by_what_is_unique() {
         let largest = work
             .items
             .iter()
-            .map(|i| shape.cost(i.count as usize, i.slots as usize));
+            .map(|i| shape.cost(i.count as usize, i.slots as usize, 0));
         let even = work.total / shape.workers() as u64;
         assert!(
             work.heaviest <= even + largest.max().unwrap_or(0),
