@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use engine::checkpoint::Checkpoint;
+use engine::config::HeadKind;
 use engine::source::Source;
 use engine::tokenizer::Tokenizer;
 use engine::{Engine, Options, Part};
@@ -37,6 +38,13 @@ pub struct Flags {
 struct Case {
     weights: &'static str,
     kv: &'static str,
+    #[serde(flatten)]
+    change: Change,
+}
+
+/// What it does to the logits.
+#[derive(Debug, Serialize)]
+struct Change {
     /// Norm of the logits' difference over that of the logits, all positions together.
     relative_difference: f64,
     /// Share of the positions whose most likely token is the same.
@@ -45,32 +53,33 @@ struct Case {
     negative_log_likelihood: f64,
 }
 
-const CASES: [(&str, Option<Quantization>, &str, KvDtype); 5] = [
-    ("as stored", None, "bf16", KvDtype::Float(Dtype::Bf16)),
-    (
-        "int8",
-        Some(Quantization::Int8),
-        "bf16",
-        KvDtype::Float(Dtype::Bf16),
-    ),
-    (
-        "int4",
-        Some(Quantization::Int4),
-        "bf16",
-        KvDtype::Float(Dtype::Bf16),
-    ),
-    ("as stored", None, "int8", KvDtype::Int8),
-    ("int8", Some(Quantization::Int8), "int8", KvDtype::Int8),
+const BF16: KvDtype = KvDtype::Float(Dtype::Bf16);
+
+/// The first is what the others are compared with.
+const CASES: [(Option<Quantization>, KvDtype); 5] = [
+    (None, BF16),
+    (Some(Quantization::Int8), BF16),
+    (Some(Quantization::Int4), BF16),
+    (None, KvDtype::Int8),
+    (Some(Quantization::Int8), KvDtype::Int8),
 ];
 
 /// Runs the study.
 ///
 /// # Errors
-/// A checkpoint or text that cannot be read, or is too short or already quantised: one sentence.
+/// A checkpoint or text that cannot be read, a text too short, a model that does not write or is
+/// quantised already: one sentence.
 pub fn run(flags: &Flags) -> Done {
     let sentence = |e: engine::Error| e.to_string();
     let source = Source::directory(&flags.policy).map_err(sentence)?;
     let checkpoint = Checkpoint::open(source.clone()).map_err(sentence)?;
+    let refuse = |why: &str| Err(format!("--policy {}: {why}", flags.policy.display()));
+    if checkpoint.config.head != HeadKind::Causal {
+        return refuse("it has no LM head, expected a causal language model");
+    }
+    if checkpoint.config.quantization.is_some() {
+        return refuse("it is quantised already, expected weights in floating point");
+    }
     let tokenizer = Tokenizer::open(&source, Some(&checkpoint.config)).map_err(sentence)?;
     let file = flags
         .text
@@ -89,16 +98,15 @@ pub fn run(flags: &Flags) -> Done {
     tokens.truncate(flags.tokens.into());
     let mut exact = Vec::new();
     let mut cases = Vec::new();
-    for (weights, quantize, kv, kv_dtype) in CASES {
+    for (quantize, kv_dtype) in CASES {
         let logits = logits(&checkpoint, &tokens, quantize, kv_dtype).map_err(sentence)?;
         if exact.is_empty() {
             exact.clone_from(&logits);
         }
-        let case = compare(&logits, &exact, &tokens);
         cases.push(Case {
-            weights,
-            kv,
-            ..case
+            weights: quantize.map_or("as stored", Quantization::name),
+            kv: kv_dtype.name(),
+            change: compare(&logits, &exact, &tokens),
         });
     }
     print(flags, &file, &cases)
@@ -123,7 +131,7 @@ fn logits(
     engine.run(models[0].root(0).read(tokens, &at))?
 }
 
-fn compare(logits: &[Vec<f32>], exact: &[Vec<f32>], tokens: &[u32]) -> Case {
+fn compare(logits: &[Vec<f32>], exact: &[Vec<f32>], tokens: &[u32]) -> Change {
     let (mut apart, mut size, mut same) = (0.0, 0.0, 0);
     for (row, of) in logits.iter().zip(exact) {
         for (a, b) in row.iter().zip(of) {
@@ -138,9 +146,7 @@ fn compare(logits: &[Vec<f32>], exact: &[Vec<f32>], tokens: &[u32]) -> Case {
         most + sum.ln() - f64::from(row[next as usize])
     };
     let surprises: f64 = logits.iter().zip(&tokens[1..]).map(surprise).sum();
-    Case {
-        weights: "",
-        kv: "",
+    Change {
         relative_difference: (apart / size).sqrt(),
         same_token: same as f64 / logits.len() as f64,
         negative_log_likelihood: surprises / (tokens.len() - 1) as f64,
@@ -177,9 +183,9 @@ fn print(flags: &Flags, file: &Path, cases: &[Case]) -> Done {
             vec![
                 case.weights.into(),
                 case.kv.into(),
-                format!("{:.4}", case.relative_difference),
-                format!("{:.1}%", 100.0 * case.same_token),
-                format!("{:.4}", case.negative_log_likelihood),
+                format!("{:.4}", case.change.relative_difference),
+                format!("{:.1}%", 100.0 * case.change.same_token),
+                format!("{:.4}", case.change.negative_log_likelihood),
             ]
         })
         .collect();
