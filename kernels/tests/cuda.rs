@@ -12,7 +12,7 @@ use offshoot_kernels::{
 
 #[test]
 fn linear_is_right() {
-    let (mut backend, _one) = common::emulated();
+    let (_one, mut backend) = common::emulated();
     check_all(&cases::linear_cases(), |case| {
         cases::check_linear(&mut backend, case).map(drop)
     });
@@ -20,7 +20,7 @@ fn linear_is_right() {
 
 #[test]
 fn gated_products_are_right() {
-    let (mut backend, _one) = common::emulated();
+    let (_one, mut backend) = common::emulated();
     check_all(&cases::GATED_SHAPES, |shape| {
         cases::check_linear_swiglu(&mut backend, shape).map(drop)
     });
@@ -28,7 +28,7 @@ fn gated_products_are_right() {
 
 #[test]
 fn products_by_cublaslt_are_right() {
-    let (mut backend, _one) = common::emulated();
+    let (_one, mut backend) = common::emulated();
     assert_eq!(backend.cublaslt_products(), None);
     backend.set_cublaslt(Some(common::cublaslt())).unwrap();
     check_all(&cases::linear_cases(), |case| {
@@ -47,7 +47,7 @@ fn products_by_cublaslt_are_right() {
 
 #[test]
 fn row_wise_operations_are_right() {
-    let (mut backend, _one) = common::emulated();
+    let (_one, mut backend) = common::emulated();
     let b = &mut backend;
     check_all(&cases::ROW_SHAPES, |s| {
         cases::check_rms_norm(b, s).map(drop)
@@ -60,7 +60,7 @@ fn row_wise_operations_are_right() {
 
 #[test]
 fn attention_is_right() {
-    let (mut backend, _one) = common::emulated();
+    let (_one, mut backend) = common::emulated();
     let mut refused = std::collections::BTreeSet::new();
     check_all(&cases::attention_cases(), |case| {
         let mut case = case.clone();
@@ -95,7 +95,7 @@ fn embedding(
 
 #[test]
 fn embed_and_gather_copy_rows() {
-    let (mut backend, _one) = common::emulated();
+    let (_one, mut backend) = common::emulated();
     let (vocabulary, cols) = (37, 20);
     let (table, values) = embedding(&mut backend, vocabulary, cols);
     let tokens: Vec<u32> = (0..vocabulary as u32).rev().collect();
@@ -148,7 +148,7 @@ fn small_layout() -> KvLayout {
 
 #[test]
 fn a_copied_block_is_attended_to_like_its_original() {
-    let (mut backend, _one) = common::emulated();
+    let (_one, mut backend) = common::emulated();
     let layout = small_layout();
     let rope = offshoot_kernels::RopeTable {
         half_dim: 16,
@@ -222,7 +222,7 @@ fn settings() -> Vec<Sampling> {
 
 #[test]
 fn equal_logits_give_the_cpus_tokens() {
-    let (mut backend, _one) = common::emulated();
+    let (_one, mut backend) = common::emulated();
     for (vocabulary, rows) in [(1, 2), (7, 3), (480, 4), (5_003, 2)] {
         // Eighths, so that some tie.
         let logits: Vec<f32> = cases::numbers(21, rows * vocabulary)
@@ -256,7 +256,7 @@ fn equal_logits_give_the_cpus_tokens() {
 
 #[test]
 fn unusable_logits_are_the_cpus_error() {
-    let (mut backend, _one) = common::emulated();
+    let (_one, mut backend) = common::emulated();
     let infinity = f32::INFINITY;
     let mut penalised = Sampling::GREEDY;
     penalised.repetition_penalty = 2.0;
@@ -287,7 +287,7 @@ fn unusable_logits_are_the_cpus_error() {
 
 #[test]
 fn what_there_is_no_kernel_for_is_refused_by_name() {
-    let (mut backend, _one) = common::emulated();
+    let (_one, mut backend) = common::emulated();
     let mut x = backend.activations(2, 16).unwrap();
     let bytes = cases::matrix_bytes(&[0.5; 16 * 16], Dtype::Bf16);
     let w = backend
@@ -329,7 +329,7 @@ fn allocations() -> u64 {
 
 #[test]
 fn what_lasts_lies_in_one_allocation() {
-    let (mut backend, _one) = common::emulated();
+    let (_one, mut backend) = common::emulated();
     backend.set_memory_fraction(0.5);
     let numbers = cases::numbers(3, 100 * 72);
     let bytes = cases::matrix_bytes(&numbers, Dtype::F32);
@@ -368,7 +368,7 @@ fn what_lasts_lies_in_one_allocation() {
 
 #[test]
 fn models_that_do_not_fit_are_refused_with_what_is_needed_and_what_there_is() {
-    let (mut backend, _one) = common::emulated();
+    let (_one, mut backend) = common::emulated();
     // The emulated A100 has 80 GiB.
     for (fraction, kv, words) in [
         (1e-5, None, "the models take 2.0 MiB with their buffers and"),
@@ -394,7 +394,7 @@ fn models_that_do_not_fit_are_refused_with_what_is_needed_and_what_there_is() {
 
 #[test]
 fn fed_rows_go_on_with_the_drawn_tokens() {
-    let (mut backend, _one) = common::emulated();
+    let (_one, mut backend) = common::emulated();
     let (vocabulary, cols, draws) = (40, 8, 300);
     let (table, values) = embedding(&mut backend, vocabulary, cols);
     let mut logits = backend.activations(1, vocabulary).unwrap();
@@ -543,7 +543,7 @@ fn decode(backend: &mut CudaBackend, graphs: bool) -> (Vec<Vec<f32>>, [u64; 3]) 
 
 #[test]
 fn recorded_steps_give_the_bits_of_those_that_are_not() {
-    let (mut backend, _one) = common::emulated();
+    let (_one, mut backend) = common::emulated();
     // Recorded first: the places of the other would be large enough from the start.
     let (found, [captures, launches, fewer]) = decode(&mut backend, true);
     let (expected, [none, never, kernels]) = decode(&mut backend, false);

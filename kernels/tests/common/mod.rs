@@ -50,11 +50,13 @@ pub fn cublaslt() -> CublasLtLibrary {
     CublasLtLibrary::load(&target.join("libcublasLt.so")).unwrap()
 }
 
-/// The emulated device, for one test at a time: a fault ends the context for all of the process.
-pub fn emulated() -> (CudaBackend, MutexGuard<'static, ()>) {
+/// The emulated device, for one test at a time: a fault ends the context for all of the process, and
+/// its calls are counted. The guard comes first because a pattern's last binding is dropped first: the
+/// next test must not begin while this one's backend still frees its memory.
+pub fn emulated() -> (MutexGuard<'static, ()>, CudaBackend) {
     static ONE: Mutex<()> = Mutex::new(());
     let guard = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     build_emulator();
     let _ = compiler();
-    (CudaBackend::open(Which::Emulated).unwrap(), guard)
+    (guard, CudaBackend::open(Which::Emulated).unwrap())
 }
