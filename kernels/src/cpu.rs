@@ -133,7 +133,7 @@ impl Backend for CpuBackend {
     fn upload(&mut self, plan: &StepPlan) -> Result<Plan, Error> {
         Ok(Plan {
             step: plan.clone(),
-            groups: attention::row_groups(plan),
+            groups: attention::row_groups(plan, self.isa),
         })
     }
 

@@ -30,6 +30,7 @@ use super::tile::{COLS, MAX_PANELS};
 use super::workers::Workers;
 use crate::quant::GROUP;
 use crate::widest::widest;
+use bytemuck::{Pod, Zeroable};
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -94,6 +95,8 @@ pub(crate) enum Shapes {
 /// The tile registers of this thread, configured; released when dropped.
 pub(crate) struct Tiles {
     shapes: Shapes,
+    /// Rows of a tile of rows or sums, up to [`ROWS`].
+    height: usize,
     /// Registers are the thread's.
     _thread: PhantomData<Cell<()>>,
 }
@@ -106,6 +109,21 @@ impl Tiles {
     /// If the unit is not [`available`].
     pub(crate) fn configure(shapes: Shapes, rows: usize) -> Tiles {
         assert!(available(), "this CPU has no AMX");
+        let mut tiles = Tiles {
+            shapes,
+            height: 0,
+            _thread: PhantomData,
+        };
+        tiles.set_height(rows.min(ROWS));
+        tiles
+    }
+
+    /// Configures the registers for tiles of that many rows, if they are not.
+    fn set_height(&mut self, height: usize) {
+        if self.height == height {
+            return;
+        }
+        self.height = height;
         #[cfg(target_arch = "x86_64")]
         {
             #[repr(align(64))]
@@ -114,11 +132,11 @@ impl Tiles {
             // Palette 1; from byte 16 on the bytes of a row, from 48 on the rows.
             config.0[0] = 1;
             for tile in 0..8 {
-                let (rows, bytes) = match (shapes, tile) {
-                    (Shapes::Int8, 4 | 5) => (rows.min(ROWS), 32),
+                let (rows, bytes) = match (self.shapes, tile) {
+                    (Shapes::Int8, 4 | 5) => (height, 32),
                     (Shapes::Int8, 6 | 7) => (8, 64),
                     (Shapes::Bf16, 6 | 7) => (16, 64),
-                    _ => (rows.min(ROWS), 64),
+                    _ => (height, 64),
                 };
                 config.0[16 + 2 * tile] = bytes;
                 config.0[48 + tile] = rows as u8;
@@ -127,10 +145,6 @@ impl Tiles {
             unsafe {
                 std::arch::asm!("ldtilecfg [{}]", in(reg) &config, options(nostack, readonly));
             }
-        }
-        Tiles {
-            shapes,
-            _thread: PhantomData,
         }
     }
 }
@@ -146,9 +160,17 @@ impl Drop for Tiles {
 }
 
 /// A line of memory: 32 bf16.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Zeroable, Pod)]
 #[repr(C, align(64))]
-struct Line([u16; INPUTS]);
+pub(crate) struct Line([u16; INPUTS]);
+
+/// Makes memory of lines hold `len` numbers or more.
+pub(crate) fn grow(lines: &mut Vec<Line>, len: usize) {
+    let len = (len * size_of::<f32>()).div_ceil(size_of::<Line>());
+    if lines.len() < len {
+        lines.resize(len, Line::zeroed());
+    }
+}
 
 /// Rows split for products with bf16 panels, in memory that is kept for the next product.
 #[derive(Debug, Default)]
@@ -159,48 +181,26 @@ pub(crate) struct Split {
 }
 
 impl Split {
-    /// Makes room for that many rows of `k`; what was there is gone.
-    fn resize(&mut self, rows: usize, k: usize) {
-        self.tiles = 2 * k.div_ceil(INPUTS);
-        let lines = rows.div_ceil(ROWS) * self.tiles * ROWS;
-        if self.lines.len() < lines {
-            self.lines.resize(lines, Line([0; INPUTS]));
-        }
-    }
-
     /// Splits the first `rows` of `x`, `[.., k]`.
     pub(crate) fn fill(&mut self, workers: &Workers, x: &[f32], k: usize, rows: usize) {
-        self.resize(rows, k);
+        self.tiles = 2 * k.div_ceil(INPUTS);
         let whole = self.tiles * ROWS;
+        let lines = rows.div_ceil(ROWS) * whole;
+        if self.lines.len() < lines {
+            self.lines.resize(lines, Line::zeroed());
+        }
         // About ten operations an element.
         let operations = 10 * rows * k;
         workers.rows(
-            &mut self.lines[..rows.div_ceil(ROWS) * whole],
+            &mut self.lines[..lines],
             whole,
             operations,
             |tile, lines| {
                 for row in tile * ROWS..rows.min((tile + 1) * ROWS) {
-                    split(&x[row * k..][..k], row % ROWS, lines);
+                    split(&x[row * k..][..k], row % ROWS, ROWS, lines);
                 }
             },
         );
-    }
-
-    /// Splits that many rows of `k`.
-    pub(crate) fn fill_with<'a>(
-        &mut self,
-        rows: impl ExactSizeIterator<Item = &'a [f32]>,
-        k: usize,
-    ) {
-        self.resize(rows.len(), k);
-        let whole = self.tiles * ROWS;
-        for (row, x) in rows.enumerate() {
-            split(
-                x,
-                row % ROWS,
-                &mut self.lines[row / ROWS * whole..][..whole],
-            );
-        }
     }
 
     /// The [`ROWS`] rows from `row` on.
@@ -212,13 +212,13 @@ impl Split {
 }
 
 widest! {
-    /// Splits a row into its place in a group's tiles. What rounds to more than bf16 holds is cut off
+    /// Splits a row into its place in tiles of `rows` rows. What rounds to more than bf16 holds is cut off
     /// instead, so that what is finite stays so.
-    fn split(x: &[f32], place: usize, lines: &mut [Line]) {
-        for (x, tiles) in x.chunks(INPUTS).zip(lines.chunks_exact_mut(2 * ROWS)) {
+    fn split(x: &[f32], place: usize, rows: usize, lines: &mut [Line]) {
+        for (x, tiles) in x.chunks(INPUTS).zip(lines.chunks_exact_mut(2 * rows)) {
             let mut padded = [0.0; INPUTS];
             padded[..x.len()].copy_from_slice(x);
-            let (high, low) = tiles.split_at_mut(ROWS);
+            let (high, low) = tiles.split_at_mut(rows);
             let (high, low) = (&mut high[place].0, &mut low[place].0);
             for ((&x, high), low) in padded.iter().zip(high).zip(low) {
                 let cut = x.to_bits() & 0xffff_0000;
@@ -235,6 +235,11 @@ widest! {
     }
 }
 
+/// Splits a row of multiples of 32 inputs into lines of its own, for [`rows`].
+pub(crate) fn split_row(x: &[f32], lines: &mut [Line]) {
+    split(x, 0, 1, lines);
+}
+
 /// The bits of a number rounded to bf16, to the nearest, ties to even.
 #[inline(always)]
 fn round(x: f32) -> u32 {
@@ -246,7 +251,7 @@ fn round(x: f32) -> u32 {
 pub(crate) type Sums = [[f32; COLS * MAX_PANELS]; MANY];
 
 /// Computes `out[i][16 j + c]` of some rows, the first at a multiple of [`ROWS`]: of up to [`MANY`] and two
-/// panels, or of up to [`ROWS`] and four.
+/// panels, or of up to [`ROWS`] and four. Few rows ask for their panels 4 KiB ahead of time.
 ///
 /// # Safety
 ///
@@ -255,7 +260,7 @@ pub(crate) type Sums = [[f32; COLS * MAX_PANELS]; MANY];
 /// # Panics
 ///
 /// If the registers are configured for something else, there are more rows or panels, or no such rows.
-pub(crate) unsafe fn bf16(
+pub(crate) unsafe fn tile(
     tiles: &Tiles,
     split: &Split,
     rows: Range<usize>,
@@ -265,21 +270,139 @@ pub(crate) unsafe fn bf16(
     assert_eq!(tiles.shapes, Shapes::Bf16);
     let first = split.tile(rows.start);
     let second = (rows.len() > ROWS).then(|| split.tile(rows.start + ROWS));
-    let k = split.tiles / 2;
+    let out = out.as_flattened_mut().as_mut_ptr();
+    // SAFETY: a tile's rows lie one after the other, all inputs of both parts; the sums hold as many rows and
+    // columns as are written; the caller promises the panels.
+    unsafe { products::<TILES>([Some(first), second], 64, w, split.tiles / 2, out, SUMS) };
+}
+
+/// Numbers from one row of [`Sums`] to the next.
+const SUMS: usize = COLS * MAX_PANELS;
+
+/// Computes `out[i][16 j + c]`, or to `ADD` goes on with those sums, of any number of rows and of panels of `k`
+/// inputs. The rows are `x`, of every 32 inputs the high, then the low parts. `strides` are the numbers from one
+/// row of `x` and of `out` to the next. Panels are written in pairs: behind an odd number comes rubbish.
+///
+/// # Safety
+///
+/// Each of `w` can be read for the bf16 panel of `k` inputs.
+///
+/// # Panics
+///
+/// If the registers are configured for something else, there are too few numbers in `x` or `out`, 32 does not
+/// divide `k`, or there is an odd number of panels to add to.
+#[allow(clippy::too_many_arguments)]
+pub(crate) unsafe fn rows<const ADD: bool>(
+    tiles: &mut Tiles,
+    x: &[f32],
+    count: usize,
+    w: &[*const u8],
+    k: usize,
+    out: &mut [f32],
+    strides: [usize; 2],
+) {
+    assert_eq!(tiles.shapes, Shapes::Bf16);
+    assert!(k.is_multiple_of(INPUTS), "{k} inputs in tiles of {INPUTS}");
+    assert!(!ADD || w.len().is_multiple_of(2), "{} panels", w.len());
+    let [x_stride, out_stride] = strides;
+    let last = count.saturating_sub(1);
+    let columns = w.len().next_multiple_of(2) * COLS;
+    assert!(x.len() >= last * x_stride + k, "{count} rows of {k} inputs");
+    assert!(out.len() >= last * out_stride + columns, "{count} rows out");
+    let (mut row, line) = (0, 4 * x_stride);
+    while row < count {
+        let (height, at_once) = match count - row {
+            MANY.. => (MANY, 2),
+            left => (left.min(ROWS), MAX_PANELS),
+        };
+        tiles.set_height(height.min(ROWS));
+        // SAFETY: that many rows are there, as was asserted; a second tile's if there are twice as many.
+        let at = |row: usize| unsafe { x.as_ptr().add(row * x_stride).cast::<u8>() };
+        let x = [Some(at(row)), (height > ROWS).then(|| at(row + ROWS))];
+        for (w, column) in w.chunks(at_once).zip((0..).step_by(at_once * COLS)) {
+            let out = out[row * out_stride + column..].as_mut_ptr();
+            let k = k / INPUTS;
+            // SAFETY: of all these rows the inputs and the columns are there, as was asserted; the caller
+            // promises the panels.
+            unsafe {
+                if ADD {
+                    products::<ADDED>(x, line, w, k, out, out_stride);
+                } else {
+                    products::<LINES>(x, line, w, k, out, out_stride);
+                }
+            }
+        }
+        row += height;
+    }
+}
+
+/// Rows in tiles as [`Split`] lays them out, asked for ahead of time; sums from 0 on.
+const TILES: u8 = 0;
+/// Rows in lines, sums from 0 on.
+const LINES: u8 = 1;
+/// Rows in lines, sums from those in memory on.
+const ADDED: u8 = 2;
+
+/// Multiplies one or two tiles of rows with up to four or two panels.
+///
+/// # Safety
+///
+/// The unit is there, and its registers configured for bf16. Of every tile `k` pairs can be read as `FORM` says,
+/// a tile's rows `line` bytes from one another; of every panel `k` tiles; and tiles of sums, `stride` numbers
+/// from row to row, can be read and written from `out` on, in pairs.
+unsafe fn products<const FORM: u8>(
+    [first, second]: [Option<*const u8>; 2],
+    line: usize,
+    w: &[*const u8],
+    k: usize,
+    out: *mut f32,
+    stride: usize,
+) {
+    let first = first.expect("a tile");
+    let bytes = 4 * stride;
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: the unit is there; `k` pairs of tiles of every row and `k` of every panel can be read, and
-    // whole tiles of sums written.
+    // SAFETY: the caller's promises.
     unsafe {
-        match (second, w) {
-            (Some(second), &[a]) => x86::two_by_two(first, second, [a, a], k, out),
-            (Some(second), &[a, b]) => x86::two_by_two(first, second, [a, b], k, out),
-            (None, &[a]) => x86::one_by_two(first, [a, a], k, out),
-            (None, &[a, b]) => x86::one_by_two(first, [a, b], k, out),
-            (None, &[a, b, c]) => x86::one_by_four(first, [a, b, c, c], k, out),
-            (None, &[a, b, c, d]) => x86::one_by_four(first, [a, b, c, d], k, out),
-            _ => panic!("{} panels of {} rows at once", w.len(), rows.len()),
+        if let Some(second) = second {
+            let (x, out) = ([first, second], [out, out.add(ROWS * stride)]);
+            match *w {
+                [a] => x86::two_by_two::<FORM>(x, line, [a, a], k, out, bytes),
+                [a, b] => x86::two_by_two::<FORM>(x, line, [a, b], k, out, bytes),
+                _ => panic!("{} panels of more than {ROWS} rows at once", w.len()),
+            }
+        } else {
+            match *w {
+                [a] => x86::one_by_two::<FORM>(first, line, [a, a], k, out, bytes),
+                [a, b] => x86::one_by_two::<FORM>(first, line, [a, b], k, out, bytes),
+                [a, b, c] => x86::one_by_four::<FORM>(first, line, [a, b, c, c], k, out, bytes),
+                [a, b, c, d] => x86::one_by_four::<FORM>(first, line, [a, b, c, d], k, out, bytes),
+                _ => panic!("{} panels at once", w.len()),
+            }
         }
     }
+}
+
+/// Replaces the scores `s` of the positions `first..visible` of a row by `p = 2^((s - max) * scale)`, of every 32
+/// positions the high parts, then the low parts, as [`rows`] takes them; all others of these 32 are 0.
+/// Returns the sum of the `p`.
+///
+/// # Panics
+///
+/// If there are fewer scores or no position, or the unit is not [`available`].
+pub(crate) fn halved_exponentials(
+    scores: &mut [f32],
+    first: usize,
+    visible: usize,
+    scale: f32,
+) -> f32 {
+    assert!(available(), "this CPU has no AMX");
+    assert!(first < visible, "positions {first} to {visible}");
+    let groups = &mut scores.as_chunks_mut::<INPUTS>().0[..visible.div_ceil(INPUTS)];
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the unit comes with AVX-512.
+    return unsafe { exponentials::halved(groups, first, visible, scale) };
+    #[cfg(not(target_arch = "x86_64"))]
+    unreachable!("{} groups by {scale} without the unit", groups.len());
 }
 
 /// Computes `out[i][c]` of up to [`ROWS`] quantised rows and a panel of int8 in groups. Rows of sums up to the
@@ -318,244 +441,6 @@ pub(crate) unsafe fn int8(
 }
 
 #[cfg(target_arch = "x86_64")]
-mod x86 {
-    use super::*;
-    use crate::Quantization;
-    use crate::cpu::quantized::{avx512_scales, group_bytes};
-    use std::arch::asm;
-    use std::arch::x86_64::*;
-
-    /// Bytes from one row of sums to the next.
-    const STRIDE: usize = size_of::<Sums>() / MANY;
-
-    /// Zeroes the sums, then `$k` times the steps, each pointer going on by a tile of each part of the rows or
-    /// a tile of a panel, then the stores. `{line}` and `{stride}` are the distances of a tile's rows, in
-    /// memory and in the sums, which are an index register's.
-    macro_rules! products {
-        (
-            $k:ident, $out:ident, sums $($sum:literal)+, rows $($rows:ident)+, panels $($panel:ident)+;
-            $($step:expr),+;
-            $($store:expr),+
-        ) => {
-            asm!(
-                $(concat!("tilezero ", $sum),)+
-                "test {k}, {k}",
-                "jz 3f",
-                "2:",
-                $($step,)+
-                $(concat!("add {", stringify!($rows), "}, 2048"),)+
-                $(concat!("add {", stringify!($panel), "}, 1024"),)+
-                "dec {k}",
-                "jnz 2b",
-                "3:",
-                $($store,)+
-                $($rows = inout(reg) $rows => _,)+
-                $($panel = inout(reg) $panel => _,)+
-                k = inout(reg) $k => _,
-                out = in(reg) $out,
-                line = in(reg) 64usize,
-                stride = in(reg) STRIDE,
-                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                options(nostack),
-            )
-        };
-    }
-
-    /// Asks for the 16 lines of a tile, four tiles ahead.
-    macro_rules! prefetch {
-        ($panel:literal) => {
-            concat!(
-                ".irp line, 0, 64, 128, 192, 256, 320, 384, 448, 512, 576, 640, 704, 768, 832, 896, 960\n",
-                "prefetcht0 [{", $panel, "} + 4096 + \\line]\n",
-                ".endr",
-            )
-        };
-    }
-
-    /// # Safety
-    ///
-    /// The unit is there. From `first` and `second` on `2 * k` tiles can be read, from each panel `k`.
-    pub(super) unsafe fn two_by_two(
-        first: *const u8,
-        second: *const u8,
-        [a, b]: [*const u8; 2],
-        k: usize,
-        out: &mut Sums,
-    ) {
-        const { assert!(ROWS * STRIDE == 4096, "the second tile's sums") };
-        // SAFETY: the caller's promises.
-        unsafe {
-            products!(
-                k, out, sums "tmm0" "tmm1" "tmm2" "tmm3", rows first second, panels a b;
-                "tileloadd tmm4, [{first} + {line}]",
-                "tileloadd tmm6, [{a} + {line}]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{b} + {line}]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm5, [{second} + {line}]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "tileloadd tmm4, [{first} + {line} + 1024]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm5, [{second} + {line} + 1024]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7";
-                "tilestored [{out} + {stride}], tmm0",
-                "tilestored [{out} + {stride} + 64], tmm1",
-                "tilestored [{out} + {stride} + 4096], tmm2",
-                "tilestored [{out} + {stride} + 4160], tmm3"
-            );
-        }
-    }
-
-    /// # Safety
-    ///
-    /// As for [`two_by_two`].
-    pub(super) unsafe fn one_by_two(
-        first: *const u8,
-        [a, b]: [*const u8; 2],
-        k: usize,
-        out: &mut Sums,
-    ) {
-        // SAFETY: the caller's promises.
-        unsafe {
-            products!(
-                k, out, sums "tmm0" "tmm1", rows first, panels a b;
-                "tileloadd tmm4, [{first} + {line}]",
-                "tileloadd tmm6, [{a} + {line}]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{b} + {line}]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm5, [{first} + {line} + 1024]",
-                "tdpbf16ps tmm0, tmm5, tmm6",
-                "tdpbf16ps tmm1, tmm5, tmm7";
-                "tilestored [{out} + {stride}], tmm0",
-                "tilestored [{out} + {stride} + 64], tmm1"
-            );
-        }
-    }
-
-    /// # Safety
-    ///
-    /// As for [`two_by_two`].
-    pub(super) unsafe fn one_by_four(
-        first: *const u8,
-        [a, b, c, d]: [*const u8; 4],
-        k: usize,
-        out: &mut Sums,
-    ) {
-        // SAFETY: the caller's promises.
-        unsafe {
-            products!(
-                k, out, sums "tmm0" "tmm1" "tmm2" "tmm3", rows first, panels a b c d;
-                "tileloadd tmm4, [{first} + {line}]",
-                "tileloadd tmm5, [{first} + {line} + 1024]",
-                "tileloadd tmm6, [{a} + {line}]",
-                prefetch!("a"),
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{b} + {line}]",
-                prefetch!("b"),
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tdpbf16ps tmm0, tmm5, tmm6",
-                "tileloadd tmm6, [{c} + {line}]",
-                prefetch!("c"),
-                "tdpbf16ps tmm2, tmm4, tmm6",
-                "tdpbf16ps tmm1, tmm5, tmm7",
-                "tileloadd tmm7, [{d} + {line}]",
-                prefetch!("d"),
-                "tdpbf16ps tmm3, tmm4, tmm7",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7";
-                "tilestored [{out} + {stride}], tmm0",
-                "tilestored [{out} + {stride} + 64], tmm1",
-                "tilestored [{out} + {stride} + 128], tmm2",
-                "tilestored [{out} + {stride} + 192], tmm3"
-            );
-        }
-    }
-
-    /// One group's integer sums of 16 rows and columns.
-    #[repr(C, align(64))]
-    struct Integers([[i32; COLS]; ROWS]);
-
-    /// Groups at once. A store of a tile is not handed on to loads before it is in the cache, which the
-    /// products of the next groups hide; with more than two the stores of some would lie 4 KiB from the loads of
-    /// others, which waits as well.
-    const AT_ONCE: usize = 2;
-
-    /// Multiplies a group, 16 rows `$stride` bytes apart, with sums in `$sums`.
-    macro_rules! multiply {
-        ($sums:tt, $rows:tt, $w:tt, $at:expr, $stride:expr, $w_at:expr, $to:expr) => {
-            asm!(
-                concat!("tilezero ", $sums),
-                concat!("tileloadd ", $rows, ", [{at} + {stride}]"),
-                concat!("tileloadd ", $w, ", [{w_at} + {line}]"),
-                concat!("tdpbssd ", $sums, ", ", $rows, ", ", $w),
-                concat!("tilestored [{to} + {line}], ", $sums),
-                at = in(reg) $at,
-                stride = in(reg) $stride,
-                w_at = in(reg) $w_at,
-                to = in(reg) $to,
-                line = in(reg) 64usize,
-                out($sums) _, out($rows) _, out($w) _,
-                options(nostack),
-            )
-        };
-    }
-
-    /// Writes the sums of `HEIGHT` rows, of which the registers hold as many or more.
-    ///
-    /// # Safety
-    ///
-    /// As for [`int8`](super::int8), the machine having the unit.
-    #[target_feature(enable = "avx512f,avx512bw")]
-    pub(super) unsafe fn int8<const HEIGHT: usize>(
-        rows: *const i32,
-        row_words: usize,
-        w: *const u8,
-        k: usize,
-        out: &mut Sums,
-    ) {
-        let (words, groups) = (k / 4, k / GROUP);
-        let group_bytes = group_bytes(Quantization::Int8);
-        let scales_bytes = group_bytes - GROUP * COLS;
-        let mut integers = [const { [const { Integers([[0; COLS]; ROWS]) }; AT_ONCE] }; 2];
-        let mut sums = [_mm512_setzero_ps(); HEIGHT];
-        // SAFETY: the caller promises every pointer for exactly these ranges.
-        unsafe {
-            let multiply = |first: usize, to: &mut [Integers; AT_ONCE]| {
-                let at = |i: usize| rows.add((first + i) * GROUP / 4);
-                let w = |i: usize| w.add((first + i) * group_bytes + scales_bytes);
-                let stride = row_words * 4;
-                let left = groups.saturating_sub(first);
-                if left > 0 {
-                    multiply!("tmm0", "tmm4", "tmm6", at(0), stride, w(0), &mut to[0]);
-                }
-                if left > 1 {
-                    multiply!("tmm1", "tmm5", "tmm7", at(1), stride, w(1), &mut to[1]);
-                }
-            };
-            multiply(0, &mut integers[0]);
-            for (turn, first) in (0..groups).step_by(AT_ONCE).enumerate() {
-                // The unit works on the next groups while these ones' sums are added.
-                multiply(first + AT_ONCE, &mut integers[(turn + 1) % 2]);
-                for g in first..groups.min(first + AT_ONCE) {
-                    let scales = avx512_scales(w.add(g * group_bytes));
-                    let integers = &integers[turn % 2][g - first].0;
-                    for i in 0..HEIGHT {
-                        let sx = *rows.add(i * row_words + words + g);
-                        let sx = _mm512_set1_ps(f32::from_bits(sx as u32));
-                        let sum = _mm512_load_si512(integers[i].as_ptr().cast());
-                        let scale = _mm512_mul_ps(sx, scales);
-                        sums[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, sums[i]);
-                    }
-                }
-            }
-            for (out, sum) in out.iter_mut().zip(sums) {
-                _mm512_storeu_ps(out.as_mut_ptr(), sum);
-            }
-        }
-    }
-}
+mod exponentials;
+#[cfg(target_arch = "x86_64")]
+mod x86;

@@ -14,10 +14,11 @@
 //! Layout: q within `qkv` rows `[q heads | k heads | v heads]`; K and V as [`kv`](super::kv) says;
 //! out `[rows, heads * D]`.
 //!
-//! Numerics: f32. A score is summed in the order of the dimensions (by AMX in its own, of split queries, if K is
-//! bf16 and 32 divides the dimensions); the maximum is exact; `p` is
-//! the crate's `2^x` polynomial; the `p` are summed in 16 lanes by position modulo 16, then the
-//! lanes in order; an output is summed in the order of positions, then divided. Nothing depends on
+//! Numerics: f32. A score is summed in the order of the dimensions; the maximum is exact; `p` is
+//! the crate's `2^x` polynomial; the `p` are summed in 16 lanes, then the
+//! lanes in order; an output is summed in the order of positions, then divided. Where K and V are bf16 and 32
+//! divides the dimensions, AMX does both products, in its own order: of split queries, and of `p` cut to 16 bits
+//! in groups of 32 positions ([`sections`]). Nothing depends on
 //! how the positions are cut into runs and blocks or which other rows there are, and there is no
 //! rescaling of partial results. A row reads V at no position after its own: rubbish there, NaN
 //! included, does not reach it. What lies before its window is weighed with 0 or skipped. NaN in a
@@ -28,7 +29,10 @@
 //! `4 * heads * D * sum_r (visible tokens of r)` FLOPs.
 #![allow(unsafe_code)] // The micro-kernel takes pointers; tasks write disjoint parts of rows.
 
-use super::amx::{self, Shapes, Split, Tiles};
+mod sections;
+
+use self::sections::Sections;
+use super::amx::{self, Line, Shapes, Tiles};
 use super::buffers::{Activations, Arena};
 use super::kv::{self, Part, head_range};
 use super::linear::Shared;
@@ -57,15 +61,18 @@ pub(crate) struct RowGroup {
     rows: Range<usize>,
     /// Indices into the plan's runs, ascending.
     runs: Vec<u32>,
+    /// For AMX.
+    sections: Sections,
 }
 
 /// Divides the rows of a plan into groups.
-pub(crate) fn row_groups(plan: &StepPlan) -> Vec<RowGroup> {
+pub(crate) fn row_groups(plan: &StepPlan, isa: Isa) -> Vec<RowGroup> {
     let rows = plan.rows.len();
     let mut groups: Vec<RowGroup> = (0..rows.div_ceil(GROUP_ROWS))
         .map(|i| RowGroup {
             rows: i * GROUP_ROWS..rows.min((i + 1) * GROUP_ROWS),
             runs: Vec::new(),
+            sections: Sections::default(),
         })
         .collect();
     for (index, run) in plan.runs.iter().enumerate() {
@@ -76,26 +83,29 @@ pub(crate) fn row_groups(plan: &StepPlan) -> Vec<RowGroup> {
             }
         }
     }
+    if isa == Isa::Amx {
+        for group in &mut groups {
+            group.sections = Sections::new(plan, &group.rows, &group.runs);
+        }
+    }
     groups
 }
 
 /// A thread's scratch memory.
 #[derive(Default)]
 struct Scratch {
-    /// The batch's queries, for AMX.
-    split: Split,
-    /// `[query][stride]` scores, then `p`.
-    scores: Vec<f32>,
-    /// `[query][head_dim, padded to 16]` sums of `p v`.
-    sums: Vec<f32>,
+    /// The batch's queries in two parts, for AMX.
+    split: Vec<Line>,
+    /// `[query][stride]` scores, then `p`, f32.
+    scores: Vec<Line>,
+    /// `[query][head_dim, padded to 16]` sums of `p v`, f32.
+    sums: Vec<Line>,
     /// `[query]` sums of `p`.
     weights: Vec<f32>,
-    /// Panels of K or V of a layout that does not store panels.
-    staged: Vec<f32>,
+    /// Panels of K or V that do not lie in memory as a product takes them.
+    staged: Vec<Line>,
     /// Rows that see something of the panels at hand, and where they stop seeing.
     active: Vec<Active>,
-    /// Their queries, for AMX.
-    queries: Vec<usize>,
 }
 
 /// A row of the batch, and where in the tokens at hand it stops seeing (1 or more).
@@ -148,6 +158,7 @@ pub(crate) fn tree_attention(
             qkv,
             plan,
             runs: &group.runs,
+            sections: &group.sections,
             layout,
             layer,
             window,
@@ -165,6 +176,7 @@ struct HeadTask<'a> {
     qkv: &'a Activations,
     plan: &'a StepPlan,
     runs: &'a [u32],
+    sections: &'a Sections,
     layout: &'a KvLayout,
     layer: usize,
     window: Option<u32>,
@@ -177,33 +189,47 @@ impl HeadTask<'_> {
     fn run(&self, rows: Range<usize>, scratch: &mut Scratch) {
         let queries = self.queries_per_row();
         let longest = rows.clone().map(|r| self.visible(r)).max().unwrap_or(0);
-        // Tiles may write a stretch of scores from the last visible token on.
-        let stride = longest.next_multiple_of(COLS) + STRETCH;
+        // Tiles may write a stretch of scores from the last visible token on. An odd number of lines, so that
+        // those of different queries do not fight for the same places of a cache.
+        let lines = (longest + STRETCH).div_ceil(COLS);
+        let stride = (lines | 1) * COLS;
         let at_once = (MAX_SCORES / (stride * queries)).max(1);
-        // Scores by AMX. (Values not: its sums are of 32 tokens at a time, and would depend on where runs begin.)
         let whole =
             self.layout.dtype == Dtype::Bf16.into() && self.layout.head_dim.is_multiple_of(32);
-        let tiles =
+        let mut tiles =
             (self.isa == Isa::Amx && whole).then(|| Tiles::configure(Shapes::Bf16, amx::MANY));
         for start in rows.clone().step_by(at_once) {
             let batch = start..rows.end.min(start + at_once);
             let padded = self.layout.head_dim.next_multiple_of(COLS);
             let count = batch.len() * queries;
-            grow(&mut scratch.scores, count * stride);
-            grow(&mut scratch.weights, count);
-            grow(&mut scratch.sums, count * padded);
-            scratch.sums[..count * padded].fill(0.0);
+            amx::grow(&mut scratch.scores, count * stride);
+            amx::grow(&mut scratch.sums, count * padded);
+            amx::grow(
+                &mut scratch.staged,
+                STRETCH.max(self.layout.block_tokens) * padded,
+            );
+            scratch
+                .weights
+                .resize(scratch.weights.len().max(count), 0.0);
+            numbers(&mut scratch.sums)[..count * padded].fill(0.0);
 
-            self.scores(&batch, stride, tiles.as_ref(), scratch);
+            self.scores(&batch, stride, tiles.as_mut(), scratch);
             let scale = LOG2_E / (self.layout.head_dim as f32).sqrt();
             for query in 0..count {
                 let row = batch.start + query / queries;
-                let scores = &mut scratch.scores[query * stride..][..self.visible(row)];
-                let (before, seen) = scores.split_at_mut(self.first(row));
-                before.fill(0.0);
-                scratch.weights[query] = exponentials(seen, scale);
+                let scores = &mut numbers(&mut scratch.scores)[query * stride..][..stride];
+                let (first, visible) = (self.first(row), self.visible(row));
+                scratch.weights[query] = if tiles.is_some() {
+                    amx::halved_exponentials(scores, first, visible, scale)
+                } else {
+                    scores[..first].fill(0.0);
+                    exponentials(&mut scores[first..visible], scale)
+                };
             }
-            self.values(&batch, stride, padded, scratch);
+            match &mut tiles {
+                Some(tiles) => self.values_by_amx(tiles, &batch, stride, scratch),
+                None => self.values(&batch, stride, padded, scratch),
+            }
             self.write(&batch, padded, scratch);
         }
     }
@@ -262,7 +288,7 @@ impl HeadTask<'_> {
         &self,
         batch: &Range<usize>,
         stride: usize,
-        tiles: Option<&Tiles>,
+        mut tiles: Option<&mut Tiles>,
         scratch: &mut Scratch,
     ) {
         let Scratch {
@@ -270,7 +296,6 @@ impl HeadTask<'_> {
             staged,
             active,
             split,
-            queries: seeing,
             ..
         } = scratch;
         let queries = self.queries_per_row();
@@ -284,16 +309,18 @@ impl HeadTask<'_> {
             None => stored.unwrap_or(Dtype::F32),
         };
         let panel_len = head_dim * COLS;
-        if stored.is_none() {
-            grow(staged, panel_len * STRETCH_PANELS);
-        }
-        let all = batch.len() * queries;
+        let (scores, staged) = (numbers(scores), numbers(staged));
         if tiles.is_some() {
-            let rows =
-                (0..all).map(|query| self.query(batch.start + query / queries, query % queries));
-            split.fill_with(rows, head_dim);
+            let count = batch.len() * queries;
+            amx::grow(split, count * head_dim);
+            let lines = split.chunks_exact_mut(head_dim / COLS);
+            for (query, lines) in (0..count).zip(lines) {
+                amx::split_row(
+                    self.query(batch.start + query / queries, query % queries),
+                    lines,
+                );
+            }
         }
-        let mut sums: amx::Sums = [[0.0; _]; amx::MANY];
         for (run, rows) in self.runs_of(batch) {
             let tokens = run.tokens as usize;
             for first in (0..tokens).step_by(STRETCH) {
@@ -333,24 +360,16 @@ impl HeadTask<'_> {
                         staged.as_ptr().cast()
                     };
                 }
-                if let Some(tiles) = tiles {
-                    seeing.clear();
-                    seeing.extend(active.iter().flat_map(|active| {
-                        let first = (active.row - batch.start) * queries;
-                        first..first + queries
-                    }));
-                    for these in seeing.chunk_by(|a, b| a / amx::MANY == b / amx::MANY) {
-                        let first = these[0] / amx::MANY * amx::MANY;
-                        let rows = first..all.min(first + amx::MANY);
-                        for (pair, w) in w_at[..panels].chunks(2).enumerate() {
-                            // SAFETY: the backend's constructor checked `isa`; whole panels of head_dim.
-                            unsafe { amx::bf16(tiles, split, rows.clone(), w, &mut sums) };
-                            let position = position + 2 * pair * COLS;
-                            for &query in these {
-                                let columns = w.len() * COLS;
-                                scores[query * stride + position..][..columns]
-                                    .copy_from_slice(&sums[query - first][..columns]);
-                            }
+                if let Some(tiles) = tiles.as_deref_mut() {
+                    for active in active.chunk_by(|a, b| a.row + 1 == b.row) {
+                        let query = (active[0].row - batch.start) * queries;
+                        let x = &numbers(split)[query * head_dim..];
+                        let scores = &mut scores[query * stride + position..];
+                        let (count, w) = (active.len() * queries, &w_at[..panels]);
+                        let strides = [head_dim, stride];
+                        // SAFETY: whole panels, of as many inputs as the queries have.
+                        unsafe {
+                            amx::rows::<false>(tiles, x, count, w, head_dim, scores, strides);
                         }
                     }
                     continue;
@@ -415,7 +434,7 @@ impl HeadTask<'_> {
         let stretch = blocks * block_tokens;
         let row_bytes = COLS * dtype.bytes();
         let panel_bytes = stretch * row_bytes;
-        grow(staged, stretch * padded);
+        let (scores, sums, staged) = (numbers(scores), numbers(sums), numbers(staged));
         if stored.is_none() {
             staged[..stretch * padded].fill(0.0);
         }
@@ -511,6 +530,7 @@ impl HeadTask<'_> {
         let queries = self.queries_per_row();
         let head_dim = self.layout.head_dim;
         let width = queries * head_dim;
+        let sums: &[f32] = bytemuck::cast_slice(&scratch.sums);
         for row in batch.clone() {
             let start = row * self.layout.heads * head_dim + self.kv_head * width;
             // SAFETY: `tree_attention` checked that `out` has `rows` rows of heads * head_dim
@@ -520,7 +540,7 @@ impl HeadTask<'_> {
             for (head, out) in out.chunks_exact_mut(head_dim).enumerate() {
                 let query = (row - batch.start) * queries + head;
                 let weight = scratch.weights[query];
-                for (out, &sum) in out.iter_mut().zip(&scratch.sums[query * padded..]) {
+                for (out, &sum) in out.iter_mut().zip(&sums[query * padded..]) {
                     *out = sum / weight;
                 }
             }
@@ -528,11 +548,9 @@ impl HeadTask<'_> {
     }
 }
 
-/// Makes `buffer` at least `len` long.
-fn grow(buffer: &mut Vec<f32>, len: usize) {
-    if buffer.len() < len {
-        buffer.resize(len, 0.0);
-    }
+/// Lines as what they hold.
+fn numbers(lines: &mut [Line]) -> &mut [f32] {
+    bytemuck::cast_slice_mut(lines)
 }
 
 widest! {

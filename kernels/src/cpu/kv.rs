@@ -245,6 +245,48 @@ widest! {
     }
 }
 
+widest! {
+    /// Copies the V of `tokens` tokens of a bf16 head, from `from` on, to the places from `to` on of panels of
+    /// pairs that have `stretch` places.
+    pub(crate) fn copy_values(
+        layout: &KvLayout,
+        head: &[u8],
+        from: usize,
+        tokens: usize,
+        to: usize,
+        stretch: usize,
+        out: &mut [bf16],
+    ) {
+        if !values_in_panels(layout) {
+            for token in 0..tokens {
+                let panel = |d: usize| d / COLS * stretch * COLS;
+                read_plain(layout, head, from + token, |d, value| {
+                    out[panel(d) + pair_place(to + token, d % COLS)] = bf16::from_f32(value);
+                });
+            }
+            return;
+        }
+        let head: &[bf16] = bytemuck::cast_slice(head);
+        let panels = head.chunks_exact(layout.block_tokens * COLS);
+        for (out, panel) in out.chunks_exact_mut(stretch * COLS).zip(panels) {
+            let mut token = 0;
+            if from.is_multiple_of(2) && to.is_multiple_of(2) {
+                token = tokens / 2 * 2;
+                let panel = &panel[from * COLS..][..token * COLS];
+                out[to * COLS..][..token * COLS].copy_from_slice(panel);
+            }
+            for token in token..tokens {
+                let (from, to) = (from + token, to + token);
+                let pairs = &panel[from / 2 * 2 * COLS..][..2 * COLS];
+                let out = &mut out[to / 2 * 2 * COLS..][..2 * COLS];
+                for (out, pair) in out.as_chunks_mut::<2>().0.iter_mut().zip(pairs.as_chunks::<2>().0) {
+                    out[to % 2] = pair[from % 2];
+                }
+            }
+        }
+    }
+}
+
 /// Copies whole blocks, one pair after the other.
 pub(crate) fn copy_blocks(layout: &KvLayout, pairs: &[(BlockId, BlockId)], arena: &mut Arena) {
     let len = layout.block_bytes();

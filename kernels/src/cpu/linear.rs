@@ -68,7 +68,7 @@ const QUANTIZED_TILES_FROM: usize = 6;
 enum Kernel {
     /// [`tile`](super::tile).
     Float(Dtype),
-    /// [`amx::bf16`].
+    /// [`amx::tile`].
     Split,
     /// [`quantized`](super::quantized).
     Quantized(Quantization),
@@ -248,7 +248,7 @@ impl Task<'_> {
         match (self.kernel, tiles) {
             (Kernel::Split, Some(tiles)) => {
                 // SAFETY: the backend's constructor checked the instruction set; whole panels.
-                unsafe { amx::bf16(tiles, &self.inputs.split, rows, w, sums) };
+                unsafe { amx::tile(tiles, &self.inputs.split, rows, w, sums) };
             }
             (Kernel::QuantizedTiles(_), Some(tiles)) => {
                 let x = &self.inputs.quantized;

@@ -1,0 +1,280 @@
+//! The unit's instructions.
+//!
+//! Each function states what it needs; its callers in [`super`] have it.
+
+use super::*;
+use crate::Quantization;
+use crate::cpu::quantized::{avx512_scales, group_bytes};
+use std::arch::asm;
+use std::arch::x86_64::*;
+
+/// Zeroes or loads the sums, as `$form` says, then `$k` times the steps, each pointer going on by 32 inputs, then
+/// the stores. `{line}`, `{tile}` and `{stride}` are the bytes from one row of a tile to the next, of the rows, the
+/// panels and the sums, which are an index register's; `{low}` is where the low part of rows lies.
+macro_rules! products {
+    (
+        $form:ident; $($sum:literal at $at:literal),+; $($rows:ident)+, $($panel:ident)+, $($out:ident)+,
+        $line:ident, $stride:ident, $k:ident; $($step:expr),+
+    ) => {
+        match $form {
+            TILES => products!(
+                $(concat!("tilezero ", $sum)),+; 1024, 2048;
+                $($sum at $at),+; $($rows)+, $($panel)+, $($out)+, $line, $stride, $k; $($step),+
+            ),
+            LINES => products!(
+                $(concat!("tilezero ", $sum)),+; 64, 128;
+                $($sum at $at),+; $($rows)+, $($panel)+, $($out)+, $line, $stride, $k; $($step),+
+            ),
+            _ => products!(
+                $(concat!("tileloadd ", $sum, ", ", $at)),+; 64, 128;
+                $($sum at $at),+; $($rows)+, $($panel)+, $($out)+, $line, $stride, $k; $($step),+
+            ),
+        }
+    };
+    (
+        $($start:expr),+; $low:literal, $next:literal;
+        $($sum:literal at $at:literal),+; $($rows:ident)+, $($panel:ident)+, $($out:ident)+,
+        $line:ident, $stride:ident, $k:ident; $($step:expr),+
+    ) => {
+        asm!(
+            $($start,)+
+            "test {k}, {k}",
+            "jz 3f",
+            "2:",
+            $($step,)+
+            $(concat!("add {", stringify!($rows), "}, {next}"),)+
+            $(concat!("add {", stringify!($panel), "}, 1024"),)+
+            "dec {k}",
+            "jnz 2b",
+            "3:",
+            $(concat!("tilestored ", $at, ", ", $sum),)+
+            $($rows = inout(reg) $rows => _,)+
+            $($panel = inout(reg) $panel => _,)+
+            $($out = in(reg) $out,)+
+            k = inout(reg) $k => _,
+            low = const $low,
+            next = const $next,
+            line = in(reg) $line,
+            tile = in(reg) 64usize,
+            stride = in(reg) $stride,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        )
+    };
+}
+
+/// Asks for the 16 lines of a tile, four tiles ahead.
+macro_rules! prefetch {
+    ($panel:literal) => {
+        concat!(
+            ".irp at, 0, 64, 128, 192, 256, 320, 384, 448, 512, 576, 640, 704, 768, 832, 896, 960\n",
+            "prefetcht0 [{", $panel, "} + 4096 + \\at]\n",
+            ".endr",
+        )
+    };
+}
+
+/// # Safety
+///
+/// As of [`products`](super::products): a tile of sums at each of `out` and 64 bytes on.
+pub(super) unsafe fn two_by_two<const FORM: u8>(
+    [first, second]: [*const u8; 2],
+    line: usize,
+    [a, b]: [*const u8; 2],
+    k: usize,
+    [upper, lower]: [*mut f32; 2],
+    stride: usize,
+) {
+    // SAFETY: the caller's promises.
+    unsafe {
+        products!(
+            FORM;
+            "tmm0" at "[{upper} + {stride}]", "tmm1" at "[{upper} + {stride} + 64]",
+            "tmm2" at "[{lower} + {stride}]", "tmm3" at "[{lower} + {stride} + 64]";
+            first second, a b, upper lower, line, stride, k;
+            "tileloadd tmm4, [{first} + {line}]",
+            "tileloadd tmm6, [{a} + {tile}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{b} + {tile}]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{second} + {line}]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "tileloadd tmm4, [{first} + {line} + {low}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{second} + {line} + {low}]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7"
+        );
+    }
+}
+
+/// # Safety
+///
+/// As for [`two_by_two`].
+pub(super) unsafe fn one_by_two<const FORM: u8>(
+    first: *const u8,
+    line: usize,
+    [a, b]: [*const u8; 2],
+    k: usize,
+    out: *mut f32,
+    stride: usize,
+) {
+    // SAFETY: the caller's promises.
+    unsafe {
+        products!(
+            FORM;
+            "tmm0" at "[{out} + {stride}]", "tmm1" at "[{out} + {stride} + 64]";
+            first, a b, out, line, stride, k;
+            "tileloadd tmm4, [{first} + {line}]",
+            "tileloadd tmm6, [{a} + {tile}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{b} + {tile}]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{first} + {line} + {low}]",
+            "tdpbf16ps tmm0, tmm5, tmm6",
+            "tdpbf16ps tmm1, tmm5, tmm7"
+        );
+    }
+}
+
+/// As [`two_by_two`], of four tiles of sums from `out` on.
+///
+/// # Safety
+///
+/// As for [`two_by_two`].
+pub(super) unsafe fn one_by_four<const FORM: u8>(
+    first: *const u8,
+    line: usize,
+    [a, b, c, d]: [*const u8; 4],
+    k: usize,
+    out: *mut f32,
+    stride: usize,
+) {
+    macro_rules! steps {
+        ($($a:expr, $b:expr, $c:expr, $d:expr)?) => {
+            products!(
+                FORM;
+                "tmm0" at "[{out} + {stride}]", "tmm1" at "[{out} + {stride} + 64]",
+                "tmm2" at "[{out} + {stride} + 128]", "tmm3" at "[{out} + {stride} + 192]";
+                first, a b c d, out, line, stride, k;
+                "tileloadd tmm4, [{first} + {line}]",
+                "tileloadd tmm5, [{first} + {line} + {low}]",
+                "tileloadd tmm6, [{a} + {tile}]",
+                $($a,)?
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{b} + {tile}]",
+                $($b,)?
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm0, tmm5, tmm6",
+                "tileloadd tmm6, [{c} + {tile}]",
+                $($c,)?
+                "tdpbf16ps tmm2, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm5, tmm7",
+                "tileloadd tmm7, [{d} + {tile}]",
+                $($d,)?
+                "tdpbf16ps tmm3, tmm4, tmm7",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7"
+            )
+        };
+    }
+    // SAFETY: the caller's promises.
+    unsafe {
+        if FORM == TILES {
+            steps!(
+                prefetch!("a"),
+                prefetch!("b"),
+                prefetch!("c"),
+                prefetch!("d")
+            );
+        } else {
+            steps!();
+        }
+    }
+}
+
+/// One group's integer sums of 16 rows and columns.
+#[repr(C, align(64))]
+struct Integers([[i32; COLS]; ROWS]);
+
+/// Groups at once. A store of a tile is not handed on to loads before it is in the cache, which the
+/// products of the next groups hide; with more than two the stores of some would lie 4 KiB from the loads of
+/// others, which waits as well.
+const AT_ONCE: usize = 2;
+
+/// Multiplies a group, 16 rows `$stride` bytes apart, with sums in `$sums`.
+macro_rules! multiply {
+    ($sums:tt, $rows:tt, $w:tt, $at:expr, $stride:expr, $w_at:expr, $to:expr) => {
+        asm!(
+            concat!("tilezero ", $sums),
+            concat!("tileloadd ", $rows, ", [{at} + {stride}]"),
+            concat!("tileloadd ", $w, ", [{w_at} + {line}]"),
+            concat!("tdpbssd ", $sums, ", ", $rows, ", ", $w),
+            concat!("tilestored [{to} + {line}], ", $sums),
+            at = in(reg) $at,
+            stride = in(reg) $stride,
+            w_at = in(reg) $w_at,
+            to = in(reg) $to,
+            line = in(reg) 64usize,
+            out($sums) _, out($rows) _, out($w) _,
+            options(nostack),
+        )
+    };
+}
+
+/// Writes the sums of `HEIGHT` rows, of which the registers hold as many or more.
+///
+/// # Safety
+///
+/// As for [`int8`](super::int8), the machine having the unit.
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) unsafe fn int8<const HEIGHT: usize>(
+    rows: *const i32,
+    row_words: usize,
+    w: *const u8,
+    k: usize,
+    out: &mut Sums,
+) {
+    let (words, groups) = (k / 4, k / GROUP);
+    let group_bytes = group_bytes(Quantization::Int8);
+    let scales_bytes = group_bytes - GROUP * COLS;
+    let mut integers = [const { [const { Integers([[0; COLS]; ROWS]) }; AT_ONCE] }; 2];
+    let mut sums = [_mm512_setzero_ps(); HEIGHT];
+    // SAFETY: the caller promises every pointer for exactly these ranges.
+    unsafe {
+        let multiply = |first: usize, to: &mut [Integers; AT_ONCE]| {
+            let at = |i: usize| rows.add((first + i) * GROUP / 4);
+            let w = |i: usize| w.add((first + i) * group_bytes + scales_bytes);
+            let stride = row_words * 4;
+            let left = groups.saturating_sub(first);
+            if left > 0 {
+                multiply!("tmm0", "tmm4", "tmm6", at(0), stride, w(0), &mut to[0]);
+            }
+            if left > 1 {
+                multiply!("tmm1", "tmm5", "tmm7", at(1), stride, w(1), &mut to[1]);
+            }
+        };
+        multiply(0, &mut integers[0]);
+        for (turn, first) in (0..groups).step_by(AT_ONCE).enumerate() {
+            // The unit works on the next groups while these ones' sums are added.
+            multiply(first + AT_ONCE, &mut integers[(turn + 1) % 2]);
+            for g in first..groups.min(first + AT_ONCE) {
+                let scales = avx512_scales(w.add(g * group_bytes));
+                let integers = &integers[turn % 2][g - first].0;
+                for i in 0..HEIGHT {
+                    let sx = *rows.add(i * row_words + words + g);
+                    let sx = _mm512_set1_ps(f32::from_bits(sx as u32));
+                    let sum = _mm512_load_si512(integers[i].as_ptr().cast());
+                    let scale = _mm512_mul_ps(sx, scales);
+                    sums[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, sums[i]);
+                }
+            }
+        }
+        for (out, sum) in out.iter_mut().zip(sums) {
+            _mm512_storeu_ps(out.as_mut_ptr(), sum);
+        }
+    }
+}

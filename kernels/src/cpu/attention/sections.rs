@@ -1,0 +1,219 @@
+//! Sums of values on AMX.
+//!
+//! The unit adds up the products of [`GROUP`] tokens at a time. So that a sum's bits do not depend on where
+//! runs begin and end, the groups are of positions: from each multiple of [`GROUP`] on, whatever runs they lie
+//! in. A *section* is what some rows see of one such group, or of several on end that lie in one run.
+//!
+//! Layout: the values of up to [`STRETCH`] tokens are copied from their blocks into panels of dimensions,
+//! `[dimension / 16][STRETCH / 2][16][2]`, with zeros where a group has no visible token, and then multiplied
+//! with the `p` of all rows that see them, each in two parts ([`amx::halved_exponentials`]).
+//!
+//! Budget: `attention`'s, and what is visible of a group that a run's end cuts once more for every set of rows
+//! that see the same of it.
+
+use super::super::amx::{self, Tiles};
+use super::super::kv::{self, Part};
+use super::super::tile::COLS;
+use super::{HeadTask, STRETCH, STRETCH_PANELS, Scratch, numbers};
+use crate::StepPlan;
+use half::bf16;
+use std::ops::Range;
+
+/// Positions whose values are added up at once.
+pub(super) const GROUP: usize = 32;
+
+/// Positions of which some rows see the same tokens.
+#[derive(Clone, Debug)]
+struct Section {
+    rows: Range<usize>,
+    /// From a multiple of [`GROUP`] on; several groups if whole and of one run.
+    positions: Range<usize>,
+    /// Which of the pieces cover them, in order.
+    pieces: Range<usize>,
+}
+
+/// Consecutive tokens of a run.
+#[derive(Clone, Debug)]
+struct Piece {
+    /// An index into the plan's runs.
+    run: u32,
+    positions: Range<usize>,
+}
+
+/// What some rows see; the sections of a row in the order of their positions.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sections {
+    sections: Vec<Section>,
+    pieces: Vec<Piece>,
+}
+
+impl Sections {
+    /// Of some rows of a plan and their runs, parents before children.
+    pub(super) fn new(plan: &StepPlan, rows: &Range<usize>, runs: &[u32]) -> Sections {
+        let mut all = Sections::default();
+        for (index, &run) in runs.iter().enumerate() {
+            let of_run = positions(plan, run);
+            let rows = overlap(&plan.runs[run as usize].rows, rows);
+            for group in (of_run.start / GROUP * GROUP..of_run.end).step_by(GROUP) {
+                let begin = of_run.start.max(group);
+                let seen_to =
+                    |row: usize| (plan.rows[row].position as usize + 1).min(group + GROUP);
+                let mut row = rows.start;
+                while row < rows.end {
+                    // A group is taken where the last token lies that the row sees of it.
+                    let end = seen_to(row);
+                    if !(begin < end && end <= of_run.end) {
+                        row += 1;
+                        continue;
+                    }
+                    let mut same = row + 1..rows.end;
+                    let pieces = all.add_pieces(plan, &runs[..=index], group..end, row, &mut same);
+                    let others = same.take_while(|&other| seen_to(other) == end).count();
+                    all.push(row..row + 1 + others, group..end, pieces);
+                    row += 1 + others;
+                }
+            }
+        }
+        all
+    }
+
+    /// Adds the pieces that a row's last runs make of `range`, and leaves of `same`, the rows after it, those
+    /// that have them too.
+    fn add_pieces(
+        &mut self,
+        plan: &StepPlan,
+        runs: &[u32],
+        range: Range<usize>,
+        row: usize,
+        same: &mut Range<usize>,
+    ) -> Range<usize> {
+        let first = self.pieces.len();
+        for &run in runs.iter().rev() {
+            let rows = &plan.runs[run as usize].rows;
+            let positions = overlap(&positions(plan, run), &range);
+            if rows.contains(&row) && !positions.is_empty() {
+                same.end = same.end.min(rows.end);
+                let begin = positions.start;
+                self.pieces.push(Piece { run, positions });
+                if begin == range.start {
+                    break;
+                }
+            }
+        }
+        self.pieces[first..].reverse();
+        first..self.pieces.len()
+    }
+
+    /// Adds a section, to the last one if it goes on with that one's run.
+    fn push(&mut self, rows: Range<usize>, positions: Range<usize>, pieces: Range<usize>) {
+        let whole = |positions: &Range<usize>| positions.len().is_multiple_of(GROUP);
+        if let Some(last) = self.sections.last_mut()
+            && last.rows == rows
+            && last.positions.end == positions.start
+            && whole(&last.positions)
+            && whole(&positions)
+            && let ([before], [piece]) = (
+                &self.pieces[last.pieces.clone()],
+                &self.pieces[pieces.clone()],
+            )
+            && before.run == piece.run
+        {
+            last.positions.end = positions.end;
+            self.pieces.truncate(pieces.start);
+            self.pieces[pieces.start - 1].positions.end = positions.end;
+            return;
+        }
+        self.sections.push(Section {
+            rows,
+            positions,
+            pieces,
+        });
+    }
+}
+
+/// The positions of a run's tokens.
+fn positions(plan: &StepPlan, run: u32) -> Range<usize> {
+    let run = &plan.runs[run as usize];
+    run.start as usize..(run.start + run.tokens) as usize
+}
+
+fn overlap(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {
+    a.start.max(b.start)..a.end.min(b.end)
+}
+
+impl HeadTask<'_> {
+    /// Pass 2 with AMX: adds up `p v` for all of the batch's queries, whose `p` are halved.
+    pub(super) fn values_by_amx(
+        &self,
+        tiles: &mut Tiles,
+        batch: &Range<usize>,
+        stride: usize,
+        scratch: &mut Scratch,
+    ) {
+        let Scratch {
+            scores,
+            sums,
+            staged,
+            ..
+        } = scratch;
+        let (scores, sums) = (numbers(scores), numbers(sums));
+        let staged: &mut [bf16] = bytemuck::cast_slice_mut(staged);
+        let head_dim = self.layout.head_dim;
+        let queries = self.queries_per_row();
+        for section in &self.sections.sections {
+            let rows = overlap(&section.rows, batch);
+            let Range { start, end } = section.positions;
+            for position in (start..end).step_by(STRETCH) {
+                let stretch = position..end.min(position + STRETCH);
+                if rows.clone().all(|row| self.first(row) >= stretch.end) {
+                    continue;
+                }
+                let k = stretch.len().next_multiple_of(GROUP);
+                if stretch.len() < k {
+                    for panel in staged
+                        .chunks_exact_mut(STRETCH * COLS)
+                        .take(head_dim / COLS)
+                    {
+                        panel[..k * COLS].fill(bf16::ZERO);
+                    }
+                }
+                for piece in &self.sections.pieces[section.pieces.clone()] {
+                    self.copy_values(piece, &stretch, staged);
+                }
+                let query = (rows.start - batch.start) * queries;
+                let p = &scores[query * stride + position..];
+                let panels = head_dim / COLS;
+                for panel in (0..panels).step_by(STRETCH_PANELS) {
+                    let width = STRETCH_PANELS.min(panels - panel);
+                    let mut w_at = [std::ptr::null(); STRETCH_PANELS];
+                    for (j, at) in w_at[..width].iter_mut().enumerate() {
+                        let panel = &staged[(panel + j) * STRETCH * COLS..][..k * COLS];
+                        *at = panel.as_ptr().cast();
+                    }
+                    let (count, w) = (rows.len() * queries, &w_at[..width]);
+                    let sums = &mut sums[query * head_dim + panel * COLS..];
+                    let strides = [stride, head_dim];
+                    // SAFETY: the panels are of k tokens.
+                    unsafe { amx::rows::<true>(tiles, p, count, w, k, sums, strides) };
+                }
+            }
+        }
+    }
+
+    /// Copies the values of a piece's tokens that lie in a stretch of positions to their places in it.
+    fn copy_values(&self, piece: &Piece, stretch: &Range<usize>, staged: &mut [bf16]) {
+        let run = &self.plan.runs[piece.run as usize];
+        let block_tokens = self.layout.block_tokens;
+        let Range { start, end } = overlap(&piece.positions, stretch);
+        let mut position = start;
+        while position < end {
+            let token = position - run.start as usize;
+            let tokens = (block_tokens - token % block_tokens).min(end - position);
+            let head = self.head(run, token / block_tokens, Part::Values);
+            let place = position - stretch.start;
+            let from = token % block_tokens;
+            kv::copy_values(self.layout, head, from, tokens, place, STRETCH, staged);
+            position += tokens;
+        }
+    }
+}
