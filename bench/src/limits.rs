@@ -9,6 +9,8 @@ use crate::stats::Stat;
 const READ_BYTES: usize = 128 << 20;
 /// Rounds of multiply-adds: a few milliseconds.
 const ROUNDS: usize = 200_000;
+/// Rounds of AMX's products: as long.
+const AMX_ROUNDS: usize = 50_000;
 /// Repetitions; each is the best of two passes.
 const RUNS: usize = 5;
 
@@ -21,6 +23,10 @@ pub struct Limits {
     pub read_bandwidth: Stat,
     /// f32 operations per second of nothing but multiply-adds.
     pub fma_peak: Stat,
+    /// bf16 operations per second of nothing but AMX's products, where it is there. Offshoot's products of
+    /// bf16 weights take two of the unit's for each of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amx_peak: Option<Stat>,
 }
 
 impl Limits {
@@ -31,17 +37,23 @@ impl Limits {
             let values: Vec<f64> = (0..RUNS).map(|_| one()).collect();
             Stat::of(&values).expect("several runs")
         };
+        let amx = || limits::amx_peak(threads, AMX_ROUNDS, 2);
+        let amx_peaks: Option<Vec<f64>> = (0..RUNS).map(|_| amx()).collect();
         Limits {
             threads,
             read_bandwidth: many(&|| limits::read_bandwidth(threads, READ_BYTES, 2)),
             fma_peak: many(&|| limits::fma_peak(threads, ROUNDS, 2)),
+            amx_peak: amx_peaks.and_then(|peaks| Stat::of(&peaks)),
         }
     }
 
     /// In a sentence.
     pub fn words(&self) -> String {
+        let amx = self.amx_peak.map_or(String::new(), |peak| {
+            format!(", {} GFLOP/s AMX bf16", peak.words(1e-9, 1))
+        });
         format!(
-            "Limits with {} thread{}: {} GB/s read, {} GFLOP/s f32 multiply-add",
+            "Limits with {} thread{}: {} GB/s read, {} GFLOP/s f32 multiply-add{amx}",
             self.threads,
             if self.threads == 1 { "" } else { "s" },
             self.read_bandwidth.words(1e-9, 1),
@@ -111,6 +123,7 @@ mod tests {
             threads: 2,
             read_bandwidth: stat(100.0),
             fma_peak: stat(1000.0),
+            amx_peak: None,
         };
         let achieved = Achieved::of(500.0, 20.0, 2.0, &limits);
         assert_eq!(achieved.flops_per_second, 250.0);

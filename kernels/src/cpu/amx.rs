@@ -440,6 +440,22 @@ pub(crate) unsafe fn int8(
     }
 }
 
+/// Does `rounds` rounds of products of bf16 on registers, and says how many operations they are, two to a
+/// product and sum.
+///
+/// # Panics
+///
+/// If the unit is not [`available`].
+pub(crate) fn burn(rounds: usize) -> usize {
+    let _tiles = Tiles::configure(Shapes::Bf16, ROWS);
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the unit is there and configured.
+    unsafe {
+        x86::burn(rounds);
+    }
+    rounds * 8 * 2 * ROWS * COLS * INPUTS
+}
+
 #[cfg(target_arch = "x86_64")]
 mod exponentials;
 #[cfg(target_arch = "x86_64")]

@@ -2,7 +2,7 @@
 //!
 //! [`read_bandwidth`]: every thread adds up a buffer of its own that no cache holds.
 //! [`fma_peak`]: every thread does nothing but independent f32 multiply-adds of the widest vectors
-//! it has, on registers. Both are meant to be measured in the run whose figures they judge, with
+//! it has, on registers. [`amx_peak`]: the same of AMX's products of bf16. All are meant to be measured in the run whose figures they judge, with
 //! the same number of threads: a shared machine's limits change from minute to minute.
 #![allow(unsafe_code)] // The peak is measured with intrinsics.
 
@@ -11,6 +11,7 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use super::amx;
 use super::buffers::Bytes;
 
 /// Bytes per second that `threads` threads read together from memory: each `bytes_each` bytes of its
@@ -65,6 +66,27 @@ pub fn fma_peak(threads: usize, rounds: usize, passes: usize) -> f64 {
         passes,
     );
     (threads * rounds * burn.operations()) as f64 / seconds
+}
+
+/// bf16 operations per second (two per product and sum) that `threads` threads reach together in AMX's
+/// registers; the best of `passes` passes of `rounds * 8` products of tiles counts. `None` without AMX.
+///
+/// # Panics
+///
+/// If `threads` or `passes` is 0.
+pub fn amx_peak(threads: usize, rounds: usize, passes: usize) -> Option<f64> {
+    assert!(passes > 0, "a measurement without a pass");
+    if !amx::available() {
+        return None;
+    }
+    let operations = AtomicUsize::new(0);
+    let seconds = together(
+        threads,
+        |_| (),
+        |()| operations.store(amx::burn(rounds), Ordering::Relaxed),
+        passes,
+    );
+    Some((threads * operations.into_inner()) as f64 / seconds)
 }
 
 /// The shortest of `passes` times that `work` takes on `threads` threads which begin together:
@@ -276,6 +298,7 @@ mod tests {
         for threads in [1, 3] {
             assert!(fma_peak(threads, 1000, 2) > 0.0);
             assert!(read_bandwidth(threads, 1 << 16, 2) > 0.0);
+            assert!(amx_peak(threads, 1000, 2).is_none_or(|peak| peak > 0.0));
         }
     }
 }

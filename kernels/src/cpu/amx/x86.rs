@@ -196,6 +196,33 @@ pub(super) unsafe fn one_by_four<const FORM: u8>(
     }
 }
 
+/// `rounds` times eight products of bf16 tiles on registers, four independent sums.
+///
+/// # Safety
+///
+/// The unit is there, and its registers configured for bf16.
+pub(super) unsafe fn burn(rounds: usize) {
+    // SAFETY: registers alone.
+    unsafe {
+        asm!(
+            "tilezero tmm4", "tilezero tmm6",
+            "test {rounds}, {rounds}",
+            "jz 3f",
+            "2:",
+            "tdpbf16ps tmm0, tmm4, tmm6", "tdpbf16ps tmm1, tmm4, tmm6",
+            "tdpbf16ps tmm2, tmm4, tmm6", "tdpbf16ps tmm3, tmm4, tmm6",
+            "tdpbf16ps tmm0, tmm4, tmm6", "tdpbf16ps tmm1, tmm4, tmm6",
+            "tdpbf16ps tmm2, tmm4, tmm6", "tdpbf16ps tmm3, tmm4, tmm6",
+            "dec {rounds}",
+            "jnz 2b",
+            "3:",
+            rounds = inout(reg) rounds => _,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _, out("tmm4") _, out("tmm6") _,
+            options(nostack, nomem),
+        );
+    }
+}
+
 /// One group's integer sums of 16 rows and columns.
 #[repr(C, align(64))]
 struct Integers([[i32; COLS]; ROWS]);
