@@ -212,27 +212,43 @@ impl Split {
 }
 
 widest! {
-    /// Splits a row into its place in tiles of `rows` rows. What rounds to more than bf16 holds is cut off
-    /// instead, so that what is finite stays so.
+    /// Splits a row into its place in tiles of `rows` rows.
     fn split(x: &[f32], place: usize, rows: usize, lines: &mut [Line]) {
-        for (x, tiles) in x.chunks(INPUTS).zip(lines.chunks_exact_mut(2 * rows)) {
+        let (whole, rest) = x.as_chunks::<INPUTS>();
+        let mut tiles = lines.chunks_exact_mut(2 * rows);
+        for (x, tiles) in whole.iter().zip(&mut tiles) {
+            [tiles[place], tiles[rows + place]] = parts(x);
+        }
+        if let Some(tiles) = tiles.next().filter(|_| !rest.is_empty()) {
             let mut padded = [0.0; INPUTS];
-            padded[..x.len()].copy_from_slice(x);
-            let (high, low) = tiles.split_at_mut(rows);
-            let (high, low) = (&mut high[place].0, &mut low[place].0);
-            for ((&x, high), low) in padded.iter().zip(high).zip(low) {
-                let cut = x.to_bits() & 0xffff_0000;
-                let rounded = round(x);
-                let infinite = rounded & 0x7f80_0000 == 0x7f80_0000;
-                let kept = if infinite { cut } else { rounded };
-                let rest = x - f32::from_bits(kept);
-                // Infinity less infinity is no number, of which the rest must have none.
-                let rest = if x.is_infinite() { 0.0 } else { rest };
-                *high = (kept >> 16) as u16;
-                *low = if rest.is_nan() { 0x7fc0 } else { (round(rest) >> 16) as u16 };
-            }
+            padded[..rest.len()].copy_from_slice(rest);
+            [tiles[place], tiles[rows + place]] = parts(&padded);
         }
     }
+}
+
+/// The high and the low parts of 32 inputs. What rounds to more than bf16 holds is cut off instead, so that what
+/// is finite stays so.
+#[inline(always)]
+fn parts(x: &[f32; INPUTS]) -> [Line; 2] {
+    let mut lines = [Line::zeroed(); 2];
+    let [high, low] = &mut lines;
+    for ((&x, high), low) in x.iter().zip(&mut high.0).zip(&mut low.0) {
+        let cut = x.to_bits() & 0xffff_0000;
+        let rounded = round(x);
+        let infinite = rounded & 0x7f80_0000 == 0x7f80_0000;
+        let kept = if infinite { cut } else { rounded };
+        let rest = x - f32::from_bits(kept);
+        // Infinity less infinity is no number, of which the rest must have none.
+        let rest = if x.is_infinite() { 0.0 } else { rest };
+        *high = (kept >> 16) as u16;
+        *low = if rest.is_nan() {
+            0x7fc0
+        } else {
+            (round(rest) >> 16) as u16
+        };
+    }
+    lines
 }
 
 /// Splits a row of multiples of 32 inputs into lines of its own, for [`rows`].
@@ -247,11 +263,30 @@ fn round(x: f32) -> u32 {
     bits.wrapping_add(0x7fff + (bits >> 16 & 1)) & 0xffff_0000
 }
 
-/// Rows of sums that a micro-kernel writes, of `16 * MAX_PANELS` columns.
-pub(crate) type Sums = [[f32; COLS * MAX_PANELS]; MANY];
+/// Two panels, or parts of them, to ask for ahead of time.
+#[derive(Clone, Copy)]
+pub(crate) struct Ask {
+    from: [*const u8; 2],
+    /// Lines of each for every 32 inputs of a product of more than [`ROWS`] rows.
+    lines: usize,
+}
 
-/// Computes `out[i][16 j + c]` of some rows, the first at a multiple of [`ROWS`]: of up to [`MANY`] and two
-/// panels, or of up to [`ROWS`] and four. Few rows ask for their panels 4 KiB ahead of time.
+impl Ask {
+    /// The share that the product of that index of `tiles` over `inputs` has in as many inputs of two panels.
+    pub(crate) fn share(panels: [*const u8; 2], inputs: usize, tile: usize, tiles: usize) -> Ask {
+        let lines = (16 / tiles).next_power_of_two().max(4);
+        let skipped = tile * lines * inputs / INPUTS * size_of::<Line>();
+        Ask {
+            from: panels.map(|panel| panel.wrapping_add(skipped)),
+            lines,
+        }
+    }
+}
+
+/// Computes `out[i][16 j + c]` of some rows, the first at a multiple of [`ROWS`], over some of their inputs, both
+/// ends multiples of 32: of up to [`MANY`] and two panels, or of up to [`ROWS`] and four. If the inputs are not
+/// the first, goes on with the sums. Whole tiles are written, of an even number of panels. Few rows ask for their
+/// panels ahead of time.
 ///
 /// # Safety
 ///
@@ -259,25 +294,44 @@ pub(crate) type Sums = [[f32; COLS * MAX_PANELS]; MANY];
 ///
 /// # Panics
 ///
-/// If the registers are configured for something else, there are more rows or panels, or no such rows.
+/// If the registers are configured for something else, there are more rows, inputs or panels, no such rows, an odd
+/// number of panels to add to, or too little room in `out`, `stride` from one row to the next.
+#[allow(clippy::too_many_arguments)]
 pub(crate) unsafe fn tile(
     tiles: &Tiles,
     split: &Split,
     rows: Range<usize>,
+    inputs: Range<usize>,
     w: &[*const u8],
-    out: &mut Sums,
+    ask: Ask,
+    out: &mut [f32],
+    stride: usize,
 ) {
     assert_eq!(tiles.shapes, Shapes::Bf16);
-    let first = split.tile(rows.start);
-    let second = (rows.len() > ROWS).then(|| split.tile(rows.start + ROWS));
-    let out = out.as_flattened_mut().as_mut_ptr();
-    // SAFETY: a tile's rows lie one after the other, all inputs of both parts; the sums hold as many rows and
-    // columns as are written; the caller promises the panels.
-    unsafe { products::<TILES>([Some(first), second], 64, w, split.tiles / 2, out, SUMS) };
+    let steps = inputs.start / INPUTS..inputs.end / INPUTS;
+    assert!(2 * steps.end <= split.tiles, "inputs to {}", inputs.end);
+    let added = steps.start > 0;
+    assert!(!added || w.len().is_multiple_of(2), "{} panels", w.len());
+    let many = rows.len() > ROWS;
+    let columns = w.len().next_multiple_of(2) * COLS;
+    let written = if many { MANY } else { tiles.height };
+    assert!(out.len() >= (written - 1) * stride + columns, "room");
+    let at = |row: usize| {
+        split
+            .tile(row)
+            .wrapping_add(steps.start * 2 * ROWS * size_of::<Line>())
+    };
+    let x = [Some(at(rows.start)), many.then(|| at(rows.start + ROWS))];
+    let mut w_at = [std::ptr::null(); MAX_PANELS];
+    for (at, w) in w_at.iter_mut().zip(w) {
+        *at = w.wrapping_add(steps.start * INPUTS * COLS * size_of::<u16>());
+    }
+    let form = if added { Form::TilesAdded } else { Form::Tiles };
+    let (k, w) = (steps.len(), &w_at[..w.len()]);
+    // SAFETY: a tile's rows lie one after the other, all inputs of both parts; the room for sums was asserted;
+    // the caller promises the panels.
+    unsafe { products(form, x, 64, w, k, Some(ask), out.as_mut_ptr(), stride) };
 }
-
-/// Numbers from one row of [`Sums`] to the next.
-const SUMS: usize = COLS * MAX_PANELS;
 
 /// Computes `out[i][16 j + c]`, or to `ADD` goes on with those sums, of any number of rows and of panels of `k`
 /// inputs. The rows are `x`, of every 32 inputs the high, then the low parts. `strides` are the numbers from one
@@ -309,6 +363,7 @@ pub(crate) unsafe fn rows<const ADD: bool>(
     let columns = w.len().next_multiple_of(2) * COLS;
     assert!(x.len() >= last * x_stride + k, "{count} rows of {k} inputs");
     assert!(out.len() >= last * out_stride + columns, "{count} rows out");
+    let form = if ADD { Form::LinesAdded } else { Form::Lines };
     let (mut row, line) = (0, 4 * x_stride);
     while row < count {
         let (height, at_once) = match count - row {
@@ -325,36 +380,41 @@ pub(crate) unsafe fn rows<const ADD: bool>(
             // SAFETY: of all these rows the inputs and the columns are there, as was asserted; the caller
             // promises the panels.
             unsafe {
-                if ADD {
-                    products::<ADDED>(x, line, w, k, out, out_stride);
-                } else {
-                    products::<LINES>(x, line, w, k, out, out_stride);
-                }
+                products(form, x, line, w, k, None, out, out_stride);
             }
         }
         row += height;
     }
 }
 
-/// Rows in tiles as [`Split`] lays them out, asked for ahead of time; sums from 0 on.
-const TILES: u8 = 0;
-/// Rows in lines, sums from 0 on.
-const LINES: u8 = 1;
-/// Rows in lines, sums from those in memory on.
-const ADDED: u8 = 2;
+/// How the rows of a product lie, and what its sums begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// In tiles, as [`Split`] has them; from 0.
+    Tiles,
+    /// In tiles; from the sums in memory.
+    TilesAdded,
+    /// Each row in lines of its own; from 0.
+    Lines,
+    /// In lines; from the sums in memory.
+    LinesAdded,
+}
 
 /// Multiplies one or two tiles of rows with up to four or two panels.
 ///
 /// # Safety
 ///
-/// The unit is there, and its registers configured for bf16. Of every tile `k` pairs can be read as `FORM` says,
+/// The unit is there, and its registers configured for bf16. Of every tile `k` pairs can be read as `form` says,
 /// a tile's rows `line` bytes from one another; of every panel `k` tiles; and tiles of sums, `stride` numbers
 /// from row to row, can be read and written from `out` on, in pairs.
-unsafe fn products<const FORM: u8>(
+#[allow(clippy::too_many_arguments)]
+unsafe fn products(
+    form: Form,
     [first, second]: [Option<*const u8>; 2],
     line: usize,
     w: &[*const u8],
     k: usize,
+    ask: Option<Ask>,
     out: *mut f32,
     stride: usize,
 ) {
@@ -365,17 +425,23 @@ unsafe fn products<const FORM: u8>(
     unsafe {
         if let Some(second) = second {
             let (x, out) = ([first, second], [out, out.add(ROWS * stride)]);
+            let ask = ask.map_or(([first; 2], 0), |ask| (ask.from, ask.lines));
             match *w {
-                [a] => x86::two_by_two::<FORM>(x, line, [a, a], k, out, bytes),
-                [a, b] => x86::two_by_two::<FORM>(x, line, [a, b], k, out, bytes),
+                [a] => x86::two_by_two(form, x, line, [a, a], k, ask, out, bytes),
+                [a, b] => x86::two_by_two(form, x, line, [a, b], k, ask, out, bytes),
                 _ => panic!("{} panels of more than {ROWS} rows at once", w.len()),
             }
         } else {
+            let far = ask.is_some();
             match *w {
-                [a] => x86::one_by_two::<FORM>(first, line, [a, a], k, out, bytes),
-                [a, b] => x86::one_by_two::<FORM>(first, line, [a, b], k, out, bytes),
-                [a, b, c] => x86::one_by_four::<FORM>(first, line, [a, b, c, c], k, out, bytes),
-                [a, b, c, d] => x86::one_by_four::<FORM>(first, line, [a, b, c, d], k, out, bytes),
+                [a] => x86::one_by_two(form, first, line, [a, a], k, out, bytes),
+                [a, b] => x86::one_by_two(form, first, line, [a, b], k, out, bytes),
+                [a, b, c] => {
+                    x86::one_by_four(form, first, line, [a, b, c, c], k, far, out, bytes);
+                }
+                [a, b, c, d] => {
+                    x86::one_by_four(form, first, line, [a, b, c, d], k, far, out, bytes);
+                }
                 _ => panic!("{} panels at once", w.len()),
             }
         }
@@ -406,7 +472,7 @@ pub(crate) fn halved_exponentials(
 }
 
 /// Computes `out[i][c]` of up to [`ROWS`] quantised rows and a panel of int8 in groups. Rows of sums up to the
-/// next multiple of 4 are written.
+/// next multiple of 4 are written, `stride` from one to the next.
 ///
 /// # Safety
 ///
@@ -415,7 +481,8 @@ pub(crate) fn halved_exponentials(
 ///
 /// # Panics
 ///
-/// If the registers are configured for something else, or there are more rows.
+/// If the registers are configured for something else, there are more rows, or too little room in `out`.
+#[allow(clippy::too_many_arguments)]
 pub(crate) unsafe fn int8(
     tiles: &Tiles,
     height: usize,
@@ -423,18 +490,21 @@ pub(crate) unsafe fn int8(
     row_words: usize,
     w: *const u8,
     k: usize,
-    out: &mut Sums,
+    out: &mut [f32],
+    stride: usize,
 ) {
     assert_eq!(tiles.shapes, Shapes::Int8);
+    let written = height.next_multiple_of(4);
+    assert!(out.len() >= (written - 1) * stride + COLS, "room");
     assert!(k.is_multiple_of(GROUP), "{k} inputs in groups of {GROUP}");
     #[cfg(target_arch = "x86_64")]
     // SAFETY: the caller's promises; the unit comes with AVX-512.
     unsafe {
         match height {
-            0..=4 => x86::int8::<4>(rows, row_words, w, k, out),
-            5..=8 => x86::int8::<8>(rows, row_words, w, k, out),
-            9..=12 => x86::int8::<12>(rows, row_words, w, k, out),
-            13..=16 => x86::int8::<16>(rows, row_words, w, k, out),
+            0..=4 => x86::int8::<4>(rows, row_words, w, k, out, stride),
+            5..=8 => x86::int8::<8>(rows, row_words, w, k, out, stride),
+            9..=12 => x86::int8::<12>(rows, row_words, w, k, out, stride),
+            13..=16 => x86::int8::<16>(rows, row_words, w, k, out, stride),
             _ => panic!("{height} rows of a tile"),
         }
     }
@@ -448,11 +518,18 @@ pub(crate) unsafe fn int8(
 /// If the unit is not [`available`].
 pub(crate) fn burn(rounds: usize) -> usize {
     let _tiles = Tiles::configure(Shapes::Bf16, ROWS);
+    // Numbers of both signs around 1.
+    let numbers: [Line; ROWS] = std::array::from_fn(|row| {
+        let number = |i: usize| (i * 7 + row) % 2 * 0x8000 + 0x3f80 + (i * 37 + row * 11) % 128;
+        Line(std::array::from_fn(|i| number(i) as u16))
+    });
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: the unit is there and configured.
+    // SAFETY: the unit is there and configured, for tiles of as many lines.
     unsafe {
-        x86::burn(rounds);
+        x86::burn(numbers.as_ptr().cast(), rounds);
     }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = numbers;
     rounds * 8 * 2 * ROWS * COLS * INPUTS
 }
 

@@ -5,8 +5,7 @@
 //!
 //! Tiling: a task is up to [`TASK_ROWS`] rows x a stretch of panels. Within it one panel at a time
 //! (several, when the rows are few) meets all row tiles, so the panel comes from memory once and
-//! then from the cache: [`tile`](super::tile) has the registers, [`amx`](super::amx) where there is that
-//! unit.
+//! then from the cache: [`tile`](super::tile) has the registers. Where there is AMX, [`blocks`] says how.
 //!
 //! Layout: x and out row-major f32; w packed in panels of 16 output features
 //! ([`Weight`](super::Weight)).
@@ -20,16 +19,19 @@
 //! `2 * rows * N * K` FLOPs.
 #![allow(unsafe_code)] // Tasks write disjoint parts of the rows of one buffer.
 
-use super::amx::{self, Shapes, Split, Tiles};
+mod blocks;
+
+use super::amx::{self, Split};
 use super::buffers::{Activations, Stored, Weight};
 use super::quantized::{self, Rows};
-use super::tile::{self, Ahead, COLS, Isa, MAX_PANELS, MAX_ROWS, panels_at_once, row_parts, tile};
+use super::tile::{
+    self, Ahead, COLS, Isa, MAX_PANELS, MAX_ROWS, panels_at_once, row_parts, row_tiles, tile,
+};
 use super::workers::Workers;
 use crate::{Dtype, Quantization};
-use std::cell::RefCell;
 use std::ops::Range;
 
-/// Rows of one task. More rows read the weights less often, but their x (which is read in order)
+/// Rows of one task of vector units. More rows read the weights less often, but their x (which is read in order)
 /// comes from the third-level cache. (96 against 48: 4 % more of the peak, measured with `offshoot
 /// bench linear --rows 64,256 --threads 1` on a Zen 3 core.)
 const TASK_ROWS: usize = 96;
@@ -99,28 +101,22 @@ impl Kernel {
         }
     }
 
-    /// What the tile registers of AMX hold, if it is used.
-    fn shapes(self) -> Option<Shapes> {
+    /// Tasks per thread to aim at.
+    fn tasks_per_thread(self, rows: usize) -> usize {
         match self {
-            Kernel::Split => Some(Shapes::Bf16),
-            Kernel::QuantizedTiles(_) => Some(Shapes::Int8),
-            Kernel::Float(_) | Kernel::Quantized(_) => None,
+            // Every task reads its rows anew, which are as large as the weights.
+            Kernel::Split if rows > amx::ROWS => TASKS_PER_THREAD / 4,
+            _ => TASKS_PER_THREAD,
         }
     }
 
-    /// Rows of a tile, and what the first row of tasks and tiles is a multiple of.
-    fn tile_rows(self) -> (usize, usize) {
+    /// Rows of a task at most, and what its first row is a multiple of.
+    fn task_rows(self) -> (usize, usize) {
         match self {
-            Kernel::Split => (amx::MANY, amx::MANY),
-            Kernel::QuantizedTiles(_) => (amx::ROWS, amx::ROWS),
-            Kernel::Float(_) | Kernel::Quantized(_) => (MAX_ROWS, 1),
+            Kernel::Split | Kernel::QuantizedTiles(_) => (blocks::TASK_ROWS, amx::MANY),
+            Kernel::Float(_) | Kernel::Quantized(_) => (TASK_ROWS, 1),
         }
     }
-}
-
-thread_local! {
-    /// A panel of int4 widened to int8.
-    static WIDENED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -152,8 +148,9 @@ pub(crate) fn linear(
     }
     let kernel = Kernel::of(isa, w.stored(), rows);
     let panels = w.panels();
-    let row_tasks = row_parts(rows, TASK_ROWS, kernel.tile_rows().1);
-    let wanted = (workers.threads() * TASKS_PER_THREAD).div_ceil(row_tasks.len());
+    let (most, unit) = kernel.task_rows();
+    let row_tasks = row_parts(rows, most, unit);
+    let wanted = (workers.threads() * kernel.tasks_per_thread(rows)).div_ceil(row_tasks.len());
     let step = kernel.panels_at_once(isa, rows);
     let panels_each = (panels / wanted / step).max(1) * step;
     let panel_tasks = panels.div_ceil(panels_each);
@@ -178,12 +175,21 @@ pub(crate) fn linear(
     };
     workers.run(row_tasks.len() * panel_tasks, 2 * rows * n * k, |index| {
         let mut row_tasks = row_tasks.clone();
-        let (first, count) = row_tasks.nth(index / panel_tasks).expect("a task's rows");
-        let first_panel = index % panel_tasks * panels_each;
-        task.run(
-            first..first + count,
-            first_panel..panels.min(first_panel + panels_each),
-        );
+        let (part, index) = match kernel {
+            // All rows of some panels one after the other: the panels are in a cache.
+            Kernel::Split | Kernel::QuantizedTiles(_) => {
+                (index / row_tasks.len(), index % row_tasks.len())
+            }
+            Kernel::Float(_) | Kernel::Quantized(_) => (index % panel_tasks, index / panel_tasks),
+        };
+        let (first, count) = row_tasks.nth(index).expect("a task's rows");
+        let rows = first..first + count;
+        let panels = part * panels_each..panels.min((part + 1) * panels_each);
+        match kernel {
+            Kernel::Split => task.run_blocks(None, rows, panels),
+            Kernel::QuantizedTiles(kind) => task.run_blocks(Some(kind), rows, panels),
+            Kernel::Float(_) | Kernel::Quantized(_) => task.run(rows, panels),
+        }
     });
 }
 
@@ -200,39 +206,29 @@ struct Task<'a> {
 }
 
 impl Task<'_> {
-    /// Computes some rows of some panels.
+    /// Computes some rows of some panels by vector units.
     fn run(&self, rows: Range<usize>, panels: Range<usize>) {
-        let (kernel, w) = (self.kernel, self.w);
-        let step = kernel.panels_at_once(self.isa, rows.len());
-        let (most, unit) = kernel.tile_rows();
-        let tiles = (kernel.shapes()).map(|shapes| Tiles::configure(shapes, rows.len()));
+        let step = self.kernel.panels_at_once(self.isa, rows.len());
         // Every tile writes what is read of them.
-        let mut sums: amx::Sums = [[0.0; COLS * MAX_PANELS]; amx::MANY];
-        WIDENED.with_borrow_mut(|widened| {
-            for panel in panels.clone().step_by(step) {
-                let count = step.min(panels.end - panel);
-                let mut w_at = [std::ptr::null(); MAX_PANELS];
-                for (j, at) in w_at[..count].iter_mut().enumerate() {
-                    *at = w.panel(panel + j).as_ptr();
-                }
-                if kernel == Kernel::QuantizedTiles(Quantization::Int4) {
-                    quantized::widen_panel(w.panel(panel), widened);
-                    w_at[0] = widened.as_ptr();
-                }
-                let next = (panel + count < panels.end).then(|| w.panel(panel + count));
-                let parts = row_parts(rows.len(), most, unit);
-                for (index, (first, height)) in parts.clone().enumerate() {
-                    let ahead = |requests| {
-                        next.map(|next| Ahead::share(next, requests, index, parts.len()))
-                    };
-                    let (first, w) = (rows.start + first, &w_at[..count]);
-                    self.tile(first..first + height, w, &mut sums, tiles.as_ref(), ahead);
-                    for (i, sums) in sums[..height].iter_mut().enumerate() {
-                        self.write(first + i, panel, &mut sums[..count * COLS]);
-                    }
+        let mut sums: Sums = [[0.0; COLS * MAX_PANELS]; MAX_ROWS];
+        for panel in panels.clone().step_by(step) {
+            let count = step.min(panels.end - panel);
+            let mut w_at = [std::ptr::null(); MAX_PANELS];
+            for (j, at) in w_at[..count].iter_mut().enumerate() {
+                *at = self.w.panel(panel + j).as_ptr();
+            }
+            let next = (panel + count < panels.end).then(|| self.w.panel(panel + count));
+            let parts = row_tiles(rows.len());
+            for (index, (first, height)) in parts.clone().enumerate() {
+                let ahead =
+                    |requests| next.map(|next| Ahead::share(next, requests, index, parts.len()));
+                let first = rows.start + first;
+                self.tile(first..first + height, &w_at[..count], &mut sums, ahead);
+                for (i, sums) in sums[..height].iter_mut().enumerate() {
+                    self.write(first + i, panel, &mut sums[..count * COLS]);
                 }
             }
-        });
+        }
     }
 
     /// Computes the tile of some rows and panels; `ahead` makes of a number of requests what it asks for.
@@ -240,55 +236,27 @@ impl Task<'_> {
         &self,
         rows: Range<usize>,
         w: &[*const u8],
-        sums: &mut amx::Sums,
-        tiles: Option<&Tiles>,
+        sums: &mut Sums,
         ahead: impl Fn(usize) -> Option<Ahead>,
     ) {
-        let k = self.w.cols();
-        match (self.kernel, tiles) {
-            (Kernel::Split, Some(tiles)) => {
-                // SAFETY: the backend's constructor checked the instruction set; whole panels.
-                unsafe { amx::tile(tiles, &self.inputs.split, rows, w, sums) };
-            }
-            (Kernel::QuantizedTiles(_), Some(tiles)) => {
-                let x = &self.inputs.quantized;
-                let (row, words) = (x.row(rows.start).as_ptr(), x.row_words());
-                // SAFETY: as above; there is room for whole tiles of rows, and what was int4 was widened.
-                unsafe { amx::int8(tiles, rows.len(), row, words, w[0], k, sums) };
-            }
-            (Kernel::Float(dtype), _) => {
-                let x = rows.clone().map(|row| self.x[row * k..][..k].as_ptr());
+        let (k, count) = (self.w.cols(), rows.len());
+        match self.kernel {
+            Kernel::Float(dtype) => {
+                let x = rows.map(|row| self.x[row * k..][..k].as_ptr());
                 let (x, out) = pointers(x, sums);
-                let ahead = ahead(tile::requests(k));
-                let count = rows.len();
-                // SAFETY: the instruction set as above. The pointers come from slices of k numbers, of whole
-                // panels, and of MAX_PANELS * COLS numbers.
-                unsafe {
-                    tile(
-                        self.isa,
-                        dtype,
-                        &x[..count],
-                        w,
-                        k,
-                        false,
-                        &out[..count],
-                        ahead,
-                    )
-                };
+                let (x, out, ahead) = (&x[..count], &out[..count], ahead(tile::requests(k)));
+                // SAFETY: the backend's constructor checked the instruction set. The pointers come from slices
+                // of k numbers, of whole panels, and of MAX_PANELS * COLS numbers.
+                unsafe { tile(self.isa, dtype, x, w, k, false, out, ahead) };
             }
-            (Kernel::Quantized(kind), _) => {
-                let x = rows
-                    .clone()
-                    .map(|row| self.inputs.quantized.row(row).as_ptr());
+            Kernel::Quantized(kind) => {
+                let x = rows.map(|row| self.inputs.quantized.row(row).as_ptr());
                 let (x, out) = pointers(x, sums);
                 let ahead = ahead(quantized::requests(kind, k));
-                let count = rows.len();
                 // SAFETY: as above, the rows being those filled for this kind and k.
                 unsafe { quantized::tile(self.isa, kind, &x[..count], w, k, &out[..count], ahead) };
             }
-            (Kernel::Split | Kernel::QuantizedTiles(_), None) => {
-                unreachable!("registers are configured for every kernel of AMX")
-            }
+            Kernel::Split | Kernel::QuantizedTiles(_) => unreachable!("AMX's go by blocks"),
         }
     }
 
@@ -317,10 +285,13 @@ impl Task<'_> {
     }
 }
 
+/// The sums of a tile.
+type Sums = [[f32; COLS * MAX_PANELS]; MAX_ROWS];
+
 /// Pointers to rows and to their sums.
 fn pointers<T>(
     x: impl Iterator<Item = *const T>,
-    sums: &mut amx::Sums,
+    sums: &mut Sums,
 ) -> ([*const T; MAX_ROWS], [*mut f32; MAX_ROWS]) {
     let (mut x_at, mut out_at) = (
         [std::ptr::null(); MAX_ROWS],

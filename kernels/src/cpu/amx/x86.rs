@@ -14,107 +14,157 @@ use std::arch::x86_64::*;
 macro_rules! products {
     (
         $form:ident; $($sum:literal at $at:literal),+; $($rows:ident)+, $($panel:ident)+, $($out:ident)+,
-        $line:ident, $stride:ident, $k:ident; $($step:expr),+
-    ) => {
-        match $form {
-            TILES => products!(
-                $(concat!("tilezero ", $sum)),+; 1024, 2048;
-                $($sum at $at),+; $($rows)+, $($panel)+, $($out)+, $line, $stride, $k; $($step),+
-            ),
-            LINES => products!(
-                $(concat!("tilezero ", $sum)),+; 64, 128;
-                $($sum at $at),+; $($rows)+, $($panel)+, $($out)+, $line, $stride, $k; $($step),+
-            ),
-            _ => products!(
-                $(concat!("tileloadd ", $sum, ", ", $at)),+; 64, 128;
-                $($sum at $at),+; $($rows)+, $($panel)+, $($out)+, $line, $stride, $k; $($step),+
-            ),
+        $line:ident, $stride:ident, $k:ident $(, $($ask:ident),+; $asked:literal)?; $($step:expr),+
+    ) => {{
+        macro_rules! run {
+            ($low:literal, $next:literal, $start:tt) => {
+                asm!(
+                    $(start!($start, $sum, $at),)+
+                    "test {k}, {k}",
+                    "jz 3f",
+                    "2:",
+                    $($step,)+
+                    $(concat!("add {", stringify!($rows), "}, {next}"),)+
+                    $(concat!("add {", stringify!($panel), "}, 1024"),)+
+                    $($(concat!("add {", stringify!($ask), "}, ", $asked),)+)?
+                    "dec {k}",
+                    "jnz 2b",
+                    "3:",
+                    $(concat!("tilestored ", $at, ", ", $sum),)+
+                    $($rows = inout(reg) $rows => _,)+
+                    $($panel = inout(reg) $panel => _,)+
+                    $($out = in(reg) $out,)+
+                    $($($ask = inout(reg) $ask => _,)+)?
+                    k = inout(reg) $k => _,
+                    low = const $low,
+                    next = const $next,
+                    line = in(reg) $line,
+                    tile = in(reg) 64usize,
+                    stride = in(reg) $stride,
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                    options(nostack),
+                )
+            };
         }
+        match $form {
+            Form::Tiles => run!(1024, 2048, zero),
+            Form::TilesAdded => run!(1024, 2048, load),
+            Form::Lines => run!(64, 128, zero),
+            Form::LinesAdded => run!(64, 128, load),
+        }
+    }};
+}
+
+macro_rules! start {
+    (zero, $sum:literal, $at:literal) => {
+        concat!("tilezero ", $sum)
     };
-    (
-        $($start:expr),+; $low:literal, $next:literal;
-        $($sum:literal at $at:literal),+; $($rows:ident)+, $($panel:ident)+, $($out:ident)+,
-        $line:ident, $stride:ident, $k:ident; $($step:expr),+
-    ) => {
-        asm!(
-            $($start,)+
-            "test {k}, {k}",
-            "jz 3f",
-            "2:",
-            $($step,)+
-            $(concat!("add {", stringify!($rows), "}, {next}"),)+
-            $(concat!("add {", stringify!($panel), "}, 1024"),)+
-            "dec {k}",
-            "jnz 2b",
-            "3:",
-            $(concat!("tilestored ", $at, ", ", $sum),)+
-            $($rows = inout(reg) $rows => _,)+
-            $($panel = inout(reg) $panel => _,)+
-            $($out = in(reg) $out,)+
-            k = inout(reg) $k => _,
-            low = const $low,
-            next = const $next,
-            line = in(reg) $line,
-            tile = in(reg) 64usize,
-            stride = in(reg) $stride,
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-            options(nostack),
-        )
+    (load, $sum:literal, $at:literal) => {
+        concat!("tileloadd ", $sum, ", ", $at)
     };
 }
 
-/// Asks for the 16 lines of a tile, four tiles ahead.
-macro_rules! prefetch {
-    ($panel:literal) => {
+/// Asks for lines `$at`, by `$how`.
+macro_rules! ask {
+    ($how:literal, $from:literal, $at:literal) => {
         concat!(
-            ".irp at, 0, 64, 128, 192, 256, 320, 384, 448, 512, 576, 640, 704, 768, 832, 896, 960\n",
-            "prefetcht0 [{", $panel, "} + 4096 + \\at]\n",
-            ".endr",
+            ".irp at, ",
+            $at,
+            "\n",
+            $how,
+            " [{",
+            $from,
+            "} + \\at]\n.endr"
         )
     };
 }
 
+/// Two tiles of rows by two panels; asks for `asked` lines of memory (0, 4, 8 or
+/// 16) from `one` and from `other` on at each step.
+///
 /// # Safety
 ///
 /// As of [`products`](super::products): a tile of sums at each of `out` and 64 bytes on.
-pub(super) unsafe fn two_by_two<const FORM: u8>(
+#[allow(clippy::too_many_arguments)]
+pub(super) unsafe fn two_by_two(
+    form: Form,
     [first, second]: [*const u8; 2],
     line: usize,
     [a, b]: [*const u8; 2],
     k: usize,
+    ([one, other], asked): ([*const u8; 2], usize),
     [upper, lower]: [*mut f32; 2],
     stride: usize,
 ) {
-    // SAFETY: the caller's promises.
+    macro_rules! by {
+        ($bytes:literal, $first:literal, $second:literal) => {
+            products!(
+                form;
+                "tmm0" at "[{upper} + {stride}]", "tmm1" at "[{upper} + {stride} + 64]",
+                "tmm2" at "[{lower} + {stride}]", "tmm3" at "[{lower} + {stride} + 64]";
+                first second, a b, upper lower, line, stride, k, one, other; $bytes;
+                "tileloadd tmm4, [{first} + {line}]",
+                "tileloadd tmm6, [{a} + {tile}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                ask!("prefetcht1", "one", $first),
+                "tileloadd tmm7, [{b} + {tile}]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                ask!("prefetcht1", "one", $second),
+                "tileloadd tmm5, [{second} + {line}]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                ask!("prefetcht1", "other", $first),
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "tileloadd tmm4, [{first} + {line} + {low}]",
+                ask!("prefetcht1", "other", $second),
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm5, [{second} + {line} + {low}]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7"
+            )
+        };
+    }
+    // SAFETY: the caller's promises; to ask for memory reads nothing.
     unsafe {
-        products!(
-            FORM;
-            "tmm0" at "[{upper} + {stride}]", "tmm1" at "[{upper} + {stride} + 64]",
-            "tmm2" at "[{lower} + {stride}]", "tmm3" at "[{lower} + {stride} + 64]";
-            first second, a b, upper lower, line, stride, k;
-            "tileloadd tmm4, [{first} + {line}]",
-            "tileloadd tmm6, [{a} + {tile}]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm7, [{b} + {tile}]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tileloadd tmm5, [{second} + {line}]",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "tileloadd tmm4, [{first} + {line} + {low}]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tileloadd tmm5, [{second} + {line} + {low}]",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7"
-        );
+        match asked {
+            0 => products!(
+                form;
+                "tmm0" at "[{upper} + {stride}]", "tmm1" at "[{upper} + {stride} + 64]",
+                "tmm2" at "[{lower} + {stride}]", "tmm3" at "[{lower} + {stride} + 64]";
+                first second, a b, upper lower, line, stride, k;
+                "tileloadd tmm4, [{first} + {line}]",
+                "tileloadd tmm6, [{a} + {tile}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{b} + {tile}]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm5, [{second} + {line}]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "tileloadd tmm4, [{first} + {line} + {low}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm5, [{second} + {line} + {low}]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7"
+            ),
+            4 => by!("256", "0, 64", "128, 192"),
+            8 => by!("512", "0, 64, 128, 192", "256, 320, 384, 448"),
+            16 => by!(
+                "1024",
+                "0, 64, 128, 192, 256, 320, 384, 448",
+                "512, 576, 640, 704, 768, 832, 896, 960"
+            ),
+            _ => panic!("{asked} lines at a step"),
+        }
     }
 }
 
 /// # Safety
 ///
 /// As for [`two_by_two`].
-pub(super) unsafe fn one_by_two<const FORM: u8>(
+pub(super) unsafe fn one_by_two(
+    form: Form,
     first: *const u8,
     line: usize,
     [a, b]: [*const u8; 2],
@@ -125,7 +175,7 @@ pub(super) unsafe fn one_by_two<const FORM: u8>(
     // SAFETY: the caller's promises.
     unsafe {
         products!(
-            FORM;
+            form;
             "tmm0" at "[{out} + {stride}]", "tmm1" at "[{out} + {stride} + 64]";
             first, a b, out, line, stride, k;
             "tileloadd tmm4, [{first} + {line}]",
@@ -140,23 +190,26 @@ pub(super) unsafe fn one_by_two<const FORM: u8>(
     }
 }
 
-/// As [`two_by_two`], of four tiles of sums from `out` on.
+/// A tile of rows by four panels, of which each asks for its own memory two tiles ahead if it is `far`.
 ///
 /// # Safety
 ///
-/// As for [`two_by_two`].
-pub(super) unsafe fn one_by_four<const FORM: u8>(
+/// As for [`two_by_two`], of four tiles of sums from `out` on.
+#[allow(clippy::too_many_arguments)]
+pub(super) unsafe fn one_by_four(
+    form: Form,
     first: *const u8,
     line: usize,
     [a, b, c, d]: [*const u8; 4],
     k: usize,
+    far: bool,
     out: *mut f32,
     stride: usize,
 ) {
-    macro_rules! steps {
+    macro_rules! by {
         ($($a:expr, $b:expr, $c:expr, $d:expr)?) => {
             products!(
-                FORM;
+                form;
                 "tmm0" at "[{out} + {stride}]", "tmm1" at "[{out} + {stride} + 64]",
                 "tmm2" at "[{out} + {stride} + 128]", "tmm3" at "[{out} + {stride} + 192]";
                 first, a b c d, out, line, stride, k;
@@ -181,31 +234,37 @@ pub(super) unsafe fn one_by_four<const FORM: u8>(
             )
         };
     }
-    // SAFETY: the caller's promises.
+    macro_rules! own {
+        ($panel:literal) => {
+            ask!(
+                "prefetcht0",
+                $panel,
+                "2048, 2112, 2176, 2240, 2304, 2368, 2432, 2496, 2560, 2624, 2688, 2752, 2816, 2880, 2944, 3008"
+            )
+        };
+    }
+    // SAFETY: the caller's promises; to ask for memory reads nothing.
     unsafe {
-        if FORM == TILES {
-            steps!(
-                prefetch!("a"),
-                prefetch!("b"),
-                prefetch!("c"),
-                prefetch!("d")
-            );
+        if far {
+            by!(own!("a"), own!("b"), own!("c"), own!("d"));
         } else {
-            steps!();
+            by!();
         }
     }
 }
 
-/// `rounds` times eight products of bf16 tiles on registers, four independent sums.
+/// `rounds` times eight products of bf16 tiles on registers, four independent sums. A tile of zeros would be
+/// multiplied faster: it warms the unit less.
 ///
 /// # Safety
 ///
-/// The unit is there, and its registers configured for bf16.
-pub(super) unsafe fn burn(rounds: usize) {
-    // SAFETY: registers alone.
+/// The unit is there, and its registers configured for bf16; there is a tile at `numbers`.
+pub(super) unsafe fn burn(numbers: *const u8, rounds: usize) {
+    // SAFETY: the caller's promises.
     unsafe {
         asm!(
-            "tilezero tmm4", "tilezero tmm6",
+            "tileloadd tmm4, [{numbers} + {line}]", "tileloadd tmm6, [{numbers} + {line}]",
+            "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
             "test {rounds}, {rounds}",
             "jz 3f",
             "2:",
@@ -217,8 +276,10 @@ pub(super) unsafe fn burn(rounds: usize) {
             "jnz 2b",
             "3:",
             rounds = inout(reg) rounds => _,
+            numbers = in(reg) numbers,
+            line = in(reg) 64usize,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _, out("tmm4") _, out("tmm6") _,
-            options(nostack, nomem),
+            options(nostack, readonly),
         );
     }
 }
@@ -263,7 +324,8 @@ pub(super) unsafe fn int8<const HEIGHT: usize>(
     row_words: usize,
     w: *const u8,
     k: usize,
-    out: &mut Sums,
+    out: &mut [f32],
+    stride: usize,
 ) {
     let (words, groups) = (k / 4, k / GROUP);
     let group_bytes = group_bytes(Quantization::Int8);
@@ -300,7 +362,7 @@ pub(super) unsafe fn int8<const HEIGHT: usize>(
                 }
             }
         }
-        for (out, sum) in out.iter_mut().zip(sums) {
+        for (out, sum) in out.chunks_mut(stride).zip(sums) {
             _mm512_storeu_ps(out.as_mut_ptr(), sum);
         }
     }

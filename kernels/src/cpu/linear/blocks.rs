@@ -1,0 +1,149 @@
+//! Products by AMX.
+//!
+//! Tiling: a task goes through its panels [`PANELS`] at a time and through bf16 inputs [`INPUTS`] at a time, so
+//! that the rows, the panels and the sums of such a block lie in the second-level cache together. Two panels (four
+//! where the rows are few) meet all rows while the next ones are asked for. Sums are kept until the block's inputs
+//! are through, and leave it as rows of 1 KiB: line by line, from one far row to the next, each would be waited for.
+//! (128 rows, 16 panels and 1,024 inputs against 64 to 256, 4 to 32 and 512 to 2,048: measured with `offshoot bench
+//! linear --rows 32,64,128,512` on an Intel Xeon with AMX.)
+//!
+//! Budget: the bytes of the weights for every [`TASK_ROWS`] rows, those of the rows for every block.
+
+use super::super::amx::{self, Ask, Line, Shapes, Tiles};
+use super::super::quantized;
+use super::super::tile::{COLS, MAX_PANELS, padded_inputs, row_parts};
+use super::Task;
+use crate::Quantization;
+use std::cell::RefCell;
+use std::ops::Range;
+
+/// Rows of one task.
+pub(super) const TASK_ROWS: usize = 128;
+/// Panels of a block.
+const PANELS: usize = 16;
+/// Inputs of a block.
+const INPUTS: usize = 1024;
+
+thread_local! {
+    /// The sums of a block, f32.
+    static SUMS: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
+    /// A panel of int4 widened to int8.
+    static WIDENED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Task<'_> {
+    /// Computes some rows of some panels; of quantised weights, or bf16.
+    pub(super) fn run_blocks(
+        &self,
+        kind: Option<Quantization>,
+        rows: Range<usize>,
+        panels: Range<usize>,
+    ) {
+        let shapes = kind.map_or(Shapes::Bf16, |_| Shapes::Int8);
+        let tiles = Tiles::configure(shapes, rows.len());
+        // Whole tiles of rows and pairs of panels are written.
+        let stride = PANELS * COLS;
+        let room = rows.len().next_multiple_of(amx::MANY) * stride;
+        SUMS.with_borrow_mut(|sums| {
+            amx::grow(sums, room);
+            let sums: &mut [f32] = bytemuck::cast_slice_mut(sums);
+            for (first, count) in row_parts(panels.len(), PANELS, 2) {
+                let first = panels.start + first;
+                let block = first..first + count;
+                match kind {
+                    Some(kind) => self.quantized_block(&tiles, kind, &rows, &block, sums),
+                    None => self.bf16_block(&tiles, &rows, &block, sums),
+                }
+                for (row, sums) in rows.clone().zip(sums.chunks_exact_mut(stride)) {
+                    self.write(row, first, &mut sums[..block.len() * COLS]);
+                }
+            }
+        });
+    }
+
+    fn bf16_block(
+        &self,
+        tiles: &Tiles,
+        rows: &Range<usize>,
+        block: &Range<usize>,
+        sums: &mut [f32],
+    ) {
+        let stride = PANELS * COLS;
+        let all = padded_inputs(self.w.cols());
+        let at_once = if rows.len() <= amx::ROWS {
+            MAX_PANELS
+        } else {
+            2
+        };
+        let parts = row_parts(rows.len(), amx::MANY, amx::MANY);
+        for inputs in (0..all).step_by(INPUTS) {
+            let inputs = inputs..all.min(inputs + INPUTS);
+            for panel in block.clone().step_by(at_once) {
+                let count = at_once.min(block.end - panel);
+                let mut w_at = [std::ptr::null(); MAX_PANELS];
+                // Past an odd number comes one again, into sums that nobody reads.
+                for (j, at) in w_at.iter_mut().enumerate() {
+                    *at = self.w.panel(panel + j.min(count - 1)).as_ptr();
+                }
+                let w = &w_at[..count.next_multiple_of(2)];
+                // What comes next: further panels, or these ones' further inputs. Nothing past the last is read.
+                let (next, further) = if panel + count < block.end {
+                    (panel + count, inputs.start)
+                } else {
+                    (block.start, inputs.end)
+                };
+                let next = [next, next + 1].map(|panel| {
+                    let panel = self.w.panel(panel.min(block.end - 1)).as_ptr();
+                    panel.wrapping_add(further * COLS * size_of::<u16>())
+                });
+                for (index, (first, height)) in parts.clone().enumerate() {
+                    let ask = Ask::share(next, inputs.len(), index, parts.len());
+                    let sums = &mut sums[first * stride + (panel - block.start) * COLS..];
+                    let first = rows.start + first;
+                    let (rows, inputs) = (first..first + height, inputs.clone());
+                    let split = &self.inputs.split;
+                    // SAFETY: the backend's constructor checked the instruction set; whole panels.
+                    unsafe { amx::tile(tiles, split, rows, inputs, w, ask, sums, stride) };
+                }
+            }
+        }
+    }
+
+    fn quantized_block(
+        &self,
+        tiles: &Tiles,
+        kind: Quantization,
+        rows: &Range<usize>,
+        block: &Range<usize>,
+        sums: &mut [f32],
+    ) {
+        let (x, k, stride) = (&self.inputs.quantized, self.w.cols(), PANELS * COLS);
+        WIDENED.with_borrow_mut(|widened| {
+            for panel in block.clone() {
+                let mut w = self.w.panel(panel);
+                if kind == Quantization::Int4 {
+                    quantized::widen_panel(w, widened);
+                    w = widened;
+                }
+                for (first, height) in row_parts(rows.len(), amx::ROWS, amx::ROWS) {
+                    let row = x.row(rows.start + first).as_ptr();
+                    let sums = &mut sums[first * stride + (panel - block.start) * COLS..];
+                    // SAFETY: the instruction set as above; there is room for whole tiles of rows, and what
+                    // was int4 was widened.
+                    unsafe {
+                        amx::int8(
+                            tiles,
+                            height,
+                            row,
+                            x.row_words(),
+                            w.as_ptr(),
+                            k,
+                            sums,
+                            stride,
+                        );
+                    }
+                }
+            }
+        });
+    }
+}
