@@ -1,14 +1,22 @@
 //! Threads: one parallel loop over independent tasks, small work on the calling thread.
 
+mod pool;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use self::pool::Pool;
 
 /// Work of fewer operations than this is done by the calling thread: waking another one costs
 /// about as long as this many operations take.
 const SERIAL_BELOW: usize = 1_000_000;
 
-/// The calling thread and the backend's own rayon pool, which holds the others.
+/// Spans of rows per thread, so that one that was held up is helped out by the others.
+const SPANS_PER_THREAD: usize = 4;
+
+/// The calling thread and a pool of the others.
 pub(crate) struct Workers {
-    pool: Option<rayon::ThreadPool>,
+    pool: Option<Pool>,
     threads: usize,
 }
 
@@ -19,13 +27,7 @@ impl Workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n,
         };
-        let pool = (threads > 1).then(|| {
-            rayon::ThreadPoolBuilder::new()
-                .num_threads(threads - 1)
-                .thread_name(|i| format!("offshoot-cpu-{}", i + 1))
-                .build()
-                .unwrap_or_else(|error| panic!("cannot start {threads} threads: {error}"))
-        });
+        let pool = (threads > 1).then(|| Pool::new(threads - 1));
         Workers { pool, threads }
     }
 
@@ -34,7 +36,7 @@ impl Workers {
     }
 
     /// The pool, if work of that many operations is worth its while.
-    fn pool_for(&self, tasks: usize, operations: usize) -> Option<&rayon::ThreadPool> {
+    fn pool_for(&self, tasks: usize, operations: usize) -> Option<&Pool> {
         self.pool
             .as_ref()
             .filter(|_| tasks > 1 && operations >= SERIAL_BELOW)
@@ -47,7 +49,7 @@ impl Workers {
             return (0..tasks).for_each(task);
         };
         let next = AtomicUsize::new(0);
-        let take = || {
+        pool.together(&|| {
             loop {
                 let i = next.fetch_add(1, Ordering::Relaxed);
                 if i >= tasks {
@@ -55,12 +57,6 @@ impl Workers {
                 }
                 task(i);
             }
-        };
-        pool.in_place_scope(|scope| {
-            for _ in 1..self.threads.min(tasks) {
-                scope.spawn(|_| take());
-            }
-            take();
         });
     }
 
@@ -84,14 +80,16 @@ impl Workers {
         let Some(pool) = self.pool_for(rows, operations) else {
             return span(0, data);
         };
-        let per_thread = rows.div_ceil(self.threads);
-        pool.in_place_scope(|scope| {
-            let (mine, others) = data.split_at_mut(per_thread * cols);
-            for (i, rows) in others.chunks_mut(per_thread * cols).enumerate() {
-                let span = &span;
-                scope.spawn(move |_| span((i + 1) * per_thread, rows));
+        let each = rows.div_ceil(self.threads * SPANS_PER_THREAD);
+        let spans = Mutex::new(data.chunks_mut(each * cols).enumerate());
+        pool.together(&|| {
+            loop {
+                let next = spans.lock().unwrap_or_else(PoisonError::into_inner).next();
+                let Some((index, rows)) = next else {
+                    return;
+                };
+                span(index * each, rows);
             }
-            span(0, mine);
         });
     }
 }
