@@ -263,17 +263,22 @@ fn round(x: f32) -> u32 {
     bits.wrapping_add(0x7fff + (bits >> 16 & 1)) & 0xffff_0000
 }
 
-/// Two panels, or parts of them, to ask for ahead of time.
+/// The panels of the next product, or parts of them, to ask for ahead of time.
 #[derive(Clone, Copy)]
 pub(crate) struct Ask {
-    from: [*const u8; 2],
+    from: [*const u8; MAX_PANELS],
     /// Lines of each for every 32 inputs of a product of more than [`ROWS`] rows.
     lines: usize,
 }
 
 impl Ask {
-    /// The share that the product of that index of `tiles` over `inputs` has in as many inputs of two panels.
-    pub(crate) fn share(panels: [*const u8; 2], inputs: usize, tile: usize, tiles: usize) -> Ask {
+    /// The share that the product of that index of `tiles` over `inputs` has in as many inputs of the next panels.
+    pub(crate) fn share(
+        panels: [*const u8; MAX_PANELS],
+        inputs: usize,
+        tile: usize,
+        tiles: usize,
+    ) -> Ask {
         let lines = (16 / tiles).next_power_of_two().max(4);
         let skipped = tile * lines * inputs / INPUTS * size_of::<Line>();
         Ask {
@@ -425,7 +430,9 @@ unsafe fn products(
     unsafe {
         if let Some(second) = second {
             let (x, out) = ([first, second], [out, out.add(ROWS * stride)]);
-            let ask = ask.map_or(([first; 2], 0), |ask| (ask.from, ask.lines));
+            let ask = ask.map_or(([first; 2], 0), |ask| {
+                ([ask.from[0], ask.from[1]], ask.lines)
+            });
             match *w {
                 [a] => x86::two_by_two(form, x, line, [a, a], k, ask, out, bytes),
                 [a, b] => x86::two_by_two(form, x, line, [a, b], k, ask, out, bytes),
@@ -433,6 +440,10 @@ unsafe fn products(
             }
         } else {
             let far = ask.is_some();
+            if let Some(ask) = ask {
+                // Each panel asks for itself but for its beginning.
+                ask.from.into_iter().for_each(x86::ask_for_tile);
+            }
             match *w {
                 [a] => x86::one_by_two(form, first, line, [a, a], k, out, bytes),
                 [a, b] => x86::one_by_two(form, first, line, [a, b], k, out, bytes),

@@ -80,6 +80,14 @@ macro_rules! ask {
     };
 }
 
+/// Asks for the lines of a tile.
+pub(super) fn ask_for_tile(at: *const u8) {
+    for line in 0..ROWS {
+        // SAFETY: a prefetch reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(64 * line).cast()) };
+    }
+}
+
 /// Two tiles of rows by two panels; asks for `asked` lines of memory (0, 4, 8 or
 /// 16) from `one` and from `other` on at each step.
 ///
@@ -190,7 +198,7 @@ pub(super) unsafe fn one_by_two(
     }
 }
 
-/// A tile of rows by four panels, of which each asks for its own memory two tiles ahead if it is `far`.
+/// A tile of rows by four panels, of which each asks for its own memory a tile ahead if it is `far`.
 ///
 /// # Safety
 ///
@@ -239,7 +247,7 @@ pub(super) unsafe fn one_by_four(
             ask!(
                 "prefetcht0",
                 $panel,
-                "2048, 2112, 2176, 2240, 2304, 2368, 2432, 2496, 2560, 2624, 2688, 2752, 2816, 2880, 2944, 3008"
+                "1024, 1088, 1152, 1216, 1280, 1344, 1408, 1472, 1536, 1600, 1664, 1728, 1792, 1856, 1920, 1984"
             )
         };
     }

@@ -70,14 +70,14 @@ impl Task<'_> {
     ) {
         let stride = PANELS * COLS;
         let all = padded_inputs(self.w.cols());
-        let at_once = if rows.len() <= amx::ROWS {
-            MAX_PANELS
-        } else {
-            2
+        // Few rows lie in a cache as they are.
+        let (at_once, inputs_at_once) = match rows.len() <= amx::ROWS {
+            true => (MAX_PANELS, all),
+            false => (2, INPUTS),
         };
         let parts = row_parts(rows.len(), amx::MANY, amx::MANY);
-        for inputs in (0..all).step_by(INPUTS) {
-            let inputs = inputs..all.min(inputs + INPUTS);
+        for inputs in (0..all).step_by(inputs_at_once) {
+            let inputs = inputs..all.min(inputs + inputs_at_once);
             for panel in block.clone().step_by(at_once) {
                 let count = at_once.min(block.end - panel);
                 let mut w_at = [std::ptr::null(); MAX_PANELS];
@@ -87,13 +87,13 @@ impl Task<'_> {
                 }
                 let w = &w_at[..count.next_multiple_of(2)];
                 // What comes next: further panels, or these ones' further inputs. Nothing past the last is read.
-                let (next, further) = if panel + count < block.end {
+                let (next, further) = if panel + count < block.end || inputs.end == all {
                     (panel + count, inputs.start)
                 } else {
                     (block.start, inputs.end)
                 };
-                let next = [next, next + 1].map(|panel| {
-                    let panel = self.w.panel(panel.min(block.end - 1)).as_ptr();
+                let next: [_; MAX_PANELS] = std::array::from_fn(|j| {
+                    let panel = self.w.panel((next + j).min(self.w.panels() - 1)).as_ptr();
                     panel.wrapping_add(further * COLS * size_of::<u16>())
                 });
                 for (index, (first, height)) in parts.clone().enumerate() {
