@@ -113,7 +113,13 @@ fn amx_product(w: &[f32], x: &[f32], k: usize) -> Option<Vec<f32>> {
 /// The order of AMX's sums, written out. (That of Intel's manual, TDPBF16PS.)
 #[test]
 fn amx_sums_as_its_file_says() {
-    let (rows, n, k) = (37, 40, 3 * 32 + 7);
+    // The second goes on with sums of earlier inputs.
+    for (rows, n, k) in [(37, 40, 3 * 32 + 7), (19, 50, 2 * 1024 + 40)] {
+        sums_are_in_order(rows, n, k);
+    }
+}
+
+fn sums_are_in_order(rows: usize, n: usize, k: usize) {
     let (w, x) = (cases::numbers(5, n * k), cases::numbers(6, rows * k));
     let Some(out) = amx_product(&w, &x, k) else {
         return;
@@ -230,6 +236,7 @@ fn attention_rows_do_not_depend_on_batch_blocks_or_threads() {
         for tree in cases::trees() {
             for (heads, dtype, window) in [
                 ((4, 2, 32), Dtype::Bf16.into(), None),
+                ((6, 2, 64), Dtype::Bf16.into(), Some(35)),
                 ((1, 1, 16), Dtype::F32.into(), Some(9)),
                 ((3, 1, 24), Dtype::Bf16.into(), Some(18)),
                 ((2, 2, 16), Dtype::F16.into(), None),

@@ -108,3 +108,77 @@ pub(super) fn halved(
     }
     _mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1]))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{available, halved_exponentials};
+    use super::*;
+
+    /// What the parts of a position's `p` are together.
+    fn whole(scores: &[f32], position: usize) -> f64 {
+        let halves: &[u16] = bytemuck::cast_slice(scores);
+        let group = position / INPUTS * 2 * INPUTS + position % INPUTS;
+        [group, group + INPUTS]
+            .map(|at| f64::from(f32::from_bits(u32::from(halves[at]) << 16)))
+            .iter()
+            .sum()
+    }
+
+    #[test]
+    fn parts_and_sum_are_those_of_the_scores_in_sight() {
+        if !available() {
+            eprintln!("not run: this machine has no AMX");
+            return;
+        }
+        let numbers = crate::cases::numbers(9, 200);
+        for (first, visible) in [
+            (0, 1),
+            (0, 200),
+            (3, 64),
+            (31, 33),
+            (32, 96),
+            (70, 71),
+            (95, 160),
+        ] {
+            let mut scores = numbers.clone();
+            // What is not in sight must not come in.
+            scores[..first].fill(f32::NAN);
+            scores[visible..].fill(f32::INFINITY);
+            scores.resize(224, f32::NAN);
+            let scale = 3.0;
+            let sum = halved_exponentials(&mut scores, first, visible, scale);
+            let seen = &numbers[first..visible];
+            let max = seen.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let exact = |s: f32| (f64::from(s - max) * f64::from(scale)).exp2();
+            let total: f64 = seen.iter().map(|&s| exact(s)).sum();
+            assert!(
+                (f64::from(sum) / total - 1.0).abs() < 4e-6,
+                "{first}..{visible}"
+            );
+            let groups = numbers.iter().chain(&[0.0; INPUTS]);
+            let end = visible.next_multiple_of(INPUTS);
+            for (position, &number) in groups.enumerate().take(end) {
+                let found = whole(&scores, position);
+                if (first..visible).contains(&position) {
+                    let error = found / exact(number) - 1.0;
+                    assert!(
+                        error.abs() < 2e-5,
+                        "{first}..{visible}, {position}: {error:e}"
+                    );
+                } else {
+                    assert_eq!(found, 0.0, "{first}..{visible}, {position}");
+                }
+            }
+        }
+        // One that is no number makes the sum none; those too small are next to nothing.
+        for bits in [0x7fc0_0000, 0x7f80_0001, 0xffff_ffff] {
+            let mut scores = vec![1.0; 32];
+            scores[7] = f32::from_bits(bits);
+            assert!(halved_exponentials(&mut scores, 0, 32, 1.0).is_nan());
+        }
+        let mut scores = vec![-1e30; 32];
+        scores[5] = 0.0;
+        assert_eq!(halved_exponentials(&mut scores, 0, 32, 1.0), 1.0);
+        assert!(whole(&scores, 6) < 1e-30);
+    }
+}

@@ -217,3 +217,79 @@ impl HeadTask<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::row_groups;
+    use super::*;
+    use crate::cpu::tile::Isa;
+    use crate::philox::uniform_u64;
+    use crate::plan::{BlockId, SequenceRows};
+
+    /// Sequences that fork from one another, by whole tables with tails sealed wherever they end.
+    fn random_plan(seed: u64) -> StepPlan {
+        let mut counter = 0;
+        let mut below = |n: u64| {
+            counter += 1;
+            uniform_u64(seed, counter) % n
+        };
+        let block_tokens = [1, 4, 16, 32][below(4) as usize];
+        let mut blocks = 0..;
+        let mut tables: Vec<Vec<(BlockId, u32)>> = Vec::new();
+        for _ in 0..1 + below(20) {
+            let parent = below(1 + tables.len() as u64) as usize;
+            let mut table = tables.get(parent).cloned().unwrap_or_default();
+            let mut left = 1 + below(90) as u32;
+            while left > 0 {
+                let tokens = left.min(block_tokens);
+                table.push((BlockId(blocks.next().expect("no end")), tokens));
+                left -= tokens;
+            }
+            tables.push(table);
+        }
+        let tokens: Vec<Vec<u32>> = (tables.iter())
+            .map(|table| {
+                let all: u32 = table.iter().map(|(_, tokens)| tokens).sum();
+                vec![0; below(u64::from(all.min(40)) + 1) as usize]
+            })
+            .collect();
+        let sequences: Vec<SequenceRows<'_>> = (tables.iter().zip(&tokens))
+            .map(|(table, tokens)| SequenceRows {
+                table,
+                tokens,
+                write: true,
+                outputs: &[],
+            })
+            .collect();
+        StepPlan::build(&sequences, block_tokens as usize).0
+    }
+
+    #[test]
+    fn the_sections_of_a_row_are_what_it_sees_in_whole_groups() {
+        for seed in 0..500 {
+            let plan = random_plan(seed);
+            for group in row_groups(&plan, Isa::Amx) {
+                let Sections { sections, pieces } = &group.sections;
+                for row in group.rows.clone() {
+                    let visible = plan.rows[row].position as usize + 1;
+                    let mut next = 0;
+                    for section in sections.iter().filter(|s| s.rows.contains(&row)) {
+                        assert_eq!(section.positions.start, next, "seed {seed}, row {row}");
+                        assert!(next.is_multiple_of(GROUP), "seed {seed}, row {row}");
+                        for piece in &pieces[section.pieces.clone()] {
+                            assert_eq!(piece.positions.start, next, "seed {seed}, row {row}");
+                            assert!(!piece.positions.is_empty());
+                            let run = &plan.runs[piece.run as usize];
+                            assert!(run.rows.contains(&row), "seed {seed}, row {row}");
+                            let of_run = positions(&plan, piece.run);
+                            assert_eq!(overlap(&piece.positions, &of_run), piece.positions);
+                            next = piece.positions.end;
+                        }
+                        assert_eq!(section.positions.end, next, "seed {seed}, row {row}");
+                    }
+                    assert_eq!(next, visible, "seed {seed}, row {row}");
+                }
+            }
+        }
+    }
+}

@@ -3,7 +3,8 @@
 //! A step of a model is hundreds of short jobs with next to nothing between them. A thread that has slept comes
 //! back after some 50 us (measured on virtual machines), longer than many a job takes; so threads look out for the
 //! next job for [`PATIENCE`] before they sleep, and so does the caller for the last thread to end. That is all
-//! that a shared machine loses by it. Nobody waits for a thread that has not begun: the caller does what is left of
+//! that a shared machine loses by it; more threads than cores do not look out at all, as each would keep another from
+//! its work. Nobody waits for a thread that has not begun: the caller does what is left of
 //! a job and then shuts it, and who comes late finds it shut.
 #![allow(unsafe_code)] // A job lives on the caller's stack; what keeps it alive is said where it is used.
 
@@ -37,6 +38,8 @@ const NUMBER: u64 = 1 << 17;
 struct Shared {
     gate: AtomicU64,
     job: UnsafeCell<Option<Job>>,
+    /// How long a thread looks out before it sleeps.
+    patience: Duration,
     /// Threads asleep, or about to be.
     asleep: AtomicUsize,
     /// Whether all is over; what sleepers wait with.
@@ -65,9 +68,15 @@ impl Pool {
     ///
     /// If the operating system cannot start the threads.
     pub(super) fn new(threads: usize) -> Pool {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let shared = Arc::new(Shared {
             gate: AtomicU64::new(0),
             job: UnsafeCell::new(None),
+            patience: if threads < cores {
+                PATIENCE
+            } else {
+                Duration::ZERO
+            },
             asleep: AtomicUsize::new(0),
             over: Mutex::new(false),
             wake: Condvar::new(),
@@ -146,7 +155,7 @@ impl Shared {
     /// Waits until nobody is in the gate, into which nobody may come any more, and forgets the job.
     fn shut(&self) {
         let mut gate = self.gate.fetch_and(!OPEN, SeqCst);
-        let mut patience = Patience::new();
+        let mut patience = Patience::new(self.patience);
         while gate & BEGUN > 0 {
             if !patience.look() {
                 // The last one to leave knows this thread. It may also have left by now: then this returns at once.
@@ -162,7 +171,7 @@ impl Shared {
     fn serve(&self) {
         let mut last = 0;
         loop {
-            let mut patience = Patience::new();
+            let mut patience = Patience::new(self.patience);
             let number = loop {
                 let gate = self.gate.load(SeqCst);
                 if gate & OPEN > 0 && gate / NUMBER != last {
@@ -174,7 +183,7 @@ impl Shared {
                     if !self.sleep(last) {
                         return;
                     }
-                    patience = Patience::new();
+                    patience = Patience::new(self.patience);
                 }
             };
             last = number;
@@ -215,13 +224,15 @@ impl Shared {
 
 /// How long a thread still looks out.
 struct Patience {
+    whole: Duration,
     looks: usize,
     since: Option<Instant>,
 }
 
 impl Patience {
-    fn new() -> Patience {
+    fn new(whole: Duration) -> Patience {
         Patience {
+            whole,
             looks: 0,
             since: None,
         }
@@ -229,13 +240,16 @@ impl Patience {
 
     /// Lets a moment pass; false if it was one too many.
     fn look(&mut self) -> bool {
+        if self.whole.is_zero() {
+            return false;
+        }
         std::hint::spin_loop();
         self.looks += 1;
         if !self.looks.is_multiple_of(LOOKS) {
             return true;
         }
         let since = *self.since.get_or_insert_with(Instant::now);
-        since.elapsed() < PATIENCE
+        since.elapsed() < self.whole
     }
 }
 
