@@ -5,16 +5,17 @@
 //! with a tile of 16 rows x 16 columns of 4 bytes and adds the products to 16 x 16 sums: 8,192 products of
 //! bf16, twice as many of 8 bits, in 16 cycles, in which two vector units do 512 of f32.
 //!
-//! bf16: the unit knows no f32 inputs, so a row is split into two of bf16, what rounding leaves and its rest
-//! ([`Split`]): 16 bits of every input are kept where `tile` has 24 and the weights 8. Rows are stored as
-//! tiles take them, `[row / 16][k / 32][high, low][row % 16][32]`, and both are multiplied into the same sums.
+//! bf16: the unit knows no f32 inputs, so a row is split into two of bf16, what rounding leaves and its rest:
+//! 16 bits of every input are kept where `tile` has 24 and the weights 8. Both are multiplied into the same sums.
 //! Those of 32 rows x 2 panels (16 x 4 where rows are few) stay in four of the eight registers: six tiles are
-//! read for eight products.
+//! read for eight products. Rows of a linear layer are stored as tiles take them,
+//! `[row / 16][k / 32][high, low][row % 16][32]` ([`Split`]); those of attention in lines of their own,
+//! `[row][k / 32][high, low][32]` ([`rows`]), so that a tile may begin at any of them and have fewer than 16.
 //!
 //! int8: a group of 32 inputs is one instruction, on half a tile; its sums go through memory to the vector
 //! units, which add them to the f32 sums of 16 rows as `quantized` says, bit for bit.
 //!
-//! Layout: panels as there; both are what the unit reads as they are.
+//! Layout: panels as there; both are what the unit reads as they are. Who multiplies says where sums go.
 //!
 //! Numerics of bf16: of every 32 inputs the products of even and of odd places are summed in their order in
 //! f32, one fused multiply-add each, both sums are added, then that to the sums so far; the high parts of 32
