@@ -81,7 +81,7 @@ fn permitted() -> bool {
     result == 0
 }
 
-/// Rows of products with [`bf16`] unless they are few.
+/// Rows of products of bf16 unless they are few.
 pub(crate) const MANY: usize = 2 * ROWS;
 
 /// What the tile registers hold.
@@ -300,8 +300,8 @@ impl Ask {
 ///
 /// # Panics
 ///
-/// If the registers are configured for something else, there are more rows, inputs or panels, no such rows, an odd
-/// number of panels to add to, or too little room in `out`, `stride` from one row to the next.
+/// If the registers are configured for something else or fewer rows, there are more rows, inputs or panels, no such
+/// rows, an odd number of panels to add to, or too little room in `out`, `stride` from one row to the next.
 #[allow(clippy::too_many_arguments)]
 pub(crate) unsafe fn tile(
     tiles: &Tiles,
@@ -319,6 +319,7 @@ pub(crate) unsafe fn tile(
     let added = steps.start > 0;
     assert!(!added || w.len().is_multiple_of(2), "{} panels", w.len());
     let many = rows.len() > ROWS;
+    assert!(tiles.height >= rows.len().min(ROWS), "{} rows", rows.len());
     let columns = w.len().next_multiple_of(2) * COLS;
     let written = if many { MANY } else { tiles.height };
     assert!(out.len() >= (written - 1) * stride + columns, "room");
@@ -327,7 +328,7 @@ pub(crate) unsafe fn tile(
             .tile(row)
             .wrapping_add(steps.start * 2 * ROWS * size_of::<Line>())
     };
-    let x = [Some(at(rows.start)), many.then(|| at(rows.start + ROWS))];
+    let x = (at(rows.start), many.then(|| at(rows.start + ROWS)));
     let mut w_at = [std::ptr::null(); MAX_PANELS];
     for (at, w) in w_at.iter_mut().zip(w) {
         *at = w.wrapping_add(steps.start * INPUTS * COLS * size_of::<u16>());
@@ -379,7 +380,7 @@ pub(crate) unsafe fn rows<const ADD: bool>(
         tiles.set_height(height.min(ROWS));
         // SAFETY: that many rows are there, as was asserted; a second tile's if there are twice as many.
         let at = |row: usize| unsafe { x.as_ptr().add(row * x_stride).cast::<u8>() };
-        let x = [Some(at(row)), (height > ROWS).then(|| at(row + ROWS))];
+        let x = (at(row), (height > ROWS).then(|| at(row + ROWS)));
         for (w, column) in w.chunks(at_once).zip((0..).step_by(at_once * COLS)) {
             let out = out[row * out_stride + column..].as_mut_ptr();
             let k = k / INPUTS;
@@ -416,7 +417,7 @@ enum Form {
 #[allow(clippy::too_many_arguments)]
 unsafe fn products(
     form: Form,
-    [first, second]: [Option<*const u8>; 2],
+    (first, second): (*const u8, Option<*const u8>),
     line: usize,
     w: &[*const u8],
     k: usize,
@@ -424,7 +425,6 @@ unsafe fn products(
     out: *mut f32,
     stride: usize,
 ) {
-    let first = first.expect("a tile");
     let bytes = 4 * stride;
     #[cfg(target_arch = "x86_64")]
     // SAFETY: the caller's promises.

@@ -9,7 +9,7 @@
 //! panel is asked for as there; int4 of more than four rows, which reads little, gains nothing by it.
 //!
 //! Layout: a panel is a sequence of groups, each its 16 scales (bf16, in the order of
-//! [`scale_place`](super::tile::scale_place)) and its integers:
+//! `scale_place`) and its integers:
 //! - int8, `[k / 2][c][2]`: a pair of inputs of one column is what `vpmaddwd` multiplies and adds.
 //! - int8 for AVX-512 and AMX, `[k / 4][c][4]`: four inputs of one column are what `vpdpbusd` adds up (with 128
 //!   added, as it takes what is below 0 in one place only), and `tdpbssd`.

@@ -13,169 +13,22 @@
 //! never loses. This is done twice, with a tile of tokens costing at least what its bytes keep L2 busy,
 //! and by instructions alone, which shares less; what is cheaper once it is dealt stays.
 //!
-//! # The cost model
+//! # Splitting
 //!
-//! The unit is the warp instruction, as the emulator counts them. An item costs its beginning and end,
-//! more for each packed row, and its tiles of 64 tokens, more for every 16 packed rows: `COSTS`, fitted
-//! by least squares to the instructions per multiprocessor of the study's trees, N = 16, 64 and 256
-//! (within 4.5 % of each, 1.4 % of a tree's sum). A merge costs what is counted. While it is decided what
-//! to share, a partial result costs as much as two tokens, whose bytes it has. All want a card to fit them.
-//!
-//! # Dealing
-//!
-//! Items are split into parts of about equal cost, so those of many rows are the shorter ones. How
-//! long they may be is what makes the whole cheapest, merge included, out of a dozen limits from 0.2
-//! to 1.5 of a worker's even share. Units go to multiprocessors, the heaviest first to whoever has least
-//! to do (LPT) or by first fit into the least capacity that holds all (MULTIFIT, Coffman, Garey and
-//! Johnson 1978), whichever is more even.
+//! Items are split into parts of about equal cost (`costs`), so those of many rows are the shorter ones. How
+//! long they may be is what makes the whole cheapest once it is dealt (`dealing`), merge included, out of a dozen
+//! limits from 0.2 to 1.5 of a worker's even share.
 
+mod costs;
+mod dealing;
+
+pub use self::costs::{FEW_ROWS, MANY_ROWS, Shape, TILE, most_rows};
+
+use self::costs::{MERGED_PARTIAL, MERGED_ROW};
+use self::dealing::Dealt;
 use crate::plan::{Run, StepPlan};
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::ops::Range;
-
-/// Tokens of a tile of K or V.
-pub const TILE: usize = 64;
-/// Packed rows of the largest tile of Q. 128 rows of 128 elements need more than 255 registers on sm_120.
-pub const fn most_rows(head_dim: usize) -> usize {
-    if head_dim < 128 { 128 } else { MANY_ROWS }
-}
-/// Packed rows of the middle tile of Q.
-pub const MANY_ROWS: usize = 64;
-/// Packed rows of the smaller tile of Q.
-pub const FEW_ROWS: usize = 16;
-
-/// Warp instructions of an item.
-struct Costs {
-    /// Beginning and ending it.
-    item: u64,
-    /// More for each packed row.
-    row: u64,
-    /// A tile of tokens.
-    tile: u64,
-    /// More for every 16 packed rows.
-    share: u64,
-}
-
-/// Of items of up to 16 packed rows and of more, by head dimension: up to 64, and larger.
-const COSTS: [[Costs; 2]; 2] = [
-    [
-        Costs {
-            item: 1344,
-            row: 65,
-            tile: 1000,
-            share: 0,
-        },
-        Costs {
-            item: 1657,
-            row: 12,
-            tile: 422,
-            share: 377,
-        },
-    ],
-    [
-        Costs {
-            item: 1226,
-            row: 121,
-            tile: 1436,
-            share: 0,
-        },
-        Costs {
-            item: 1647,
-            row: 20,
-            tile: 714,
-            share: 523,
-        },
-    ],
-];
-
-/// Warp instructions of merging a packed row, and more for each of its partial results: as counted.
-const MERGED_ROW: u64 = 120;
-const MERGED_PARTIAL: u64 = 20;
-
-/// What L2 gives a multiprocessor while it issues an instruction: twice the 4.3 TB/s that copies reach on an
-/// H200, by 132 multiprocessors of four issues a cycle at 1.98 GHz. An estimate.
-const BYTES_PER_INSTRUCTION: usize = 8;
-
-/// What the items depend on besides the plan.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
-    /// Elements of a head: decides how many packed rows a tile has.
-    pub head_dim: usize,
-    /// Query heads per KV head.
-    pub group: usize,
-    /// KV heads.
-    pub kv_heads: usize,
-    /// Tokens a block holds.
-    pub block_tokens: usize,
-    /// Positions a row sees, itself included.
-    pub window: Option<u32>,
-    /// Multiprocessors.
-    pub sms: usize,
-    /// Thread blocks that share one.
-    pub resident: usize,
-}
-
-impl Shape {
-    /// Thread blocks that run at once.
-    pub fn workers(&self) -> usize {
-        (self.sms * self.resident).max(1)
-    }
-
-    /// Packed rows of the largest tile of Q.
-    pub fn most_rows(&self) -> usize {
-        most_rows(self.head_dim)
-    }
-
-    fn costs(&self, rows: usize) -> &'static Costs {
-        &COSTS[usize::from(self.head_dim > 64)][usize::from(rows > FEW_ROWS)]
-    }
-
-    /// Sums over the tiles that `rows` packed rows make.
-    fn by_tile(&self, rows: usize, cost: impl Fn(&Costs, u64) -> u64) -> u64 {
-        let cost = |rows: usize| match rows {
-            0 => 0,
-            _ => cost(self.costs(rows), rows as u64),
-        };
-        let most = self.most_rows();
-        (rows / most) as u64 * cost(most) + cost(rows % most)
-    }
-
-    /// Cost of beginning and ending items of `rows` packed rows.
-    fn begin(&self, rows: usize) -> u64 {
-        self.by_tile(rows, |costs, rows| costs.item + costs.row * rows)
-    }
-
-    /// Cost of streaming `slots` tokens past `rows` packed rows, of which a tile costs `least` or more.
-    fn stream(&self, rows: usize, slots: usize, least: u64) -> u64 {
-        let tiles = slots.div_ceil(TILE) as u64;
-        tiles
-            * self.by_tile(rows, |costs, rows| {
-                least.max(costs.tile + costs.share * rows.div_ceil(FEW_ROWS as u64))
-            })
-    }
-
-    /// Cost of items of `rows` packed rows over `slots` tokens, of which a tile costs `least` or more.
-    fn cost(&self, rows: usize, slots: usize, least: u64) -> u64 {
-        self.begin(rows) + self.stream(rows, slots, least)
-    }
-
-    /// Cost of writing and reading `count` partial results: 8 D bytes, those of two tokens.
-    fn partials(&self, count: u64, least: u64) -> u64 {
-        count * self.stream(1, TILE, least) * 2 / TILE as u64
-    }
-
-    /// Instructions that a multiprocessor could issue while L2 gives it a tile of K and V.
-    fn tile_of_bytes(&self) -> u64 {
-        (TILE * self.head_dim * 4 / BYTES_PER_INSTRUCTION) as u64
-    }
-
-    /// When the work is done: a worker alone on its multiprocessor is no faster than its longest list;
-    /// two share it.
-    fn time(&self, heaviest: u64, heaviest_sm: u64) -> u64 {
-        (heaviest + heaviest_sm / self.resident.max(1) as u64) / 2
-    }
-}
 
 /// How much of the tree is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -640,90 +493,6 @@ struct Best<'p> {
     parts: Vec<Part>,
     units: Vec<[u32; 2]>,
     dealt: Dealt,
-}
-
-/// Units on workers; the units are known by their costs, the largest first.
-struct Dealt {
-    /// The worker of each.
-    workers: Vec<usize>,
-    heaviest: u64,
-    heaviest_sm: u64,
-    total: u64,
-}
-
-impl Dealt {
-    fn new(shape: &Shape, costs: &[u64]) -> Dealt {
-        let sms = shape.sms.max(1);
-        let spread = Dealt::on(shape, costs, &spread(costs, sms));
-        let mut best = None;
-        // More than a hundredth is not worth the host's time.
-        let mut low = spread.total.div_ceil(sms as u64);
-        low = low.max(costs.first().copied().unwrap_or(0));
-        let mut high = spread.heaviest_sm;
-        while low + low / 100 < high {
-            let middle = (low + high) / 2;
-            match fill(costs, sms, middle) {
-                Some(placed) => (best, high) = (Some(placed), middle),
-                None => low = middle + 1,
-            }
-        }
-        let time = |dealt: &Dealt| shape.time(dealt.heaviest, dealt.heaviest_sm);
-        match best.map(|placed| Dealt::on(shape, costs, &placed)) {
-            Some(filled) if time(&filled) < time(&spread) => filled,
-            _ => spread,
-        }
-    }
-
-    /// Units on multiprocessors go to the worker there that has least to do. Workers w, w + sms, ...
-    /// share one.
-    fn on(shape: &Shape, costs: &[u64], placed: &[usize]) -> Dealt {
-        let (sms, workers) = (shape.sms.max(1), shape.workers());
-        let mut loads = vec![0; workers];
-        let workers = costs.iter().zip(placed).map(|(cost, &sm)| {
-            let least = (sm..workers).step_by(sms).min_by_key(|&w| loads[w]);
-            let worker = least.expect("a multiprocessor has a worker");
-            loads[worker] += cost;
-            worker
-        });
-        let workers = workers.collect();
-        let of_sm = |sm| loads[sm..].iter().step_by(sms).sum();
-        Dealt {
-            workers,
-            heaviest: loads.iter().copied().max().unwrap_or(0),
-            heaviest_sm: (0..sms).map(of_sm).max().unwrap_or(0),
-            total: costs.iter().sum(),
-        }
-    }
-}
-
-/// The multiprocessor of each unit: the one that has least to do.
-fn spread(costs: &[u64], sms: usize) -> Vec<usize> {
-    let mut loads: BinaryHeap<_> = (0..sms).map(|sm| Reverse((0, sm))).collect();
-    let place = |cost| {
-        let Reverse((load, sm)) = loads.pop().expect("there are multiprocessors");
-        loads.push(Reverse((load + cost, sm)));
-        sm
-    };
-    costs.iter().map(place).collect()
-}
-
-/// The multiprocessor of each unit: the first that has no more than `capacity` with it; none if one has
-/// no place.
-fn fill(costs: &[u64], sms: usize, capacity: u64) -> Option<Vec<usize>> {
-    let mut loads = vec![0; sms];
-    let (mut sm, mut last) = (0, None);
-    let place = |&cost: &u64| {
-        // What had no room for the last one has none for its equal.
-        if last.replace(cost) != Some(cost) {
-            sm = 0;
-        }
-        while *loads.get(sm)? + cost > capacity {
-            sm += 1;
-        }
-        loads[sm] += cost;
-        Some(sm)
-    };
-    costs.iter().map(place).collect()
 }
 
 #[cfg(test)]

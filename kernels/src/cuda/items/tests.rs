@@ -1,6 +1,7 @@
 //! Every (row, visible token) pair is in exactly one item, whatever the tree, and sharing never costs
 //! more than the model says it saves.
 
+use super::dealing::fill;
 use super::*;
 use crate::cuda::study::Beam;
 use crate::philox::uniform_u64;
