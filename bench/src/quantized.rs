@@ -124,9 +124,8 @@ fn logits(
         kv_dtype: Some(kv_dtype),
         ..Options::default()
     };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let part = Part::new(checkpoint, None);
-    let (engine, models) = Engine::new(CpuBackend::new(threads), &[part], &options)?;
+    let (engine, models) = Engine::new(CpuBackend::new(0), &[part], &options)?;
     let at: Vec<usize> = (0..tokens.len()).collect();
     engine.run(models[0].root(0).read(tokens, &at))?
 }

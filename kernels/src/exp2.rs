@@ -9,7 +9,7 @@
 //! (its own error is 1e-8, the rest is rounding); `2^n` is made by shifting `n` into the exponent.
 
 /// Adding this rounds an f32 of magnitude below 2^22 to an integer, in the low mantissa bits.
-const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
+pub(crate) const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
 
 const C1: f32 = f32::from_bits(0x3f31_7218);
 const C2: f32 = f32::from_bits(0x3e75_fdf0);

@@ -255,6 +255,8 @@ struct Subtree {
 }
 
 #[cfg(test)]
+pub(crate) mod random;
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::philox::uniform_u64;

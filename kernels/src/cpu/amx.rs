@@ -39,7 +39,7 @@ use std::ops::Range;
 /// Rows of a tile.
 pub(crate) const ROWS: usize = 16;
 /// Inputs of a tile of bf16.
-const INPUTS: usize = 32;
+pub(crate) const INPUTS: usize = 32;
 
 /// Whether this machine has the unit, and the operating system lets this process use it.
 pub(crate) fn available() -> bool {
@@ -187,9 +187,11 @@ impl Split {
         self.tiles = 2 * k.div_ceil(INPUTS);
         let whole = self.tiles * ROWS;
         let lines = rows.div_ceil(ROWS) * whole;
-        if self.lines.len() < lines {
-            self.lines.resize(lines, Line::zeroed());
-        }
+        // An input's two parts take the room of an f32.
+        grow(
+            &mut self.lines,
+            rows.next_multiple_of(ROWS) * k.next_multiple_of(INPUTS),
+        );
         // About ten operations an element.
         let operations = 10 * rows * k;
         workers.rows(
@@ -522,13 +524,15 @@ pub(crate) unsafe fn int8(
     }
 }
 
-/// Does `rounds` rounds of products of bf16 on registers, and says how many operations they are, two to a
-/// product and sum.
+/// Operations of a round of [`burn`], two to a product and sum.
+pub(crate) const BURNT: usize = 8 * 2 * ROWS * COLS * INPUTS;
+
+/// Does `rounds` rounds of products of bf16 on registers.
 ///
 /// # Panics
 ///
 /// If the unit is not [`available`].
-pub(crate) fn burn(rounds: usize) -> usize {
+pub(crate) fn burn(rounds: usize) {
     let _tiles = Tiles::configure(Shapes::Bf16, ROWS);
     // Numbers of both signs around 1.
     let numbers: [Line; ROWS] = std::array::from_fn(|row| {
@@ -540,9 +544,6 @@ pub(crate) fn burn(rounds: usize) -> usize {
     unsafe {
         x86::burn(numbers.as_ptr().cast(), rounds);
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = numbers;
-    rounds * 8 * 2 * ROWS * COLS * INPUTS
 }
 
 #[cfg(target_arch = "x86_64")]

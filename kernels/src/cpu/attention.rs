@@ -208,9 +208,7 @@ impl HeadTask<'_> {
                 &mut scratch.staged,
                 STRETCH.max(self.layout.block_tokens) * padded,
             );
-            scratch
-                .weights
-                .resize(scratch.weights.len().max(count), 0.0);
+            scratch.weights.clear();
             numbers(&mut scratch.sums)[..count * padded].fill(0.0);
 
             self.scores(&batch, stride, tiles.as_mut(), scratch);
@@ -219,12 +217,12 @@ impl HeadTask<'_> {
                 let row = batch.start + query / queries;
                 let scores = &mut numbers(&mut scratch.scores)[query * stride..][..stride];
                 let (first, visible) = (self.first(row), self.visible(row));
-                scratch.weights[query] = if tiles.is_some() {
+                scratch.weights.push(if tiles.is_some() {
                     amx::halved_exponentials(scores, first, visible, scale)
                 } else {
                     scores[..first].fill(0.0);
                     exponentials(&mut scores[first..visible], scale)
-                };
+                });
             }
             match &mut tiles {
                 Some(tiles) => self.values_by_amx(tiles, &batch, stride, scratch),

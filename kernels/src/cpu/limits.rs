@@ -79,14 +79,8 @@ pub fn amx_peak(threads: usize, rounds: usize, passes: usize) -> Option<f64> {
     if !amx::available() {
         return None;
     }
-    let operations = AtomicUsize::new(0);
-    let seconds = together(
-        threads,
-        |_| (),
-        |()| operations.store(amx::burn(rounds), Ordering::Relaxed),
-        passes,
-    );
-    Some((threads * operations.into_inner()) as f64 / seconds)
+    let seconds = together(threads, |_| (), |()| amx::burn(rounds), passes);
+    Some((threads * rounds * amx::BURNT) as f64 / seconds)
 }
 
 /// The shortest of `passes` times that `work` takes on `threads` threads which begin together:

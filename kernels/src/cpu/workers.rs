@@ -14,6 +14,11 @@ const SERIAL_BELOW: usize = 1_000_000;
 /// Spans of rows per thread, so that one that was held up is helped out by the others.
 const SPANS_PER_THREAD: usize = 4;
 
+/// Cores that this process may use.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// The calling thread and a pool of the others.
 pub(crate) struct Workers {
     pool: Option<Pool>,
@@ -24,7 +29,7 @@ impl Workers {
     /// `threads` threads, the calling one included; 0 means all cores.
     pub(crate) fn new(threads: usize) -> Workers {
         let threads = match threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            0 => cores(),
             n => n,
         };
         let pool = (threads > 1).then(|| Pool::new(threads - 1));

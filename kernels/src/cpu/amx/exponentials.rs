@@ -7,10 +7,9 @@
 //! Budget: 17 instructions for 16 scores, and one for the maximum; scores are read twice and written once.
 
 use super::INPUTS;
+use crate::exp2::ROUND;
 use std::arch::x86_64::*;
 
-/// Adding this rounds a small f32 to an integer, in the low mantissa bits.
-const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
 /// Below it `2^x` is not told from 0 beside the largest, which is 1.
 const SMALLEST: f32 = -125.0;
 /// `q`, from the constant on.

@@ -106,25 +106,25 @@ pub(super) unsafe fn two_by_two(
     stride: usize,
 ) {
     macro_rules! by {
-        ($bytes:literal, $first:literal, $second:literal) => {
+        ($($bytes:literal, $first:literal, $second:literal)?) => {
             products!(
                 form;
                 "tmm0" at "[{upper} + {stride}]", "tmm1" at "[{upper} + {stride} + 64]",
                 "tmm2" at "[{lower} + {stride}]", "tmm3" at "[{lower} + {stride} + 64]";
-                first second, a b, upper lower, line, stride, k, one, other; $bytes;
+                first second, a b, upper lower, line, stride, k $(, one, other; $bytes)?;
                 "tileloadd tmm4, [{first} + {line}]",
                 "tileloadd tmm6, [{a} + {tile}]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
-                ask!("prefetcht1", "one", $first),
+                $(ask!("prefetcht1", "one", $first),)?
                 "tileloadd tmm7, [{b} + {tile}]",
                 "tdpbf16ps tmm1, tmm4, tmm7",
-                ask!("prefetcht1", "one", $second),
+                $(ask!("prefetcht1", "one", $second),)?
                 "tileloadd tmm5, [{second} + {line}]",
                 "tdpbf16ps tmm2, tmm5, tmm6",
-                ask!("prefetcht1", "other", $first),
+                $(ask!("prefetcht1", "other", $first),)?
                 "tdpbf16ps tmm3, tmm5, tmm7",
                 "tileloadd tmm4, [{first} + {line} + {low}]",
-                ask!("prefetcht1", "other", $second),
+                $(ask!("prefetcht1", "other", $second),)?
                 "tdpbf16ps tmm0, tmm4, tmm6",
                 "tdpbf16ps tmm1, tmm4, tmm7",
                 "tileloadd tmm5, [{second} + {line} + {low}]",
@@ -136,26 +136,7 @@ pub(super) unsafe fn two_by_two(
     // SAFETY: the caller's promises; to ask for memory reads nothing.
     unsafe {
         match asked {
-            0 => products!(
-                form;
-                "tmm0" at "[{upper} + {stride}]", "tmm1" at "[{upper} + {stride} + 64]",
-                "tmm2" at "[{lower} + {stride}]", "tmm3" at "[{lower} + {stride} + 64]";
-                first second, a b, upper lower, line, stride, k;
-                "tileloadd tmm4, [{first} + {line}]",
-                "tileloadd tmm6, [{a} + {tile}]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{b} + {tile}]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm5, [{second} + {line}]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "tileloadd tmm4, [{first} + {line} + {low}]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm5, [{second} + {line} + {low}]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7"
-            ),
+            0 => by!(),
             4 => by!("256", "0, 64", "128, 192"),
             8 => by!("512", "0, 64, 128, 192", "256, 320, 384, 448"),
             16 => by!(

@@ -20,7 +20,7 @@ use half::bf16;
 use std::ops::Range;
 
 /// Positions whose values are added up at once.
-pub(super) const GROUP: usize = 32;
+const GROUP: usize = amx::INPUTS;
 
 /// Positions of which some rows see the same tokens.
 #[derive(Clone, Debug)]
@@ -223,51 +223,14 @@ mod tests {
     use super::super::row_groups;
     use super::*;
     use crate::cpu::tile::Isa;
-    use crate::philox::uniform_u64;
-    use crate::plan::{BlockId, SequenceRows};
-
-    /// Sequences that fork from one another, by whole tables with tails sealed wherever they end.
-    fn random_plan(seed: u64) -> StepPlan {
-        let mut counter = 0;
-        let mut below = |n: u64| {
-            counter += 1;
-            uniform_u64(seed, counter) % n
-        };
-        let block_tokens = [1, 4, 16, 32][below(4) as usize];
-        let mut blocks = 0..;
-        let mut tables: Vec<Vec<(BlockId, u32)>> = Vec::new();
-        for _ in 0..1 + below(20) {
-            let parent = below(1 + tables.len() as u64) as usize;
-            let mut table = tables.get(parent).cloned().unwrap_or_default();
-            let mut left = 1 + below(90) as u32;
-            while left > 0 {
-                let tokens = left.min(block_tokens);
-                table.push((BlockId(blocks.next().expect("no end")), tokens));
-                left -= tokens;
-            }
-            tables.push(table);
-        }
-        let tokens: Vec<Vec<u32>> = (tables.iter())
-            .map(|table| {
-                let all: u32 = table.iter().map(|(_, tokens)| tokens).sum();
-                vec![0; below(u64::from(all.min(40)) + 1) as usize]
-            })
-            .collect();
-        let sequences: Vec<SequenceRows<'_>> = (tables.iter().zip(&tokens))
-            .map(|(table, tokens)| SequenceRows {
-                table,
-                tokens,
-                write: true,
-                outputs: &[],
-            })
-            .collect();
-        StepPlan::build(&sequences, block_tokens as usize).0
-    }
+    use crate::plan::random::{Random, random_plan};
 
     #[test]
     fn the_sections_of_a_row_are_what_it_sees_in_whole_groups() {
         for seed in 0..500 {
-            let plan = random_plan(seed);
+            let mut random = Random { seed, count: 0 };
+            let block_tokens = [1, 4, 16, 32][random.below(4)];
+            let plan = random_plan(&mut random, block_tokens);
             for group in row_groups(&plan, Isa::Amx) {
                 let Sections { sections, pieces } = &group.sections;
                 for row in group.rows.clone() {

@@ -70,10 +70,11 @@ impl Task<'_> {
     ) {
         let stride = PANELS * COLS;
         let all = padded_inputs(self.w.cols());
+        let at_once = self.kernel.panels_at_once(self.isa, rows.len());
         // Few rows lie in a cache as they are.
-        let (at_once, inputs_at_once) = match rows.len() <= amx::ROWS {
-            true => (MAX_PANELS, all),
-            false => (2, INPUTS),
+        let inputs_at_once = match rows.len() <= amx::ROWS {
+            true => all,
+            false => INPUTS,
         };
         let parts = row_parts(rows.len(), amx::MANY, amx::MANY);
         for inputs in (0..all).step_by(inputs_at_once) {

@@ -1,7 +1,7 @@
 //! Threads that wait for a job and do it together.
 //!
 //! A step of a model is hundreds of short jobs with next to nothing between them. A thread that has slept comes
-//! back after some 50 us (measured on virtual machines), longer than many a job takes; so threads look out for the
+//! back after some 50 us (measured on a virtual machine with two Xeon cores, by a scratch program), longer than many a job takes; so threads look out for the
 //! next job for [`PATIENCE`] before they sleep, and so does the caller for the last thread to end. That is all
 //! that a shared machine loses by it; more threads than cores do not look out at all, as each would keep another from
 //! its work. Nobody waits for a thread that has not begun: the caller does what is left of
@@ -68,11 +68,10 @@ impl Pool {
     ///
     /// If the operating system cannot start the threads.
     pub(super) fn new(threads: usize) -> Pool {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let shared = Arc::new(Shared {
             gate: AtomicU64::new(0),
             job: UnsafeCell::new(None),
-            patience: if threads < cores {
+            patience: if threads < super::cores() {
                 PATIENCE
             } else {
                 Duration::ZERO
