@@ -36,8 +36,23 @@ impl Failure {
 
 impl From<engine::Error> for Failure {
     fn from(error: engine::Error) -> Failure {
-        Failure::Sentence(error.to_string())
+        match error.names_settings() {
+            true => Failure::Sentence(with_flags(&error.to_string())),
+            false => Failure::Sentence(error.to_string()),
+        }
     }
+}
+
+/// A sentence about settings (`` `kv_memory` ``) as one about flags (`--kv-memory`).
+fn with_flags(sentence: &str) -> String {
+    let mut out = String::new();
+    for (i, part) in sentence.split('`').enumerate() {
+        match i % 2 == 1 {
+            true => out += &format!("--{}", part.replace('_', "-")),
+            false => out += part,
+        }
+    }
+    out
 }
 
 impl From<strategies::Error> for Failure {
@@ -50,5 +65,23 @@ impl From<strategies::Error> for Failure {
 pub fn print_failure(failure: &Failure) {
     if let Failure::Sentence(sentence) = failure {
         eprintln!("error: {sentence}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_flags;
+
+    #[test]
+    fn settings_become_flags() {
+        for (sentence, expected) in [
+            (
+                "`beam_width` is 0; expected a divisor of `n`",
+                "--beam-width is 0; expected a divisor of --n",
+            ),
+            ("nothing of that kind", "nothing of that kind"),
+        ] {
+            assert_eq!(with_flags(sentence), expected);
+        }
     }
 }

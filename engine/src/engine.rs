@@ -228,6 +228,24 @@ impl Engine {
         self.scheduler.borrow().device()
     }
 
+    /// Whether no request waits for the device.
+    pub fn is_idle(&self) -> bool {
+        !self.scheduler.borrow().busy()
+    }
+
+    /// Computes one batch: whatever is ready of all requests, one forward pass of every model that has
+    /// work. Answers go to the futures that wait for them. Does nothing on an idle engine.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn run_batch(&self) -> Result<(), Error> {
+        let mut scheduler = self.scheduler.borrow_mut();
+        match scheduler.busy() {
+            true => scheduler.step(),
+            false => Ok(()),
+        }
+    }
+
     /// Runs `future` to its end, stepping the device whenever it waits.
     ///
     /// Many tasks run at once by being joined in one future; what they ask for between two steps
@@ -252,11 +270,10 @@ impl Engine {
                     return Ok(output);
                 }
             }
-            let mut scheduler = self.scheduler.borrow_mut();
-            if !scheduler.busy() {
+            if self.is_idle() {
                 return Err(Error::Stalled);
             }
-            scheduler.step()?;
+            self.run_batch()?;
         }
     }
 }

@@ -174,7 +174,7 @@ pub enum Error {
     /// The KV memory cannot hold one branch.
     #[error(
         "the KV cache of {blocks} blocks is too small for one branch, which needs {needed} blocks of \
-         {block_bytes} bytes; give more memory (--kv-memory)"
+         {block_bytes} bytes; give more memory (`kv_memory`)"
     )]
     PoolTooSmall {
         /// Blocks the branch needs.
@@ -217,12 +217,24 @@ pub enum Error {
     /// The engine ended before the answer came.
     #[error("the engine stopped before the answer came")]
     Stopped,
+    /// A setting that cannot be honoured.
+    #[error(transparent)]
+    Setting(#[from] kernels::Setting),
     /// A device operation failed.
     #[error(transparent)]
     Kernels(#[from] kernels::Error),
 }
 
 impl Error {
+    /// Whether the names in backticks in this error's text are those of settings.
+    pub fn names_settings(&self) -> bool {
+        match self {
+            Error::PoolTooSmall { .. } | Error::Setting(_) => true,
+            Error::Kernels(error) => error.names_settings(),
+            _ => false,
+        }
+    }
+
     /// Whether a checkpoint's weights are not there, or only in a form that is never read.
     pub fn is_missing_weights(&self) -> bool {
         match self {

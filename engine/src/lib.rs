@@ -44,4 +44,4 @@ pub use error::Error;
 pub use request::{Finish, Generate, Generated};
 pub use usage::{KvUsage, Usage};
 
-pub use kernels::{Dtype, Sampling};
+pub use kernels::{Dtype, Sampling, Setting};

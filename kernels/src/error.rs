@@ -1,4 +1,31 @@
-//! What a backend can fail with.
+//! What a backend can fail with, and [`Setting`], by which every crate says that a setting cannot be honoured.
+
+/// A setting that cannot be honoured.
+///
+/// Errors of the libraries speak of settings, never of flags, JSON fields or keywords: whoever took the
+/// setting from a user turns `name` into that user's spelling (`beam_width` is `--beam-width` on the command
+/// line). In the text of any error, a setting's name stands in backticks.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{name}` is {found}; expected {expected}")]
+pub struct Setting {
+    /// The setting's name in snake case, the same in every interface.
+    pub name: &'static str,
+    /// Its value, as text.
+    pub found: String,
+    /// What it may be.
+    pub expected: String,
+}
+
+impl Setting {
+    /// A setting with the value found and the values it may have.
+    pub fn new(name: &'static str, found: impl ToString, expected: impl Into<String>) -> Setting {
+        Setting {
+            name,
+            found: found.to_string(),
+            expected: expected.into(),
+        }
+    }
+}
 
 /// A failed device operation. Shapes are checked by the callers' construction and asserted;
 /// what remains is memory and configuration.
@@ -17,7 +44,7 @@ pub enum Error {
     /// Models and KV cache need more than they may take of the device's memory.
     #[error(
         "{device}: the models take {} with their buffers and the KV cache {}; {} may be used, {fraction} \
-         of the {} that are free (--gpu-memory-fraction, --kv-memory)",
+         of the {} that are free (`gpu_memory_fraction`, `kv_memory`)",
         amount(*weights), amount(*kv), amount(*allowed), amount(*free)
     )]
     DoesNotFit {
@@ -73,6 +100,13 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+}
+
+impl Error {
+    /// Whether the names in backticks in this error's text are those of settings.
+    pub fn names_settings(&self) -> bool {
+        matches!(self, Error::DoesNotFit { .. })
+    }
 }
 
 /// Bytes in words.

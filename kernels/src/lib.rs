@@ -34,7 +34,7 @@ pub use backend::{Backend, DEFAULT_KV_BYTES, KvLayout, MatrixView, RopeTable};
 pub use cpu::CpuBackend;
 pub use cuda::CudaBackend;
 pub use dtype::{Dtype, KvDtype};
-pub use error::Error;
+pub use error::{Error, Setting};
 pub use plan::{BlockId, Feed, Row, Run, SequenceRows, Slot, StepPlan};
 pub use quant::{Quantization, Quantized};
 pub use sampling::{Draw, Sample, Sampling};
