@@ -3,13 +3,10 @@
 
 mod commands;
 mod downloads;
-mod embedded;
 mod error;
 mod external;
 mod flags;
-mod models;
 mod progress;
-mod results;
 mod summary;
 
 use std::process::ExitCode;

@@ -27,12 +27,12 @@ pub fn repository(path: &str) -> PathBuf {
 
 /// The directory of an embedded model.
 pub fn embedded(word: &str) -> PathBuf {
-    repository("src/embedded").join(word)
+    repository("session/src/embedded").join(word)
 }
 
 /// The bundled problems as text, one JSON object a line.
 pub fn heldout() -> String {
-    std::fs::read_to_string(repository("src/embedded/nano-heldout.jsonl"))
+    std::fs::read_to_string(repository("session/src/embedded/nano-heldout.jsonl"))
         .expect("the bundled problems are in the repository")
 }
 
