@@ -52,7 +52,11 @@ impl<E: Into<session::Error>> From<E> for Failure {
 }
 
 /// The settings that a command takes as arguments without a flag.
-const ARGUMENTS: [(&str, &str); 2] = [("model_argument", "MODEL"), ("results_argument", "RESULTS")];
+const ARGUMENTS: [(&str, &str); 3] = [
+    ("model_argument", "MODEL"),
+    ("results_argument", "RESULTS"),
+    ("to_argument", "TO"),
+];
 
 /// A sentence about settings (`` `kv_memory` ``) as one about flags (`--kv-memory`).
 fn with_flags(sentence: &str) -> String {

@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         Command::Grade(flags) => commands::grade::run(&flags),
         Command::Inspect(flags) => commands::inspect::run(&flags),
         Command::Quantize(flags) => commands::quantize::run(&flags),
+        Command::Export(flags) => commands::export::run(&flags),
         Command::Devices(flags) => commands::devices::run(&flags),
         Command::Kernels(command) => commands::kernels::run(&command),
         Command::Bench(command) => commands::bench::run(&command),

@@ -243,19 +243,16 @@ impl Branch {
         work: impl AsyncFnOnce(&mut State) -> Result<T, Error> + Send + 'static,
     ) -> Job<T> {
         let id = self.id;
-        self.session.unqueued(async move |owner, _| {
-            let taken = owner
-                .branches
-                .0
-                .borrow_mut()
-                .get_mut(&id)
-                .and_then(Option::take);
-            let mut state = taken.ok_or(Error::BranchGivenUp)?;
-            let done = work(&mut state).await;
-            if let Some(slot) = owner.branches.0.borrow_mut().get_mut(&id) {
-                *slot = Some(state);
+        self.session.unqueued(move |owner, _| {
+            let taken = (owner.branches.0.borrow_mut().get_mut(&id)).and_then(Option::take);
+            async move {
+                let mut state = taken.ok_or(Error::BranchGivenUp)?;
+                let done = work(&mut state).await;
+                if let Some(slot) = owner.branches.0.borrow_mut().get_mut(&id) {
+                    *slot = Some(state);
+                }
+                done
             }
-            done
         })
     }
 }

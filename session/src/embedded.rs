@@ -1,6 +1,11 @@
-//! The nano family and its held-out problems, inside the binary.
+//! The nano family and its held-out problems, inside the program.
 
+use std::path::{Path, PathBuf};
+
+use engine::Setting;
 use engine::source::Source;
+
+use crate::Error;
 
 macro_rules! model {
     ($name:literal) => {
@@ -48,4 +53,41 @@ pub fn words() -> impl Iterator<Item = &'static str> {
 pub fn find(word: &str) -> Option<Source> {
     let (name, files) = *MODELS.iter().find(|(w, _)| *w == word)?;
     Some(Source::Embedded { name, files })
+}
+
+/// Writes the embedded model of this word as a directory in Hugging Face's layout: `config.json`,
+/// `generation_config.json`, `tokenizer.json`, `tokenizer_config.json`, `model.safetensors`. The directory
+/// appears only when all of it is written. Returns the files.
+///
+/// # Errors
+/// No such model, `to` exists already, or a file that cannot be written.
+pub fn export(word: &str, to: &Path) -> Result<Vec<PathBuf>, Error> {
+    let Some((_, files)) = MODELS.iter().find(|(w, _)| *w == word) else {
+        let expected = format!("one of {}", words().collect::<Vec<_>>().join(", "));
+        return Err(Setting::new("model_argument", word, expected).into());
+    };
+    let failed = |problem: String| Error::File {
+        setting: "to_argument",
+        file: to.display().to_string(),
+        problem,
+    };
+    if to.symlink_metadata().is_ok() {
+        return Err(failed("exists already; expected a new folder".into()));
+    }
+    let mut partial = to.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = PathBuf::from(partial);
+    let write = || -> std::io::Result<()> {
+        std::fs::create_dir(&partial)?;
+        for (name, bytes) in *files {
+            std::fs::write(partial.join(name), bytes)?;
+        }
+        std::fs::rename(&partial, to)
+    };
+    write().map_err(|error| {
+        // What is there of it is of no use; the error that counts is the first.
+        let _ = std::fs::remove_dir_all(&partial);
+        failed(error.to_string())
+    })?;
+    Ok(files.iter().map(|(name, _)| to.join(name)).collect())
 }

@@ -250,22 +250,22 @@ impl Session {
         })
     }
 
-    /// A job that begins at once.
-    pub(crate) fn unqueued<T: Send + 'static>(
+    /// A job that begins at once: `work` is called when the owning thread takes the task, and its future
+    /// is then driven.
+    pub(crate) fn unqueued<T: Send + 'static, F>(
         &self,
-        work: impl AsyncFnOnce(Rc<Owner>, mpsc::UnboundedSender<Event>) -> Result<T, Error>
-        + Send
-        + 'static,
-    ) -> Job<T> {
+        work: impl FnOnce(Rc<Owner>, mpsc::UnboundedSender<Event>) -> F + Send + 'static,
+    ) -> Job<T>
+    where
+        F: Future<Output = Result<T, Error>> + 'static,
+    {
         let (sender, events) = mpsc::unbounded();
         let (reply, outcome) = oneshot::channel();
         let (abort, registration) = AbortHandle::new_pair();
         self.send(Box::new(move |owner| {
-            let owner = Rc::clone(owner);
-            let work = async move {
-                // A receiver that has gone waits for nothing any more.
-                drop(reply.send(work(owner, sender).await));
-            };
+            let working = work(Rc::clone(owner), sender);
+            // A receiver that has gone waits for nothing any more.
+            let work = async move { drop(reply.send(working.await)) };
             Some(Abortable::new(work, registration).map(drop).boxed_local())
         }));
         Job {
@@ -281,12 +281,12 @@ impl Session {
 async fn work(owner: Rc<Owner>, mut inbox: mpsc::UnboundedReceiver<Task>) {
     let mut running = FuturesUnordered::new();
     loop {
-        // Tasks first: what came together is computed together.
+        // Running futures first: a job that was dropped is gone before the next task sees the engine.
         select_biased! {
+            () = running.select_next_some() => {}
             task = inbox.next() => if let Some(task) = task {
                 running.extend(task(&owner));
             },
-            () = running.select_next_some() => {}
             complete => return,
         }
     }

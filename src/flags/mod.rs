@@ -20,7 +20,7 @@ pub use self::kernels::{
     ArchFlags, Card, CheckFlags, KernelsCommand, ProfileFlags, ProfiledKernel, SharingWord,
     TimeFlags,
 };
-pub use self::models::{GenerateFlags, InspectFlags, QuantizeFlags, ScoreFlags};
+pub use self::models::{ExportFlags, GenerateFlags, InspectFlags, QuantizeFlags, ScoreFlags};
 pub use self::search::{SearchFlags, SolveFlags};
 
 /// External test-time scaling: a small policy writes many solutions step by step, a process
@@ -50,14 +50,16 @@ pub enum Command {
     Grade(GradeFlags),
     /// Say what a checkpoint is and how it can serve.
     Inspect(InspectFlags),
-    /// Write a checkpoint with its matrices in 8 or 4 bits.
+    /// Write a checkpoint with the weights of its linear layers in 8 or 4 bits.
     Quantize(QuantizeFlags),
+    /// Write an embedded model as a Hugging Face directory, for tools that need its files.
+    Export(ExportFlags),
     /// List the devices models can run on, and why others cannot be used.
     Devices(DevicesFlags),
     /// Compile, list and count the CUDA kernels; no GPU is needed.
     #[command(subcommand)]
     Kernels(KernelsCommand),
-    /// Measure: throughput, products, attention, whole searches, against the machine's limits.
+    /// Measure: throughput, linear layers, attention, whole searches, against the machine's limits.
     #[command(subcommand)]
     Bench(Box<BenchCommand>),
     /// Print a completion script for a shell.

@@ -1,4 +1,5 @@
-//! Flags of the commands over one model: `generate`, `score`, `inspect`, `quantize`.
+//! Flags of the commands over one model: `generate`, `score`, `inspect`, `quantize`,
+//! `export`.
 
 use std::path::PathBuf;
 
@@ -95,6 +96,18 @@ pub struct QuantizeFlags {
     /// Leave the LM head as it is: for a PRM that is read from it.
     #[arg(long)]
     pub keep_head: bool,
+    /// Print one JSON object on standard output.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `export`.
+#[derive(Args, Debug)]
+pub struct ExportFlags {
+    /// The embedded model: nano-small, nano-big or nano-prm.
+    pub model: String,
+    /// The folder to write, which must not be there yet.
+    pub to: PathBuf,
     /// Print one JSON object on standard output.
     #[arg(long)]
     pub json: bool,
