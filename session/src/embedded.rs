@@ -77,15 +77,16 @@ pub fn export(word: &str, to: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut partial = to.as_os_str().to_owned();
     partial.push(".partial");
     let partial = PathBuf::from(partial);
+    std::fs::create_dir(&partial)
+        .map_err(|error| failed(format!("{}: {error}", partial.display())))?;
     let write = || -> std::io::Result<()> {
-        std::fs::create_dir(&partial)?;
         for (name, bytes) in *files {
             std::fs::write(partial.join(name), bytes)?;
         }
         std::fs::rename(&partial, to)
     };
     write().map_err(|error| {
-        // What is there of it is of no use; the error that counts is the first.
+        // The first error counts.
         let _ = std::fs::remove_dir_all(&partial);
         failed(error.to_string())
     })?;
