@@ -1,6 +1,6 @@
 //! The nano family and its held-out problems, inside the binary.
 
-use engine::source::Source;
+use engine::checkpoint::source::Source;
 
 macro_rules! model {
     ($name:literal) => {

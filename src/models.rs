@@ -4,13 +4,13 @@ use std::path::Path;
 use std::rc::Rc;
 
 use bench::timed::{Profile, Timed};
-use engine::chat::ChatTemplate;
 use engine::checkpoint::Checkpoint;
-use engine::config::HeadKind;
-use engine::hub::{Hub, HubName, Need};
-use engine::source::Source;
-use engine::tokenizer::Tokenizer;
-use engine::{Engine, Model, Options, Part};
+use engine::checkpoint::config::HeadKind;
+use engine::checkpoint::hub::{Hub, HubName, Need};
+use engine::checkpoint::source::Source;
+use engine::text::chat::ChatTemplate;
+use engine::text::tokenizer::Tokenizer;
+use engine::{Engine, Model, ModelSpec, Options};
 use kernels::cpu::Isa;
 use kernels::cuda::Which;
 use kernels::cuda::items::Sharing;
@@ -145,14 +145,14 @@ fn cpu(flags: &EngineFlags) -> CpuBackend {
 pub fn timed_engine(
     flags: &EngineFlags,
     mut options: Options,
-    parts: &[Part<'_>],
+    parts: &[ModelSpec<'_>],
     without: &[Without],
 ) -> Done<(Engine, Vec<Model>, Option<Profile>)> {
     if let Some(mut backend) = gpu(flags)? {
         for what in without {
             match what {
                 Without::Graphs => backend.set_graphs(false),
-                Without::RunningAhead => options.run_ahead = Some(false),
+                Without::RunningAhead => options.async_scheduling = Some(false),
                 Without::Cublaslt => backend.set_cublaslt(None).map_err(engine::Error::from)?,
                 Without::Sharing => backend.set_sharing(Sharing::Flat),
             }
@@ -187,9 +187,9 @@ pub fn options(flags: &EngineFlags, seed: u64) -> Done<Options> {
             KvDtype::Int8 => kernels::KvDtype::Int8,
         }),
         quantize: flags.quantize.map(Quantize::kind),
-        rows: flags.max_rows as usize,
+        max_batch_rows: flags.max_rows as usize,
         seed,
-        run_ahead: None,
+        async_scheduling: None,
     })
 }
 
@@ -197,8 +197,8 @@ pub fn options(flags: &EngineFlags, seed: u64) -> Done<Options> {
 pub fn parts<'a>(
     flags: &EngineFlags,
     models: &[(&'a Loaded, Option<&PrmFormat>)],
-) -> Vec<Part<'a>> {
-    let part = |&(model, format): &(&'a Loaded, Option<&PrmFormat>)| Part {
+) -> Vec<ModelSpec<'a>> {
+    let part = |&(model, format): &(&'a Loaded, Option<&PrmFormat>)| ModelSpec {
         head_rows: format.and_then(PrmFormat::head_rows),
         ..part(flags, &model.checkpoint, Some(Rc::clone(&model.tokenizer)))
     };
@@ -210,10 +210,10 @@ pub fn part<'a>(
     flags: &EngineFlags,
     checkpoint: &'a Checkpoint,
     tokenizer: Option<Rc<Tokenizer>>,
-) -> Part<'a> {
-    Part {
-        run_on: flags.past_limit == PastLimit::RunOn,
-        ..Part::new(checkpoint, tokenizer)
+) -> ModelSpec<'a> {
+    ModelSpec {
+        extend_context: flags.past_limit == PastLimit::RunOn,
+        ..ModelSpec::new(checkpoint, tokenizer)
     }
 }
 

@@ -16,10 +16,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use engine::chat::{ChatTemplate, Message};
 use engine::checkpoint::Checkpoint;
-use engine::source::Source;
-use engine::tokenizer::Tokenizer;
+use engine::checkpoint::source::Source;
+use engine::text::chat::{ChatTemplate, Message};
+use engine::text::tokenizer::Tokenizer;
 use serde_json::Value;
 
 mod common;

@@ -4,13 +4,13 @@ use std::rc::Rc;
 
 use serde::Serialize;
 
-use crate::arch;
-use crate::chat::ChatTemplate;
 use crate::checkpoint::Checkpoint;
-use crate::config::{HeadKind, ModelConfig, RopeScaling};
+use crate::checkpoint::arch;
+use crate::checkpoint::config::{HeadKind, ModelConfig, RopeScaling};
+use crate::checkpoint::source::Source;
 use crate::error::Result;
-use crate::source::Source;
-use crate::tokenizer::{TOKENIZER, Tokenizer};
+use crate::text::chat::ChatTemplate;
+use crate::text::tokenizer::{TOKENIZER, Tokenizer};
 
 /// A checkpoint in figures and words.
 #[derive(Clone, Debug, Serialize)]
@@ -176,7 +176,7 @@ pub fn from_config(config: &ModelConfig, name: &str, eos: bool) -> Description {
         kv_heads: config.kv_heads,
         head_dim: config.head_dim,
         vocab: config.vocab,
-        context: config.max_positions,
+        context: config.context_length,
         sliding_window: windows.first().map(|&positions| SlidingWindow {
             positions,
             layers: windows.len(),

@@ -13,18 +13,18 @@ use kernels::{Backend, DEFAULT_KV_BYTES, KvDtype, KvLayout, Quantization, philox
 
 use crate::Error;
 use crate::checkpoint::Checkpoint;
-use crate::executor::{Executor, ModelShape};
-use crate::kv::memory::Cut;
+use crate::kv::memory::ArenaLayout;
 use crate::kv::{KvMemory, SharedMemory};
-use crate::local::Local;
-use crate::request::{
+use crate::schedule::executor::{Executor, ModelShape};
+use crate::schedule::local::Local;
+use crate::schedule::request::{
     Detokenizer, Generate, Generated, Generation, Reading, Request, Wanted, Work,
 };
-use crate::scheduler::{Limits, RequestId, Scheduler};
-use crate::sequence::Shared;
-use crate::stop::StopMatcher;
-use crate::tokenizer::Tokenizer;
-use crate::usage::{KvUsage, Usage};
+use crate::schedule::sequence::Shared;
+use crate::schedule::usage::{KvUsage, Usage};
+use crate::schedule::{Limits, RequestId, Scheduler};
+use crate::text::stop::StopMatcher;
+use crate::text::tokenizer::Tokenizer;
 
 /// How an engine is set up.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,14 +39,14 @@ pub struct Options {
     /// How the matrices of products are kept that are stored in floating point; `None`: as they
     /// are. Embeddings, norms, biases and PRMs' heads always are.
     pub quantize: Option<Quantization>,
-    /// Rows of one model in one device step.
-    pub rows: usize,
+    /// Rows of one model in one batch.
+    pub max_batch_rows: usize,
     /// Seed of all sampling.
     pub seed: u64,
     /// Whether the next step is planned and enqueued while one runs, before its tokens are known:
     /// a branch is assumed to go on, and where it ended a row was computed in vain. `None`: as it
     /// suits the device.
-    pub run_ahead: Option<bool>,
+    pub async_scheduling: Option<bool>,
 }
 
 impl Default for Options {
@@ -56,9 +56,9 @@ impl Default for Options {
             block_tokens: 16,
             kv_dtype: None,
             quantize: None,
-            rows: 512,
+            max_batch_rows: 512,
             seed: 0,
-            run_ahead: None,
+            async_scheduling: None,
         }
     }
 }
@@ -68,7 +68,7 @@ const RUN_ON: usize = 8;
 
 /// One model for an engine to load, and how it is to be used.
 #[derive(Clone, Debug)]
-pub struct Part<'a> {
+pub struct ModelSpec<'a> {
     /// Its weights.
     pub checkpoint: &'a Checkpoint,
     /// A model without a tokenizer draws tokens but no text, and no stop string ends it.
@@ -77,17 +77,17 @@ pub struct Part<'a> {
     /// tokens' logits has no use for the others. Without effect on other heads.
     pub head_rows: Option<Vec<u32>>,
     /// Whether branches may have more tokens than the config's positions: eight times as many.
-    pub run_on: bool,
+    pub extend_context: bool,
 }
 
-impl<'a> Part<'a> {
+impl<'a> ModelSpec<'a> {
     /// A model used as its config says.
-    pub fn new(checkpoint: &'a Checkpoint, tokenizer: Option<Rc<Tokenizer>>) -> Part<'a> {
-        Part {
+    pub fn new(checkpoint: &'a Checkpoint, tokenizer: Option<Rc<Tokenizer>>) -> ModelSpec<'a> {
+        ModelSpec {
             checkpoint,
             tokenizer,
             head_rows: None,
-            run_on: false,
+            extend_context: false,
         }
     }
 }
@@ -106,7 +106,7 @@ impl Engine {
     /// A checkpoint that does not hold what its config promises, or too little memory.
     pub fn new<B: Backend + 'static>(
         mut backend: B,
-        parts: &[Part<'_>],
+        parts: &[ModelSpec<'_>],
         options: &Options,
     ) -> Result<(Engine, Vec<Model>), Error> {
         let mut layouts: Vec<KvLayout> = (parts.iter())
@@ -127,13 +127,13 @@ impl Engine {
             backend.check_layout(layout)?;
         }
         let blocks: Vec<usize> = layouts.iter().map(KvLayout::block_bytes).collect();
-        let load = |backend: &mut B, part: &Part<'_>, layout: KvLayout, kv_bytes: usize| {
+        let load = |backend: &mut B, part: &ModelSpec<'_>, layout: KvLayout, kv_bytes: usize| {
             let config = &part.checkpoint.config;
             let how = crate::model::Use {
-                max_rows: options.rows,
-                max_positions: match part.run_on {
-                    true => RUN_ON * config.max_positions,
-                    false => config.max_positions,
+                max_rows: options.max_batch_rows,
+                context_length: match part.extend_context {
+                    true => RUN_ON * config.context_length,
+                    false => config.context_length,
                 },
                 capacity: kv_bytes / layout.block_bytes() * layout.block_tokens,
                 head_rows: part.head_rows.clone(),
@@ -154,15 +154,15 @@ impl Engine {
                 Some(backend.reserve(options.kv_bytes, least)?)
             }
         };
-        let cut = Cut::new(kv_bytes.unwrap_or(DEFAULT_KV_BYTES), &blocks);
+        let cut = ArenaLayout::new(kv_bytes.unwrap_or(DEFAULT_KV_BYTES), &blocks);
         for layout in &mut layouts {
             layout.unit_bytes = cut.unit_bytes;
         }
-        let arena = backend.arena(cut.supers * cut.super_bytes)?;
+        let arena = backend.arena(cut.superblocks * cut.superblock_bytes)?;
         let mut models = Vec::new();
         let mut shapes = Vec::new();
         for (part, layout) in parts.iter().zip(layouts) {
-            let bytes = cut.supers * cut.super_bytes;
+            let bytes = cut.superblocks * cut.superblock_bytes;
             let (model, shape) = load(&mut backend, part, layout, bytes)?;
             models.push(model);
             shapes.push(shape);
@@ -184,19 +184,23 @@ impl Engine {
     pub(crate) fn over(
         executor: Box<dyn Executor>,
         shapes: Vec<ModelShape>,
-        cut: &Cut,
+        cut: &ArenaLayout,
         options: &Options,
     ) -> Engine {
         let memory: SharedMemory = Rc::new(RefCell::new(KvMemory::new(cut, options.block_tokens)));
         let limits = Limits {
-            rows: options.rows,
+            rows: options.max_batch_rows,
             block_tokens: options.block_tokens,
         };
-        let run_ahead = options.run_ahead.unwrap_or(executor.runs_ahead());
+        let async_scheduling = options.async_scheduling.unwrap_or(executor.prefers_async());
         Engine {
-            kv_bytes: cut.supers * cut.super_bytes,
+            kv_bytes: cut.superblocks * cut.superblock_bytes,
             scheduler: Rc::new(RefCell::new(Scheduler::new(
-                executor, shapes, memory, limits, run_ahead,
+                executor,
+                shapes,
+                memory,
+                limits,
+                async_scheduling,
             ))),
         }
     }
@@ -299,8 +303,8 @@ impl Model {
     }
 
     /// Tokens a branch may have.
-    pub fn max_positions(&self) -> usize {
-        self.scheduler.borrow().shape(self.index).max_positions
+    pub fn context_length(&self) -> usize {
+        self.scheduler.borrow().shape(self.index).context_length
     }
 
     /// Work done so far.
@@ -341,7 +345,7 @@ impl Branch {
     }
 
     /// Tokens so far.
-    pub fn tokens(&self) -> Vec<u32> {
+    pub fn token_ids(&self) -> Vec<u32> {
         self.seq.borrow().tokens.clone()
     }
 
@@ -361,7 +365,7 @@ impl Branch {
     /// A token outside the vocabulary, or more tokens than the model has positions.
     pub fn append(&mut self, tokens: &[u32]) -> Result<(), Error> {
         self.model.check(tokens)?;
-        let (len, limit) = (self.len() + tokens.len(), self.model.max_positions());
+        let (len, limit) = (self.len() + tokens.len(), self.model.context_length());
         if len > limit {
             return Err(Error::ContextFull { tokens: len, limit });
         }
@@ -375,7 +379,7 @@ impl Branch {
     /// An empty branch, a full context, memory too small for this branch alone, a tokenizer that
     /// cannot decode.
     pub async fn generate(&mut self, how: Generate) -> Result<Generated, Error> {
-        let (start, limit) = (self.len(), self.model.max_positions());
+        let (start, limit) = (self.len(), self.model.context_length());
         if start == 0 {
             return Err(Error::EmptyBranch);
         }
@@ -389,7 +393,7 @@ impl Branch {
         let history = match how.sampling.repetition_penalty == 1.0 {
             true => Vec::new(),
             false => {
-                let mut tokens = self.tokens();
+                let mut tokens = self.token_ids();
                 tokens.sort_unstable();
                 tokens.dedup();
                 tokens

@@ -11,10 +11,10 @@ use kernels::{
 };
 
 use crate::Error;
-use crate::arch::{TensorNames, bias_of, of_layer};
 use crate::checkpoint::Checkpoint;
-use crate::config::{HeadKind, ModelConfig, RopeScaling};
-use crate::executor::ModelShape;
+use crate::checkpoint::arch::{TensorNames, bias_of, of_layer};
+use crate::checkpoint::config::{HeadKind, ModelConfig, RopeScaling};
+use crate::schedule::executor::ModelShape;
 
 struct Layer<B: Backend> {
     attention_norm: B::Vector,
@@ -89,7 +89,7 @@ pub(crate) struct Use {
     /// Rows of one step.
     pub max_rows: usize,
     /// Tokens a sequence may have.
-    pub max_positions: usize,
+    pub context_length: usize,
     /// Tokens the KV memory can hold of one sequence: no position from there on is computed.
     pub capacity: usize,
     /// Rows of the LM head that are wanted; `None`: all.
@@ -110,7 +110,7 @@ pub(crate) fn shape(config: &ModelConfig, layout: &KvLayout, how: &Use) -> Model
     };
     ModelShape {
         vocab: c.vocab,
-        max_positions: how.max_positions,
+        context_length: how.context_length,
         head_width,
         block_bytes: layout.block_bytes(),
         flops_per_row: 2 * (c.layers * per_layer) as u64,
@@ -146,7 +146,7 @@ impl<B: Backend> Model<B> {
         let head = loader.head(&config, how, outputs)?;
         let embedding = loader.matrix(&[(names.embedding, config.vocab)], hidden)?;
         let norm = loader.vector(&[(names.final_norm, hidden)])?;
-        let positions = how.max_positions.min(how.capacity);
+        let positions = how.context_length.min(how.capacity);
         let rope = backend.load_rope(rope_table(&config, positions))?;
         let max_rows = how.max_rows;
         // Sums and the head's numbers keep f32; what feeds products may be rounded.

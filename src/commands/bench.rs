@@ -7,8 +7,8 @@ use bench::shapes::Shape;
 use bench::throughput::{self, Role, Subject};
 use bench::{attention, kernels, limits, linear, scaling};
 use engine::checkpoint::Checkpoint;
-use engine::config::HeadKind;
-use engine::hub::Need;
+use engine::checkpoint::config::HeadKind;
+use engine::checkpoint::hub::Need;
 use futures::StreamExt;
 use futures::stream;
 use strategies::EnginePrm;
@@ -95,7 +95,7 @@ fn throughput(flags: &ThroughputFlags) -> Done<String> {
     let prm = second.as_ref().unwrap_or(&first);
 
     let part = |model| models::part(&flags.engine, model, None);
-    let scorer = || engine::Part {
+    let scorer = || engine::ModelSpec {
         head_rows: Some(PRM_HEAD_ROWS.to_vec()),
         ..part(&prm.checkpoint)
     };

@@ -1,6 +1,6 @@
 //! `offshoot generate`: one continuation, streamed.
 
-use engine::chat::Message;
+use engine::text::chat::Message;
 use engine::{Finish, Generate};
 use futures::StreamExt;
 use futures::channel::mpsc;
@@ -63,7 +63,7 @@ pub fn run(flags: &GenerateFlags) -> Done {
         max_tokens: flags.max_tokens as usize,
         stop_strings: flags.stop.iter().map(|s| unescape(s)).collect(),
         include_stop: false,
-        stop_tokens: model.checkpoint.eos().to_vec(),
+        stop_token_ids: model.checkpoint.eos().to_vec(),
         stream: (!flags.json).then_some(sender),
     };
     let show = async {
@@ -81,7 +81,7 @@ pub fn run(flags: &GenerateFlags) -> Done {
     }
     print_json(&Printed {
         prompt_tokens: tokens.len(),
-        tokens: generated.tokens,
+        tokens: generated.token_ids,
         text: generated.text,
         logprobs: generated.logprobs,
         finish_reason: match generated.finish {

@@ -2,8 +2,8 @@
 
 use std::rc::Rc;
 
+use engine::checkpoint::hub::Need;
 use engine::describe::{Description, Inspected, Verdict};
-use engine::hub::Need;
 use serde::Serialize;
 use strategies::{PrmFormat, PrmKind};
 

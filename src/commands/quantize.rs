@@ -1,6 +1,6 @@
 //! `offshoot quantize`: a checkpoint with its matrices in 8 or 4 bits.
 
-use engine::quantization;
+use engine::checkpoint::quantize;
 use serde_json::json;
 
 use super::{print, print_json};
@@ -12,7 +12,7 @@ use crate::models;
 pub fn run(flags: &QuantizeFlags) -> Done {
     let model = models::open("MODEL", &flags.model)?;
     let kind = flags.kind.kind();
-    let written = quantization::write(&model.checkpoint, kind, flags.keep_head, &flags.to)?;
+    let written = quantize::write(&model.checkpoint, kind, flags.keep_head, &flags.to)?;
     let to = flags.to.display().to_string();
     if flags.json {
         return print_json(&json!({

@@ -6,7 +6,7 @@
 //!
 //! # Memory
 //!
-//! A block that is not to be had by evicting dormant ones is taken from other work: first from
+//! A block that is not to be had by evicting cached ones is taken from other work: first from
 //! sequences younger than the one in need, youngest first, then from idle branches (nobody's
 //! request is on them or waits for them now). What was taken is computed again when it is next
 //! needed. The oldest request can thus take everything but its own blocks, so it always ends, or
@@ -16,11 +16,19 @@
 //!
 //! A device that works on its own gets its next step before the one under way is done, so that it
 //! never waits for the host. What that step will draw is not known then; a branch is assumed to go
-//! on, and its row takes the drawn token on the device ([`Step::feeds`]). When the branch turns out
+//! on, and its row takes the drawn token on the device ([`Batch::feeds`]). When the branch turns out
 //! to have ended, the row was computed in vain and its place in the table is taken back
 //! ([`Table::take_back`]). That is safe because a device works in order: whoever gets the place next
 //! writes to it later. For the same reason blocks count as computed as soon as their step is
 //! enqueued. Between two calls of [`Scheduler::step`] all tokens in all tables are known.
+
+pub(crate) mod executor;
+pub(crate) mod local;
+pub(crate) mod request;
+pub(crate) mod sequence;
+#[cfg(test)]
+mod simulation;
+pub(crate) mod usage;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -29,15 +37,15 @@ use std::rc::{Rc, Weak};
 use kernels::{Draw, Feed, SequenceRows, StepPlan};
 
 use crate::Error;
-use crate::executor::{Executor, ModelShape, Step, StepResult};
 use crate::kv::{CopyOnWrite, SharedMemory, Table};
-use crate::request::{Drawing, Finish, Generated, Request, Work};
-use crate::sequence::{Sequence, Shared};
-use crate::usage::{KvUsage, Usage};
+use crate::schedule::executor::{Batch, BatchResult, Executor, ModelShape};
+use crate::schedule::request::{Drawing, Finish, Generated, Request, Work};
+use crate::schedule::sequence::{Sequence, Shared};
+use crate::schedule::usage::{KvUsage, Usage};
 
 /// Limits of one device step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Rows of one model in one step.
     pub rows: usize,
     /// Tokens in a KV block.
@@ -49,7 +57,7 @@ pub(crate) struct Scheduler {
     models: Vec<ModelShape>,
     memory: SharedMemory,
     limits: Limits,
-    run_ahead: bool,
+    async_scheduling: bool,
     /// Steps so far, and what was enqueued in the last one and not waited for.
     steps: u64,
     under_way: Vec<Enqueued>,
@@ -110,7 +118,7 @@ impl Scheduler {
         models: Vec<ModelShape>,
         memory: SharedMemory,
         limits: Limits,
-        run_ahead: bool,
+        async_scheduling: bool,
     ) -> Scheduler {
         Scheduler {
             usage: vec![Usage::default(); models.len()],
@@ -120,7 +128,7 @@ impl Scheduler {
             models,
             memory,
             limits,
-            run_ahead,
+            async_scheduling,
             steps: 0,
             under_way: Vec::new(),
             requests: BTreeMap::new(),
@@ -152,7 +160,7 @@ impl Scheduler {
             live_blocks: memory.live(model),
             peak_blocks: memory.peak_live(model),
             unshared_blocks: self.unshared_peak[model],
-            dormant_blocks: memory.dormant(model),
+            cached_blocks: memory.cached(model),
         }
     }
 
@@ -231,7 +239,7 @@ impl Scheduler {
                 enqueued.push(self.enqueue(model, draft)?);
             }
         }
-        let done = match self.run_ahead {
+        let done = match self.async_scheduling {
             true => std::mem::replace(&mut self.under_way, enqueued),
             false => enqueued,
         };
@@ -313,7 +321,7 @@ impl Scheduler {
         let shape = &self.models[model];
         let draft = &mut drafts[model];
         let goes_on = match work {
-            Work::Generate(generation) => generation.goes_on(position, shape.max_positions),
+            Work::Generate(generation) => generation.goes_on(position, shape.context_length),
             Work::Read(_) => false,
         };
         let room = draft.rows < self.limits.rows && draft.outputs < shape.max_outputs;
@@ -572,13 +580,13 @@ impl Scheduler {
         let usage = &mut self.usage[model];
         let shape = &self.models[model];
         let visible: u64 = plan.rows.iter().map(|r| u64::from(r.position) + 1).sum();
-        usage.steps += 1;
+        usage.batches += 1;
         usage.tokens_processed += plan.rows.len() as u64;
         usage.flops += shape.flops_per_row * plan.rows.len() as u64
             + shape.flops_per_output * plan.outputs.len() as u64
             + shape.flops_per_visible * visible;
         let read = !reads.is_empty();
-        self.executor.enqueue(&Step {
+        self.executor.enqueue(&Batch {
             model,
             plan: &plan,
             feeds: &feeds,
@@ -615,10 +623,10 @@ impl Scheduler {
         })
     }
 
-    fn deliver(&mut self, step: Enqueued, result: &StepResult) {
+    fn deliver(&mut self, step: Enqueued, result: &BatchResult) {
         let ModelShape {
             head_width: width,
-            max_positions,
+            context_length,
             ..
         } = self.models[step.model];
         for (id, position, output) in step.reads {
@@ -652,7 +660,7 @@ impl Scheduler {
             let taken = {
                 let mut seq = seq.borrow_mut();
                 let Sequence { tokens, table, .. } = &mut *seq;
-                let taken = generation.take(tokens, *sample, max_positions);
+                let taken = generation.take(tokens, *sample, context_length);
                 // A stop string may cut off what is in the cache already, and where the branch has
                 // ended a place was taken ahead for nothing.
                 table.truncate(generation.unchanged);
@@ -690,10 +698,10 @@ impl Scheduler {
                 );
             }
             (Work::Generate(g), Some(finish)) => {
-                let tokens = seq.tokens[g.start..].to_vec();
+                let token_ids = seq.tokens[g.start..].to_vec();
                 let text = g.matcher.text().to_string();
                 drop(g.reply.send(Ok(Generated {
-                    tokens,
+                    token_ids,
                     text,
                     logprobs: g.logprobs,
                     finish,

@@ -1,118 +1,22 @@
-//! Quantised checkpoints: what they look like, and making one.
-//!
-//! The form is that of the `compressed-tensors` package in its format `pack-quantized`
-//! (<https://github.com/neuralmagic/compressed-tensors>), which vLLM and transformers read too:
-//! weights of 8 or 4 bits, symmetric, in groups of 32 along the input features. Instead of `X.weight`
-//! a checkpoint has `X.weight_packed` (`[rows, cols * bits / 32]` int32, the first of its integers in
-//! the lowest bits, each plus 128 or 8), `X.weight_scale` (`[rows, cols / 32]` bf16) and
-//! `X.weight_shape`. The same integers are made of a float checkpoint by [`crate::Options::quantize`].
+//! Writing a quantised checkpoint; its form is described in [`super::quantization`].
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use kernels::quant::GROUP;
 use kernels::{Quantization, Quantized};
-use safetensors::Dtype;
 use safetensors::tensor::{TensorView, serialize_to_file};
 use serde_json::{Map, Value, json};
 
-use crate::arch::{self, TensorSpec};
-use crate::checkpoint::{self, Checkpoint, INDEX, SINGLE};
-use crate::config::{HeadKind, ModelConfig};
+use super::arch::{self, TensorSpec};
+use super::config::{HeadKind, ModelConfig};
+use super::json::Fields;
+use super::quantization::{FIELD, FORMAT, METHOD, StoredTensor, parts};
+use super::{Checkpoint, INDEX, SINGLE};
 use crate::error::{Error, Result};
-use crate::json::Fields;
 
-const FIELD: &str = "quantization_config";
-const METHOD: &str = "compressed-tensors";
-const FORMAT: &str = "pack-quantized";
 /// Bytes of weights of one file, as transformers shards them.
 const SHARD_BYTES: usize = 5_000_000_000;
-
-/// What a config says of its matrices.
-pub(crate) fn of_config(fields: &Fields) -> Result<Option<Quantization>> {
-    let Some(config) = fields.object(FIELD)? else {
-        return Ok(None);
-    };
-    if config.string("quant_method")? != Some(METHOD) {
-        return Err(config.wrong("quant_method", format!("\"{METHOD}\"")));
-    }
-    if config.string("format")? != Some(FORMAT) {
-        return Err(config.wrong("format", format!("\"{FORMAT}\"")));
-    }
-    let groups = (config.object("config_groups")?)
-        .ok_or_else(|| config.wrong("config_groups", "an object"))?;
-    let names: Vec<_> = groups.entries().map(|(name, _)| name.clone()).collect();
-    let [name] = &names[..] else {
-        return Err(config.wrong("config_groups", "one group"));
-    };
-    let group = (groups.object(name)?).ok_or_else(|| groups.wrong(name, "an object"))?;
-    let weights = (group.object("weights")?)
-        .ok_or_else(|| group.wrong("weights", "how weights are quantised"))?;
-    for (field, expected) in [("type", "int"), ("strategy", "group")] {
-        if weights.string(field)? != Some(expected) {
-            return Err(weights.wrong(field, format!("\"{expected}\"")));
-        }
-    }
-    if weights.boolean("symmetric")? != Some(true) {
-        return Err(weights.wrong("symmetric", "true"));
-    }
-    if weights.count("group_size", 1 << 20)? != Some(GROUP) {
-        return Err(weights.wrong("group_size", GROUP.to_string()));
-    }
-    let order = weights.get("actorder").and_then(Value::as_str);
-    if order.is_some_and(|order| order != "static" && order != "weight") {
-        return Err(weights.wrong("actorder", "none: columns in their own order"));
-    }
-    match weights.count("num_bits", 64)? {
-        Some(8) => Ok(Some(Quantization::Int8)),
-        Some(4) => Ok(Some(Quantization::Int4)),
-        _ => Err(weights.wrong("num_bits", "8 or 4")),
-    }
-}
-
-/// [`of_config`]'s opposite; `ignored` are modules that are left as they were.
-fn to_config<'a>(kind: Quantization, ignored: impl Iterator<Item = &'a str>) -> Value {
-    json!({
-        "quant_method": METHOD,
-        "format": FORMAT,
-        "quantization_status": "compressed",
-        "config_groups": {"group_0": {
-            "targets": ["Linear"],
-            "weights": {
-                "num_bits": kind.bits(),
-                "type": "int",
-                "symmetric": true,
-                "strategy": "group",
-                "group_size": GROUP,
-                "dynamic": false,
-            },
-            "input_activations": null,
-            "output_activations": null,
-        }},
-        "ignore": ignored.collect::<Vec<_>>(),
-    })
-}
-
-/// A tensor of a quantised matrix.
-pub(crate) struct Part {
-    pub name: String,
-    pub dtype: Dtype,
-    pub shape: Vec<usize>,
-}
-
-/// The tensors that stand for the matrix `[rows, cols]` that `name` would be: integers, scales, shape.
-pub(crate) fn parts(name: &str, kind: Quantization, rows: usize, cols: usize) -> [Part; 3] {
-    let part = |suffix: &str, dtype, shape: &[usize]| Part {
-        name: format!("{name}_{suffix}"),
-        dtype,
-        shape: shape.to_vec(),
-    };
-    [
-        part("packed", Dtype::I32, &[rows, cols * kind.bits() / 32]),
-        part("scale", Dtype::BF16, &[rows, cols / GROUP]),
-        part("shape", Dtype::I64, &[2]),
-    ]
-}
 
 /// What became of a checkpoint.
 #[derive(Clone, Debug)]
@@ -184,7 +88,7 @@ pub fn write(
             }
             _ => {
                 let (dtype, bytes) = checkpoint.stored(stored, &spec.shape)?;
-                let part = Part {
+                let part = StoredTensor {
                     name: spec.name.clone(),
                     dtype,
                     shape: spec.shape.clone(),
@@ -203,7 +107,7 @@ pub fn write(
 
     for file in source.files()? {
         let weights = file == INDEX || file.ends_with(".safetensors");
-        if weights || file == ModelConfig::FILE || checkpoint::is_pickle(&file) {
+        if weights || file == ModelConfig::FILE || super::is_pickle(&file) {
             continue;
         }
         // A folder inside is none of the model's files.
@@ -244,7 +148,7 @@ fn failed(path: &Path, source: std::io::Error) -> Error {
 /// Files of tensors being written, each when it is full.
 struct Shards<'a> {
     to: &'a Path,
-    open: Vec<(Part, Cow<'a, [u8]>)>,
+    open: Vec<(StoredTensor, Cow<'a, [u8]>)>,
     open_bytes: usize,
     /// The names of the tensors of each file written.
     written: Vec<Vec<String>>,
@@ -267,7 +171,7 @@ impl<'a> Shards<'a> {
         self.to.join(format!("part-{number}.safetensors"))
     }
 
-    fn push(&mut self, part: Part, bytes: Cow<'a, [u8]>) -> Result<()> {
+    fn push(&mut self, part: StoredTensor, bytes: Cow<'a, [u8]>) -> Result<()> {
         if self.open_bytes + bytes.len() > SHARD_BYTES && self.open_bytes > 0 {
             self.close()?;
         }
@@ -318,4 +222,27 @@ impl<'a> Shards<'a> {
         }
         Ok(self.bytes)
     }
+}
+
+/// [`of_config`]'s opposite; `ignored` are modules that are left as they were.
+fn to_config<'a>(kind: Quantization, ignored: impl Iterator<Item = &'a str>) -> Value {
+    json!({
+        "quant_method": METHOD,
+        "format": FORMAT,
+        "quantization_status": "compressed",
+        "config_groups": {"group_0": {
+            "targets": ["Linear"],
+            "weights": {
+                "num_bits": kind.bits(),
+                "type": "int",
+                "symmetric": true,
+                "strategy": "group",
+                "group_size": GROUP,
+                "dynamic": false,
+            },
+            "input_activations": null,
+            "output_activations": null,
+        }},
+        "ignore": ignored.collect::<Vec<_>>(),
+    })
 }

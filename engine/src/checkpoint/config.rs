@@ -3,11 +3,11 @@
 use kernels::{Dtype, Quantization};
 use serde_json::Value;
 
-use crate::arch::{self, Architecture, Task, TensorNames};
+use crate::checkpoint::arch::{self, Architecture, Task, TensorNames};
+use crate::checkpoint::json::Fields;
+use crate::checkpoint::quantization;
+use crate::checkpoint::source::Source;
 use crate::error::Result;
-use crate::json::Fields;
-use crate::quantization;
-use crate::source::Source;
 
 /// Bounds on a config's numbers, far above any model that exists and low enough that products of
 /// them neither overflow nor ask for absurd memory before the tensors' own shapes are compared.
@@ -78,7 +78,7 @@ pub struct ModelConfig {
     /// Rows of the embedding. A tokenizer may have fewer tokens.
     pub vocab: usize,
     /// Positions the model was made for.
-    pub max_positions: usize,
+    pub context_length: usize,
     /// Base of the rotary frequencies: pair `i` turns by `theta^(-2i / head_dim)` per position.
     pub rope_theta: f64,
     /// How these frequencies are stretched.
@@ -170,7 +170,7 @@ impl ModelConfig {
             head_dim,
             intermediate: fields.needed_count("intermediate_size", limit::INTERMEDIATE)?,
             vocab: fields.needed_count("vocab_size", limit::VOCAB)?,
-            max_positions: fields.needed_count("max_position_embeddings", limit::POSITIONS)?,
+            context_length: fields.needed_count("max_position_embeddings", limit::POSITIONS)?,
             rope_theta,
             rope_scaling,
             windows: (family.windows)(&fields, layers)?,

@@ -7,9 +7,9 @@ mod mistral;
 mod qwen2;
 mod qwen3;
 
-use crate::config::{HeadKind, ModelConfig};
+use crate::checkpoint::config::{HeadKind, ModelConfig};
+use crate::checkpoint::json::Fields;
 use crate::error::{Error, Result};
-use crate::json::Fields;
 
 /// All architectures served.
 pub static ARCHITECTURES: &[Architecture] = &[

@@ -10,7 +10,7 @@ pub struct ModelShape {
     /// Vocabulary entries the model can read.
     pub vocab: usize,
     /// Tokens a sequence may have.
-    pub max_positions: usize,
+    pub context_length: usize,
     /// Numbers the head gives for one row.
     pub head_width: usize,
     /// Bytes of one KV block.
@@ -26,7 +26,7 @@ pub struct ModelShape {
 }
 
 /// One model's part of a step.
-pub struct Step<'a> {
+pub struct Batch<'a> {
     /// Which model.
     pub model: usize,
     /// Its rows and runs.
@@ -43,7 +43,7 @@ pub struct Step<'a> {
 
 /// What a step gave.
 #[derive(Debug, Default, PartialEq)]
-pub struct StepResult {
+pub struct BatchResult {
     /// The drawn tokens, in the order of the draws.
     pub samples: Vec<Sample>,
     /// If asked for: `[outputs, head_width]`, row-major.
@@ -55,9 +55,9 @@ pub trait Executor {
     /// The device in words.
     fn device(&self) -> String;
     /// Whether it pays to enqueue a step before the one before it is done.
-    fn runs_ahead(&self) -> bool;
+    fn prefers_async(&self) -> bool;
     /// Enqueues one step of one model. Work may still be under way when it returns.
-    fn enqueue(&mut self, step: &Step<'_>) -> Result<(), Error>;
+    fn enqueue(&mut self, step: &Batch<'_>) -> Result<(), Error>;
     /// Waits for the oldest enqueued step that has not been waited for.
-    fn finish(&mut self) -> Result<StepResult, Error>;
+    fn finish(&mut self) -> Result<BatchResult, Error>;
 }

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use kernels::Backend;
 
 use crate::Error;
-use crate::executor::{Executor, Step, StepResult};
 use crate::model::Model;
+use crate::schedule::executor::{Batch, BatchResult, Executor};
 
 struct Pending<B: Backend> {
     model: usize,
@@ -38,11 +38,11 @@ impl<B: Backend> Executor for Local<B> {
         self.backend.name()
     }
 
-    fn runs_ahead(&self) -> bool {
+    fn prefers_async(&self) -> bool {
         self.backend.runs_ahead()
     }
 
-    fn enqueue(&mut self, step: &Step<'_>) -> Result<(), Error> {
+    fn enqueue(&mut self, step: &Batch<'_>) -> Result<(), Error> {
         let Local {
             backend,
             arena,
@@ -69,9 +69,9 @@ impl<B: Backend> Executor for Local<B> {
         Ok(())
     }
 
-    fn finish(&mut self) -> Result<StepResult, Error> {
+    fn finish(&mut self) -> Result<BatchResult, Error> {
         let Some(pending) = self.pending.pop_front() else {
-            return Ok(StepResult::default());
+            return Ok(BatchResult::default());
         };
         let samples = match pending.samples {
             Some(samples) => self.backend.finish_samples(samples)?,
@@ -81,6 +81,6 @@ impl<B: Backend> Executor for Local<B> {
             Some(head) => self.backend.finish_read(head)?,
             None => Vec::new(),
         };
-        Ok(StepResult { samples, head })
+        Ok(BatchResult { samples, head })
     }
 }

@@ -12,8 +12,8 @@ pub struct Usage {
     pub tokens_generated: u64,
     /// Floating-point operations: two per weight and row in the products, attention included.
     pub flops: u64,
-    /// Device steps.
-    pub steps: u64,
+    /// Batches.
+    pub batches: u64,
     /// Sequences whose blocks were taken away and computed again.
     pub preemptions: u64,
 }
@@ -32,5 +32,5 @@ pub struct KvUsage {
     /// The most blocks the branches would have held at once without sharing.
     pub unshared_blocks: usize,
     /// Blocks kept only for reuse.
-    pub dormant_blocks: usize,
+    pub cached_blocks: usize,
 }

@@ -13,9 +13,9 @@ use futures::future::join_all;
 use kernels::{Sample, Sampling, Slot, philox};
 
 use crate::engine::{Branch, Engine, Model, Options};
-use crate::executor::{Executor, ModelShape, Step, StepResult};
-use crate::kv::memory::Cut;
-use crate::request::{Finish, Generate};
+use crate::kv::memory::ArenaLayout;
+use crate::schedule::executor::{Batch, BatchResult, Executor, ModelShape};
+use crate::schedule::request::{Finish, Generate};
 use crate::{Error, Usage};
 
 const VOCAB: u64 = 3;
@@ -36,7 +36,7 @@ fn drawn(hidden: u64, key: u64, position: u64) -> u32 {
 struct Memory {
     bytes: HashMap<usize, (usize, u32, u32)>,
     /// Of the steps not waited for, with their models.
-    results: VecDeque<(usize, StepResult)>,
+    results: VecDeque<(usize, BatchResult)>,
     most_rows: usize,
 }
 
@@ -58,11 +58,11 @@ impl Executor for Simulated {
         "simulated".into()
     }
 
-    fn runs_ahead(&self) -> bool {
+    fn prefers_async(&self) -> bool {
         false
     }
 
-    fn enqueue(&mut self, step: &Step<'_>) -> Result<(), Error> {
+    fn enqueue(&mut self, step: &Batch<'_>) -> Result<(), Error> {
         let model = step.model;
         let mut plan = step.plan.clone();
         let mut memory = self.memory.borrow_mut();
@@ -138,7 +138,7 @@ impl Executor for Simulated {
             logprob: 0.0,
         });
         let head = (0..plan.outputs.len()).map(|i| (output(i) % 1024) as f32);
-        let result = StepResult {
+        let result = BatchResult {
             samples: samples.collect(),
             head: head.collect(),
         };
@@ -146,7 +146,7 @@ impl Executor for Simulated {
         Ok(())
     }
 
-    fn finish(&mut self) -> Result<StepResult, Error> {
+    fn finish(&mut self) -> Result<BatchResult, Error> {
         Ok(self
             .memory
             .borrow_mut()
@@ -170,16 +170,16 @@ struct Setup {
     bytes: usize,
     rows: usize,
     outputs: usize,
-    run_ahead: bool,
+    async_scheduling: bool,
 }
 
 fn world(setup: Setup) -> World {
     let token_bytes = vec![64, 96];
     let blocks: Vec<usize> = token_bytes.iter().map(|b| b * setup.block_tokens).collect();
-    let cut = Cut::new(setup.bytes, &blocks);
+    let cut = ArenaLayout::new(setup.bytes, &blocks);
     let shapes = blocks.iter().map(|&block_bytes| ModelShape {
         vocab: VOCAB as usize,
-        max_positions: 40,
+        context_length: 40,
         head_width: 1,
         block_bytes,
         flops_per_row: 1,
@@ -196,8 +196,8 @@ fn world(setup: Setup) -> World {
     };
     let options = Options {
         block_tokens: setup.block_tokens,
-        rows: setup.rows,
-        run_ahead: Some(setup.run_ahead),
+        max_batch_rows: setup.rows,
+        async_scheduling: Some(setup.async_scheduling),
         ..Options::default()
     };
     let engine = Engine::over(Box::new(executor), shapes.collect(), &cut, &options);
@@ -215,7 +215,7 @@ fn plain(max_tokens: usize) -> Generate {
         max_tokens,
         stop_strings: Vec::new(),
         include_stop: true,
-        stop_tokens: Vec::new(),
+        stop_token_ids: Vec::new(),
         stream: None,
     }
 }
@@ -260,7 +260,7 @@ fn run_program(seed: u64) -> Usage {
         bytes: 48 * 128 * (1 + random.below(4)) + 2048 * random.below(2),
         rows: [1, 2, 5, 64][random.below(4)],
         outputs: [1, 2, 64][random.below(3)],
-        run_ahead: random.below(2) == 0,
+        async_scheduling: random.below(2) == 0,
     };
     let world = world(setup);
     let mut known: Vec<Known> = Vec::new();
@@ -269,7 +269,7 @@ fn run_program(seed: u64) -> Usage {
         match random.below(if known.is_empty() { 1 } else { 10 }) {
             0 => {
                 let model = random.below(2);
-                // A repeated stream and prompt lets the radix tree be hit.
+                // A repeated stream and prompt lets the prefix trie be hit.
                 streams += random.below(2) as u64;
                 let mut branch = world.models[model].root(streams);
                 let tokens: Vec<u32> = (0..1 + random.below(12)).map(|i| i as u32 % 2).collect();
@@ -315,7 +315,7 @@ fn run_program(seed: u64) -> Usage {
         }
         world.engine.check();
         for k in &known {
-            assert_eq!(k.branch.tokens(), k.tokens, "tokens of a branch");
+            assert_eq!(k.branch.token_ids(), k.tokens, "tokens of a branch");
         }
     }
     let usage = world
@@ -382,10 +382,10 @@ fn advance(world: &World, known: &mut [Known], random: &mut Random, cancel: bool
         tasks.push(async move {
             if work == 1 {
                 let mut how = plain(count);
-                how.stop_tokens.extend(stop);
+                how.stop_token_ids.extend(stop);
                 let got = (branch.generate(how).await).expect("memory holds one branch");
                 assert_eq!(got.finish, finish);
-                (i, got.tokens, None)
+                (i, got.token_ids, None)
             } else {
                 let got = branch
                     .read(&tokens, &at)
@@ -412,7 +412,7 @@ fn advance(world: &World, known: &mut [Known], random: &mut Random, cancel: bool
         stopped.expect("the simulated device does not fail");
         drop(all);
         for (i, _) in expected {
-            known[i].tokens = known[i].branch.tokens();
+            known[i].tokens = known[i].branch.token_ids();
         }
         return;
     }
@@ -452,13 +452,13 @@ fn random_programs_give_the_answers_of_their_tokens_alone() {
 
 #[test]
 fn running_ahead_computes_a_row_too_many_where_a_branch_ends_unforeseen() {
-    let answers = [false, true].map(|run_ahead| {
+    let answers = [false, true].map(|async_scheduling| {
         let world = world(Setup {
             block_tokens: 4,
             bytes: 1 << 16,
             rows: 64,
             outputs: 64,
-            run_ahead,
+            async_scheduling,
         });
         let model = &world.models[0];
         let mut branches: Vec<Branch> = (0..8).map(|stream| model.root(stream)).collect();
@@ -467,7 +467,7 @@ fn running_ahead_computes_a_row_too_many_where_a_branch_ends_unforeseen() {
         }
         let grown = join_all(branches.iter_mut().map(|branch| {
             let mut how = plain(6);
-            how.stop_tokens.push(2);
+            how.stop_token_ids.push(2);
             branch.generate(how)
         }));
         let grown = world.engine.run(grown).expect("runs");
@@ -492,7 +492,7 @@ fn what_branches_share_is_computed_once() {
         bytes: 1 << 16,
         rows: 64,
         outputs: 64,
-        run_ahead: false,
+        async_scheduling: false,
     };
     let world = world(setup);
     let model = &world.models[0];
@@ -505,7 +505,7 @@ fn what_branches_share_is_computed_once() {
     assert_eq!(model.usage().tokens_processed, 20 + 8 * 4);
     assert_eq!(model.usage().tokens_generated, 8 * 5);
     // One step ends the prompt and draws every child's first token.
-    assert_eq!(model.usage().steps, 5);
+    assert_eq!(model.usage().batches, 5);
 
     let mut grandchildren: Vec<Branch> = (0..4).map(|_| children[0].fork()).collect();
     let read = join_all(grandchildren.iter_mut().map(|c| c.read(&[2, 2], &[1])));
@@ -521,7 +521,7 @@ fn a_branch_larger_than_the_memory_is_an_error_and_harms_no_other() {
         bytes: 10 * 128,
         rows: 8,
         outputs: 8,
-        run_ahead: false,
+        async_scheduling: false,
     };
     let world = world(setup);
     let (mut small, mut large) = (world.models[0].root(0), world.models[0].root(1));
@@ -529,7 +529,7 @@ fn a_branch_larger_than_the_memory_is_an_error_and_harms_no_other() {
     large.append(&[1; 30]).expect("fits the context");
     let both = futures::future::join(small.generate(plain(3)), large.generate(plain(3)));
     let (small, large) = world.engine.run(both).expect("the device does not fail");
-    assert_eq!(small.map(|g| g.tokens.len()).ok(), Some(3));
+    assert_eq!(small.map(|g| g.token_ids.len()).ok(), Some(3));
     assert!(
         matches!(large, Err(Error::PoolTooSmall { needed: 15, .. })),
         "{large:?}"

@@ -6,9 +6,9 @@ use futures::channel::{mpsc, oneshot};
 use kernels::{Sample, Sampling};
 
 use crate::Error;
-use crate::sequence::Shared;
-use crate::stop::StopMatcher;
-use crate::tokenizer::{TokenStream, Tokenizer};
+use crate::schedule::sequence::Shared;
+use crate::text::stop::StopMatcher;
+use crate::text::tokenizer::{TokenStream, Tokenizer};
 
 /// How a branch is to be continued.
 #[derive(Clone, Debug)]
@@ -22,7 +22,7 @@ pub struct Generate {
     /// Whether the stop string stays part of text and branch.
     pub include_stop: bool,
     /// Token ids that end the generation; they become no part of text or branch.
-    pub stop_tokens: Vec<u32>,
+    pub stop_token_ids: Vec<u32>,
     /// Receives text as it becomes final.
     pub stream: Option<mpsc::UnboundedSender<String>>,
 }
@@ -45,7 +45,7 @@ pub enum Finish {
 pub struct Generated {
     /// The tokens the branch grew by. When a stop string ends inside a token, that token is
     /// replaced by the tokens of its part up to there.
-    pub tokens: Vec<u32>,
+    pub token_ids: Vec<u32>,
     /// Their text.
     pub text: String,
     /// Natural-log probability of every drawn token, a drawn stop token included.
@@ -147,9 +147,9 @@ impl Generation {
     /// Whether it is certain to go on after the token that is being drawn, but for stop tokens and
     /// stop strings, and to need nothing else of that token: a repetition penalty needs it on the
     /// host.
-    pub fn goes_on(&self, tokens: usize, max_positions: usize) -> bool {
+    pub fn goes_on(&self, tokens: usize, context_length: usize) -> bool {
         self.logprobs.len() + 1 < self.how.max_tokens
-            && tokens + 1 < max_positions
+            && tokens + 1 < context_length
             && self.how.sampling.repetition_penalty == 1.0
     }
 
@@ -158,10 +158,10 @@ impl Generation {
         &mut self,
         tokens: &mut Vec<u32>,
         sample: Sample,
-        max_positions: usize,
+        context_length: usize,
     ) -> Result<Option<Finish>, Error> {
         self.logprobs.push(sample.logprob);
-        if self.how.stop_tokens.contains(&sample.token) {
+        if self.how.stop_token_ids.contains(&sample.token) {
             return self.ended(Finish::StopToken(sample.token));
         }
         tokens.push(sample.token);
@@ -186,7 +186,7 @@ impl Generation {
         }
         if self.logprobs.len() >= self.how.max_tokens {
             self.ended(Finish::Length)
-        } else if tokens.len() >= max_positions {
+        } else if tokens.len() >= context_length {
             self.ended(Finish::Context)
         } else {
             Ok(None)

@@ -1,17 +1,25 @@
 //! A checkpoint: config, generation defaults and tensors, memory-mapped and checked on opening.
 
+pub mod arch;
+pub mod config;
+pub mod generation;
+pub mod hub;
+pub(crate) mod json;
+pub(crate) mod quantization;
+pub mod quantize;
+pub mod source;
+
 use std::collections::{BTreeMap, HashMap};
 
 use kernels::{Dtype, MatrixView, Quantization, Quantized, philox};
 use safetensors::tensor::Metadata;
 
-use crate::arch::{self, TensorSpec};
-use crate::config::{HeadKind, ModelConfig};
+use self::arch::TensorSpec;
+use self::config::{HeadKind, ModelConfig};
+use self::generation::GenerationConfig;
+use self::json::Fields;
+use self::source::{Bytes, Source};
 use crate::error::{Error, Result};
-use crate::generation::Generation;
-use crate::json::Fields;
-use crate::quantization;
-use crate::source::{Bytes, Source};
 
 /// The weights in one file.
 pub(crate) const SINGLE: &str = "model.safetensors";
@@ -24,8 +32,8 @@ pub(crate) const INDEX: &str = "model.safetensors.index.json";
 pub struct Checkpoint {
     /// Shapes and constants.
     pub config: ModelConfig,
-    /// Generation defaults.
-    pub generation: Generation,
+    /// GenerationConfig defaults.
+    pub generation: GenerationConfig,
     source: Source,
     tensors: Tensors,
     params: usize,
@@ -36,7 +44,7 @@ impl Checkpoint {
     /// Opens a checkpoint and compares its tensors with its config.
     pub fn open(source: Source) -> Result<Checkpoint> {
         let mut config = ModelConfig::open(&source)?;
-        let generation = Generation::open(&source)?;
+        let generation = GenerationConfig::open(&source)?;
         let files = weight_files(&source, &config)?;
         let tensors = Tensors::open(&source, &files)?;
         config.head = head(&config, &tensors);
@@ -87,7 +95,7 @@ impl Checkpoint {
         let (tensors, params) = Tensors::random(&specs, seed);
         Ok(Checkpoint {
             config,
-            generation: Generation::open(&source)?,
+            generation: GenerationConfig::open(&source)?,
             source,
             tensors,
             params,
@@ -396,7 +404,7 @@ impl Tensors {
         if !(kind.fits(cols) && self.contains(&parts[0].name)) {
             return Ok(None);
         }
-        let bytes = |part: &quantization::Part| {
+        let bytes = |part: &quantization::StoredTensor| {
             let (file, tensor) = self.find(&part.name, &part.shape, "a quantised matrix")?;
             if tensor.dtype != part.dtype {
                 return Err(Error::TensorDtype {

@@ -19,11 +19,11 @@ use std::time::Duration;
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 
+use crate::checkpoint::config::ModelConfig;
+use crate::checkpoint::source::Source;
 use crate::checkpoint::{self, INDEX, SINGLE};
-use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::source::Source;
-use crate::tokenizer::TOKENIZER;
+use crate::text::tokenizer::TOKENIZER;
 
 /// Every file that is fetched besides the weights, where the repository has it.
 const SMALL: [&str; 6] = [

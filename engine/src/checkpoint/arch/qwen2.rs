@@ -2,8 +2,8 @@
 //! published config of theirs turns on. The math PRMs made of it have heads of their own.
 
 use super::{Architecture, Biases, LLAMA_NAMES, Task, WINDOW_LIMIT};
+use crate::checkpoint::json::Fields;
 use crate::error::Result;
-use crate::json::Fields;
 
 pub(super) const ARCHITECTURE: Architecture = Architecture {
     classes: &[
