@@ -72,7 +72,7 @@ fn a_tree_scores_like_whole_solutions() {
         let problem = &problems[case % problems.len()].problem;
         let tree = random.tree(nodes);
         let options = Options {
-            rows,
+            max_batch_rows: rows,
             block_tokens,
             ..Options::default()
         };
