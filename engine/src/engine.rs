@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
 
 use futures::channel::oneshot;
 use kernels::{Backend, DEFAULT_KV_BYTES, KvDtype, KvLayout, Quantization, philox};
@@ -250,34 +251,65 @@ impl Engine {
         }
     }
 
-    /// Runs `future` to its end, stepping the device whenever it waits.
+    /// Runs `future` to its end, computing a batch whenever it waits.
     ///
-    /// Many tasks run at once by being joined in one future; what they ask for between two steps
+    /// Many tasks run at once by being joined in one future; what they ask for between two batches
     /// is computed together.
     ///
     /// # Errors
     /// The device failed, or the future waits for something that is not the engine's.
     pub fn run<F: Future>(&self, future: F) -> Result<F::Output, Error> {
-        struct Flag(AtomicBool);
+        self.drive(future, |_| Err(Error::Stalled))
+    }
+
+    /// As [`Engine::run`], for a future that also waits for other threads: while no request waits for the
+    /// device, the calling thread sleeps until the future is woken.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn serve<F: Future>(&self, future: F) -> Result<F::Output, Error> {
+        self.drive(future, |woken| {
+            while !woken.load(Ordering::Acquire) {
+                std::thread::park();
+            }
+            Ok(())
+        })
+    }
+
+    /// Polls `future` whenever it was woken, and between two polls computes a batch or, without any
+    /// request, calls `idle`.
+    fn drive<F: Future>(
+        &self,
+        future: F,
+        idle: impl Fn(&AtomicBool) -> Result<(), Error>,
+    ) -> Result<F::Output, Error> {
+        struct Flag {
+            woken: AtomicBool,
+            thread: Thread,
+        }
         impl Wake for Flag {
             fn wake(self: Arc<Self>) {
-                self.0.store(true, Ordering::Relaxed);
+                self.woken.store(true, Ordering::Release);
+                self.thread.unpark();
             }
         }
-        let flag = Arc::new(Flag(AtomicBool::new(true)));
+        let flag = Arc::new(Flag {
+            woken: AtomicBool::new(true),
+            thread: std::thread::current(),
+        });
         let waker = Waker::from(Arc::clone(&flag));
         let mut context = Context::from_waker(&waker);
         let mut future = pin!(future);
         loop {
-            while flag.0.swap(false, Ordering::Relaxed) {
+            while flag.woken.swap(false, Ordering::Acquire) {
                 if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
                     return Ok(output);
                 }
             }
-            if self.is_idle() {
-                return Err(Error::Stalled);
+            match self.is_idle() {
+                true => idle(&flag.woken)?,
+                false => self.run_batch()?,
             }
-            self.run_batch()?;
         }
     }
 }
@@ -292,6 +324,14 @@ pub struct Model {
 }
 
 impl Model {
+    /// The same model with another seed of all sampling.
+    pub fn with_seed(&self, seed: u64) -> Model {
+        Model {
+            seed,
+            ..self.clone()
+        }
+    }
+
     /// An empty branch: the root of a tree. Branches of equal `stream` draw equal random numbers.
     pub fn root(&self, stream: u64) -> Branch {
         let key = philox::root_key(self.seed, stream);
