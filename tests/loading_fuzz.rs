@@ -388,9 +388,7 @@ fn load(source: &Source, name: &str, tokenizer: &Tokenizer) -> bool {
         let Ok(checkpoint) = Checkpoint::open(source.clone()) else {
             return false;
         };
-        let config = &checkpoint.config;
-        let (rows, cols) = (config.vocab, config.hidden);
-        let embedding = checkpoint.matrix(config.names().embedding, rows, cols);
+        let embedding = checkpoint.matrix(&checkpoint.layout().embedding);
         assert!(embedding.is_ok(), "an opened checkpoint has its tensors");
         return true;
     }

@@ -10,12 +10,13 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 
 use futures::channel::oneshot;
-use kernels::{Backend, DEFAULT_KV_BYTES, KvDtype, KvLayout, Quantization, philox};
+use kernels::{Allocation, Backend, KvDtype, KvLayout, Quantization, philox};
 
 use crate::Error;
 use crate::checkpoint::Checkpoint;
 use crate::kv::memory::ArenaLayout;
 use crate::kv::{KvMemory, SharedMemory};
+use crate::model::{self, LoadOptions, allocations, shape};
 use crate::schedule::executor::{Executor, ModelShape};
 use crate::schedule::local::Local;
 use crate::schedule::request::{
@@ -64,8 +65,8 @@ impl Default for Options {
     }
 }
 
-/// How many times its config's positions a model that runs on may reach.
-const RUN_ON: usize = 8;
+/// How many times its context length a model may reach whose context is extended.
+const EXTENSION: usize = 8;
 
 /// One model for an engine to load, and how it is to be used.
 #[derive(Clone, Debug)]
@@ -91,6 +92,49 @@ impl<'a> ModelSpec<'a> {
             extend_context: false,
         }
     }
+
+    /// How the model is loaded beside a KV memory of `kv_bytes`.
+    fn load_options(&self, layout: &KvLayout, kv_bytes: usize, options: &Options) -> LoadOptions {
+        let context_length = self.checkpoint.config.context_length;
+        LoadOptions {
+            max_rows: options.max_batch_rows,
+            context_length: if self.extend_context {
+                EXTENSION * context_length
+            } else {
+                context_length
+            },
+            kv_tokens: kv_bytes / layout.block_bytes() * layout.block_tokens,
+            head_rows: self.head_rows.clone(),
+            quantize: options.quantize,
+        }
+    }
+}
+
+/// How K and V of each model lie in a block; the arena's unit is set later.
+///
+/// # Errors
+/// A layout that the backend has no kernel for.
+fn kv_layouts<B: Backend>(
+    backend: &B,
+    specs: &[ModelSpec<'_>],
+    options: &Options,
+) -> Result<Vec<KvLayout>, Error> {
+    (specs.iter())
+        .map(|spec| {
+            let config = &spec.checkpoint.config;
+            let layout = KvLayout {
+                layers: config.layers,
+                heads: config.heads,
+                kv_heads: config.kv_heads,
+                head_dim: config.head_dim,
+                block_tokens: options.block_tokens,
+                dtype: options.kv_dtype.unwrap_or(backend.kv_dtype(config.dtype)),
+                unit_bytes: 64,
+            };
+            backend.check_layout(&layout)?;
+            Ok(layout)
+        })
+        .collect()
 }
 
 /// Models on a device with one KV memory, and the scheduler that feeds them.
@@ -107,74 +151,44 @@ impl Engine {
     /// A checkpoint that does not hold what its config promises, or too little memory.
     pub fn new<B: Backend + 'static>(
         mut backend: B,
-        parts: &[ModelSpec<'_>],
+        specs: &[ModelSpec<'_>],
         options: &Options,
     ) -> Result<(Engine, Vec<Model>), Error> {
-        let mut layouts: Vec<KvLayout> = (parts.iter())
-            .map(|part| {
-                let c = &part.checkpoint.config;
-                KvLayout {
-                    layers: c.layers,
-                    heads: c.heads,
-                    kv_heads: c.kv_heads,
-                    head_dim: c.head_dim,
-                    block_tokens: options.block_tokens,
-                    dtype: options.kv_dtype.unwrap_or(backend.kv_dtype(c.dtype)),
-                    unit_bytes: 64,
-                }
+        let mut layouts = kv_layouts(&backend, specs, options)?;
+        let block_bytes: Vec<usize> = layouts.iter().map(KvLayout::block_bytes).collect();
+        let max_kv_bytes = options.kv_bytes.unwrap_or(usize::MAX);
+        let kept: Vec<Allocation> = (specs.iter().zip(&layouts))
+            .flat_map(|(spec, layout)| {
+                let load = spec.load_options(layout, max_kv_bytes, options);
+                allocations(spec.checkpoint, layout, &load)
             })
             .collect();
-        for layout in &layouts {
-            backend.check_layout(layout)?;
-        }
-        let blocks: Vec<usize> = layouts.iter().map(KvLayout::block_bytes).collect();
-        let load = |backend: &mut B, part: &ModelSpec<'_>, layout: KvLayout, kv_bytes: usize| {
-            let config = &part.checkpoint.config;
-            let how = crate::model::Use {
-                max_rows: options.max_batch_rows,
-                context_length: match part.extend_context {
-                    true => RUN_ON * config.context_length,
-                    false => config.context_length,
-                },
-                capacity: kv_bytes / layout.block_bytes() * layout.block_tokens,
-                head_rows: part.head_rows.clone(),
-                quantize: options.quantize,
-            };
-            let shape = crate::model::shape(config, &layout, &how);
-            let model = crate::model::Model::load(backend, part.checkpoint, layout, &how)?;
-            Ok::<_, Error>((model, shape))
-        };
-        let kv_bytes = match backend.count_memory() {
-            false => options.kv_bytes,
-            true => {
-                let most = options.kv_bytes.unwrap_or(usize::MAX);
-                for (part, &layout) in parts.iter().zip(&layouts) {
-                    load(&mut backend, part, layout, most)?;
-                }
-                let least = blocks.iter().sum();
-                Some(backend.reserve(options.kv_bytes, least)?)
-            }
-        };
-        let cut = ArenaLayout::new(kv_bytes.unwrap_or(DEFAULT_KV_BYTES), &blocks);
+        let kv_bytes = backend.reserve(&kept, options.kv_bytes, block_bytes.iter().sum())?;
+        let arena_layout = ArenaLayout::new(kv_bytes, &block_bytes);
         for layout in &mut layouts {
-            layout.unit_bytes = cut.unit_bytes;
+            layout.unit_bytes = arena_layout.unit_bytes;
         }
-        let arena = backend.arena(cut.superblocks * cut.superblock_bytes)?;
+        let arena = backend.arena(arena_layout.bytes())?;
         let mut models = Vec::new();
         let mut shapes = Vec::new();
-        for (part, layout) in parts.iter().zip(layouts) {
-            let bytes = cut.superblocks * cut.superblock_bytes;
-            let (model, shape) = load(&mut backend, part, layout, bytes)?;
-            models.push(model);
-            shapes.push(shape);
+        for (index, (spec, layout)) in specs.iter().zip(layouts).enumerate() {
+            let load = spec.load_options(&layout, arena_layout.bytes(), options);
+            backend.select_model(index);
+            shapes.push(shape(&spec.checkpoint.config, &layout, &load));
+            models.push(model::Model::load(
+                &mut backend,
+                spec.checkpoint,
+                layout,
+                &load,
+            )?);
         }
         let executor = Box::new(Local::new(backend, arena, models));
-        let engine = Engine::over(executor, shapes, &cut, options);
-        let models = (parts.iter().enumerate())
-            .map(|(index, part)| Model {
+        let engine = Engine::over(executor, shapes, &arena_layout, options);
+        let models = (specs.iter().enumerate())
+            .map(|(index, spec)| Model {
                 scheduler: Rc::clone(&engine.scheduler),
                 index,
-                tokenizer: part.tokenizer.clone(),
+                tokenizer: spec.tokenizer.clone(),
                 seed: options.seed,
             })
             .collect();
@@ -185,17 +199,18 @@ impl Engine {
     pub(crate) fn over(
         executor: Box<dyn Executor>,
         shapes: Vec<ModelShape>,
-        cut: &ArenaLayout,
+        arena: &ArenaLayout,
         options: &Options,
     ) -> Engine {
-        let memory: SharedMemory = Rc::new(RefCell::new(KvMemory::new(cut, options.block_tokens)));
+        let memory: SharedMemory =
+            Rc::new(RefCell::new(KvMemory::new(arena, options.block_tokens)));
         let limits = Limits {
             rows: options.max_batch_rows,
             block_tokens: options.block_tokens,
         };
         let async_scheduling = options.async_scheduling.unwrap_or(executor.prefers_async());
         Engine {
-            kv_bytes: cut.superblocks * cut.superblock_bytes,
+            kv_bytes: arena.bytes(),
             scheduler: Rc::new(RefCell::new(Scheduler::new(
                 executor,
                 shapes,

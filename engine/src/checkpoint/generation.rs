@@ -1,13 +1,13 @@
 //! `generation_config.json`: which tokens end a text, and the sampling its authors advise.
 
-use crate::checkpoint::json::Fields;
-use crate::checkpoint::source::Source;
+use super::json::Fields;
+use super::source::Source;
 use crate::error::Result;
 
 /// A model's generation defaults. Everything may be absent.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GenerationConfig {
-    /// Tokens that end a text; empty if the file names none (see [`crate::checkpoint::Checkpoint::eos`]).
+    /// Tokens that end a text; empty if the file names none (see [`super::Checkpoint::eos`]).
     pub eos: Vec<u32>,
     /// The token a text begins with.
     pub bos: Option<u32>,

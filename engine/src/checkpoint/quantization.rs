@@ -1,27 +1,27 @@
-//! Quantised matrices in a checkpoint: how a config and the tensors describe them.
+//! `quantization_config`: how a config says that matrices are quantised.
 //!
 //! The form is that of the `compressed-tensors` package in its format `pack-quantized`
 //! (<https://github.com/neuralmagic/compressed-tensors>), which vLLM and transformers read too:
-//! weights of 8 or 4 bits, symmetric, in groups of 32 along the input features. Instead of
-//! `X.weight` a checkpoint has `X.weight_packed` (`[rows, cols * bits / 32]` int32, the first
-//! integer in the lowest bits, each plus 128 or 8), `X.weight_scale` (`[rows, cols / 32]` bf16) and
-//! `X.weight_shape`. [`crate::Options::quantize`] makes the same integers of a float checkpoint;
-//! [`super::quantize`] writes them.
+//! weights of 8 or 4 bits, symmetric, in groups of 32 along the input features. The tensors are
+//! described in [`super::packed`].
 
 use kernels::Quantization;
 use kernels::quant::GROUP;
-use safetensors::Dtype;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::json::Fields;
 use crate::error::Result;
 
+/// The field's name.
 pub(super) const FIELD: &str = "quantization_config";
-pub(super) const METHOD: &str = "compressed-tensors";
-pub(super) const FORMAT: &str = "pack-quantized";
+const METHOD: &str = "compressed-tensors";
+const FORMAT: &str = "pack-quantized";
 
-/// What a config says of its matrices.
-pub(crate) fn of_config(fields: &Fields) -> Result<Option<Quantization>> {
+/// Reads the field.
+///
+/// # Errors
+/// A form other than the one described above.
+pub(super) fn of_config(fields: &Fields) -> Result<Option<Quantization>> {
     let Some(config) = fields.object(FIELD)? else {
         return Ok(None);
     };
@@ -62,23 +62,25 @@ pub(crate) fn of_config(fields: &Fields) -> Result<Option<Quantization>> {
     }
 }
 
-/// A tensor of a quantised matrix.
-pub(crate) struct StoredTensor {
-    pub name: String,
-    pub dtype: Dtype,
-    pub shape: Vec<usize>,
-}
-
-/// The tensors that stand for the matrix `[rows, cols]` that `name` would be: integers, scales, shape.
-pub(crate) fn parts(name: &str, kind: Quantization, rows: usize, cols: usize) -> [StoredTensor; 3] {
-    let part = |suffix: &str, dtype, shape: &[usize]| StoredTensor {
-        name: format!("{name}_{suffix}"),
-        dtype,
-        shape: shape.to_vec(),
-    };
-    [
-        part("packed", Dtype::I32, &[rows, cols * kind.bits() / 32]),
-        part("scale", Dtype::BF16, &[rows, cols / GROUP]),
-        part("shape", Dtype::I64, &[2]),
-    ]
+/// The field's value for matrices in `kind`; `ignored` are modules that are left unchanged.
+pub(super) fn to_config<'a>(kind: Quantization, ignored: impl Iterator<Item = &'a str>) -> Value {
+    json!({
+        "quant_method": METHOD,
+        "format": FORMAT,
+        "quantization_status": "compressed",
+        "config_groups": {"group_0": {
+            "targets": ["Linear"],
+            "weights": {
+                "num_bits": kind.bits(),
+                "type": "int",
+                "symmetric": true,
+                "strategy": "group",
+                "group_size": GROUP,
+                "dynamic": false,
+            },
+            "input_activations": null,
+            "output_activations": null,
+        }},
+        "ignore": ignored.collect::<Vec<_>>(),
+    })
 }

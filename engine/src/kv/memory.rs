@@ -71,6 +71,11 @@ impl ArenaLayout {
             superblocks: bytes / superblock_bytes,
         }
     }
+
+    /// Bytes of the arena.
+    pub fn bytes(&self) -> usize {
+        self.superblocks * self.superblock_bytes
+    }
 }
 
 fn gcd(a: usize, b: usize) -> usize {

@@ -56,6 +56,7 @@ impl<B: Backend> Executor for Local<B> {
             (feeds, Some(samples)) => Some((feeds, samples)),
             _ => unreachable!("rows are fed while the step that draws for them is under way"),
         };
+        backend.select_model(step.model);
         let head = models[step.model].forward(backend, arena, step.plan, feeds, step.copies)?;
         let samples = (!step.draws.is_empty()).then(|| backend.sample(head, step.draws));
         let head = step
