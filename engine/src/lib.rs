@@ -13,7 +13,7 @@
 //! - `kv`: the paged KV cache: one memory, blocks that free themselves, prefixes.
 //! - `schedule`: requests, sequences, and the batches that the device computes for them.
 //! - `model`: the weights on a device and the forward pass, once for all architectures.
-//! - `engine`: the public face over all of them. [`describe`]: a checkpoint in figures and words.
+//! - `engine`, `branch`: the public face over all of them. [`describe`]: a checkpoint in figures and words.
 //!
 //! # Traps
 //!
@@ -21,6 +21,7 @@
 //! - [`Branch::append`] computes nothing. Fork *after* appending what the children share: it is
 //!   then computed once for all of them.
 
+mod branch;
 pub mod checkpoint;
 pub mod describe;
 mod engine;
@@ -32,7 +33,8 @@ mod schedule;
 mod testing;
 pub mod text;
 
-pub use engine::{Branch, Engine, Model, ModelSpec, Options};
+pub use branch::Branch;
+pub use engine::{Engine, Model, ModelSpec, Options};
 pub use error::Error;
 pub use schedule::request::{Finish, Generate, Generated};
 pub use schedule::usage::{KvUsage, Usage};

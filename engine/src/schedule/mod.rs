@@ -1,29 +1,38 @@
 //! The scheduler: which rows of which sequences the device computes next.
 //!
-//! Every [`Scheduler::step`] gathers, for each model, whatever is ready from all requests: one row
-//! for each sequence that decodes, then chunks of sequences with more to compute, up to the row
-//! limit. Nothing waits for a whole batch.
+//! [`Scheduler::run_batch`] has three phases:
 //!
-//! # Memory
+//! 1. [`Scheduler::schedule`] gathers, for each model, everything that is ready from all requests:
+//!    one row for each sequence that decodes, then chunks of sequences with more to compute, up to
+//!    the row limit. Nothing waits for a batch to end.
+//! 2. [`Scheduler::launch`] turns each draft into a plan and enqueues it on the device.
+//! 3. [`Scheduler::deliver`] hands samples and numbers of finished batches to their requests.
 //!
-//! A block that is not to be had by evicting cached ones is taken from other work: first from
-//! sequences younger than the one in need, youngest first, then from idle branches (nobody's
-//! request is on them or waits for them now). What was taken is computed again when it is next
-//! needed. The oldest request can thus take everything but its own blocks, so it always ends, or
-//! the memory is too small for one branch, which is an error.
+//! Around it:
 //!
-//! # Running ahead
+//! - [`request`]: the work that branches ask for, and their answers.
+//! - [`sequence`]: the tokens of a branch, how far they are computed, the states it goes through.
+//! - [`batch`]: the batch being built.
+//! - [`preemption`]: blocks for a sequence in need, taken from others.
+//! - [`executor`]: the seam to devices; [`local`] is the one over a `Backend`.
+//! - [`usage`]: counts of the work done.
+//! - `simulation`: random programs on a simulated device (tests only).
 //!
-//! A device that works on its own gets its next step before the one under way is done, so that it
-//! never waits for the host. What that step will draw is not known then; a branch is assumed to go
-//! on, and its row takes the drawn token on the device ([`Batch::feeds`]). When the branch turns out
-//! to have ended, the row was computed in vain and its place in the table is taken back
-//! ([`Table::take_back`]). That is safe because a device works in order: whoever gets the place next
-//! writes to it later. For the same reason blocks count as computed as soon as their step is
-//! enqueued. Between two calls of [`Scheduler::step`] all tokens in all tables are known.
+//! # Async scheduling
+//!
+//! A device that works on its own gets its next batch before the one in flight is done, so that it
+//! never waits for the host. The tokens that the batch in flight samples are not known then. A
+//! branch is assumed to continue, and its row takes the sampled token on the device
+//! ([`Batch::feeds`]). When the branch turns out to have ended, the row is wasted and its slot in
+//! the table is taken back ([`Table::take_back`]). That is safe because a device works in order:
+//! the next owner of the slot writes to it later. For the same reason blocks count as computed as
+//! soon as their batch is enqueued. Between two calls of [`Scheduler::run_batch`] all tokens in all
+//! tables are known.
 
+mod batch;
 pub(crate) mod executor;
 pub(crate) mod local;
+mod preemption;
 pub(crate) mod request;
 pub(crate) mod sequence;
 #[cfg(test)]
@@ -31,36 +40,39 @@ mod simulation;
 pub(crate) mod usage;
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 
-use kernels::{Draw, Feed, SequenceRows, StepPlan};
+use kernels::Sample;
 
 use crate::Error;
-use crate::kv::{CopyOnWrite, SharedMemory, Table};
-use crate::schedule::executor::{Batch, BatchResult, Executor, ModelShape};
-use crate::schedule::request::{Drawing, Finish, Generated, Request, Work};
-use crate::schedule::sequence::{Sequence, Shared};
-use crate::schedule::usage::{KvUsage, Usage};
+use crate::kv::{SharedMemory, Table};
+use batch::{BatchDraft, Chunk, OutputRead, WantedOutput};
+use executor::{Batch, BatchResult, Executor, ModelShape};
+use request::{Finish, InFlightSample, Request, Work};
+use sequence::{Sequence, Shared, State};
+use usage::{KvUsage, Usage};
 
-/// Limits of one device step.
+/// Limits of one batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Limits {
-    /// Rows of one model in one step.
-    pub rows: usize,
+pub(crate) struct BatchLimits {
+    /// Rows of one model.
+    pub max_rows: usize,
     /// Tokens in a KV block.
     pub block_tokens: usize,
 }
 
+/// Requests, the sequences they are on, and the batches in flight for them.
 pub(crate) struct Scheduler {
     executor: Box<dyn Executor>,
     models: Vec<ModelShape>,
     memory: SharedMemory,
-    limits: Limits,
+    limits: BatchLimits,
     async_scheduling: bool,
-    /// Steps so far, and what was enqueued in the last one and not waited for.
-    steps: u64,
-    under_way: Vec<Enqueued>,
+    /// Calls of [`Scheduler::run_batch`] that enqueued something or waited for it.
+    batches: u64,
+    /// Enqueued by the last call and not waited for.
+    in_flight: Vec<InFlight>,
     /// By arrival.
     requests: BTreeMap<RequestId, Request>,
     next_request: RequestId,
@@ -73,43 +85,16 @@ pub(crate) struct Scheduler {
     unshared_peak: Vec<usize>,
 }
 
+/// The number of a request, in the order of arrival.
 pub(crate) type RequestId = u64;
 
-/// Rows of one sequence in the step being built.
-struct Item {
-    seq: Shared,
-    /// Position of the first row.
-    first: usize,
-    rows: usize,
-    write: bool,
-    /// The draw under way that gives the token of its only row.
-    fed: Option<usize>,
-    wants: Vec<Want>,
-}
-
-/// An output of an item that a request waits for.
-struct Want {
-    request: RequestId,
-    position: usize,
-}
-
-/// One model's step being built.
-#[derive(Default)]
-struct Draft {
-    items: Vec<Item>,
-    by_seq: HashMap<*const RefCell<Sequence>, usize>,
-    copies: Vec<CopyOnWrite>,
-    rows: usize,
-    outputs: usize,
-}
-
-/// What one model was asked to do, and for whom.
-struct Enqueued {
+/// One model's batch on the device, and whom its outputs are for.
+struct InFlight {
     model: usize,
-    step: u64,
-    /// For every draw, its request; for every read, its request, position and output row.
-    draws: Vec<RequestId>,
-    reads: Vec<(RequestId, usize, usize)>,
+    batch: u64,
+    /// For every draw, its request.
+    drawn_for: Vec<RequestId>,
+    reads: Vec<OutputRead>,
 }
 
 impl Scheduler {
@@ -117,7 +102,7 @@ impl Scheduler {
         executor: Box<dyn Executor>,
         models: Vec<ModelShape>,
         memory: SharedMemory,
-        limits: Limits,
+        limits: BatchLimits,
         async_scheduling: bool,
     ) -> Scheduler {
         Scheduler {
@@ -129,8 +114,8 @@ impl Scheduler {
             memory,
             limits,
             async_scheduling,
-            steps: 0,
-            under_way: Vec::new(),
+            batches: 0,
+            in_flight: Vec::new(),
             requests: BTreeMap::new(),
             next_request: 0,
             sequences: Vec::new(),
@@ -138,6 +123,7 @@ impl Scheduler {
         }
     }
 
+    /// The device in words.
     pub fn device(&self) -> String {
         self.executor.device()
     }
@@ -199,13 +185,14 @@ impl Scheduler {
         self.register(child)
     }
 
+    /// Takes a request.
     pub fn submit(&mut self, request: Request) -> RequestId {
         self.next_request += 1;
         self.requests.insert(self.next_request, request);
         self.next_request
     }
 
-    /// Forgets a request nobody waits for any more.
+    /// Forgets a request whose future was dropped.
     pub fn withdraw(&mut self, id: RequestId) {
         self.requests.remove(&id);
     }
@@ -215,293 +202,185 @@ impl Scheduler {
         !self.requests.is_empty()
     }
 
-    /// Enqueues one step of every model that has work and delivers what is done: that step, or, when
-    /// running ahead, the one before.
+    /// Schedules and launches one batch of every model that has work, and delivers what is done:
+    /// that batch or, with async scheduling, the one before.
     ///
     /// # Errors
     /// A device that failed: no request can be served any more.
-    pub fn step(&mut self) -> Result<(), Error> {
-        self.sequences.retain(|s| s.strong_count() > 0);
-        let mut drafts: Vec<Draft> = self.models.iter().map(|_| Draft::default()).collect();
-        self.fill(&mut drafts);
-        let idle = drafts.iter().all(|d| d.items.is_empty());
-        if idle && self.under_way.is_empty() {
-            self.give_up_oldest();
+    pub fn run_batch(&mut self) -> Result<(), Error> {
+        let drafts = self.schedule();
+        let idle = drafts.iter().all(BatchDraft::is_empty);
+        if idle && self.in_flight.is_empty() {
+            self.preempt_all_or_fail_oldest();
             return Ok(());
         }
         if !idle {
             self.count_unshared();
         }
-        self.steps += 1;
-        let mut enqueued = Vec::new();
+        self.batches += 1;
+        let mut launched = Vec::new();
         for (model, draft) in drafts.into_iter().enumerate() {
-            if !draft.items.is_empty() {
-                enqueued.push(self.enqueue(model, draft)?);
+            if !draft.is_empty() {
+                launched.push(self.launch(model, draft)?);
             }
         }
-        let done = match self.async_scheduling {
-            true => std::mem::replace(&mut self.under_way, enqueued),
-            false => enqueued,
+        let done = if self.async_scheduling {
+            std::mem::replace(&mut self.in_flight, launched)
+        } else {
+            launched
         };
-        for step in done {
+        for batch in done {
             let result = self.executor.finish()?;
-            self.deliver(step, &result);
+            self.deliver(batch, &result);
         }
         Ok(())
     }
 
-    /// Puts rows into the drafts: decoding sequences first, then the others, each oldest first.
-    fn fill(&mut self, drafts: &mut [Draft]) {
+    /// Phase 1: a draft for every model, decoding sequences first, then the others, each oldest
+    /// first.
+    fn schedule(&mut self) -> Vec<BatchDraft> {
+        self.sequences.retain(|s| s.strong_count() > 0);
+        let mut drafts: Vec<BatchDraft> = (self.models.iter())
+            .map(|_| BatchDraft::default())
+            .collect();
         let mut order: Vec<(bool, (u64, u64), RequestId)> = (self.requests.iter())
-            .map(|(&id, r)| {
-                let seq = r.seq.borrow();
-                (seq.stem.is_some() || seq.pending() > 1, seq.age, id)
+            .map(|(&id, request)| {
+                let seq = request.seq.borrow();
+                (seq.state() != State::Decoding, seq.age, id)
             })
             .collect();
         order.sort_unstable();
-        for (_, _, request) in order {
-            self.place(request, drafts);
+        for (_, _, id) in order {
+            match self.requests[&id].in_flight_sample() {
+                Some(draw) => self.schedule_ahead(id, draw, &mut drafts),
+                None => self.schedule_request(id, &mut drafts),
+            }
         }
+        drafts
     }
 
-    /// Puts the next rows of one request, or of the stem it waits for, into its model's draft.
-    fn place(&mut self, id: RequestId, drafts: &mut [Draft]) {
+    /// Adds the next rows of one request, or of the stem it waits for, to its model's draft.
+    fn schedule_request(&mut self, id: RequestId, drafts: &mut [BatchDraft]) {
         let request = &self.requests[&id];
-        if let Work::Generate(generation) = &request.work
-            && let Some(Drawing { draw, .. }) = generation.drawing
-        {
-            return self.place_ahead(id, draw, drafts);
-        }
         let seq = Rc::clone(&request.seq);
         let mut wanted = request.wanted();
         if wanted.is_empty() {
-            // All of it is under way.
+            // All of it is in flight.
             return;
         }
         let model = seq.borrow().model;
-        let Some(lead) = lead(&seq, &drafts[model]) else {
+        let draft = &mut drafts[model];
+        let Some(next) = next_to_compute(&seq, draft) else {
             return;
         };
-        if !Rc::ptr_eq(&lead, &seq) && !seq.borrow().ends_at_stem() {
+        if !Rc::ptr_eq(&next, &seq) && !seq.borrow().ends_at_stem() {
             wanted.clear();
         }
-        let item = match drafts[model].by_seq.get(&Rc::as_ptr(&lead)) {
-            Some(&item) => item,
-            None => match self.chunk(&lead, &wanted, model, drafts) {
-                Some(item) => item,
+        let chunk = match draft.chunk_of(&next) {
+            Some(chunk) => chunk,
+            None => match self.add_chunk(&next, &wanted, model, draft) {
+                Some(chunk) => chunk,
                 None => return,
             },
         };
-        let most = self.models[model].max_outputs;
-        let draft = &mut drafts[model];
-        let item = &mut draft.items[item];
-        let rows = item.first..item.first + item.rows;
-        for position in wanted.into_iter().filter(|p| rows.contains(p)) {
-            let new = !item.wants.iter().any(|w| w.position == position);
-            if new && draft.outputs == most {
-                // Only for a stem drafted without outputs: its end is run again next time.
-                return;
-            }
-            draft.outputs += usize::from(new);
-            item.wants.push(Want {
-                request: id,
-                position,
-            });
-        }
+        draft.want(chunk, id, wanted, self.models[model].max_outputs);
     }
 
-    /// Drafts a row for the token that a generation is drawing, if it is to go on with that token as
-    /// far as is known. What may be in vain takes no block from anybody.
-    fn place_ahead(&mut self, id: RequestId, draw: usize, drafts: &mut [Draft]) {
+    /// Adds a row for the token that is being sampled for a generation, if the generation will
+    /// continue with that token as far as is known. A row that may be wasted preempts nobody.
+    fn schedule_ahead(&mut self, id: RequestId, draw: usize, drafts: &mut [BatchDraft]) {
         let Request { seq, work } = &self.requests[&id];
         let (model, position) = {
             let seq = seq.borrow();
-            (seq.model, seq.tokens.len())
+            (seq.model, seq.token_ids.len())
         };
         let shape = &self.models[model];
         let draft = &mut drafts[model];
-        let goes_on = match work {
-            Work::Generate(generation) => generation.goes_on(position, shape.context_length),
+        let continues = match work {
+            Work::Generate(generation) => generation.continues(position, shape.context_length),
             Work::Read(_) => false,
         };
-        let room = draft.rows < self.limits.rows && draft.outputs < shape.max_outputs;
+        let room = draft.rows < self.limits.max_rows && draft.outputs < shape.max_outputs;
         let computed = || {
             // Its stem adopted, and not preempted since.
-            let adopted = lead(seq, draft).is_some_and(|lead| Rc::ptr_eq(&lead, seq));
+            let adopted = next_to_compute(seq, draft).is_some_and(|next| Rc::ptr_eq(&next, seq));
             adopted && seq.borrow().pending() == 0
         };
-        if !(goes_on && room && computed()) {
+        if !(continues && room && computed()) {
             return;
         }
-        let mut sequence = seq.borrow_mut();
-        let Some((_, copy)) = sequence.table.push() else {
+        let Some((_, copy)) = seq.borrow_mut().table.push() else {
             return;
         };
-        sequence.in_step = true;
+        seq.borrow_mut().in_batch = true;
         draft.copies.extend(copy);
-        draft.rows += 1;
         draft.outputs += 1;
-        draft.by_seq.insert(Rc::as_ptr(seq), draft.items.len());
-        draft.items.push(Item {
+        draft.add(Chunk {
             seq: Rc::clone(seq),
             first: position,
             rows: 1,
             write: true,
-            fed: Some(draw),
-            wants: vec![Want {
+            fed_by: Some(draw),
+            wanted: vec![WantedOutput {
                 request: id,
                 position,
             }],
         });
     }
 
-    /// Drafts the next rows of `seq`, as many as rows, outputs and memory allow. Tokens before the
+    /// Adds the next rows of `seq`, as many as rows, outputs and memory allow. Tokens before the
     /// first of the `wanted` positions may come from the cache.
-    fn chunk(
+    fn add_chunk(
         &mut self,
         seq: &Shared,
         wanted: &[usize],
         model: usize,
-        drafts: &mut [Draft],
+        draft: &mut BatchDraft,
     ) -> Option<usize> {
-        let room = self.limits.rows - drafts[model].rows;
-        let outputs = self.models[model].max_outputs - drafts[model].outputs;
-        let (first, pending) = {
-            let Sequence { table, tokens, .. } = &mut *seq.borrow_mut();
-            if table.is_empty() {
-                let limit = wanted
-                    .first()
-                    .copied()
-                    .unwrap_or(usize::MAX)
-                    .min(tokens.len() - 1);
-                table.reuse(tokens, limit);
-            }
-            (table.len(), tokens.len() - table.len())
-        };
-        let mut most = pending.max(1).min(room);
-        if let Some(&beyond) = wanted.get(outputs) {
-            most = most.min(beyond.saturating_sub(first));
+        let max_outputs = self.models[model].max_outputs - draft.outputs;
+        let (first, pending) = seq.borrow_mut().reuse_cached(wanted.first().copied());
+        let mut max_rows = pending.max(1).min(self.limits.max_rows - draft.rows);
+        if let Some(&beyond) = wanted.get(max_outputs) {
+            max_rows = max_rows.min(beyond.saturating_sub(first));
         }
-        if most == 0 {
+        if max_rows == 0 {
             return None;
         }
         let (first, rows, write) = if pending == 0 {
             // Everything is computed, but the last token's output was not kept.
             (first - 1, 1, false)
         } else {
-            seq.borrow_mut().in_step = true;
+            seq.borrow_mut().in_batch = true;
             let mut rows = 0;
-            while rows < most {
-                let Some(copy) = self.push(seq) else { break };
-                drafts[model].copies.extend(copy);
+            while rows < max_rows {
+                let Some(copy) = self.grow(seq) else { break };
+                draft.copies.extend(copy);
                 rows += 1;
             }
             (first, rows, true)
         };
-        seq.borrow_mut().in_step = rows > 0;
-        if rows == 0 {
-            return None;
-        }
-        let draft = &mut drafts[model];
-        draft.rows += rows;
-        draft.by_seq.insert(Rc::as_ptr(seq), draft.items.len());
-        draft.items.push(Item {
-            seq: Rc::clone(seq),
-            first,
-            rows,
-            write,
-            fed: None,
-            wants: Vec::new(),
-        });
-        Some(draft.items.len() - 1)
-    }
-
-    /// Makes room for one more token of `seq`, taking blocks from others if it must.
-    fn push(&mut self, seq: &Shared) -> Option<Option<CopyOnWrite>> {
-        loop {
-            if let Some((_, copy)) = seq.borrow_mut().table.push() {
-                return Some(copy);
-            }
-            let victim = self.victim(seq)?;
-            let mut victim = victim.borrow_mut();
-            self.usage[victim.model].preemptions += 1;
-            victim.preempt();
-        }
-    }
-
-    /// The sequence to take blocks from: one that is younger than `seq` before one that is idle,
-    /// one that alone holds a block before one that shares them all, the youngest of those.
-    fn victim(&self, seq: &Shared) -> Option<Shared> {
-        let age = seq.borrow().age;
-        let with_stems = |r: &Request| {
-            std::iter::successors(Some(Rc::clone(&r.seq)), |s| s.borrow().stem.clone())
-        };
-        let busy: HashSet<_> = (self.requests.values())
-            .flat_map(with_stems)
-            .map(|s| Rc::as_ptr(&s))
-            .collect();
-        (self.sequences.iter().filter_map(Weak::upgrade))
-            .filter(|s| !Rc::ptr_eq(s, seq))
-            .filter_map(|s| {
-                let rank = {
-                    let v = s.borrow();
-                    let (younger, idle) = (v.age > age, !busy.contains(&Rc::as_ptr(&s)));
-                    let possible = !v.in_step && !v.table.is_empty() && (younger || idle);
-                    possible.then(|| (v.table.frees_something(), younger, v.age))
-                };
-                Some((rank?, s))
+        seq.borrow_mut().in_batch = rows > 0;
+        (rows > 0).then(|| {
+            draft.add(Chunk {
+                seq: Rc::clone(seq),
+                first,
+                rows,
+                write,
+                fed_by: None,
+                wanted: Vec::new(),
             })
-            .max_by_key(|(rank, _)| *rank)
-            .map(|(_, s)| s)
+        })
     }
 
-    /// Nothing could be placed although requests wait. What is held is given back, so that the
-    /// oldest request begins anew without half-filled blocks; if nothing is held, or it would not
-    /// fit alone, it cannot be served.
-    fn give_up_oldest(&mut self) {
-        let oldest = self
-            .requests
-            .iter()
-            .min_by_key(|(_, r)| r.seq.borrow().age)
-            .map(|(&id, _)| id);
-        let Some(id) = oldest else { return };
-        let (model, tokens) = {
-            let seq = self.requests[&id].seq.borrow();
-            (seq.model, seq.tokens.len())
-        };
-        let needed = tokens.div_ceil(self.limits.block_tokens);
-        let blocks = self.memory.borrow().capacity(model);
-        let mut held = false;
-        for seq in self.sequences.iter().filter_map(Weak::upgrade) {
-            let mut seq = seq.borrow_mut();
-            if !seq.table.is_empty() {
-                held = true;
-                self.usage[seq.model].preemptions += 1;
-                seq.preempt();
-            }
-        }
-        if needed > blocks || !held {
-            let block_bytes = self.models[model].block_bytes;
-            if let Some(request) = self.requests.remove(&id) {
-                request.fail(Error::PoolTooSmall {
-                    needed,
-                    blocks,
-                    block_bytes,
-                });
-            }
-        }
-    }
-
+    /// Counts the blocks that branches would hold without sharing.
     fn count_unshared(&mut self) {
         let mut held = vec![0; self.models.len()];
         for seq in self.sequences.iter().filter_map(Weak::upgrade) {
             let seq = seq.borrow();
             if seq.is_branch {
-                // What a branch waits for in a stem, it would have to hold itself.
-                let stem = seq
-                    .stem
-                    .as_ref()
-                    .map_or(0, |stem| stem.borrow().table.blocks());
+                // Without sharing, a branch would hold what its stem holds.
+                let stem = seq.stem.as_ref();
+                let stem = stem.map_or(0, |stem| stem.borrow().table.blocks());
                 held[seq.model] += seq.table.blocks().max(stem);
             }
         }
@@ -510,211 +389,118 @@ impl Scheduler {
         }
     }
 
-    fn enqueue(&mut self, model: usize, mut draft: Draft) -> Result<Enqueued, Error> {
-        struct Rows {
-            table: Vec<(kernels::BlockId, u32)>,
-            tokens: Vec<u32>,
-            outputs: Vec<u32>,
-        }
-        let parts: Vec<Rows> = (draft.items.iter_mut())
-            .map(|item| {
-                item.wants.sort_by_key(|w| w.position);
-                let mut outputs: Vec<u32> = item
-                    .wants
-                    .iter()
-                    .map(|w| (w.position - item.first) as u32)
-                    .collect();
-                outputs.dedup();
-                let seq = item.seq.borrow();
-                Rows {
-                    table: seq.table.entries(),
-                    tokens: match item.fed {
-                        Some(_) => vec![0],
-                        None => seq.tokens[item.first..item.first + item.rows].to_vec(),
-                    },
-                    outputs,
-                }
-            })
-            .collect();
-        let rows: Vec<SequenceRows<'_>> = (parts.iter().zip(&draft.items))
-            .map(|(p, item)| SequenceRows {
-                table: &p.table,
-                tokens: &p.tokens,
-                write: item.write,
-                outputs: &p.outputs,
-            })
-            .collect();
-        let (plan, first_rows) = StepPlan::build(&rows, self.limits.block_tokens);
-
-        let (mut feeds, mut draws) = (Vec::new(), Vec::new());
-        let mut drawing = Vec::new();
-        let mut reads = Vec::new();
-        for (item, &first_row) in draft.items.iter().zip(&first_rows) {
-            feeds.extend(item.fed.map(|draw| Feed {
-                row: first_row as u32,
-                draw: draw as u32,
-            }));
-            for want in &item.wants {
-                let row = (first_row + want.position - item.first) as u32;
-                let output = plan
-                    .outputs
-                    .binary_search(&row)
-                    .expect("a wanted row is an output");
-                match &self.requests[&want.request].work {
-                    Work::Read(_) => reads.push((want.request, want.position, output)),
-                    Work::Generate(generation) => {
-                        let seq = self.requests[&want.request].seq.borrow();
-                        drawing.push(want.request);
-                        draws.push(Draw {
-                            row: output,
-                            sampling: &generation.how.sampling,
-                            history: &generation.history,
-                            key: seq.key,
-                            position: want.position as u64 + 1,
-                        });
-                    }
-                }
-            }
-        }
-        let copies: Vec<_> = draft.copies.iter().map(|c| (c.from.id(), c.to)).collect();
-        let usage = &mut self.usage[model];
-        let shape = &self.models[model];
-        let visible: u64 = plan.rows.iter().map(|r| u64::from(r.position) + 1).sum();
-        usage.batches += 1;
-        usage.tokens_processed += plan.rows.len() as u64;
-        usage.flops += shape.flops_per_row * plan.rows.len() as u64
-            + shape.flops_per_output * plan.outputs.len() as u64
-            + shape.flops_per_visible * visible;
-        let read = !reads.is_empty();
+    /// Phase 2: enqueues a draft on the device.
+    fn launch(&mut self, model: usize, mut draft: BatchDraft) -> Result<InFlight, Error> {
+        let ready = draft.ready(&self.requests, self.limits.block_tokens);
+        self.usage[model].add_batch(&self.models[model], &ready.plan);
         self.executor.enqueue(&Batch {
             model,
-            plan: &plan,
-            feeds: &feeds,
-            copies: &copies,
-            draws: &draws,
-            read,
+            plan: &ready.plan,
+            feeds: &ready.feeds,
+            copies: &ready.copies,
+            draws: &ready.draws,
+            read: !ready.reads.is_empty(),
         })?;
-        for item in &draft.items {
-            let mut seq = item.seq.borrow_mut();
-            seq.in_step = false;
+        let launched = InFlight {
+            model,
+            batch: self.batches,
+            drawn_for: ready.drawn_for,
+            reads: ready.reads,
+        };
+        for chunk in &draft.chunks {
+            let mut seq = chunk.seq.borrow_mut();
+            seq.in_batch = false;
             seq.remember();
         }
-        let step = self.steps;
-        for (draw, id) in drawing.iter().enumerate() {
-            if let Some(request) = self.requests.get_mut(id)
-                && let Work::Generate(generation) = &mut request.work
-            {
-                generation.drawing = Some(Drawing { step, draw });
+        for (draw, id) in launched.drawn_for.iter().enumerate() {
+            if let Some(generation) = self.requests.get_mut(id).and_then(Request::generation) {
+                generation.in_flight = Some(InFlightSample {
+                    batch: self.batches,
+                    draw,
+                });
             }
         }
-        for (id, position, _) in &reads {
-            if let Some(request) = self.requests.get_mut(id)
-                && let Work::Read(reading) = &mut request.work
-            {
-                let wanted = reading.at.iter_mut().filter(|w| w.position == *position);
-                wanted.for_each(|wanted| wanted.enqueued = true);
+        for read in &launched.reads {
+            let request = self.requests.get_mut(&read.request);
+            if let Some(reading) = request.and_then(Request::reading) {
+                reading.mark_enqueued(read.position);
             }
         }
-        Ok(Enqueued {
-            model,
-            step,
-            draws: drawing,
-            reads,
-        })
+        Ok(launched)
     }
 
-    fn deliver(&mut self, step: Enqueued, result: &BatchResult) {
-        let ModelShape {
-            head_width: width,
-            context_length,
-            ..
-        } = self.models[step.model];
-        for (id, position, output) in step.reads {
-            let Some(Request {
-                work: Work::Read(reading),
-                ..
-            }) = self.requests.get_mut(&id)
-            else {
-                continue;
-            };
-            let values = &result.head[output * width..(output + 1) * width];
-            for wanted in reading.at.iter_mut().filter(|w| w.position == position) {
-                wanted.values = Some(values.to_vec());
-            }
-            if reading.at.iter().all(|wanted| wanted.values.is_some()) {
-                self.end(id, Ok(None));
+    /// Phase 3: hands the results of a batch to the requests they are for.
+    fn deliver(&mut self, batch: InFlight, result: &BatchResult) {
+        let width = self.models[batch.model].head_width;
+        for read in &batch.reads {
+            let values = &result.head[read.output * width..(read.output + 1) * width];
+            let request = self.requests.get_mut(&read.request);
+            if let Some(reading) = request.and_then(Request::reading)
+                && reading.take(read.position, values)
+            {
+                self.answer(read.request, None);
             }
         }
-        for (id, sample) in step.draws.into_iter().zip(&result.samples) {
-            let Some(Request {
-                work: Work::Generate(generation),
-                seq,
-            }) = self.requests.get_mut(&id)
-            else {
-                continue;
-            };
-            self.usage[step.model].tokens_generated += 1;
-            if generation.drawing.is_some_and(|d| d.step == step.step) {
-                generation.drawing = None;
-            }
-            let taken = {
-                let mut seq = seq.borrow_mut();
-                let Sequence { tokens, table, .. } = &mut *seq;
-                let taken = generation.take(tokens, *sample, context_length);
-                // A stop string may cut off what is in the cache already, and where the branch has
-                // ended a place was taken ahead for nothing.
-                table.truncate(generation.unchanged);
-                table.take_back(tokens.len());
-                seq.remember();
-                taken
-            };
-            generation.stream(!matches!(taken, Ok(None)));
-            if !matches!(taken, Ok(None)) {
-                self.end(id, taken);
-            }
+        for (id, sample) in batch.drawn_for.iter().zip(&result.samples) {
+            self.deliver_sample(&batch, *id, *sample);
         }
     }
 
-    /// Answers a request whose work is done.
-    fn end(&mut self, id: RequestId, ended: Result<Option<Finish>, Error>) {
-        let Some(request) = self.requests.remove(&id) else {
+    fn deliver_sample(&mut self, batch: &InFlight, id: RequestId, sample: Sample) {
+        let context_length = self.models[batch.model].context_length;
+        let Some(Request {
+            work: Work::Generate(generation),
+            seq,
+        }) = self.requests.get_mut(&id)
+        else {
             return;
         };
-        let finish = match ended {
-            Ok(finish) => finish,
-            Err(error) => return request.fail(error),
+        self.usage[batch.model].tokens_generated += 1;
+        if (generation.in_flight).is_some_and(|sample| sample.batch == batch.batch) {
+            generation.in_flight = None;
+        }
+        let taken = {
+            let mut seq = seq.borrow_mut();
+            let Sequence {
+                token_ids, table, ..
+            } = &mut *seq;
+            let taken = generation.take(token_ids, sample, context_length);
+            // A stop string may cut off what is in the cache already, and where the branch has
+            // ended the slot of a wasted row is taken back.
+            table.truncate(generation.unchanged);
+            table.take_back(token_ids.len());
+            seq.remember();
+            taken
         };
-        let seq = request.seq.borrow();
-        self.needed[seq.model] += seq.tokens.len() as u64;
-        // A receiver that is gone asked for nothing any more.
-        match (request.work, finish) {
-            (Work::Read(r), _) => {
-                drop(
-                    r.reply.send(Ok(r
-                        .at
-                        .into_iter()
-                        .filter_map(|wanted| wanted.values)
-                        .collect())),
-                );
+        let ended = !matches!(taken, Ok(None));
+        generation.stream(ended);
+        match taken {
+            Ok(None) => {}
+            Ok(Some(finish)) => self.answer(id, Some(finish)),
+            Err(error) => {
+                if let Some(request) = self.requests.remove(&id) {
+                    request.fail(error);
+                }
             }
-            (Work::Generate(g), Some(finish)) => {
-                let token_ids = seq.tokens[g.start..].to_vec();
-                let text = g.matcher.text().to_string();
-                drop(g.reply.send(Ok(Generated {
-                    token_ids,
-                    text,
-                    logprobs: g.logprobs,
-                    finish,
-                })));
-            }
-            (Work::Generate(_), None) => {}
+        }
+    }
+
+    /// Answers a request whose work is done; `finish` says why a generation ended.
+    fn answer(&mut self, id: RequestId, finish: Option<Finish>) {
+        if let Some(request) = self.requests.remove(&id) {
+            let (model, tokens) = {
+                let seq = request.seq.borrow();
+                (seq.model, seq.token_ids.len())
+            };
+            self.needed[model] += tokens as u64;
+            request.answer(finish);
         }
     }
 }
 
 /// The sequence that must be computed next for `seq`: itself, or the topmost stem it waits for.
 /// `None` when that stem is in the draft already and does not end where `seq` does.
-fn lead(seq: &Shared, draft: &Draft) -> Option<Shared> {
+fn next_to_compute(seq: &Shared, draft: &BatchDraft) -> Option<Shared> {
     let mut path = vec![Rc::clone(seq)];
     while let Some(stem) = path.last().and_then(|s| s.borrow().stem.clone()) {
         path.push(stem);
@@ -724,10 +510,10 @@ fn lead(seq: &Shared, draft: &Draft) -> Option<Shared> {
         if path[i].borrow_mut().adopt_stem() {
             continue;
         }
-        let lead = &path[i + 1];
+        let next = &path[i + 1];
         let direct = i == 0 && seq.borrow().ends_at_stem();
-        let placed = draft.by_seq.contains_key(&Rc::as_ptr(lead));
-        return (direct || !placed).then(|| Rc::clone(lead));
+        let drafted = draft.chunk_of(next).is_some();
+        return (direct || !drafted).then(|| Rc::clone(next));
     }
     Some(Rc::clone(seq))
 }

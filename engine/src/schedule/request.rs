@@ -1,4 +1,4 @@
-//! What branches ask of the engine.
+//! Requests: the work that branches ask of the engine, and its answers.
 
 use std::rc::Rc;
 
@@ -10,18 +10,18 @@ use crate::schedule::sequence::Shared;
 use crate::text::stop::StopMatcher;
 use crate::text::tokenizer::{TokenStream, Tokenizer};
 
-/// How a branch is to be continued.
+/// Options of a generation.
 #[derive(Clone, Debug)]
 pub struct Generate {
-    /// The distribution tokens are drawn from.
+    /// The distribution that tokens are sampled from.
     pub sampling: Sampling,
-    /// Tokens drawn at most.
+    /// The largest number of tokens sampled.
     pub max_tokens: usize,
     /// Texts that end the generation, wherever they fall in the tokens.
     pub stop_strings: Vec<String>,
     /// Whether the stop string stays part of text and branch.
     pub include_stop: bool,
-    /// Token ids that end the generation; they become no part of text or branch.
+    /// Token ids that end the generation; they do not become part of text or branch.
     pub stop_token_ids: Vec<u32>,
     /// Receives text as it becomes final.
     pub stream: Option<mpsc::UnboundedSender<String>>,
@@ -32,9 +32,9 @@ pub struct Generate {
 pub enum Finish {
     /// This one of the stop strings was completed.
     StopString(usize),
-    /// This stop token was drawn.
+    /// This stop token was sampled.
     StopToken(u32),
-    /// `max_tokens` were drawn.
+    /// `max_tokens` were sampled.
     Length,
     /// The model's context is full.
     Context,
@@ -44,33 +44,36 @@ pub enum Finish {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Generated {
     /// The tokens the branch grew by. When a stop string ends inside a token, that token is
-    /// replaced by the tokens of its part up to there.
+    /// replaced by the tokens of its part up to the end of the stop string.
     pub token_ids: Vec<u32>,
     /// Their text.
     pub text: String,
-    /// Natural-log probability of every drawn token, a drawn stop token included.
+    /// Natural-log probability of every sampled token, a sampled stop token included.
     pub logprobs: Vec<f32>,
     /// Why it ended.
     pub finish: Finish,
 }
 
-/// A request in the scheduler's hands.
+/// A request that the scheduler serves.
 pub(crate) struct Request {
     pub seq: Shared,
     pub work: Work,
 }
 
+/// What a request asks for.
 pub(crate) enum Work {
+    /// Samples tokens.
     Generate(Box<Generation>),
+    /// Reads the head's numbers at some positions.
     Read(Reading),
 }
 
-/// The state of a [`Generate`] under way.
+/// The state of a generation.
 pub(crate) struct Generation {
-    pub how: Generate,
+    pub options: Generate,
     /// Length of the sequence when the request came.
     pub start: usize,
-    /// Leading tokens of the sequence that a cut at a stop string has left as they were.
+    /// Leading tokens of the sequence that a cut at a stop string has left unchanged.
     pub unchanged: usize,
     pub logprobs: Vec<f32>,
     pub matcher: StopMatcher,
@@ -78,42 +81,42 @@ pub(crate) struct Generation {
     pub detokenizer: Option<Detokenizer>,
     /// Bytes of text already streamed.
     pub streamed: usize,
-    /// The draw of its next token, while that is under way.
-    pub drawing: Option<Drawing>,
+    /// The sample of its next token, while that is in flight.
+    pub in_flight: Option<InFlightSample>,
     /// Distinct tokens of the sequence, for the repetition penalty; empty when it is off.
     pub history: Vec<u32>,
     pub reply: oneshot::Sender<Result<Generated, Error>>,
 }
 
-/// A draw under way.
+/// A sample that the device has not delivered yet.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Drawing {
-    /// The number of the scheduler's step.
-    pub step: u64,
-    /// Which of the draws of its model in that step.
+pub(crate) struct InFlightSample {
+    /// The number of the scheduler's batch.
+    pub batch: u64,
+    /// Which of the draws of its model in that batch.
     pub draw: usize,
 }
 
-/// Turns the drawn tokens into text.
+/// Turns the sampled tokens into text.
 pub(crate) struct Detokenizer {
     pub tokenizer: Rc<Tokenizer>,
     pub stream: TokenStream,
-    /// Length of the sequence when its text was last whole (no character half written).
+    /// Length of the sequence when its text was last whole (without a part of a character at its end).
     pub whole: usize,
 }
 
-/// The state of a read-out under way: the head's numbers at some positions.
+/// The state of a read: the head's numbers at some positions.
 pub(crate) struct Reading {
     /// By position, ascending.
-    pub at: Vec<Wanted>,
+    pub rows: Vec<ReadRow>,
     pub reply: oneshot::Sender<Result<Vec<Vec<f32>>, Error>>,
 }
 
 /// The head's numbers at a position.
-pub(crate) struct Wanted {
+pub(crate) struct ReadRow {
     /// In the sequence.
     pub position: usize,
-    /// Whether a step that gives the numbers has been enqueued.
+    /// Whether a batch that gives the numbers has been enqueued.
     pub enqueued: bool,
     pub values: Option<Vec<f32>>,
 }
@@ -121,39 +124,101 @@ pub(crate) struct Wanted {
 impl Request {
     /// Answers with an error.
     pub fn fail(self, error: Error) {
-        // A receiver that is gone asked for nothing any more.
+        // A receiver that is gone waits for nothing.
         match self.work {
             Work::Generate(g) => drop(g.reply.send(Err(error))),
             Work::Read(r) => drop(r.reply.send(Err(error))),
         }
     }
 
+    /// Answers with what was asked for; `finish` says why a generation ended.
+    pub fn answer(self, finish: Option<Finish>) {
+        // A receiver that is gone waits for nothing.
+        match (self.work, finish) {
+            (Work::Read(reading), _) => {
+                let values = reading.rows.into_iter().filter_map(|row| row.values);
+                drop(reading.reply.send(Ok(values.collect())));
+            }
+            (Work::Generate(generation), Some(finish)) => {
+                let generated = Generated {
+                    token_ids: self.seq.borrow().token_ids[generation.start..].to_vec(),
+                    text: generation.matcher.text().to_string(),
+                    logprobs: generation.logprobs,
+                    finish,
+                };
+                drop(generation.reply.send(Ok(generated)));
+            }
+            (Work::Generate(_), None) => {}
+        }
+    }
+
+    /// The generation, if it is one.
+    pub fn generation(&mut self) -> Option<&mut Generation> {
+        match &mut self.work {
+            Work::Generate(generation) => Some(generation),
+            Work::Read(_) => None,
+        }
+    }
+
+    /// The read, if it is one.
+    pub fn reading(&mut self) -> Option<&mut Reading> {
+        match &mut self.work {
+            Work::Generate(_) => None,
+            Work::Read(reading) => Some(reading),
+        }
+    }
+
+    /// The draw that gives a generation's next token, while it is in flight.
+    pub fn in_flight_sample(&self) -> Option<usize> {
+        match &self.work {
+            Work::Generate(generation) => generation.in_flight.map(|sample| sample.draw),
+            Work::Read(_) => None,
+        }
+    }
+
     /// Positions whose output is still to be computed, ascending.
     pub fn wanted(&self) -> Vec<usize> {
         match &self.work {
-            Work::Generate(g) if g.drawing.is_some() => Vec::new(),
-            Work::Generate(_) => vec![self.seq.borrow().tokens.len() - 1],
-            Work::Read(r) => {
-                r.at.iter()
-                    .filter(|wanted| !wanted.enqueued)
-                    .map(|wanted| wanted.position)
-                    .collect()
-            }
+            Work::Generate(g) if g.in_flight.is_some() => Vec::new(),
+            Work::Generate(_) => vec![self.seq.borrow().token_ids.len() - 1],
+            Work::Read(reading) => (reading.rows.iter())
+                .filter(|row| !row.enqueued)
+                .map(|row| row.position)
+                .collect(),
         }
     }
 }
 
-impl Generation {
-    /// Whether it is certain to go on after the token that is being drawn, but for stop tokens and
-    /// stop strings, and to need nothing else of that token: a repetition penalty needs it on the
-    /// host.
-    pub fn goes_on(&self, tokens: usize, context_length: usize) -> bool {
-        self.logprobs.len() + 1 < self.how.max_tokens
-            && tokens + 1 < context_length
-            && self.how.sampling.repetition_penalty == 1.0
+impl Reading {
+    /// Notes that a batch that gives the numbers at `position` has been enqueued.
+    pub fn mark_enqueued(&mut self, position: usize) {
+        let rows = self.rows.iter_mut().filter(|row| row.position == position);
+        rows.for_each(|row| row.enqueued = true);
     }
 
-    /// Takes a drawn token. `Some` when the generation has ended.
+    /// Takes the numbers at `position`. Whether all have come.
+    pub fn take(&mut self, position: usize, values: &[f32]) -> bool {
+        for row in self.rows.iter_mut().filter(|row| row.position == position) {
+            row.values = Some(values.to_vec());
+        }
+        self.rows.iter().all(|row| row.values.is_some())
+    }
+}
+
+impl Generation {
+    /// Whether it continues after the in-flight token unless a stop token or stop string ends it,
+    /// and needs nothing of that token on the host, as a repetition penalty does. `tokens` is the
+    /// sequence's length.
+    pub fn continues(&self, tokens: usize, context_length: usize) -> bool {
+        self.logprobs.len() + 1 < self.options.max_tokens
+            && tokens + 1 < context_length
+            && self.options.sampling.repetition_penalty == 1.0
+    }
+
+    /// Takes a sampled token. `Some` when the generation has ended.
+    ///
+    /// # Errors
+    /// A tokenizer that cannot decode or encode.
     pub fn take(
         &mut self,
         tokens: &mut Vec<u32>,
@@ -161,11 +226,12 @@ impl Generation {
         context_length: usize,
     ) -> Result<Option<Finish>, Error> {
         self.logprobs.push(sample.logprob);
-        if self.how.stop_token_ids.contains(&sample.token) {
+        if self.options.stop_token_ids.contains(&sample.token) {
             return self.ended(Finish::StopToken(sample.token));
         }
         tokens.push(sample.token);
-        if self.how.sampling.repetition_penalty != 1.0 && !self.history.contains(&sample.token) {
+        if self.options.sampling.repetition_penalty != 1.0 && !self.history.contains(&sample.token)
+        {
             self.history.push(sample.token);
         }
         if let Some(text) = &mut self.detokenizer {
@@ -174,7 +240,7 @@ impl Generation {
                 let (before, whole) = (self.matcher.text().len(), text.whole);
                 text.whole = tokens.len();
                 if let Some(stop) = self.matcher.push(&piece) {
-                    let keep = if self.how.include_stop {
+                    let keep = if self.options.include_stop {
                         stop.end
                     } else {
                         stop.start
@@ -184,7 +250,7 @@ impl Generation {
                 }
             }
         }
-        if self.logprobs.len() >= self.how.max_tokens {
+        if self.logprobs.len() >= self.options.max_tokens {
             self.ended(Finish::Length)
         } else if tokens.len() >= context_length {
             self.ended(Finish::Context)
@@ -193,7 +259,7 @@ impl Generation {
         }
     }
 
-    /// The end of a generation that no stop string cut: what was held back of the text comes now.
+    /// Ends a generation without a stop string: text that was held back is final now.
     fn ended(&mut self, finish: Finish) -> Result<Option<Finish>, Error> {
         if let Some(text) = &mut self.detokenizer {
             self.matcher.push(text.stream.finish()?);
@@ -201,8 +267,8 @@ impl Generation {
         Ok(Some(finish))
     }
 
-    /// Cuts the text to `keep` bytes and makes the tokens match: the tokens up to `whole` spell
-    /// the first `before` bytes, what is kept of the rest is encoded anew.
+    /// Cuts the text to `keep` bytes and makes the tokens match: the tokens up to `whole` spell the
+    /// first `before` bytes; the kept rest of the text is encoded again.
     fn cut(
         &mut self,
         tokens: &mut Vec<u32>,
@@ -234,7 +300,7 @@ impl Generation {
 
     /// Sends text that has become final to the stream, all of it when `ended`.
     pub fn stream(&mut self, ended: bool) {
-        let Some(stream) = &self.how.stream else {
+        let Some(stream) = &self.options.stream else {
             return;
         };
         let until = if ended {
@@ -243,7 +309,7 @@ impl Generation {
             self.matcher.settled()
         };
         if until > self.streamed {
-            // A receiver that is gone reads nothing any more.
+            // A receiver that is gone reads nothing.
             let _ = stream.unbounded_send(self.matcher.text()[self.streamed..until].to_string());
             self.streamed = until;
         }

@@ -12,7 +12,8 @@ use std::rc::Rc;
 use futures::future::join_all;
 use kernels::{Sample, Sampling, Slot, philox};
 
-use crate::engine::{Branch, Engine, Model, Options};
+use crate::branch::Branch;
+use crate::engine::{Engine, Model, Options};
 use crate::kv::memory::ArenaLayout;
 use crate::schedule::executor::{Batch, BatchResult, Executor, ModelShape};
 use crate::schedule::request::{Finish, Generate};
@@ -35,9 +36,9 @@ fn drawn(hidden: u64, key: u64, position: u64) -> u32 {
 #[derive(Default)]
 struct Memory {
     bytes: HashMap<usize, (usize, u32, u32)>,
-    /// Of the steps not waited for, with their models.
+    /// Of the batches not waited for, with their models.
     results: VecDeque<(usize, BatchResult)>,
-    most_rows: usize,
+    max_rows: usize,
 }
 
 struct Simulated {
@@ -62,19 +63,22 @@ impl Executor for Simulated {
         false
     }
 
-    fn enqueue(&mut self, step: &Batch<'_>) -> Result<(), Error> {
-        let model = step.model;
-        let mut plan = step.plan.clone();
+    fn enqueue(&mut self, batch: &Batch<'_>) -> Result<(), Error> {
+        let model = batch.model;
+        let mut plan = batch.plan.clone();
         let mut memory = self.memory.borrow_mut();
-        if !step.feeds.is_empty() {
+        if !batch.feeds.is_empty() {
             let before = memory.results.iter().rfind(|(of, _)| *of == model);
-            let samples = &before.expect("the step that draws is under way").1.samples;
-            for feed in step.feeds {
+            let samples = &before
+                .expect("the batch that samples is in flight")
+                .1
+                .samples;
+            for feed in batch.feeds {
                 plan.rows[feed.row as usize].token = samples[feed.draw as usize].token;
             }
         }
-        memory.most_rows = memory.most_rows.max(plan.rows.len());
-        for &(from, to) in step.copies {
+        memory.max_rows = memory.max_rows.max(plan.rows.len());
+        for &(from, to) in batch.copies {
             for offset in 0..self.block_tokens as u32 {
                 let from = self.address(
                     model,
@@ -133,7 +137,7 @@ impl Executor for Simulated {
             })
             .collect();
         let output = |i: usize| hidden[plan.outputs[i] as usize];
-        let samples = (step.draws.iter()).map(|d| Sample {
+        let samples = (batch.draws.iter()).map(|d| Sample {
             token: drawn(output(d.row), d.key, d.position),
             logprob: 0.0,
         });
@@ -152,7 +156,7 @@ impl Executor for Simulated {
             .borrow_mut()
             .results
             .pop_front()
-            .expect("a step was enqueued")
+            .expect("a batch was enqueued")
             .1)
     }
 }
@@ -176,7 +180,7 @@ struct Setup {
 fn world(setup: Setup) -> World {
     let token_bytes = vec![64, 96];
     let blocks: Vec<usize> = token_bytes.iter().map(|b| b * setup.block_tokens).collect();
-    let cut = ArenaLayout::new(setup.bytes, &blocks);
+    let arena = ArenaLayout::new(setup.bytes, &blocks);
     let shapes = blocks.iter().map(|&block_bytes| ModelShape {
         vocab: VOCAB as usize,
         context_length: 40,
@@ -190,7 +194,7 @@ fn world(setup: Setup) -> World {
     let memory = Rc::new(RefCell::new(Memory::default()));
     let executor = Simulated {
         memory: Rc::clone(&memory),
-        unit: cut.unit_bytes,
+        unit: arena.unit_bytes,
         token_bytes,
         block_tokens: setup.block_tokens,
     };
@@ -200,7 +204,7 @@ fn world(setup: Setup) -> World {
         async_scheduling: Some(setup.async_scheduling),
         ..Options::default()
     };
-    let engine = Engine::over(Box::new(executor), shapes.collect(), &cut, &options);
+    let engine = Engine::over(Box::new(executor), shapes.collect(), &arena, &options);
     let models = (0..2).map(|i| engine.bare_model(i, 0)).collect();
     World {
         engine,
@@ -329,7 +333,7 @@ fn run_program(seed: u64) -> Usage {
             sum
         });
     assert!(
-        world.memory.borrow().most_rows <= setup.rows,
+        world.memory.borrow().max_rows <= setup.rows,
         "the row limit holds"
     );
     drop(known);
@@ -451,7 +455,7 @@ fn random_programs_give_the_answers_of_their_tokens_alone() {
 }
 
 #[test]
-fn running_ahead_computes_a_row_too_many_where_a_branch_ends_unforeseen() {
+fn async_scheduling_wastes_a_row_where_a_branch_ends_unforeseen() {
     let answers = [false, true].map(|async_scheduling| {
         let world = world(Setup {
             block_tokens: 4,
@@ -501,10 +505,10 @@ fn what_branches_share_is_computed_once() {
     let mut children: Vec<Branch> = (0..8).map(|_| root.fork()).collect();
     let grown = join_all(children.iter_mut().map(|c| c.generate(plain(5))));
     world.engine.run(grown).expect("runs");
-    // 20 prompt tokens once, then 4 of each child's 5: the last one is drawn, not computed.
+    // 20 prompt tokens once, then 4 of each child's 5: the last one is sampled, not computed.
     assert_eq!(model.usage().tokens_processed, 20 + 8 * 4);
     assert_eq!(model.usage().tokens_generated, 8 * 5);
-    // One step ends the prompt and draws every child's first token.
+    // One batch ends the prompt and samples every child's first token.
     assert_eq!(model.usage().batches, 5);
 
     let mut grandchildren: Vec<Branch> = (0..4).map(|_| children[0].fork()).collect();
