@@ -1,6 +1,6 @@
 //! Shapes of published models, for measurements without their weights.
 
-use engine::source::Source;
+use engine::checkpoint::source::Source;
 
 use crate::named;
 
@@ -82,7 +82,7 @@ impl Shape {
 
 #[cfg(test)]
 mod tests {
-    use engine::config::ModelConfig;
+    use engine::checkpoint::config::ModelConfig;
 
     use super::*;
 

@@ -1,11 +1,10 @@
 //! A backend that clocks another one's operations.
 //!
-//! Meant for the CPU backend, whose operations are done when the call returns; of a device that
+//! It is meant for the CPU backend, whose operations are done when the call returns. On a device that
 //! only enqueues, the times would be those of enqueuing.
 //!
-//! The models are told apart by their weights, which are loaded model by model, a rotary table last;
-//! a step's model is that of its embedding. A reading of the clock costs some 30 ns, twice an
-//! operation.
+//! A batch's model is the one that the engine selected ([`Backend::select_model`]). A reading of the
+//! clock costs some 30 ns, twice an operation.
 
 use std::collections::BTreeMap;
 use std::ops::{AddAssign, Range};
@@ -181,11 +180,10 @@ impl Profile {
     }
 }
 
-/// A weight with its model and shape.
+/// A weight with its shape.
 #[derive(Debug)]
 pub struct TimedWeight<W> {
     inner: W,
-    model: usize,
     rows: usize,
     cols: usize,
     bytes: usize,
@@ -215,8 +213,8 @@ pub struct TimedPlan<P> {
 pub struct Timed<B: Backend> {
     inner: B,
     profile: Profile,
-    /// Models whose rotary table is loaded.
-    models: usize,
+    /// The selected model.
+    model: usize,
 }
 
 impl<B: Backend> Timed<B> {
@@ -226,14 +224,13 @@ impl<B: Backend> Timed<B> {
         let timed = Timed {
             inner,
             profile: profile.clone(),
-            models: 0,
+            model: 0,
         };
         (timed, profile)
     }
 
     fn weight(&self, inner: B::Weight, rows: usize, cols: usize) -> TimedWeight<B::Weight> {
         TimedWeight {
-            model: self.models,
             rows,
             cols,
             bytes: self.inner.weight_bytes(&inner),
@@ -288,6 +285,11 @@ impl<B: Backend> Backend for Timed<B> {
         self.inner.check_layout(layout)
     }
 
+    fn select_model(&mut self, index: usize) {
+        self.model = index;
+        self.inner.select_model(index);
+    }
+
     fn load_matrix(&mut self, parts: &[MatrixView<'_>]) -> Result<Self::Weight, Error> {
         let inner = self.inner.load_matrix(parts)?;
         let cols = parts.first().map_or(0, |part| part.cols);
@@ -309,7 +311,6 @@ impl<B: Backend> Backend for Timed<B> {
     }
 
     fn load_rope(&mut self, table: RopeTable) -> Result<Self::Rope, Error> {
-        self.models += 1;
         self.inner.load_rope(table)
     }
 
@@ -357,7 +358,7 @@ impl<B: Backend> Backend for Timed<B> {
         self.inner.feed(&mut plan.inner, feeds, samples);
     }
     fn embed(&mut self, table: &Self::Weight, plan: &Self::Plan, out: &mut Self::Activations) {
-        self.profile.begin(table.model, &plan.facts);
+        self.profile.begin(self.model, &plan.facts);
         self.profile.add(Operation::Other, plan.facts.upload);
         self.plain(Operation::Other, |b| {
             b.embed(&table.inner, &plan.inner, out)

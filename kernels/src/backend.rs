@@ -1,7 +1,7 @@
 //! The [`Backend`] trait: a transformer's operations, on one device, in order.
 
 use crate::plan::{BlockId, Feed, StepPlan};
-use crate::quant::Quantized;
+use crate::quant::{Quantization, Quantized};
 use crate::sampling::{Draw, Sample};
 use crate::{Dtype, Error, KvDtype};
 
@@ -70,6 +70,53 @@ impl KvLayout {
     }
 }
 
+/// One thing that a device keeps for as long as a model, by the method that takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allocation {
+    /// [`Backend::load_matrix`].
+    Matrix {
+        /// Rows of all parts.
+        rows: usize,
+        /// Columns.
+        cols: usize,
+    },
+    /// [`Backend::load_quantized`].
+    Quantized {
+        /// Rows of all parts.
+        rows: usize,
+        /// Columns.
+        cols: usize,
+        /// How many bits a weight has.
+        kind: Quantization,
+    },
+    /// [`Backend::load_vector`].
+    Vector {
+        /// Elements.
+        len: usize,
+    },
+    /// [`Backend::load_rope`].
+    Rope {
+        /// Rows of both tables.
+        positions: usize,
+        /// Columns of both tables.
+        half_dim: usize,
+    },
+    /// [`Backend::activations`].
+    Activations {
+        /// Rows.
+        rows: usize,
+        /// Columns.
+        cols: usize,
+    },
+    /// [`Backend::product_activations`].
+    HalfActivations {
+        /// Rows.
+        rows: usize,
+        /// Columns.
+        cols: usize,
+    },
+}
+
 /// Bytes of KV arena, unless more is known or asked for.
 pub const DEFAULT_KV_BYTES: usize = 1 << 30;
 
@@ -126,22 +173,23 @@ pub trait Backend {
         Ok(())
     }
 
-    /// Begins to count memory: until [`Backend::reserve`] what is loaded or allocated takes none, and
-    /// no operation may use it. `false`, and nothing begins, on a device that gives memory as it is
-    /// asked for.
-    fn count_memory(&mut self) -> bool {
-        false
-    }
-    /// Ends the counting and takes the memory of all that was counted at once; it is then to be
-    /// loaded again. Says how many bytes of KV arena are to be allocated beside it: `kv`, or what the
-    /// device has left.
+    /// Takes the memory of everything that models will keep at once, before any of it is loaded.
+    /// Returns the bytes of KV arena to allocate beside it: `kv_bytes`, or what the device has left.
+    /// A device that gives memory as it is asked for has nothing to do.
     ///
     /// # Errors
     ///
-    /// What was counted does not fit together with `kv` bytes, or `least` if none are named.
-    fn reserve(&mut self, kv: Option<usize>, _least: usize) -> Result<usize, Error> {
-        Ok(kv.unwrap_or(DEFAULT_KV_BYTES))
+    /// `models` do not fit together with `kv_bytes`, or with `min_kv_bytes` if none are named.
+    fn reserve(
+        &mut self,
+        _models: &[Allocation],
+        kv_bytes: Option<usize>,
+        _min_kv_bytes: usize,
+    ) -> Result<usize, Error> {
+        Ok(kv_bytes.unwrap_or(DEFAULT_KV_BYTES))
     }
+    /// Says that the next loads, or the next forward pass, are those of the engine's model `index`.
+    fn select_model(&mut self, _index: usize) {}
 
     /// Takes a weight matrix made of `parts` stacked along the rows (all of one `cols`; the parts
     /// of a fused projection).

@@ -150,7 +150,7 @@ impl State {
         Ok(WrittenStep {
             end: StepEnd::of(written.finish),
             text: written.text,
-            token_ids: written.tokens,
+            token_ids: written.token_ids,
             logprobs: written.logprobs,
         })
     }
@@ -172,7 +172,7 @@ impl State {
     fn read(&self) -> BranchText {
         BranchText {
             text: self.text.clone(),
-            token_ids: self.branch.tokens(),
+            token_ids: self.branch.token_ids(),
             prompt_tokens: self.prompt_tokens,
             scores: self.scores.clone(),
         }

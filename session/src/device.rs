@@ -158,9 +158,9 @@ impl EngineOptions {
             block_tokens: range("block_tokens", self.block_tokens, 1024)?,
             kv_dtype: self.kv_dtype,
             quantize: self.quantize,
-            rows: range("max_batch_rows", self.max_batch_rows, 65_536)?,
+            max_batch_rows: range("max_batch_rows", self.max_batch_rows, 65_536)?,
             seed,
-            run_ahead: None,
+            async_scheduling: None,
         })
     }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use engine::Setting;
-use engine::source::Source;
+use engine::checkpoint::source::Source;
 
 use crate::Error;
 

@@ -1,6 +1,6 @@
 //! Continuing a prompt.
 
-use engine::chat::Message;
+use engine::text::chat::Message;
 use engine::{Finish, Sampling};
 
 use crate::Error;

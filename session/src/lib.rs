@@ -46,8 +46,8 @@ mod session;
 
 pub use branch::{Branch, BranchText, StepOptions, WrittenStep};
 pub use device::{Device, EngineOptions, Machine};
-pub use engine::chat::Message;
-pub use engine::hub::{Need, Watch};
+pub use engine::checkpoint::hub::{Need, Watch};
+pub use engine::text::chat::Message;
 pub use engine::{Finish, Sampling, Setting};
 pub use error::Error;
 pub use event::Event;

@@ -5,9 +5,9 @@
 
 use std::rc::Rc;
 
-use engine::hub::{Need, Watch};
-use engine::source::Source;
-use engine::{Engine, Generate, KvUsage, Model, Part, Setting, Usage};
+use engine::checkpoint::hub::{Need, Watch};
+use engine::checkpoint::source::Source;
+use engine::{Engine, Generate, KvUsage, Model, ModelSpec, Setting, Usage};
 use futures::channel::mpsc;
 use kernels::Backend;
 use strategies::{
@@ -155,11 +155,11 @@ pub struct Local {
 }
 
 impl LoadedModel {
-    fn part(&self, head_rows: Option<Vec<u32>>, run_on: bool) -> Part<'_> {
-        Part {
+    fn part(&self, head_rows: Option<Vec<u32>>, extend_context: bool) -> ModelSpec<'_> {
+        ModelSpec {
             head_rows,
-            run_on,
-            ..Part::new(&self.checkpoint, Some(Rc::clone(&self.tokenizer)))
+            extend_context,
+            ..ModelSpec::new(&self.checkpoint, Some(Rc::clone(&self.tokenizer)))
         }
     }
 
@@ -167,7 +167,7 @@ impl LoadedModel {
         ModelInfo {
             name: self.name.clone(),
             params: self.checkpoint.params(),
-            context_length: self.checkpoint.config.max_positions,
+            context_length: self.checkpoint.config.context_length,
             prm_format: None,
         }
     }
@@ -217,10 +217,10 @@ impl Local {
         let checked = check(&info)?;
 
         let overflow = options.engine.context_overflow;
-        let run_on = overflow == PastLimit::RunOn;
-        let writer = (policy.iter()).map(|p| p.loaded.part(None, run_on));
-        let scorer = (prm.iter()).map(|p| p.loaded.part(p.format.head_rows(), run_on));
-        let parts: Vec<Part<'_>> = writer.chain(scorer).collect();
+        let extend_context = overflow == PastLimit::RunOn;
+        let writer = (policy.iter()).map(|p| p.loaded.part(None, extend_context));
+        let scorer = (prm.iter()).map(|p| p.loaded.part(p.format.head_rows(), extend_context));
+        let parts: Vec<ModelSpec<'_>> = writer.chain(scorer).collect();
         let (engine, models) = Engine::new(backend, &parts, &options.engine.engine(0)?)?;
         drop(parts);
         let mut models = models.into_iter();
@@ -346,13 +346,13 @@ impl Local {
             max_tokens: request.max_tokens,
             stop_strings: request.stop.clone(),
             include_stop: false,
-            stop_tokens: loaded.checkpoint.eos().to_vec(),
+            stop_token_ids: loaded.checkpoint.eos().to_vec(),
             stream,
         };
         let generated = branch.generate(generate).await?;
         Ok(Generation {
             prompt_tokens: prompt.len(),
-            token_ids: generated.tokens,
+            token_ids: generated.token_ids,
             text: generated.text,
             logprobs: generated.logprobs,
             finish: generated.finish,

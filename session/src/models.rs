@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::rc::Rc;
 
-use engine::chat::ChatTemplate;
 use engine::checkpoint::Checkpoint;
-use engine::config::HeadKind;
-use engine::hub::{Hub, HubName, Need, Watch};
-use engine::source::Source;
-use engine::tokenizer::Tokenizer;
+use engine::checkpoint::config::HeadKind;
+use engine::checkpoint::hub::{Hub, HubName, Need, Watch};
+use engine::checkpoint::source::Source;
+use engine::text::chat::ChatTemplate;
+use engine::text::tokenizer::Tokenizer;
 use engine::{Model, Setting};
 use strategies::{EnginePolicy, PastLimit, PrmFormat, PrmKind, PromptKind, PromptStyle};
 

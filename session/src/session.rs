@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 
-use engine::hub::Watch;
+use engine::checkpoint::hub::Watch;
 use futures::channel::{mpsc, oneshot};
 use futures::future::{AbortHandle, Abortable, LocalBoxFuture};
 use futures::stream::FuturesUnordered;

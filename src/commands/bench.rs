@@ -9,8 +9,8 @@ use bench::throughput::{self, Role, Subject};
 use bench::timed::{Profile, Timed};
 use bench::{attention, kernels, limits, linear, scaling};
 use engine::checkpoint::Checkpoint;
-use engine::config::HeadKind;
-use engine::{Engine, Model, Part};
+use engine::checkpoint::config::HeadKind;
+use engine::{Engine, Model, ModelSpec};
 use futures::executor::block_on;
 use session::device::AnyBackend;
 use session::local::{Local, Sources};
@@ -104,12 +104,12 @@ fn throughput(flags: &ThroughputFlags) -> Done<String> {
     };
     let prm = second.as_ref().unwrap_or(&first);
 
-    let run_on = flags.engine.context_overflow == PastLimit::RunOn;
-    let part = |model| Part {
-        run_on,
-        ..Part::new(model, None)
+    let extend_context = flags.engine.context_overflow == PastLimit::RunOn;
+    let part = |model| ModelSpec {
+        extend_context,
+        ..ModelSpec::new(model, None)
     };
-    let scorer = || Part {
+    let scorer = || ModelSpec {
         head_rows: Some(PRM_HEAD_ROWS.to_vec()),
         ..part(&prm.checkpoint)
     };
@@ -207,7 +207,7 @@ fn clocked(
 /// Puts models onto the device, a GPU without some of its optimisations; the CPU's operations are clocked.
 fn timed_engine(
     flags: &EngineFlags,
-    parts: &[Part<'_>],
+    parts: &[ModelSpec<'_>],
     without: &[Without],
 ) -> Done<(Engine, Vec<Model>, Option<Profile>)> {
     let options = flags.options();
@@ -218,7 +218,7 @@ fn timed_engine(
             for what in without {
                 match what {
                     Without::Graphs => card.set_graphs(false),
-                    Without::AsyncScheduling => engine_options.run_ahead = Some(false),
+                    Without::AsyncScheduling => engine_options.async_scheduling = Some(false),
                     Without::Cublaslt => card.set_cublaslt(None).map_err(engine::Error::from)?,
                     Without::Sharing => card.set_sharing(Sharing::Flat),
                 }

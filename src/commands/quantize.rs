@@ -1,7 +1,7 @@
 //! `offshoot quantize`: a checkpoint with its matrices in 8 or 4 bits.
 
 use engine::checkpoint::Checkpoint;
-use engine::quantization;
+use engine::checkpoint::quantize;
 use serde_json::json;
 use session::Need;
 use session::models::source;
@@ -24,7 +24,7 @@ pub fn run(flags: &QuantizeFlags) -> Done {
     )?;
     let checkpoint = Checkpoint::open(found)?;
     let kind = flags.kind;
-    let written = quantization::write(&checkpoint, kind, flags.keep_head, &flags.to)?;
+    let written = quantize::write(&checkpoint, kind, flags.keep_head, &flags.to)?;
     let to = flags.to.display().to_string();
     if flags.json {
         return print_json(&json!({

@@ -6,8 +6,8 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use engine::chat::ChatTemplate;
-use engine::tokenizer::Tokenizer;
+use engine::text::chat::ChatTemplate;
+use engine::text::tokenizer::Tokenizer;
 use engine::{Branch, Finish, Generate, Generated, Model};
 
 use crate::{Error, PastLimit, Policy, PromptStyle, Step, StepEnd, StepParams};
@@ -25,7 +25,7 @@ pub struct EnginePolicy {
 
 impl EnginePolicy {
     /// `stop_tokens` end a solution: the checkpoint's end-of-sequence ids. To run on past its
-    /// positions the model must have been loaded for that ([`engine::Part::run_on`]).
+    /// positions the model must have been loaded for that ([`engine::ModelSpec::extend_context`]).
     pub fn new(
         model: Model,
         tokenizer: Rc<Tokenizer>,
@@ -90,14 +90,14 @@ impl EnginePolicy {
                 max_tokens: how.max_tokens,
                 stop_strings: how.delimiter.iter().map(|d| d.to_string()).collect(),
                 include_stop: true,
-                stop_tokens: self.stop_tokens.clone(),
+                stop_token_ids: self.stop_tokens.clone(),
                 stream: None,
             })
             .await
             .map_err(Error::model)?;
         if generated.finish == Finish::Context && self.past_limit == PastLimit::Refuse {
             return Err(Error::PastLimit {
-                positions: self.model.max_positions(),
+                positions: self.model.context_length(),
             });
         }
         self.drawn

@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::rc::Rc;
 
-use engine::chat::ChatTemplate;
 use engine::checkpoint::Checkpoint;
-use engine::source::Source;
-use engine::tokenizer::Tokenizer;
-use engine::{Engine, Model, Options, Part};
+use engine::checkpoint::source::Source;
+use engine::text::chat::ChatTemplate;
+use engine::text::tokenizer::Tokenizer;
+use engine::{Engine, Model, ModelSpec, Options};
 use kernels::CpuBackend;
 use serde_json::Value;
 use strategies::{
@@ -89,7 +89,8 @@ pub struct Pair {
 /// Puts nano-small and nano-prm onto `threads` threads.
 pub fn pair(threads: usize, options: &Options) -> Pair {
     let (small, prm) = (open("nano-small"), open("nano-prm"));
-    let parts = [&small, &prm].map(|p| Part::new(&p.checkpoint, Some(Rc::clone(&p.tokenizer))));
+    let parts =
+        [&small, &prm].map(|p| ModelSpec::new(&p.checkpoint, Some(Rc::clone(&p.tokenizer))));
     let (engine, models) =
         Engine::new(CpuBackend::new(threads), &parts, options).expect("the family loads");
     let stop = small.checkpoint.eos().to_vec();

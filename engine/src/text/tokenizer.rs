@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::config::ModelConfig;
+use crate::checkpoint::config::ModelConfig;
+use crate::checkpoint::json::Fields;
+use crate::checkpoint::source::Source;
 use crate::error::{Error, Result};
-use crate::json::Fields;
-use crate::source::Source;
 
 /// The tokenizer itself.
 pub const TOKENIZER: &str = "tokenizer.json";

@@ -1,9 +1,9 @@
 //! Qwen2 and Qwen2.5: Llama with biases on query, key and value, and sliding windows that no
 //! published config of theirs turns on. The math PRMs made of it have heads of their own.
 
-use super::{Architecture, Biases, LLAMA_NAMES, Task, WINDOW_LIMIT};
+use super::{Architecture, Biases, Task, WINDOW_LIMIT, llama};
+use crate::checkpoint::json::Fields;
 use crate::error::Result;
-use crate::json::Fields;
 
 pub(super) const ARCHITECTURE: Architecture = Architecture {
     classes: &[
@@ -12,9 +12,6 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
         ("Qwen2ForPrmModel", Task::Value),
         ("Qwen2ForProcessRewardModel", Task::Process),
     ],
-    names: &LLAMA_NAMES,
-    qk_norm: false,
-    head_dim: None,
     biases: |_| {
         Ok(Biases {
             qkv: true,
@@ -23,6 +20,7 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
         })
     },
     windows,
+    ..llama::ARCHITECTURE
 };
 
 /// If `use_sliding_window`, the layers that `layer_types` lists as `sliding_attention` have the

@@ -1,7 +1,7 @@
 //! Full blocks keyed by their tokens: reuse of prefixes across branches and requests.
 //!
 //! A node is one full block; the path from the root spells the tokens before it. The tree owns
-//! nothing: it remembers live blocks by weak handles, and dormant ones by id until they are
+//! nothing: it remembers live blocks by weak handles, and cached ones by id until they are
 //! evicted.
 //!
 //! Invariant: the block of a live node's parent is live (a branch that holds a block holds every
@@ -14,7 +14,7 @@ use kernels::BlockId;
 
 use super::block::{Block, SharedMemory};
 
-/// A node of a [`RadixTree`]; valid while its block is live.
+/// A node of a [`PrefixTrie`]; valid while its block is live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(usize);
 
@@ -29,35 +29,35 @@ struct Node {
 }
 
 impl Node {
-    fn dormant(&self) -> bool {
+    fn cached(&self) -> bool {
         self.live.strong_count() == 0
     }
 }
 
 /// The prefixes of one model that are in the cache.
 #[derive(Debug)]
-pub struct RadixTree {
+pub struct PrefixTrie {
     block_tokens: usize,
     nodes: HashMap<NodeId, Node>,
     next: usize,
     roots: HashMap<Box<[u32]>, NodeId>,
     by_block: HashMap<BlockId, NodeId>,
-    /// Dormant leaves by last use.
+    /// Cached leaves by last use.
     evictable: BTreeSet<(u64, NodeId)>,
-    dormant: usize,
+    cached: usize,
 }
 
-impl RadixTree {
+impl PrefixTrie {
     /// An empty tree over blocks of `block_tokens` tokens.
-    pub fn new(block_tokens: usize) -> RadixTree {
-        RadixTree {
+    pub fn new(block_tokens: usize) -> PrefixTrie {
+        PrefixTrie {
             block_tokens,
             nodes: HashMap::new(),
             next: 0,
             roots: HashMap::new(),
             by_block: HashMap::new(),
             evictable: BTreeSet::new(),
-            dormant: 0,
+            cached: 0,
         }
     }
 
@@ -117,11 +117,11 @@ impl RadixTree {
     }
 
     /// The last live handle of `block` is gone. Whether the tree remembers it.
-    pub(super) fn sleep(&mut self, block: BlockId, clock: u64) -> bool {
+    pub(super) fn release(&mut self, block: BlockId, clock: u64) -> bool {
         let Some(&id) = self.by_block.get(&block) else {
             return false;
         };
-        self.dormant += 1;
+        self.cached += 1;
         if let Some(node) = self.nodes.get_mut(&id) {
             node.last_used = clock;
             if node.children.is_empty() {
@@ -131,11 +131,11 @@ impl RadixTree {
         true
     }
 
-    fn wake(&mut self, id: NodeId, block: &Rc<Block>) {
+    fn reuse(&mut self, id: NodeId, block: &Rc<Block>) {
         if let Some(node) = self.nodes.get_mut(&id) {
             self.evictable.remove(&(node.last_used, id));
             node.live = Rc::downgrade(block);
-            self.dormant -= 1;
+            self.cached -= 1;
         }
     }
 
@@ -144,12 +144,12 @@ impl RadixTree {
         self.evictable.first().map(|&(used, _)| used)
     }
 
-    /// Forgets the least recently used dormant leaf and returns its block.
+    /// Forgets the least recently used cached leaf and returns its block.
     pub(super) fn evict(&mut self) -> Option<BlockId> {
         let (_, id) = self.evictable.pop_first()?;
         let node = self.nodes.remove(&id)?;
         self.by_block.remove(&node.block);
-        self.dormant -= 1;
+        self.cached -= 1;
         match node.parent {
             None => {
                 self.roots.remove(&node.tokens);
@@ -157,7 +157,7 @@ impl RadixTree {
             Some(parent) => {
                 if let Some(above) = self.nodes.get_mut(&parent) {
                     above.children.remove(&node.tokens);
-                    if above.children.is_empty() && above.dormant() {
+                    if above.children.is_empty() && above.cached() {
                         self.evictable.insert((above.last_used, parent));
                     }
                 }
@@ -167,29 +167,29 @@ impl RadixTree {
     }
 
     /// Blocks only the tree remembers.
-    pub(super) fn dormant(&self) -> usize {
-        self.dormant
+    pub(super) fn cached(&self) -> usize {
+        self.cached
     }
 
     #[cfg(test)]
     pub(super) fn check(&self) {
-        let dormant = self.nodes.values().filter(|n| n.dormant()).count();
-        assert_eq!(dormant, self.dormant, "dormant blocks are counted");
+        let cached = self.nodes.values().filter(|n| n.cached()).count();
+        assert_eq!(cached, self.cached, "cached blocks are counted");
         for (id, node) in &self.nodes {
-            let leaf = node.children.is_empty() && node.dormant();
+            let leaf = node.children.is_empty() && node.cached();
             assert_eq!(
                 self.evictable.contains(&(node.last_used, *id)),
                 leaf,
-                "dormant leaves are evictable"
+                "cached leaves are evictable"
             );
             assert_eq!(
                 self.by_block.get(&node.block),
                 Some(id),
                 "every node is found by its block"
             );
-            if let (false, Some(parent)) = (node.dormant(), node.parent) {
+            if let (false, Some(parent)) = (node.cached(), node.parent) {
                 assert!(
-                    !self.nodes[&parent].dormant(),
+                    !self.nodes[&parent].cached(),
                     "the parent of a live block is live"
                 );
             }
@@ -229,7 +229,7 @@ impl Cursor {
                 Some(block) => block,
                 None => {
                     let block = Block::live(memory, pool, node.block);
-                    all.tree(pool).wake(id, &block);
+                    all.tree(pool).reuse(id, &block);
                     all.revived(pool);
                     block
                 }

@@ -12,10 +12,11 @@ use std::rc::Rc;
 use futures::future::join_all;
 use kernels::{Sample, Sampling, Slot, philox};
 
-use crate::engine::{Branch, Engine, Model, Options};
-use crate::executor::{Executor, ModelShape, Step, StepResult};
-use crate::kv::memory::Cut;
-use crate::request::{Finish, Generate};
+use crate::branch::Branch;
+use crate::engine::{Engine, Model, Options};
+use crate::kv::memory::ArenaLayout;
+use crate::schedule::executor::{Batch, BatchResult, Executor, ModelShape};
+use crate::schedule::request::{Finish, Generate};
 use crate::{Error, Usage};
 
 const VOCAB: u64 = 3;
@@ -35,9 +36,9 @@ fn drawn(hidden: u64, key: u64, position: u64) -> u32 {
 #[derive(Default)]
 struct Memory {
     bytes: HashMap<usize, (usize, u32, u32)>,
-    /// Of the steps not waited for, with their models.
-    results: VecDeque<(usize, StepResult)>,
-    most_rows: usize,
+    /// Of the batches not waited for, with their models.
+    results: VecDeque<(usize, BatchResult)>,
+    max_rows: usize,
 }
 
 struct Simulated {
@@ -58,23 +59,26 @@ impl Executor for Simulated {
         "simulated".into()
     }
 
-    fn runs_ahead(&self) -> bool {
+    fn prefers_async(&self) -> bool {
         false
     }
 
-    fn enqueue(&mut self, step: &Step<'_>) -> Result<(), Error> {
-        let model = step.model;
-        let mut plan = step.plan.clone();
+    fn enqueue(&mut self, batch: &Batch<'_>) -> Result<(), Error> {
+        let model = batch.model;
+        let mut plan = batch.plan.clone();
         let mut memory = self.memory.borrow_mut();
-        if !step.feeds.is_empty() {
+        if !batch.feeds.is_empty() {
             let before = memory.results.iter().rfind(|(of, _)| *of == model);
-            let samples = &before.expect("the step that draws is under way").1.samples;
-            for feed in step.feeds {
+            let samples = &before
+                .expect("the batch that samples is in flight")
+                .1
+                .samples;
+            for feed in batch.feeds {
                 plan.rows[feed.row as usize].token = samples[feed.draw as usize].token;
             }
         }
-        memory.most_rows = memory.most_rows.max(plan.rows.len());
-        for &(from, to) in step.copies {
+        memory.max_rows = memory.max_rows.max(plan.rows.len());
+        for &(from, to) in batch.copies {
             for offset in 0..self.block_tokens as u32 {
                 let from = self.address(
                     model,
@@ -133,12 +137,12 @@ impl Executor for Simulated {
             })
             .collect();
         let output = |i: usize| hidden[plan.outputs[i] as usize];
-        let samples = (step.draws.iter()).map(|d| Sample {
+        let samples = (batch.draws.iter()).map(|d| Sample {
             token: drawn(output(d.row), d.key, d.position),
             logprob: 0.0,
         });
         let head = (0..plan.outputs.len()).map(|i| (output(i) % 1024) as f32);
-        let result = StepResult {
+        let result = BatchResult {
             samples: samples.collect(),
             head: head.collect(),
         };
@@ -146,13 +150,13 @@ impl Executor for Simulated {
         Ok(())
     }
 
-    fn finish(&mut self) -> Result<StepResult, Error> {
+    fn finish(&mut self) -> Result<BatchResult, Error> {
         Ok(self
             .memory
             .borrow_mut()
             .results
             .pop_front()
-            .expect("a step was enqueued")
+            .expect("a batch was enqueued")
             .1)
     }
 }
@@ -170,16 +174,16 @@ struct Setup {
     bytes: usize,
     rows: usize,
     outputs: usize,
-    run_ahead: bool,
+    async_scheduling: bool,
 }
 
 fn world(setup: Setup) -> World {
     let token_bytes = vec![64, 96];
     let blocks: Vec<usize> = token_bytes.iter().map(|b| b * setup.block_tokens).collect();
-    let cut = Cut::new(setup.bytes, &blocks);
+    let arena = ArenaLayout::new(setup.bytes, &blocks);
     let shapes = blocks.iter().map(|&block_bytes| ModelShape {
         vocab: VOCAB as usize,
-        max_positions: 40,
+        context_length: 40,
         head_width: 1,
         block_bytes,
         flops_per_row: 1,
@@ -190,17 +194,17 @@ fn world(setup: Setup) -> World {
     let memory = Rc::new(RefCell::new(Memory::default()));
     let executor = Simulated {
         memory: Rc::clone(&memory),
-        unit: cut.unit_bytes,
+        unit: arena.unit_bytes,
         token_bytes,
         block_tokens: setup.block_tokens,
     };
     let options = Options {
         block_tokens: setup.block_tokens,
-        rows: setup.rows,
-        run_ahead: Some(setup.run_ahead),
+        max_batch_rows: setup.rows,
+        async_scheduling: Some(setup.async_scheduling),
         ..Options::default()
     };
-    let engine = Engine::over(Box::new(executor), shapes.collect(), &cut, &options);
+    let engine = Engine::over(Box::new(executor), shapes.collect(), &arena, &options);
     let models = (0..2).map(|i| engine.bare_model(i, 0)).collect();
     World {
         engine,
@@ -215,7 +219,7 @@ fn plain(max_tokens: usize) -> Generate {
         max_tokens,
         stop_strings: Vec::new(),
         include_stop: true,
-        stop_tokens: Vec::new(),
+        stop_token_ids: Vec::new(),
         stream: None,
     }
 }
@@ -260,7 +264,7 @@ fn run_program(seed: u64) -> Usage {
         bytes: 48 * 128 * (1 + random.below(4)) + 2048 * random.below(2),
         rows: [1, 2, 5, 64][random.below(4)],
         outputs: [1, 2, 64][random.below(3)],
-        run_ahead: random.below(2) == 0,
+        async_scheduling: random.below(2) == 0,
     };
     let world = world(setup);
     let mut known: Vec<Known> = Vec::new();
@@ -269,7 +273,7 @@ fn run_program(seed: u64) -> Usage {
         match random.below(if known.is_empty() { 1 } else { 10 }) {
             0 => {
                 let model = random.below(2);
-                // A repeated stream and prompt lets the radix tree be hit.
+                // A repeated stream and prompt lets the prefix trie be hit.
                 streams += random.below(2) as u64;
                 let mut branch = world.models[model].root(streams);
                 let tokens: Vec<u32> = (0..1 + random.below(12)).map(|i| i as u32 % 2).collect();
@@ -315,7 +319,7 @@ fn run_program(seed: u64) -> Usage {
         }
         world.engine.check();
         for k in &known {
-            assert_eq!(k.branch.tokens(), k.tokens, "tokens of a branch");
+            assert_eq!(k.branch.token_ids(), k.tokens, "tokens of a branch");
         }
     }
     let usage = world
@@ -329,7 +333,7 @@ fn run_program(seed: u64) -> Usage {
             sum
         });
     assert!(
-        world.memory.borrow().most_rows <= setup.rows,
+        world.memory.borrow().max_rows <= setup.rows,
         "the row limit holds"
     );
     drop(known);
@@ -382,10 +386,10 @@ fn advance(world: &World, known: &mut [Known], random: &mut Random, cancel: bool
         tasks.push(async move {
             if work == 1 {
                 let mut how = plain(count);
-                how.stop_tokens.extend(stop);
+                how.stop_token_ids.extend(stop);
                 let got = (branch.generate(how).await).expect("memory holds one branch");
                 assert_eq!(got.finish, finish);
-                (i, got.tokens, None)
+                (i, got.token_ids, None)
             } else {
                 let got = branch
                     .read(&tokens, &at)
@@ -412,7 +416,7 @@ fn advance(world: &World, known: &mut [Known], random: &mut Random, cancel: bool
         stopped.expect("the simulated device does not fail");
         drop(all);
         for (i, _) in expected {
-            known[i].tokens = known[i].branch.tokens();
+            known[i].tokens = known[i].branch.token_ids();
         }
         return;
     }
@@ -451,14 +455,14 @@ fn random_programs_give_the_answers_of_their_tokens_alone() {
 }
 
 #[test]
-fn running_ahead_computes_a_row_too_many_where_a_branch_ends_unforeseen() {
-    let answers = [false, true].map(|run_ahead| {
+fn async_scheduling_wastes_a_row_where_a_branch_ends_unforeseen() {
+    let answers = [false, true].map(|async_scheduling| {
         let world = world(Setup {
             block_tokens: 4,
             bytes: 1 << 16,
             rows: 64,
             outputs: 64,
-            run_ahead,
+            async_scheduling,
         });
         let model = &world.models[0];
         let mut branches: Vec<Branch> = (0..8).map(|stream| model.root(stream)).collect();
@@ -467,7 +471,7 @@ fn running_ahead_computes_a_row_too_many_where_a_branch_ends_unforeseen() {
         }
         let grown = join_all(branches.iter_mut().map(|branch| {
             let mut how = plain(6);
-            how.stop_tokens.push(2);
+            how.stop_token_ids.push(2);
             branch.generate(how)
         }));
         let grown = world.engine.run(grown).expect("runs");
@@ -492,7 +496,7 @@ fn what_branches_share_is_computed_once() {
         bytes: 1 << 16,
         rows: 64,
         outputs: 64,
-        run_ahead: false,
+        async_scheduling: false,
     };
     let world = world(setup);
     let model = &world.models[0];
@@ -501,11 +505,11 @@ fn what_branches_share_is_computed_once() {
     let mut children: Vec<Branch> = (0..8).map(|_| root.fork()).collect();
     let grown = join_all(children.iter_mut().map(|c| c.generate(plain(5))));
     world.engine.run(grown).expect("runs");
-    // 20 prompt tokens once, then 4 of each child's 5: the last one is drawn, not computed.
+    // 20 prompt tokens once, then 4 of each child's 5: the last one is sampled, not computed.
     assert_eq!(model.usage().tokens_processed, 20 + 8 * 4);
     assert_eq!(model.usage().tokens_generated, 8 * 5);
-    // One step ends the prompt and draws every child's first token.
-    assert_eq!(model.usage().steps, 5);
+    // One batch ends the prompt and samples every child's first token.
+    assert_eq!(model.usage().batches, 5);
 
     let mut grandchildren: Vec<Branch> = (0..4).map(|_| children[0].fork()).collect();
     let read = join_all(grandchildren.iter_mut().map(|c| c.read(&[2, 2], &[1])));
@@ -521,7 +525,7 @@ fn a_branch_larger_than_the_memory_is_an_error_and_harms_no_other() {
         bytes: 10 * 128,
         rows: 8,
         outputs: 8,
-        run_ahead: false,
+        async_scheduling: false,
     };
     let world = world(setup);
     let (mut small, mut large) = (world.models[0].root(0), world.models[0].root(1));
@@ -529,7 +533,7 @@ fn a_branch_larger_than_the_memory_is_an_error_and_harms_no_other() {
     large.append(&[1; 30]).expect("fits the context");
     let both = futures::future::join(small.generate(plain(3)), large.generate(plain(3)));
     let (small, large) = world.engine.run(both).expect("the device does not fail");
-    assert_eq!(small.map(|g| g.tokens.len()).ok(), Some(3));
+    assert_eq!(small.map(|g| g.token_ids.len()).ok(), Some(3));
     assert!(
         matches!(large, Err(Error::PoolTooSmall { needed: 15, .. })),
         "{large:?}"

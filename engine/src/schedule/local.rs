@@ -5,9 +5,10 @@ use std::collections::VecDeque;
 use kernels::Backend;
 
 use crate::Error;
-use crate::executor::{Executor, Step, StepResult};
 use crate::model::Model;
+use crate::schedule::executor::{Batch, BatchResult, Executor};
 
+/// A batch that has not been waited for.
 struct Pending<B: Backend> {
     model: usize,
     samples: Option<B::PendingSamples>,
@@ -38,40 +39,40 @@ impl<B: Backend> Executor for Local<B> {
         self.backend.name()
     }
 
-    fn runs_ahead(&self) -> bool {
+    fn prefers_async(&self) -> bool {
         self.backend.runs_ahead()
     }
 
-    fn enqueue(&mut self, step: &Step<'_>) -> Result<(), Error> {
+    fn enqueue(&mut self, batch: &Batch<'_>) -> Result<(), Error> {
         let Local {
             backend,
             arena,
             models,
             pending,
         } = self;
-        let before = pending.iter().rfind(|p| p.model == step.model);
-        let drawn = before.and_then(|p| p.samples.as_ref());
-        let feeds = match (step.feeds, drawn) {
+        let previous = pending.iter().rfind(|p| p.model == batch.model);
+        let samples = previous.and_then(|p| p.samples.as_ref());
+        let feeds = match (batch.feeds, samples) {
             ([], _) => None,
             (feeds, Some(samples)) => Some((feeds, samples)),
-            _ => unreachable!("rows are fed while the step that draws for them is under way"),
+            _ => unreachable!("rows are fed while the batch that samples for them is in flight"),
         };
-        let head = models[step.model].forward(backend, arena, step.plan, feeds, step.copies)?;
-        let samples = (!step.draws.is_empty()).then(|| backend.sample(head, step.draws));
-        let head = step
-            .read
-            .then(|| backend.read(head, 0..step.plan.outputs.len()));
+        backend.select_model(batch.model);
+        let head = models[batch.model].forward(backend, arena, batch.plan, feeds, batch.copies)?;
+        let samples = (!batch.draws.is_empty()).then(|| backend.sample(head, batch.draws));
+        let outputs = 0..batch.plan.outputs.len();
+        let head = batch.read.then(|| backend.read(head, outputs));
         pending.push_back(Pending {
-            model: step.model,
+            model: batch.model,
             samples,
             head,
         });
         Ok(())
     }
 
-    fn finish(&mut self) -> Result<StepResult, Error> {
+    fn finish(&mut self) -> Result<BatchResult, Error> {
         let Some(pending) = self.pending.pop_front() else {
-            return Ok(StepResult::default());
+            return Ok(BatchResult::default());
         };
         let samples = match pending.samples {
             Some(samples) => self.backend.finish_samples(samples)?,
@@ -81,6 +82,6 @@ impl<B: Backend> Executor for Local<B> {
             Some(head) => self.backend.finish_read(head)?,
             None => Vec::new(),
         };
-        Ok(StepResult { samples, head })
+        Ok(BatchResult { samples, head })
     }
 }

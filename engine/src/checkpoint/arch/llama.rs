@@ -2,7 +2,8 @@
 //!
 //! Biases only where the config asks: `attention_bias` (all four projections) and `mlp_bias`.
 
-use super::{Architecture, Biases, LLAMA_NAMES, Task};
+use super::{Architecture, Biases, LLAMA_NAMES, Scales, Task};
+use crate::checkpoint::rope;
 
 pub(super) const ARCHITECTURE: Architecture = Architecture {
     classes: &[
@@ -23,4 +24,7 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     },
     // transformers' Llama knows no sliding window, whatever the config says.
     windows: |_, layers| Ok(vec![None; layers]),
+    ropes: |config, windows| Ok(vec![rope::read(config)?; windows.len()]),
+    norm_offset: 0.0,
+    scales: |_, _, head_dim| Ok(Scales::plain(head_dim)),
 };

@@ -1,15 +1,28 @@
-//! Architectures: how a `config.json` becomes shapes and tensor names. One small file each.
+//! Architectures: what distinguishes model families, as data. One small file each.
 //!
-//! To add one, write its file with a [`Architecture`] and name it in [`ARCHITECTURES`].
+//! # To add one
+//!
+//! Write its file with an [`Architecture`], most of it `..llama::ARCHITECTURE`, and name it in
+//! [`ARCHITECTURES`]. What a row can say and the forward pass (`model.rs`) honours:
+//!
+//! - tensor names, biases, QK norms, the head's size, windows and rotary embeddings by layer
+//!   ([`Architecture::ropes`]), [`Architecture::norm_offset`];
+//! - norms behind attention and behind the feed-forward network: names them in [`TensorNames`]
+//!   (`attention_post_norm`, `mlp_post_norm`); the layout has their tensors then, and checking,
+//!   memory plan and `quantize` follow.
+//!
+//! What is data already but needs an operation of the backend first (`Model::load` refuses a config
+//! with other values): the post-norms' addition and [`Scales`]. The activation is SiLU for all
+//! (`config.rs` refuses others); a row of its own comes with the gated operation that takes it.
 
 mod llama;
 mod mistral;
 mod qwen2;
 mod qwen3;
 
-use crate::config::{HeadKind, ModelConfig};
+use super::json::Fields;
+use super::rope::Rope;
 use crate::error::{Error, Result};
-use crate::json::Fields;
 
 /// All architectures served.
 pub static ARCHITECTURES: &[Architecture] = &[
@@ -37,6 +50,37 @@ pub struct Architecture {
     pub head_dim: Option<usize>,
     /// Reads the sliding window of each of so many layers.
     pub(crate) windows: fn(&Fields, usize) -> Result<Vec<Option<u32>>>,
+    /// Reads the rotary embedding of each layer, given the layers' windows.
+    pub(crate) ropes: fn(&Fields, &[Option<u32>]) -> Result<Vec<Rope>>,
+    /// Added to the weights of all norms: 1 where a checkpoint stores `w` of a factor `1 + w`.
+    pub norm_offset: f32,
+    /// Reads the scales, given the hidden size and the head's size.
+    pub(crate) scales: fn(&Fields, usize, usize) -> Result<Scales>,
+}
+
+/// Numbers that scale or bound intermediate values of a forward pass.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scales {
+    /// Factor of the embedded tokens (not of a tied LM head).
+    pub embedding: f32,
+    /// Attention scores are `q . k / sqrt(query_scalar)`: the head's size in most families.
+    pub query_scalar: usize,
+    /// `c` of `c * tanh(score / c)` before the softmax of attention; `None`: scores are not bounded.
+    pub attention_soft_cap: Option<f32>,
+    /// `c` of `c * tanh(logit / c)` of the head; `None`: logits are not bounded.
+    pub logit_soft_cap: Option<f32>,
+}
+
+impl Scales {
+    /// Those of Llama: nothing is scaled but scores, by the head's size.
+    pub fn plain(head_dim: usize) -> Scales {
+        Scales {
+            embedding: 1.0,
+            query_scalar: head_dim,
+            attention_soft_cap: None,
+            logit_soft_cap: None,
+        }
+    }
 }
 
 /// What a checkpoint's last layer gives.
@@ -114,10 +158,14 @@ pub struct TensorNames {
     pub q_norm: &'static str,
     pub k_norm: &'static str,
     pub o: &'static str,
+    /// Norm of the attention's output, in families that have one.
+    pub attention_post_norm: Option<&'static str>,
     pub mlp_norm: &'static str,
     pub gate: &'static str,
     pub up: &'static str,
     pub down: &'static str,
+    /// Norm of the feed-forward network's output, in families that have one.
+    pub mlp_post_norm: Option<&'static str>,
     pub final_norm: &'static str,
     pub lm_head: &'static str,
     pub score: &'static str,
@@ -139,10 +187,12 @@ pub(crate) static LLAMA_NAMES: TensorNames = TensorNames {
     q_norm: "model.layers.{i}.self_attn.q_norm.weight",
     k_norm: "model.layers.{i}.self_attn.k_norm.weight",
     o: "model.layers.{i}.self_attn.o_proj.weight",
+    attention_post_norm: None,
     mlp_norm: "model.layers.{i}.post_attention_layernorm.weight",
     gate: "model.layers.{i}.mlp.gate_proj.weight",
     up: "model.layers.{i}.mlp.up_proj.weight",
     down: "model.layers.{i}.mlp.down_proj.weight",
+    mlp_post_norm: None,
     final_norm: "model.norm.weight",
     lm_head: "lm_head.weight",
     score: "score.weight",
@@ -159,85 +209,4 @@ pub fn of_layer(template: &str, layer: usize) -> String {
 /// The bias that belongs to a weight matrix.
 pub fn bias_of(weight: &str) -> String {
     format!("{}.bias", weight.strip_suffix(".weight").unwrap_or(weight))
-}
-
-/// A tensor a model is made of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TensorSpec {
-    /// Its name in the checkpoint.
-    pub name: String,
-    /// Its shape: `[rows, cols]` or `[len]`.
-    pub shape: Vec<usize>,
-    /// Whether the model works without it (the bias of a token-classification head).
-    pub optional: bool,
-    /// Whether it is a matrix that may be stored quantised: the layers' and a policy's LM head.
-    pub quantizable: bool,
-}
-
-/// Every tensor that a model of this config is made of, in the order a forward pass uses them.
-pub fn tensors(config: &ModelConfig) -> Vec<TensorSpec> {
-    let names = config.names();
-    let (hidden, inner) = (config.hidden, config.intermediate);
-    let (q, kv) = (
-        config.heads * config.head_dim,
-        config.kv_heads * config.head_dim,
-    );
-    let mut specs = Vec::new();
-    let mut add = |name: &str, shape: &[usize], optional: bool| {
-        specs.push(TensorSpec {
-            name: name.to_string(),
-            shape: shape.to_vec(),
-            optional,
-            quantizable: shape.len() == 2 && (name == names.lm_head || name.contains(".layers.")),
-        });
-    };
-    add(names.embedding, &[config.vocab, hidden], false);
-    for layer in 0..config.layers {
-        let (qkv_bias, o_bias) = (config.attention_bias, config.output_bias);
-        for (template, rows, cols, bias) in [
-            (names.attention_norm, hidden, None, false),
-            (names.q, q, Some(hidden), qkv_bias),
-            (names.k, kv, Some(hidden), qkv_bias),
-            (names.v, kv, Some(hidden), qkv_bias),
-            (names.o, hidden, Some(q), o_bias),
-            (names.mlp_norm, hidden, None, false),
-            (names.gate, inner, Some(hidden), config.mlp_bias),
-            (names.up, inner, Some(hidden), config.mlp_bias),
-            (names.down, hidden, Some(inner), config.mlp_bias),
-        ] {
-            let name = of_layer(template, layer);
-            match cols {
-                Some(cols) => add(&name, &[rows, cols], false),
-                None => add(&name, &[rows], false),
-            }
-            if bias {
-                add(&bias_of(&name), &[rows], false);
-            }
-        }
-        if config.qk_norm {
-            for template in [names.q_norm, names.k_norm] {
-                add(&of_layer(template, layer), &[config.head_dim], false);
-            }
-        }
-    }
-    add(names.final_norm, &[hidden], false);
-    match &config.head {
-        HeadKind::Causal if config.tied_embeddings => {}
-        HeadKind::Causal => add(names.lm_head, &[config.vocab, hidden], false),
-        HeadKind::Value => {
-            add(names.value, &[1, hidden], false);
-            add(&bias_of(names.value), &[1], true);
-        }
-        HeadKind::Process => {
-            for (name, rows) in [(names.process_inner, hidden), (names.process_outer, 2)] {
-                add(name, &[rows, hidden], false);
-                add(&bias_of(name), &[rows], false);
-            }
-        }
-        HeadKind::TokenClassification { labels } => {
-            add(names.score, &[labels.len(), hidden], false);
-            add(&bias_of(names.score), &[labels.len()], true);
-        }
-    }
-    specs
 }

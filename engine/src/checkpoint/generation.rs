@@ -1,13 +1,13 @@
 //! `generation_config.json`: which tokens end a text, and the sampling its authors advise.
 
+use super::json::Fields;
+use super::source::Source;
 use crate::error::Result;
-use crate::json::Fields;
-use crate::source::Source;
 
 /// A model's generation defaults. Everything may be absent.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Generation {
-    /// Tokens that end a text; empty if the file names none (see [`crate::checkpoint::Checkpoint::eos`]).
+pub struct GenerationConfig {
+    /// Tokens that end a text; empty if the file names none (see [`super::Checkpoint::eos`]).
     pub eos: Vec<u32>,
     /// The token a text begins with.
     pub bos: Option<u32>,
@@ -25,20 +25,20 @@ pub struct Generation {
     pub repetition_penalty: Option<f32>,
 }
 
-impl Generation {
+impl GenerationConfig {
     /// The name of the file.
     pub const FILE: &str = "generation_config.json";
 
     /// Reads the file of `source`; without one everything is absent.
-    pub fn open(source: &Source) -> Result<Generation> {
+    pub fn open(source: &Source) -> Result<GenerationConfig> {
         match source.read(Self::FILE)? {
-            Some(bytes) => Generation::parse(source.place(Self::FILE), &bytes),
-            None => Ok(Generation::default()),
+            Some(bytes) => GenerationConfig::parse(source.place(Self::FILE), &bytes),
+            None => Ok(GenerationConfig::default()),
         }
     }
 
     /// Reads the content of a `generation_config.json`; `file` names it in messages.
-    pub fn parse(file: String, bytes: &[u8]) -> Result<Generation> {
+    pub fn parse(file: String, bytes: &[u8]) -> Result<GenerationConfig> {
         let fields = Fields::parse(file, bytes)?;
         let fraction = |field: &str| match fields.get(field).map(|value| value.as_f64()) {
             None => Ok(None),
@@ -55,7 +55,7 @@ impl Generation {
             Some(Some(k)) => Some(usize::try_from(k).unwrap_or(usize::MAX)),
             Some(None) => return Err(fields.wrong("top_k", "a whole number from 0 up")),
         };
-        Ok(Generation {
+        Ok(GenerationConfig {
             eos: fields.token_ids("eos_token_id")?,
             bos: fields.token_ids("bos_token_id")?.first().copied(),
             do_sample: fields.boolean("do_sample")?,
@@ -76,15 +76,15 @@ mod tests {
 
     #[test]
     fn fields() {
-        let none = Generation::default();
+        let none = GenerationConfig::default();
         #[rustfmt::skip]
         let cases = [
             ("{}", Ok(none.clone())),
-            (r#"{"eos_token_id": 2, "bos_token_id": 1}"#, Ok(Generation { eos: vec![2], bos: Some(1), ..none.clone() })),
+            (r#"{"eos_token_id": 2, "bos_token_id": 1}"#, Ok(GenerationConfig { eos: vec![2], bos: Some(1), ..none.clone() })),
             (r#"{"eos_token_id": [7, 5], "top_k": 50, "top_p": 0.5, "temperature": 0.25}"#,
-             Ok(Generation { eos: vec![7, 5], top_k: Some(50), top_p: Some(0.5), temperature: Some(0.25), ..none.clone() })),
+             Ok(GenerationConfig { eos: vec![7, 5], top_k: Some(50), top_p: Some(0.5), temperature: Some(0.25), ..none.clone() })),
             (r#"{"eos_token_id": null, "do_sample": false, "min_p": 0, "repetition_penalty": 1.5}"#,
-             Ok(Generation { do_sample: Some(false), min_p: Some(0.0), repetition_penalty: Some(1.5), ..none.clone() })),
+             Ok(GenerationConfig { do_sample: Some(false), min_p: Some(0.0), repetition_penalty: Some(1.5), ..none.clone() })),
             (r#"{"eos_token_id": "x"}"#, Err("g: `eos_token_id` is \"x\"; expected a token id or a list of token ids")),
             (r#"{"eos_token_id": [1, -2]}"#, Err("g: `eos_token_id` is [1,-2]; expected a token id or a list of token ids")),
             (r#"{"top_p": 1.5}"#, Err("g: `top_p` is 1.5; expected a number from 0 to 1")),
@@ -95,7 +95,8 @@ mod tests {
             ("{", Err("g is not valid JSON: EOF while parsing an object at line 1 column 1")),
         ];
         for (text, expected) in cases {
-            let found = Generation::parse("g".into(), text.as_bytes()).map_err(|e| e.to_string());
+            let found =
+                GenerationConfig::parse("g".into(), text.as_bytes()).map_err(|e| e.to_string());
             assert_eq!(found, expected.map_err(str::to_string), "{text}");
         }
     }

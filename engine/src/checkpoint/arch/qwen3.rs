@@ -1,13 +1,12 @@
 //! Qwen3, dense: Qwen2 without the biases and with an RMS norm on every query and key head.
 
-use super::{Architecture, Biases, LLAMA_NAMES, Task, qwen2};
+use super::{Architecture, Biases, Task, llama, qwen2};
 
 pub(super) const ARCHITECTURE: Architecture = Architecture {
     classes: &[
         ("Qwen3ForCausalLM", Task::Causal),
         ("Qwen3ForTokenClassification", Task::TokenClassification),
     ],
-    names: &LLAMA_NAMES,
     qk_norm: true,
     head_dim: Some(128),
     biases: |config| {
@@ -19,4 +18,5 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
         })
     },
     windows: qwen2::windows,
+    ..llama::ARCHITECTURE
 };

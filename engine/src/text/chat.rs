@@ -4,10 +4,10 @@ use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Environment, ErrorKind, Output, State};
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::json::Fields;
+use crate::checkpoint::source::Source;
 use crate::error::{Error, Result};
-use crate::json::Fields;
-use crate::source::Source;
-use crate::tokenizer::{TOKENIZER_CONFIG, Tokenizer};
+use crate::text::tokenizer::{TOKENIZER_CONFIG, Tokenizer};
 
 /// A template in a file of its own; it wins over the one in `tokenizer_config.json`.
 const TEMPLATE: &str = "chat_template.jinja";

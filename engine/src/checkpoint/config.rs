@@ -3,11 +3,12 @@
 use kernels::{Dtype, Quantization};
 use serde_json::Value;
 
-use crate::arch::{self, Architecture, Task, TensorNames};
+use super::arch::{self, Architecture, Scales, Task, TensorNames};
+use super::json::Fields;
+use super::quantization;
+use super::rope::Rope;
+use super::source::Source;
 use crate::error::Result;
-use crate::json::Fields;
-use crate::quantization;
-use crate::source::Source;
 
 /// Bounds on a config's numbers, far above any model that exists and low enough that products of
 /// them neither overflow nor ask for absurd memory before the tensors' own shapes are compared.
@@ -39,25 +40,6 @@ pub enum HeadKind {
     Process,
 }
 
-/// How the rotary frequencies are stretched for longer contexts.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum RopeScaling {
-    /// Not at all.
-    None,
-    /// Llama 3.1's: wavelengths above `original / low` are stretched by `factor`, those below
-    /// `original / high` are left, and between the two the frequencies are interpolated.
-    Llama3 {
-        /// How much longer the context is.
-        factor: f64,
-        /// `low_freq_factor`.
-        low: f64,
-        /// `high_freq_factor`.
-        high: f64,
-        /// `original_max_position_embeddings`.
-        original: f64,
-    },
-}
-
 /// A model's shapes and constants.
 #[derive(Clone, Debug)]
 pub struct ModelConfig {
@@ -78,17 +60,19 @@ pub struct ModelConfig {
     /// Rows of the embedding. A tokenizer may have fewer tokens.
     pub vocab: usize,
     /// Positions the model was made for.
-    pub max_positions: usize,
-    /// Base of the rotary frequencies: pair `i` turns by `theta^(-2i / head_dim)` per position.
-    pub rope_theta: f64,
-    /// How these frequencies are stretched.
-    pub rope_scaling: RopeScaling,
+    pub context_length: usize,
+    /// The rotary embedding of each layer.
+    pub ropes: Vec<Rope>,
     /// Positions that each layer sees, the row's own included; `None`: all before it.
     pub windows: Vec<Option<u32>>,
     /// Whether query and key heads are normalised before rotation.
     pub qk_norm: bool,
     /// Added to the mean square in RMS norms.
     pub rms_eps: f32,
+    /// Added to the weights of all RMS norms: 1 where a checkpoint stores `w` of a factor `1 + w`.
+    pub norm_offset: f32,
+    /// Numbers that scale or bound intermediate values.
+    pub scales: Scales,
     /// Whether the embedding is the LM head too.
     pub tied_embeddings: bool,
     /// Whether query, key and value projections have biases.
@@ -98,7 +82,7 @@ pub struct ModelConfig {
     /// Whether gate, up and down projections have biases.
     pub mlp_bias: bool,
     /// How the weights are stored: what the config says, float32 where it says nothing. After
-    /// [`crate::checkpoint::Checkpoint::open`] it is the embedding's own type.
+    /// [`super::Checkpoint::open`] it is the embedding's own type.
     pub dtype: Dtype,
     /// How matrices are stored that are not of that type.
     pub quantization: Option<Quantization>,
@@ -160,7 +144,7 @@ impl ModelConfig {
             }
         };
         let biases = (family.biases)(&fields)?;
-        let (rope_theta, rope_scaling) = rope(&fields)?;
+        let windows = (family.windows)(&fields, layers)?;
         Ok(ModelConfig {
             architecture: class.to_string(),
             hidden,
@@ -170,12 +154,13 @@ impl ModelConfig {
             head_dim,
             intermediate: fields.needed_count("intermediate_size", limit::INTERMEDIATE)?,
             vocab: fields.needed_count("vocab_size", limit::VOCAB)?,
-            max_positions: fields.needed_count("max_position_embeddings", limit::POSITIONS)?,
-            rope_theta,
-            rope_scaling,
-            windows: (family.windows)(&fields, layers)?,
+            context_length: fields.needed_count("max_position_embeddings", limit::POSITIONS)?,
+            ropes: (family.ropes)(&fields, &windows)?,
+            windows,
             qk_norm: family.qk_norm,
             rms_eps: fields.number_above("rms_norm_eps", 0.0)?.unwrap_or(1e-6) as f32,
+            norm_offset: family.norm_offset,
+            scales: (family.scales)(&fields, hidden, head_dim)?,
             tied_embeddings: fields.boolean("tie_word_embeddings")?.unwrap_or(false),
             attention_bias: biases.qkv,
             output_bias: biases.output,
@@ -205,59 +190,6 @@ impl ModelConfig {
     pub fn kv_bytes_per_token(&self, dtype: Dtype) -> usize {
         2 * self.layers * self.kv_heads * self.head_dim * dtype.bytes()
     }
-}
-
-/// `rope_parameters` (transformers 5), or `rope_theta` and `rope_scaling` (transformers 4): the base
-/// of the frequencies, and how they are stretched.
-fn rope(fields: &Fields) -> Result<(f64, RopeScaling)> {
-    let mut theta = fields.number_above("rope_theta", 0.0)?;
-    let mut scaling = RopeScaling::None;
-    for field in ["rope_parameters", "rope_scaling"] {
-        let Some(rope) = fields.object(field)? else {
-            continue;
-        };
-        for key in ["rope_type", "type"] {
-            match rope.string(key)? {
-                None | Some("default") => {}
-                Some("llama3") => scaling = llama3(fields, &rope)?,
-                Some(_) => return Err(rope.wrong(key, "\"default\" or \"llama3\"")),
-            }
-        }
-        theta = rope.number_above("rope_theta", 0.0)?.or(theta);
-        if let Some(part) = rope.number_above("partial_rotary_factor", 0.0)?
-            && part != 1.0
-        {
-            return Err(rope.wrong(
-                "partial_rotary_factor",
-                "1: every element of a head is rotated",
-            ));
-        }
-    }
-    Ok((theta.unwrap_or(10_000.0), scaling))
-}
-
-/// Llama 3.1's parameters, every one of which must be there.
-fn llama3(config: &Fields, rope: &Fields) -> Result<RopeScaling> {
-    let number = |key: &str| {
-        rope.number_above(key, 0.0)?
-            .ok_or_else(|| rope.wrong(key, "a number above 0"))
-    };
-    const ORIGINAL: &str = "original_max_position_embeddings";
-    let (low, high) = (number("low_freq_factor")?, number("high_freq_factor")?);
-    if low >= high {
-        let expected = format!("a number above low_freq_factor = {low}");
-        return Err(rope.wrong("high_freq_factor", expected));
-    }
-    let original = match config.number_above(ORIGINAL, 0.0)? {
-        Some(original) => original,
-        None => number(ORIGINAL)?,
-    };
-    Ok(RopeScaling::Llama3 {
-        factor: number("factor")?,
-        low,
-        high,
-        original,
-    })
 }
 
 /// `dtype` (transformers 5) or `torch_dtype` (transformers 4).
@@ -308,6 +240,7 @@ fn labels(fields: &Fields) -> Result<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::rope::RopeScaling;
     use super::*;
     use serde_json::json;
 
@@ -336,14 +269,14 @@ mod tests {
         };
         #[rustfmt::skip]
         let cases: Vec<(Value, Check)> = vec![
-            (json!({}), |c| c.head_dim == 8 && c.kv_heads == 2 && c.dtype == Dtype::Bf16 && c.rope_theta == 1e4),
+            (json!({}), |c| c.head_dim == 8 && c.kv_heads == 2 && c.dtype == Dtype::Bf16 && c.ropes[0].theta == 1e4),
             (json!({}), |c| !c.attention_bias && !c.output_bias && !c.mlp_bias && !c.tied_embeddings && c.rms_eps == 1e-6),
             (json!({"num_key_value_heads": null}), |c| c.kv_heads == 8),
             (json!({"head_dim": 32}), |c| c.head_dim == 32),
             (json!({"head_dim": null}), |c| c.head_dim == 8),
-            (json!({"rope_theta": 5e5, "rope_scaling": null}), |c| c.rope_theta == 5e5),
-            (json!({"rope_parameters": {"rope_theta": 1e6, "rope_type": "default"}}), |c| c.rope_theta == 1e6),
-            (json!({"rope_theta": 7, "rope_parameters": {"rope_type": "default"}}), |c| c.rope_theta == 7.0),
+            (json!({"rope_theta": 5e5, "rope_scaling": null}), |c| c.ropes[0].theta == 5e5),
+            (json!({"rope_parameters": {"rope_theta": 1e6, "rope_type": "default"}}), |c| c.ropes[0].theta == 1e6),
+            (json!({"rope_theta": 7, "rope_parameters": {"rope_type": "default"}}), |c| c.ropes[0].theta == 7.0),
             (json!({"torch_dtype": null, "dtype": "float32"}), |c| c.dtype == Dtype::F32),
             (json!({"torch_dtype": null}), |c| c.dtype == Dtype::F32),
             (json!({"attention_bias": true}), |c| c.attention_bias && c.output_bias && !c.mlp_bias),
@@ -370,7 +303,7 @@ mod tests {
             (json!({"architectures": ["Qwen2ForProcessRewardModel"]}), |c| c.head == HeadKind::Process),
             (json!({"torch_dtype": "float16"}), |c| c.dtype == Dtype::F16),
             (json!({"rope_scaling": {"rope_type": "llama3", "factor": 32, "low_freq_factor": 1, "high_freq_factor": 4, "original_max_position_embeddings": 8192}}),
-             |c| c.rope_scaling == RopeScaling::Llama3 { factor: 32.0, low: 1.0, high: 4.0, original: 8192.0 }),
+             |c| c.ropes[1].scaling == RopeScaling::Llama3 { factor: 32.0, low: 1.0, high: 4.0, original: 8192.0 }),
         ];
         for (changes, check) in cases {
             match config(changes.clone()) {

@@ -19,11 +19,11 @@ use std::time::Duration;
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 
-use crate::checkpoint::{self, INDEX, SINGLE};
-use crate::config::ModelConfig;
+use super::config::ModelConfig;
+use super::safetensors::{self, INDEX, SINGLE};
+use super::source::Source;
 use crate::error::{Error, Result};
-use crate::source::Source;
-use crate::tokenizer::TOKENIZER;
+use crate::text::tokenizer::TOKENIZER;
 
 /// Every file that is fetched besides the weights, where the repository has it.
 const SMALL: [&str; 6] = [
@@ -280,7 +280,7 @@ fn lacking(snapshot: &Path, need: Need) -> Result<Option<String>> {
     match source.read(INDEX)? {
         None => Ok(Some(SINGLE.to_string())),
         Some(bytes) => {
-            let shards = checkpoint::shards(&source.place(INDEX), &bytes)?;
+            let shards = safetensors::shards(&source.place(INDEX), &bytes)?;
             Ok(shards.into_keys().find(|file| missing(file)))
         }
     }
@@ -324,7 +324,7 @@ impl Fetching<'_> {
         self.file(INDEX, watch)?;
         let source = Source::Directory(self.snapshot.clone());
         let bytes = source.read(INDEX)?.unwrap_or_default();
-        let shards = checkpoint::shards(&source.place(INDEX), &bytes)?;
+        let shards = safetensors::shards(&source.place(INDEX), &bytes)?;
         for (shard, tensor) in &shards {
             if !has(shard) {
                 let expected = format!("expected it there because {INDEX} has {tensor} in it");
@@ -344,7 +344,7 @@ impl Fetching<'_> {
 
     /// Why there is nothing to fetch: pickles only, or no weights at all. The config is there.
     fn no_safetensors(&self) -> Result<Error> {
-        let Some(file) = self.files.iter().find(|file| checkpoint::is_pickle(file)) else {
+        let Some(file) = self.files.iter().find(|file| safetensors::is_pickle(file)) else {
             let expected = format!("expected the weights in it, or in shards with {INDEX}");
             return Ok(self.missing(SINGLE, &expected));
         };
