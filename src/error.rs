@@ -57,7 +57,15 @@ fn with_flags(sentence: &str) -> String {
 
 impl From<strategies::Error> for Failure {
     fn from(error: strategies::Error) -> Failure {
-        Failure::Sentence(error.to_string())
+        Failure::Sentence(sentence(&error))
+    }
+}
+
+/// An error of a strategy as a sentence about flags.
+pub fn sentence(error: &strategies::Error) -> String {
+    match error.names_settings() {
+        true => with_flags(&error.to_string()),
+        false => error.to_string(),
     }
 }
 

@@ -7,7 +7,8 @@ use clap_complete::Shell;
 use kernels::Quantization;
 use kernels::cpu::Isa;
 use strategies::{
-    Aggregation, BeamMode, Config, Grader, PastLimit, PrmKind, PromptKind, Rule, Sampling, Strategy,
+    Aggregation, BeamMode, Config, ContextOverflow, Grader, PrmKind, PromptKind, Sampling,
+    Selection, Strategy,
 };
 
 /// External test-time scaling: a small policy writes many solutions step by step, a process
@@ -391,7 +392,7 @@ pub struct EngineFlags {
     /// times as many), truncate (cut the solution there; a PRM gives later steps the last score it
     /// has) or refuse (the problem fails).
     #[arg(long, default_value = "truncate", value_parser = parse_past_limit, value_name = "HOW")]
-    pub past_limit: PastLimit,
+    pub past_limit: ContextOverflow,
 }
 
 /// Storage of the KV cache.
@@ -556,7 +557,7 @@ pub struct SearchFlags {
     /// The verdict that counts: majority, or min, last, mean, product with -max or -vote.
     /// Default: last-vote with a PRM, else majority.
     #[arg(long, value_name = "VERDICT")]
-    pub verdict: Option<Rule>,
+    pub verdict: Option<Selection>,
     /// Who compares answers: strict, or qwen with the leniencies of Qwen2.5-Math's grader.
     #[arg(long, default_value = "strict", value_parser = parse_grader, value_name = "GRADER")]
     pub grader: Grader,
@@ -615,15 +616,15 @@ impl SearchFlags {
             beam_width: self.beam_width,
             beam_mode: self.beam_mode,
             lookahead: self.lookahead,
-            value: self.value,
+            aggregation: self.value,
             max_steps: self.max_steps,
-            step_tokens: self.step_tokens,
-            total_tokens: self.total_tokens,
-            tries: self.tries,
+            max_step_tokens: self.step_tokens,
+            max_tokens: self.total_tokens,
+            max_retries: self.tries,
             delimiter: unescape(&self.delimiter),
             sampling: self.sampling.sampling(defaults.sampling.temperature),
             seed: self.seed,
-            verdict: self.verdict,
+            selection: self.verdict,
             grader: self.grader,
             ..defaults
         }
@@ -759,8 +760,8 @@ fn parse_grader(word: &str) -> Result<Grader, String> {
     named(word, &Grader::ALL, Grader::name)
 }
 
-fn parse_past_limit(word: &str) -> Result<PastLimit, String> {
-    named(word, &PastLimit::ALL, PastLimit::name)
+fn parse_past_limit(word: &str) -> Result<ContextOverflow, String> {
+    word.parse()
 }
 
 fn parse_prm_kind(word: &str) -> Result<PrmKind, String> {

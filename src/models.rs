@@ -15,11 +15,11 @@ use kernels::cpu::Isa;
 use kernels::cuda::Which;
 use kernels::cuda::items::Sharing;
 use kernels::{CpuBackend, CudaBackend, Dtype};
-use strategies::{EnginePolicy, PastLimit, PrmFormat, PrmKind, PromptStyle};
+use strategies::{ContextOverflow, EnginePolicy, PrmFormat, PrmKind, PromptStyle};
 
 use crate::downloads::Downloads;
 use crate::embedded;
-use crate::error::{Done, Failure};
+use crate::error::{Done, Failure, sentence};
 use crate::flags::{Device, EngineFlags, KvDtype, Quantize, Without};
 
 /// A checkpoint with everything that turns text into its tokens and back.
@@ -100,16 +100,23 @@ impl Loaded {
         let config = &self.checkpoint.config;
         let kind = match kind {
             Some(kind) => kind,
-            None => PrmKind::recognise(config, &self.name).map_err(refuse)?,
+            None => {
+                PrmKind::recognise(config, &self.name).map_err(|error| refuse(sentence(&error)))?
+            }
         };
         let (tokenizer, chat) = (Rc::clone(&self.tokenizer), Rc::clone(&self.chat));
         PrmFormat::new(kind, config, tokenizer, chat)
             .map(Rc::new)
-            .map_err(|error| refuse(error.to_string()))
+            .map_err(|error| refuse(sentence(&error)))
     }
 
     /// This model on an engine, as a policy.
-    pub fn policy(&self, model: Model, style: PromptStyle, past_limit: PastLimit) -> EnginePolicy {
+    pub fn policy(
+        &self,
+        model: Model,
+        style: PromptStyle,
+        past_limit: ContextOverflow,
+    ) -> EnginePolicy {
         let stop = self.checkpoint.eos().to_vec();
         EnginePolicy::new(
             model,
@@ -212,7 +219,7 @@ pub fn part<'a>(
     tokenizer: Option<Rc<Tokenizer>>,
 ) -> Part<'a> {
     Part {
-        run_on: flags.past_limit == PastLimit::RunOn,
+        run_on: flags.past_limit == ContextOverflow::Extend,
         ..Part::new(checkpoint, tokenizer)
     }
 }

@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use strategies::{Grader, Outcome, Problem, Rule, Solution, Strategy, Subsample, Trace, Verdict};
+use strategies::{
+    Grader, Outcome, Problem, Selection, Solution, Strategy, Subsample, Trace, Verdict,
+};
 
 use crate::error::{Done, Failure};
 
@@ -77,7 +79,7 @@ pub struct Line {
     /// Seed of all random numbers.
     pub seed: u64,
     /// The verdict that counts.
-    pub verdict: Rule,
+    pub verdict: Selection,
     /// Who compared answers.
     pub grader: Grader,
     /// Every aggregation and selection.
@@ -120,7 +122,7 @@ impl Line {
             strategy: search.strategy,
             n: search.n,
             seed: search.seed,
-            verdict: outcome.rule,
+            verdict: outcome.selection,
             grader: outcome.grader,
             verdicts: outcome.verdicts,
             by_n: outcome.by_n,

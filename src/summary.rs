@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use comfy_table::{CellAlignment, Table, presets};
 use engine::{KvUsage, Usage};
 use serde::Serialize;
-use strategies::{Grader, PastLimit, Rule, Strategy};
+use strategies::{ContextOverflow, Grader, Selection, Strategy};
 
 use crate::results::Line;
 
@@ -85,7 +85,7 @@ pub struct Summary {
     /// Seed of all random numbers.
     pub seed: u64,
     /// The verdict that counts.
-    pub verdict: Rule,
+    pub verdict: Selection,
     /// Who compared answers.
     pub grader: Grader,
     /// The device.
@@ -141,7 +141,7 @@ pub fn summarise(
     lines: &[&Line],
     failed: usize,
     config: &strategies::Config,
-    (device, past_limit): (String, PastLimit),
+    (device, past_limit): (String, ContextOverflow),
     policy: &Counted,
     prm: Option<&Counted>,
     seconds: f64,
@@ -158,14 +158,14 @@ pub fn summarise(
         by_level.entry(level).or_default().add(line.correct);
         for verdict in &line.verdicts {
             verdicts
-                .entry(verdict.rule.to_string())
+                .entry(verdict.selection.to_string())
                 .or_default()
                 .add(verdict.correct);
         }
         for smaller in &line.by_n {
             let row = by_n.entry(smaller.n).or_default();
             for verdict in &smaller.verdicts {
-                row.entry(verdict.rule.to_string())
+                row.entry(verdict.selection.to_string())
                     .or_default()
                     .add(verdict.correct);
             }
@@ -182,7 +182,7 @@ pub fn summarise(
         strategy: config.strategy,
         n: config.n,
         seed: config.seed,
-        verdict: config.rule(),
+        verdict: config.selection_or_default(),
         grader: config.grader,
         device,
         past_limit: past_limit.name(),

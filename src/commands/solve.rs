@@ -14,7 +14,7 @@ use strategies::{
 
 use super::{print, print_json, read_stdin};
 use crate::embedded;
-use crate::error::{Done, Failure, print_failure};
+use crate::error::{Done, Failure, print_failure, sentence};
 use crate::flags::{KvDtype, SearchFlags, SolveFlags};
 use crate::models::{self, Loaded};
 use crate::progress::Progress;
@@ -85,9 +85,11 @@ pub fn run(flags: &SolveFlags) -> Done {
                 }
                 Err(error) => {
                     failed += 1;
-                    progress
-                        .borrow()
-                        .say(&format!("error: problem {}: {error}", problem.id));
+                    progress.borrow().say(&format!(
+                        "error: problem {}: {}",
+                        problem.id,
+                        sentence(&error)
+                    ));
                 }
             }
         }
@@ -179,25 +181,15 @@ pub(super) async fn solve_one(
     problem: &Problem,
     config: &Config,
 ) -> Result<(Outcome, Tokens), strategies::Error> {
-    let policy = policy.again();
-    let (outcome, read) = match prm {
-        Some(prm) => {
-            let prm = prm.again();
-            let outcome = strategies::solve(&policy, Some(&prm), problem, config).await?;
-            (outcome, prm.tokens_read())
-        }
-        None => (
-            strategies::solve(&policy, None::<&NoPrm>, problem, config).await?,
-            0,
-        ),
+    let outcome = match prm {
+        Some(prm) => strategies::solve(policy, Some(prm), problem, config).await?,
+        None => strategies::solve(policy, None::<&NoPrm>, problem, config).await?,
     };
-    Ok((
-        outcome,
-        Tokens {
-            policy: policy.tokens_drawn(),
-            prm: read,
-        },
-    ))
+    let tokens = Tokens {
+        policy: outcome.policy_tokens as u64,
+        prm: outcome.prm_tokens as u64,
+    };
+    Ok((outcome, tokens))
 }
 
 /// The problems to solve, and how many lines of the file were none.
@@ -281,7 +273,8 @@ fn settings(
 
 /// The chosen solution of one problem and its answer, as text.
 fn answer(line: &Line) -> String {
-    let chosen = (line.verdicts.iter().find(|v| v.rule == line.verdict)).and_then(|v| v.solution);
+    let chosen =
+        (line.verdicts.iter().find(|v| v.selection == line.verdict)).and_then(|v| v.solution);
     let solution: Option<&Solution> = line.solutions.as_ref().and_then(|all| all.get(chosen?));
     let mut out = String::new();
     if let Some(solution) = solution {

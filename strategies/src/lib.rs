@@ -24,7 +24,7 @@
 //!     fn fork(&self, _: &()) {}
 //!     async fn step(&self, _: &mut (), _: &StepParams<'_>) -> Result<Step, Error> {
 //!         let text = "2 + 2 = 4.\n\nThe answer is \\boxed{4}.".into();
-//!         Ok(Step { text, tokens: 14, logprob: -0.1, end: StepEnd::Eos })
+//!         Ok(Step { text, num_tokens: 14, logprob: -0.1, end: StepEnd::Eos })
 //!     }
 //! }
 //!
@@ -44,37 +44,36 @@
 //! finishes first, as long as the two models' own results do not.
 
 mod aggregate;
-mod beam;
-mod best_of_n;
 mod config;
-mod cot;
-mod dvts;
+mod context_overflow;
 mod error;
 mod grading;
-mod majority;
 mod model;
 mod policy;
 mod prm;
 mod problem;
 mod prompt;
-mod sample;
 mod search;
 mod select;
 mod solve;
+mod strategy;
 mod subsample;
 mod trace;
 
 pub use aggregate::Aggregation;
-pub use config::{BeamMode, Config, Strategy, check_sampling};
-pub use engine::Sampling;
+pub use config::{BeamMode, Config, check_sampling};
+pub use context_overflow::ContextOverflow;
+pub use engine::{Sampling, Setting};
 pub use error::Error;
 pub use grading::{Grader, last_boxed};
 pub use model::{NoPrm, Policy, Prm, Step, StepEnd, StepParams};
 pub use policy::EnginePolicy;
-pub use prm::{EnginePrm, PastLimit, PrmBranch, PrmFormat, PrmKind};
+pub use prm::{EnginePrm, PrmBranch, PrmFormat, PrmKind};
 pub use problem::{BadLine, Problem, read_object, read_problems, text_of};
 pub use prompt::{PromptKind, PromptStyle, REASON_STEP_BY_STEP};
-pub use select::{Rule, select};
+pub use search::{Expansion, Path, Search};
+pub use select::{Selection, select};
 pub use solve::{Ending, Outcome, Solution, Subsample, Verdict, solve};
+pub use strategy::Strategy;
 pub use subsample::smaller_budgets;
 pub use trace::{Node, NodeState, Trace};

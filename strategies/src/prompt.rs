@@ -1,4 +1,4 @@
-//! The paper's prompts: how a problem becomes the policy's first messages (TTS.md 2.2).
+//! The paper's prompts: how a problem becomes the policy's first messages (SEMANTICS.md, "Prompts").
 
 use engine::chat::Message;
 use engine::config::ModelConfig;
@@ -45,7 +45,7 @@ impl PromptKind {
         PromptKind::Plain,
     ];
 
-    /// The word for flags and results.
+    /// The word for it in options and results.
     pub fn name(self) -> &'static str {
         match self {
             PromptKind::Qwen => "qwen",

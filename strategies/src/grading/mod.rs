@@ -1,7 +1,7 @@
 //! Reading answers off solutions and comparing them.
 //!
-//! The choice of a grader moves accuracies by more than many methods do (TTS.md 5.2), so its
-//! name is part of every result.
+//! The choice of a grader moves accuracies by more than many methods do (SEMANTICS.md, "Answers
+//! and grading"), so its name is part of every result.
 
 mod answer;
 mod compare;
@@ -22,7 +22,7 @@ use compare::Rules;
 use exact::Fuel;
 use serde::{Deserialize, Serialize};
 
-/// Who compares answers.
+/// Which grader compares answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Grader {
@@ -52,7 +52,7 @@ impl Grader {
     /// Every grader.
     pub const ALL: [Grader; 2] = [Grader::Strict, Grader::Qwen];
 
-    /// The word for it in flags and results.
+    /// The word for it in options and results.
     pub fn name(self) -> &'static str {
         match self {
             Grader::Strict => "strict",

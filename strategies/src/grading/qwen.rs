@@ -1,5 +1,5 @@
-//! The leniencies of Qwen2.5-Math's grader that are about text (TTS.md 5.1): where the answer of
-//! a solution is, and what of its words does not matter.
+//! What the Qwen2.5-Math grader accepts beyond `strict` in texts (SEMANTICS.md, "Answers and
+//! grading"): where a solution's answer is, and which differences in wording are ignored.
 
 use super::answer::Answer;
 use super::extract::last_boxed;

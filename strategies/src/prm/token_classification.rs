@@ -10,8 +10,9 @@
 use std::rc::Rc;
 
 use engine::chat::{ChatTemplate, Message};
+use engine::config::HeadKind;
 
-use super::format::{Format, Text, softmax_second};
+use super::format::{Family, StepFormat, Text, softmax_second};
 use crate::Error;
 
 /// The marker of Qwen2.5-Math-PRM.
@@ -19,7 +20,17 @@ pub(super) const EXTRA_0: &str = "<extra_0>";
 /// TRL's step separator.
 const BLANK_LINE: &str = "\n\n";
 
-pub(super) struct TokenClassification {
+pub(super) const FAMILY: Family = Family {
+    name: "token-classification",
+    read_out: "the probability of its label 1 of 2 at the marker after each step",
+    head: "a token-classification head of 2 labels",
+    fits: |head| matches!(head, HeadKind::TokenClassification { labels } if labels.len() == 2),
+    recognise: |_| true,
+    needs_chat_template: false,
+    open: |text, chat| Ok(Box::new(TokenClassification::new(text, chat)?)),
+};
+
+struct TokenClassification {
     text: Text,
     /// The template of the problem's turn; `None` for TRL's form.
     chat: Option<Rc<ChatTemplate>>,
@@ -27,7 +38,7 @@ pub(super) struct TokenClassification {
 }
 
 impl TokenClassification {
-    pub fn new(text: Text, chat: Rc<ChatTemplate>) -> Result<TokenClassification, Error> {
+    fn new(text: Text, chat: Rc<ChatTemplate>) -> Result<TokenClassification, Error> {
         let (marker, chat) = match text.token(EXTRA_0) {
             Some(marker) => (marker, Some(chat)),
             None => (text.single(BLANK_LINE, "step marker, nor <extra_0>")?, None),
@@ -36,7 +47,7 @@ impl TokenClassification {
     }
 }
 
-impl Format for TokenClassification {
+impl StepFormat for TokenClassification {
     fn prompt(&self, problem: &str) -> Result<Vec<u32>, Error> {
         let Some(chat) = &self.chat else {
             let mut tokens = Vec::from_iter(self.text.own_bos());

@@ -160,13 +160,13 @@ impl Policy for Writer<'_> {
         self.0.branch(&path, Some(index))
     }
 
-    async fn step(&self, branch: &mut Branch, how: &StepParams<'_>) -> Result<Step, Error> {
+    async fn step(&self, branch: &mut Branch, params: &StepParams<'_>) -> Result<Step, Error> {
         self.0.yields().await;
-        let row = match how.sampling.temperature {
+        let row = match params.sampling.temperature {
             0.0 => format!("{}?", branch.path),
             _ => branch.path.clone(),
         };
-        let index = match how.sampling.temperature {
+        let index = match params.sampling.temperature {
             0.0 => 0,
             _ => branch.index.unwrap_or(0),
         };
@@ -177,7 +177,7 @@ impl Policy for Writer<'_> {
             )));
         };
         let end = match words.chars().last() {
-            _ if how.max_tokens == 0 => panic!("asked for no tokens"),
+            _ if params.max_tokens == 0 => panic!("asked for no tokens"),
             Some('!') => StepEnd::Eos,
             Some('~') => StepEnd::Length,
             _ => StepEnd::Delimiter,
@@ -192,15 +192,15 @@ impl Policy for Writer<'_> {
                 .replace('_', "");
         }
         if end == StepEnd::Delimiter {
-            text += how.delimiter.expect("only a step ends in a delimiter");
+            text += params.delimiter.expect("only a step ends in a delimiter");
         }
         branch.index = None;
         branch.forks.set(0);
-        let tokens = words.split('|').count();
+        let num_tokens = words.split('|').count();
         Ok(Step {
             text,
-            tokens,
-            logprob: -(tokens as f64),
+            num_tokens,
+            logprob: -(num_tokens as f64),
             end,
         })
     }
@@ -217,6 +217,14 @@ impl Prm for Scorer<'_> {
 
     fn fork(&self, branch: &Branch) -> Branch {
         self.0.branch(&branch.path, None)
+    }
+
+    /// One token for the problem and one for each step.
+    fn num_tokens(&self, branch: &Branch) -> usize {
+        match branch.path.as_str() {
+            "-" => 1,
+            path => 1 + path.split('.').count(),
+        }
     }
 
     async fn score(&self, branch: &mut Branch, steps: &[&str]) -> Result<Vec<f64>, Error> {
