@@ -18,10 +18,10 @@ pub enum BeamMode {
 
 /// Every option of a search on one problem.
 ///
-/// A configuration is read leniently (`Deserialize`), as results files of other releases hold it: an
-/// option that is not there has its default, an option that is not known is ignored, and the names
-/// of earlier releases are understood. [`Config::from_options`] reads what a person wrote, where an
-/// unknown name is an error.
+/// A configuration is read leniently (`Deserialize`), as results files of other releases hold it:
+/// an option that is not there has its default, an option that is not known is ignored, and the
+/// names of earlier releases are understood. [`Config::from_options`] reads a configuration written
+/// by a person, where an unknown name is an error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(remote = "Self")] // the derived functions are called by the impls below
 pub struct Config {
@@ -176,8 +176,8 @@ impl<'de> Deserialize<'de> for Config {
     }
 }
 
-/// The paper's settings for the strategy in `given`, with all of `given` in their place, and the
-/// names that are none of theirs.
+/// The paper's settings for the strategy in `given`, overlaid with `given`, and the names in
+/// `given` that are not options.
 fn with_defaults(given: &Map<String, Value>) -> serde_json::Result<(Config, Vec<String>)> {
     #[derive(Deserialize)]
     struct Named {

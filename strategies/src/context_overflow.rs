@@ -7,12 +7,12 @@ use std::str::FromStr;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ContextOverflow {
-    /// Compute on (the paper's code), up to eight times the context length. The model never saw such
-    /// positions in training.
+    /// Compute on (the paper's code), up to eight times the context length. The model never saw
+    /// such positions in training.
     #[serde(alias = "run-on")]
     Extend,
-    /// Cut a solution there. A PRM reads no step that does not fit whole, nor any step after it; such
-    /// steps have the score of the last step that was read.
+    /// Cut a solution there. A PRM reads no step that does not fit whole, nor any step after it;
+    /// such steps have the score of the last step that was read.
     #[default]
     Truncate,
     /// Fail the problem with an error.

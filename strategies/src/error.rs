@@ -1,4 +1,4 @@
-//! What can go wrong in a search: one clear sentence each.
+//! The failures of a search: one clear sentence each.
 
 use engine::Setting;
 
@@ -9,13 +9,13 @@ pub enum Error {
     #[error(transparent)]
     Setting(#[from] Setting),
 
-    /// An option that a written configuration names and that does not exist, or whose value is not of
-    /// its kind.
+    /// An option that a written configuration names and that does not exist, or whose value is not
+    /// of its kind.
     #[error("`{name}` {problem}")]
     Option {
         /// The name as it was written.
         name: String,
-        /// What is wrong with it.
+        /// The problem with it.
         problem: String,
     },
 
@@ -83,7 +83,7 @@ impl Error {
         Error::Model(error.into())
     }
 
-    /// Whether the names in backticks in this error's text are those of settings.
+    /// Whether the names in backticks in this error's text are names of settings.
     pub fn names_settings(&self) -> bool {
         match self {
             Error::Setting(_)

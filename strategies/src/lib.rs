@@ -3,15 +3,18 @@
 //!
 //! A strategy is one file and reads like its paper: [`cot`](Strategy::Cot),
 //! [`majority`](Strategy::Majority), [`best-of-n`](Strategy::BestOfN), [`beam`](Strategy::Beam),
-//! [`dvts`](Strategy::Dvts). It talks to two traits, [`Policy`] and [`Prm`], and never sees a
-//! tensor, a block or a device; it awaits many branches at once and the engine below batches
+//! [`dvts`](Strategy::Dvts). It works on a [`Search`] over two traits, [`Policy`] and [`Prm`], and
+//! never sees a tensor, a block or a device; it awaits many branches at once and the engine batches
 //! them. [`solve`] runs one problem and reports every aggregation and selection of its scores.
+//! `SEMANTICS.md` is the specification.
 //!
 //! Words: *N* is the budget, the candidates a strategy may hold at once; *M* the beam width, the
 //! children of a kept branch; *kept* = N/M branches survive a step.
 //!
 //! ```
-//! use offshoot_strategies::{solve, Config, Error, NoPrm, Policy, Problem, Step, StepEnd, StepParams, Strategy};
+//! use offshoot_strategies::{
+//!     Config, Error, NoPrm, Policy, Problem, Step, StepEnd, StepParams, Strategy, solve,
+//! };
 //!
 //! /// A policy that always writes the same.
 //! struct Parrot;
@@ -39,9 +42,9 @@
 //! # Ok::<(), Error>(())
 //! ```
 //!
-//! Traps: a score is bound to the text of a step, a continuation to its branch, so of siblings
-//! that say the same the lowest branch index survives. Order never depends on which future
-//! finishes first, as long as the two models' own results do not.
+//! Traps: a score belongs to the text of a step, a continuation to its branch, so among siblings
+//! with the same text the lowest branch index survives. No result depends on which future finishes
+//! first, as long as the results of the two models do not.
 
 mod aggregate;
 mod config;

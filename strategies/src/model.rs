@@ -51,7 +51,7 @@ pub trait Prm {
     /// depends on the problem and the steps up to its own, never on how calls were split.
     async fn score(&self, branch: &mut Self::Branch, steps: &[&str]) -> Result<Vec<f64>, Error>;
 
-    /// Tokens on a branch: those of the problem and of every step that was read.
+    /// Tokens on a branch: the problem and every step that was read.
     fn num_tokens(&self, branch: &Self::Branch) -> usize;
 }
 
@@ -66,7 +66,7 @@ pub struct StepParams<'a> {
     pub sampling: Sampling,
 }
 
-/// What one call of [`Policy::step`] wrote.
+/// The text of one call of [`Policy::step`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
     /// The new text, with its delimiter, without any end-of-sequence token.

@@ -1,7 +1,7 @@
 //! The policy over the engine: steps and branches.
 //!
-//! A branch goes on token by token. It is never rendered and encoded again, so a template that trims
-//! the end of an assistant's message (Llama 3's) cannot take a step's blank line away.
+//! A branch goes on token by token. It is never rendered and encoded again, so a template that
+//! trims the end of an assistant's message (Llama 3's) cannot take a step's blank line away.
 
 use std::rc::Rc;
 

@@ -26,7 +26,7 @@ pub struct Outcome {
     pub grader: Grader,
     /// Tokens the policy wrote: kept, dropped, duplicate and looked ahead.
     pub policy_tokens: usize,
-    /// Tokens given to the PRM, those of the problem and of every step, each once; 0 without a PRM.
+    /// Tokens given to the PRM, each once per read: the problem and the steps; 0 without a PRM.
     #[serde(default)]
     pub prm_tokens: usize,
     /// The tree.

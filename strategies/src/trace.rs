@@ -1,4 +1,4 @@
-//! The search tree as data: every step that was written, and what became of it.
+//! The search tree as data: every step that was written, and its fate.
 
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +23,8 @@ pub struct Node {
     pub text: String,
     /// The PRM's score of this step; `None` where it was not scored.
     pub reward: Option<f64>,
-    /// What the search ranked it by: the aggregated scores of its path, looked ahead if asked.
+    /// The value by which the search ranked it: the aggregated scores of its path, those of the
+    /// steps looked ahead included.
     pub value: Option<f64>,
     /// Policy tokens written for it. A solution written in one call counts them on its last
     /// step.
@@ -31,13 +32,13 @@ pub struct Node {
     pub num_tokens: usize,
     /// Policy tokens written beyond it to look ahead, then thrown away.
     pub lookahead_tokens: usize,
-    /// What became of it.
+    /// Its fate.
     pub state: NodeState,
     /// Whether it is on the path whose answer was given.
     pub chosen: bool,
 }
 
-/// What became of a step.
+/// The fate of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NodeState {
@@ -47,7 +48,7 @@ pub enum NodeState {
     Dropped,
     /// Ends a solution: end of sequence or an answer.
     Finished,
-    /// Says the same as an earlier step of its parent.
+    /// Has the text of an earlier sibling.
     Duplicate,
     /// Hit the token limit.
     LengthCut,

@@ -1,7 +1,7 @@
 //! Results files of earlier releases are read: their options had other names, and lacked some.
 //!
-//! `old_results/beam-0.1.jsonl` was written by 0.1.0 with `solve --limit 2 --n 4 --trees --value min
-//! --verdict min-vote --total-tokens 512 --step-tokens 128 --tries 2 --past-limit run-on`,
+//! `old_results/beam-0.1.jsonl` was written by 0.1.0 with `solve --limit 2 --n 4 --trees --value
+//! min --verdict min-vote --total-tokens 512 --step-tokens 128 --tries 2 --past-limit run-on`,
 //! `old_results/majority-0.1.jsonl` with `solve --limit 2 --n 4 --strategy majority`.
 
 use offshoot_strategies::{
@@ -78,7 +78,7 @@ fn a_vote_of_0_1_is_read() {
     }
 }
 
-/// A file of a later release has options that this one does not know.
+/// A file of a later release has options that this one lacks.
 #[test]
 fn options_of_later_releases_are_ignored() {
     let mut search = lines(MAJORITY)[0]["settings"]["search"].clone();

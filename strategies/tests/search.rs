@@ -1,9 +1,10 @@
-//! Searches on scripted models: the exact tree, and what is read off it.
+//! Searches on scripted models: the exact tree and the answers.
 
 mod scripted;
 
 use offshoot_strategies::{
-    Aggregation, BeamMode, Config, Selection, Strategy, Subsample, smaller_budgets,
+    Aggregation, BeamMode, Config, Error, Path, Search, Selection, Strategy, Subsample,
+    smaller_budgets,
 };
 use scripted::{Script, tree};
 
@@ -37,9 +38,10 @@ fn check(cases: &[Case]) {
                 Ok(outcome) => {
                     assert_eq!(outcome.policy_tokens, outcome.trace.num_tokens());
                     // One token for the problem, one for every step scored.
-                    let read = match case.config.strategy.needs_prm() {
-                        true => 1 + script.scored.borrow().len(),
-                        false => 0,
+                    let read = if case.config.strategy.needs_prm() {
+                        1 + script.scored.borrow().len()
+                    } else {
+                        0
                     };
                     assert_eq!(outcome.prm_tokens, read, "{}", case.name);
                     let mut once = script.scored.borrow().clone();
@@ -533,6 +535,31 @@ fn the_selection_that_counts() {
             outcome
         );
     }
+}
+
+/// A program outside of the crate writes a strategy with the same means: the best child, step by
+/// step, is beam search with N = M.
+#[test]
+fn a_strategy_can_be_written_outside() {
+    let text = "-: a:.1 b:.9 b a
+                b: b:.5 [7]:.6 b [7]!";
+    let config = beam(4, 4);
+    let expected = Script::new(text).solve(&config).expect("a run");
+    let script = Script::new(text);
+    let (policy, prm) = script.models();
+    let problem = Script::problem();
+    let outcome = futures::executor::block_on(async {
+        let search = Search::new(&policy, Some(&prm), &problem, &config)?;
+        let mut paths = vec![search.root().await?];
+        while paths.iter().any(|path| !path.has_ended()) {
+            let expansion = search.expand(paths, config.beam_width).await?;
+            paths = search.keep_best(expansion.candidates, 1);
+            paths.extend(expansion.dead_ends);
+        }
+        let solutions = paths.into_iter().map(Path::into_solution).collect();
+        Ok::<_, Error>(search.outcome(solutions))
+    });
+    assert_eq!(outcome.expect("a run"), expected);
 }
 
 /// Ended and dropped paths hold no branch: while one path of N/M goes on, only its stem, its

@@ -5,7 +5,8 @@ use super::answer::Answer;
 use super::extract::last_boxed;
 
 /// The answer of a solution, in this order: `final answer is $...$. I hope`, the last `\boxed{}`,
-/// whether or not it is closed, what follows "the answer is" or "final answer is", the last number.
+/// whether or not it is closed, the text after "the answer is" or "final answer is", the last
+/// number.
 pub(super) fn answer(solution: &str) -> Option<String> {
     let hoped = || {
         let (_, rest) = solution.split_once("final answer is $")?;

@@ -1,4 +1,4 @@
-//! What a family of PRMs states, and the tokenizer helpers that families share.
+//! The interface of a family of PRMs, and the tokenizer helpers that families share.
 
 use std::rc::Rc;
 
@@ -74,7 +74,7 @@ impl Text {
         self.encode(&text)
     }
 
-    /// The ids `text` has when it stands after `context`: a tokenizer that marks a text's
+    /// The ids of `text` after `context`: a tokenizer that marks a text's
     /// beginning (SentencePiece) must not do so in its middle. If a token spans the
     /// border, the text is encoded on its own.
     pub fn after(&self, context: &str, text: &str) -> Result<Vec<u32>, Error> {
@@ -103,7 +103,7 @@ impl Text {
         }
     }
 
-    /// The token a text begins with, if the tokenizer itself names one, whatever the config says.
+    /// The token a text begins with, if the tokenizer itself names one; the config is not used.
     pub fn own_bos(&self) -> Option<u32> {
         let bos = self.tokenizer.bos()?;
         bos.named.then_some(bos.id)

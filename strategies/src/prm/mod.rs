@@ -4,7 +4,7 @@
 //! [`StepFormat`] (how problem and steps become tokens, where the head is read and what its numbers
 //! mean). To add one, write its file and give it a variant and its two entries here.
 //!
-//! - `format.rs`: what a family states, and the tokenizer helpers that families share.
+//! - `format.rs`: the interface of a family, and the tokenizer helpers that families share.
 //! - `engine.rs`: the PRM over the engine.
 
 mod engine;
@@ -71,8 +71,8 @@ impl PrmKind {
         self.family().read_out
     }
 
-    /// The family of a checkpoint, by its head. An LM head alone does not tell, so there the `name`
-    /// of the model must.
+    /// The family of a checkpoint, by its head. An LM head fits several families, so there the
+    /// `name` of the model decides.
     ///
     /// # Errors
     /// [`Error::PrmFormat`] with the reason why no family is certain.
@@ -112,8 +112,8 @@ impl PrmFormat {
     /// The format of `kind` with a checkpoint's tokenizer and template.
     ///
     /// # Errors
-    /// A head that cannot be read this way; a tokenizer without the tokens it takes; no chat template
-    /// for a family that needs one.
+    /// A head that cannot be read this way; a tokenizer without the tokens it takes; no
+    /// chat template for a family that needs one.
     pub fn new(
         kind: PrmKind,
         config: &ModelConfig,

@@ -1,5 +1,6 @@
 //! Qwen2.5-Math-PRM (arXiv 2501.07301): the model's chat form with the sentence it was trained
-//! with, every step followed by `<extra_0>`, the probability of class 1 of its two-layer head there.
+//! with, every step followed by `<extra_0>`, the probability of class 1 of its two-layer head
+//! there.
 
 use std::rc::Rc;
 

@@ -1,6 +1,6 @@
 //! RLHFlow's PRMs (Llama3.1-8B-PRM-*-Data): a chat with one user's turn per step, the first with
 //! the problem before it, every one answered by `+`. The probability of `+` against `-` from the LM
-//! head at the last token before an answer, which is the one that foretells it.
+//! head at the last token before an answer, which predicts it.
 
 use std::rc::Rc;
 
@@ -12,7 +12,7 @@ use crate::Error;
 
 const GOOD: &str = "+";
 const BAD: &str = "-";
-/// Stands for a step while the template's own text is cut out around it.
+/// A placeholder for a step while the template's own text is cut out around it.
 const STEP: &str = "@step@";
 
 pub(super) const FAMILY: Family = Family {

@@ -1,8 +1,8 @@
 //! Skywork-o1-Open-PRM: bos, the problem and a newline, then every step encoded on its own and
 //! closed by a newline token; the sigmoid of the value head there.
 //!
-//! A line break inside of a step becomes a space, as in the paper's code: the model knows a
-//! newline as the end of a step.
+//! A line break inside of a step becomes a space, as in the paper's code: to the model a newline
+//! is the end of a step.
 
 use engine::config::HeadKind;
 

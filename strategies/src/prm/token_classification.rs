@@ -1,11 +1,11 @@
 //! Token classifiers of two labels: every step followed by a marker, the probability of label 1
 //! there.
 //!
-//! Two forms, told apart by the tokenizer. If it has `<extra_0>`, that is the marker and the problem
-//! is a user's turn (Qwen2.5-Math-PRM's form with a plain head; nano-prm). Else it is what TRL's PRM
-//! trainer encodes with blank lines as `step_separator`, as Hugging Face's Qwen2.5-Math PRMs have
-//! it: bos if the tokenizer names one, the bare problem without template or separator, every step
-//! encoded on its own and closed by the token of a blank line.
+//! Two forms, distinguished by the tokenizer. If it has `<extra_0>`, that is the marker and the
+//! problem is a user's turn (Qwen2.5-Math-PRM's form with a plain head; nano-prm). Else it is the
+//! form of TRL's PRM trainer with blank lines as `step_separator`, as Hugging Face's Qwen2.5-Math
+//! PRMs have it: bos if the tokenizer names one, the bare problem without template or separator,
+//! every step encoded on its own and closed by the token of a blank line.
 
 use std::rc::Rc;
 

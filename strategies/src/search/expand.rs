@@ -42,12 +42,12 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
     /// Writes `budget` next steps below `parents`, shared round-robin, so that the first parents
     /// have one more where it does not divide.
     ///
-    /// A parent without a valid child is tried again, up to [`Config::max_retries`] times in all. If
-    /// even the first step of a solution fails so, steps cut by the token limit are better than
+    /// A parent without a valid child is tried again, up to [`Config::max_retries`] times in all.
+    /// If even the first step of a solution fails so, steps cut by the token limit are better than
     /// nothing: they are kept as the ends of their paths (SEMANTICS.md, "Expansion").
     ///
     /// # Errors
-    /// Those of the two models.
+    /// A failure of either model.
     ///
     /// [`Config::max_retries`]: crate::Config::max_retries
     pub async fn expand(

@@ -2,8 +2,8 @@
 //!
 //! A strategy starts at the [`root`](Search::root), [`expand`](Search::expand)s paths,
 //! [`keep_best`](Search::keep_best)s, and turns what has ended into solutions; or it writes whole
-//! solutions ([`Search::write_solutions`]). The search records every step in its [`Trace`] and counts
-//! the tokens of both models, so a strategy has neither in its text.
+//! solutions ([`Search::write_solutions`]). The search records every step in its [`Trace`] and
+//! counts the tokens of both models, so a strategy has neither in its text.
 //!
 //! - `expand.rs`: the children of a path: sampled, scored, without duplicates, looked ahead.
 //! - `whole.rs`: whole solutions, written in one go.
@@ -80,7 +80,8 @@ impl<'a, P: Policy, R: Prm> Search<'a, P, R> {
     /// A search that has not started. The PRM is left out if the strategy does not need one.
     ///
     /// # Errors
-    /// Options that cannot be honoured ([`Config::validate`]); no PRM for a strategy that needs one.
+    /// Options that cannot be honoured ([`Config::validate`]); no PRM for a strategy that
+    /// needs one.
     pub fn new(
         policy: &'a P,
         prm: Option<&'a R>,
@@ -106,7 +107,7 @@ impl<'a, P: Policy, R: Prm> Search<'a, P, R> {
     /// The stem of the problem as a path without steps.
     ///
     /// # Errors
-    /// Those of the two models.
+    /// A failure of either model.
     pub async fn root(&self) -> Result<Path<P, R>, Error> {
         Ok(Path {
             live: Some(self.start().await?),
@@ -179,8 +180,8 @@ impl<'a, P: Policy, R: Prm> Search<'a, P, R> {
         }
     }
 
-    /// Adds the tree of a [`separate`](Search::separate) search to this one; returns its solution as
-    /// one of this search.
+    /// Adds the tree of a [`separate`](Search::separate) search to this one; returns its solution
+    /// as one of this search.
     pub fn merge(&self, part: Search<'_, P, R>, solution: Solution) -> Solution {
         let tokens = self.prm_tokens.get() + part.prm_tokens.get();
         self.prm_tokens.set(tokens);

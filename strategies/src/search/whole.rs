@@ -6,14 +6,14 @@ use crate::{Ending, Error, Policy, Prm, Solution, StepEnd, StepParams};
 use futures::future::try_join_all;
 
 impl<P: Policy, R: Prm> Search<'_, P, R> {
-    /// Writes `count` solutions; with a PRM each is scored as soon as it is written. Solution i does
-    /// not depend on `count`.
+    /// Writes `count` solutions; with a PRM each is scored as soon as it is written. Solution i
+    /// does not depend on `count`.
     ///
     /// A solution is split into steps at the delimiter; empty pieces are dropped. A solution cut by
     /// the token limit is kept (SEMANTICS.md, "Whole solutions").
     ///
     /// # Errors
-    /// Those of the two models.
+    /// A failure of either model.
     pub async fn write_solutions(&self, count: usize) -> Result<Vec<Solution>, Error> {
         let root = self.start().await?;
         let branches: Vec<P::Branch> = (0..count).map(|_| self.policy.fork(&root.policy)).collect();

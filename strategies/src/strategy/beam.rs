@@ -4,8 +4,8 @@
 //! 2408.03314), section 5.1; SEMANTICS.md, "Beam search". A round writes N candidates, kept = N/M
 //! survive, each survivor has M children.
 //!
-//! - [`BeamMode::Paper`]: a kept candidate that has finished holds its slot, so fewer go on. At most
-//!   N/M solutions.
+//! - [`BeamMode::Paper`]: a kept candidate that has finished holds its slot, so fewer go on. At
+//!   most N/M solutions.
 //! - [`BeamMode::SearchAndLearn`]: finished candidates leave; the N/M best of the others share N
 //!   children round-robin. At most N solutions, the best first. Two differences from
 //!   search-and-learn: a list that is too short is not padded with copies, which would distort a

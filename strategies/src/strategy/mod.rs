@@ -1,7 +1,8 @@
 //! The strategies: one file each, and the list that names them.
 //!
-//! To add one, write its file (its paper on top, a [`Row`], an `async fn run`) and give it a variant
-//! and its three entries here. Nothing else names a strategy. `SEMANTICS.md` states what each does.
+//! To add one, write its file (its paper on top, a [`Row`], an `async fn run`) and give it a
+//! variant and its three entries here. Nothing else names a strategy. `SEMANTICS.md` states what
+//! each does.
 
 mod beam;
 mod best_of_n;
@@ -42,7 +43,8 @@ pub(crate) struct Row {
     pub default_temperature: f32,
     /// Refuses options that it could not honour.
     pub validate: fn(&Config) -> Result<(), Setting>,
-    /// Candidates that make up one solution, if the i-th solution does not depend on N; else `None`.
+    /// Candidates that make up one solution, if the i-th solution does not depend on N; else
+    /// `None`.
     pub candidates_per_solution: fn(&Config) -> Option<usize>,
 }
 
@@ -69,7 +71,7 @@ impl Strategy {
     /// Runs the strategy. The order of the solutions is the strategy's own and always the same.
     ///
     /// # Errors
-    /// Those of the two models.
+    /// A failure of either model.
     pub async fn run<P: Policy, R: Prm>(
         self,
         search: &Search<'_, P, R>,
