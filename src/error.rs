@@ -37,17 +37,21 @@ impl Failure {
 /// An error of a library: its sentence, with flags in place of settings.
 impl<E: Into<session::Error>> From<E> for Failure {
     fn from(error: E) -> Failure {
-        let error = error.into();
-        Failure::Sentence(match &error {
-            // What is wrong with a file may have backticks of its own.
-            session::Error::File {
-                setting,
-                file,
-                problem,
-            } => format!("{}: {problem}", with_flags(&format!("`{setting}` {file}"))),
-            error if error.names_settings() => with_flags(&error.to_string()),
-            error => error.to_string(),
-        })
+        Failure::Sentence(sentence(error))
+    }
+}
+
+/// An error of a library as the command line says it.
+pub fn sentence(error: impl Into<session::Error>) -> String {
+    match &error.into() {
+        // The problem of a file may have backticks of its own.
+        session::Error::File {
+            setting,
+            file,
+            problem,
+        } => format!("{} {file}: {problem}", with_flags(&format!("`{setting}`"))),
+        error if error.names_settings() => with_flags(&error.to_string()),
+        error => error.to_string(),
     }
 }
 

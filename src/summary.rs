@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
-use strategies::{Grader, PastLimit, Rule, Strategy};
+use strategies::{ContextOverflow, Grader, Selection, Strategy};
 
 use session::results::Line;
 use session::{ModelInfo, ModelUsage};
@@ -85,7 +85,7 @@ pub struct Summary {
     /// Seed of all random numbers.
     pub seed: u64,
     /// How the answer is selected.
-    pub selection: Rule,
+    pub selection: Selection,
     /// Who compared answers.
     pub grader: Grader,
     /// The device.
@@ -151,7 +151,7 @@ pub struct Run<'a> {
     /// The device in words.
     pub device: String,
     /// What happens past a model's context length.
-    pub context_overflow: PastLimit,
+    pub context_overflow: ContextOverflow,
     /// The policy.
     pub policy: Counted,
     /// The PRM.
@@ -175,14 +175,14 @@ pub fn summarise(run: Run<'_>) -> Summary {
         by_level.entry(level).or_default().add(line.correct);
         for verdict in &line.verdicts {
             verdicts
-                .entry(verdict.rule.to_string())
+                .entry(verdict.selection.to_string())
                 .or_default()
                 .add(verdict.correct);
         }
         for smaller in &line.by_n {
             let row = by_n.entry(smaller.n).or_default();
             for verdict in &smaller.verdicts {
-                row.entry(verdict.rule.to_string())
+                row.entry(verdict.selection.to_string())
                     .or_default()
                     .add(verdict.correct);
             }
@@ -198,7 +198,7 @@ pub fn summarise(run: Run<'_>) -> Summary {
         strategy: config.strategy,
         n: config.n,
         seed: config.seed,
-        selection: config.rule(),
+        selection: config.selection_or_default(),
         grader: config.grader,
         device: run.device,
         context_overflow: run.context_overflow.name(),

@@ -35,7 +35,7 @@ pub fn main() -> Result<(), Error> {
     for (text, reply) in inbox {
         // One thread a caller here; a server awaits the outcomes on its runtime instead.
         let job = session.solve(Problem::new("1", text), Config::new(Strategy::Beam));
-        thread::spawn(move || reply.send(job.wait().map(|solved| solved.outcome.prediction)));
+        thread::spawn(move || reply.send(job.wait().map(|outcome| outcome.prediction)));
     }
     drop(third); // cancelled: its branches are freed after the batch under way
     for caller in callers {

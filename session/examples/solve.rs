@@ -15,13 +15,13 @@ pub fn main() -> Result<(), Error> {
         ..Config::new(Strategy::Beam)
     };
     let job = session.solve(Problem::new("stamps", text), config);
-    let solved = job.wait()?;
-    for solution in &solved.outcome.solutions {
+    let outcome = job.wait()?;
+    for solution in &outcome.solutions {
         for (step, score) in solution.steps.iter().zip(&solution.scores) {
             println!("{score:.3}  {step}");
         }
         println!();
     }
-    println!("answer: {}", solved.outcome.prediction.unwrap_or_default());
+    println!("answer: {}", outcome.prediction.unwrap_or_default());
     Ok(())
 }

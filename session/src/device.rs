@@ -7,7 +7,7 @@ use engine::Setting;
 use kernels::cpu::Isa;
 use kernels::cuda::Which;
 use kernels::{Backend, CpuBackend, CudaBackend, Dtype, KvDtype, Quantization};
-use strategies::PastLimit;
+use strategies::ContextOverflow;
 
 use crate::Error;
 
@@ -78,7 +78,7 @@ pub struct EngineOptions {
     /// Rows of one model in one batch.
     pub max_batch_rows: usize,
     /// What happens when a sequence exceeds a model's context length.
-    pub context_overflow: PastLimit,
+    pub context_overflow: ContextOverflow,
 }
 
 impl Default for EngineOptions {
@@ -93,7 +93,7 @@ impl Default for EngineOptions {
             kv_dtype: None,
             quantize: None,
             max_batch_rows: 512,
-            context_overflow: PastLimit::default(),
+            context_overflow: ContextOverflow::default(),
         }
     }
 }

@@ -15,6 +15,16 @@ pub enum Error {
     /// A failure of a search.
     #[error(transparent)]
     Strategies(#[from] strategies::Error),
+    /// A model that cannot do the work it is named for.
+    #[error("`{setting}` {name}: {problem}")]
+    Model {
+        /// The setting that names it.
+        setting: &'static str,
+        /// Its name there.
+        name: String,
+        /// What is wrong with it, and what is expected.
+        problem: String,
+    },
     /// The job needs a model that the session was opened without.
     #[error("this session has no {role}; open it with `{role}`")]
     NoModel {
@@ -58,7 +68,10 @@ impl Error {
     /// Whether the names in backticks in this error's text are those of settings.
     pub fn names_settings(&self) -> bool {
         match self {
-            Error::Setting(_) | Error::NoModel { .. } | Error::File { .. } => true,
+            Error::Setting(_)
+            | Error::Model { .. }
+            | Error::NoModel { .. }
+            | Error::File { .. } => true,
             Error::Engine(error) => error.names_settings(),
             Error::Strategies(error) => error.names_settings(),
             Error::Empty { .. } | Error::BranchGivenUp | Error::Device(_) | Error::Ended => false,

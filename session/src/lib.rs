@@ -11,8 +11,8 @@
 //! let session = Session::open(&Options::default())?;
 //! let problem = Problem::new("1", "A crew has 509 stamps. They make 322 more. How many stamps are there?");
 //! let config = Config { n: 4, ..Config::new(Strategy::Beam) };
-//! let solved = session.solve(problem, config).wait()?;
-//! assert_eq!(solved.outcome.prediction.as_deref(), Some("831"));
+//! let outcome = session.solve(problem, config).wait()?;
+//! assert_eq!(outcome.prediction.as_deref(), Some("831"));
 //! # Ok::<(), offshoot_session::Error>(())
 //! ```
 //!
@@ -53,7 +53,7 @@ pub use error::Error;
 pub use event::Event;
 pub use generate::{GenerateRequest, Generation, Prompt};
 pub use job::Job;
-pub use local::{Info, ModelInfo, ModelUsage, Role, Solved, Usages};
+pub use local::{Info, ModelInfo, ModelUsage, Role, Usages};
 pub use options::Options;
 pub use session::Session;
 pub use strategies::{Config, Outcome, Problem, Strategy};

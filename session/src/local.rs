@@ -11,14 +11,13 @@ use engine::{Engine, Generate, KvUsage, Model, ModelSpec, Setting, Usage};
 use futures::channel::mpsc;
 use kernels::Backend;
 use strategies::{
-    Config, EnginePolicy, EnginePrm, NoPrm, Outcome, PastLimit, Prm, PrmFormat, Problem,
+    Config, ContextOverflow, EnginePolicy, EnginePrm, NoPrm, Outcome, Prm, PrmFormat, Problem,
     PromptStyle,
 };
 
 use crate::device::{AnyBackend, Machine};
 use crate::generate::{GenerateRequest, Generation};
 use crate::models::{LoadedModel, source};
-use crate::results::Tokens;
 use crate::{Error, Options};
 
 /// The files of a session's models, found or fetched.
@@ -106,15 +105,6 @@ pub enum Role {
     Prm,
 }
 
-/// A solved problem.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Solved {
-    /// The solutions, the verdicts, the tree.
-    pub outcome: Outcome,
-    /// The tokens it took.
-    pub tokens: Tokens,
-}
-
 /// What a model has done since the session was opened.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ModelUsage {
@@ -151,7 +141,7 @@ pub struct Local {
     info: Info,
     policy: Option<(PolicyFiles, Model)>,
     prm: Option<(PrmFiles, Model)>,
-    overflow: PastLimit,
+    overflow: ContextOverflow,
 }
 
 impl LoadedModel {
@@ -217,7 +207,7 @@ impl Local {
         let checked = check(&info)?;
 
         let overflow = options.engine.context_overflow;
-        let extend_context = overflow == PastLimit::RunOn;
+        let extend_context = overflow == ContextOverflow::Extend;
         let writer = (policy.iter()).map(|p| p.loaded.part(None, extend_context));
         let scorer = (prm.iter()).map(|p| p.loaded.part(p.format.head_rows(), extend_context));
         let parts: Vec<ModelSpec<'_>> = writer.chain(scorer).collect();
@@ -290,24 +280,15 @@ impl Local {
     ///
     /// # Errors
     /// Settings that cannot run, a model that is not there, a failure of the search.
-    pub async fn solve(&self, problem: &Problem, config: &Config) -> Result<Solved, Error> {
+    pub async fn solve(&self, problem: &Problem, config: &Config) -> Result<Outcome, Error> {
         config.validate()?;
         let policy = self.policy(config.seed)?;
-        if !config.strategy.needs_prm() {
-            let outcome = strategies::solve(&policy, None::<&NoPrm>, problem, config).await?;
-            let tokens = Tokens {
-                policy: policy.tokens_drawn(),
-                prm: 0,
-            };
-            return Ok(Solved { outcome, tokens });
+        if config.strategy.needs_prm() {
+            let prm = self.prm()?;
+            Ok(strategies::solve(&policy, Some(&prm), problem, config).await?)
+        } else {
+            Ok(strategies::solve(&policy, None::<&NoPrm>, problem, config).await?)
         }
-        let prm = self.prm()?;
-        let outcome = strategies::solve(&policy, Some(&prm), problem, config).await?;
-        let tokens = Tokens {
-            policy: policy.tokens_drawn(),
-            prm: prm.tokens_read(),
-        };
-        Ok(Solved { outcome, tokens })
     }
 
     /// Scores the steps of a solution: one score for each.

@@ -10,7 +10,7 @@ use engine::checkpoint::source::Source;
 use engine::text::chat::ChatTemplate;
 use engine::text::tokenizer::Tokenizer;
 use engine::{Model, Setting};
-use strategies::{EnginePolicy, PastLimit, PrmFormat, PrmKind, PromptKind, PromptStyle};
+use strategies::{ContextOverflow, EnginePolicy, PrmFormat, PrmKind, PromptKind, PromptStyle};
 
 use crate::{Error, embedded};
 
@@ -81,8 +81,12 @@ impl LoadedModel {
         })
     }
 
-    fn refuse(&self, expected: impl Into<String>) -> Error {
-        Setting::new(self.setting, &self.name, expected).into()
+    fn refuse(&self, problem: impl ToString) -> Error {
+        Error::Model {
+            setting: self.setting,
+            name: self.name.clone(),
+            problem: problem.to_string(),
+        }
     }
 
     /// Refuses a model that cannot write.
@@ -93,11 +97,11 @@ impl LoadedModel {
         match &self.checkpoint.config.head {
             HeadKind::Causal => Ok(()),
             HeadKind::TokenClassification { labels } => Err(self.refuse(format!(
-                "a causal language model: a classifier of {} labels cannot write",
+                "a classifier of {} labels cannot write; expected a causal language model",
                 labels.len()
             ))),
             HeadKind::Value | HeadKind::Process => {
-                Err(self.refuse("a causal language model: a reward model cannot write"))
+                Err(self.refuse("a reward model cannot write; expected a causal language model"))
             }
         }
     }
@@ -115,7 +119,7 @@ impl LoadedModel {
         let (tokenizer, chat) = (Rc::clone(&self.tokenizer), Rc::clone(&self.chat));
         PrmFormat::new(kind, config, tokenizer, chat)
             .map(Rc::new)
-            .map_err(|error| self.refuse(error.to_string()))
+            .map_err(|error| self.refuse(error))
     }
 
     /// The prompt of this model: `kind` if given, else the paper's that fits it, with its system message
@@ -139,7 +143,12 @@ impl LoadedModel {
     }
 
     /// This model on an engine, as a policy.
-    pub fn policy(&self, model: Model, style: PromptStyle, overflow: PastLimit) -> EnginePolicy {
+    pub fn policy(
+        &self,
+        model: Model,
+        style: PromptStyle,
+        overflow: ContextOverflow,
+    ) -> EnginePolicy {
         EnginePolicy::new(
             model,
             Rc::clone(&self.tokenizer),

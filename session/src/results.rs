@@ -12,10 +12,13 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use strategies::{Config, Grader, Problem, Rule, Solution, Strategy, Subsample, Trace, Verdict};
+use strategies::{
+    Config, ContextOverflow, Grader, Outcome, Problem, Selection, Solution, Strategy, Subsample,
+    Trace, Verdict,
+};
 
 use crate::device::kv_dtype_word;
-use crate::{Error, Info, Options, Solved};
+use crate::{Error, Info, Options};
 
 /// The version of the lines written here. A line without a version is of version 0, from before there
 /// were versions; a line of a newer version is refused.
@@ -39,8 +42,9 @@ pub struct Settings {
     pub system: Option<String>,
     /// Line after the problem in the policy's prompt.
     pub instruction: Option<String>,
-    /// What becomes of tokens past a model's positions.
-    pub past_limit: String,
+    /// What happens when a sequence exceeds a model's context length.
+    #[serde(alias = "past_limit")]
+    pub context_overflow: ContextOverflow,
     /// Storage of the KV cache, if not as the weights.
     pub kv_dtype: Option<String>,
     /// Bits of the matrices, if not as they are stored.
@@ -68,7 +72,7 @@ impl Settings {
             prm_format: prm.and_then(|prm| prm.prm_format).map(str::to_string),
             system: info.prompt.system.clone(),
             instruction: info.prompt.instruction.clone(),
-            past_limit: options.engine.context_overflow.name().to_string(),
+            context_overflow: options.engine.context_overflow,
             kv_dtype: options
                 .engine
                 .kv_dtype
@@ -106,7 +110,7 @@ pub struct Line {
     pub subject: Option<String>,
     /// The true answer, if known.
     pub answer: Option<String>,
-    /// The answer given, by the verdict that counts.
+    /// The answer that was selected.
     pub prediction: Option<String>,
     /// Whether it is right, if that is known.
     pub correct: Option<bool>,
@@ -116,8 +120,9 @@ pub struct Line {
     pub n: usize,
     /// Seed of all random numbers.
     pub seed: u64,
-    /// The verdict that counts.
-    pub verdict: Rule,
+    /// How the answer was selected.
+    #[serde(alias = "verdict")]
+    pub selection: Selection,
     /// Who compared answers.
     pub grader: Grader,
     /// Every aggregation and selection.
@@ -140,8 +145,11 @@ pub struct Line {
 
 impl Line {
     /// The line of a solved problem.
-    pub fn new(problem: &Problem, solved: Solved, settings: &Settings, trees: bool) -> Line {
-        let Solved { outcome, tokens } = solved;
+    pub fn new(problem: &Problem, outcome: Outcome, settings: &Settings, trees: bool) -> Line {
+        let tokens = Tokens {
+            policy: outcome.policy_tokens as u64,
+            prm: outcome.prm_tokens as u64,
+        };
         let search = &settings.search;
         let graded = problem.answer.is_some();
         Line {
@@ -156,7 +164,7 @@ impl Line {
             strategy: search.strategy,
             n: search.n,
             seed: search.seed,
-            verdict: outcome.rule,
+            selection: outcome.selection,
             grader: outcome.grader,
             verdicts: outcome.verdicts,
             by_n: outcome.by_n,

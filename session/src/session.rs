@@ -9,12 +9,12 @@ use futures::channel::{mpsc, oneshot};
 use futures::future::{AbortHandle, Abortable, LocalBoxFuture};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt, select_biased};
-use strategies::{Config, Problem};
+use strategies::{Config, Outcome, Problem};
 
 use crate::admission::Admission;
 use crate::branch::Branches;
 use crate::generate::{GenerateRequest, Generation};
-use crate::local::{Info, Local, Role, Solved, Sources, Usages};
+use crate::local::{Info, Local, Role, Sources, Usages};
 use crate::{Error, Event, Job, Options};
 
 /// Models on a device, ready for jobs. Cheap to clone; all clones are one session, from any thread.
@@ -142,7 +142,7 @@ impl Session {
     }
 
     /// Searches for the answer of a problem.
-    pub fn solve(&self, problem: Problem, config: Config) -> Job<Solved> {
+    pub fn solve(&self, problem: Problem, config: Config) -> Job<Outcome> {
         let rows = config.n;
         self.job(rows, async move |owner, _events| {
             owner.local.solve(&problem, &config).await

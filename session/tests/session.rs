@@ -102,7 +102,7 @@ fn many_jobs_compute_what_one_future_over_all_problems_computes() {
         .map(|problem| session.solve(problem.clone(), config.clone()))
         .collect();
     let outcomes: Vec<Outcome> = (jobs.into_iter())
-        .map(|job| job.wait().expect("a solved problem").outcome)
+        .map(|job| job.wait().expect("a solved problem"))
         .collect();
 
     let options = options();
@@ -111,7 +111,7 @@ fn many_jobs_compute_what_one_future_over_all_problems_computes() {
     let all = stream::iter(problems.iter().map(|problem| local.solve(problem, &config)));
     let solved = local.engine().run(all.buffered(64).collect::<Vec<_>>());
     for (outcome, solved) in outcomes.iter().zip(solved.expect("a CPU")) {
-        assert_eq!(*outcome, solved.expect("a solved problem").outcome);
+        assert_eq!(*outcome, solved.expect("a solved problem"));
     }
     let usages = block_on(session.usage()).expect("a session");
     assert_eq!(computed(usages), computed(local.usage()));
@@ -239,7 +239,7 @@ fn branches_write_what_a_strategy_writes() {
     for problem in problems(2) {
         let outside = block_on(best_of_n(&session, &problem, &config));
         let job = session.solve(problem, config.clone());
-        let inside = job.wait().expect("a solved problem").outcome.solutions;
+        let inside = job.wait().expect("a solved problem").solutions;
         assert_eq!(outside.len(), inside.len());
         for ((text, _), solution) in outside.iter().zip(&inside) {
             let steps: Vec<&str> = (text.split("\n\n").map(str::trim))
@@ -318,8 +318,7 @@ fn what_cannot_be_honoured_names_its_setting() {
         ),
         (
             |o| o.policy = Some("nano-prm".into()),
-            "`policy` is nano-prm; expected a causal language model: a classifier of 2 labels cannot \
-             write",
+            "`policy` nano-prm: a classifier of 2 labels cannot write; expected a causal language model",
         ),
         (
             |o| (o.policy, o.prm) = (None, None),

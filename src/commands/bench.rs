@@ -16,7 +16,7 @@ use session::device::AnyBackend;
 use session::local::{Local, Sources};
 use session::models::source;
 use session::{Job, Need, Options, Session};
-use strategies::PastLimit;
+use strategies::ContextOverflow;
 
 use super::{print, solve};
 use crate::downloads::Downloads;
@@ -104,7 +104,7 @@ fn throughput(flags: &ThroughputFlags) -> Done<String> {
     };
     let prm = second.as_ref().unwrap_or(&first);
 
-    let extend_context = flags.engine.context_overflow == PastLimit::RunOn;
+    let extend_context = flags.engine.context_overflow == ContextOverflow::Extend;
     let part = |model| ModelSpec {
         extend_context,
         ..ModelSpec::new(model, None)
@@ -173,7 +173,7 @@ fn search_once(flags: &BenchSearchFlags) -> Done<(Run, DeviceWords)> {
         .collect();
     let solved = (jobs.into_iter().map(Job::wait)).collect::<Result<Vec<_>, _>>()?;
     let seconds = start.elapsed().as_secs_f64();
-    let right = (solved.iter()).filter(|solved| solved.outcome.correct == Some(true));
+    let right = (solved.iter()).filter(|outcome| outcome.correct == Some(true));
     let (info, usages) = (session.info(), block_on(session.usage())?);
     let models = (info.policy.iter().zip(&usages.policy)).chain(info.prm.iter().zip(&usages.prm));
     let run = Run {

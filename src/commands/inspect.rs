@@ -10,7 +10,7 @@ use strategies::{PrmFormat, PrmKind};
 
 use super::{print, print_json};
 use crate::downloads::Downloads;
-use crate::error::Done;
+use crate::error::{Done, sentence};
 use crate::flags::InspectFlags;
 
 /// What `--json` prints.
@@ -54,19 +54,17 @@ fn prm(inspected: &Inspected, name: &str) -> Verdict {
     let tried = PrmKind::recognise(config, name).and_then(|kind| match &inspected.text {
         None => Ok(kind),
         Some((tokenizer, chat)) => {
-            PrmFormat::new(kind, config, Rc::clone(tokenizer), Rc::clone(chat))
-                .map(|_| kind)
-                .map_err(|error| error.to_string())
+            PrmFormat::new(kind, config, Rc::clone(tokenizer), Rc::clone(chat)).map(|_| kind)
         }
     });
     match tried {
         Ok(kind) => Verdict {
             can: true,
-            how: format!("{}: {}", kind.name(), kind.how()),
+            how: format!("{}: {}", kind.name(), kind.read_out()),
         },
         Err(why) => Verdict {
             can: false,
-            how: why,
+            how: sentence(why),
         },
     }
 }

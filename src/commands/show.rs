@@ -63,7 +63,7 @@ fn heading(line: &Line) -> String {
         line.n,
         line.seed,
         or_dash(&line.prediction),
-        line.verdict,
+        line.selection,
         or_dash(&line.answer)
     )
 }

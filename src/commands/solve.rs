@@ -6,12 +6,12 @@ use std::time::Instant;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use session::results::{Line, Results, Settings};
-use session::{Config, Info, Options, Problem, Session, Solved};
+use session::{Config, Info, Options, Outcome, Problem, Session};
 use strategies::Solution;
 
 use super::{print, print_json, read_stdin};
 use crate::downloads::Downloads;
-use crate::error::{Done, Failure, print_failure};
+use crate::error::{Done, Failure, print_failure, sentence};
 use crate::flags::{SearchFlags, SolveFlags};
 use crate::progress::Progress;
 use crate::summary::{Counted, Run, Summary, render, summarise};
@@ -133,7 +133,7 @@ impl Solving {
             .collect();
         while let Some((problem, solved)) = ended.next().await {
             match solved {
-                Ok(solved) => self.solved(problem, solved)?,
+                Ok(outcome) => self.solved(problem, outcome)?,
                 // The device failed, or its thread ended: so will all that is left.
                 Err(error @ (session::Error::Device(_) | session::Error::Ended)) => {
                     return Err(error.into());
@@ -151,22 +151,14 @@ impl Solving {
         Ok(())
     }
 
-    fn solved(&mut self, problem: &Problem, solved: Solved) -> Done {
-        let line = Line::new(problem, solved, &self.opened.settings, self.trees);
+    fn solved(&mut self, problem: &Problem, outcome: Outcome) -> Done {
+        let line = Line::new(problem, outcome, &self.opened.settings, self.trees);
         if let Some(out) = &mut self.opened.out {
             out.append(&line)?;
         }
         self.progress.solved(line.correct);
         self.opened.lines.insert(line.id.clone(), line);
         Ok(())
-    }
-}
-
-/// An error as the command line says it.
-fn sentence(error: session::Error) -> String {
-    match Failure::from(error) {
-        Failure::Sentence(sentence) => sentence,
-        Failure::ClosedPipe => String::new(),
     }
 }
 
@@ -221,7 +213,8 @@ pub(super) fn problems(text: Option<&str>, flags: &SearchFlags) -> Done<(Vec<Pro
 
 /// The chosen solution of one problem and its answer, as text.
 fn answer(line: &Line) -> String {
-    let chosen = (line.verdicts.iter().find(|v| v.rule == line.verdict)).and_then(|v| v.solution);
+    let chosen =
+        (line.verdicts.iter().find(|v| v.selection == line.selection)).and_then(|v| v.solution);
     let solution: Option<&Solution> = line.solutions.as_ref().and_then(|all| all.get(chosen?));
     let mut out = String::new();
     if let Some(solution) = solution {

@@ -5,7 +5,7 @@ use kernels::cpu::Isa;
 use kernels::{KvDtype, Quantization};
 use session::device::{KV_DTYPES, kv_dtype_word};
 use session::{Device, EngineOptions};
-use strategies::{PastLimit, Sampling};
+use strategies::{ContextOverflow, Sampling};
 
 use super::{words, words_with};
 
@@ -56,10 +56,10 @@ pub struct EngineFlags {
         long,
         alias = "past-limit",
         default_value = "truncate",
-        value_parser = words_with(&PastLimit::ALL, PastLimit::name, &[("run-on", "extend")]),
+        value_parser = words_with(&ContextOverflow::ALL, ContextOverflow::name, &[("run-on", "extend")]),
         value_name = "HOW"
     )]
-    pub context_overflow: PastLimit,
+    pub context_overflow: ContextOverflow,
 }
 
 impl EngineFlags {

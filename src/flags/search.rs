@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use session::Options;
-use strategies::{Aggregation, BeamMode, Config, Grader, PrmKind, PromptKind, Rule, Strategy};
+use strategies::{Aggregation, BeamMode, Config, Grader, PrmKind, PromptKind, Selection, Strategy};
 
 use super::{EngineFlags, SamplingFlags, unescape, words};
 
@@ -70,7 +70,7 @@ pub struct SearchFlags {
     /// How the answer is selected from the solutions: majority, or min, last, mean, product with -max or
     /// -vote. Default: last-vote with a PRM, else majority.
     #[arg(long, alias = "verdict", value_name = "SELECTION")]
-    pub selection: Option<Rule>,
+    pub selection: Option<Selection>,
     /// Who compares answers; qwen has the leniencies of Qwen2.5-Math's grader.
     #[arg(long, default_value = "strict", value_parser = words(&Grader::ALL, Grader::name), value_name = "GRADER")]
     pub grader: Grader,
@@ -139,15 +139,15 @@ impl SearchFlags {
             beam_width: self.beam_width,
             beam_mode: self.beam_mode,
             lookahead: self.lookahead,
-            value: self.aggregation,
+            aggregation: self.aggregation,
             max_steps: self.max_steps,
-            step_tokens: self.max_step_tokens,
-            total_tokens: self.max_tokens,
-            tries: self.max_retries,
+            max_step_tokens: self.max_step_tokens,
+            max_tokens: self.max_tokens,
+            max_retries: self.max_retries,
             delimiter: unescape(&self.delimiter),
             sampling: self.sampling.sampling(defaults.sampling.temperature),
             seed: self.seed,
-            verdict: self.selection,
+            selection: self.selection,
             grader: self.grader,
             ..defaults
         }
