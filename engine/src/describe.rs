@@ -8,10 +8,10 @@ use crate::checkpoint::Checkpoint;
 use crate::checkpoint::config::{HeadKind, ModelConfig};
 use crate::checkpoint::layout::{ModelLayout, TensorSpec};
 use crate::checkpoint::rope::RopeScaling;
-use crate::checkpoint::source::Source;
+use crate::checkpoint::source::{Source, TOKENIZER};
 use crate::error::Result;
 use crate::text::chat::ChatTemplate;
-use crate::text::tokenizer::{TOKENIZER, Tokenizer};
+use crate::text::tokenizer::Tokenizer;
 
 /// A checkpoint in figures and words.
 #[derive(Clone, Debug, Serialize)]

@@ -9,6 +9,11 @@ use kernels::file::MappedFile;
 
 use crate::error::{Error, Result};
 
+/// The name of a tokenizer's file.
+pub const TOKENIZER: &str = "tokenizer.json";
+/// The name of the file with its special tokens and chat template.
+pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+
 /// The files of one checkpoint.
 #[derive(Clone, Debug)]
 pub enum Source {

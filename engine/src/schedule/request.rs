@@ -8,7 +8,8 @@ use kernels::{Sample, Sampling};
 use crate::Error;
 use crate::schedule::sequence::Shared;
 use crate::text::stop::StopMatcher;
-use crate::text::tokenizer::{TokenStream, Tokenizer};
+use crate::text::stream::TokenStream;
+use crate::text::tokenizer::Tokenizer;
 
 /// Options of a generation.
 #[derive(Clone, Debug)]
