@@ -177,8 +177,8 @@ impl Checkpoint {
     }
 }
 
-/// What the last layer is: a PRM's head beside the body counts for more than the class name, which
-/// is often that of the model it was trained from.
+/// The head by the tensors: a PRM's head overrides the class name, which is often that of the model
+/// it was trained from.
 fn head(config: &ModelConfig, tensors: &Tensors) -> HeadKind {
     let names = config.names();
     if tensors.contains(names.value) {

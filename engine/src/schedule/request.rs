@@ -61,7 +61,7 @@ pub(crate) struct Request {
     pub work: Work,
 }
 
-/// What a request asks for.
+/// The work of a request.
 pub(crate) enum Work {
     /// Samples tokens.
     Generate(Box<Generation>),
@@ -132,7 +132,7 @@ impl Request {
         }
     }
 
-    /// Answers with what was asked for; `finish` says why a generation ended.
+    /// Answers with the results; `finish` says why a generation ended.
     pub fn answer(self, finish: Option<Finish>) {
         // A receiver that is gone waits for nothing.
         match (self.work, finish) {

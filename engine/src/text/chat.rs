@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 
 /// A template in a file of its own; it wins over the one in `tokenizer_config.json`.
 const TEMPLATE: &str = "chat_template.jinja";
-/// What transformers appends to a message that is to be continued, in order to find its end.
+/// Transformers appends this to a message that is to be continued, in order to find its end.
 const END_TAG: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
 
 /// One message of a conversation.
@@ -40,7 +40,7 @@ impl Message {
 /// 26 July 2024 (the date Llama 3.1's template falls back to): a text must not depend on the day.
 ///
 /// A model without a template gets the plain form: the contents, joined by a newline, with one
-/// more newline at the end where a generation prompt is asked for.
+/// more newline at the end for a generation prompt.
 #[derive(Debug)]
 pub struct ChatTemplate {
     template: Option<Template>,
@@ -135,9 +135,12 @@ impl ChatTemplate {
         })
     }
 
-    /// The text of a conversation. `add_generation_prompt` ends it where the assistant begins to
-    /// write. `continue_final` ends it inside the last message, at the end of its content, so that
-    /// the model goes on with it. Both together are refused.
+    /// The text of a conversation. With `add_generation_prompt` it ends where the assistant begins to
+    /// write; with `continue_final` it ends inside the last message, at the end of its content, so
+    /// that the model continues it.
+    ///
+    /// # Errors
+    /// Both flags together; no message to continue; a template that fails on the messages.
     pub fn render(
         &self,
         messages: &[Message],

@@ -6,12 +6,12 @@ use minijinja::{Environment, ErrorKind, Output, State};
 
 use crate::error::{Error, Result};
 
-/// The name under which the environment knows the template.
+/// The template's name in its environment.
 pub(super) const NAME: &str = "chat_template";
-/// Instructions a rendering may take: many times what long conversations need.
+/// Instructions that a rendering may take: many times the need of long conversations.
 const FUEL: u64 = 1_000_000;
-/// Bytes a template may have; the longest in use have some 20,000. It bounds the time too:
-/// minijinja folds constants anew at every level of a chain such as `--------1`.
+/// Bytes that a template may have; the longest in use have some 20,000. It bounds the time too:
+/// minijinja folds constants again at every level of a chain such as `--------1`.
 pub(super) const MAX_BYTES: usize = 32 << 10;
 /// minijinja parses and drops by recursion, without a limit for chains such as `a.a.a` or
 /// `--------1`: the stack of parsing, for every byte of a template.
@@ -39,8 +39,8 @@ pub(super) fn environment(text: &str) -> Result<Environment<'static>, minijinja:
     Ok(environment)
 }
 
-/// Runs `work` on a thread of its own with a stack of `bytes`, of which only what is used is
-/// memory. A template of the file that makes it panic is an error.
+/// Runs `work` on a thread with a stack of `bytes`; only the pages that are used take memory. A panic
+/// is an error of the template in `file`.
 pub(super) fn on_stack<T: Send>(
     file: &str,
     bytes: usize,
@@ -76,7 +76,8 @@ pub(super) fn template_error(file: &str, error: &minijinja::Error) -> Error {
     }
 }
 
-/// `{% generation %}` blocks mark what a model was trained on; for the text they mean nothing.
+/// Removes `{% generation %}` tags: they mark text that a model was trained on and do not change the
+/// text.
 fn without_generation_tags(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;

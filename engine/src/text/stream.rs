@@ -3,20 +3,20 @@
 use super::tokenizer::Tokenizer;
 use crate::error::Result;
 
-/// Text that grows a token at a time. A clone goes on by itself, as a forked branch does.
+/// Text that grows a token at a time. A clone continues independently, as a forked branch does.
 ///
 /// [`TokenStream::push`] gives the text that has become certain. A character whose bytes are
 /// spread over several tokens comes with its last one. All pieces together, with
 /// [`TokenStream::finish`], are the decoding of all ids at once.
 ///
-/// One exception: bytes that are no UTF-8 at all. A byte-fallback decoder (Llama 2, Mistral) turns
+/// One exception: bytes that are not UTF-8. A byte-fallback decoder (Llama 2, Mistral) turns
 /// a whole run of byte tokens into replacement characters if a later byte of the run is wrong,
 /// also those that were sent as characters before.
 ///
 /// Every push decodes a window of a few tokens, however long the text is: the tokens of the piece
 /// before (decoders that treat a text's first space differently need them), then those not yet
 /// sent. Intervals: `window[..context]` is sent entirely and is only context; `window[context..]`
-/// is new; `sent` is the part of the window's text that is out.
+/// is new; `sent` is the part of the window's text that was returned.
 #[derive(Clone, Debug)]
 pub struct TokenStream {
     tokenizer: Tokenizer,
@@ -27,8 +27,8 @@ pub struct TokenStream {
     fresh: String,
 }
 
-/// New tokens without certain text after which replacement characters are taken as they are: the
-/// bytes of one character are at most four tokens.
+/// After this many new tokens without certain text, replacement characters are final: the bytes of
+/// one character are at most four tokens.
 const MAX_PENDING: usize = 8;
 
 impl TokenStream {
@@ -68,7 +68,7 @@ impl TokenStream {
     fn advance(&mut self, all: bool) -> Result<()> {
         let mut text = self.tokenizer.decode(&self.window, self.skip_special)?;
         if !text.starts_with(&self.sent) {
-            // Only after bytes that are no UTF-8: a trailing one is waited for, any other ends it.
+            // Only after bytes that are not UTF-8: a trailing one may be completed, others may not.
             if text.ends_with(char::REPLACEMENT_CHARACTER) && !all {
                 return Ok(());
             }

@@ -21,10 +21,10 @@ const ROLES: [&str; 7] = [
     "mask_token",
 ];
 
-/// A special token with its part.
+/// A special token with its role.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpecialToken {
-    /// Its part: `bos_token`, `eos_token`, ...
+    /// Its role: `bos_token`, `eos_token`, ...
     pub role: &'static str,
     /// Its text.
     pub text: String,
@@ -62,7 +62,7 @@ impl Tokenizer {
         })?;
         let mut inner =
             parse(&bytes).map_err(|error| wrong(format!("not a tokenizer: {error}")))?;
-        // What the file says of batches is not for single texts; transformers ignores it too.
+        // The file's padding and truncation are for batches; transformers ignores them too.
         inner.with_padding(None);
         inner
             .with_truncation(None)
@@ -136,7 +136,7 @@ impl Tokenizer {
         self.special.iter().find(|token| token.role == "eos_token")
     }
 
-    /// All special tokens that have a part.
+    /// All special tokens that have a role.
     pub fn special(&self) -> &[SpecialToken] {
         &self.special
     }
@@ -164,14 +164,14 @@ impl Tokenizer {
     }
 }
 
-/// Bytes an added token, or what a normalizer or decoder puts into a text, may have: far more than any
-/// has.
+/// Bytes that an added token, or a text that a normalizer or decoder inserts, may have: far more than
+/// any has.
 const LONGEST_TOKEN: usize = 1024;
 
 /// Parses a `tokenizer.json`. The tokenizers crate (0.22) panics on a syntax error inside a
-/// pre-tokenizer or decoder, so the syntax is checked first; and the automaton that finds added
-/// tokens takes time with the square of a repetitive token's length, and what replaces a space takes
-/// memory for every space of a text, so these are bounded.
+/// pre-tokenizer or decoder, so the syntax is checked first. The automaton that finds added tokens
+/// takes time quadratic in a repetitive token's length, and the replacement of a space takes memory
+/// for every space of a text, so these are bounded.
 fn parse(bytes: &[u8]) -> Result<tokenizers::Tokenizer, String> {
     let value: serde_json::Value =
         serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
@@ -207,7 +207,7 @@ fn longest_piece(part: &serde_json::Value) -> usize {
 }
 
 /// Runs a call into the tokenizers crate, which panics on some files that contradict themselves
-/// (a merge of tokens that don't exist, a decoder that strips what isn't there): such a file is an
+/// (a merge of tokens that don't exist, a decoder that strips characters that aren't there): such a file is an
 /// error like any other. The calls only read, so that nothing is left half changed.
 fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)) {
@@ -216,7 +216,7 @@ fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String>
     }
 }
 
-/// Special tokens by part: from `tokenizer_config.json`, else `special_tokens_map.json`; bos and
+/// Special tokens by role: from `tokenizer_config.json`, else `special_tokens_map.json`; bos and
 /// eos else by the config's ids.
 fn special_tokens(
     source: &Source,

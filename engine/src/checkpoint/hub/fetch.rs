@@ -62,7 +62,7 @@ impl Hub {
             name,
         };
         fetching.run(need, watch)?;
-        // Last, so that a name never leads to less than what was asked for first.
+        // Last, so that a name never refers to a snapshot that lacks files.
         cache
             .repo(named)
             .create_ref(&fetching.commit)
@@ -70,7 +70,7 @@ impl Hub {
         Ok(fetching.snapshot)
     }
 
-    /// What a failed call means to the user.
+    /// The error of a failed call, with a remedy.
     fn explain(&self, name: &HubName, failure: &CallFailure) -> Error {
         let (hub, repo, revision) = (&self.endpoint, &name.repo, &name.revision);
         let problem = match (failure.status, &self.token) {
@@ -159,7 +159,7 @@ impl Fetching<'_> {
         }
     }
 
-    /// Why there is nothing to fetch: pickles only, or no weights at all. The config is there.
+    /// The error of a model without safetensors: it has pickles or no weights. Its config is fetched.
     fn no_safetensors(&self) -> Result<Error> {
         let Some(file) = self.files.iter().find(|file| safetensors::is_pickle(file)) else {
             let expected = format!("expected the weights in it, or in shards with {INDEX}");
@@ -202,7 +202,7 @@ impl Fetching<'_> {
             return Err(CallFailure::lasting(what));
         }
         let blob = self.folder.join("blobs").join(etag);
-        // A part as long as the file cannot be asked to go on.
+        // A partial file as long as the whole one cannot be resumed.
         let part = blob.with_extension("part");
         if std::fs::metadata(&part).is_ok_and(|part| part.len() >= size) {
             std::fs::remove_file(&part).map_err(ApiError::from)?;
@@ -221,7 +221,7 @@ impl Fetching<'_> {
     }
 }
 
-/// Passes hf-hub's progress on and counts what is new.
+/// Forwards hf-hub's progress and counts new bytes.
 struct Meter<'a> {
     watch: &'a mut dyn Watch,
     fresh: &'a mut u64,
@@ -229,7 +229,7 @@ struct Meter<'a> {
 }
 
 impl hf_hub::api::Progress for Meter<'_> {
-    // Called twice, the second time when the answer has come; then once with what there was.
+    // Called twice, the second time with the answer; then `update` with the bytes of the partial file.
     fn init(&mut self, size: usize, file: &str) {
         self.watch.begin(file, size as u64);
         self.resumed = false;
@@ -248,13 +248,13 @@ impl hf_hub::api::Progress for Meter<'_> {
     }
 }
 
-/// Why a call failed.
+/// A failed call.
 #[derive(Debug)]
 struct CallFailure {
     what: String,
     /// HTTP status, if there was an answer.
     status: Option<u16>,
-    /// Whether trying again is of no use.
+    /// Whether a retry is pointless.
     lasting: bool,
 }
 
@@ -305,8 +305,8 @@ impl From<ApiError> for CallFailure {
     }
 }
 
-/// Runs a call into hf-hub, which panics on some answers no hub should give, such as a redirect
-/// that leads nowhere.
+/// Runs a call into hf-hub, which panics on some malformed answers, such as a redirect without a
+/// target.
 fn guarded<T>(call: impl FnOnce() -> Result<T, ApiError>) -> Result<T, CallFailure> {
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)) {
         Ok(result) => result.map_err(CallFailure::from),
@@ -316,7 +316,7 @@ fn guarded<T>(call: impl FnOnce() -> Result<T, ApiError>) -> Result<T, CallFailu
     }
 }
 
-/// Tries until it works, is refused, or several attempts in a row have brought nothing.
+/// Retries until a call succeeds, fails for good, or several attempts in a row bring no byte.
 fn persistent<T>(
     watch: &mut dyn Watch,
     what: &str,

@@ -72,7 +72,7 @@ fn is_plain(text: &str) -> bool {
             .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
 }
 
-/// How much of a model is wanted.
+/// The files of a model that are needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
     /// Config, tokenizer and templates.
@@ -81,11 +81,11 @@ pub enum Need {
     Weights,
 }
 
-/// Sees the course of downloads.
+/// Observes downloads.
 pub trait Watch {
-    /// A file of `bytes` is to be fetched, or to be gone on with.
+    /// The download of a file of `bytes` begins or continues.
     fn begin(&mut self, file: &str, bytes: u64);
-    /// `bytes` more are there; the first call says what an earlier, broken download has left.
+    /// `bytes` more have arrived; the first call counts those of an earlier, broken download.
     fn advance(&mut self, bytes: u64);
     /// The file is complete.
     fn end(&mut self);
@@ -103,8 +103,8 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// As the environment says: `HF_HUB_CACHE`, `HF_HOME` (also for the token that
-    /// `hf auth login` has left), `XDG_CACHE_HOME`; `HF_ENDPOINT`; `HF_TOKEN`; `HF_HUB_OFFLINE`.
+    /// As configured by the environment: `HF_HUB_CACHE`, `HF_HOME` (also for the token that
+    /// `hf auth login` stored), `XDG_CACHE_HOME`; `HF_ENDPOINT`; `HF_TOKEN`; `HF_HUB_OFFLINE`.
     pub fn from_env() -> Result<Hub> {
         Hub::from_variables(|name| std::env::var(name).ok())
     }
@@ -140,7 +140,10 @@ impl Hub {
         })
     }
 
-    /// A directory with what is needed of a model: in the cache, else fetched into it.
+    /// A directory with the files that `need` names: in the cache, else fetched into it.
+    ///
+    /// # Errors
+    /// No such model, no access, no connection, or a cache that cannot be written.
     pub fn get(&self, name: &HubName, need: Need, watch: &mut dyn Watch) -> Result<PathBuf> {
         let lacking = match self.cached(name) {
             None => None,
