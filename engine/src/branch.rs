@@ -27,8 +27,8 @@ impl Branch {
     }
 
     /// A child with the same tokens. It shares everything that is computed; tokens that are not
-    /// computed yet are computed once for both. The i-th child samples with random numbers of its own, by its
-    /// path.
+    /// computed yet are computed once for both. The i-th child samples with random numbers of its
+    /// own, by its path.
     pub fn fork(&self) -> Branch {
         let seq = self.model.scheduler.borrow_mut().fork(&self.seq);
         Branch::new(self.model.clone(), seq)

@@ -246,7 +246,8 @@ mod tests {
     fn golden_models() {
         #[rustfmt::skip]
         let cases = [
-            // parameters by hand: embedding, layers of attention, MLP, norms and biases, final norm, head
+            // parameters by hand: embedding, layers of attention, MLP, norms and biases, final
+            // norm, head
             ("llama-g1-tied-f32", 320 * 32 + 2 * (4 * 32 * 32 + 3 * 32 * 56 + 64) + 32, "float32", 2 * 2 * 32 * 4, true),
             ("qwen2-g1-untied-bf16", 2 * 320 * 32 + 2 * (4 * 32 * 32 + 3 * 32 * 56 + 64 + 96) + 32, "bfloat16", 2 * 2 * 32 * 2, true),
             ("llama-g2-score2-f32", 320 * 32 + 2 * (2 * 64 * 32 + 2 * 32 * 32 + 3 * 32 * 56 + 64) + 32 + 2 * 33, "float32", 2 * 2 * 32 * 4, false),

@@ -273,8 +273,8 @@ impl Engine {
         self.drive(future, |_| Err(Error::Stalled))
     }
 
-    /// As [`Engine::run`], for a future that also waits for other threads: while no request waits for
-    /// the device, the calling thread sleeps until the future is woken.
+    /// As [`Engine::run`], for a future that also waits for other threads: while no request waits
+    /// for the device, the calling thread sleeps until the future is woken.
     ///
     /// # Errors
     /// The device failed.

@@ -13,7 +13,8 @@
 //! - `kv`: the paged KV cache: one memory, blocks that free themselves, prefixes.
 //! - `schedule`: requests, sequences, and the batches that the device computes for them.
 //! - `model`: the weights on a device and the forward pass, once for all architectures.
-//! - `engine`, `branch`: the public face over all of them. [`describe`]: a checkpoint in figures and words.
+//! - `engine`, `branch`: the public face over all of them. [`describe`]: a checkpoint in figures
+//!   and words.
 //!
 //! # Traps
 //!

@@ -295,7 +295,8 @@ mod tests {
 
     #[test]
     fn an_unused_head_is_left_alone() {
-        // Tied models may keep an lm_head in the file: transformers uses the embedding all the same.
+        // Tied models may keep an lm_head in the file: transformers uses the embedding all the
+        // same.
         let mut config: Value =
             serde_json::from_slice(&read("llama-g2-biased-f32", "config.json")).expect("JSON");
         let untied = Checkpoint::open(golden("llama-g2-biased-f32")).expect("opens");

@@ -10,9 +10,9 @@
 //! partly filled tail of `t` tokens held by `c` branches either *copies* the tail (the branch gets
 //! a block of its own, `t` tokens are stored twice) or *seals* it (the branch continues in a fresh
 //! block and the tail stays as it is, `B - t` slots empty, for all branches below it). Copying
-//! costs `(c - 1) t` slots when all write, sealing `B - t`: the cheaper one is done. With the shapes
-//! of step search (several children, steps of about a block) sealing keeps the tail stored and read
-//! once.
+//! costs `(c - 1) t` slots when all write, sealing `B - t`: the cheaper one is done. With the
+//! shapes of step search (several children, steps of about a block) sealing keeps the tail stored
+//! and read once.
 
 use std::rc::Rc;
 
@@ -177,9 +177,9 @@ impl Table {
         self.cursor = Cursor::default();
     }
 
-    /// Inserts full blocks whose computation is enqueued into the trie; `tokens` are the sequence's,
-    /// the first `len()` of which are in the table. A token in the table whose id is not known yet
-    /// keeps its block out.
+    /// Inserts full blocks whose computation is enqueued into the trie; `tokens` are the
+    /// sequence's, the first `len()` of which are in the table. A token in the table whose id is
+    /// not known yet keeps its block out.
     pub fn remember(&mut self, tokens: &[u32]) {
         let size = self.block_tokens as usize;
         while let Some(next) = self.cursor.next() {

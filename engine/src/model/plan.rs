@@ -1,5 +1,5 @@
-//! The memory plan of a model: the list of everything it keeps on a device, known before anything is
-//! loaded.
+//! The memory plan of a model: the list of everything it keeps on a device, known before anything
+//! is loaded.
 
 use kernels::{Allocation, KvLayout, Quantization};
 
@@ -83,8 +83,8 @@ pub(super) struct Buffers<T> {
     pub head: T,
 }
 
-/// Everything that [`super::Model::load`] keeps on the device: weights, tables, buffers. Their sizes on a
-/// device are the backend's to say; no weight is read.
+/// Everything that [`super::Model::load`] keeps on the device: weights, tables, buffers. Their
+/// sizes on a device are the backend's to say; no weight is read.
 pub(crate) fn allocations(
     checkpoint: &Checkpoint,
     layout: &KvLayout,

@@ -102,7 +102,8 @@ pub(crate) struct InFlightSample {
 pub(crate) struct Detokenizer {
     pub tokenizer: Rc<Tokenizer>,
     pub stream: TokenStream,
-    /// Length of the sequence when its text was last whole (without a part of a character at its end).
+    /// Length of the sequence when its text was last whole (without a part of a character at its
+    /// end).
     pub whole: usize,
 }
 

@@ -135,9 +135,9 @@ impl ChatTemplate {
         })
     }
 
-    /// The text of a conversation. With `add_generation_prompt` it ends where the assistant begins to
-    /// write; with `continue_final` it ends inside the last message, at the end of its content, so
-    /// that the model continues it.
+    /// The text of a conversation. With `add_generation_prompt` it ends where the assistant begins
+    /// to write; with `continue_final` it ends inside the last message, at the end of its content,
+    /// so that the model continues it.
     ///
     /// # Errors
     /// Both flags together; no message to continue; a template that fails on the messages.

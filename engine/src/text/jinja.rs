@@ -39,8 +39,8 @@ pub(super) fn environment(text: &str) -> Result<Environment<'static>, minijinja:
     Ok(environment)
 }
 
-/// Runs `work` on a thread with a stack of `bytes`; only the pages that are used take memory. A panic
-/// is an error of the template in `file`.
+/// Runs `work` on a thread with a stack of `bytes`; only the pages that are used take memory. A
+/// panic is an error of the template in `file`.
 pub(super) fn on_stack<T: Send>(
     file: &str,
     bytes: usize,
@@ -76,8 +76,8 @@ pub(super) fn template_error(file: &str, error: &minijinja::Error) -> Error {
     }
 }
 
-/// Removes `{% generation %}` tags: they mark text that a model was trained on and do not change the
-/// text.
+/// Removes `{% generation %}` tags: they mark text that a model was trained on and do not change
+/// the text.
 fn without_generation_tags(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;

@@ -164,8 +164,8 @@ impl Tokenizer {
     }
 }
 
-/// Bytes that an added token, or a text that a normalizer or decoder inserts, may have: far more than
-/// any has.
+/// Bytes that an added token, or a text that a normalizer or decoder inserts, may have: far more
+/// than any has.
 const LONGEST_TOKEN: usize = 1024;
 
 /// Parses a `tokenizer.json`. The tokenizers crate (0.22) panics on a syntax error inside a
@@ -206,9 +206,9 @@ fn longest_piece(part: &serde_json::Value) -> usize {
     own.chain(inner).max().unwrap_or(0)
 }
 
-/// Runs a call into the tokenizers crate, which panics on some files that contradict themselves
-/// (a merge of tokens that don't exist, a decoder that strips characters that aren't there): such a file is an
-/// error like any other. The calls only read, so that nothing is left half changed.
+/// Runs a call into the tokenizers crate, which panics on some files that contradict themselves (a
+/// merge of tokens that don't exist, a decoder that strips characters that aren't there): such a
+/// file is an error like any other. The calls only read, so that nothing is left half changed.
 fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)) {
         Ok(result) => result.map_err(|error| error.to_string()),

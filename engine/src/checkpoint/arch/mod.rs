@@ -13,8 +13,8 @@
 //!
 //! Post-norms and [`Scales`] are data already, but the pass does not read them yet: they need
 //! operations of the backend. The activation is SiLU for all families (`config.rs` refuses others);
-//! it becomes a fact of the row with the gated operation that takes it as an argument. The places to
-//! change are `Model::attention`, `Model::feed_forward`, `Model::head` (`model.rs`) and
+//! it becomes a fact of the row with the gated operation that takes it as an argument. The places
+//! to change are `Model::attention`, `Model::feed_forward`, `Model::head` (`model.rs`) and
 //! `Loader::layer` (`model/load.rs`).
 
 mod llama;

@@ -159,7 +159,8 @@ impl Fetching<'_> {
         }
     }
 
-    /// The error of a model without safetensors: it has pickles or no weights. Its config is fetched.
+    /// The error of a model without safetensors: it has pickles or no weights. Its config is
+    /// fetched.
     fn no_safetensors(&self) -> Result<Error> {
         let Some(file) = self.files.iter().find(|file| safetensors::is_pickle(file)) else {
             let expected = format!("expected the weights in it, or in shards with {INDEX}");
@@ -229,7 +230,8 @@ struct Meter<'a> {
 }
 
 impl hf_hub::api::Progress for Meter<'_> {
-    // Called twice, the second time with the answer; then `update` with the bytes of the partial file.
+    // Called twice, the second time with the answer; then `update` with the bytes of the partial
+    // file.
     fn init(&mut self, size: usize, file: &str) {
         self.watch.begin(file, size as u64);
         self.resumed = false;

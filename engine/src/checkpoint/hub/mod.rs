@@ -2,10 +2,10 @@
 //! into it.
 //!
 //! The cache has the layout of `huggingface_hub`
-//! (<https://huggingface.co/docs/huggingface_hub/guides/manage-cache>), so that models that
-//! Python has fetched are not fetched again: `models--org--name/refs/REVISION` holds a commit, whose files are
-//! links in `snapshots/COMMIT`. A snapshot that has everything is used as it is, without
-//! a request to the hub.
+//! (<https://huggingface.co/docs/huggingface_hub/guides/manage-cache>), so that models that Python
+//! has fetched are not fetched again: `models--org--name/refs/REVISION` holds a commit, whose files
+//! are links in `snapshots/COMMIT`. A snapshot that has everything is used as it is, without a
+//! request to the hub.
 //!
 //! Here: names, the environment's variables, offline mode, the cache. [`fetch`]: downloads.
 
