@@ -19,7 +19,7 @@ use engine::checkpoint::Checkpoint;
 use engine::checkpoint::source::Source;
 use engine::text::chat::ChatTemplate;
 use engine::text::tokenizer::Tokenizer;
-use engine::{Dtype, Engine, Model, Options, Part};
+use engine::{Dtype, Engine, Model, ModelSpec, Options};
 use kernels::CpuBackend;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -104,10 +104,10 @@ fn load(folder: &Path, kv: Option<Dtype>, past_limit: ContextOverflow) -> Scorer
         kv_dtype: kv.map(Into::into),
         ..Options::default()
     };
-    let part = Part {
+    let part = ModelSpec {
         head_rows: format.head_rows(),
         extend_context: past_limit == ContextOverflow::Extend,
-        ..Part::new(&checkpoint, Some(tokenizer))
+        ..ModelSpec::new(&checkpoint, Some(tokenizer))
     };
     let (engine, mut models) =
         Engine::new(CpuBackend::new(2), &[part], &options).expect("it loads");

@@ -1,10 +1,10 @@
 //! A backend that clocks another one's operations.
 //!
-//! It is meant for the CPU backend, whose operations are done when the call returns. On a device that
-//! only enqueues, the times would be those of enqueuing.
+//! It is meant for the CPU backend, whose operations are done when the call returns. On a device
+//! that only enqueues, the times would be those of enqueuing.
 //!
-//! A batch's model is the one that the engine selected ([`Backend::select_model`]). A reading of the
-//! clock costs some 30 ns, twice an operation.
+//! A batch's model is the one that the engine selected ([`Backend::select_model`]). A reading of
+//! the clock costs some 30 ns, twice an operation.
 
 use std::collections::BTreeMap;
 use std::ops::{AddAssign, Range};

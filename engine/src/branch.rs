@@ -26,9 +26,9 @@ impl Branch {
         Branch { model, seq }
     }
 
-    /// A child with the same tokens. It shares everything that is computed; what is not computed yet
-    /// is computed once for both. The i-th child samples with random numbers of its own, by its
-    /// path.
+    /// A child with the same tokens. It shares everything that is computed; tokens that are not
+    /// computed yet are computed once for both. The i-th child samples with random numbers of its
+    /// own, by its path.
     pub fn fork(&self) -> Branch {
         let seq = self.model.scheduler.borrow_mut().fork(&self.seq);
         Branch::new(self.model.clone(), seq)

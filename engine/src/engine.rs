@@ -143,7 +143,7 @@ impl Engine {
     /// Loads models onto `backend`; they come back in the same order.
     ///
     /// # Errors
-    /// A checkpoint that does not hold what its config promises, or too little memory.
+    /// A checkpoint whose tensors do not match its config, or too little memory.
     pub fn new<B: Backend + 'static>(
         mut backend: B,
         specs: &[ModelSpec<'_>],
@@ -248,8 +248,8 @@ impl Engine {
         !self.scheduler.borrow().busy()
     }
 
-    /// Computes one batch: whatever is ready of all requests, one forward pass of every model that has
-    /// work. Answers go to the futures that wait for them. Does nothing on an idle engine.
+    /// Computes one batch: everything that is ready of all requests, one forward pass of each model
+    /// that has work. Answers go to the futures that wait for them. Does nothing on an idle engine.
     ///
     /// # Errors
     /// The device failed.
@@ -264,8 +264,8 @@ impl Engine {
 
     /// Runs `future` to its end, computing a batch whenever it waits.
     ///
-    /// Many tasks run at once by being joined in one future; what they ask for between two batches
-    /// is computed together.
+    /// Many tasks run at once by being joined in one future; their requests between two batches are
+    /// computed together.
     ///
     /// # Errors
     /// The device failed, or the future waits for something that is not the engine's.
@@ -273,8 +273,8 @@ impl Engine {
         self.drive(future, |_| Err(Error::Stalled))
     }
 
-    /// As [`Engine::run`], for a future that also waits for other threads: while no request waits for the
-    /// device, the calling thread sleeps until the future is woken.
+    /// As [`Engine::run`], for a future that also waits for other threads: while no request waits
+    /// for the device, the calling thread sleeps until the future is woken.
     ///
     /// # Errors
     /// The device failed.
@@ -343,7 +343,8 @@ impl Model {
         }
     }
 
-    /// An empty branch: the root of a tree. Branches of equal `stream` draw equal random numbers.
+    /// An empty branch: the root of a tree. Branches of equal `stream` sample with equal random
+    /// numbers.
     pub fn root(&self, stream: u64) -> Branch {
         let key = philox::root_key(self.seed, stream);
         let seq = self.scheduler.borrow_mut().root(self.index, key);

@@ -1,6 +1,6 @@
 //! Offshoot's engine: models, the paged KV cache, the scheduler and sampling.
 //!
-//! It knows tokens and branches; it never sees a strategy, a reward or a dataset.
+//! Its terms are tokens and branches; strategies, rewards and datasets are above it.
 //!
 //! An [`Engine`] holds models on one device. [`Model::root`] starts a [`Branch`], which is forked
 //! and continued with `async` calls; [`Engine::run`] drives any number of them at once and
@@ -13,7 +13,8 @@
 //! - `kv`: the paged KV cache: one memory, blocks that free themselves, prefixes.
 //! - `schedule`: requests, sequences, and the batches that the device computes for them.
 //! - `model`: the weights on a device and the forward pass, once for all architectures.
-//! - `engine`, `branch`: the public face over all of them. [`describe`]: a checkpoint in figures and words.
+//! - `engine`, `branch`: the public face over all of them. [`describe`]: a checkpoint in figures
+//!   and words.
 //!
 //! # Traps
 //!

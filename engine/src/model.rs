@@ -3,7 +3,7 @@
 //! The pass is Llama's (Touvron et al. 2023, arXiv 2302.13971): pre-norm blocks of attention with
 //! rotary embedding and a gated feed-forward network. What distinguishes architectures is data in
 //! [`ModelConfig`] and its layout: biases, QK norms, windows and rotary embeddings by layer,
-//! the head. `plan` says what a model keeps on a device, `load` puts it there.
+//! the head. `plan` lists what a model keeps on a device; `load` puts it there.
 
 mod load;
 mod plan;

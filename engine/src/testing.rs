@@ -1,4 +1,4 @@
-//! What the loading tests share.
+//! Helpers of the tests that load files.
 
 use std::path::Path;
 

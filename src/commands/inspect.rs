@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use engine::describe::{Description, Inspected, Verdict};
+use engine::describe::{Capability, Description, Inspected};
 use serde::Serialize;
 use session::Need;
 use session::models::{hub_name, source};
@@ -18,8 +18,10 @@ use crate::flags::InspectFlags;
 struct Printed {
     #[serde(flatten)]
     description: Description,
+    /// Whether it can write solutions.
+    policy: Capability,
     /// Whether it can score steps.
-    prm: Verdict,
+    prm: Capability,
 }
 
 /// Runs the command.
@@ -39,6 +41,7 @@ pub fn run(flags: &InspectFlags) -> Done {
             .map(|_| "not fetched yet, these figures are the config's".into());
     }
     let printed = Printed {
+        policy: inspected.description.writes.clone(),
         prm: prm(&inspected, &flags.model),
         description: inspected.description,
     };
@@ -49,7 +52,7 @@ pub fn run(flags: &InspectFlags) -> Done {
 }
 
 /// Whether and how a checkpoint can score steps. Its tokenizer is asked too, if it is there.
-fn prm(inspected: &Inspected, name: &str) -> Verdict {
+fn prm(inspected: &Inspected, name: &str) -> Capability {
     let config = &inspected.config;
     let tried = PrmKind::recognise(config, name).and_then(|kind| match &inspected.text {
         None => Ok(kind),
@@ -58,11 +61,11 @@ fn prm(inspected: &Inspected, name: &str) -> Verdict {
         }
     });
     match tried {
-        Ok(kind) => Verdict {
+        Ok(kind) => Capability {
             can: true,
             how: format!("{}: {}", kind.name(), kind.read_out()),
         },
-        Err(why) => Verdict {
+        Err(why) => Capability {
             can: false,
             how: sentence(why),
         },
@@ -109,7 +112,7 @@ fn render(printed: &Printed) -> String {
         None => String::new(),
         Some(why) => format!("weights    {why}\n"),
     };
-    let verdict = |role: &str, v: &Verdict| {
+    let verdict = |role: &str, v: &Capability| {
         format!(
             "{role}     {}: {}\n",
             if v.can { "yes" } else { "no" },
@@ -137,7 +140,7 @@ fn render(printed: &Printed) -> String {
         d.kv_heads,
         d.head_dim,
         d.kv_bytes_per_token,
-        verdict("policy", &d.policy),
+        verdict("policy", &printed.policy),
         verdict("PRM   ", &printed.prm)
     )
 }

@@ -10,8 +10,8 @@ use super::rope::Rope;
 use super::source::Source;
 use crate::error::Result;
 
-/// Bounds on a config's numbers, far above any model that exists and low enough that products of
-/// them neither overflow nor ask for absurd memory before the tensors' own shapes are compared.
+/// Bounds on a config's numbers. They are far above any model that exists, and low enough that
+/// multiplying them neither overflows nor allocates absurd memory before shapes are compared.
 mod limit {
     pub const HIDDEN: usize = 1 << 16;
     pub const LAYERS: usize = 1 << 10;
@@ -23,7 +23,7 @@ mod limit {
     pub const LABELS: usize = 1 << 10;
 }
 
-/// What a model's last layer gives.
+/// The output of a model's last layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HeadKind {
     /// Logits of the next token, through `lm_head` or the embedding itself.
@@ -59,7 +59,7 @@ pub struct ModelConfig {
     pub intermediate: usize,
     /// Rows of the embedding. A tokenizer may have fewer tokens.
     pub vocab: usize,
-    /// Positions the model was made for.
+    /// Tokens of a sequence that the model was trained for (`max_position_embeddings`).
     pub context_length: usize,
     /// The rotary embedding of each layer.
     pub ropes: Vec<Rope>,
@@ -81,12 +81,12 @@ pub struct ModelConfig {
     pub output_bias: bool,
     /// Whether gate, up and down projections have biases.
     pub mlp_bias: bool,
-    /// How the weights are stored: what the config says, float32 where it says nothing. After
+    /// How the weights are stored: as the config says, float32 by default. After
     /// [`super::Checkpoint::open`] it is the embedding's own type.
     pub dtype: Dtype,
     /// How matrices are stored that are not of that type.
     pub quantization: Option<Quantization>,
-    /// What the last layer gives.
+    /// The output of the last layer.
     pub head: HeadKind,
     /// Token that begins a text, if the config names one.
     pub bos: Option<u32>,

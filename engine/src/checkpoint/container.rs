@@ -108,7 +108,7 @@ impl Tensors {
     /// A tensor of that name and shape.
     ///
     /// # Errors
-    /// There is none; `needed_by` says in the message what needs it.
+    /// A tensor that is missing (`needed_by` names its user in the message) or has another shape.
     pub fn find(&self, name: &str, shape: &[usize], needed_by: &str) -> Result<(&Entry, &[u8])> {
         let (file, entry) = self.tensors.get(name).ok_or_else(|| {
             let files: Vec<&str> = self.files.iter().map(|file| file.place.as_str()).collect();

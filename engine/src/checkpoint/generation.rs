@@ -1,4 +1,5 @@
-//! `generation_config.json`: which tokens end a text, and the sampling its authors advise.
+//! `generation_config.json`: the tokens that end a text, and the sampling that its authors
+//! recommend.
 
 use super::json::Fields;
 use super::source::Source;
@@ -11,7 +12,7 @@ pub struct GenerationConfig {
     pub eos: Vec<u32>,
     /// The token a text begins with.
     pub bos: Option<u32>,
-    /// Whether to sample (`do_sample`); its authors want greedy text where false.
+    /// Whether to sample (`do_sample`); false recommends greedy decoding.
     pub do_sample: Option<bool>,
     /// Sampling temperature.
     pub temperature: Option<f32>,

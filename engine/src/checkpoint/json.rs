@@ -1,4 +1,4 @@
-//! A JSON object read field by field, every complaint naming file and field.
+//! A JSON object read field by field; every error names file and field.
 
 use serde_json::{Map, Value};
 
@@ -68,7 +68,7 @@ impl Fields {
         }
     }
 
-    /// Whether the field is there at all, be it `null`.
+    /// Whether the field exists, `null` included.
     pub(crate) fn has(&self, field: &str) -> bool {
         self.map.contains_key(field)
     }
@@ -92,7 +92,7 @@ impl Fields {
         )
     }
 
-    /// A count that must be there.
+    /// A count that must exist.
     pub(crate) fn needed_count(&self, field: &str, limit: usize) -> Result<usize> {
         self.count(field, limit)?
             .ok_or_else(|| self.wrong(field, format!("a whole number from 1 to {limit}")))

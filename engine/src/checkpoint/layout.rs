@@ -160,7 +160,7 @@ pub struct ModelLayout {
     pub layers: Vec<LayerLayout>,
     /// Norm behind the last layer, `[hidden]`.
     pub final_norm: TensorSpec,
-    /// What follows it.
+    /// The head behind it.
     pub head: HeadLayout,
 }
 

@@ -177,8 +177,8 @@ impl Checkpoint {
     }
 }
 
-/// What the last layer is: a PRM's head beside the body counts for more than the class name, which
-/// is often that of the model it was trained from.
+/// The head by the tensors: a PRM's head overrides the class name, which is often that of the model
+/// it was trained from.
 fn head(config: &ModelConfig, tensors: &Tensors) -> HeadKind {
     let names = config.names();
     if tensors.contains(names.value) {
@@ -295,7 +295,8 @@ mod tests {
 
     #[test]
     fn an_unused_head_is_left_alone() {
-        // Tied models may keep an lm_head in the file: transformers uses the embedding all the same.
+        // Tied models may keep an lm_head in the file: transformers uses the embedding all the
+        // same.
         let mut config: Value =
             serde_json::from_slice(&read("llama-g2-biased-f32", "config.json")).expect("JSON");
         let untied = Checkpoint::open(golden("llama-g2-biased-f32")).expect("opens");

@@ -16,7 +16,7 @@ use super::quantization::{FIELD, to_config};
 use super::safetensors::{INDEX, ShardWriter, Writing, failed, is_pickle};
 use crate::error::{Error, Result};
 
-/// What became of a checkpoint.
+/// A checkpoint that was written, in figures.
 #[derive(Clone, Debug)]
 pub struct Written {
     /// Bytes of its tensors before.
@@ -25,7 +25,7 @@ pub struct Written {
     pub bytes: usize,
     /// Matrices that are quantised now.
     pub quantized: usize,
-    /// Matrices that are not: other heads, and widths that are no whole groups.
+    /// Matrices that are not: other heads, and widths that are not a multiple of the group.
     pub left: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Where a checkpoint's files come from: a directory, or bytes inside the program.
+//! The source of a checkpoint's files: a directory, or bytes inside the program.
 
 use std::borrow::Cow;
 use std::ops::Deref;
@@ -8,6 +8,11 @@ use std::sync::Arc;
 use kernels::file::MappedFile;
 
 use crate::error::{Error, Result};
+
+/// The name of a tokenizer's file.
+pub const TOKENIZER: &str = "tokenizer.json";
+/// The name of the file with its special tokens and chat template.
+pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
 /// The files of one checkpoint.
 #[derive(Clone, Debug)]
@@ -116,7 +121,7 @@ impl Source {
     }
 }
 
-/// Reads a regular file: never a pipe, which could make us wait for ever.
+/// Reads a regular file: never a pipe, which could block for ever.
 fn read_regular(path: &Path) -> std::io::Result<Vec<u8>> {
     if !std::fs::metadata(path)?.is_file() {
         return Err(std::io::Error::other("not a regular file"));

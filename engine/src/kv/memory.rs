@@ -1,8 +1,8 @@
-//! Which bytes of the arena belong to which model's blocks.
+//! The accounting of the arena: which bytes belong to which model's blocks.
 //!
-//! Models differ in the size of their blocks. The arena is cut into *superblocks*; each belongs
-//! to one model while any block of it is in use, and goes back to all of them when the last one
-//! is freed. So policy and PRM share one budget, whichever of them needs it more.
+//! Models differ in the size of their blocks. The arena is divided into *superblocks*; each belongs
+//! to one model while any block of it is in use, and returns to the shared pool when its last block
+//! is freed. So all models share one budget.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -32,13 +32,13 @@ struct Pool {
     owned: HashMap<u32, BTreeSet<u32>>,
     live: usize,
     peak_live: usize,
-    tree: PrefixTrie,
+    trie: PrefixTrie,
 }
 
-/// How the arena is cut for a set of models.
+/// How the arena is divided for a set of models.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArenaLayout {
-    /// Bytes one step of a [`BlockId`] stands for.
+    /// Bytes between consecutive [`BlockId`]s.
     pub unit_bytes: usize,
     /// Bytes from one block to the next, for each model.
     pub strides: Vec<usize>,
@@ -49,10 +49,10 @@ pub struct ArenaLayout {
 }
 
 impl ArenaLayout {
-    /// Cuts `bytes` for models whose blocks take `block_bytes` each.
+    /// Divides `bytes` for models whose blocks take `block_bytes` each.
     ///
-    /// A superblock is the least common multiple of the block sizes, so that nothing is wasted,
-    /// unless that is more than a sixteenth of the arena; then it is the largest block.
+    /// A superblock has the least common multiple of the block sizes, which wastes nothing, unless
+    /// that is more than a sixteenth of the arena; then it has the size of the largest block.
     pub fn new(bytes: usize, block_bytes: &[usize]) -> ArenaLayout {
         let strides: Vec<usize> = block_bytes.iter().map(|b| b.next_multiple_of(64)).collect();
         let unit = strides.iter().copied().reduce(gcd).unwrap_or(64);
@@ -83,22 +83,22 @@ fn gcd(a: usize, b: usize) -> usize {
 }
 
 impl KvMemory {
-    /// Accounting for the models of `cut`, in its order; `block_tokens` tokens a block.
-    pub fn new(cut: &ArenaLayout, block_tokens: usize) -> KvMemory {
-        let units = |bytes: usize| (bytes / cut.unit_bytes) as u32;
-        let pools = cut.strides.iter().map(|&stride| Pool {
+    /// Accounting for the models of `layout`, in its order; `block_tokens` tokens a block.
+    pub fn new(layout: &ArenaLayout, block_tokens: usize) -> KvMemory {
+        let units = |bytes: usize| (bytes / layout.unit_bytes) as u32;
+        let pools = layout.strides.iter().map(|&stride| Pool {
             stride: units(stride),
-            per_superblock: (cut.superblock_bytes / stride) as u32,
+            per_superblock: (layout.superblock_bytes / stride) as u32,
             open: BTreeSet::new(),
             owned: HashMap::new(),
             live: 0,
             peak_live: 0,
-            tree: PrefixTrie::new(block_tokens),
+            trie: PrefixTrie::new(block_tokens),
         });
         KvMemory {
-            superblock_units: units(cut.superblock_bytes),
-            free_superblocks: (0..cut.superblocks as u32).collect(),
-            superblocks: cut.superblocks as u32,
+            superblock_units: units(layout.superblock_bytes),
+            free_superblocks: (0..layout.superblocks as u32).collect(),
+            superblocks: layout.superblocks as u32,
             pools: pools.collect(),
             clock: 0,
         }
@@ -158,19 +158,19 @@ impl KvMemory {
     /// Evicts the least recently used cached block of any model.
     fn evict_one(&mut self) -> Option<()> {
         let (index, _) = (self.pools.iter().enumerate())
-            .filter_map(|(i, p)| Some((i, p.tree.oldest()?)))
+            .filter_map(|(i, p)| Some((i, p.trie.oldest()?)))
             .min_by_key(|&(i, used)| (used, i))?;
-        let id = self.pools[index].tree.evict()?;
+        let id = self.pools[index].trie.evict()?;
         self.put_free(index, id);
         Some(())
     }
 
-    /// The last live handle of a block is gone: it becomes cached or free.
+    /// Called when a block's last live handle drops: it becomes cached or free.
     pub(super) fn dropped(&mut self, index: usize, id: BlockId) {
         let pool = &mut self.pools[index];
         pool.live -= 1;
         self.clock += 1;
-        if !pool.tree.release(id, self.clock) {
+        if !pool.trie.release(id, self.clock) {
             self.put_free(index, id);
         }
     }
@@ -182,8 +182,8 @@ impl KvMemory {
         pool.peak_live = pool.peak_live.max(pool.live);
     }
 
-    pub(super) fn tree(&mut self, pool: usize) -> &mut PrefixTrie {
-        &mut self.pools[pool].tree
+    pub(super) fn trie(&mut self, pool: usize) -> &mut PrefixTrie {
+        &mut self.pools[pool].trie
     }
 
     /// Blocks of `pool` that branches hold now.
@@ -191,17 +191,17 @@ impl KvMemory {
         self.pools[pool].live
     }
 
-    /// The most blocks of `pool` that branches ever held at once.
+    /// The largest number of blocks of `pool` that branches held at once.
     pub fn peak_live(&self, pool: usize) -> usize {
         self.pools[pool].peak_live
     }
 
-    /// Blocks of `pool` that only the prefix trie remembers.
+    /// Blocks of `pool` that only the prefix trie keeps.
     pub fn cached(&self, pool: usize) -> usize {
-        self.pools[pool].tree.cached()
+        self.pools[pool].trie.cached()
     }
 
-    /// Blocks `pool` would have if the whole arena were its own.
+    /// Blocks that `pool` would have if the whole arena were its own.
     pub fn capacity(&self, pool: usize) -> usize {
         self.superblocks as usize * self.pools[pool].per_superblock as usize
     }
@@ -215,7 +215,7 @@ impl KvMemory {
             let free: usize = pool.owned.values().map(BTreeSet::len).sum();
             let total = pool.owned.len() * pool.per_superblock as usize;
             assert_eq!(
-                free + pool.live + pool.tree.cached(),
+                free + pool.live + pool.trie.cached(),
                 total,
                 "free + live + cached = total"
             );
@@ -227,7 +227,7 @@ impl KvMemory {
                 );
             }
             owned += pool.owned.len();
-            pool.tree.check();
+            pool.trie.check();
         }
         assert_eq!(
             owned + self.free_superblocks.len(),
@@ -250,8 +250,12 @@ mod tests {
             (1000, vec![50], 64, 15, 64),
             (100, vec![4096], 4096, 0, 4096),
         ] {
-            let cut = ArenaLayout::new(bytes, &blocks);
-            let found = (cut.unit_bytes, cut.superblocks, cut.superblock_bytes);
+            let layout = ArenaLayout::new(bytes, &blocks);
+            let found = (
+                layout.unit_bytes,
+                layout.superblocks,
+                layout.superblock_bytes,
+            );
             assert_eq!(
                 found,
                 (unit, superblocks, superblock_bytes),

@@ -1,8 +1,8 @@
 //! Full blocks keyed by their tokens: reuse of prefixes across branches and requests.
 //!
-//! A node is one full block; the path from the root spells the tokens before it. The tree owns
-//! nothing: it remembers live blocks by weak handles, and cached ones by id until they are
-//! evicted.
+//! A node is one full block; the path from the root spells the tokens before it (no path
+//! compression). The trie owns nothing: it has weak handles to live blocks, and ids of cached ones
+//! until they are evicted.
 //!
 //! Invariant: the block of a live node's parent is live (a branch that holds a block holds every
 //! block before it), so eviction only ever needs to look at leaves.
@@ -48,7 +48,7 @@ pub struct PrefixTrie {
 }
 
 impl PrefixTrie {
-    /// An empty tree over blocks of `block_tokens` tokens.
+    /// An empty trie over blocks of `block_tokens` tokens.
     pub fn new(block_tokens: usize) -> PrefixTrie {
         PrefixTrie {
             block_tokens,
@@ -80,8 +80,8 @@ impl PrefixTrie {
         path
     }
 
-    /// Remembers that `block` holds `tokens` after the path to `parent`. `None` if another block
-    /// holds the same: the caller's block stays its own.
+    /// Inserts `block`, which holds `tokens` after the path to `parent`. `None` if another block
+    /// holds the same: the caller's block stays outside.
     fn insert(
         &mut self,
         parent: Option<NodeId>,
@@ -116,7 +116,7 @@ impl PrefixTrie {
         Some(id)
     }
 
-    /// The last live handle of `block` is gone. Whether the tree remembers it.
+    /// Called when a block's last handle drops. Returns whether the trie keeps it cached.
     pub(super) fn release(&mut self, block: BlockId, clock: u64) -> bool {
         let Some(&id) = self.by_block.get(&block) else {
             return false;
@@ -144,7 +144,7 @@ impl PrefixTrie {
         self.evictable.first().map(|&(used, _)| used)
     }
 
-    /// Forgets the least recently used cached leaf and returns its block.
+    /// Removes the least recently used cached leaf and returns its block.
     pub(super) fn evict(&mut self) -> Option<BlockId> {
         let (_, id) = self.evictable.pop_first()?;
         let node = self.nodes.remove(&id)?;
@@ -166,7 +166,7 @@ impl PrefixTrie {
         Some(node.block)
     }
 
-    /// Blocks only the tree remembers.
+    /// Blocks that only the trie keeps.
     pub(super) fn cached(&self) -> usize {
         self.cached
     }
@@ -198,15 +198,15 @@ impl PrefixTrie {
     }
 }
 
-/// How far a branch's full blocks are known to the tree.
+/// How many of a branch's full blocks are in the trie.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cursor {
-    /// The node of the last block that is in the tree.
+    /// The node of the last block that is in the trie.
     node: Option<NodeId>,
-    /// Leading blocks of the table that are in the tree.
+    /// Leading blocks of the table that are in the trie.
     blocks: usize,
-    /// Another block already holds the same tokens, or a tail was sealed: nothing more of this
-    /// branch goes into the tree.
+    /// Another block already holds the same tokens, or a tail was sealed: no further block of this
+    /// branch enters the trie.
     closed: bool,
 }
 
@@ -218,18 +218,18 @@ impl Cursor {
         tokens: &[u32],
         max_blocks: usize,
     ) -> (Vec<Rc<Block>>, Cursor) {
-        let path = memory.borrow_mut().tree(pool).longest(tokens, max_blocks);
+        let path = memory.borrow_mut().trie(pool).longest(tokens, max_blocks);
         let mut blocks = Vec::with_capacity(path.len());
         for &id in &path {
             let mut all = memory.borrow_mut();
-            let Some(node) = all.tree(pool).nodes.get(&id) else {
+            let Some(node) = all.trie(pool).nodes.get(&id) else {
                 break;
             };
             let block = match node.live.upgrade() {
                 Some(block) => block,
                 None => {
                     let block = Block::live(memory, pool, node.block);
-                    all.tree(pool).reuse(id, &block);
+                    all.trie(pool).reuse(id, &block);
                     all.revived(pool);
                     block
                 }
@@ -244,12 +244,12 @@ impl Cursor {
         (blocks, cursor)
     }
 
-    /// Leading blocks of the table that are in the tree, or `None` if no more can go in.
+    /// Leading blocks of the table that are in the trie, or `None` if no more can enter.
     pub fn next(&self) -> Option<usize> {
         (!self.closed).then_some(self.blocks)
     }
 
-    /// Puts the next full block, holding `tokens`, into the tree.
+    /// Inserts the next full block, which holds `tokens`.
     pub fn insert(
         &mut self,
         memory: &SharedMemory,
@@ -259,7 +259,7 @@ impl Cursor {
     ) {
         match memory
             .borrow_mut()
-            .tree(pool)
+            .trie(pool)
             .insert(self.node, tokens, block)
         {
             Some(node) => {
@@ -275,7 +275,7 @@ impl Cursor {
         self.closed |= self.blocks > blocks;
     }
 
-    /// Nothing more of this branch goes into the tree.
+    /// No further block of this branch enters the trie.
     pub fn close(&mut self) {
         self.closed = true;
     }

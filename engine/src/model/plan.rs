@@ -1,4 +1,5 @@
-//! What a model keeps on a device, before anything is loaded: a pure function of its layout.
+//! The memory plan of a model: the list of everything it keeps on a device, known before anything
+//! is loaded.
 
 use kernels::{Allocation, KvLayout, Quantization};
 
@@ -82,8 +83,8 @@ pub(super) struct Buffers<T> {
     pub head: T,
 }
 
-/// Everything that [`super::Model::load`] keeps on the device: weights, tables, buffers. Their sizes on a
-/// device are the backend's to say; no weight is read.
+/// Everything that [`super::Model::load`] keeps on the device: weights, tables, buffers. Their
+/// sizes on a device are the backend's to say; no weight is read.
 pub(crate) fn allocations(
     checkpoint: &Checkpoint,
     layout: &KvLayout,
@@ -170,7 +171,7 @@ impl<'a> Plan<'a> {
             .filter(|kind| quantizable && kind.fits(linear.cols))
     }
 
-    /// What a linear layer takes: its matrix, and its bias if it has one.
+    /// The allocations of a linear layer: its matrix, and its bias if it has one.
     fn linear(&self, linear: &LinearSpec) -> impl Iterator<Item = Allocation> {
         let (rows, cols) = (linear.rows(), linear.cols);
         let matrix = match self.quantization(linear) {

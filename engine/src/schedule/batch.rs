@@ -17,7 +17,8 @@ pub(super) struct Chunk {
     /// Position of the first row.
     pub first: usize,
     pub rows: usize,
-    /// Whether K and V of the rows are written: not where a computed token runs again for its output.
+    /// Whether K and V of the rows are written: not for a computed token that runs again for its
+    /// output.
     pub write: bool,
     /// The sample in flight that gives the token of its only row.
     pub fed_by: Option<usize>,
@@ -80,7 +81,7 @@ impl BatchDraft {
         index
     }
 
-    /// Notes that `request` wants the outputs of a chunk's rows at those of `positions` that it has,
+    /// Notes that `request` wants the outputs at those of `positions` that are rows of the chunk,
     /// while fewer than `max_outputs` are wanted.
     pub fn want(
         &mut self,
@@ -134,8 +135,8 @@ impl BatchDraft {
     }
 }
 
-/// What a plan is built from: a chunk's table, its rows' tokens, and its wanted rows, counted from
-/// its first.
+/// A chunk as the plan is built from it: the table, the rows' tokens, and the wanted rows, counted
+/// from the chunk's first.
 struct ChunkContent {
     table: Vec<(BlockId, u32)>,
     token_ids: Vec<u32>,

@@ -8,7 +8,8 @@ use kernels::{Sample, Sampling};
 use crate::Error;
 use crate::schedule::sequence::Shared;
 use crate::text::stop::StopMatcher;
-use crate::text::tokenizer::{TokenStream, Tokenizer};
+use crate::text::stream::TokenStream;
+use crate::text::tokenizer::Tokenizer;
 
 /// Options of a generation.
 #[derive(Clone, Debug)]
@@ -60,7 +61,7 @@ pub(crate) struct Request {
     pub work: Work,
 }
 
-/// What a request asks for.
+/// The work of a request.
 pub(crate) enum Work {
     /// Samples tokens.
     Generate(Box<Generation>),
@@ -101,7 +102,8 @@ pub(crate) struct InFlightSample {
 pub(crate) struct Detokenizer {
     pub tokenizer: Rc<Tokenizer>,
     pub stream: TokenStream,
-    /// Length of the sequence when its text was last whole (without a part of a character at its end).
+    /// Length of the sequence when its text was last whole (without a part of a character at its
+    /// end).
     pub whole: usize,
 }
 
@@ -131,7 +133,7 @@ impl Request {
         }
     }
 
-    /// Answers with what was asked for; `finish` says why a generation ended.
+    /// Answers with the results; `finish` says why a generation ended.
     pub fn answer(self, finish: Option<Finish>) {
         // A receiver that is gone waits for nothing.
         match (self.work, finish) {

@@ -40,7 +40,8 @@ pub(crate) struct Sequence {
     /// Stands for (seed, branch path) in sampling.
     pub key: u64,
     forks: u64,
-    /// What this sequence and its siblings had in common, not yet computed, when they parted.
+    /// The tokens that this sequence and its siblings had in common, not yet computed, when they
+    /// parted.
     pub stem: Option<Shared>,
     /// Whether a branch (and not only forks that wait for it) holds this sequence.
     pub is_branch: bool,

@@ -1,16 +1,13 @@
-//! Tokenizers: text to ids, ids to text, and text as it grows one token at a time.
+//! Tokenizers: text to ids and ids to text.
 
 use std::sync::Arc;
 
+use super::stream::TokenStream;
 use crate::checkpoint::config::ModelConfig;
 use crate::checkpoint::json::Fields;
-use crate::checkpoint::source::Source;
+use crate::checkpoint::source::{Source, TOKENIZER, TOKENIZER_CONFIG};
 use crate::error::{Error, Result};
 
-/// The tokenizer itself.
-pub const TOKENIZER: &str = "tokenizer.json";
-/// Its special tokens and chat template.
-pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 /// Special tokens of older checkpoints.
 const SPECIAL_TOKENS: &str = "special_tokens_map.json";
 /// The special tokens that a chat template may name.
@@ -24,10 +21,10 @@ const ROLES: [&str; 7] = [
     "mask_token",
 ];
 
-/// A special token with its part.
+/// A special token with its role.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpecialToken {
-    /// Its part: `bos_token`, `eos_token`, ...
+    /// Its role: `bos_token`, `eos_token`, ...
     pub role: &'static str,
     /// Its text.
     pub text: String,
@@ -65,7 +62,7 @@ impl Tokenizer {
         })?;
         let mut inner =
             parse(&bytes).map_err(|error| wrong(format!("not a tokenizer: {error}")))?;
-        // What the file says of batches is not for single texts; transformers ignores it too.
+        // The file's padding and truncation are for batches; transformers ignores them too.
         inner.with_padding(None);
         inner
             .with_truncation(None)
@@ -139,25 +136,18 @@ impl Tokenizer {
         self.special.iter().find(|token| token.role == "eos_token")
     }
 
-    /// All special tokens that have a part.
+    /// All special tokens that have a role.
     pub fn special(&self) -> &[SpecialToken] {
         &self.special
     }
 
     /// A stream that turns ids into text as they come.
     pub fn stream(&self, skip_special: bool) -> TokenStream {
-        TokenStream {
-            tokenizer: self.clone(),
-            skip_special,
-            window: Vec::new(),
-            context: 0,
-            sent: String::new(),
-            fresh: String::new(),
-        }
+        TokenStream::new(self.clone(), skip_special)
     }
 
     /// Whether decoding drops the token: it is unknown, or special and `skip_special` says so.
-    fn is_silent(&self, id: u32, skip_special: bool) -> bool {
+    pub(super) fn is_silent(&self, id: u32, skip_special: bool) -> bool {
         match self.inner.id_to_token(id) {
             None => true,
             Some(token) => {
@@ -174,14 +164,14 @@ impl Tokenizer {
     }
 }
 
-/// Bytes an added token, or what a normalizer or decoder puts into a text, may have: far more than any
-/// has.
+/// Bytes that an added token, or a text that a normalizer or decoder inserts, may have: far more
+/// than any has.
 const LONGEST_TOKEN: usize = 1024;
 
 /// Parses a `tokenizer.json`. The tokenizers crate (0.22) panics on a syntax error inside a
-/// pre-tokenizer or decoder, so the syntax is checked first; and the automaton that finds added
-/// tokens takes time with the square of a repetitive token's length, and what replaces a space takes
-/// memory for every space of a text, so these are bounded.
+/// pre-tokenizer or decoder, so the syntax is checked first. The automaton that finds added tokens
+/// takes time quadratic in a repetitive token's length, and the replacement of a space takes memory
+/// for every space of a text, so these are bounded.
 fn parse(bytes: &[u8]) -> Result<tokenizers::Tokenizer, String> {
     let value: serde_json::Value =
         serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
@@ -216,9 +206,9 @@ fn longest_piece(part: &serde_json::Value) -> usize {
     own.chain(inner).max().unwrap_or(0)
 }
 
-/// Runs a call into the tokenizers crate, which panics on some files that contradict themselves
-/// (a merge of tokens that don't exist, a decoder that strips what isn't there): such a file is an
-/// error like any other. The calls only read, so that nothing is left half changed.
+/// Runs a call into the tokenizers crate, which panics on some files that contradict themselves (a
+/// merge of tokens that don't exist, a decoder that strips characters that aren't there): such a
+/// file is an error like any other. The calls only read, so that nothing is left half changed.
 fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)) {
         Ok(result) => result.map_err(|error| error.to_string()),
@@ -226,7 +216,7 @@ fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String>
     }
 }
 
-/// Special tokens by part: from `tokenizer_config.json`, else `special_tokens_map.json`; bos and
+/// Special tokens by role: from `tokenizer_config.json`, else `special_tokens_map.json`; bos and
 /// eos else by the config's ids.
 fn special_tokens(
     source: &Source,
@@ -276,97 +266,15 @@ fn special_tokens(
     Ok(special)
 }
 
-/// Text that grows a token at a time. A clone goes on by itself, as a forked branch does.
-///
-/// [`TokenStream::push`] gives the text that has become certain. A character whose bytes are
-/// spread over several tokens comes with its last one. All pieces together, with
-/// [`TokenStream::finish`], are the decoding of all ids at once.
-///
-/// One exception: bytes that are no UTF-8 at all. A byte-fallback decoder (Llama 2, Mistral) turns
-/// a whole run of byte tokens into replacement characters if a later byte of the run is wrong,
-/// also those that were sent as characters before.
-///
-/// Every push decodes a window of a few tokens, however long the text is: the tokens of the piece
-/// before (decoders that treat a text's first space differently need them), then those not yet
-/// sent. Intervals: `window[..context]` is sent entirely and is only context; `window[context..]`
-/// is new; `sent` is the part of the window's text that is out.
-#[derive(Clone, Debug)]
-pub struct TokenStream {
-    tokenizer: Tokenizer,
-    skip_special: bool,
-    window: Vec<u32>,
-    context: usize,
-    sent: String,
-    fresh: String,
-}
-
-/// New tokens without certain text after which replacement characters are taken as they are: the
-/// bytes of one character are at most four tokens.
-const MOST_PENDING: usize = 8;
-
-impl TokenStream {
-    /// Takes a token; gives the text that became certain with it, often empty.
-    pub fn push(&mut self, id: u32) -> Result<&str> {
-        self.fresh.clear();
-        if self.tokenizer.is_silent(id, self.skip_special) {
-            return Ok(&self.fresh);
-        }
-        self.window.push(id);
-        let pending = self.window.len() - self.context;
-        self.advance(pending > MOST_PENDING)?;
-        Ok(&self.fresh)
-    }
-
-    /// Ends the text: gives what was held back, as replacement characters.
-    pub fn finish(&mut self) -> Result<&str> {
-        self.fresh.clear();
-        if self.window.len() > self.context {
-            self.advance(true)?;
-        }
-        Ok(&self.fresh)
-    }
-
-    fn advance(&mut self, all: bool) -> Result<()> {
-        let mut text = self.tokenizer.decode(&self.window, self.skip_special)?;
-        if !text.starts_with(&self.sent) {
-            // Only after bytes that are no UTF-8: a trailing one is waited for, any other ends it.
-            if text.ends_with(char::REPLACEMENT_CHARACTER) && !all {
-                return Ok(());
-            }
-            self.window.drain(..self.context);
-            self.context = 0;
-            self.sent.clear();
-            text = self.tokenizer.decode(&self.window, self.skip_special)?;
-        }
-        let certain = if all {
-            text.len()
-        } else {
-            text.trim_end_matches(char::REPLACEMENT_CHARACTER).len()
-        };
-        if let Some(fresh) = text.get(self.sent.len()..certain)
-            && !fresh.is_empty()
-        {
-            self.fresh.push_str(fresh);
-            self.sent.push_str(fresh);
-            if certain == text.len() {
-                self.window.drain(..self.context);
-                self.context = self.window.len();
-                self.sent = self.tokenizer.decode(&self.window, self.skip_special)?;
-            }
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::testing::{Files, embedded, golden};
     use serde_json::{Value, json};
 
-    const BOTH: [&str; 2] = ["tokenizers/bpe", "tokenizers/byte-fallback"];
+    pub const BOTH: [&str; 2] = ["tokenizers/bpe", "tokenizers/byte-fallback"];
 
-    fn open(case: &str) -> Tokenizer {
+    pub fn open(case: &str) -> Tokenizer {
         Tokenizer::open(&golden(case), None).expect("a golden tokenizer opens")
     }
 
@@ -374,7 +282,7 @@ mod tests {
         serde_json::from_value(value.clone()).expect("golden ids")
     }
 
-    fn streamed(tokenizer: &Tokenizer, ids: &[u32], skip_special: bool) -> Vec<String> {
+    pub fn streamed(tokenizer: &Tokenizer, ids: &[u32], skip_special: bool) -> Vec<String> {
         let mut stream = tokenizer.stream(skip_special);
         let mut pieces: Vec<String> = ids
             .iter()
@@ -413,69 +321,6 @@ mod tests {
                 }
             }
         }
-    }
-
-    /// Any ids at all, also byte sequences that are no text. The byte-level decoder is exact; the
-    /// byte-fallback one may differ in replacement characters only.
-    #[test]
-    fn streams_of_random_tokens() {
-        for case in BOTH {
-            let tokenizer = open(case);
-            let mut state = 1u64;
-            for round in 0..2000 {
-                let ids: Vec<u32> = (0..1 + round % 40)
-                    .map(|_| {
-                        state = state
-                            .wrapping_mul(6364136223846793005)
-                            .wrapping_add(1442695040888963407);
-                        ((state >> 33) % (tokenizer.vocab_size() as u64 + 3)) as u32
-                    })
-                    .collect();
-                let whole = tokenizer.decode(&ids, true).expect("decodes");
-                let streamed = streamed(&tokenizer, &ids, true).concat();
-                if case == BOTH[0] && !whole.contains(&"\u{fffd}".repeat(8)) {
-                    assert_eq!(streamed, whole, "{case} {ids:?}");
-                } else {
-                    let valid = |text: &str| !text.contains('\u{fffd}');
-                    assert!(!valid(&whole) || streamed == whole, "{case} {ids:?}");
-                }
-            }
-        }
-    }
-
-    /// Line ends, spaces and whole characters come with their last token, not later.
-    #[test]
-    fn pieces_come_at_once() {
-        for case in BOTH {
-            let tokenizer = open(case);
-            for text in ["Step 1: 47 * 5 = 235.\n\nStep", " naïve 数学 👩‍🚀\n"] {
-                let ids = tokenizer.encode(text, false).expect("encodes");
-                for end in 1..=ids.len() {
-                    let whole = tokenizer.decode(&ids[..end], true).expect("decodes");
-                    let mut pieces = streamed(&tokenizer, &ids[..end], true);
-                    pieces.pop();
-                    let certain = whole.trim_end_matches('\u{fffd}');
-                    // A byte-fallback decoder un-writes a run of bytes that isn't finished.
-                    if certain.len() == whole.len() {
-                        assert_eq!(pieces.concat(), certain, "{case} {text:?} {end}");
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_clone_goes_its_own_way() {
-        let tokenizer = open(BOTH[0]);
-        let ids = tokenizer.encode("数学", false).expect("encodes");
-        let mut one = tokenizer.stream(true);
-        assert_eq!(one.push(ids[0]).expect("decodes"), "");
-        let mut other = one.clone();
-        for &id in &ids[1..] {
-            one.push(id).expect("decodes");
-        }
-        assert_eq!(one.push(ids[0]).expect("decodes"), "");
-        assert_eq!(other.finish().expect("decodes"), "\u{fffd}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Llama 2 and 3, and the many models that are Llamas in all but name.
 //!
-//! Biases only where the config asks: `attention_bias` (all four projections) and `mlp_bias`.
+//! Biases only where the config has them: `attention_bias` (all four projections) and `mlp_bias`.
 
 use super::{Architecture, Biases, LLAMA_NAMES, Scales, Task};
 use crate::checkpoint::rope;
@@ -22,7 +22,7 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
             mlp,
         })
     },
-    // transformers' Llama knows no sliding window, whatever the config says.
+    // transformers' Llama ignores a `sliding_window` in the config.
     windows: |_, layers| Ok(vec![None; layers]),
     ropes: |config, windows| Ok(vec![rope::read(config)?; windows.len()]),
     norm_offset: 0.0,

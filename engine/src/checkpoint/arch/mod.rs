@@ -1,9 +1,9 @@
-//! Architectures: what distinguishes model families, as data. One small file each.
+//! Architectures: the facts that distinguish model families, as data. One small file each.
 //!
 //! # To add one
 //!
 //! Write its file with an [`Architecture`], most of it `..llama::ARCHITECTURE`, and name it in
-//! [`ARCHITECTURES`]. What a row can say and the forward pass (`model.rs`) honours:
+//! [`ARCHITECTURES`]. The forward pass (`model.rs`) honours these facts of a row:
 //!
 //! - tensor names, biases, QK norms, the head's size, windows and rotary embeddings by layer
 //!   ([`Architecture::ropes`]), [`Architecture::norm_offset`];
@@ -11,9 +11,11 @@
 //!   (`attention_post_norm`, `mlp_post_norm`); the layout has their tensors then, and checking,
 //!   memory plan and `quantize` follow.
 //!
-//! What is data already but needs an operation of the backend first (`Model::load` refuses a config
-//! with other values): the post-norms' addition and [`Scales`]. The activation is SiLU for all
-//! (`config.rs` refuses others); a row of its own comes with the gated operation that takes it.
+//! Post-norms and [`Scales`] are data already, but the pass does not read them yet: they need
+//! operations of the backend. The activation is SiLU for all families (`config.rs` refuses others);
+//! it becomes a fact of the row with the gated operation that takes it as an argument. The places
+//! to change are `Model::attention`, `Model::feed_forward`, `Model::head` (`model.rs`) and
+//! `Loader::layer` (`model/load.rs`).
 
 mod llama;
 mod mistral;
@@ -35,10 +37,10 @@ pub static ARCHITECTURES: &[Architecture] = &[
 /// The longest sliding window accepted: any context there is.
 pub(crate) const WINDOW_LIMIT: usize = 1 << 24;
 
-/// What distinguishes one model family from another.
+/// The facts that distinguish a model family.
 #[derive(Debug)]
 pub struct Architecture {
-    /// Its class names, with what the last layer of each gives.
+    /// Its class names, with the output of each one's last layer.
     pub(crate) classes: &'static [(&'static str, Task)],
     /// Where its tensors are in a checkpoint.
     pub names: &'static TensorNames,
@@ -65,7 +67,7 @@ pub struct Scales {
     pub embedding: f32,
     /// Attention scores are `q . k / sqrt(query_scalar)`: the head's size in most families.
     pub query_scalar: usize,
-    /// `c` of `c * tanh(score / c)` before the softmax of attention; `None`: scores are not bounded.
+    /// `c` of `c * tanh(score / c)` before attention's softmax; `None`: scores are not bounded.
     pub attention_soft_cap: Option<f32>,
     /// `c` of `c * tanh(logit / c)` of the head; `None`: logits are not bounded.
     pub logit_soft_cap: Option<f32>,
@@ -83,7 +85,7 @@ impl Scales {
     }
 }
 
-/// What a checkpoint's last layer gives.
+/// The output of a checkpoint's last layer, by class name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Task {
     /// Logits of the next token.
@@ -108,7 +110,7 @@ pub(crate) struct Biases {
 }
 
 /// Finds the architecture that serves a config, by the first of its `architectures` that is known,
-/// with that name and what it gives.
+/// with that name and its task.
 pub(crate) fn find(fields: &Fields) -> Result<(&'static Architecture, &'static str, Task)> {
     const EXPECTED: &str = "a list of class names such as [\"LlamaForCausalLM\"]";
     let list = fields
@@ -177,7 +179,7 @@ pub struct TensorNames {
     pub process_outer: &'static str,
 }
 
-/// The names Llama brought, which most families kept.
+/// Llama's names, which most families kept.
 pub(crate) static LLAMA_NAMES: TensorNames = TensorNames {
     embedding: "model.embed_tokens.weight",
     attention_norm: "model.layers.{i}.input_layernorm.weight",
