@@ -1,11 +1,11 @@
 //! One emulated device: its memory, the modules on it, launches. The driver API is a thin layer over this, and
 //! tests that want the whole report use it directly.
 
-use crate::build::Symbol;
 use crate::checks::Report;
 use crate::counters::{self, L2, LaunchCounts, Modelled, Range};
 use crate::decode;
 use crate::device::{PROFILES, Profile};
+use crate::lower::Symbol;
 use crate::machine::{self, LaunchSetup, Program};
 use crate::memory::{Heap, Kind};
 use crate::ptx::tree::{self, Init, Stmt, Var};

@@ -5,7 +5,7 @@
 //! as a sanitizer would and counts what a profiler would. See `README.md` for what it checks, counts and refuses.
 //!
 //! Rooms, each of which knows only those before it: `types` and `float`; `ptx` (text to tree); `memory`; `checks`;
-//! `counters` and `machine` (registers, warps, blocks, launches); `build` (what decoders work with); `isa` (the
+//! `counters` and `machine` (registers, warps, blocks, launches); `lower` (what decoders work with); `isa` (the
 //! instructions); `decode` (a kernel's calls and control flow); `gpu` (a device); `driver` (the C interface).
 //! The one loop among them: counters read the classes of a program, and the machine feeds the counters.
 //!
@@ -25,7 +25,6 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod build;
 mod checks;
 mod counters;
 mod decode;
@@ -34,6 +33,7 @@ mod driver;
 mod float;
 mod gpu;
 mod isa;
+mod lower;
 mod machine;
 mod memory;
 mod ptx;

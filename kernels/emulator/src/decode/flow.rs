@@ -6,7 +6,7 @@
 
 use super::is_pred;
 use super::layout::Block;
-use crate::build::Builder;
+use crate::lower::Builder;
 use crate::machine::{CHECK_REG, COPY_WRITTEN, Class, Ins, MARK};
 use std::collections::HashMap;
 
@@ -112,16 +112,9 @@ pub fn watched(b: &Builder, blocks: &[Block], order: &[usize]) -> Watch {
 
 fn hidden(exec: crate::machine::Exec, from: &Ins) -> Ins {
     Ins {
-        exec,
-        d: 0,
-        a: 0,
-        b: 0,
-        c: 0,
-        imm: 0,
         guard: from.guard,
         flip: from.flip,
-        list: 0,
-        class: Class::Hidden,
+        ..Ins::new(exec, Class::Hidden)
     }
 }
 
@@ -145,7 +138,7 @@ impl Watch {
         let mut out = Vec::new();
         for r in list {
             // The guard itself must hold something for all lanes.
-            let guard = is_pred(*r) && b.code[at].guard == *r & !crate::build::PRED;
+            let guard = is_pred(*r) && b.code[at].guard == *r & !crate::lower::PRED;
             let mut i = hidden(CHECK_REG, &b.code[at]);
             if guard {
                 (i.guard, i.flip) = (0, 0);
@@ -172,7 +165,7 @@ impl Watch {
             i.imm = u64::from(*index);
             if let (true, Some(source)) = (m.copies, source) {
                 i.exec = COPY_WRITTEN;
-                i.a = *source;
+                i.src[0] = *source;
             }
             out.push(i);
         }

@@ -5,7 +5,7 @@
 //! the fragments that left a loop or an arm early wait at the first place all the others must come by.
 
 use super::flow;
-use crate::build::{Builder, Meta, Res, refuse};
+use crate::lower::{Builder, Meta, Res, refuse};
 use crate::machine::{Class, Debug, Ins, JUMP, Program};
 
 /// One basic block: its instructions and where it goes.
@@ -235,18 +235,7 @@ pub fn place(b: Builder, program: &mut Program) -> Res {
             && order.get(place + 1) != Some(&next)
         {
             jumps.push((code.len(), next));
-            code.push(Ins {
-                exec: JUMP,
-                d: 0,
-                a: 0,
-                b: 0,
-                c: 0,
-                imm: 0,
-                guard: 0,
-                flip: 0,
-                list: 0,
-                class: Class::Hidden,
-            });
+            code.push(Ins::new(JUMP, Class::Hidden));
             debug.push(b.debug[blk.end - 1]);
         }
     }
@@ -260,7 +249,7 @@ pub fn place(b: Builder, program: &mut Program) -> Res {
     program.code = code;
     program.debug = debug;
     program.lists = lists;
-    program.lines = b.lines as usize;
+    program.slots = b.slots as usize;
     Ok(())
 }
 

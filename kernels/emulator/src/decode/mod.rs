@@ -3,8 +3,8 @@
 mod flow;
 mod layout;
 
-use crate::build::{Builder, Form, Name, PRED, PtxError, Res, Symbol, refuse};
 use crate::isa;
+use crate::lower::{Builder, Form, Name, PRED, PtxError, Res, Symbol, refuse};
 use crate::machine::{Class, Debug, Param, Program};
 use crate::ptx::tree::{Func, Inst, Module, Operand, Stmt, Var};
 use crate::types::{Space, Ty};
@@ -44,12 +44,12 @@ pub fn kernel(
         code: Vec::new(),
         debug: Vec::new(),
         lists: Vec::new(),
-        lines: 0,
+        slots: 0,
         preds: b.preds as usize,
         constants: b
             .constants
             .iter()
-            .map(|(k, line)| (*line, k.0, k.1))
+            .map(|(k, reg)| (*reg, k.0, k.1))
             .collect(),
         specials: b.specials.clone(),
         params,
@@ -326,7 +326,7 @@ impl Lowering<'_, '_> {
         let list = self.b.list(labels.clone());
         let guarded = f.inst.guard.is_some();
         let m = self.b.emit(isa::TABLE, Class::Control, |i| {
-            i.a = a;
+            i.src[0] = a;
             i.list = list;
         });
         m.table = labels;
@@ -551,9 +551,9 @@ impl Lowering<'_, '_> {
         )?;
         match self.b.lookup(&t) {
             Some(Name::Reg(r)) => {
-                let line = r.line;
-                self.b.also_uses(line);
-                Ok((t, line))
+                let reg = r.index;
+                self.b.also_uses(reg);
+                Ok((t, reg))
             }
             _ => f.refuse("no register"),
         }
@@ -564,9 +564,9 @@ impl Lowering<'_, '_> {
         let (_, args) = self.load_argument(f, list, Ty::B64)?;
         let d = self.b.scratch(false);
         self.b.emit(isa::PRINTF, Class::Other, |i| {
-            i.d = d;
-            i.a = format;
-            i.b = args;
+            i.dst = d;
+            i.src[0] = format;
+            i.src[1] = args;
         });
         // The result is the number of arguments in CUDA; nobody reads it, but it must hold something.
         if let Some(at) = result {
@@ -589,9 +589,9 @@ impl Lowering<'_, '_> {
         let (_, file) = self.load_argument(f, file, Ty::B64)?;
         let (_, line) = self.load_argument(f, line, Ty::B32)?;
         self.b.emit(isa::ASSERT, Class::Other, |i| {
-            i.a = message;
-            i.b = file;
-            i.c = line;
+            i.src[0] = message;
+            i.src[1] = file;
+            i.src[2] = line;
         });
         Ok(())
     }
@@ -601,7 +601,7 @@ fn name(n: &str) -> Operand {
     Operand::Name(n.to_owned())
 }
 
-/// Whether a register number of [`crate::build::Meta`] is a predicate.
+/// Whether a register number of [`crate::lower::Meta`] is a predicate.
 fn is_pred(r: u32) -> bool {
     r & PRED != 0
 }

@@ -3,7 +3,7 @@
 
 use super::shapes::{bin, tri, un};
 use super::{Decode, float, half};
-use crate::build::{Builder, Form, Res};
+use crate::lower::{Builder, Form, Res};
 use crate::machine::{Class, Cx, Exec, Ins, Lane};
 use crate::types::Ty;
 
@@ -36,14 +36,14 @@ pub fn uniform(b: &mut Builder, f: &Form, n: usize, t: Ty, class: Class, exec: E
 /// Emits `d = exec(sources)` with a type for each operand.
 pub fn mixed(b: &mut Builder, f: &Form, class: Class, exec: Exec, d: Ty, sources: &[Ty]) -> Res {
     let ops = f.operands(sources.len() + 1)?;
-    let mut lines = [0; 3];
+    let mut regs = [0; 3];
     for (i, t) in sources.iter().enumerate() {
-        lines[i] = b.src(f, &ops[i + 1], *t)?;
+        regs[i] = b.src(f, &ops[i + 1], *t)?;
     }
     let d = b.dst(f, &ops[0], d)?;
     b.emit(exec, class, |i| {
-        i.d = d;
-        [i.a, i.b, i.c] = lines;
+        i.dst = d;
+        i.src = regs;
     });
     Ok(())
 }
@@ -638,7 +638,7 @@ fn carry_exec<T: Lane + Into<u128>>(
     make: fn(u128) -> T,
 ) {
     let bits = size_of::<T::Cell>() * 8;
-    let flags = cx.w.p[CARRY];
+    let flags = cx.warp.preds[CARRY];
     let mut out = flags;
     let mut d = [make(0); 32];
     for lane in crate::machine::lanes_of(mask) {
@@ -657,22 +657,22 @@ fn carry_exec<T: Lane + Into<u128>>(
         out = out & !(1 << lane) | u32::from(carry) << lane;
         d[lane] = make(r & ((1 << bits) - 1));
     }
-    cx.w.r.put::<T>(i.d, mask, &d);
+    cx.warp.regs.put::<T>(i.dst, mask, &d);
     if i.imm >> 1 & 1 == 1 {
-        cx.w.p[CARRY] = out;
+        cx.warp.preds[CARRY] = out;
     }
 }
 
 fn carry32(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
-    let (a, b) = (i.a, i.b);
+    let (a, b) = (i.src[0], i.src[1]);
     carry_exec::<u32>(
         cx,
         i,
         mask,
         |cx, l| {
             (
-                cx.w.r.get::<u32>(a, l).into(),
-                cx.w.r.get::<u32>(b, l).into(),
+                cx.warp.regs.get::<u32>(a, l).into(),
+                cx.warp.regs.get::<u32>(b, l).into(),
             )
         },
         |v| v as u32,
@@ -680,15 +680,15 @@ fn carry32(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
 }
 
 fn carry64(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
-    let (a, b) = (i.a, i.b);
+    let (a, b) = (i.src[0], i.src[1]);
     carry_exec::<u64>(
         cx,
         i,
         mask,
         |cx, l| {
             (
-                cx.w.r.get::<u64>(a, l).into(),
-                cx.w.r.get::<u64>(b, l).into(),
+                cx.warp.regs.get::<u64>(a, l).into(),
+                cx.warp.regs.get::<u64>(b, l).into(),
             )
         },
         |v| v as u64,
@@ -743,13 +743,16 @@ fn mad_carry32(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
         i,
         mask,
         move |cx, l| {
-            let (a, b) = (cx.w.r.get::<u32>(n.a, l), cx.w.r.get::<u32>(n.b, l));
+            let (a, b) = (
+                cx.warp.regs.get::<u32>(n.src[0], l),
+                cx.warp.regs.get::<u32>(n.src[1], l),
+            );
             let p = match (n.imm >> 3 & 1, n.imm >> 4 & 1) {
                 (0, _) => a.wrapping_mul(b),
                 (_, 0) => high_u32(a, b),
                 _ => high_s32(a as i32, b as i32) as u32,
             };
-            (p.into(), cx.w.r.get::<u32>(n.c, l).into())
+            (p.into(), cx.warp.regs.get::<u32>(n.src[2], l).into())
         },
         |v| v as u32,
     );
@@ -762,13 +765,16 @@ fn mad_carry64(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
         i,
         mask,
         move |cx, l| {
-            let (a, b) = (cx.w.r.get::<u64>(n.a, l), cx.w.r.get::<u64>(n.b, l));
+            let (a, b) = (
+                cx.warp.regs.get::<u64>(n.src[0], l),
+                cx.warp.regs.get::<u64>(n.src[1], l),
+            );
             let p = match (n.imm >> 3 & 1, n.imm >> 4 & 1) {
                 (0, _) => a.wrapping_mul(b),
                 (_, 0) => high_u64(a, b),
                 _ => high_s64(a as i64, b as i64) as u64,
             };
-            (p.into(), cx.w.r.get::<u64>(n.c, l).into())
+            (p.into(), cx.warp.regs.get::<u64>(n.src[2], l).into())
         },
         |v| v as u64,
     );

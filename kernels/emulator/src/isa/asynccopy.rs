@@ -2,8 +2,8 @@
 
 use super::Decode;
 use super::memory::addresses;
-use crate::build::{Builder, Form, Res};
 use crate::checks::{FaultKind, Touch};
+use crate::lower::{Builder, Form, Res};
 use crate::machine::{Class, CopyInFlight, Cx, Ins, Place, lanes_of};
 use crate::ptx::tree::Operand;
 use crate::types::Ty;
@@ -19,11 +19,11 @@ fn start(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let bytes = (i.imm & 0xff) as u32;
     let prog = cx.env.program;
     let offsets = &prog.lists[i.list as usize];
-    let to = addresses(cx, i.a, offsets[0] as i32);
-    let mut from = addresses(cx, i.b, offsets[1] as i32);
+    let to = addresses(cx, i.src[0], offsets[0] as i32);
+    let mut from = addresses(cx, i.src[1], offsets[1] as i32);
     let mut read = [bytes; 32];
     if i.imm >> 40 & 1 == 1 {
-        read = cx.w.r.all::<u32>(i.c);
+        read = cx.warp.regs.all::<u32>(i.src[2]);
         for lane in lanes_of(m) {
             if read[lane] > bytes {
                 return cx.fail(
@@ -35,7 +35,7 @@ fn start(cx: &mut Cx<'_>, i: &Ins, m: u32) {
         }
     }
     if i.imm >> 41 & 1 == 1 {
-        let ignored = cx.w.p[i.c as usize] ^ if i.imm >> 42 & 1 == 1 { !0 } else { 0 };
+        let ignored = cx.warp.preds[i.src[2] as usize] ^ if i.imm >> 42 & 1 == 1 { !0 } else { 0 };
         for (lane, n) in read.iter_mut().enumerate() {
             *n = if ignored >> lane & 1 == 1 { 0 } else { bytes };
         }
@@ -85,13 +85,13 @@ fn start(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     }
     if let Some(shadow) = &mut cx.block.shadow
         && let Err((lane, conflict)) =
-            shadow.start_copies(&to, m, bytes, cx.w.index, &mut cx.w.clock)
+            shadow.start_copies(&to, m, bytes, cx.warp.index, &mut cx.warp.clock)
     {
         return cx.shared_conflict(lane, to[lane], bytes, Touch::Write, conflict);
     }
     for lane in lanes_of(m) {
-        let group = cx.w.groups[lane];
-        cx.w.copies.push(CopyInFlight {
+        let group = cx.warp.groups[lane];
+        cx.warp.copies.push(CopyInFlight {
             lane: lane as u32,
             group,
             to: to[lane] as u32,
@@ -118,7 +118,7 @@ fn partial(cx: &mut Cx<'_>, from: &[u64; 32], read: &[u32; 32], lanes: u32) -> b
 
 /// Lands what `due` says, in the order of issue.
 pub fn land(cx: &mut Cx<'_>, due: impl Fn(&Cx<'_>, &CopyInFlight) -> bool) {
-    let copies = std::mem::take(&mut cx.w.copies);
+    let copies = std::mem::take(&mut cx.warp.copies);
     let mut left = Vec::with_capacity(copies.len());
     for c in copies {
         if !due(cx, &c) {
@@ -139,15 +139,15 @@ pub fn land(cx: &mut Cx<'_>, due: impl Fn(&Cx<'_>, &CopyInFlight) -> bool) {
             cx.block.shared_store(c.to + at, 4, v);
         }
         if let Some(shadow) = &mut cx.block.shadow {
-            shadow.land_copy(c.to, c.bytes, cx.w.index, c.lane, &cx.w.clock);
+            shadow.land_copy(c.to, c.bytes, cx.warp.index, c.lane, &cx.warp.clock);
         }
     }
-    cx.w.copies = left;
+    cx.warp.copies = left;
 }
 
 fn commit(cx: &mut Cx<'_>, _: &Ins, m: u32) {
     for lane in lanes_of(m) {
-        cx.w.groups[lane] += 1;
+        cx.warp.groups[lane] += 1;
     }
 }
 
@@ -155,14 +155,14 @@ fn commit(cx: &mut Cx<'_>, _: &Ins, m: u32) {
 fn wait_group(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let keep = i.imm as u32;
     land(cx, |cx, c| {
-        m >> c.lane & 1 == 1 && c.group.saturating_add(keep) < cx.w.groups[c.lane as usize]
+        m >> c.lane & 1 == 1 && c.group.saturating_add(keep) < cx.warp.groups[c.lane as usize]
     });
 }
 
 fn wait_all(cx: &mut Cx<'_>, _: &Ins, m: u32) {
     land(cx, |_, c| m >> c.lane & 1 == 1);
     for lane in lanes_of(m) {
-        cx.w.groups[lane] += 1;
+        cx.warp.groups[lane] += 1;
     }
 }
 
@@ -234,9 +234,9 @@ fn cp(b: &mut Builder, f: &Form) -> Res {
         }
     }
     b.emit(start, Class::AsyncCopy, |i| {
-        i.a = to;
-        i.b = from;
-        i.c = size;
+        i.src[0] = to;
+        i.src[1] = from;
+        i.src[2] = size;
         i.list = list;
         i.imm = imm;
     });

@@ -3,9 +3,9 @@
 use super::Decode;
 use super::half::{Bf16, F16, Format};
 use super::memory::{Access, addresses, resolve, space_of, strong};
-use crate::build::{Builder, Form, Res};
 use crate::checks::Touch;
 use crate::float::{canon, max32, min32};
+use crate::lower::{Builder, Form, Res};
 use crate::machine::{Class, Cx, Ins, Place, lanes_of};
 use crate::ptx::tree::Operand;
 use crate::types::Ty;
@@ -94,20 +94,20 @@ pub fn combine(op: usize, t: Ty, old: u64, v: u64, swap: u64) -> u64 {
 /// `list`: operation, type; bit 16: there is a destination; bit 17: it is a 16-bit register.
 fn exec(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let a = Access::unpack(i.imm);
-    let mut addrs = addresses(cx, i.a, a.offset);
+    let mut addrs = addresses(cx, i.src[0], a.offset);
     let (op, t) = (
         (i.list & 0xff) as usize,
         KINDS[(i.list >> 8 & 0xff) as usize],
     );
     let (keep, wide) = (i.list >> 16 & 1 == 1, a.bytes == 8);
-    let (vl, sl, d) = (i.b, i.c, i.d);
+    let (vl, sl, d) = (i.src[1], i.src[2], i.dst);
     resolve(cx, a, &mut addrs, m, |cx, place, addrs, lanes| {
         for lane in lanes_of(lanes) {
-            let get = |cx: &Cx<'_>, line: u32| {
+            let get = |cx: &Cx<'_>, reg: u32| {
                 let v = if wide {
-                    cx.w.r.get::<u64>(line, lane)
+                    cx.warp.regs.get::<u64>(reg, lane)
                 } else {
-                    u64::from(cx.w.r.get::<u32>(line, lane))
+                    u64::from(cx.warp.regs.get::<u32>(reg, lane))
                 };
                 if a.bytes == 2 { v & 0xffff } else { v }
             };
@@ -130,9 +130,9 @@ fn exec(cx: &mut Cx<'_>, i: &Ins, m: u32) {
             cx.events += u64::from(combine(op, t, old, v, swap) != old);
             if keep {
                 if wide {
-                    cx.w.r.set::<u64>(d, lane, old);
+                    cx.warp.regs.set::<u64>(d, lane, old);
                 } else {
-                    cx.w.r.set::<u32>(d, lane, old as u32);
+                    cx.warp.regs.set::<u32>(d, lane, old as u32);
                 }
             }
         }
@@ -200,10 +200,10 @@ fn common(b: &mut Builder, f: &Form, returns: bool) -> Res {
         signed: false,
     };
     b.emit(exec, Class::Atomic, |i| {
-        i.d = d;
-        i.a = base;
-        i.b = v;
-        i.c = swap;
+        i.dst = d;
+        i.src[0] = base;
+        i.src[1] = v;
+        i.src[2] = swap;
         i.imm = access.pack();
         i.list = op as u32 | (kind as u32) << 8 | u32::from(returns) << 16;
     });

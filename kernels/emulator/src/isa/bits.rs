@@ -3,7 +3,7 @@
 use super::Decode;
 use super::arith::{mixed, uniform};
 use super::shapes::{bin, field, tri, tri_imm, un};
-use crate::build::{Builder, Form, Res};
+use crate::lower::{Builder, Form, Res};
 use crate::machine::{Class, Cx, Ins};
 use crate::ptx::tree::Operand;
 use crate::types::Ty;
@@ -32,15 +32,15 @@ pub const DEFS: &[(&str, Decode)] = &[
 
 /// Logic on predicates: `imm` 0 and, 1 or, 2 xor, 3 not; bit 8 and 9 negate the sources.
 fn pred_logic(cx: &mut Cx<'_>, i: &Ins, m: u32) {
-    let a = cx.w.p[i.a as usize] ^ if i.imm >> 8 & 1 == 1 { !0 } else { 0 };
-    let b = cx.w.p[i.b as usize] ^ if i.imm >> 9 & 1 == 1 { !0 } else { 0 };
+    let a = cx.warp.preds[i.src[0] as usize] ^ if i.imm >> 8 & 1 == 1 { !0 } else { 0 };
+    let b = cx.warp.preds[i.src[1] as usize] ^ if i.imm >> 9 & 1 == 1 { !0 } else { 0 };
     let r = match i.imm & 3 {
         0 => a & b,
         1 => a | b,
         2 => a ^ b,
         _ => !a,
     };
-    let d = &mut cx.w.p[i.d as usize];
+    let d = &mut cx.warp.preds[i.dst as usize];
     *d = *d & !m | r & m;
 }
 
@@ -50,9 +50,9 @@ fn predicates(b: &mut Builder, f: &Form, op: u64) -> Res {
     let (c, fc) = if op == 3 { (a, 0) } else { b.pred(f, &ops[2])? };
     let d = b.pred_dst(f, &ops[0])?;
     b.emit(pred_logic, Class::Integer, |i| {
-        i.d = d;
-        i.a = a;
-        i.b = c;
+        i.dst = d;
+        i.src[0] = a;
+        i.src[1] = c;
         i.imm = op | u64::from(fa & 1) << 8 | u64::from(fc & 1) << 9;
     });
     Ok(())
@@ -117,14 +117,14 @@ fn lop3(b: &mut Builder, f: &Form) -> Res {
     let Operand::Int(table) = ops[4] else {
         return f.refuse("the truth table must be a number");
     };
-    let mut lines = [0; 3];
-    for (line, op) in lines.iter_mut().zip(&ops[1..4]) {
-        *line = b.src(f, op, Ty::B32)?;
+    let mut regs = [0; 3];
+    for (reg, op) in regs.iter_mut().zip(&ops[1..4]) {
+        *reg = b.src(f, op, Ty::B32)?;
     }
     let d = b.dst(f, &ops[0], Ty::B32)?;
     b.emit(tri_imm(lut), Class::Integer, |i| {
-        i.d = d;
-        [i.a, i.b, i.c] = lines;
+        i.dst = d;
+        i.src = regs;
         i.imm = table;
     });
     Ok(())
@@ -232,10 +232,10 @@ fn four(b: &mut Builder, f: &Form, exec: crate::machine::Exec, t: Ty) -> Res {
     let (p, l) = (b.src(f, &ops[3], Ty::U32)?, b.src(f, &ops[4], Ty::U32)?);
     let d = b.dst(f, &ops[0], t)?;
     b.emit(exec, Class::Integer, |i| {
-        i.d = d;
-        i.a = x;
-        i.b = y;
-        i.c = p;
+        i.dst = d;
+        i.src[0] = x;
+        i.src[1] = y;
+        i.src[2] = p;
         i.list = l;
     });
     Ok(())

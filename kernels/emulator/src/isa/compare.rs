@@ -4,8 +4,8 @@ use super::Decode;
 use super::arith::mixed;
 use super::half::{Bf16, F16, Format};
 use super::shapes::{cmp, select, tri};
-use crate::build::{Builder, Form, Res};
 use crate::float::flush;
+use crate::lower::{Builder, Form, Res};
 use crate::machine::{Class, Cx, Exec, Ins};
 use crate::ptx::tree::Operand;
 use crate::types::Ty;
@@ -123,10 +123,10 @@ fn compare(b: &mut Builder, f: &Form, t: Ty, ops: &[Operand], p: u32, q: Option<
     };
     let combine = combine.map_or(0, |c| c as u64 + 1);
     b.emit(exec, Class::Compare, |i| {
-        i.d = p;
-        i.a = a;
-        i.b = c;
-        i.c = third;
+        i.dst = p;
+        i.src[0] = a;
+        i.src[1] = c;
+        i.src[2] = third;
         i.list = q.unwrap_or(0);
         i.imm = combine
             | u64::from(flip & 1) << 8
@@ -186,8 +186,8 @@ fn setp_packed(b: &mut Builder, f: &Form, t: Ty, ops: &[Operand]) -> Res {
             Class::Hidden
         };
         b.emit(exec, class, |i| {
-            i.d = d;
-            (i.a, i.b) = if swap { (c, a) } else { (a, c) };
+            i.dst = d;
+            (i.src[0], i.src[1]) = if swap { (c, a) } else { (a, c) };
             i.imm = u64::from(turn) << 10;
         });
     }
@@ -227,7 +227,10 @@ fn set_packed(cx: &mut Cx<'_>, i: &Ins, m: u32) {
             F16::wide(h as u16)
         }
     };
-    let (a, b) = (cx.w.r.all::<u32>(i.a), cx.w.r.all::<u32>(i.b));
+    let (a, b) = (
+        cx.warp.regs.all::<u32>(i.src[0]),
+        cx.warp.regs.all::<u32>(i.src[1]),
+    );
     let d: [u32; 32] = std::array::from_fn(|l| {
         let lo = if holds(wide(a[l]), wide(b[l])) {
             one
@@ -241,7 +244,7 @@ fn set_packed(cx: &mut Cx<'_>, i: &Ins, m: u32) {
         };
         lo | hi << 16
     });
-    cx.w.r.put::<u32>(i.d, m, &d);
+    cx.warp.regs.put::<u32>(i.dst, m, &d);
 }
 
 fn set(b: &mut Builder, f: &Form) -> Res {
@@ -263,11 +266,11 @@ fn set(b: &mut Builder, f: &Form) -> Res {
             return f.refuse("this form is not supported");
         }
         let (x, y) = (b.src(f, &ops[1], t)?, b.src(f, &ops[2], t)?);
-        let line = b.dst(f, &ops[0], d)?;
+        let reg = b.dst(f, &ops[0], d)?;
         b.emit(set_packed, Class::Compare, |i| {
-            i.d = line;
-            i.a = x;
-            i.b = y;
+            i.dst = reg;
+            i.src[0] = x;
+            i.src[1] = y;
             i.imm = op as u64 | u64::from(t == Ty::Bf16x2) << 8 | u64::from(d.integer()) << 9;
         });
         return Ok(());
@@ -283,13 +286,13 @@ fn set(b: &mut Builder, f: &Form) -> Res {
         _ => return f.refuse("destination type is not supported"),
     };
     let (yes, no) = (b.constant(one, false), b.constant(0, false));
-    let line = b.dst(f, &ops[0], d)?;
+    let reg = b.dst(f, &ops[0], d)?;
     // The pair counts as the one instruction it is.
     b.emit(select(same::<u32>), Class::Hidden, |i| {
-        i.d = line;
-        i.a = yes;
-        i.b = no;
-        i.c = p;
+        i.dst = reg;
+        i.src[0] = yes;
+        i.src[1] = no;
+        i.src[2] = p;
     });
     Ok(())
 }
@@ -309,10 +312,10 @@ fn selp(b: &mut Builder, f: &Form) -> Res {
     let (p, flip) = b.pred(f, &ops[3])?;
     let d = b.dst(f, &ops[0], t)?;
     b.emit(exec, Class::Move, |i| {
-        i.d = d;
-        i.a = x;
-        i.b = y;
-        i.c = p;
+        i.dst = d;
+        i.src[0] = x;
+        i.src[1] = y;
+        i.src[2] = p;
         i.imm = u64::from(flip);
     });
     Ok(())

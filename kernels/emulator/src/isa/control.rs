@@ -2,8 +2,8 @@
 
 use super::Decode;
 use super::memory::addresses;
-use crate::build::{Builder, Form, Res};
 use crate::checks::FaultKind;
+use crate::lower::{Builder, Form, Res};
 use crate::machine::{Class, Cx, Exec, Ins, lanes_of};
 use crate::memory::WINDOW_SHIFT;
 use std::fmt::Write;
@@ -48,7 +48,7 @@ fn branch(cx: &mut Cx<'_>, i: &Ins, m: u32) {
 fn table(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let prog = cx.env.program;
     let targets = &prog.lists[i.list as usize];
-    let index = cx.w.r.all::<u32>(i.a);
+    let index = cx.warp.regs.all::<u32>(i.src[0]);
     let mut left = m;
     while left != 0 {
         let lane = left.trailing_zeros();
@@ -112,12 +112,12 @@ fn byte(cx: &Cx<'_>, lane: usize, addr: u64) -> u8 {
     let local = addr & ((1 << WINDOW_SHIFT) - 1);
     match addr >> WINDOW_SHIFT {
         0 if cx.env.heap.find(addr).is_some() => cx.env.heap.load(addr, 1) as u8,
-        2 => {
-            cx.w.local
-                .get(lane * cx.env.program.local_bytes as usize + local as usize)
-                .copied()
-                .unwrap_or(0)
-        }
+        2 => cx
+            .warp
+            .local
+            .get(lane * cx.env.program.local_bytes as usize + local as usize)
+            .copied()
+            .unwrap_or(0),
         _ => 0,
     }
 }
@@ -134,7 +134,7 @@ fn word(cx: &Cx<'_>, lane: usize, addr: u64, bytes: u64) -> u64 {
 }
 
 fn printf(cx: &mut Cx<'_>, i: &Ins, m: u32) {
-    let (formats, args) = (addresses(cx, i.a, 0), addresses(cx, i.b, 0));
+    let (formats, args) = (addresses(cx, i.src[0], 0), addresses(cx, i.src[1], 0));
     for lane in lanes_of(m) {
         let format = text(cx, lane, formats[lane]);
         let out = format_line(cx, lane, &format, args[lane]);
@@ -143,7 +143,7 @@ fn printf(cx: &mut Cx<'_>, i: &Ins, m: u32) {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .extend(out);
-        cx.w.r.set::<u32>(i.d, lane, 0);
+        cx.warp.regs.set::<u32>(i.dst, lane, 0);
     }
 }
 
@@ -287,8 +287,11 @@ fn assert_fail(cx: &mut Cx<'_>, i: &Ins, m: u32) {
         return;
     }
     let lane = m.trailing_zeros() as usize;
-    let (what, file) = (addresses(cx, i.a, 0)[lane], addresses(cx, i.b, 0)[lane]);
-    let line = cx.w.r.get::<u32>(i.c, lane);
+    let (what, file) = (
+        addresses(cx, i.src[0], 0)[lane],
+        addresses(cx, i.src[1], 0)[lane],
+    );
+    let line = cx.warp.regs.get::<u32>(i.src[2], lane);
     let (what, file) = (text(cx, lane, what), text(cx, lane, file));
     let message = format!(
         "{}:{line}: {}",

@@ -2,11 +2,11 @@
 
 use super::Decode;
 use super::shapes::{bin, un};
-use crate::build::{Builder, Form, Res};
 use crate::float::{
     self, Round, bf_to_f32, canon, f32_to_16, f32_to_bf, f32_to_half, flush, half_to_f32, integral,
     saturate,
 };
+use crate::lower::{Builder, Form, Res};
 use crate::machine::{Class, Cx, Exec, Ins, lanes_of};
 use crate::types::Ty;
 
@@ -220,9 +220,9 @@ fn general(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
     let c = Conversion::unpack(i.imm);
     for lane in lanes_of(mask) {
         let bits = if i.list & 1 == 1 {
-            cx.w.r.get::<u64>(i.a, lane)
+            cx.warp.regs.get::<u64>(i.src[0], lane)
         } else {
-            u64::from(cx.w.r.get::<u32>(i.a, lane))
+            u64::from(cx.warp.regs.get::<u32>(i.src[0], lane))
         };
         let mut out = c.apply(bits);
         if !c.to.signed() && c.to.bytes() < 8 {
@@ -232,9 +232,9 @@ fn general(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
             out = ((out << shift) as i64 >> shift) as u64;
         }
         match i.list >> 1 {
-            0 => cx.w.r.set::<u32>(i.d, lane, out as u32),
-            1 => cx.w.r.set::<u64>(i.d, lane, out),
-            _ => cx.w.r.set::<u16>(i.d, lane, out as u16),
+            0 => cx.warp.regs.set::<u32>(i.dst, lane, out as u32),
+            1 => cx.warp.regs.set::<u64>(i.dst, lane, out),
+            _ => cx.warp.regs.set::<u16>(i.dst, lane, out as u16),
         }
     }
 }
@@ -319,8 +319,8 @@ fn cvt_pack(b: &mut Builder, f: &Form) -> Res {
     };
     let d = b.dst(f, &ops[0], Ty::B32)?;
     b.emit(super::shapes::tri_imm(pack_integers), Class::Convert, |i| {
-        i.d = d;
-        [i.a, i.b, i.c] = [x, y, z];
+        i.dst = d;
+        i.src = [x, y, z];
         i.imm = bits | (kind as u64 % 2) << 8;
     });
     Ok(())
@@ -385,8 +385,8 @@ fn cvt(b: &mut Builder, f: &Form) -> Res {
         ),
     };
     b.emit(exec, Class::Convert, |i| {
-        i.d = d.line;
-        i.a = a;
+        i.dst = d.index;
+        i.src[0] = a;
         i.imm = c.pack();
         i.list = list;
     });

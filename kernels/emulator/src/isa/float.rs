@@ -6,8 +6,8 @@ use super::Decode;
 use super::arith::uniform;
 use super::half;
 use super::shapes::{bin, tri, tri_imm, un};
-use crate::build::{Builder, Form, Res};
 use crate::float::{self, Round, canon, flush, saturate};
+use crate::lower::{Builder, Form, Res};
 use crate::machine::{Class, Exec};
 use crate::types::Ty;
 
@@ -158,10 +158,10 @@ fn emit32(b: &mut Builder, f: &Form, class: Class, op: u64, mode: u8, ftz: bool,
     b.patch(|i| {
         // Sources that do not exist read the first one; the operation ignores them.
         if sources < 2 {
-            i.b = i.a;
+            i.src[1] = i.src[0];
         }
         if sources < 3 {
-            i.c = i.a;
+            i.src[2] = i.src[0];
         }
         i.imm = op | u64::from(mode) << 8 | u64::from(ftz) << 10 | u64::from(sat) << 11;
     });
@@ -542,9 +542,9 @@ fn testp(b: &mut Builder, f: &Form) -> Res {
     let a = b.src(f, &ops[1], f.ty()?)?;
     let d = b.pred_dst(f, &ops[0])?;
     b.emit(e, Class::Compare, |i| {
-        i.d = d;
-        i.a = a;
-        i.b = a;
+        i.dst = d;
+        i.src[0] = a;
+        i.src[1] = a;
     });
     Ok(())
 }

@@ -3,8 +3,8 @@
 
 use super::arith::uniform;
 use super::shapes::{bin, tri, tri_imm, un};
-use crate::build::{Builder, Form, Res};
 use crate::float::{self, NAN16, max32, min32, saturate};
+use crate::lower::{Builder, Form, Res};
 use crate::machine::Class;
 use crate::types::Ty;
 
@@ -156,7 +156,7 @@ fn emit_two<const OP: u8>(b: &mut Builder, f: &Form, t: Ty) -> Res {
             | u64::from(ftz) << 10
             | u64::from(sat) << 11;
         b.patch(|i| {
-            i.c = i.a;
+            i.src[2] = i.src[0];
             i.imm = imm;
         });
         return Ok(());

@@ -2,8 +2,8 @@
 
 use super::Decode;
 use super::memory::{Access, addresses, space_of};
-use crate::build::{Builder, Form, Res};
 use crate::checks::{FaultKind, Touch};
+use crate::lower::{Builder, Form, Res};
 use crate::machine::{Class, Cx, Exec, Ins, Place};
 use crate::memory::WINDOW_SHIFT;
 use crate::ptx::tree::Operand;
@@ -20,8 +20,8 @@ pub fn whole_warp(cx: &mut Cx<'_>, m: u32) -> bool {
     if m == 0 {
         return false;
     }
-    if cx.w.live != !0 {
-        let missing = !cx.w.live;
+    if cx.warp.live != !0 {
+        let missing = !cx.warp.live;
         cx.fail(
             FaultKind::DivergentSync,
             m.trailing_zeros(),
@@ -68,7 +68,7 @@ fn rows(cx: &mut Cx<'_>, i: &Ins, mask: u32, count: usize, touch: Touch) -> Opti
         return None;
     }
     let access = Access::unpack(i.imm);
-    let mut addrs = addresses(cx, i.a, access.offset);
+    let mut addrs = addresses(cx, i.src[0], access.offset);
     for a in &mut addrs {
         *a &= (1 << WINDOW_SHIFT) - 1;
     }
@@ -84,11 +84,11 @@ fn rows(cx: &mut Cx<'_>, i: &Ins, mask: u32, count: usize, touch: Touch) -> Opti
 fn load_matrix(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
     let prog = cx.env.program;
     let list = &prog.lists[i.list as usize];
-    let turned = i.b == 1;
+    let turned = i.src[1] == 1;
     let Some(addrs) = rows(cx, i, mask, list.len(), Touch::Read) else {
         return;
     };
-    for (matrix, &line) in list.iter().enumerate() {
+    for (matrix, &reg) in list.iter().enumerate() {
         let words = &cx.block.shared[..];
         let mut d = [0u32; 32];
         for row in 0..8 {
@@ -106,19 +106,19 @@ fn load_matrix(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
                 }
             }
         }
-        cx.w.r.put::<u32>(line, !0, &d);
+        cx.warp.regs.put::<u32>(reg, !0, &d);
     }
 }
 
 fn store_matrix(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
     let prog = cx.env.program;
     let list = &prog.lists[i.list as usize];
-    let turned = i.b == 1;
+    let turned = i.src[1] == 1;
     let Some(addrs) = rows(cx, i, mask, list.len(), Touch::Write) else {
         return;
     };
-    for (matrix, &line) in list.iter().enumerate() {
-        let s = cx.w.r.all::<u32>(line);
+    for (matrix, &reg) in list.iter().enumerate() {
+        let s = cx.warp.regs.all::<u32>(reg);
         for (lane, v) in s.into_iter().enumerate() {
             for h in 0..2 {
                 let (g, t) = (lane / 4, lane % 4 * 2 + h);
@@ -154,8 +154,8 @@ fn matrix_access(b: &mut Builder, f: &Form, load: bool) -> Res {
     let Ok(offset) = i32::try_from(offset) else {
         return f.refuse("the offset is too large");
     };
-    let lines = registers(b, f, data, 1 << count, Ty::B32, load)?;
-    let list = b.list(lines);
+    let regs = registers(b, f, data, 1 << count, Ty::B32, load)?;
+    let list = b.list(regs);
     let touch = if load { Touch::Read } else { Touch::Write };
     let access = Access {
         offset,
@@ -173,8 +173,8 @@ fn matrix_access(b: &mut Builder, f: &Form, load: bool) -> Res {
         },
         Class::Matrix,
         |i| {
-            i.a = a;
-            i.b = u32::from(turned);
+            i.src[0] = a;
+            i.src[1] = u32::from(turned);
             i.list = list;
             i.imm = access.pack();
         },
@@ -195,13 +195,13 @@ fn turn(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
     if !whole_warp(cx, mask) {
         return;
     }
-    let a = cx.w.r.all::<u32>(i.a);
+    let a = cx.warp.regs.all::<u32>(i.src[0]);
     let at = |row: usize, col: usize| a[row * 4 + col / 2] >> (col % 2 * 16) & 0xffff;
     let d: [u32; 32] = std::array::from_fn(|lane| {
         let (g, t) = (lane / 4, lane % 4 * 2);
         at(t, g) | at(t + 1, g) << 16
     });
-    cx.w.r.put::<u32>(i.d, !0, &d);
+    cx.warp.regs.put::<u32>(i.dst, !0, &d);
 }
 
 fn movmatrix(b: &mut Builder, f: &Form) -> Res {
@@ -215,8 +215,8 @@ fn movmatrix(b: &mut Builder, f: &Form) -> Res {
     let a = b.src(f, &ops[1], Ty::B32)?;
     let d = b.dst(f, &ops[0], Ty::B32)?;
     b.emit(turn, Class::Matrix, |i| {
-        i.d = d;
-        i.a = a;
+        i.dst = d;
+        i.src[0] = a;
     });
     Ok(())
 }

@@ -4,8 +4,8 @@
 
 use super::Decode;
 use super::memory::{addresses, space_of};
-use crate::build::{Builder, Form, Res};
 use crate::checks::{Clock, FaultKind};
+use crate::lower::{Builder, Form, Res};
 use crate::machine::{Class, Cx, Ins, Stop, lanes_of};
 use crate::memory::WINDOW_SHIFT;
 use crate::ptx::tree::Operand;
@@ -93,7 +93,7 @@ fn place(cx: &mut Cx<'_>, lane: usize, addr: u64, create: bool) -> Option<u32> {
 
 /// `imm`: operation, bit 8: there is a destination, bit 9: the count is a register in `b`; offset in `c`.
 fn change(cx: &mut Cx<'_>, i: &Ins, m: u32) {
-    let addrs = addresses(cx, i.a, i.c as i32);
+    let addrs = addresses(cx, i.src[0], i.src[2] as i32);
     let op = i.imm & 0xff;
     if matches!(op, COPY_ARRIVE | COPY_ARRIVE_NOINC) {
         super::asynccopy::land(cx, |_, c| m >> c.lane & 1 == 1);
@@ -103,7 +103,7 @@ fn change(cx: &mut Cx<'_>, i: &Ins, m: u32) {
             return;
         };
         let n = if i.imm >> 9 & 1 == 1 {
-            u64::from(cx.w.r.get::<u32>(i.b, lane))
+            u64::from(cx.warp.regs.get::<u32>(i.src[1], lane))
         } else {
             1
         };
@@ -157,7 +157,7 @@ fn change(cx: &mut Cx<'_>, i: &Ins, m: u32) {
         s.pending -= arrivals;
         if op != INIT && op != INVAL && op != EXPECT {
             if let Some(clock) = cx.block.mbarriers.get_mut(&at) {
-                clock.join(cx.w.clock.shared());
+                clock.join(cx.warp.clock.shared());
             }
             s = if arrivals != 0 || op == COMPLETE {
                 s.settle()
@@ -167,17 +167,17 @@ fn change(cx: &mut Cx<'_>, i: &Ins, m: u32) {
         }
         cx.block.shared_store(at, 8, s.pack());
         if i.imm >> 8 & 1 == 1 {
-            cx.w.r.set::<u64>(i.d, lane, before.pack());
+            cx.warp.regs.set::<u64>(i.dst, lane, before.pack());
         }
     }
     if m != 0 {
-        cx.w.clock.advance();
+        cx.warp.clock.advance();
     }
 }
 
 /// `imm` bit 0: by parity in `b` (else by state). `c`: offset. Sets predicate `d`.
 fn test(cx: &mut Cx<'_>, i: &Ins, m: u32) {
-    let addrs = addresses(cx, i.a, i.c as i32);
+    let addrs = addresses(cx, i.src[0], i.src[2] as i32);
     let mut done = 0;
     for lane in lanes_of(m) {
         let Some(at) = place(cx, lane, addrs[lane], false) else {
@@ -185,18 +185,18 @@ fn test(cx: &mut Cx<'_>, i: &Ins, m: u32) {
         };
         let s = State::unpack(cx.block.shared_load(at, 8));
         let waited = if i.imm & 1 == 1 {
-            u64::from(cx.w.r.get::<u32>(i.b, lane) & 1) << 63
+            u64::from(cx.warp.regs.get::<u32>(i.src[1], lane) & 1) << 63
         } else {
-            cx.w.r.get::<u64>(i.b, lane) & PHASE
+            cx.warp.regs.get::<u64>(i.src[1], lane) & PHASE
         };
         if s.phase != waited {
             done |= 1 << lane;
             if let Some(clock) = cx.block.mbarriers.get(&at) {
-                cx.w.clock.learn(clock);
+                cx.warp.clock.learn(clock);
             }
         }
     }
-    let p = &mut cx.w.p[i.d as usize];
+    let p = &mut cx.warp.preds[i.dst as usize];
     *p = *p & !m | done;
     if done != m && m != 0 && cx.stop == Stop::Run {
         // Nothing to do for this warp until another one arrives.
@@ -206,8 +206,8 @@ fn test(cx: &mut Cx<'_>, i: &Ins, m: u32) {
 
 fn pending_count(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     for lane in lanes_of(m) {
-        let v = State::unpack(cx.w.r.get::<u64>(i.a, lane)).pending;
-        cx.w.r.set::<u32>(i.d, lane, v as u32);
+        let v = State::unpack(cx.warp.regs.get::<u64>(i.src[0], lane)).pending;
+        cx.warp.regs.set::<u32>(i.dst, lane, v as u32);
     }
 }
 
@@ -233,8 +233,8 @@ fn mbarrier(b: &mut Builder, f: &Form) -> Res {
         let a = b.src(f, &ops[1], Ty::B64)?;
         let d = b.dst(f, &ops[0], Ty::U32)?;
         b.emit(pending_count, Class::Sync, |i| {
-            i.d = d;
-            i.a = a;
+            i.dst = d;
+            i.src[0] = a;
         });
         return Ok(());
     }
@@ -248,10 +248,10 @@ fn mbarrier(b: &mut Builder, f: &Form) -> Res {
         let s = b.src(f, &ops[2], if parity { Ty::U32 } else { Ty::B64 })?;
         let d = b.pred_dst(f, &ops[0])?;
         b.emit(test, Class::Sync, |i| {
-            i.d = d;
-            i.a = a;
-            i.b = s;
-            i.c = at;
+            i.dst = d;
+            i.src[0] = a;
+            i.src[1] = s;
+            i.src[2] = at;
             i.imm = u64::from(parity);
         });
         return Ok(());
@@ -293,10 +293,10 @@ fn mbarrier(b: &mut Builder, f: &Form) -> Res {
         imm |= 1 << 8;
     }
     b.emit(change, Class::Sync, |i| {
-        i.d = d;
-        i.a = a;
-        i.b = count;
-        i.c = at;
+        i.dst = d;
+        i.src[0] = a;
+        i.src[1] = count;
+        i.src[2] = at;
         i.imm = imm;
     });
     Ok(())
@@ -314,8 +314,8 @@ pub fn copy_arrive(b: &mut Builder, f: &Form) -> Res {
     let (a, at, _) = b.address(f, &ops[0])?;
     let at = offset(f, at)?;
     b.emit(change, Class::AsyncCopy, |i| {
-        i.a = a;
-        i.c = at;
+        i.src[0] = a;
+        i.src[2] = at;
         i.imm = if noinc {
             COPY_ARRIVE_NOINC
         } else {

@@ -1,8 +1,8 @@
 //! ld, ldu, st, prefetch and their vectors.
 
 use super::Decode;
-use crate::build::{Builder, Form, Name, Res};
 use crate::checks::{FaultKind, Touch};
+use crate::lower::{Builder, Form, Name, Res};
 use crate::machine::{Class, Cx, Exec, Ins, Place, contiguous, lanes_of};
 use crate::ptx::tree::Operand;
 use crate::types::{Space, Ty};
@@ -73,8 +73,8 @@ impl Access {
 
 /// Lane addresses: 64-bit register plus offset.
 #[inline(always)]
-pub fn addresses(cx: &Cx<'_>, line: u32, offset: i32) -> [u64; 32] {
-    let mut a = cx.w.r.all::<u64>(line);
+pub fn addresses(cx: &Cx<'_>, reg: u32, offset: i32) -> [u64; 32] {
+    let mut a = cx.warp.regs.all::<u64>(reg);
     for x in &mut a {
         *x = x.wrapping_add(offset as i64 as u64);
     }
@@ -119,29 +119,29 @@ pub fn resolve(
 /// One or several 32-bit elements: the frequent case. `d`, or the registers in `list`.
 fn load32(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let a = Access::unpack(i.imm);
-    let mut addrs = addresses(cx, i.a, a.offset);
+    let mut addrs = addresses(cx, i.src[0], a.offset);
     let env = cx.env;
     let list: &[u32] = if a.count > 1 {
         &env.program.lists[i.list as usize]
     } else {
-        std::slice::from_ref(&i.d)
+        std::slice::from_ref(&i.dst)
     };
     resolve(cx, a, &mut addrs, m, |cx, place, addrs, lanes| {
-        for (k, &line) in list.iter().enumerate() {
-            let (at, v) = (k as u64 * 4, cx.w.r.view());
+        for (k, &reg) in list.iter().enumerate() {
+            let (at, v) = (k as u64 * 4, cx.warp.regs.view());
             if place == Place::Global && list.len() == 1 && contiguous(addrs, lanes, 4) {
                 let mut d = [0u32; 32];
                 env.heap.load_words(addrs[0], &mut d);
-                cx.w.r.put::<u32>(line, lanes, &d);
+                cx.warp.regs.put::<u32>(reg, lanes, &d);
             } else if place == Place::Shared && lanes == !0 {
                 let words = &cx.block.shared[..];
                 for (lane, a) in addrs.iter().enumerate() {
-                    v.set::<u32>(line, lane, words[*a as usize / 4 + k]);
+                    v.set::<u32>(reg, lane, words[*a as usize / 4 + k]);
                 }
             } else {
                 for lane in lanes_of(lanes) {
                     let word = cx.load(place, lane, addrs[lane] + at, 4) as u32;
-                    v.set::<u32>(line, lane, word);
+                    v.set::<u32>(reg, lane, word);
                 }
             }
         }
@@ -151,17 +151,17 @@ fn load32(cx: &mut Cx<'_>, i: &Ins, m: u32) {
 /// Any element, any count. `b` bit 0: destination 64 bits wide, bit 1: 16.
 fn load_any(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let a = Access::unpack(i.imm);
-    let mut addrs = addresses(cx, i.a, a.offset);
+    let mut addrs = addresses(cx, i.src[0], a.offset);
     let prog = cx.env.program;
     let list: &[u32] = if a.count > 1 {
         &prog.lists[i.list as usize]
     } else {
-        std::slice::from_ref(&i.d)
+        std::slice::from_ref(&i.dst)
     };
-    let kind = i.b;
+    let kind = i.src[1];
     resolve(cx, a, &mut addrs, m, |cx, place, addrs, lanes| {
         for lane in lanes_of(lanes) {
-            for (k, &line) in list.iter().enumerate() {
+            for (k, &reg) in list.iter().enumerate() {
                 let mut v = cx.load(
                     place,
                     lane,
@@ -173,9 +173,9 @@ fn load_any(cx: &mut Cx<'_>, i: &Ins, m: u32) {
                     v = ((v << shift) as i64 >> shift) as u64;
                 }
                 match kind {
-                    0 => cx.w.r.set::<u32>(line, lane, v as u32),
-                    1 => cx.w.r.set::<u64>(line, lane, v),
-                    _ => cx.w.r.set::<u16>(line, lane, v as u16),
+                    0 => cx.warp.regs.set::<u32>(reg, lane, v as u32),
+                    1 => cx.warp.regs.set::<u64>(reg, lane, v),
+                    _ => cx.warp.regs.set::<u16>(reg, lane, v as u16),
                 }
             }
         }
@@ -184,33 +184,34 @@ fn load_any(cx: &mut Cx<'_>, i: &Ins, m: u32) {
 
 fn store32(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let a = Access::unpack(i.imm);
-    let mut addrs = addresses(cx, i.a, a.offset);
+    let mut addrs = addresses(cx, i.src[0], a.offset);
     let env = cx.env;
     let list: &[u32] = if a.count > 1 {
         &env.program.lists[i.list as usize]
     } else {
-        std::slice::from_ref(&i.b)
+        std::slice::from_ref(&i.src[1])
     };
     resolve(cx, a, &mut addrs, m, |cx, place, addrs, lanes| {
-        for (k, &line) in list.iter().enumerate() {
-            let (at, v) = (k as u64 * 4, cx.w.r.view());
+        for (k, &reg) in list.iter().enumerate() {
+            let (at, v) = (k as u64 * 4, cx.warp.regs.view());
             if place == Place::Global && list.len() == 1 && contiguous(addrs, lanes, 4) {
-                env.heap.store_words(addrs[0], &cx.w.r.all::<u32>(line));
+                env.heap
+                    .store_words(addrs[0], &cx.warp.regs.all::<u32>(reg));
                 continue;
             }
             if place == Place::Shared && lanes == !0 {
                 let words = &mut cx.block.shared[..];
                 for (lane, a) in addrs.iter().enumerate() {
-                    words[*a as usize / 4 + k] = v.get::<u32>(line, lane);
+                    words[*a as usize / 4 + k] = v.get::<u32>(reg, lane);
                 }
             } else {
                 for lane in lanes_of(lanes) {
-                    let word = u64::from(v.get::<u32>(line, lane));
+                    let word = u64::from(v.get::<u32>(reg, lane));
                     cx.store(place, lane, addrs[lane] + at, 4, word);
                 }
             }
             agree(cx, place, addrs, at, lanes, 4, |_, lane| {
-                u64::from(v.get::<u32>(line, lane))
+                u64::from(v.get::<u32>(reg, lane))
             });
         }
     });
@@ -247,30 +248,30 @@ fn agree(
 
 fn store_any(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let a = Access::unpack(i.imm);
-    let mut addrs = addresses(cx, i.a, a.offset);
+    let mut addrs = addresses(cx, i.src[0], a.offset);
     let prog = cx.env.program;
     let list: &[u32] = if a.count > 1 {
         &prog.lists[i.list as usize]
     } else {
-        std::slice::from_ref(&i.b)
+        std::slice::from_ref(&i.src[1])
     };
-    let wide = i.c == 1;
-    let value = |cx: &Cx<'_>, line: u32, lane: usize| {
+    let wide = i.src[2] == 1;
+    let value = |cx: &Cx<'_>, reg: u32, lane: usize| {
         if wide {
-            cx.w.r.get::<u64>(line, lane)
+            cx.warp.regs.get::<u64>(reg, lane)
         } else {
-            u64::from(cx.w.r.get::<u32>(line, lane))
+            u64::from(cx.warp.regs.get::<u32>(reg, lane))
         }
     };
     resolve(cx, a, &mut addrs, m, |cx, place, addrs, lanes| {
-        for (k, &line) in list.iter().enumerate() {
+        for (k, &reg) in list.iter().enumerate() {
             let at = k as u64 * u64::from(a.bytes);
             for lane in lanes_of(lanes) {
-                let v = value(cx, line, lane);
+                let v = value(cx, reg, lane);
                 cx.store(place, lane, addrs[lane] + at, a.bytes, v);
             }
             agree(cx, place, addrs, at, lanes, a.bytes, |cx, lane| {
-                value(cx, line, lane)
+                value(cx, reg, lane)
             });
         }
     });
@@ -284,10 +285,10 @@ fn load_param(cx: &mut Cx<'_>, i: &Ins, m: u32) {
         let shift = 64 - a.bytes * 8;
         v = ((v << shift) as i64 >> shift) as u64;
     }
-    match i.b {
-        0 => cx.w.r.put::<u32>(i.d, m, &[v as u32; 32]),
-        1 => cx.w.r.put::<u64>(i.d, m, &[v; 32]),
-        _ => cx.w.r.put::<u16>(i.d, m, &[v as u16; 32]),
+    match i.src[1] {
+        0 => cx.warp.regs.put::<u32>(i.dst, m, &[v as u32; 32]),
+        1 => cx.warp.regs.put::<u64>(i.dst, m, &[v; 32]),
+        _ => cx.warp.regs.put::<u16>(i.dst, m, &[v as u16; 32]),
     }
 }
 
@@ -366,14 +367,14 @@ fn vector(f: &Form, op: &Operand) -> Res<Vec<Operand>> {
     }
 }
 
-/// The place of an access, and the base line with the offset.
+/// The place of an access, and the base reg with the offset.
 fn target(
     b: &mut Builder,
     f: &Form,
     op: &Operand,
     space: Option<Space>,
 ) -> Res<(Option<Place>, u32, i32)> {
-    let (line, offset, named) = b.address(f, op)?;
+    let (reg, offset, named) = b.address(f, op)?;
     let place = match (space, named) {
         // A `.param` variable of a call lives in local memory; see `decode/calls.rs`.
         (Some(Space::Param), Some(Space::Local)) => Some(Place::Local),
@@ -385,7 +386,7 @@ fn target(
         }
     };
     match i32::try_from(offset) {
-        Ok(o) => Ok((place, line, o)),
+        Ok(o) => Ok((place, reg, o)),
         Err(_) => f.refuse(format!("offset {offset} is too large")),
     }
 }
@@ -429,15 +430,15 @@ fn ld(b: &mut Builder, f: &Form) -> Res {
             // A vector counts once.
             let class = if k == 0 { Class::Load } else { Class::Hidden };
             b.emit(load_param, class, |i| {
-                i.d = d.line;
-                i.b = kind(d.wide, d.short);
+                i.dst = d.index;
+                i.src[1] = kind(d.wide, d.short);
                 i.imm = a.pack();
             });
         }
         return Ok(());
     }
     let (place, base, offset) = target(b, f, &ops[1], space)?;
-    let mut lines = Vec::new();
+    let mut regs = Vec::new();
     let mut shape = None;
     for op in &dst {
         let d = b.dst_any(f, op)?;
@@ -453,7 +454,7 @@ fn ld(b: &mut Builder, f: &Form) -> Res {
             return f.refuse("the destinations differ in width");
         }
         shape = shape.or(s);
-        lines.push(d.line);
+        regs.push(d.index);
     }
     let (wide, short) = shape.unwrap_or((t.bytes() == 8, false));
     if strong && matches!(place, None | Some(Place::Global)) {
@@ -462,21 +463,21 @@ fn ld(b: &mut Builder, f: &Form) -> Res {
     let access = Access {
         offset,
         bytes: t.bytes(),
-        count: lines.len() as u32,
+        count: regs.len() as u32,
         place,
         touch,
         signed: t.signed(),
     };
     let simple = t.bytes() == 4 && !wide && !short;
-    let first = lines[0];
-    let list = if lines.len() > 1 { b.list(lines) } else { 0 };
+    let first = regs[0];
+    let list = if regs.len() > 1 { b.list(regs) } else { 0 };
     b.emit(
         if simple { load32 as Exec } else { load_any },
         Class::Load,
         |i| {
-            i.d = first;
-            i.a = base;
-            i.b = kind(wide, short);
+            i.dst = first;
+            i.src[0] = base;
+            i.src[1] = kind(wide, short);
             i.list = list;
             i.imm = access.pack();
         },
@@ -510,10 +511,10 @@ fn st(b: &mut Builder, f: &Form) -> Res {
     if matches!(place, Some(Place::Param)) || space == Some(Space::Const) {
         return f.refuse("this space cannot be written");
     }
-    let mut lines = Vec::new();
+    let mut regs = Vec::new();
     for op in &src {
         // A register wider than the type stores its low part.
-        lines.push(b.src(
+        regs.push(b.src(
             f,
             op,
             if t.bytes() == 8 {
@@ -536,21 +537,21 @@ fn st(b: &mut Builder, f: &Form) -> Res {
     let access = Access {
         offset,
         bytes: t.bytes(),
-        count: lines.len() as u32,
+        count: regs.len() as u32,
         place,
         touch,
         signed: false,
     };
     let simple = t.bytes() == 4;
-    let first = lines[0];
-    let list = if lines.len() > 1 { b.list(lines) } else { 0 };
+    let first = regs[0];
+    let list = if regs.len() > 1 { b.list(regs) } else { 0 };
     b.emit(
         if simple { store32 as Exec } else { store_any },
         Class::Store,
         |i| {
-            i.a = base;
-            i.b = first;
-            i.c = u32::from(t.bytes() == 8);
+            i.src[0] = base;
+            i.src[1] = first;
+            i.src[2] = u32::from(t.bytes() == 8);
             i.list = list;
             i.imm = access.pack();
         },
@@ -600,8 +601,8 @@ fn policy(b: &mut Builder, f: &Form) -> Res {
     let zero = b.constant(0, true);
     let d = b.dst(f, op, Ty::B64)?;
     b.emit(super::shapes::un(|a: u64| a), Class::Other, |i| {
-        i.d = d;
-        i.a = zero;
+        i.dst = d;
+        i.src[0] = zero;
     });
     Ok(())
 }

@@ -15,8 +15,8 @@
 use super::Decode;
 use super::half::{Bf16, F16, Format};
 use super::matrix::{registers, whole_warp};
-use crate::build::{Builder, Form, Res};
 use crate::float::canon;
+use crate::lower::{Builder, Form, Res};
 use crate::machine::{Class, Cx, Exec, Ins, Lane, View};
 use crate::types::Ty;
 use std::mem::MaybeUninit;
@@ -189,12 +189,12 @@ fn product_body<
     let (d_regs, rest) = l.split_at(ROWS * D::REGISTERS);
     let (a_regs, rest) = rest.split_at(ROWS * STEPS);
     let (b_regs, c_regs) = rest.split_at(STEPS);
-    let v = cx.w.r.view();
+    let v = cx.warp.regs.view();
     // Register by register, element by element, lane by lane.
     let mut a = [MaybeUninit::<f64>::uninit(); NA];
-    for (r, &line) in a_regs.iter().enumerate() {
+    for (r, &reg) in a_regs.iter().enumerate() {
         for chunk in 0..4 {
-            let words = v.chunk::<E::Word>(line, chunk);
+            let words = v.chunk::<E::Word>(reg, chunk);
             for e in 0..E::PER {
                 let to = &mut a[(r * E::PER + e) * 32 + chunk * 8..][..8];
                 for j in 0..8 {
@@ -205,13 +205,11 @@ fn product_body<
     }
     // By k, even columns first.
     let mut b = [MaybeUninit::<f64>::uninit(); NB];
-    for (s, &line) in b_regs.iter().enumerate() {
+    for (s, &reg) in b_regs.iter().enumerate() {
         for t in 0..4 {
             let mut words = [<E::Word as Lane>::Cell::default(); 8];
             for j in 0..8 {
-                words[j] = v
-                    .get::<E::Word>(line, (j % 4 * 2 + j / 4) * 4 + t)
-                    .to_cell();
+                words[j] = v.get::<E::Word>(reg, (j % 4 * 2 + j / 4) * 4 + t).to_cell();
             }
             for e in 0..E::PER {
                 let to = &mut b[((s * 4 + t) * E::PER + e) * 8..][..8];
@@ -344,11 +342,11 @@ fn bits(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
     }
     let env = cx.env;
     let l = &env.program.lists[i.list as usize][..];
-    let (steps, rows) = (i.d as usize, i.a as usize);
+    let (steps, rows) = (i.dst as usize, i.src[0] as usize);
     let (d_regs, rest) = l.split_at(rows * 2);
     let (a_regs, rest) = rest.split_at(rows * steps);
     let (b_regs, c_regs) = rest.split_at(steps);
-    let r = &cx.w.r;
+    let r = &cx.warp.regs;
     let a = |row: usize, word: usize| {
         r.get::<u32>(a_regs[word / 4 * rows + row / 8], row % 8 * 4 + word % 4)
     };
@@ -372,7 +370,8 @@ fn bits(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
     for row in 0..rows * 8 {
         for column in 0..8 {
             let register = row / 8 * 2 + column % 2;
-            cx.w.r
+            cx.warp
+                .regs
                 .set::<i32>(d_regs[register], row % 8 * 4 + column / 2, out[row][column]);
         }
     }
@@ -531,8 +530,8 @@ fn mma(b: &mut Builder, f: &Form) -> Res {
     b.emit((variant.exec)(), Class::Tensor, |i| {
         i.list = list;
         if bit {
-            i.d = variant.registers[2] as u32;
-            i.a = (variant.registers[0] / 2) as u32;
+            i.dst = variant.registers[2] as u32;
+            i.src[0] = (variant.registers[0] / 2) as u32;
             i.imm = u64::from(xor);
         } else {
             i.imm = flip_a | flip_b << 8 | u64::from(saturate) << 32;

@@ -23,7 +23,7 @@ mod wmma;
 
 pub use control::{ASSERT, BAD_CALL, BRANCH, EXIT, PRINTF, TABLE};
 
-use crate::build::{Builder, Form, Res};
+use crate::lower::{Builder, Form, Res};
 
 /// Turns the syntax of one opcode into instructions.
 pub type Decode = fn(&mut Builder<'_>, &Form<'_>) -> Res;

@@ -2,7 +2,7 @@
 
 use super::Decode;
 use super::shapes::un;
-use crate::build::{Builder, Form, Res};
+use crate::lower::{Builder, Form, Res};
 use crate::machine::{Class, Cx, Ins, lanes_of};
 use crate::memory::{LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_SHIFT};
 use crate::ptx::tree::Operand;
@@ -21,8 +21,8 @@ fn same<T>(x: T) -> T {
 }
 
 fn move_pred(cx: &mut Cx<'_>, i: &Ins, m: u32) {
-    let v = cx.w.p[i.a as usize] ^ i.imm as u32;
-    let d = &mut cx.w.p[i.d as usize];
+    let v = cx.warp.preds[i.src[0] as usize] ^ i.imm as u32;
+    let d = &mut cx.warp.preds[i.dst as usize];
     *d = *d & !m | v & m;
 }
 
@@ -30,17 +30,17 @@ fn move_pred(cx: &mut Cx<'_>, i: &Ins, m: u32) {
 fn join(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let prog = cx.env.program;
     let parts = &prog.lists[i.list as usize];
-    let (bits, wide) = (i.b, i.c == 1);
+    let (bits, wide) = (i.src[1], i.src[2] == 1);
     for lane in lanes_of(m) {
         let mut v = 0u64;
-        for (k, &line) in parts.iter().enumerate() {
-            v |=
-                (u64::from(cx.w.r.get::<u32>(line, lane)) & ((1 << bits) - 1)) << (k as u32 * bits);
+        for (k, &reg) in parts.iter().enumerate() {
+            v |= (u64::from(cx.warp.regs.get::<u32>(reg, lane)) & ((1 << bits) - 1))
+                << (k as u32 * bits);
         }
         if wide {
-            cx.w.r.set::<u64>(i.d, lane, v);
+            cx.warp.regs.set::<u64>(i.dst, lane, v);
         } else {
-            cx.w.r.set::<u32>(i.d, lane, v as u32);
+            cx.warp.regs.set::<u32>(i.dst, lane, v as u32);
         }
     }
 }
@@ -48,16 +48,16 @@ fn join(cx: &mut Cx<'_>, i: &Ins, m: u32) {
 fn split(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let prog = cx.env.program;
     let parts = &prog.lists[i.list as usize];
-    let (bits, wide) = (i.b, i.c == 1);
+    let (bits, wide) = (i.src[1], i.src[2] == 1);
     for lane in lanes_of(m) {
         let v = if wide {
-            cx.w.r.get::<u64>(i.a, lane)
+            cx.warp.regs.get::<u64>(i.src[0], lane)
         } else {
-            u64::from(cx.w.r.get::<u32>(i.a, lane))
+            u64::from(cx.warp.regs.get::<u32>(i.src[0], lane))
         };
-        for (k, &line) in parts.iter().enumerate() {
-            cx.w.r.set::<u32>(
-                line,
+        for (k, &reg) in parts.iter().enumerate() {
+            cx.warp.regs.set::<u32>(
+                reg,
                 lane,
                 (v >> (k as u32 * bits) & ((1 << bits) - 1)) as u32,
             );
@@ -78,16 +78,19 @@ fn mov_128(b: &mut Builder, f: &Form, to: &Operand, from: &Operand) -> Res {
     let sources = [b.src(f, &from[0], Ty::B64)?, b.src(f, &from[1], Ty::B64)?];
     let d = [b.dst(f, &to[0], Ty::B64)?, b.dst(f, &to[1], Ty::B64)?];
     b.emit(move_pair, Class::Move, |i| {
-        [i.a, i.b] = sources;
-        [i.d, i.c] = d;
+        [i.src[0], i.src[1]] = sources;
+        [i.dst, i.src[2]] = d;
     });
     Ok(())
 }
 
 fn move_pair(cx: &mut Cx<'_>, i: &Ins, m: u32) {
-    let (low, high) = (cx.w.r.all::<u64>(i.a), cx.w.r.all::<u64>(i.b));
-    cx.w.r.put::<u64>(i.d, m, &low);
-    cx.w.r.put::<u64>(i.c, m, &high);
+    let (low, high) = (
+        cx.warp.regs.all::<u64>(i.src[0]),
+        cx.warp.regs.all::<u64>(i.src[1]),
+    );
+    cx.warp.regs.put::<u64>(i.dst, m, &low);
+    cx.warp.regs.put::<u64>(i.src[2], m, &high);
 }
 
 fn mov(b: &mut Builder, f: &Form) -> Res {
@@ -101,38 +104,38 @@ fn mov(b: &mut Builder, f: &Form) -> Res {
             let (p, flip) = b.pred(f, &ops[1])?;
             let d = b.pred_dst(f, &ops[0])?;
             b.emit(move_pred, Class::Move, |i| {
-                i.d = d;
-                i.a = p;
+                i.dst = d;
+                i.src[0] = p;
                 i.imm = u64::from(flip);
             });
         }
         (_, Operand::Vector(parts)) => {
             let each = part(f, t, parts)?;
-            let mut lines = Vec::new();
+            let mut regs = Vec::new();
             for p in parts {
-                lines.push(b.src(f, p, each)?);
+                regs.push(b.src(f, p, each)?);
             }
             let d = b.dst(f, &ops[0], t)?;
-            let list = b.list(lines);
+            let list = b.list(regs);
             b.emit(join, Class::Move, |i| {
-                i.d = d;
-                i.b = each.bytes() * 8;
-                i.c = u32::from(t.bytes() == 8);
+                i.dst = d;
+                i.src[1] = each.bytes() * 8;
+                i.src[2] = u32::from(t.bytes() == 8);
                 i.list = list;
             });
         }
         (Operand::Vector(parts), _) => {
             let each = part(f, t, parts)?;
             let a = b.src(f, &ops[1], t)?;
-            let mut lines = Vec::new();
+            let mut regs = Vec::new();
             for p in parts {
-                lines.push(b.dst(f, p, each)?);
+                regs.push(b.dst(f, p, each)?);
             }
-            let list = b.list(lines);
+            let list = b.list(regs);
             b.emit(split, Class::Move, |i| {
-                i.a = a;
-                i.b = each.bytes() * 8;
-                i.c = u32::from(t.bytes() == 8);
+                i.src[0] = a;
+                i.src[1] = each.bytes() * 8;
+                i.src[2] = u32::from(t.bytes() == 8);
                 i.list = list;
             });
         }
@@ -148,8 +151,8 @@ fn mov(b: &mut Builder, f: &Form) -> Res {
                 un(same::<u32>)
             };
             b.emit(exec, Class::Move, |i| {
-                i.d = d;
-                i.a = a;
+                i.dst = d;
+                i.src[0] = a;
             })
             .copies = true;
         }
@@ -206,8 +209,8 @@ fn cvta(b: &mut Builder, f: &Form) -> Res {
         _ => un(|a: u64| a | PARAM_WINDOW),
     };
     b.emit(exec, Class::Integer, |i| {
-        i.d = d;
-        i.a = a;
+        i.dst = d;
+        i.src[0] = a;
     });
     Ok(())
 }
@@ -228,9 +231,9 @@ fn isspacep(b: &mut Builder, f: &Form) -> Res {
     };
     let d = b.pred_dst(f, &ops[0])?;
     b.emit(exec, Class::Compare, |i| {
-        i.d = d;
-        i.a = a;
-        i.b = a;
+        i.dst = d;
+        i.src[0] = a;
+        i.src[1] = a;
     });
     Ok(())
 }

@@ -47,17 +47,17 @@ fn keep<T: Copy>(new: &mut [T; 8], old: [T; 8], mask: u32, chunk: usize) {
 
 #[inline(always)]
 fn un_body<A: Lane, D: Lane, F: Fn(A) -> D + Copy + 'static>(cx: &mut Cx<'_>, ins: &Ins, m: u32) {
-    let (f, v) = (lane_fn::<F>(), cx.w.r.view());
+    let (f, v) = (lane_fn::<F>(), cx.warp.regs.view());
     for c in 0..4 {
-        let a = v.chunk::<A>(ins.a, c);
+        let a = v.chunk::<A>(ins.src[0], c);
         let mut d = [D::Cell::default(); 8];
         for i in 0..8 {
             d[i] = f(A::from_cell(a[i])).to_cell();
         }
         if m != !0 {
-            keep(&mut d, v.chunk::<D>(ins.d, c), m, c);
+            keep(&mut d, v.chunk::<D>(ins.dst, c), m, c);
         }
-        v.set_chunk::<D>(ins.d, c, d);
+        v.set_chunk::<D>(ins.dst, c, d);
     }
 }
 
@@ -67,17 +67,17 @@ fn bin_body<A: Lane, B: Lane, D: Lane, F: Fn(A, B) -> D + Copy + 'static>(
     ins: &Ins,
     m: u32,
 ) {
-    let (f, v) = (lane_fn::<F>(), cx.w.r.view());
+    let (f, v) = (lane_fn::<F>(), cx.warp.regs.view());
     for c in 0..4 {
-        let (a, b) = (v.chunk::<A>(ins.a, c), v.chunk::<B>(ins.b, c));
+        let (a, b) = (v.chunk::<A>(ins.src[0], c), v.chunk::<B>(ins.src[1], c));
         let mut d = [D::Cell::default(); 8];
         for i in 0..8 {
             d[i] = f(A::from_cell(a[i]), B::from_cell(b[i])).to_cell();
         }
         if m != !0 {
-            keep(&mut d, v.chunk::<D>(ins.d, c), m, c);
+            keep(&mut d, v.chunk::<D>(ins.dst, c), m, c);
         }
-        v.set_chunk::<D>(ins.d, c, d);
+        v.set_chunk::<D>(ins.dst, c, d);
     }
 }
 
@@ -87,21 +87,21 @@ fn tri_body<A: Lane, B: Lane, C: Lane, D: Lane, F: Fn(A, B, C) -> D + Copy + 'st
     ins: &Ins,
     m: u32,
 ) {
-    let (f, v) = (lane_fn::<F>(), cx.w.r.view());
+    let (f, v) = (lane_fn::<F>(), cx.warp.regs.view());
     for k in 0..4 {
         let (a, b, c) = (
-            v.chunk::<A>(ins.a, k),
-            v.chunk::<B>(ins.b, k),
-            v.chunk::<C>(ins.c, k),
+            v.chunk::<A>(ins.src[0], k),
+            v.chunk::<B>(ins.src[1], k),
+            v.chunk::<C>(ins.src[2], k),
         );
         let mut d = [D::Cell::default(); 8];
         for i in 0..8 {
             d[i] = f(A::from_cell(a[i]), B::from_cell(b[i]), C::from_cell(c[i])).to_cell();
         }
         if m != !0 {
-            keep(&mut d, v.chunk::<D>(ins.d, k), m, k);
+            keep(&mut d, v.chunk::<D>(ins.dst, k), m, k);
         }
-        v.set_chunk::<D>(ins.d, k, d);
+        v.set_chunk::<D>(ins.dst, k, d);
     }
 }
 
@@ -112,12 +112,12 @@ fn tri_imm_body<A: Lane, D: Lane, F: Fn(A, A, A, u64) -> D + Copy + 'static>(
     ins: &Ins,
     m: u32,
 ) {
-    let (f, v, imm) = (lane_fn::<F>(), cx.w.r.view(), ins.imm);
+    let (f, v, imm) = (lane_fn::<F>(), cx.warp.regs.view(), ins.imm);
     for k in 0..4 {
         let (a, b, c) = (
-            v.chunk::<A>(ins.a, k),
-            v.chunk::<A>(ins.b, k),
-            v.chunk::<A>(ins.c, k),
+            v.chunk::<A>(ins.src[0], k),
+            v.chunk::<A>(ins.src[1], k),
+            v.chunk::<A>(ins.src[2], k),
         );
         let mut d = [D::Cell::default(); 8];
         for i in 0..8 {
@@ -130,9 +130,9 @@ fn tri_imm_body<A: Lane, D: Lane, F: Fn(A, A, A, u64) -> D + Copy + 'static>(
             .to_cell();
         }
         if m != !0 {
-            keep(&mut d, v.chunk::<D>(ins.d, k), m, k);
+            keep(&mut d, v.chunk::<D>(ins.dst, k), m, k);
         }
-        v.set_chunk::<D>(ins.d, k, d);
+        v.set_chunk::<D>(ins.dst, k, d);
     }
 }
 
@@ -143,18 +143,18 @@ fn field_body<A: Lane, D: Lane, F: Fn(A, A, u32, u32) -> D + Copy + 'static>(
     ins: &Ins,
     m: u32,
 ) {
-    let (f, v) = (lane_fn::<F>(), cx.w.r.view());
+    let (f, v) = (lane_fn::<F>(), cx.warp.regs.view());
     for k in 0..4 {
-        let (a, b) = (v.chunk::<A>(ins.a, k), v.chunk::<A>(ins.b, k));
-        let (p, l) = (v.chunk::<u32>(ins.c, k), v.chunk::<u32>(ins.list, k));
+        let (a, b) = (v.chunk::<A>(ins.src[0], k), v.chunk::<A>(ins.src[1], k));
+        let (p, l) = (v.chunk::<u32>(ins.src[2], k), v.chunk::<u32>(ins.list, k));
         let mut d = [D::Cell::default(); 8];
         for i in 0..8 {
             d[i] = f(A::from_cell(a[i]), A::from_cell(b[i]), p[i], l[i]).to_cell();
         }
         if m != !0 {
-            keep(&mut d, v.chunk::<D>(ins.d, k), m, k);
+            keep(&mut d, v.chunk::<D>(ins.dst, k), m, k);
         }
-        v.set_chunk::<D>(ins.d, k, d);
+        v.set_chunk::<D>(ins.dst, k, d);
     }
 }
 
@@ -162,10 +162,10 @@ fn field_body<A: Lane, D: Lane, F: Fn(A, A, u32, u32) -> D + Copy + 'static>(
 /// bit 9 says that `list` takes the complement, bit 10 that the comparison itself is turned round.
 #[inline(always)]
 fn cmp_body<A: Lane, F: Fn(A, A) -> bool + Copy + 'static>(cx: &mut Cx<'_>, ins: &Ins, m: u32) {
-    let (f, v) = (lane_fn::<F>(), cx.w.r.view());
+    let (f, v) = (lane_fn::<F>(), cx.warp.regs.view());
     let mut bits = 0u32;
     for c in 0..4 {
-        let (a, b) = (v.chunk::<A>(ins.a, c), v.chunk::<A>(ins.b, c));
+        let (a, b) = (v.chunk::<A>(ins.src[0], c), v.chunk::<A>(ins.src[1], c));
         let mut part = 0u32;
         for i in 0..8 {
             part |= u32::from(f(A::from_cell(a[i]), A::from_cell(b[i]))) << i;
@@ -173,24 +173,24 @@ fn cmp_body<A: Lane, F: Fn(A, A) -> bool + Copy + 'static>(cx: &mut Cx<'_>, ins:
         bits |= part << (c * 8);
     }
     if ins.imm == 0 {
-        let p = &mut cx.w.p[ins.d as usize];
+        let p = &mut cx.warp.preds[ins.dst as usize];
         *p = *p & !m | bits & m;
         return;
     }
     if ins.imm >> 10 & 1 == 1 {
         bits = !bits;
     }
-    let third = cx.w.p[ins.c as usize] ^ if ins.imm >> 8 & 1 == 1 { !0 } else { 0 };
+    let third = cx.warp.preds[ins.src[2] as usize] ^ if ins.imm >> 8 & 1 == 1 { !0 } else { 0 };
     let join = |x: u32| match ins.imm & 3 {
         0 => x,
         1 => x & third,
         2 => x | third,
         _ => x ^ third,
     };
-    let p = &mut cx.w.p[ins.d as usize];
+    let p = &mut cx.warp.preds[ins.dst as usize];
     *p = *p & !m | join(bits) & m;
     if ins.imm >> 9 & 1 == 1 {
-        let q = &mut cx.w.p[ins.list as usize];
+        let q = &mut cx.warp.preds[ins.list as usize];
         *q = *q & !m | join(!bits) & m;
     }
 }
@@ -200,10 +200,10 @@ fn cmp_body<A: Lane, F: Fn(A, A) -> bool + Copy + 'static>(cx: &mut Cx<'_>, ins:
 #[allow(clippy::extra_unused_type_parameters)]
 #[inline(always)]
 fn select_body<A: Lane, F: Fn(A) -> A + Copy + 'static>(cx: &mut Cx<'_>, ins: &Ins, m: u32) {
-    let v = cx.w.r.view();
-    let p = cx.w.p[ins.c as usize] ^ ins.imm as u32;
+    let v = cx.warp.regs.view();
+    let p = cx.warp.preds[ins.src[2] as usize] ^ ins.imm as u32;
     for c in 0..4 {
-        let (a, b) = (v.chunk::<A>(ins.a, c), v.chunk::<A>(ins.b, c));
+        let (a, b) = (v.chunk::<A>(ins.src[0], c), v.chunk::<A>(ins.src[1], c));
         let mut d = a;
         for i in 0..8 {
             if p >> (c * 8 + i) & 1 == 0 {
@@ -211,9 +211,9 @@ fn select_body<A: Lane, F: Fn(A) -> A + Copy + 'static>(cx: &mut Cx<'_>, ins: &I
             }
         }
         if m != !0 {
-            keep(&mut d, v.chunk::<A>(ins.d, c), m, c);
+            keep(&mut d, v.chunk::<A>(ins.dst, c), m, c);
         }
-        v.set_chunk::<A>(ins.d, c, d);
+        v.set_chunk::<A>(ins.dst, c, d);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::Decode;
 use super::warpwide::members;
-use crate::build::{Builder, Form, Res};
+use crate::lower::{Builder, Form, Res};
 use crate::machine::{Class, Cx, Ins, Reduction, Stop};
 use crate::ptx::tree::Operand;
 use crate::types::Ty;
@@ -19,36 +19,36 @@ fn warp_sync(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     if m == 0 {
         return;
     }
-    let named = cx.w.r.all::<u32>(i.a);
+    let named = cx.warp.regs.all::<u32>(i.src[0]);
     let union = crate::machine::lanes_of(m).fold(0, |u, l| u | named[l]);
-    if union & cx.w.live & !m != 0 {
+    if union & cx.warp.live & !m != 0 {
         cx.converged(m, union, true);
         return;
     }
-    if members(cx, i.a, m).is_some() {
-        cx.w.clock.advance();
+    if members(cx, i.src[0], m).is_some() {
+        cx.warp.clock.advance();
     }
 }
 
-/// `a`: line of the barrier number. `b`: line of the thread count, if `imm` bit 8. `imm` bits 0-1: reduction,
+/// `a`: reg of the barrier number. `b`: reg of the thread count, if `imm` bit 8. `imm` bits 0-1: reduction,
 /// bit 4: arrive only, bit 5: aligned, bit 9 negates predicate `c`. `d`: where a reduction goes.
 fn block_barrier(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     if m == 0 {
         return;
     }
     let first = m.trailing_zeros() as usize;
-    let id = cx.w.r.get::<u32>(i.a, first);
-    if m != cx.w.live {
+    let id = cx.warp.regs.get::<u32>(i.src[0], first);
+    if m != cx.warp.live {
         return cx.wait_at_barrier(m, id, i.imm >> 5 & 1 == 1);
     }
-    let count = (i.imm >> 8 & 1 == 1).then(|| cx.w.r.get::<u32>(i.b, first));
+    let count = (i.imm >> 8 & 1 == 1).then(|| cx.warp.regs.get::<u32>(i.src[1], first));
     let reduction = [
         Reduction::None,
         Reduction::Popc,
         Reduction::And,
         Reduction::Or,
     ][(i.imm & 3) as usize];
-    let p = cx.w.p[i.c as usize] ^ if i.imm >> 9 & 1 == 1 { !0 } else { 0 };
+    let p = cx.warp.preds[i.src[2] as usize] ^ if i.imm >> 9 & 1 == 1 { !0 } else { 0 };
     cx.arrive_with(id, count, reduction, p, i.imm >> 4 & 1 == 0);
     debug_assert!(cx.stop != Stop::Done);
 }
@@ -58,7 +58,7 @@ fn bar(b: &mut Builder, f: &Form) -> Res {
         f.has("sync");
         let ops = f.operands(1)?;
         let a = b.src(f, &ops[0], Ty::B32)?;
-        b.emit(warp_sync, Class::Sync, |i| i.a = a);
+        b.emit(warp_sync, Class::Sync, |i| i.src[0] = a);
         return Ok(());
     }
     common(b, f, true)
@@ -115,10 +115,10 @@ fn common(b: &mut Builder, f: &Form, aligned: bool) -> Res {
         return f.refuse("a barrier number and a thread count are expected");
     }
     b.emit(block_barrier, Class::Sync, |i| {
-        i.d = d;
-        i.a = id;
-        i.b = at;
-        i.c = predicate.0;
+        i.dst = d;
+        i.src[0] = id;
+        i.src[1] = at;
+        i.src[2] = predicate.0;
         i.imm = reduction
             | u64::from(which == 1) << 4
             | u64::from(aligned) << 5

@@ -2,7 +2,7 @@
 
 use super::Decode;
 use super::shapes::tri_imm;
-use crate::build::{Builder, Form, Res};
+use crate::lower::{Builder, Form, Res};
 use crate::machine::Class;
 use crate::ptx::tree::Operand;
 use crate::types::Ty;
@@ -112,7 +112,7 @@ fn simd(b: &mut Builder, f: &Form) -> Res {
     if ops.iter().any(plain) {
         return f.refuse("selectors and masks of parts are not supported");
     }
-    let lines = [
+    let regs = [
         b.src(f, &ops[1], Ty::U32)?,
         b.src(f, &ops[2], Ty::U32)?,
         b.src(f, &ops[3], Ty::U32)?,
@@ -127,8 +127,8 @@ fn simd(b: &mut Builder, f: &Form) -> Res {
         | u64::from(saturate) << 19
         | u64::from(sum) << 20;
     b.emit(tri_imm(parts), Class::Integer, |i| {
-        i.d = to;
-        [i.a, i.b, i.c] = lines;
+        i.dst = to;
+        i.src = regs;
         i.imm = imm;
     });
     Ok(())

@@ -1,8 +1,8 @@
 //! Exchange and votes inside a warp: shfl, vote, match, redux, activemask, elect.
 
 use super::Decode;
-use crate::build::{Builder, Form, Res};
 use crate::checks::FaultKind;
+use crate::lower::{Builder, Form, Res};
 use crate::machine::{Class, Cx, Exec, Ins, lanes_of};
 use crate::ptx::tree::Operand;
 use crate::types::Ty;
@@ -17,11 +17,11 @@ pub const DEFS: &[(&str, Decode)] = &[
 ];
 
 /// The members each lane names, after all of them are here. `None` when they are not, or on a fault.
-pub fn members(cx: &mut Cx<'_>, line: u32, m: u32) -> Option<[u32; 32]> {
+pub fn members(cx: &mut Cx<'_>, reg: u32, m: u32) -> Option<[u32; 32]> {
     if m == 0 {
         return None;
     }
-    let named = cx.w.r.all::<u32>(line);
+    let named = cx.warp.regs.all::<u32>(reg);
     let mut union = 0;
     for lane in lanes_of(m) {
         if named[lane] >> lane & 1 == 0 {
@@ -46,9 +46,9 @@ fn shuffle(cx: &mut Cx<'_>, i: &Ins, m: u32) {
         return;
     };
     let (a, b, c) = (
-        cx.w.r.all::<u32>(i.a),
-        cx.w.r.all::<u32>(i.b),
-        cx.w.r.all::<u32>(i.c),
+        cx.warp.regs.all::<u32>(i.src[0]),
+        cx.warp.regs.all::<u32>(i.src[1]),
+        cx.warp.regs.all::<u32>(i.src[2]),
     );
     let mode = i.imm & 3;
     let mut d = [0u32; 32];
@@ -86,9 +86,9 @@ fn shuffle(cx: &mut Cx<'_>, i: &Ins, m: u32) {
         }
         valid |= u32::from(ok) << lane;
     }
-    cx.w.r.put::<u32>(i.d, m, &d);
+    cx.warp.regs.put::<u32>(i.dst, m, &d);
     if i.imm >> 8 & 1 == 1 {
-        let p = &mut cx.w.p[(i.imm >> 16) as usize];
+        let p = &mut cx.warp.preds[(i.imm >> 16) as usize];
         *p = *p & !m | valid & m;
     }
 }
@@ -103,9 +103,9 @@ fn shfl(b: &mut Builder, f: &Form) -> Res {
         return f.refuse("only the .sync form is supported");
     }
     let ops = f.operands(5)?;
-    let mut lines = [0; 3];
-    for (line, op) in lines.iter_mut().zip(&ops[1..4]) {
-        *line = b.src(f, op, Ty::B32)?;
+    let mut regs = [0; 3];
+    for (reg, op) in regs.iter_mut().zip(&ops[1..4]) {
+        *reg = b.src(f, op, Ty::B32)?;
     }
     let named = b.src(f, &ops[4], Ty::B32)?;
     let (d, p) = match &ops[0] {
@@ -113,8 +113,8 @@ fn shfl(b: &mut Builder, f: &Form) -> Res {
         d => (b.dst(f, d, Ty::B32)?, None),
     };
     b.emit(shuffle, Class::WarpExchange, |i| {
-        i.d = d;
-        [i.a, i.b, i.c] = lines;
+        i.dst = d;
+        i.src = regs;
         i.list = named;
         i.imm = mode as u64 | u64::from(p.is_some()) << 8 | u64::from(p.unwrap_or(0)) << 16;
     });
@@ -123,10 +123,10 @@ fn shfl(b: &mut Builder, f: &Form) -> Res {
 
 /// `imm`: 0 all, 1 any, 2 uni, 3 ballot; bit 8 negates predicate `a`.
 fn ballot(cx: &mut Cx<'_>, i: &Ins, m: u32) {
-    let Some(named) = members(cx, i.b, m) else {
+    let Some(named) = members(cx, i.src[1], m) else {
         return;
     };
-    let p = cx.w.p[i.a as usize] ^ if i.imm >> 8 & 1 == 1 { !0 } else { 0 };
+    let p = cx.warp.preds[i.src[0] as usize] ^ if i.imm >> 8 & 1 == 1 { !0 } else { 0 };
     let mut out = 0;
     let mut d = [0u32; 32];
     for lane in lanes_of(m) {
@@ -141,9 +141,9 @@ fn ballot(cx: &mut Cx<'_>, i: &Ins, m: u32) {
         out |= u32::from(r) << lane;
     }
     if i.imm & 3 == 3 {
-        cx.w.r.put::<u32>(i.d, m, &d);
+        cx.warp.regs.put::<u32>(i.dst, m, &d);
     } else {
-        let p = &mut cx.w.p[i.d as usize];
+        let p = &mut cx.warp.preds[i.dst as usize];
         *p = *p & !m | out;
     }
 }
@@ -165,9 +165,9 @@ fn vote(b: &mut Builder, f: &Form) -> Res {
         b.pred_dst(f, &ops[0])?
     };
     b.emit(ballot, Class::WarpExchange, |i| {
-        i.d = d;
-        i.a = p;
-        i.b = named;
+        i.dst = d;
+        i.src[0] = p;
+        i.src[1] = named;
         i.imm = mode as u64 | u64::from(flip & 1) << 8;
     });
     Ok(())
@@ -175,14 +175,14 @@ fn vote(b: &mut Builder, f: &Form) -> Res {
 
 /// `imm`: bit 0 all (else any), bit 1 64-bit values, bit 8 a predicate, its index above bit 16.
 fn match_lanes(cx: &mut Cx<'_>, i: &Ins, m: u32) {
-    let Some(named) = members(cx, i.b, m) else {
+    let Some(named) = members(cx, i.src[1], m) else {
         return;
     };
     let value = |cx: &Cx<'_>, lane: usize| {
         if i.imm >> 1 & 1 == 1 {
-            cx.w.r.get::<u64>(i.a, lane)
+            cx.warp.regs.get::<u64>(i.src[0], lane)
         } else {
-            u64::from(cx.w.r.get::<u32>(i.a, lane))
+            u64::from(cx.warp.regs.get::<u32>(i.src[0], lane))
         }
     };
     let mut d = [0u32; 32];
@@ -200,9 +200,9 @@ fn match_lanes(cx: &mut Cx<'_>, i: &Ins, m: u32) {
             d[lane] = same;
         }
     }
-    cx.w.r.put::<u32>(i.d, m, &d);
+    cx.warp.regs.put::<u32>(i.dst, m, &d);
     if i.imm >> 8 & 1 == 1 {
-        let p = &mut cx.w.p[(i.imm >> 16) as usize];
+        let p = &mut cx.warp.preds[(i.imm >> 16) as usize];
         *p = *p & !m | all;
     }
 }
@@ -221,9 +221,9 @@ fn matches(b: &mut Builder, f: &Form) -> Res {
         d => (b.dst(f, d, Ty::B32)?, None),
     };
     b.emit(match_lanes, Class::WarpExchange, |i| {
-        i.d = d;
-        i.a = a;
-        i.b = named;
+        i.dst = d;
+        i.src[0] = a;
+        i.src[1] = named;
         i.imm = mode as u64
             | u64::from(t.bytes() == 8) << 1
             | u64::from(p.is_some()) << 8
@@ -234,10 +234,10 @@ fn matches(b: &mut Builder, f: &Form) -> Res {
 
 /// `imm`: operation, bit 8 signed.
 fn reduce(cx: &mut Cx<'_>, i: &Ins, m: u32) {
-    let Some(named) = members(cx, i.b, m) else {
+    let Some(named) = members(cx, i.src[1], m) else {
         return;
     };
-    let a = cx.w.r.all::<u32>(i.a);
+    let a = cx.warp.regs.all::<u32>(i.src[0]);
     let mut d = [0u32; 32];
     for lane in lanes_of(m) {
         let values = lanes_of(named[lane] & m).map(|l| a[l]);
@@ -254,7 +254,7 @@ fn reduce(cx: &mut Cx<'_>, i: &Ins, m: u32) {
         });
         d[lane] = r.unwrap_or(0);
     }
-    cx.w.r.put::<u32>(i.d, m, &d);
+    cx.warp.regs.put::<u32>(i.dst, m, &d);
 }
 
 fn redux(b: &mut Builder, f: &Form) -> Res {
@@ -271,29 +271,29 @@ fn redux(b: &mut Builder, f: &Form) -> Res {
     let named = b.src(f, &ops[2], Ty::B32)?;
     let d = b.dst(f, &ops[0], t)?;
     b.emit(reduce, Class::WarpExchange, |i| {
-        i.d = d;
-        i.a = a;
-        i.b = named;
+        i.dst = d;
+        i.src[0] = a;
+        i.src[1] = named;
         i.imm = op as u64 | u64::from(t.signed()) << 8;
     });
     Ok(())
 }
 
 fn active(cx: &mut Cx<'_>, i: &Ins, m: u32) {
-    cx.w.r.put::<u32>(i.d, m, &[m; 32]);
+    cx.warp.regs.put::<u32>(i.dst, m, &[m; 32]);
 }
 
 fn activemask(b: &mut Builder, f: &Form) -> Res {
     f.types();
     let ops = f.operands(1)?;
     let d = b.dst(f, &ops[0], Ty::B32)?;
-    b.emit(active as Exec, Class::WarpExchange, |i| i.d = d);
+    b.emit(active as Exec, Class::WarpExchange, |i| i.dst = d);
     Ok(())
 }
 
 /// The lowest member leads.
 fn lead(cx: &mut Cx<'_>, i: &Ins, m: u32) {
-    let Some(named) = members(cx, i.a, m) else {
+    let Some(named) = members(cx, i.src[0], m) else {
         return;
     };
     let mut d = [0u32; 32];
@@ -303,8 +303,8 @@ fn lead(cx: &mut Cx<'_>, i: &Ins, m: u32) {
         d[lane] = leader;
         leads |= u32::from(leader == lane as u32) << lane;
     }
-    cx.w.r.put::<u32>(i.d, m, &d);
-    let p = &mut cx.w.p[i.b as usize];
+    cx.warp.regs.put::<u32>(i.dst, m, &d);
+    let p = &mut cx.warp.preds[i.src[1] as usize];
     *p = *p & !m | leads;
 }
 
@@ -317,9 +317,9 @@ fn elect(b: &mut Builder, f: &Form) -> Res {
     };
     let (d, p) = (b.dst(f, d, Ty::B32)?, b.pred_dst(f, p)?);
     b.emit(lead, Class::WarpExchange, |i| {
-        i.d = d;
-        i.a = named;
-        i.b = p;
+        i.dst = d;
+        i.src[0] = named;
+        i.src[1] = p;
     });
     Ok(())
 }

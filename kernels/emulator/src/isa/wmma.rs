@@ -8,9 +8,9 @@ use super::Decode;
 use super::half::{Bf16, F16, Format};
 use super::matrix::{registers, whole_warp};
 use super::memory::{Access, resolve, space_of};
-use crate::build::{Builder, Form, Res};
 use crate::checks::{FaultKind, Touch};
 use crate::float::canon;
+use crate::lower::{Builder, Form, Res};
 use crate::machine::{Class, Cx, Exec, Ins, Place};
 use crate::types::Ty;
 
@@ -108,9 +108,9 @@ impl Matrix {
                 let (lane, at) = (n / each, n % each);
                 let line = registers[at / per as usize];
                 let word = if bits == 64 {
-                    cx.w.r.get::<u64>(line, lane)
+                    cx.warp.regs.get::<u64>(line, lane)
                 } else {
-                    u64::from(cx.w.r.get::<u32>(line, lane))
+                    u64::from(cx.warp.regs.get::<u32>(line, lane))
                 };
                 value(self.element, word >> (at as u32 % per * bits) & mask)
             })
@@ -128,14 +128,15 @@ fn transfer<const STORE: bool>(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
     let list = &env.program.lists[i.list as usize][..];
     let m = Matrix::unlist(list);
     let registers = &list[Matrix::WORDS..];
-    let across = i.d >> 8 & 1 == 1;
+    let across = i.dst >> 8 & 1 == 1;
     let access = Access::unpack(i.imm);
-    let base =
-        cx.w.r
-            .all::<u64>(i.a)
-            .map(|a| a.wrapping_add(access.offset as i64 as u64));
-    let strides = if i.c == 1 {
-        cx.w.r.all::<u32>(i.b)
+    let base = cx
+        .warp
+        .regs
+        .all::<u64>(i.src[0])
+        .map(|a| a.wrapping_add(access.offset as i64 as u64));
+    let strides = if i.src[2] == 1 {
+        cx.warp.regs.all::<u32>(i.src[1])
     } else {
         [if across { m.outer } else { m.inner }; 32]
     };
@@ -188,9 +189,9 @@ fn transfer<const STORE: bool>(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
         for (k, &line) in registers.iter().enumerate() {
             for (lane, bytes) in data.iter_mut().enumerate() {
                 let word = if bits == 64 {
-                    cx.w.r.get::<u64>(line, lane)
+                    cx.warp.regs.get::<u64>(line, lane)
                 } else {
-                    u64::from(cx.w.r.get::<u32>(line, lane))
+                    u64::from(cx.warp.regs.get::<u32>(line, lane))
                 };
                 let width = bits.max(32) as usize / 8;
                 bytes[k * width..][..width].copy_from_slice(&word.to_le_bytes()[..width]);
@@ -236,9 +237,11 @@ fn transfer<const STORE: bool>(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
             let mut v = [0; 8];
             v[..width].copy_from_slice(&bytes[k * width..][..width]);
             if width == 8 {
-                cx.w.r.set::<u64>(line, lane, u64::from_le_bytes(v));
+                cx.warp.regs.set::<u64>(line, lane, u64::from_le_bytes(v));
             } else {
-                cx.w.r.set::<u32>(line, lane, u64::from_le_bytes(v) as u32);
+                cx.warp
+                    .regs
+                    .set::<u32>(line, lane, u64::from_le_bytes(v) as u32);
             }
         }
     }
@@ -306,9 +309,9 @@ fn product(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
                 word |= raw << (e as u32 * bits);
             }
             if bits == 64 {
-                cx.w.r.set::<u64>(line, lane, word);
+                cx.warp.regs.set::<u64>(line, lane, word);
             } else {
-                cx.w.r.set::<u32>(line, lane, word as u32);
+                cx.warp.regs.set::<u32>(line, lane, word as u32);
             }
         }
     }
@@ -416,10 +419,10 @@ fn wmma(b: &mut Builder, f: &Form) -> Res {
         transfer::<false>
     };
     b.emit(exec, class, |i| {
-        i.a = a;
-        i.b = stride.unwrap_or(0);
-        i.c = u32::from(stride.is_some());
-        i.d = u32::from(across) << 8;
+        i.src[0] = a;
+        i.src[1] = stride.unwrap_or(0);
+        i.src[2] = u32::from(stride.is_some());
+        i.dst = u32::from(across) << 8;
         i.list = list;
         i.imm = access.pack();
     });

@@ -121,7 +121,7 @@ impl Cx<'_> {
         }
         // An atomic counts as a write where it changes something.
         self.events += u64::from(touch.writes() && touch != Touch::Atomic && place != Place::Local);
-        self.w.polls |= touch.strong();
+        self.warp.polls |= touch.strong();
         match place {
             Place::Global => self.check_global(addrs, mask, bytes, touch),
             Place::Shared => self.check_shared(addrs, mask, bytes, touch),
@@ -316,8 +316,14 @@ impl Cx<'_> {
         let Some(shadow) = &mut self.block.shadow else {
             return true;
         };
-        let touched =
-            shadow.touch_lanes(addrs, mask, bytes, touch, self.w.index, &mut self.w.clock);
+        let touched = shadow.touch_lanes(
+            addrs,
+            mask,
+            bytes,
+            touch,
+            self.warp.index,
+            &mut self.warp.clock,
+        );
         if let Err((lane, conflict)) = touched {
             self.shared_conflict(lane, addrs[lane], bytes, touch, conflict);
             return false;
@@ -350,7 +356,7 @@ impl Cx<'_> {
                 "an asynchronous copy to it has not been waited for".to_owned(),
             ),
             Conflict::AfterWrite(t) => {
-                let between = if t / 32 == self.w.index {
+                let between = if t / 32 == self.warp.index {
                     "no __syncwarp"
                 } else {
                     "no barrier"
@@ -364,7 +370,7 @@ impl Cx<'_> {
                 )
             }
             Conflict::AfterRead { warp, lane } => {
-                let between = if warp == self.w.index {
+                let between = if warp == self.warp.index {
                     "no __syncwarp"
                 } else {
                     "no barrier"
@@ -395,8 +401,8 @@ impl Cx<'_> {
             if self.env.checks {
                 let span = lane * size + at..lane * size + at + bytes as usize;
                 if touch.writes() {
-                    self.w.local_written[span].fill(1);
-                } else if self.w.local_written[span].contains(&0) {
+                    self.warp.local_written[span].fill(1);
+                } else if self.warp.local_written[span].contains(&0) {
                     let message = format!(
                         "{bytes}-byte read of local address {at:#x}, which this thread never wrote"
                     );
@@ -438,7 +444,7 @@ impl Cx<'_> {
             Place::Global => self.env.heap.load(addr, bytes),
             Place::Shared => self.block.shared_load(addr as u32, bytes),
             Place::Local => bytes_at(
-                &self.w.local,
+                &self.warp.local,
                 lane * self.env.program.local_bytes as usize + addr as usize,
                 bytes,
             ),
@@ -454,7 +460,7 @@ impl Cx<'_> {
             Place::Shared => self.block.shared_store(addr as u32, bytes, value),
             Place::Local => {
                 let at = lane * self.env.program.local_bytes as usize + addr as usize;
-                self.w.local[at..at + bytes as usize]
+                self.warp.local[at..at + bytes as usize]
                     .copy_from_slice(&value.to_le_bytes()[..bytes as usize]);
             }
             // `check_param` refuses writes.

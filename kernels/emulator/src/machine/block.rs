@@ -190,12 +190,12 @@ impl Block {
 
 impl Cx<'_> {
     /// The running warp, complete, arrives at a barrier and waits there unless that completes it.
-    /// `ins.b` is the line of the thread count and `ins.imm` bit 8 says whether there is one.
+    /// `ins.src[1]` is the line of the thread count and `ins.imm` bit 8 says whether there is one.
     pub fn arrive(&mut self, ins: &Ins, id: u32) {
         let count = (ins.imm >> 8 & 1 == 1).then(|| {
-            self.w
-                .r
-                .get::<u32>(ins.b, self.w.mask.trailing_zeros() as usize)
+            self.warp
+                .regs
+                .get::<u32>(ins.src[1], self.warp.mask.trailing_zeros() as usize)
         });
         self.arrive_with(id, count, Reduction::None, 0, true);
     }
@@ -226,8 +226,8 @@ impl Cx<'_> {
                     format!("barrier {id} waits for {n} threads, which is no multiple of 32 within the block of {threads}"),
                 );
         }
-        let index = self.w.index;
-        let live = self.w.live;
+        let index = self.warp.index;
+        let live = self.warp.live;
         if let Some(c) = &mut self.counts {
             c.barriers += 1;
         }
@@ -250,22 +250,22 @@ impl Cx<'_> {
         b.all &= predicate & live == live;
         b.any |= predicate & live != 0;
         match &mut b.clock {
-            Some(c) => c.join(self.w.clock.shared()),
-            None => b.clock = Some(self.w.clock.shared().clone()),
+            Some(c) => c.join(self.warp.clock.shared()),
+            None => b.clock = Some(self.warp.clock.shared().clone()),
         }
         if wait {
-            b.waiting.push((index, self.w.pc - 1));
-            self.w.at_barrier = true;
+            b.waiting.push((index, self.warp.pc - 1));
+            self.warp.at_barrier = true;
             self.stop = Stop::Barrier;
         } else {
-            self.w.clock.advance();
+            self.warp.clock.advance();
         }
         self.release_if_complete(id);
     }
 
     /// Lets the warps at a barrier go when enough threads are there.
     pub fn release_if_complete(&mut self, id: u32) {
-        let live = self.block.live_threads(&self.w);
+        let live = self.block.live_threads(&self.warp);
         let b = &mut self.block.barriers[id as usize];
         if b.arrived == 0 || b.arrived < b.expected.unwrap_or(live) {
             return;
@@ -274,9 +274,9 @@ impl Cx<'_> {
         let done = std::mem::replace(b, Barrier::empty());
         for &(index, pc) in &done.waiting {
             let ins = self.env.program.code[pc];
-            let w = if index == self.w.index && self.w.at_barrier {
+            let w = if index == self.warp.index && self.warp.at_barrier {
                 self.stop = Stop::Run;
-                &mut self.w
+                &mut self.warp
             } else {
                 match &mut self.block.warps[index as usize] {
                     Some(w) => w,
@@ -289,16 +289,16 @@ impl Cx<'_> {
             }
             match done.reduction {
                 Reduction::None => {}
-                Reduction::Popc => w.r.splat::<u32>(ins.d, done.count),
-                Reduction::And => w.p[ins.d as usize] = if done.all { !0 } else { 0 },
-                Reduction::Or => w.p[ins.d as usize] = if done.any { !0 } else { 0 },
+                Reduction::Popc => w.regs.splat::<u32>(ins.dst, done.count),
+                Reduction::And => w.preds[ins.dst as usize] = if done.all { !0 } else { 0 },
+                Reduction::Or => w.preds[ins.dst as usize] = if done.any { !0 } else { 0 },
             }
         }
     }
 
     /// Part of the running warp is at a barrier.
     pub fn wait_at_barrier(&mut self, lanes: u32, id: u32, aligned: bool) {
-        self.set_aside(lanes, self.w.pc - 1, Wait::Barrier { id, aligned });
+        self.set_aside(lanes, self.warp.pc - 1, Wait::Barrier { id, aligned });
     }
 
     /// Whether all warps of the block that still live have done nothing but look at memory, or wait at a barrier, since
@@ -365,13 +365,13 @@ impl Cx<'_> {
                 let Some(w) = self.block.warps[i].take() else {
                     continue;
                 };
-                self.w = w;
+                self.warp = w;
                 self.stop = Stop::Run;
                 let before = self.clock;
                 self.run_warp(slice);
                 spent += self.clock - before;
                 if self.stop == Stop::Done {
-                    self.w.done = true;
+                    self.warp.done = true;
                     for id in 0..16 {
                         if self.block.barriers[id as usize].arrived != 0 {
                             self.release_if_complete(id);
@@ -380,8 +380,8 @@ impl Cx<'_> {
                 }
                 let stop = self.stop;
                 worked |= stop != Stop::Yield;
-                let waits_at = self.w.pc.saturating_sub(1);
-                let w = std::mem::replace(&mut self.w, self.env.spare_warp());
+                let waits_at = self.warp.pc.saturating_sub(1);
+                let w = std::mem::replace(&mut self.warp, self.env.spare_warp());
                 self.block.warps[i] = Some(w);
                 if stop == Stop::Fault {
                     return true;

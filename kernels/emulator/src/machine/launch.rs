@@ -123,7 +123,7 @@ impl Launch<'_> {
                 _ => t / nx / ny,
             }
         };
-        for &(line, special) in &self.program.specials {
+        for &(reg, special) in &self.program.specials {
             for lane in 0..32u32 {
                 let v = match special {
                     Special::Tid(axis) => tid(lane, axis),
@@ -146,7 +146,7 @@ impl Launch<'_> {
                     Special::GridWorkspaceHigh => (self.workspace >> 32) as u32,
                     Special::GridWorkspaceLow => self.workspace as u32,
                 };
-                w.r.set::<u32>(line, lane as usize, v);
+                w.regs.set::<u32>(reg, lane as usize, v);
             }
         }
     }
@@ -257,7 +257,7 @@ const ROOM: u64 = 1 << 30;
 /// Host memory of a resident block, about.
 fn block_bytes(env: &Launch<'_>) -> u64 {
     let (p, warps) = (env.program, u64::from(env.warps()));
-    let registers = p.lines as u64 * 128 + u64::from(p.local_bytes) * 64;
+    let registers = p.slots as u64 * 128 + u64::from(p.local_bytes) * 64;
     let shared = u64::from(p.shared_bytes + env.dynamic_shared);
     warps * registers + shared * (4 + warps)
 }
@@ -299,7 +299,7 @@ impl Work {
         };
         let ranges = self.ranges.clone();
         let mut cx = Cx {
-            w: Warp::empty(),
+            warp: Warp::empty(),
             block: Block::nowhere(),
             env,
             stop: Stop::Run,

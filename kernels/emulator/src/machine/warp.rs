@@ -1,7 +1,7 @@
 //! One warp, its fragments, and the loop that runs it.
 
 use super::block::Block;
-use super::lanes::Lines;
+use super::lanes::Registers;
 use super::launch::Launch;
 use super::program::{Ins, Program};
 use crate::checks::{Fault, FaultKind, WarpClock};
@@ -9,7 +9,7 @@ use crate::counters::Counts;
 
 /// Lanes of a diverged warp that stand at one instruction.
 #[derive(Clone, Copy, Debug)]
-pub struct Fragment {
+pub struct Subset {
     pub pc: usize,
     pub mask: u32,
     pub wait: Wait,
@@ -44,14 +44,14 @@ pub enum Stop {
 
 /// The state of a warp.
 pub struct Warp {
-    pub r: Lines,
+    pub regs: Registers,
     /// Predicates as masks; number 0 holds always.
-    pub p: Vec<u32>,
+    pub preds: Vec<u32>,
     pub pc: usize,
     pub mask: u32,
     /// The instruction where another fragment waits ahead.
     pub meet: usize,
-    pub others: Vec<Fragment>,
+    pub others: Vec<Subset>,
     /// Lanes that have not exited.
     pub live: u32,
     pub index: u32,
@@ -76,20 +76,20 @@ const NEVER: usize = usize::MAX;
 
 impl Warp {
     pub fn new(program: &Program, checks: bool) -> Warp {
-        let mut r = Lines::new(program.lines);
-        for &(line, value, wide) in &program.constants {
+        let mut regs = Registers::new(program.slots);
+        for &(reg, value, wide) in &program.constants {
             if wide {
-                r.splat::<u64>(line, value);
+                regs.splat::<u64>(reg, value);
             } else {
-                r.splat::<u32>(line, value as u32);
+                regs.splat::<u32>(reg, value as u32);
             }
         }
         let local = program.local_bytes as usize * 32;
-        let mut p = vec![0; program.preds.max(1)];
-        p[0] = !0;
+        let mut preds = vec![0; program.preds.max(1)];
+        preds[0] = !0;
         Warp {
-            r,
-            p,
+            regs,
+            preds,
             pc: 0,
             mask: 0,
             meet: NEVER,
@@ -112,8 +112,8 @@ impl Warp {
     /// Holds the place of a warp that is elsewhere.
     pub fn empty() -> Warp {
         Warp {
-            r: Lines::new(0),
-            p: Vec::new(),
+            regs: Registers::new(0),
+            preds: Vec::new(),
             pc: 0,
             mask: 0,
             meet: NEVER,
@@ -155,7 +155,7 @@ impl Warp {
 
 /// A warp in execution: what every instruction sees.
 pub struct Cx<'e> {
-    pub w: Warp,
+    pub warp: Warp,
     pub block: Block,
     pub env: &'e Launch<'e>,
     pub stop: Stop,
@@ -183,13 +183,13 @@ impl Cx<'_> {
         let code: &[Ins] = &self.env.program.code;
         let mut left = fuel;
         while self.stop == Stop::Run && left > 0 {
-            if self.w.pc == self.w.meet {
+            if self.warp.pc == self.warp.meet {
                 self.meet();
             }
-            let pc = self.w.pc;
+            let pc = self.warp.pc;
             let ins = &code[pc];
-            let mask = self.w.mask & (self.w.p[ins.guard as usize] ^ ins.flip);
-            self.w.pc = pc + 1;
+            let mask = self.warp.mask & (self.warp.preds[ins.guard as usize] ^ ins.flip);
+            self.warp.pc = pc + 1;
             if COUNT && let Some(c) = &mut self.counts {
                 c.step(pc, mask);
             }
@@ -204,10 +204,10 @@ impl Cx<'_> {
     #[cold]
     pub fn fail(&mut self, kind: FaultKind, lane: u32, message: impl Into<String>) {
         if self.fault.is_none() {
-            let thread = self.w.index * 32 + lane;
+            let thread = self.warp.index * 32 + lane;
             self.fault = Some(Fault {
                 kind,
-                pc: self.w.pc.saturating_sub(1),
+                pc: self.warp.pc.saturating_sub(1),
                 thread,
                 message: message.into(),
             });
@@ -218,24 +218,24 @@ impl Cx<'_> {
     /// Another fragment waits where this one arrives: they are one from here.
     #[cold]
     fn meet(&mut self) {
-        let pc = self.w.pc;
-        let mut mask = self.w.mask;
-        self.w.others.retain(|f| {
+        let pc = self.warp.pc;
+        let mut mask = self.warp.mask;
+        self.warp.others.retain(|f| {
             let joins = f.pc == pc && !matches!(f.wait, Wait::Barrier { .. });
             if joins {
                 mask |= f.mask;
             }
             !joins
         });
-        self.w.mask = mask;
+        self.warp.mask = mask;
         self.look_ahead();
     }
 
     /// Recomputes where the next meeting will be.
     fn look_ahead(&mut self) {
-        let pc = self.w.pc;
-        self.w.meet = self
-            .w
+        let pc = self.warp.pc;
+        self.warp.meet = self
+            .warp
             .others
             .iter()
             .filter(|f| f.pc > pc && !matches!(f.wait, Wait::Barrier { .. }))
@@ -247,7 +247,7 @@ impl Cx<'_> {
     /// Lanes `taken` of the running fragment go to `target`, the rest go on.
     #[inline]
     pub fn branch(&mut self, taken: u32, target: usize) {
-        let w = &mut self.w;
+        let w = &mut self.warp;
         if taken == w.mask {
             let back = target < w.pc;
             w.pc = target;
@@ -261,7 +261,7 @@ impl Cx<'_> {
                 c.divergent_branches += 1;
             }
             let back = target < w.pc;
-            w.others.push(Fragment {
+            w.others.push(Subset {
                 pc: target,
                 mask: taken,
                 wait: Wait::Nothing,
@@ -276,38 +276,38 @@ impl Cx<'_> {
         if let Some(c) = &mut self.counts {
             c.divergent_branches += 1;
         }
-        self.w.others.push(Fragment {
+        self.warp.others.push(Subset {
             pc: target,
             mask: lanes,
             wait: Wait::Nothing,
         });
-        self.w.mask &= !lanes;
+        self.warp.mask &= !lanes;
     }
 
     #[cold]
     fn after_jump(&mut self, back: bool) {
         if back {
-            self.w.spins += 1;
-            if self.w.spins > self.env.spin_limit {
-                self.w.spins = 0;
-                self.set_aside(self.w.mask, self.w.pc, Wait::Turn);
+            self.warp.spins += 1;
+            if self.warp.spins > self.env.spin_limit {
+                self.warp.spins = 0;
+                self.set_aside(self.warp.mask, self.warp.pc, Wait::Turn);
                 return;
             }
         }
-        let pc = self.w.pc;
+        let pc = self.warp.pc;
         if self
-            .w
+            .warp
             .others
             .iter()
             .any(|f| f.pc <= pc && f.wait != Wait::Turn)
         {
-            let (mask, pc) = (self.w.mask, self.w.pc);
-            self.w.others.push(Fragment {
+            let (mask, pc) = (self.warp.mask, self.warp.pc);
+            self.warp.others.push(Subset {
                 pc,
                 mask,
                 wait: Wait::Nothing,
             });
-            self.w.mask = 0;
+            self.warp.mask = 0;
             self.choose();
         } else {
             self.meet();
@@ -316,13 +316,13 @@ impl Cx<'_> {
 
     /// Parks `lanes` of the running fragment at `pc`; what is left of it goes on, else another fragment does.
     pub fn set_aside(&mut self, lanes: u32, pc: usize, wait: Wait) {
-        self.w.others.push(Fragment {
+        self.warp.others.push(Subset {
             pc,
             mask: lanes,
             wait,
         });
-        self.w.mask &= !lanes;
-        if self.w.mask == 0 {
+        self.warp.mask &= !lanes;
+        if self.warp.mask == 0 {
             self.choose();
         } else {
             self.meet();
@@ -332,30 +332,30 @@ impl Cx<'_> {
     /// Picks the lowest fragment that can run. With none, resolves what they wait for or faults.
     pub fn choose(&mut self) {
         loop {
-            let live = self.w.live;
+            let live = self.warp.live;
             if live == 0 {
                 self.stop = Stop::Done;
                 return;
             }
-            merge_waiting(&mut self.w.others);
-            let runnable = |f: &Fragment| match f.wait {
+            merge_waiting(&mut self.warp.others);
+            let runnable = |f: &Subset| match f.wait {
                 Wait::Nothing => true,
                 Wait::Sync { members, .. } => members & live & !f.mask == 0,
                 Wait::Barrier { .. } => f.mask == live,
                 Wait::Turn => false,
             };
-            if let Some(i) = (0..self.w.others.len())
-                .filter(|&i| runnable(&self.w.others[i]))
-                .min_by_key(|&i| self.w.others[i].pc)
+            if let Some(i) = (0..self.warp.others.len())
+                .filter(|&i| runnable(&self.warp.others[i]))
+                .min_by_key(|&i| self.warp.others[i].pc)
             {
-                let f = self.w.others.swap_remove(i);
-                self.w.pc = f.pc;
-                self.w.mask = f.mask;
+                let f = self.warp.others.swap_remove(i);
+                self.warp.pc = f.pc;
+                self.warp.mask = f.mask;
                 self.meet();
                 return;
             }
-            if self.w.others.iter().any(|f| f.wait == Wait::Turn) {
-                for f in &mut self.w.others {
+            if self.warp.others.iter().any(|f| f.wait == Wait::Turn) {
+                for f in &mut self.warp.others {
                     if f.wait == Wait::Turn {
                         f.wait = Wait::Nothing;
                     }
@@ -371,11 +371,11 @@ impl Cx<'_> {
 
     /// All fragments wait. True when something can run again.
     fn resolve(&mut self) -> bool {
-        let all = self.w.others.iter().fold(0, |m, f| m | f.mask);
+        let all = self.warp.others.iter().fold(0, |m, f| m | f.mask);
         // bar.warp.sync may be reached at different places.
         let mut union = 0;
         let mut members = 0;
-        for f in &self.w.others {
+        for f in &self.warp.others {
             if let Wait::Sync {
                 members: m,
                 anywhere: true,
@@ -385,40 +385,40 @@ impl Cx<'_> {
                 members |= m;
             }
         }
-        if union != 0 && members & self.w.live & !union == 0 {
-            for f in &mut self.w.others {
+        if union != 0 && members & self.warp.live & !union == 0 {
+            for f in &mut self.warp.others {
                 if let Wait::Sync { anywhere: true, .. } = f.wait {
                     f.wait = Wait::Nothing;
                     f.pc += 1;
                 }
             }
-            self.w.clock.advance();
+            self.warp.clock.advance();
             return true;
         }
         let debug = &self.env.program.debug;
-        self.w.others.sort_by_key(|f| debug[f.pc].line);
-        let first = self.w.others[0];
+        self.warp.others.sort_by_key(|f| debug[f.pc].line);
+        let first = self.warp.others[0];
         if let Wait::Barrier { id, .. } = first.wait {
             let same_id = self
-                .w
+                .warp
                 .others
                 .iter()
                 .all(|f| matches!(f.wait, Wait::Barrier { id: other, .. } if other == id));
             let aligned = self
-                .w
+                .warp
                 .others
                 .iter()
                 .any(|f| matches!(f.wait, Wait::Barrier { aligned: true, .. }));
-            if same_id && all == self.w.live && !aligned {
+            if same_id && all == self.warp.live && !aligned {
                 // The whole warp is there, from different places: it arrives as one when the first is carried out,
                 // and every fragment goes on behind its own instruction.
-                for f in &mut self.w.others {
+                for f in &mut self.warp.others {
                     f.wait = Wait::Nothing;
                     f.pc += 1;
                 }
-                let f = self.w.others.swap_remove(0);
-                self.w.pc = f.pc;
-                self.w.mask = f.mask;
+                let f = self.warp.others.swap_remove(0);
+                self.warp.pc = f.pc;
+                self.warp.mask = f.mask;
                 self.meet();
                 let ins = self.env.program.code[f.pc - 1];
                 self.arrive(&ins, id);
@@ -426,7 +426,7 @@ impl Cx<'_> {
             }
         }
         let mut places: Vec<String> = self
-            .w
+            .warp
             .others
             .iter()
             .map(|f| {
@@ -440,16 +440,16 @@ impl Cx<'_> {
             .collect();
         places.sort();
         let missing = self
-            .w
+            .warp
             .others
             .iter()
             .find_map(|f| match f.wait {
-                Wait::Sync { members, .. } => Some(members & self.w.live & !f.mask),
-                Wait::Barrier { .. } => Some(self.w.live & !f.mask),
+                Wait::Sync { members, .. } => Some(members & self.warp.live & !f.mask),
+                Wait::Barrier { .. } => Some(self.warp.live & !f.mask),
                 _ => None,
             })
             .unwrap_or(0);
-        self.w.pc = first.pc + 1;
+        self.warp.pc = first.pc + 1;
         let lane = first.mask.trailing_zeros();
         self.fail(
             FaultKind::DivergentSync,
@@ -466,26 +466,26 @@ impl Cx<'_> {
     /// Otherwise the lanes wait, and the caller must do nothing.
     #[inline]
     pub fn converged(&mut self, mask: u32, members: u32, anywhere: bool) -> bool {
-        if members & self.w.live & !mask == 0 {
+        if members & self.warp.live & !mask == 0 {
             return true;
         }
-        self.set_aside(mask, self.w.pc - 1, Wait::Sync { members, anywhere });
+        self.set_aside(mask, self.warp.pc - 1, Wait::Sync { members, anywhere });
         false
     }
 
     /// Lanes leave the kernel.
     pub fn exit(&mut self, lanes: u32) {
         self.events += 1;
-        self.w.live &= !lanes;
-        self.w.mask &= !lanes;
-        if self.w.mask == 0 {
+        self.warp.live &= !lanes;
+        self.warp.mask &= !lanes;
+        if self.warp.mask == 0 {
             self.choose();
         }
     }
 }
 
 /// Fragments that wait at one `.sync` instruction are one.
-fn merge_waiting(others: &mut Vec<Fragment>) {
+fn merge_waiting(others: &mut Vec<Subset>) {
     let mut i = 0;
     while i < others.len() {
         let mut j = i + 1;
@@ -508,7 +508,7 @@ fn merge_waiting(others: &mut Vec<Fragment>) {
             };
             match joint {
                 Some(wait) if a.pc == b.pc => {
-                    others[i] = Fragment {
+                    others[i] = Subset {
                         pc: a.pc,
                         mask: a.mask | b.mask,
                         wait,
