@@ -1,7 +1,7 @@
 //! Logic, shifts, bit fields and byte permutation.
 
 use super::Decode;
-use super::arith::{mixed, uniform};
+use super::operands::{mixed, uniform};
 use super::shapes::{bin, field, tri, tri_imm, un};
 use crate::lower::{Builder, Form, Res};
 use crate::machine::{Class, Cx, Ins};

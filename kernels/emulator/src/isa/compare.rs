@@ -1,8 +1,8 @@
 //! setp, set, selp, slct.
 
 use super::Decode;
-use super::arith::mixed;
 use super::half::{Bf16, F16, Format};
+use super::operands::mixed;
 use super::shapes::{cmp, select, tri};
 use crate::float::flush;
 use crate::lower::{Builder, Form, Res};

@@ -1,6 +1,7 @@
 //! cvt: every pair of types, by one general lane function; the pairs that loops are full of also have a fast one.
 
 use super::Decode;
+use super::operands::mixed;
 use super::shapes::{bin, un};
 use crate::float::{
     self, Round, bf_to_f32, canon, f32_to_16, f32_to_bf, f32_to_half, flush, half_to_f32, integral,
@@ -425,7 +426,7 @@ fn packed(b: &mut Builder, f: &Form, to: Ty, from: Ty) -> Res {
         },
         _ => return f.refuse("this pair of types is not supported"),
     };
-    super::arith::mixed(b, f, Class::Convert, e, to, &[Ty::F32, Ty::F32])
+    mixed(b, f, Class::Convert, e, to, &[Ty::F32, Ty::F32])
 }
 
 #[inline(always)]

@@ -2,6 +2,7 @@
 
 use super::Decode;
 use super::memory::{Access, addresses, space_of};
+use super::operands::registers;
 use crate::checks::{FaultKind, Touch};
 use crate::lower::{Builder, Form, Res};
 use crate::machine::{Class, Cx, Exec, Ins, Place};
@@ -30,36 +31,6 @@ pub fn whole_warp(cx: &mut Cx<'_>, m: u32) -> bool {
         return false;
     }
     cx.converged(m, !0, false)
-}
-
-pub fn registers(
-    b: &mut Builder,
-    f: &Form,
-    op: &Operand,
-    n: usize,
-    ty: Ty,
-    write: bool,
-) -> Res<Vec<u32>> {
-    let one = [op.clone()];
-    let parts: &[Operand] = match op {
-        Operand::Vector(parts) => parts,
-        _ => &one,
-    };
-    if parts.len() != n {
-        return f.refuse(format!(
-            "{n} registers are expected, {} are there",
-            parts.len()
-        ));
-    }
-    let mut out = Vec::new();
-    for p in parts {
-        out.push(if write {
-            b.dst(f, p, ty)?
-        } else {
-            b.src(f, p, ty)?
-        });
-    }
-    Ok(out)
 }
 
 /// Row addresses of `count` 8x8 matrices in shared memory, checked. `None` when the warp is not ready.

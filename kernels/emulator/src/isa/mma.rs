@@ -14,7 +14,8 @@
 
 use super::Decode;
 use super::half::{Bf16, F16, Format};
-use super::matrix::{registers, whole_warp};
+use super::matrix::whole_warp;
+use super::operands::registers;
 use crate::float::canon;
 use crate::lower::{Builder, Form, Res};
 use crate::machine::{Class, Cx, Exec, Ins, Lane, View};

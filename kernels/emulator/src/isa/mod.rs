@@ -15,6 +15,7 @@ mod mbarrier;
 mod memory;
 mod mma;
 mod moves;
+mod operands;
 mod shapes;
 mod sync;
 mod video;

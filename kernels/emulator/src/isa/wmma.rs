@@ -6,8 +6,9 @@
 
 use super::Decode;
 use super::half::{Bf16, F16, Format};
-use super::matrix::{registers, whole_warp};
+use super::matrix::whole_warp;
 use super::memory::{Access, resolve, space_of};
+use super::operands::registers;
 use crate::checks::{FaultKind, Touch};
 use crate::float::canon;
 use crate::lower::{Builder, Form, Res};

@@ -133,7 +133,23 @@ macro_rules! choice {
     };
 }
 
-pub(crate) use {choice, immediate};
+/// Makes a type a [`Field`] by the index of its values in a list.
+macro_rules! listed {
+    ($t:ty, $values:expr) => {
+        impl $crate::machine::Field for $t {
+            fn to_bits(self) -> u64 {
+                $values.iter().position(|v| *v == self).unwrap_or(0) as u64
+            }
+            #[inline(always)]
+            fn from_bits(bits: u64) -> $t {
+                debug_assert!((bits as usize) < $values.len(), "not in the list");
+                *$values.get(bits as usize).unwrap_or(&$values[0])
+            }
+        }
+    };
+}
+
+pub(crate) use {choice, immediate, listed};
 
 #[cfg(test)]
 mod tests {
