@@ -3,7 +3,9 @@
 use super::Decode;
 use crate::checks::{FaultKind, Touch};
 use crate::lower::{Builder, Form, Name, Res};
-use crate::machine::{Class, Cx, Exec, Ins, Place, contiguous, lanes_of};
+use crate::machine::{
+    Class, Cx, Exec, Ins, Launch, Place, contiguous, immediate, lanes_of, listed,
+};
 use crate::ptx::tree::Operand;
 use crate::types::{Space, Ty};
 
@@ -18,56 +20,107 @@ pub const DEFS: &[(&str, Decode)] = &[
     ("createpolicy", policy),
 ];
 
-/// How an access is packed into `imm`: offset in the low 32 bits, then these.
-#[derive(Clone, Copy)]
-pub struct Access {
-    pub offset: i32,
-    /// Bytes of an element and elements.
-    pub bytes: u32,
-    pub count: u32,
-    /// `None` is generic.
-    pub place: Option<Place>,
-    pub touch: Touch,
-    pub signed: bool,
+/// The width of the register that a load fills.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Width {
+    Bits32,
+    Bits64,
+    Bits16,
 }
 
-const PLACES: [Option<Place>; 5] = [
-    None,
-    Some(Place::Global),
-    Some(Place::Shared),
-    Some(Place::Local),
-    Some(Place::Param),
-];
-const TOUCHES: [Touch; 5] = [
-    Touch::Read,
-    Touch::Write,
-    Touch::StrongRead,
-    Touch::StrongWrite,
-    Touch::Atomic,
-];
+impl Width {
+    fn of(wide: bool, short: bool) -> Width {
+        if wide {
+            Width::Bits64
+        } else if short {
+            Width::Bits16
+        } else {
+            Width::Bits32
+        }
+    }
+}
+
+listed!(Width, [Width::Bits32, Width::Bits64, Width::Bits16]);
+
+listed!(
+    Option<Place>,
+    [
+        None,
+        Some(Place::Global),
+        Some(Place::Shared),
+        Some(Place::Local),
+        Some(Place::Param),
+    ]
+);
+
+listed!(
+    Touch,
+    [
+        Touch::Read,
+        Touch::Write,
+        Touch::StrongRead,
+        Touch::StrongWrite,
+        Touch::Atomic,
+    ]
+);
+
+immediate! {
+    /// A memory access of a warp.
+    pub struct Access {
+        /// Added to each lane's address.
+        pub offset: i32 [32],
+        /// Bytes of an element.
+        pub bytes: u32 [5],
+        /// Elements of a lane, side by side.
+        pub count: u32 [4],
+        /// `None` is generic.
+        pub place: Option<Place> [3],
+        pub touch: Touch [3],
+        /// A load extends the sign.
+        pub signed: bool [1],
+        /// The register of an element.
+        pub width: Width [2],
+    }
+}
 
 impl Access {
-    pub fn pack(self) -> u64 {
-        let place = PLACES.iter().position(|p| *p == self.place).unwrap_or(0) as u64;
-        let touch = TOUCHES.iter().position(|t| *t == self.touch).unwrap_or(0) as u64;
-        u64::from(self.offset as u32)
-            | u64::from(self.bytes) << 32
-            | u64::from(self.count) << 40
-            | place << 48
-            | touch << 52
-            | u64::from(self.signed) << 56
+    /// An access of one byte without offset; callers set the other fields they need.
+    pub fn new(place: Option<Place>, touch: Touch) -> Access {
+        Access {
+            offset: 0,
+            bytes: 1,
+            count: 1,
+            place,
+            touch,
+            signed: false,
+            width: Width::Bits32,
+        }
     }
 
+    /// A loaded element as its register holds it.
     #[inline(always)]
-    pub fn unpack(v: u64) -> Access {
-        Access {
-            offset: v as i32,
-            bytes: (v >> 32) as u32 & 0xff,
-            count: (v >> 40) as u32 & 0xff,
-            place: PLACES[(v >> 48 & 15) as usize % 5],
-            touch: TOUCHES[(v >> 52 & 15) as usize % 5],
-            signed: v >> 56 & 1 == 1,
+    fn extend(self, v: u64) -> u64 {
+        let v = if self.signed {
+            let shift = 64 - self.bytes * 8;
+            ((v << shift) as i64 >> shift) as u64
+        } else {
+            v
+        };
+        if self.width == Width::Bits16 {
+            v & 0xffff
+        } else {
+            v
         }
+    }
+}
+
+/// The registers of an access: `one`, or for vectors the instruction's list.
+#[inline(always)]
+fn registers_of<'a>(env: &'a Launch<'_>, i: &'a Ins, a: Access, one: &'a u32) -> &'a [u32] {
+    if a.count > 1 {
+        &env.program.lists[i.list as usize]
+    } else {
+        std::slice::from_ref(one)
     }
 }
 
@@ -116,16 +169,12 @@ pub fn resolve(
     true
 }
 
-/// One or several 32-bit elements: the frequent case. `d`, or the registers in `list`.
+/// Loads one or several 32-bit elements, the frequent case, into `dst` or the registers in `list`.
 fn load32(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let a = Access::unpack(i.imm);
     let mut addrs = addresses(cx, i.src[0], a.offset);
     let env = cx.env;
-    let list: &[u32] = if a.count > 1 {
-        &env.program.lists[i.list as usize]
-    } else {
-        std::slice::from_ref(&i.dst)
-    };
+    let list = registers_of(cx.env, i, a, &i.dst);
     resolve(cx, a, &mut addrs, m, |cx, place, addrs, lanes| {
         for (k, &reg) in list.iter().enumerate() {
             let (at, v) = (k as u64 * 4, cx.warp.regs.view());
@@ -148,49 +197,29 @@ fn load32(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     });
 }
 
-/// Any element, any count. `b` bit 0: destination 64 bits wide, bit 1: 16.
+/// Loads elements of any size and number.
 fn load_any(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let a = Access::unpack(i.imm);
     let mut addrs = addresses(cx, i.src[0], a.offset);
-    let prog = cx.env.program;
-    let list: &[u32] = if a.count > 1 {
-        &prog.lists[i.list as usize]
-    } else {
-        std::slice::from_ref(&i.dst)
-    };
-    let kind = i.src[1];
+    let list = registers_of(cx.env, i, a, &i.dst);
+    let wide = a.width == Width::Bits64;
     resolve(cx, a, &mut addrs, m, |cx, place, addrs, lanes| {
         for lane in lanes_of(lanes) {
             for (k, &reg) in list.iter().enumerate() {
-                let mut v = cx.load(
-                    place,
-                    lane,
-                    addrs[lane] + k as u64 * u64::from(a.bytes),
-                    a.bytes,
-                );
-                if a.signed {
-                    let shift = 64 - a.bytes * 8;
-                    v = ((v << shift) as i64 >> shift) as u64;
-                }
-                match kind {
-                    0 => cx.warp.regs.set::<u32>(reg, lane, v as u32),
-                    1 => cx.warp.regs.set::<u64>(reg, lane, v),
-                    _ => cx.warp.regs.set::<u16>(reg, lane, v as u16),
-                }
+                let addr = addrs[lane] + k as u64 * u64::from(a.bytes);
+                let v = a.extend(cx.load(place, lane, addr, a.bytes));
+                cx.warp.regs.set_bits(reg, lane, wide, v);
             }
         }
     });
 }
 
+/// Stores 32-bit elements from `src[1]` or the registers in `list`.
 fn store32(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let a = Access::unpack(i.imm);
     let mut addrs = addresses(cx, i.src[0], a.offset);
     let env = cx.env;
-    let list: &[u32] = if a.count > 1 {
-        &env.program.lists[i.list as usize]
-    } else {
-        std::slice::from_ref(&i.src[1])
-    };
+    let list = registers_of(cx.env, i, a, &i.src[1]);
     resolve(cx, a, &mut addrs, m, |cx, place, addrs, lanes| {
         for (k, &reg) in list.iter().enumerate() {
             let (at, v) = (k as u64 * 4, cx.warp.regs.view());
@@ -246,23 +275,13 @@ fn agree(
     }
 }
 
+/// Stores elements of any size and number.
 fn store_any(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let a = Access::unpack(i.imm);
     let mut addrs = addresses(cx, i.src[0], a.offset);
-    let prog = cx.env.program;
-    let list: &[u32] = if a.count > 1 {
-        &prog.lists[i.list as usize]
-    } else {
-        std::slice::from_ref(&i.src[1])
-    };
-    let wide = i.src[2] == 1;
-    let value = |cx: &Cx<'_>, reg: u32, lane: usize| {
-        if wide {
-            cx.warp.regs.get::<u64>(reg, lane)
-        } else {
-            u64::from(cx.warp.regs.get::<u32>(reg, lane))
-        }
-    };
+    let list = registers_of(cx.env, i, a, &i.src[1]);
+    let wide = a.width == Width::Bits64;
+    let value = |cx: &Cx<'_>, reg: u32, lane: usize| cx.warp.regs.get_bits(reg, lane, wide);
     resolve(cx, a, &mut addrs, m, |cx, place, addrs, lanes| {
         for (k, &reg) in list.iter().enumerate() {
             let at = k as u64 * u64::from(a.bytes);
@@ -277,18 +296,14 @@ fn store_any(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     });
 }
 
-/// A kernel parameter at a fixed place: the same for all lanes. `imm`: offset, bytes, sign; `b` as in `load_any`.
+/// Loads a kernel parameter at a fixed offset: the same value for all lanes.
 fn load_param(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let a = Access::unpack(i.imm);
-    let mut v = cx.load(Place::Param, 0, a.offset as u64, a.bytes);
-    if a.signed {
-        let shift = 64 - a.bytes * 8;
-        v = ((v << shift) as i64 >> shift) as u64;
-    }
-    match i.src[1] {
-        0 => cx.warp.regs.put::<u32>(i.dst, m, &[v as u32; 32]),
-        1 => cx.warp.regs.put::<u64>(i.dst, m, &[v; 32]),
-        _ => cx.warp.regs.put::<u16>(i.dst, m, &[v as u16; 32]),
+    let v = a.extend(cx.load(Place::Param, 0, a.offset as u64, a.bytes));
+    if a.width == Width::Bits64 {
+        cx.warp.regs.put::<u64>(i.dst, m, &[v; 32]);
+    } else {
+        cx.warp.regs.put::<u32>(i.dst, m, &[v as u32; 32]);
     }
 }
 
@@ -409,54 +424,13 @@ fn ld(b: &mut Builder, f: &Form) -> Res {
     } else {
         Touch::Read
     };
-    // A kernel parameter by name.
     if let (Some(Space::Param), Operand::Address(Some(name), offset)) = (space, &ops[1])
         && let Some(Name::Param(at)) = b.lookup(name).cloned()
     {
-        for (k, op) in dst.iter().enumerate() {
-            let d = b.dst_any(f, op)?;
-            let at = i64::from(at) + offset + k as i64 * i64::from(t.bytes());
-            let a = Access {
-                offset: at as i32,
-                bytes: t.bytes(),
-                count: 1,
-                place: Some(Place::Param),
-                touch,
-                signed: t.signed(),
-            };
-            if at < 0 || at + i64::from(t.bytes()) > i64::from(b.param_bytes) {
-                return f.refuse(format!("parameter byte {at} does not exist"));
-            }
-            // A vector counts once.
-            let class = if k == 0 { Class::Load } else { Class::Hidden };
-            b.emit(load_param, class, |i| {
-                i.dst = d.index;
-                i.src[1] = kind(d.wide, d.short);
-                i.imm = a.pack();
-            });
-        }
-        return Ok(());
+        return ld_param(b, f, t, &dst, i64::from(at) + offset);
     }
     let (place, base, offset) = target(b, f, &ops[1], space)?;
-    let mut regs = Vec::new();
-    let mut shape = None;
-    for op in &dst {
-        let d = b.dst_any(f, op)?;
-        if t.bytes() == 8 && !d.wide {
-            return f.refuse("the destination is too narrow");
-        }
-        let s = if *op == Operand::Sink {
-            None
-        } else {
-            Some((d.wide, d.short))
-        };
-        if s.is_some() && shape.is_some() && shape != s {
-            return f.refuse("the destinations differ in width");
-        }
-        shape = shape.or(s);
-        regs.push(d.index);
-    }
-    let (wide, short) = shape.unwrap_or((t.bytes() == 8, false));
+    let (regs, width) = destinations(b, f, t, &dst)?;
     if strong && matches!(place, None | Some(Place::Global)) {
         b.communicates = true;
     }
@@ -464,35 +438,70 @@ fn ld(b: &mut Builder, f: &Form) -> Res {
         offset,
         bytes: t.bytes(),
         count: regs.len() as u32,
-        place,
-        touch,
         signed: t.signed(),
+        width,
+        ..Access::new(place, touch)
     };
-    let simple = t.bytes() == 4 && !wide && !short;
+    let exec: Exec = if t.bytes() == 4 && width == Width::Bits32 {
+        load32
+    } else {
+        load_any
+    };
     let first = regs[0];
     let list = if regs.len() > 1 { b.list(regs) } else { 0 };
-    b.emit(
-        if simple { load32 as Exec } else { load_any },
-        Class::Load,
-        |i| {
-            i.dst = first;
-            i.src[0] = base;
-            i.src[1] = kind(wide, short);
-            i.list = list;
-            i.imm = access.pack();
-        },
-    );
+    b.emit(exec, Class::Load, |i| {
+        i.dst = first;
+        i.src[0] = base;
+        i.list = list;
+        i.imm = access.pack();
+    });
     Ok(())
 }
 
-fn kind(wide: bool, short: bool) -> u32 {
-    if wide {
-        1
-    } else if short {
-        2
-    } else {
-        0
+/// A kernel parameter by name.
+fn ld_param(b: &mut Builder, f: &Form, t: Ty, dst: &[Operand], first: i64) -> Res {
+    for (k, op) in dst.iter().enumerate() {
+        let d = b.dst_any(f, op)?;
+        let offset = first + k as i64 * i64::from(t.bytes());
+        if offset < 0 || offset + i64::from(t.bytes()) > i64::from(b.param_bytes) {
+            return f.refuse(format!("parameter byte {offset} does not exist"));
+        }
+        let access = Access {
+            offset: offset as i32,
+            bytes: t.bytes(),
+            signed: t.signed(),
+            width: Width::of(d.wide, d.short),
+            ..Access::new(Some(Place::Param), Touch::Read)
+        };
+        // A vector counts once.
+        let class = if k == 0 { Class::Load } else { Class::Hidden };
+        b.emit(load_param, class, |i| {
+            i.dst = d.index;
+            i.imm = access.pack();
+        });
     }
+    Ok(())
+}
+
+/// The registers that a load fills, and their common width.
+fn destinations(b: &mut Builder, f: &Form, t: Ty, dst: &[Operand]) -> Res<(Vec<u32>, Width)> {
+    let mut regs = Vec::new();
+    let mut width = None;
+    for op in dst {
+        let d = b.dst_any(f, op)?;
+        if t.bytes() == 8 && !d.wide {
+            return f.refuse("the destination is too narrow");
+        }
+        if *op != Operand::Sink {
+            let this = Width::of(d.wide, d.short);
+            if width.is_some_and(|w| w != this) {
+                return f.refuse("the destinations differ in width");
+            }
+            width = Some(this);
+        }
+        regs.push(d.index);
+    }
+    Ok((regs, width.unwrap_or(Width::of(t.bytes() == 8, false))))
 }
 
 fn st(b: &mut Builder, f: &Form) -> Res {
@@ -538,24 +547,18 @@ fn st(b: &mut Builder, f: &Form) -> Res {
         offset,
         bytes: t.bytes(),
         count: regs.len() as u32,
-        place,
-        touch,
-        signed: false,
+        width: Width::of(t.bytes() == 8, false),
+        ..Access::new(place, touch)
     };
-    let simple = t.bytes() == 4;
+    let exec: Exec = if t.bytes() == 4 { store32 } else { store_any };
     let first = regs[0];
     let list = if regs.len() > 1 { b.list(regs) } else { 0 };
-    b.emit(
-        if simple { store32 as Exec } else { store_any },
-        Class::Store,
-        |i| {
-            i.src[0] = base;
-            i.src[1] = first;
-            i.src[2] = u32::from(t.bytes() == 8);
-            i.list = list;
-            i.imm = access.pack();
-        },
-    );
+    b.emit(exec, Class::Store, |i| {
+        i.src[0] = base;
+        i.src[1] = first;
+        i.list = list;
+        i.imm = access.pack();
+    });
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! One block: its warps, shared memory and barriers.
 
+use super::imm::{immediate, listed};
 use super::launch::Launch;
 use super::program::Ins;
 use super::warp::{Cx, Stop, Wait, Warp};
@@ -17,6 +18,32 @@ pub enum Reduction {
     Popc,
     And,
     Or,
+}
+
+listed!(
+    Reduction,
+    [
+        Reduction::None,
+        Reduction::Popc,
+        Reduction::And,
+        Reduction::Or,
+    ]
+);
+
+immediate! {
+    /// A block barrier. `src`: the registers of its number and of the thread count, the predicate that
+    /// is reduced. `dst` takes the reduction.
+    pub struct BarrierOptions {
+        pub reduction: Reduction [2],
+        /// Arrives without waiting.
+        pub arrive_only: bool [1],
+        /// All threads of the warp must execute the same barrier instruction.
+        pub aligned: bool [1],
+        /// `src[1]` holds the thread count, which is the whole block otherwise.
+        pub counted: bool [1],
+        /// The predicate is negated.
+        pub negated: bool [1],
+    }
 }
 
 /// A `cp.async` that has not landed.
@@ -39,7 +66,7 @@ pub struct Barrier {
     pub arrived: u32,
     /// The count the first arrival named; `None` is the whole block.
     pub expected: Option<u32>,
-    /// Warps that wait: index, where its reduction goes (line or predicate), at which instruction.
+    /// Warps that wait: index, and the barrier instruction.
     pub waiting: Vec<(u32, usize)>,
     pub clock: Option<Clock>,
     pub reduction: Reduction,
@@ -190,9 +217,8 @@ impl Block {
 
 impl Cx<'_> {
     /// The running warp, complete, arrives at a barrier and waits there unless that completes it.
-    /// `ins.src[1]` is the line of the thread count and `ins.imm` bit 8 says whether there is one.
     pub fn arrive(&mut self, ins: &Ins, id: u32) {
-        let count = (ins.imm >> 8 & 1 == 1).then(|| {
+        let count = BarrierOptions::unpack(ins.imm).counted.then(|| {
             self.warp
                 .regs
                 .get::<u32>(ins.src[1], self.warp.mask.trailing_zeros() as usize)

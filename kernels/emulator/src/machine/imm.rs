@@ -149,6 +149,8 @@ macro_rules! listed {
     };
 }
 
+listed!(crate::types::Ty, crate::types::Ty::ALL);
+
 pub(crate) use {choice, immediate, listed};
 
 #[cfg(test)]

@@ -90,6 +90,26 @@ impl Registers {
         self.view.set(reg, lane, value);
     }
 
+    /// A lane's value zero-extended; `wide` registers have 64 bits.
+    #[inline(always)]
+    pub fn get_bits(&self, reg: u32, lane: usize, wide: bool) -> u64 {
+        if wide {
+            self.get::<u64>(reg, lane)
+        } else {
+            u64::from(self.get::<u32>(reg, lane))
+        }
+    }
+
+    /// Sets a lane to the value's low bits.
+    #[inline(always)]
+    pub fn set_bits(&mut self, reg: u32, lane: usize, wide: bool, value: u64) {
+        if wide {
+            self.set::<u64>(reg, lane, value);
+        } else {
+            self.set::<u32>(reg, lane, value as u32);
+        }
+    }
+
     /// All 32 lanes of a register.
     #[inline(always)]
     pub fn all<T: Lane>(&self, reg: u32) -> [T; 32] {

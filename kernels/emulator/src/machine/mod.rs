@@ -15,11 +15,11 @@ mod program;
 mod warp;
 
 pub use access::{Place, contiguous, lanes as lanes_of};
-pub use block::{CopyInFlight, Reduction};
+pub use block::{BarrierOptions, CopyInFlight, Reduction};
 pub use helpers::{CHECK_REG, CLOCK, COPY_WRITTEN, JUMP, MARK, NARROW, NOTHING, WIDEN};
 pub use imm::{Choice, Field};
 pub(crate) use imm::{choice, immediate, listed};
 pub use lanes::{Lane, View};
-pub use launch::{LaunchSetup, run};
+pub use launch::{Launch, LaunchSetup, run};
 pub use program::{Class, Debug, Exec, Ins, Param, Program, Special};
 pub use warp::{Cx, Stop};
