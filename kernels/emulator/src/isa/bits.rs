@@ -4,7 +4,7 @@ use super::Decode;
 use super::operands::{mixed, uniform};
 use super::shapes::{bin, field, tri, tri_imm, un};
 use crate::lower::{Builder, Form, Res};
-use crate::machine::{Class, Cx, Ins};
+use crate::machine::{Class, Cx, Ins, choice, immediate};
 use crate::ptx::tree::Operand;
 use crate::types::Ty;
 
@@ -30,30 +30,61 @@ pub const DEFS: &[(&str, Decode)] = &[
     ("szext", szext),
 ];
 
-/// Logic on predicates: `imm` 0 and, 1 or, 2 xor, 3 not; bit 8 and 9 negate the sources.
+choice! {
+    enum Logic {
+        And = "and",
+        Or = "or",
+        Xor = "xor",
+        Not = "not",
+    }
+}
+
+immediate! {
+    /// Logic on the predicates in `src`.
+    struct PredLogic {
+        operation: Logic [2],
+        negate_a: bool [1],
+        negate_b: bool [1],
+    }
+}
+
 fn pred_logic(cx: &mut Cx<'_>, i: &Ins, m: u32) {
-    let a = cx.warp.preds[i.src[0] as usize] ^ if i.imm >> 8 & 1 == 1 { !0 } else { 0 };
-    let b = cx.warp.preds[i.src[1] as usize] ^ if i.imm >> 9 & 1 == 1 { !0 } else { 0 };
-    let r = match i.imm & 3 {
-        0 => a & b,
-        1 => a | b,
-        2 => a ^ b,
-        _ => !a,
+    let logic = PredLogic::unpack(i.imm);
+    let source =
+        |pred: u32, negate: bool| cx.warp.preds[pred as usize] ^ if negate { !0 } else { 0 };
+    let (a, b) = (
+        source(i.src[0], logic.negate_a),
+        source(i.src[1], logic.negate_b),
+    );
+    let r = match logic.operation {
+        Logic::And => a & b,
+        Logic::Or => a | b,
+        Logic::Xor => a ^ b,
+        Logic::Not => !a,
     };
     let d = &mut cx.warp.preds[i.dst as usize];
     *d = *d & !m | r & m;
 }
 
-fn predicates(b: &mut Builder, f: &Form, op: u64) -> Res {
-    let ops = f.operands(if op == 3 { 2 } else { 3 })?;
-    let (a, fa) = b.pred(f, &ops[1])?;
-    let (c, fc) = if op == 3 { (a, 0) } else { b.pred(f, &ops[2])? };
+fn predicates(b: &mut Builder, f: &Form, operation: Logic) -> Res {
+    let unary = operation == Logic::Not;
+    let ops = f.operands(if unary { 2 } else { 3 })?;
+    let (first, flip_a) = b.pred(f, &ops[1])?;
+    let (second, flip_b) = if unary {
+        (first, 0)
+    } else {
+        b.pred(f, &ops[2])?
+    };
     let d = b.pred_dst(f, &ops[0])?;
+    let logic = PredLogic {
+        operation,
+        negate_a: flip_a != 0,
+        negate_b: flip_b != 0,
+    };
     b.emit(pred_logic, Class::Integer, |i| {
         i.dst = d;
-        i.src[0] = a;
-        i.src[1] = c;
-        i.imm = op | u64::from(fa & 1) << 8 | u64::from(fc & 1) << 9;
+        i.src = [first, second, 0];
+        i.imm = logic.pack();
     });
     Ok(())
 }
@@ -72,13 +103,13 @@ macro_rules! logic {
     };
 }
 
-logic!(and, 0, &);
-logic!(or, 1, |);
-logic!(xor, 2, ^);
+logic!(and, Logic::And, &);
+logic!(or, Logic::Or, |);
+logic!(xor, Logic::Xor, ^);
 
 fn not(b: &mut Builder, f: &Form) -> Res {
     match f.ty()? {
-        Ty::Pred => predicates(b, f, 3),
+        Ty::Pred => predicates(b, f, Logic::Not),
         t @ Ty::B16 => uniform(b, f, 1, t, Class::Integer, un(|a: u16| !a)),
         t @ Ty::B32 => uniform(b, f, 1, t, Class::Integer, un(|a: u32| !a)),
         t @ Ty::B64 => uniform(b, f, 1, t, Class::Integer, un(|a: u64| !a)),
@@ -225,7 +256,7 @@ fn insert(a: u64, b: u64, width: u32, pos: u32, len: u32) -> u64 {
     b & !(low << pos) | (a & low) << pos
 }
 
-/// Four sources: the last register goes into `list`.
+/// Emits an instruction of four sources; the last register goes into `list`.
 fn four(b: &mut Builder, f: &Form, exec: crate::machine::Exec, t: Ty) -> Res {
     let ops = f.operands(5)?;
     let (x, y) = (b.src(f, &ops[1], t)?, b.src(f, &ops[2], t)?);
@@ -233,9 +264,7 @@ fn four(b: &mut Builder, f: &Form, exec: crate::machine::Exec, t: Ty) -> Res {
     let d = b.dst(f, &ops[0], t)?;
     b.emit(exec, Class::Integer, |i| {
         i.dst = d;
-        i.src[0] = x;
-        i.src[1] = y;
-        i.src[2] = p;
+        i.src = [x, y, p];
         i.list = l;
     });
     Ok(())

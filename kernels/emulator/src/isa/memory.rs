@@ -20,7 +20,7 @@ pub const DEFS: &[(&str, Decode)] = &[
     ("createpolicy", policy),
 ];
 
-/// The width of the register that a load fills.
+/// The width of a register that takes values of other widths.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Width {
     Bits32,
@@ -29,7 +29,7 @@ pub enum Width {
 }
 
 impl Width {
-    fn of(wide: bool, short: bool) -> Width {
+    pub fn of(wide: bool, short: bool) -> Width {
         if wide {
             Width::Bits64
         } else if short {

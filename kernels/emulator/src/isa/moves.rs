@@ -3,7 +3,7 @@
 use super::Decode;
 use super::shapes::un;
 use crate::lower::{Builder, Form, Res};
-use crate::machine::{Class, Cx, Ins, lanes_of};
+use crate::machine::{Class, Cx, Ins, immediate, lanes_of};
 use crate::memory::{LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_SHIFT};
 use crate::ptx::tree::Operand;
 use crate::types::{Space, Ty};
@@ -20,47 +20,48 @@ fn same<T>(x: T) -> T {
     x
 }
 
+/// Predicate `src[0]` into `dst`; all ones in `imm` negate it.
 fn move_pred(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let v = cx.warp.preds[i.src[0] as usize] ^ i.imm as u32;
     let d = &mut cx.warp.preds[i.dst as usize];
     *d = *d & !m | v & m;
 }
 
-/// Joins `imm` registers of `b` bits, listed low to high.
-fn join(cx: &mut Cx<'_>, i: &Ins, m: u32) {
-    let prog = cx.env.program;
-    let parts = &prog.lists[i.list as usize];
-    let (bits, wide) = (i.src[1], i.src[2] == 1);
-    for lane in lanes_of(m) {
-        let mut v = 0u64;
-        for (k, &reg) in parts.iter().enumerate() {
-            v |= (u64::from(cx.warp.regs.get::<u32>(reg, lane)) & ((1 << bits) - 1))
-                << (k as u32 * bits);
-        }
-        if wide {
-            cx.warp.regs.set::<u64>(i.dst, lane, v);
-        } else {
-            cx.warp.regs.set::<u32>(i.dst, lane, v as u32);
-        }
+immediate! {
+    /// A move between one register and its parts, which are in `list`, low to high.
+    struct Parts {
+        /// Of a part.
+        bits: u32 [6],
+        /// The one register has 64 bits.
+        wide: bool [1],
     }
 }
 
+/// `mov.b64 d, {a, b}`
+fn join(cx: &mut Cx<'_>, i: &Ins, m: u32) {
+    let prog = cx.env.program;
+    let parts = &prog.lists[i.list as usize];
+    let Parts { bits, wide } = Parts::unpack(i.imm);
+    for lane in lanes_of(m) {
+        let mut v = 0u64;
+        for (k, &reg) in parts.iter().enumerate() {
+            let part = u64::from(cx.warp.regs.get::<u32>(reg, lane)) & ((1 << bits) - 1);
+            v |= part << (k as u32 * bits);
+        }
+        cx.warp.regs.set_bits(i.dst, lane, wide, v);
+    }
+}
+
+/// `mov.b64 {d, e}, a`
 fn split(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let prog = cx.env.program;
     let parts = &prog.lists[i.list as usize];
-    let (bits, wide) = (i.src[1], i.src[2] == 1);
+    let Parts { bits, wide } = Parts::unpack(i.imm);
     for lane in lanes_of(m) {
-        let v = if wide {
-            cx.warp.regs.get::<u64>(i.src[0], lane)
-        } else {
-            u64::from(cx.warp.regs.get::<u32>(i.src[0], lane))
-        };
+        let v = cx.warp.regs.get_bits(i.src[0], lane, wide);
         for (k, &reg) in parts.iter().enumerate() {
-            cx.warp.regs.set::<u32>(
-                reg,
-                lane,
-                (v >> (k as u32 * bits) & ((1 << bits) - 1)) as u32,
-            );
+            let part = v >> (k as u32 * bits) & ((1 << bits) - 1);
+            cx.warp.regs.set::<u32>(reg, lane, part as u32);
         }
     }
 }
@@ -77,20 +78,24 @@ fn mov_128(b: &mut Builder, f: &Form, to: &Operand, from: &Operand) -> Res {
     let (to, from) = (side(b, to)?, side(b, from)?);
     let sources = [b.src(f, &from[0], Ty::B64)?, b.src(f, &from[1], Ty::B64)?];
     let d = [b.dst(f, &to[0], Ty::B64)?, b.dst(f, &to[1], Ty::B64)?];
+    let rest = b.list(vec![d[1]]);
     b.emit(move_pair, Class::Move, |i| {
-        [i.src[0], i.src[1]] = sources;
-        [i.dst, i.src[2]] = d;
+        i.dst = d[0];
+        i.src = [sources[0], sources[1], 0];
+        i.list = rest;
     });
     Ok(())
 }
 
+/// Two 64-bit registers into `dst` and the one in `list`.
 fn move_pair(cx: &mut Cx<'_>, i: &Ins, m: u32) {
+    let high_to = cx.env.program.lists[i.list as usize][0];
     let (low, high) = (
         cx.warp.regs.all::<u64>(i.src[0]),
         cx.warp.regs.all::<u64>(i.src[1]),
     );
     cx.warp.regs.put::<u64>(i.dst, m, &low);
-    cx.warp.regs.put::<u64>(i.src[2], m, &high);
+    cx.warp.regs.put::<u64>(high_to, m, &high);
 }
 
 fn mov(b: &mut Builder, f: &Form) -> Res {
@@ -119,9 +124,8 @@ fn mov(b: &mut Builder, f: &Form) -> Res {
             let list = b.list(regs);
             b.emit(join, Class::Move, |i| {
                 i.dst = d;
-                i.src[1] = each.bytes() * 8;
-                i.src[2] = u32::from(t.bytes() == 8);
                 i.list = list;
+                i.imm = parts_of(t, each).pack();
             });
         }
         (Operand::Vector(parts), _) => {
@@ -134,9 +138,8 @@ fn mov(b: &mut Builder, f: &Form) -> Res {
             let list = b.list(regs);
             b.emit(split, Class::Move, |i| {
                 i.src[0] = a;
-                i.src[1] = each.bytes() * 8;
-                i.src[2] = u32::from(t.bytes() == 8);
                 i.list = list;
+                i.imm = parts_of(t, each).pack();
             });
         }
         _ => {
@@ -158,6 +161,13 @@ fn mov(b: &mut Builder, f: &Form) -> Res {
         }
     }
     Ok(())
+}
+
+fn parts_of(t: Ty, each: Ty) -> Parts {
+    Parts {
+        bits: each.bytes() * 8,
+        wide: t.bytes() == 8,
+    }
 }
 
 /// The type of the parts of a packed move.

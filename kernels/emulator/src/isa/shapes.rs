@@ -2,10 +2,10 @@
 //!
 //! Each loop exists twice: for any processor, and for one with AVX2 and FMA, which the decoder picks where it runs.
 
-use crate::machine::{Cx, Exec, Ins, Lane};
+use crate::machine::{Cx, Exec, Ins, Lane, choice, immediate};
 use std::ptr::NonNull;
 
-/// A lane function without captured state, out of thin air: it has no bytes to be wrong.
+/// A lane function by its type alone: without captures it has no bytes.
 #[inline(always)]
 fn lane_fn<F: Copy>() -> F {
     const { assert!(size_of::<F>() == 0, "lane functions must not capture") };
@@ -158,8 +158,30 @@ fn field_body<A: Lane, D: Lane, F: Fn(A, A, u32, u32) -> D + Copy + 'static>(
     }
 }
 
-/// Compares into predicate `d`. `imm`: bits 0-1 combine with predicate `c` (1 and, 2 or, 3 xor), bit 8 negates `c`,
-/// bit 9 says that `list` takes the complement, bit 10 that the comparison itself is turned round.
+choice! {
+    /// How a comparison is combined with a third predicate.
+    pub enum Combine {
+        None = "",
+        And = "and",
+        Or = "or",
+        Xor = "xor",
+    }
+}
+
+immediate! {
+    /// A comparison of `src[0]` and `src[1]` into predicate `dst`. All zeros is a plain one.
+    pub struct Comparison {
+        /// With predicate `src[2]`.
+        pub combine: Combine [2],
+        /// Predicate `src[2]` is negated.
+        pub negate_third: bool [1],
+        /// Predicate `list` takes the complement.
+        pub complement: bool [1],
+        /// The comparison is negated.
+        pub negate: bool [1],
+    }
+}
+
 #[inline(always)]
 fn cmp_body<A: Lane, F: Fn(A, A) -> bool + Copy + 'static>(cx: &mut Cx<'_>, ins: &Ins, m: u32) {
     let (f, v) = (lane_fn::<F>(), cx.warp.regs.view());
@@ -177,25 +199,26 @@ fn cmp_body<A: Lane, F: Fn(A, A) -> bool + Copy + 'static>(cx: &mut Cx<'_>, ins:
         *p = *p & !m | bits & m;
         return;
     }
-    if ins.imm >> 10 & 1 == 1 {
+    let options = Comparison::unpack(ins.imm);
+    if options.negate {
         bits = !bits;
     }
-    let third = cx.warp.preds[ins.src[2] as usize] ^ if ins.imm >> 8 & 1 == 1 { !0 } else { 0 };
-    let join = |x: u32| match ins.imm & 3 {
-        0 => x,
-        1 => x & third,
-        2 => x | third,
-        _ => x ^ third,
+    let third = cx.warp.preds[ins.src[2] as usize] ^ if options.negate_third { !0 } else { 0 };
+    let join = |x: u32| match options.combine {
+        Combine::None => x,
+        Combine::And => x & third,
+        Combine::Or => x | third,
+        Combine::Xor => x ^ third,
     };
     let p = &mut cx.warp.preds[ins.dst as usize];
     *p = *p & !m | join(bits) & m;
-    if ins.imm >> 9 & 1 == 1 {
+    if options.complement {
         let q = &mut cx.warp.preds[ins.list as usize];
         *q = *q & !m | join(!bits) & m;
     }
 }
 
-/// `a` where predicate `c` (negated by `imm` all ones) holds, else `b`.
+/// `src[0]` where predicate `src[2]` holds, else `src[1]`; all ones in `imm` negate the predicate.
 // The lane function only names the type.
 #[allow(clippy::extra_unused_type_parameters)]
 #[inline(always)]
@@ -230,7 +253,7 @@ shape!(
     /// d = f(a, b, c, imm)
     tri_imm, tri_imm_body, <A, D>, (A, A, A, u64) -> D);
 shape!(
-    /// d = f(a, b, c, fourth)
+    /// d = f(a, b, c, register in `list`)
     field, field_body, <A, D>, (A, A, u32, u32) -> D);
 shape!(
     /// p = f(a, b)
