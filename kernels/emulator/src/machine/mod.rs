@@ -12,6 +12,7 @@ mod imm;
 mod lanes;
 mod launch;
 mod program;
+mod turns;
 mod warp;
 
 pub use access::{Place, contiguous, lanes as lanes_of};

@@ -1,4 +1,4 @@
-//! One warp, its fragments, and the loop that runs it.
+//! One warp, its divergent subsets, and the loop that runs it.
 
 use super::block::Block;
 use super::lanes::Registers;
@@ -7,7 +7,7 @@ use super::program::{Ins, Program};
 use crate::checks::{Fault, FaultKind, WarpClock};
 use crate::counters::Counts;
 
-/// Lanes of a diverged warp that stand at one instruction.
+/// A divergent subset: lanes of a diverged warp whose next instruction is the same.
 #[derive(Clone, Copy, Debug)]
 pub struct Subset {
     pub pc: usize,
@@ -15,12 +15,12 @@ pub struct Subset {
     pub wait: Wait,
 }
 
-/// Why a fragment does not run.
+/// Why a subset does not run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
-    /// It could.
+    /// It can run.
     Nothing,
-    /// It has spun for long; others first.
+    /// It has spun for long: the others run first.
     Turn,
     /// At a `.sync` instruction, until all `members` that live are there. `anywhere`: any `bar.warp.sync` will do.
     Sync { members: u32, anywhere: bool },
@@ -45,11 +45,11 @@ pub enum Stop {
 /// The state of a warp.
 pub struct Warp {
     pub regs: Registers,
-    /// Predicates as masks; number 0 holds always.
+    /// Predicates as masks; number 0 always holds.
     pub preds: Vec<u32>,
     pub pc: usize,
     pub mask: u32,
-    /// The instruction where another fragment waits ahead.
+    /// The instruction where the next subset ahead waits.
     pub meet: usize,
     pub others: Vec<Subset>,
     /// Lanes that have not exited.
@@ -64,9 +64,9 @@ pub struct Warp {
     pub copies: Vec<super::block::CopyInFlight>,
     pub at_barrier: bool,
     pub done: bool,
-    /// Backward branches since the warp last changed fragments.
+    /// Backward branches since the warp last changed subsets.
     pub spins: u32,
-    /// It has looked at memory that others may write since its block's turn began.
+    /// It has read memory that other threads may write since its block's turn began.
     pub polls: bool,
     /// Which maybe-uninitialised registers hold a value: a mask per register number.
     pub written: Vec<u32>,
@@ -215,7 +215,7 @@ impl Cx<'_> {
         self.stop = Stop::Fault;
     }
 
-    /// Another fragment waits where this one arrives: they are one from here.
+    /// Another subset waits where this one arrives: they are one from here.
     #[cold]
     fn meet(&mut self) {
         let pc = self.warp.pc;
@@ -244,7 +244,7 @@ impl Cx<'_> {
             .unwrap_or(NEVER);
     }
 
-    /// Lanes `taken` of the running fragment go to `target`, the rest go on.
+    /// Lanes `taken` of the running subset go to `target`, the rest go on.
     #[inline]
     pub fn branch(&mut self, taken: u32, target: usize) {
         let w = &mut self.warp;
@@ -255,7 +255,7 @@ impl Cx<'_> {
                 self.after_jump(back);
             }
         } else if taken == 0 {
-            // A diverged warp whose branch falls through is still the lowest fragment.
+            // A diverged warp whose branch falls through is still the lowest subset.
         } else {
             if let Some(c) = &mut self.counts {
                 c.divergent_branches += 1;
@@ -271,7 +271,7 @@ impl Cx<'_> {
         }
     }
 
-    /// Part of the running fragment goes to `target`; the rest has not decided yet.
+    /// Part of the running subset goes to `target`; the rest has not decided yet.
     pub fn split_off(&mut self, lanes: u32, target: usize) {
         if let Some(c) = &mut self.counts {
             c.divergent_branches += 1;
@@ -314,7 +314,7 @@ impl Cx<'_> {
         }
     }
 
-    /// Parks `lanes` of the running fragment at `pc`; what is left of it goes on, else another fragment does.
+    /// Parks `lanes` of the running subset at `pc`. The rest of it goes on, or if there is none another subset.
     pub fn set_aside(&mut self, lanes: u32, pc: usize, wait: Wait) {
         self.warp.others.push(Subset {
             pc,
@@ -329,7 +329,7 @@ impl Cx<'_> {
         }
     }
 
-    /// Picks the lowest fragment that can run. With none, resolves what they wait for or faults.
+    /// Picks the lowest subset that can run. If none can, resolves what they wait for, or fails.
     pub fn choose(&mut self) {
         loop {
             let live = self.warp.live;
@@ -369,10 +369,27 @@ impl Cx<'_> {
         }
     }
 
-    /// All fragments wait. True when something can run again.
+    /// All subsets wait. True when something can run again.
     fn resolve(&mut self) -> bool {
-        let all = self.warp.others.iter().fold(0, |m, f| m | f.mask);
-        // bar.warp.sync may be reached at different places.
+        if self.release_warp_barrier() {
+            return true;
+        }
+        let debug = &self.env.program.debug;
+        self.warp.others.sort_by_key(|f| debug[f.pc].line);
+        let first = self.warp.others[0];
+        if let Wait::Barrier { id, .. } = first.wait
+            && self.all_at_barrier(id)
+        {
+            self.arrive_from_everywhere(id);
+            return self.stop == Stop::Run;
+        }
+        self.fail_divergent(first);
+        false
+    }
+
+    /// `bar.warp.sync` may be reached at different places. True when all its members are there: all subsets
+    /// go on behind their own instruction.
+    fn release_warp_barrier(&mut self) -> bool {
         let mut union = 0;
         let mut members = 0;
         for f in &self.warp.others {
@@ -385,46 +402,46 @@ impl Cx<'_> {
                 members |= m;
             }
         }
-        if union != 0 && members & self.warp.live & !union == 0 {
-            for f in &mut self.warp.others {
-                if let Wait::Sync { anywhere: true, .. } = f.wait {
-                    f.wait = Wait::Nothing;
-                    f.pc += 1;
-                }
-            }
-            self.warp.clock.advance();
-            return true;
+        if union == 0 || members & self.warp.live & !union != 0 {
+            return false;
         }
-        let debug = &self.env.program.debug;
-        self.warp.others.sort_by_key(|f| debug[f.pc].line);
-        let first = self.warp.others[0];
-        if let Wait::Barrier { id, .. } = first.wait {
-            let same_id = self
-                .warp
-                .others
-                .iter()
-                .all(|f| matches!(f.wait, Wait::Barrier { id: other, .. } if other == id));
-            let aligned = self
-                .warp
-                .others
-                .iter()
-                .any(|f| matches!(f.wait, Wait::Barrier { aligned: true, .. }));
-            if same_id && all == self.warp.live && !aligned {
-                // The whole warp is there, from different places: it arrives as one when the first is carried out,
-                // and every fragment goes on behind its own instruction.
-                for f in &mut self.warp.others {
-                    f.wait = Wait::Nothing;
-                    f.pc += 1;
-                }
-                let f = self.warp.others.swap_remove(0);
-                self.warp.pc = f.pc;
-                self.warp.mask = f.mask;
-                self.meet();
-                let ins = self.env.program.code[f.pc - 1];
-                self.arrive(&ins, id);
-                return self.stop == Stop::Run;
+        for f in &mut self.warp.others {
+            if let Wait::Sync { anywhere: true, .. } = f.wait {
+                f.wait = Wait::Nothing;
+                f.pc += 1;
             }
         }
+        self.warp.clock.advance();
+        true
+    }
+
+    /// Whether the whole warp is at instructions of one barrier that need not be the same instruction.
+    fn all_at_barrier(&self, id: u32) -> bool {
+        let others = &self.warp.others;
+        let all = others.iter().fold(0, |m, f| m | f.mask);
+        all == self.warp.live
+            && others.iter().all(
+                |f| matches!(f.wait, Wait::Barrier { id: other, aligned: false } if other == id),
+            )
+    }
+
+    /// The warp arrives as one when the first subset's barrier is carried out, and every subset goes on
+    /// behind its own instruction.
+    fn arrive_from_everywhere(&mut self, id: u32) {
+        for f in &mut self.warp.others {
+            f.wait = Wait::Nothing;
+            f.pc += 1;
+        }
+        let f = self.warp.others.swap_remove(0);
+        self.warp.pc = f.pc;
+        self.warp.mask = f.mask;
+        self.meet();
+        let ins = self.env.program.code[f.pc - 1];
+        self.arrive(&ins, id);
+    }
+
+    /// No subset can go on: a fault at the first of them.
+    fn fail_divergent(&mut self, first: Subset) {
         let mut places: Vec<String> = self
             .warp
             .others
@@ -450,16 +467,14 @@ impl Cx<'_> {
             })
             .unwrap_or(0);
         self.warp.pc = first.pc + 1;
-        let lane = first.mask.trailing_zeros();
         self.fail(
             FaultKind::DivergentSync,
-            lane,
+            first.mask.trailing_zeros(),
             format!(
                 "not all threads it waits for can reach it (missing lanes {missing:#010x}): {}",
                 places.join("; ")
             ),
         );
-        false
     }
 
     /// For a `.sync` instruction whose executing lanes `mask` name `members`: true when all live members are here.
@@ -484,7 +499,7 @@ impl Cx<'_> {
     }
 }
 
-/// Fragments that wait at one `.sync` instruction are one.
+/// Subsets that wait at one `.sync` instruction are one.
 fn merge_waiting(others: &mut Vec<Subset>) {
     let mut i = 0;
     while i < others.len() {
