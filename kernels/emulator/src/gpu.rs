@@ -365,14 +365,14 @@ impl Gpu {
         }
     }
 
-    /// Launches a kernel and waits for it. `params` is the parameter buffer, laid out as the PTX declares it.
-    pub fn launch(
+    /// Whether the card can run the launch: the blocks that one multiprocessor and the device hold at once.
+    /// `params`: bytes of parameters.
+    fn resources(
         &self,
-        kernel: &Kernel,
+        p: &Program,
         shape: Shape,
-        params: Vec<u8>,
-    ) -> Result<(), LaunchError> {
-        let p = &kernel.program;
+        params: usize,
+    ) -> Result<(u32, u64), LaunchError> {
         let threads: u64 = shape.block.iter().map(|n| u64::from(*n)).product();
         if threads == 0 || shape.grid.contains(&0) {
             return Err(LaunchError::Invalid(format!(
@@ -400,12 +400,10 @@ impl Gpu {
                 p.name, self.options.profile.shared_optin
             )));
         }
-        if params.len() != p.param_bytes as usize {
+        if params != p.param_bytes as usize {
             return Err(LaunchError::Invalid(format!(
                 "{}: {} parameter bytes, {} are expected",
-                p.name,
-                params.len(),
-                p.param_bytes
+                p.name, params, p.param_bytes
             )));
         }
         let per_sm = self.options.profile.resident_blocks(threads as u32, shared);
@@ -417,6 +415,18 @@ impl Gpu {
                 p.name
             )));
         }
+        Ok((per_sm, resident))
+    }
+
+    /// Launches a kernel and waits for it. `params` is the parameter buffer, laid out as the PTX declares it.
+    pub fn launch(
+        &self,
+        kernel: &Kernel,
+        shape: Shape,
+        params: Vec<u8>,
+    ) -> Result<(), LaunchError> {
+        let p = &kernel.program;
+        let (per_sm, resident) = self.resources(p, shape, params.len())?;
         let number = self.launches.fetch_add(1, Relaxed);
         let epoch = number % 1023 + 1;
         if epoch == 1 && number > 0 {
@@ -430,7 +440,7 @@ impl Gpu {
             warps_per_sm: self.options.profile.threads_per_sm / 32,
             grid: shape.grid,
             block: shape.block,
-            shared_bytes: shared,
+            shared_bytes: p.shared_bytes + shape.shared,
         });
         let counts = machine::run(LaunchSetup {
             program: p,

@@ -26,19 +26,20 @@ fn pair(to: &str, base: &str, there: &str, offset: u32) -> String {
 
 /// Element `index` of a lane's four of D: sum `sum`, row `row` of D, column `col`.
 fn element(bf16: bool, index: usize, sum: &str, row: &str, col: &str) -> String {
-    let (shift, load, store) = match bf16 {
-        true => (
+    let (shift, load, store) = if bf16 {
+        (
             1,
             "ld.global.u16 %h0, [%addr];\ncvt.u32.u16 %at, %h0;\nshl.b32 %at, %at, 16;\n\
              mov.b32 %old, %at;\n",
             "mov.f32 %zero, 0f00000000;\ncvt.rn.bf16x2.f32 %at, %zero, %out;\n\
              cvt.u16.u32 %h0, %at;\nst.global.u16 [%addr], %h0;\n",
-        ),
-        false => (
+        )
+    } else {
+        (
             2,
             "ld.global.f32 %old, [%addr];\n",
             "st.global.f32 [%addr], %out;\n",
-        ),
+        )
     };
     let place = |from: &str| {
         format!(
@@ -56,8 +57,8 @@ fn element(bf16: bool, index: usize, sum: &str, row: &str, col: &str) -> String 
     )
 }
 
-fn kernel(bf16: bool) -> String {
-    let name = NAMES[usize::from(bf16)];
+/// The head of a kernel: its parameters and registers.
+fn head(name: &str) -> String {
     let parameters = [
         ("u64", "a"),
         ("u64", "b"),
@@ -91,11 +92,18 @@ fn kernel(bf16: bool) -> String {
         };
         text += &format!("{space} %{name};\nld.param.{kind} %{name}, [p_{name}];\n");
     }
+    text
+}
+
+/// The places and addresses of a lane, and its sums at zero.
+fn places() -> String {
     // Lane l has row l / 4 of either operand, and l / 4 + 8 of x, at columns 2 (l % 4) and 8 further on.
-    text += "mov.u32 %lane, %tid.x;\nshr.u32 %group, %lane, 2;\nand.b32 %kc, %lane, 3;\n\
+    let mut text = String::from(
+        "mov.u32 %lane, %tid.x;\nshr.u32 %group, %lane, 2;\nand.b32 %kc, %lane, 3;\n\
              shl.b32 %kc, %kc, 1;\nmov.u32 %first, %ctaid.x;\nshl.b32 %first, %first, 3;\n\
              mov.u32 %low, %ctaid.y;\nshl.b32 %low, %low, 4;\nadd.u32 %row, %first, %group;\n\
-             setp.lt.u32 %wrow, %row, %m;\n";
+             setp.lt.u32 %wrow, %row, %m;\n",
+    );
     // The outputs of this lane: rows of D `first`, `next`.
     text += "add.u32 %low, %low, %group;\nadd.u32 %high, %low, 8;\n\
              setp.lt.u32 %xlow, %low, %n;\nsetp.lt.u32 %xhigh, %high, %n;\n";
@@ -113,7 +121,14 @@ fn kernel(bf16: bool) -> String {
     for sum in ["%s0", "%s1", "%s2", "%s3"] {
         text += &format!("mov.f32 {sum}, 0f00000000;\n");
     }
-    text += "mov.u32 %step, 0;\nsetp.lt.u32 %more, %step, %k;\n@!%more bra summed;\nloop:\n";
+    text
+}
+
+/// The loop over k.
+fn sums() -> String {
+    let mut text = String::from(
+        "mov.u32 %step, 0;\nsetp.lt.u32 %more, %step, %k;\n@!%more bra summed;\nloop:\n",
+    );
     for (to, base, there, offset) in [
         ("%a0", "%lowat", "%xlow", 0),
         ("%a1", "%highat", "%xhigh", 0),
@@ -124,11 +139,15 @@ fn kernel(bf16: bool) -> String {
     ] {
         text += &pair(to, base, there, offset);
     }
-    text += "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%s0, %s1, %s2, %s3}, \
+    text + "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%s0, %s1, %s2, %s3}, \
              {%a0, %a1, %a2, %a3}, {%b0, %b1}, {%s0, %s1, %s2, %s3};\n\
              add.u32 %step, %step, 16;\nadd.u32 %kc, %kc, 16;\nadd.u64 %wat, %wat, 32;\n\
              add.u64 %lowat, %lowat, 32;\nadd.u64 %highat, %highat, 32;\n\
-             setp.lt.u32 %more, %step, %k;\n@%more bra loop;\nsummed:\n";
+             setp.lt.u32 %more, %step, %k;\n@%more bra loop;\nsummed:\n"
+}
+
+fn kernel(bf16: bool) -> String {
+    let mut text = head(NAMES[usize::from(bf16)]) + &places() + &sums();
     let lane = [
         ("%s0", "%first", "%low"),
         ("%s1", "%next", "%low"),

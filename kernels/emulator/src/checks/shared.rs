@@ -393,27 +393,7 @@ impl SharedShadow {
                     self.reads[word] = 0;
                 }
             }
-            let kept = if w.thread() == thread && w.clock() == own {
-                w.bytes()
-            } else {
-                0
-            };
-            let new = if own < CLOCKS {
-                Writer::new(own, self.instance, touch.strong(), kept | bytes, thread)
-            } else {
-                w
-            };
-            self.writers[word] = new.with_state(w.state() | bytes << 4);
-            if touch.strong() {
-                match self.flags.get_mut(&(word as u32)) {
-                    Some(f) => f.join(clock.shared()),
-                    None => {
-                        self.flags.insert(word as u32, clock.shared().clone());
-                    }
-                }
-                // What this thread does next is not covered by what it just released.
-                clock.advance();
-            }
+            self.note_write(word, bytes, touch, thread, clock);
         }
         if touch == Touch::Read && own < CLOCKS {
             let slot = &mut self.readers[warp as usize * self.writers.len() + word];
@@ -421,6 +401,40 @@ impl SharedShadow {
             self.reads[word] = self.reads[word].max(own);
         }
         Ok(())
+    }
+
+    /// Notes the writer of a word; a strong write also hands on its clock.
+    #[inline(always)]
+    fn note_write(
+        &mut self,
+        word: usize,
+        bytes: u8,
+        touch: Touch,
+        thread: u32,
+        clock: &mut WarpClock,
+    ) {
+        let (w, own) = (self.writers[word], clock.own());
+        let kept = if w.thread() == thread && w.clock() == own {
+            w.bytes()
+        } else {
+            0
+        };
+        let new = if own < CLOCKS {
+            Writer::new(own, self.instance, touch.strong(), kept | bytes, thread)
+        } else {
+            w
+        };
+        self.writers[word] = new.with_state(w.state() | bytes << 4);
+        if touch.strong() {
+            match self.flags.get_mut(&(word as u32)) {
+                Some(f) => f.join(clock.shared()),
+                None => {
+                    self.flags.insert(word as u32, clock.shared().clone());
+                }
+            }
+            // What this thread does next is not covered by what it just released.
+            clock.advance();
+        }
     }
 
     fn check_readers(

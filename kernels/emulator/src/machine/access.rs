@@ -148,62 +148,24 @@ impl Cx<'_> {
             return true;
         }
         let run = contiguous(addrs, mask, bytes);
-        let mut known = Extent { base: 1, end: 0 };
-        if run {
-            match heap.find(addrs[0]) {
-                Some(e) if addrs[31] + u64::from(bytes) <= e.end => known = e,
-                _ => {}
-            }
-        }
-        if known.end == 0 {
-            for lane in lanes(mask) {
-                let (from, to) = (addrs[lane], addrs[lane].wrapping_add(u64::from(bytes)));
-                if from < known.base || to > known.end || to < from {
-                    match heap.find(from) {
-                        Some(e) if to <= e.end && to > from => known = e,
-                        _ => {
-                            self.outside(lane, from, bytes, touch);
-                            return false;
-                        }
-                    }
-                }
-            }
-        }
-        if touch.reads() {
-            let unwritten = if run {
-                heap.first_unwritten(addrs[0], u64::from(bytes) * 32)
-                    .map(|a| (((a - addrs[0]) / u64::from(bytes)) as usize, a))
-            } else {
-                lanes(mask).find_map(|l| {
-                    heap.first_unwritten(addrs[l], u64::from(bytes))
-                        .map(|a| (l, a))
-                })
-            };
-            if let Some((lane, addr)) = unwritten {
-                let message = format!(
-                    "{bytes}-byte read of global address {:#x}: {} was never written",
-                    addrs[lane],
-                    heap.describe(addr)
-                );
-                self.fail(FaultKind::Uninitialised, lane as u32, message);
-                return false;
-            }
+        let Some(known) = self.find_allocations(addrs, mask, bytes, touch, run) else {
+            return false;
+        };
+        if touch.reads() && !self.check_written(addrs, mask, bytes, run) {
+            return false;
         }
         if touch.writes() {
-            if !run {
+            if run {
+                heap.mark_written(addrs[0], u64::from(bytes) * 32);
+            } else {
                 for lane in lanes(mask) {
                     heap.mark_written(addrs[lane], u64::from(bytes));
                 }
-            } else {
-                heap.mark_written(addrs[0], u64::from(bytes) * 32);
             }
-            if known.base != 1 && self.env.read_only(known.base) {
+            if self.env.read_only(known.base) {
                 let lane = mask.trailing_zeros();
-                self.fail(
-                    FaultKind::ReadOnly,
-                    lane,
-                    format!("write to {}", heap.describe(addrs[lane as usize])),
-                );
+                let message = format!("write to {}", heap.describe(addrs[lane as usize]));
+                self.fail(FaultKind::ReadOnly, lane, message);
                 return false;
             }
         }
@@ -211,6 +173,64 @@ impl Cx<'_> {
             return self.check_blocks(addrs, mask, bytes, touch);
         }
         true
+    }
+
+    /// Whether every lane is inside an allocation; returns the last lane's. `run`: the addresses are
+    /// contiguous. `None` after a fault.
+    #[inline(always)]
+    fn find_allocations(
+        &mut self,
+        addrs: &[u64; 32],
+        mask: u32,
+        bytes: u32,
+        touch: Touch,
+        run: bool,
+    ) -> Option<Extent> {
+        let heap = self.env.heap;
+        if run
+            && let Some(e) = heap.find(addrs[0])
+            && addrs[31] + u64::from(bytes) <= e.end
+        {
+            return Some(e);
+        }
+        // No address lies in it.
+        let mut known = Extent { base: 1, end: 0 };
+        for lane in lanes(mask) {
+            let (from, to) = (addrs[lane], addrs[lane].wrapping_add(u64::from(bytes)));
+            if from < known.base || to > known.end || to < from {
+                match heap.find(from) {
+                    Some(e) if to <= e.end && to > from => known = e,
+                    _ => {
+                        self.outside(lane, from, bytes, touch);
+                        return None;
+                    }
+                }
+            }
+        }
+        Some(known)
+    }
+
+    /// Whether all bytes that the lanes read were written. False after a fault.
+    #[inline(always)]
+    fn check_written(&mut self, addrs: &[u64; 32], mask: u32, bytes: u32, run: bool) -> bool {
+        let heap = self.env.heap;
+        let size = u64::from(bytes);
+        let unwritten = if run {
+            heap.first_unwritten(addrs[0], size * 32)
+                .map(|a| (((a - addrs[0]) / size) as usize, a))
+        } else {
+            lanes(mask).find_map(|l| heap.first_unwritten(addrs[l], size).map(|a| (l, a)))
+        };
+        let Some((lane, addr)) = unwritten else {
+            return true;
+        };
+        let message = format!(
+            "{bytes}-byte read of global address {:#x}: {} was never written",
+            addrs[lane],
+            heap.describe(addr)
+        );
+        self.fail(FaultKind::Uninitialised, lane as u32, message);
+        false
     }
 
     /// Races between blocks.

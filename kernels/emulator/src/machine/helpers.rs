@@ -12,12 +12,12 @@ pub const WIDEN: Exec = widen;
 pub const CLOCK: Exec = clock;
 /// An unconditional jump where the layout needs one.
 pub const JUMP: Exec = jump;
-/// Faults if register `a` (number `imm` of the watched ones) was never written.
+/// Faults if watched register number `imm` was never written.
 pub const CHECK_REG: Exec = check_written;
 
-/// Notes that watched register `imm` is written.
+/// Notes that watched register number `imm` is written.
 pub const MARK: Exec = mark;
-/// A copy of a watched register is written where its source is.
+/// Watched register number `imm` is written where number `src[0]` is, of which it is a copy.
 pub const COPY_WRITTEN: Exec = copy_written;
 
 /// Stands for an instruction whose work is done elsewhere.

@@ -522,55 +522,13 @@ impl Parser {
 
     fn directive(&mut self, w: &str, line: u32, out: &mut Vec<Stmt>) -> Res<()> {
         // `.reg.b16` is `.reg .b16` written together.
-        let (w, mut type_word) = match w.strip_prefix(".reg.") {
-            Some(rest) => (".reg", Some(format!(".{rest}"))),
-            None => (w, None),
-        };
+        if let Some(rest) = w.strip_prefix(".reg.") {
+            let regs = self.reg_directive(line, Some(format!(".{rest}")))?;
+            out.push(regs);
+            return Ok(());
+        }
         match w {
-            ".reg" => {
-                let mut vector = 1;
-                let ty = loop {
-                    let t = match type_word.take() {
-                        Some(t) => t,
-                        None => self.word("a register type")?,
-                    };
-                    match t.as_str() {
-                        ".v2" => vector = 2,
-                        ".v4" => vector = 4,
-                        _ => match t.strip_prefix('.').and_then(Ty::parse) {
-                            Some(ty) => break ty,
-                            None => return refuse(line, format!("{t:?} is not a register type")),
-                        },
-                    }
-                };
-                let mut names = Vec::new();
-                loop {
-                    let name = self.word("a register name")?;
-                    let mut count = None;
-                    if self.accept('<') {
-                        let n = self.small("a register count")?;
-                        if n > 1 << 20 {
-                            return refuse(
-                                line,
-                                format!("{n} registers named {name:?} are too many"),
-                            );
-                        }
-                        count = Some(n);
-                        self.expect('>')?;
-                    }
-                    names.push((name, count));
-                    if !self.accept(',') {
-                        break;
-                    }
-                }
-                self.expect(';')?;
-                out.push(Stmt::Regs {
-                    line,
-                    ty,
-                    vector,
-                    names,
-                });
-            }
+            ".reg" => out.push(self.reg_directive(line, None)?),
             ".local" | ".shared" | ".param" | ".global" | ".const" => {
                 let mut vars = Vec::new();
                 let space = Space::parse(&w[1..]).unwrap_or(Space::Local);
@@ -578,26 +536,7 @@ impl Parser {
                 self.expect(';')?;
                 out.extend(vars.into_iter().map(Stmt::Var));
             }
-            ".loc" => {
-                let file = self.small("a file index")?;
-                let row = self.small("a line")?;
-                self.int("a column")?;
-                while self.accept(',') {
-                    match self.word("function_name or inlined_at")?.as_str() {
-                        "function_name" => {
-                            self.word("a label")?;
-                            self.plus()?;
-                        }
-                        "inlined_at" => {
-                            self.int("a file index")?;
-                            self.int("a line")?;
-                            self.int("a column")?;
-                        }
-                        other => return refuse(line, format!("{other:?} does not belong to .loc")),
-                    }
-                }
-                out.push(Stmt::Loc(file, row));
-            }
+            ".loc" => out.push(self.loc_directive(line)?),
             ".pragma" => self.skip_to_semicolon()?,
             _ => {
                 return refuse(
@@ -607,6 +546,72 @@ impl Parser {
             }
         }
         Ok(())
+    }
+
+    /// `.reg` behind its word, whose type may have been read with it.
+    fn reg_directive(&mut self, line: u32, mut type_word: Option<String>) -> Res<Stmt> {
+        let mut vector = 1;
+        let ty = loop {
+            let t = match type_word.take() {
+                Some(t) => t,
+                None => self.word("a register type")?,
+            };
+            match t.as_str() {
+                ".v2" => vector = 2,
+                ".v4" => vector = 4,
+                _ => match t.strip_prefix('.').and_then(Ty::parse) {
+                    Some(ty) => break ty,
+                    None => return refuse(line, format!("{t:?} is not a register type")),
+                },
+            }
+        };
+        let mut names = Vec::new();
+        loop {
+            let name = self.word("a register name")?;
+            let mut count = None;
+            if self.accept('<') {
+                let n = self.small("a register count")?;
+                if n > 1 << 20 {
+                    let why = format!("{n} registers named {name:?} are too many");
+                    return refuse(line, why);
+                }
+                count = Some(n);
+                self.expect('>')?;
+            }
+            names.push((name, count));
+            if !self.accept(',') {
+                break;
+            }
+        }
+        self.expect(';')?;
+        Ok(Stmt::Regs {
+            line,
+            ty,
+            vector,
+            names,
+        })
+    }
+
+    /// `.loc` behind its word.
+    fn loc_directive(&mut self, line: u32) -> Res<Stmt> {
+        let file = self.small("a file index")?;
+        let row = self.small("a line")?;
+        self.int("a column")?;
+        while self.accept(',') {
+            match self.word("function_name or inlined_at")?.as_str() {
+                "function_name" => {
+                    self.word("a label")?;
+                    self.plus()?;
+                }
+                "inlined_at" => {
+                    self.int("a file index")?;
+                    self.int("a line")?;
+                    self.int("a column")?;
+                }
+                other => return refuse(line, format!("{other:?} does not belong to .loc")),
+            }
+        }
+        Ok(Stmt::Loc(file, row))
     }
 
     fn instruction(&mut self, word: String, line: u32, guard: Option<(String, bool)>) -> Res<Inst> {
