@@ -92,8 +92,8 @@ impl Driver {
             .map(|p| p.as_ptr().cast_mut().cast())
             .collect();
         let none = std::ptr::null_mut();
-        // SAFETY: a kernel of `load`, the caller's stream, and a pointer to each parameter, which the
-        // driver reads before it returns.
+        // SAFETY: a kernel of `load`, the caller's stream, and a pointer to each parameter, which
+        // the driver reads before it returns.
         let code = unsafe {
             (self.launch)(
                 function,

@@ -1,16 +1,17 @@
 //! The kernel: `D[m, n] = alpha sum_k A[k, m] B[k, n] + beta C[m, n]`, column-major.
 //!
-//! A warp has 8 rows of D (features of a linear layer) and 16 columns (its rows), by mma.sync m16n8k16.
-//! Elements are loaded one by one, so that nothing is asked of alignment and nothing beyond k is read.
+//! A warp computes 8 rows of D (features of a linear layer) and 16 columns (its rows) by `mma.sync`
+//! m16n8k16. Elements are loaded one by one, so that any alignment works and no byte beyond k is
+//! read.
 
-/// Rows of D of a warp.
+/// Rows of D that a warp computes.
 pub const OUTPUTS: u64 = 8;
-/// Columns of D of a warp.
+/// Columns of D that a warp computes.
 pub const ROWS: u64 = 16;
 /// The kernels' names, by D's type: f32, bf16.
 pub const NAMES: [&str; 2] = ["cublaslt_f32", "cublaslt_bf16"];
 
-/// Two neighbouring elements along k of a row at `base`, `offset` elements on, into `to`.
+/// Loads two neighbouring elements along k of the row at `base`, `offset` elements on, into `to`.
 fn pair(to: &str, base: &str, there: &str, offset: u32) -> String {
     let mut text = String::new();
     for (half, add) in [("%h0", 0), ("%h1", 1)] {
@@ -97,7 +98,8 @@ fn head(name: &str) -> String {
 
 /// The places and addresses of a lane, and its sums at zero.
 fn places() -> String {
-    // Lane l has row l / 4 of either operand, and l / 4 + 8 of x, at columns 2 (l % 4) and 8 further on.
+    // Lane l has row l / 4 of either operand, and l / 4 + 8 of x, at columns 2 (l % 4) and 8
+    // further on.
     let mut text = String::from(
         "mov.u32 %lane, %tid.x;\nshr.u32 %group, %lane, 2;\nand.b32 %kc, %lane, 3;\n\
              shl.b32 %kc, %kc, 1;\nmov.u32 %first, %ctaid.x;\nshl.b32 %first, %first, 3;\n\

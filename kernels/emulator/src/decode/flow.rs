@@ -1,8 +1,9 @@
 //! Registers that may be read before they are written.
 //!
-//! Most registers are written on every way to every read, which is known before the kernel runs and costs nothing.
-//! The others are watched: a check before each doubtful read, a mark after each write. A plain move hands the doubt
-//! on instead of faulting, as compilers move undefined values about.
+//! Most registers are written on every path to every read, which data flow proves before the kernel
+//! runs. The others are watched: a check before each doubtful read, a mark after each write. A
+//! plain `mov` of an unwritten register is not a fault, since compilers copy undefined values; its
+//! destination counts as unwritten.
 
 use super::is_pred;
 use super::layout::Block;
@@ -37,7 +38,7 @@ impl Set {
     }
 }
 
-/// What is certainly written after an instruction.
+/// Adds the registers that are certainly written after an instruction.
 fn step(b: &Builder, at: usize, slot: &HashMap<u32, usize>, set: &mut Set) {
     let m = &b.meta[at];
     if b.code[at].guard != 0 {
@@ -57,7 +58,7 @@ fn step(b: &Builder, at: usize, slot: &HashMap<u32, usize>, set: &mut Set) {
     }
 }
 
-/// Finds them.
+/// The registers to watch.
 pub fn watched(b: &Builder, blocks: &[Block], order: &[usize]) -> Watch {
     let mut registers: Vec<u32> = b.declared.keys().copied().collect();
     registers.sort_unstable();

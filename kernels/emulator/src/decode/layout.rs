@@ -1,8 +1,9 @@
 //! Basic blocks, their order, and the final code.
 //!
-//! The order is topological, with every loop in one piece: strongly connected components in topological order, and
-//! inside each the same again without the edges back to its entry. A diverged warp runs its lowest fragment, so
-//! the fragments that left a loop or an arm early wait at the first place all the others must come by.
+//! The order is topological, with every loop in one piece: strongly connected components in
+//! topological order, and inside each the same again without the edges back to its entry. A
+//! diverged warp runs its lowest subset, so the subsets that left a loop or an arm early wait at
+//! the first instruction that all others must pass.
 
 use super::flow;
 use crate::lower::{Builder, Meta, Res, refuse};
@@ -90,8 +91,8 @@ pub fn order(blocks: &[Block]) -> Vec<usize> {
     }
     let all: Vec<usize> = (0..blocks.len()).filter(|&b| reached[b]).collect();
     let mut out = Vec::new();
-    // Regions still to be ordered, each with the entry whose incoming edges no longer count; a stack, not recursion,
-    // so that deep nesting cannot overflow.
+    // Regions still to be ordered, each with the entry whose incoming edges no longer count; a
+    // stack, not recursion, so that deep nesting cannot overflow.
     enum Item {
         Region(Vec<usize>, usize),
         Block(usize),
@@ -113,7 +114,8 @@ pub fn order(blocks: &[Block]) -> Vec<usize> {
                 work.push(Item::Block(c[0]));
                 continue;
             }
-            // The entry: a block some edge from outside reaches; in irreducible code the lowest of them.
+            // The entry: a block some edge from outside reaches; in irreducible code the lowest of
+            // them.
             let inside: std::collections::HashSet<usize> = c.iter().copied().collect();
             let mut entered: Vec<usize> = Vec::new();
             for (b, blk) in blocks.iter().enumerate() {
@@ -134,7 +136,8 @@ pub fn order(blocks: &[Block]) -> Vec<usize> {
     out
 }
 
-/// Strongly connected components of a region, in reverse topological order; edges into `ignored` do not count.
+/// Strongly connected components of a region, in reverse topological order; edges into `ignored` do
+/// not count.
 fn components(blocks: &[Block], region: &[usize], ignored: usize) -> Vec<Vec<usize>> {
     use std::collections::HashMap;
     let slot: HashMap<usize, usize> = region.iter().enumerate().map(|(i, b)| (*b, i)).collect();

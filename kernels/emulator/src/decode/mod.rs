@@ -11,7 +11,7 @@ use crate::types::{Space, Ty};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// More instructions than any kernel has; recursion through inlining ends here.
+/// Limit of a kernel's instructions after inlining.
 const MAX_CODE: usize = 1 << 20;
 
 /// Decodes one kernel of a module whose variables already have addresses.
@@ -244,7 +244,7 @@ impl Lowering<'_, '_> {
                 self.statics.insert(key, at);
                 Name::Shared(at)
             }
-            // The loader gave it an address under its own name.
+            // The loader has given it an address.
             _ => return Ok(()),
         };
         self.b.declare(&v.name, meaning);
@@ -568,7 +568,8 @@ impl Lowering<'_, '_> {
             i.src[0] = format;
             i.src[1] = args;
         });
-        // The result is the number of arguments in CUDA; nobody reads it, but it must hold something.
+        // The result is the number of arguments in CUDA. Compiled code ignores it, but it must be
+        // written.
         if let Some(at) = result {
             let zero = self.temporary(Ty::B32);
             self.synthetic(f, "mov", &["u32"], vec![name(&zero), Operand::Int(0)])?;

@@ -72,7 +72,7 @@ fn context_end(s: &mut State, handle: usize) {
         .map(|(a, _)| *a)
         .collect();
     if let Some(gpu) = s.gpu.clone() {
-        // After a fault the program could not free anything any more.
+        // After a fault the program cannot free its memory any more.
         let ended_well = s.contexts.get(&handle).is_some_and(|c| c.sticky == 0);
         if ended_well && gpu.heap().checks() && !owned.is_empty() {
             let bytes: u64 = owned

@@ -6,7 +6,7 @@ use super::{CURRENT, Cu, api, code, get, put, put_opt};
 use crate::memory::Kind;
 use std::ffi::{c_int, c_uint, c_void};
 
-/// Allocates in the order of a stream: the stream must not capture, others may.
+/// Allocates in the order of a stream. The stream must not capture; others may.
 fn alloc_async(out: *mut u64, bytes: usize, stream: usize) -> Cu {
     current()?.0.not_on_capturing(stream)?;
     reserve(out, bytes, Kind::Device)
@@ -181,7 +181,7 @@ struct Side3d {
 }
 
 impl Side3d {
-    /// First byte and bytes from layer to layer.
+    /// The first byte, and the bytes from one layer to the next.
     fn place(&self) -> Cu<(u64, u64)> {
         let layer = self
             .pitch
@@ -419,7 +419,7 @@ api! {
         current().map(|_| ())
     }
     fn cuMemPoolCreate(out: *mut usize, _properties: *const c_void) {
-        // All pools are one: allocations are ordered by the calls in any case.
+        // There is one pool: allocations are ordered by the calls in any case.
         current()?;
         put(out, 1)
     }
@@ -429,7 +429,7 @@ api! {
     fn cuMemPoolGetAttribute(_pool: usize, which: c_int, out: *mut u64) {
         let (_s, gpu) = current()?;
         match which {
-            // Whether memory may be reused in given ways: it may.
+            // Whether memory may be reused in given ways: yes.
             1..=3 => put(out.cast(), 1i32),
             4 => put(out, 0),
             5..=8 => put(out, gpu.heap().used()),
@@ -444,7 +444,7 @@ api! {
     }
 }
 
-/// Pinned memory reads as zero: the host may touch it without the emulator's knowledge, so it counts as written.
+/// Pinned memory is zeroed and counts as written, since host writes to it are not seen.
 fn zeroed(out: *mut u64, bytes: usize) -> Cu {
     let (_s, gpu) = current()?;
     gpu.heap().fill(get(out)?, bytes as u64, 0);

@@ -130,7 +130,8 @@ fn occupancy(out: *mut c_int, function: usize, threads: c_int, dynamic: usize) -
     )
 }
 
-/// The block size with the most resident threads on a multiprocessor, and the blocks that fill the device with it.
+/// The block size with the most resident threads on a multiprocessor, and the blocks that fill the
+/// device with it.
 fn best_block(
     grid: *mut c_int,
     block: *mut c_int,
@@ -157,7 +158,7 @@ fn best_block(
         let shared = if dynamic_of == 0 {
             dynamic
         } else {
-            // SAFETY: the caller hands over a function of this type, `CUoccupancyB2DSize`.
+            // SAFETY: the caller passes a function of this type, `CUoccupancyB2DSize`.
             let f: extern "C" fn(c_int) -> usize = unsafe { std::mem::transmute(dynamic_of) };
             f(threads as c_int)
         };
@@ -177,7 +178,7 @@ fn room(out: *mut usize, function: usize, blocks: c_int) -> Cu {
     let (s, gpu) = current()?;
     let f = s.functions.get(&function).ok_or(code::INVALID_HANDLE)?;
     let p = gpu.profile();
-    // The system keeps 1 KiB of every block's share.
+    // The system reserves 1 KiB of every block's shared memory.
     let share = p.shared_per_sm / blocks.max(1) as u32;
     let bytes = share.saturating_sub(1024).min(p.shared_optin);
     put(

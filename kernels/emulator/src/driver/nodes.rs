@@ -1,4 +1,5 @@
-//! Nodes of graphs: made by hand, and their parameters read and changed, in a graph or in an instantiated one.
+//! Nodes of graphs: made by hand, and their parameters read and changed, in a graph or in an
+//! instantiated one.
 
 use super::graph::{find, find_mut};
 use super::launch::parameters;
@@ -129,7 +130,7 @@ fn exchange(n: &mut Node, mut op: Op) -> Cu {
     if n.op.node_type() != op.node_type() {
         return Err(code::INVALID_VALUE);
     }
-    // The parameters say nothing about cooperation: that is an attribute of the node and stays.
+    // Cooperation is not among the parameters: it is an attribute of the node and stays.
     if let (Op::Launch { shape: old, .. }, Op::Launch { shape: new, .. }) = (&n.op, &mut op) {
         new.cooperative = old.cooperative;
     }
@@ -137,7 +138,7 @@ fn exchange(n: &mut Node, mut op: Op) -> Cu {
     Ok(())
 }
 
-/// The parameters of a kernel node. The pointers stay valid until the parameters are asked for again.
+/// The parameters of a kernel node. The pointers stay valid until the next query of the parameters.
 fn kernel_params(node: usize, out: *mut KernelNode) -> Cu {
     let (mut s, _) = current()?;
     let Op::Launch {

@@ -546,9 +546,9 @@ fn add_with_carry<T: Word>(
     for lane in crate::machine::lanes_of(mask) {
         let (a, b) = terms(cx, lane);
         let (a, b): (u128, u128) = (a.into(), b.into());
-        // A subtraction adds the complement, and its flag says that nothing was borrowed. The manual
-        // speaks of the borrow, but the compiler's own division of 128-bit integers reads the flag of
-        // `subc.cc` with `addc`.
+        // A subtraction adds the complement, and its flag says that nothing was borrowed. The
+        // manual speaks of the borrow, but the compiler's own division of 128-bit integers reads
+        // the flag of `subc.cc` with `addc`.
         let b = if op.subtract {
             !b & ((1 << bits) - 1)
         } else {

@@ -1,4 +1,5 @@
-//! cp.async with its groups. A copy lands when its thread waits for it, which is as late as the rules allow.
+//! cp.async with its groups. A copy lands when its thread waits for it: the latest moment that PTX
+//! allows.
 
 use super::Decode;
 use super::memory::addresses;
@@ -16,7 +17,7 @@ pub const DEFS: &[(&str, Decode)] = &[("cp", cp)];
 enum SourceBytes {
     /// All.
     All,
-    /// As many as register `src[2]` says.
+    /// The number in register `src[2]`.
     Register,
     /// None where predicate `src[2]` holds, else all.
     UnlessPredicate,
@@ -35,8 +36,8 @@ listed!(
 );
 
 immediate! {
-    /// `cp.async`. `src`: shared address, global address, see [`SourceBytes`]. `list`: the offsets of
-    /// both addresses.
+    /// `cp.async`. `src`: shared address, global address, see [`SourceBytes`]. `list`: the offsets
+    /// of both addresses.
     struct Copy {
         /// 4, 8 or 16.
         bytes: u32 [5],
@@ -44,7 +45,7 @@ immediate! {
     }
 }
 
-/// Starts a copy: all its checks, then a note for [`land`].
+/// Starts a copy: checks it and queues it for [`land`].
 fn start(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     if m == 0 {
         return;
@@ -142,8 +143,8 @@ fn readable(cx: &mut Cx<'_>, from: &[u64; 32], read: &[u32; 32], bytes: u32, m: 
     if whole != 0 && !cx.check(Place::Global, from, whole, bytes, Touch::Read) {
         return false;
     }
-    // Lanes that read less are checked byte by byte. They belong to the same request, so these checks
-    // must not count; `partial_copy` counts their sectors.
+    // Lanes that read less are checked byte by byte. They belong to the same request, so these
+    // checks must not count; `partial_copy` counts their sectors.
     let counts = cx.counts.take();
     let fine = partial(cx, from, read, m & !whole);
     cx.counts = counts;

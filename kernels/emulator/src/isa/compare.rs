@@ -48,7 +48,7 @@ enum Base {
     Ordered,
 }
 
-/// How a comparison is made of a base one.
+/// A comparison as a base comparison.
 struct Recipe {
     base: Base,
     /// The operands are swapped.
@@ -251,7 +251,7 @@ fn setp_packed(b: &mut Builder, f: &Form, t: Ty, ops: &[Operand]) -> Res {
     for (exec, dst) in halves.into_iter().zip([p, q]) {
         let (x, y) = (b.src(f, &ops[1], t)?, b.src(f, &ops[2], t)?);
         let d = b.pred_dst(f, dst)?;
-        // The pair counts as the one instruction it is.
+        // The two count as one instruction.
         let class = if std::ptr::eq(dst, p) {
             Class::Compare
         } else {
@@ -365,7 +365,7 @@ fn set(b: &mut Builder, f: &Form) -> Res {
     };
     let (yes, no) = (b.constant(one, false), b.constant(0, false));
     let reg = b.dst(f, &ops[0], d)?;
-    // The pair counts as the one instruction it is.
+    // The two count as one instruction.
     b.emit(select(same::<u32>), Class::Hidden, |i| {
         i.dst = reg;
         i.src = [yes, no, p];

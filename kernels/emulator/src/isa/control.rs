@@ -106,7 +106,7 @@ fn hint(b: &mut Builder, _: &Form) -> Res {
     Ok(())
 }
 
-/// One byte at a generic address, unchecked kinds of memory read as the end of a string.
+/// One byte at a generic address; memory other than global and local reads as 0.
 fn byte(cx: &Cx<'_>, lane: usize, addr: u64) -> u8 {
     let local = addr & ((1 << WINDOW_SHIFT) - 1);
     match addr >> WINDOW_SHIFT {
@@ -164,7 +164,7 @@ struct Spec {
 }
 
 impl Spec {
-    /// Reads a conversion behind its `%`, with its letter; `None` where the format ends before.
+    /// Parses a conversion behind its `%`, with its letter; `None` if the format ends first.
     fn parse(format: &mut std::slice::Iter<'_, u8>, args: &mut Args<'_>) -> Option<(Spec, u8)> {
         let mut s = Spec::default();
         loop {
@@ -189,7 +189,7 @@ impl Spec {
         }
     }
 
-    /// The argument as the letter says, without padding.
+    /// The argument in the letter's format, without padding.
     fn text(&self, letter: u8, args: &mut Args<'_>) -> String {
         let integer = if self.long { 8 } else { 4 };
         match letter {
@@ -235,7 +235,7 @@ impl Spec {
         }
     }
 
-    /// Fills up to the width.
+    /// Appends the body, padded to the width.
     fn pad(&self, body: &str, out: &mut Vec<u8>) {
         let pad = self.width.saturating_sub(body.len());
         if self.left {

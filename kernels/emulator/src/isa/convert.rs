@@ -1,4 +1,5 @@
-//! cvt: every pair of types, by one general lane function; the pairs that loops are full of also have a fast one.
+//! cvt: every pair of types by one general lane function; frequent pairs also have a vectorised
+//! one.
 
 use super::Decode;
 use super::memory::Width;
@@ -51,7 +52,8 @@ const TYPES: [Ty; 14] = [
 ];
 
 impl Conversion {
-    /// Converts the bits of one value. The result is extended to 64 bits as the destination type's sign says.
+    /// Converts the bits of one value. The result is extended to 64 bits by the sign of the
+    /// destination type.
     pub fn apply(self, bits: u64) -> u64 {
         let int = match self.from {
             Ty::U8 | Ty::B8 => Some(i128::from(bits as u8)),

@@ -1,6 +1,7 @@
 //! f32 and f64 arithmetic, and the approximate functions.
 //!
-//! `.approx` functions yield the f64 result rounded to f32: inside the error PTX allows, but not the bits of a card.
+//! `.approx` functions return the f64 result rounded to f32: within PTX's error bounds, but not a
+//! card's bits.
 
 use super::Decode;
 use super::half;
@@ -143,7 +144,7 @@ fn directed(a: f32, b: f32, c: f32, imm: u64) -> f32 {
     into(if op.sat { saturate(r) } else { canon(r) })
 }
 
-/// `.rn` and so on, `.ftz`, `.sat`.
+/// Rounding mode, `.ftz`, `.sat`.
 struct Modifiers {
     mode: u8,
     ftz: bool,
@@ -233,7 +234,7 @@ fn unsaturated32(b: &mut Builder, f: &Form, class: Class, operation: Operation) 
     emit32(b, f, class, operation, modifiers)
 }
 
-/// An f64 operation: the processor's own to nearest, else the one of `crate::float`.
+/// An f64 operation: to nearest by the host processor, else by `crate::float`.
 macro_rules! lane64 {
     ($name:ident, |$($x:ident),+| $nearest:expr, $directed:path, [$($arg:expr),+]) => {
         #[inline(always)]

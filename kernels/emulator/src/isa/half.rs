@@ -1,5 +1,6 @@
-//! f16 and bf16 arithmetic, alone and packed in pairs. Every result is rounded once, from f32 where that is exact
-//! enough (24 bits hold the exact product or a sum's rounding of 11-bit numbers) and from f64 for `fma`.
+//! f16 and bf16 arithmetic, alone and packed in pairs. Every result is rounded once: from f32 where
+//! its 24 bits make that exact (multiplication and addition of 11-bit significands), from f64 for
+//! `fma`.
 
 use super::operands::uniform;
 use super::shapes::{bin, tri, tri_imm, un};

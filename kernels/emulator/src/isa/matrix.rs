@@ -15,8 +15,8 @@ pub const DEFS: &[(&str, Decode)] = &[
     ("movmatrix", movmatrix),
 ];
 
-/// Whether all 32 lanes of the warp are here. Otherwise they wait or the launch fails, and the caller
-/// must do nothing.
+/// Whether all 32 lanes of the warp are here. Otherwise they wait or the launch fails, and the
+/// caller must return.
 pub fn whole_warp(cx: &mut Cx<'_>, m: u32) -> bool {
     if m == 0 {
         return false;
@@ -41,7 +41,8 @@ immediate! {
     }
 }
 
-/// Row addresses of `count` 8x8 matrices in shared memory, checked. `None` when the warp is not ready.
+/// Row addresses of `count` 8x8 matrices in shared memory, checked. `None` when the warp is not
+/// ready.
 fn rows(cx: &mut Cx<'_>, i: &Ins, mask: u32, count: usize, touch: Touch) -> Option<[u64; 32]> {
     if !whole_warp(cx, mask) {
         return None;

@@ -1,6 +1,7 @@
 //! mbarrier: phases counted in shared memory.
 //!
-//! The 64 bits: pending arrivals 0-19, expected arrivals 20-39, transaction bytes 40-61 (signed), phase 63.
+//! The 64 bits: pending arrivals 0-19, expected arrivals 20-39, transaction bytes 40-61 (signed),
+//! phase 63.
 
 use super::Decode;
 use super::memory::{addresses, space_of};
@@ -52,7 +53,7 @@ impl State {
 }
 
 choice! {
-    /// What happens to an mbarrier. The first five by modifier, the others by more than one.
+    /// The operations on an mbarrier. The first five are one modifier each.
     enum Operation {
         Init = "init",
         Invalidate = "inval",
@@ -209,7 +210,7 @@ fn change(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     }
 }
 
-/// Sets predicate `dst` where the phase is over.
+/// Sets predicate `dst` where the phase is complete.
 fn test(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let test = Test::unpack(i.imm);
     let addrs = addresses(cx, i.src[0], test.offset);
@@ -234,7 +235,7 @@ fn test(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let p = &mut cx.warp.preds[i.dst as usize];
     *p = *p & !m | done;
     if done != m && m != 0 && cx.stop == Stop::Run {
-        // Nothing to do for this warp until another one arrives.
+        // This warp cannot go on until another one arrives.
         cx.stop = Stop::Yield;
     }
 }

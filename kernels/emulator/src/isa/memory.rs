@@ -124,7 +124,7 @@ fn registers_of<'a>(env: &'a Launch<'_>, i: &'a Ins, a: Access, one: &'a u32) ->
     }
 }
 
-/// Lane addresses: 64-bit register plus offset.
+/// Lane addresses: a 64-bit register plus an offset.
 #[inline(always)]
 pub fn addresses(cx: &Cx<'_>, reg: u32, offset: i32) -> [u64; 32] {
     let mut a = cx.warp.regs.all::<u64>(reg);
@@ -246,7 +246,8 @@ fn store32(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     });
 }
 
-/// Lanes that wrote one shared word in one instruction must have written the same: which of them wins is undefined.
+/// Checks that lanes of one instruction that wrote one shared word wrote the same value: which lane
+/// wins is undefined.
 fn agree(
     cx: &mut Cx<'_>,
     place: Place,
@@ -350,7 +351,7 @@ pub fn strong(f: &Form) -> bool {
     ] {
         f.has(hint);
     }
-    // Every one is asked for: `.mmio.relaxed` has two.
+    // No short circuit: `.mmio.relaxed` has two.
     let mut s = false;
     for m in ["volatile", "relaxed", "acquire", "release", "mmio"] {
         s |= f.has(m);
@@ -376,13 +377,14 @@ fn vector(f: &Form, op: &Operand) -> Res<Vec<Operand>> {
     };
     match op {
         Operand::Vector(parts) if parts.len() == count => Ok(parts.clone()),
-        // `{ %r1 }` without a vector modifier is how Triton writes a scalar: the first arm takes it.
+        // `{ %r1 }` without a vector modifier is how Triton writes a scalar: the first arm takes
+        // it.
         other if count == 1 && !matches!(other, Operand::Vector(_)) => Ok(vec![other.clone()]),
         _ => f.refuse(format!("{count} registers are expected")),
     }
 }
 
-/// The place of an access, and the base reg with the offset.
+/// The place of an access, its base register and its offset.
 fn target(
     b: &mut Builder,
     f: &Form,
@@ -391,10 +393,10 @@ fn target(
 ) -> Res<(Option<Place>, u32, i32)> {
     let (reg, offset, named) = b.address(f, op)?;
     let place = match (space, named) {
-        // A `.param` variable of a call lives in local memory; see `decode/calls.rs`.
+        // A `.param` variable of a call lives in local memory; see `slot` in `decode/mod.rs`.
         (Some(Space::Param), Some(Space::Local)) => Some(Place::Local),
         (Some(s), _) => Place::of(s),
-        // A named variable without a space is a generic address in PTX, which only a global one is.
+        // Without a state space a name is a generic address, which only global variables have.
         (None, Some(Space::Global)) | (None, None) => None,
         (None, Some(_)) => {
             return f.refuse("a variable outside of global memory needs its state space");

@@ -1,15 +1,15 @@
 //! mma.sync: matrix multiply-accumulate on tensor cores, D = A B + C.
 //!
-//! All shapes from m8n8k4 (f64) on share one fragment layout. With `PER` elements to a register, lane
-//! `4 g + t` holds of A row `g` (and `g + 8`), columns `t PER ..` plus `4 PER` per further pair of
-//! registers; of B the same with columns for rows; of C rows `g` and `g + 8`, columns `2 t` and
-//! `2 t + 1`.
+//! All shapes from m8n8k4 (f64) on share one fragment layout. With `PER` elements to a register,
+//! lane `4 g + t` holds of A row `g` (and `g + 8`), columns `t PER ..` plus `4 PER` per further
+//! pair of registers; of B the same with columns for rows; of C rows `g` and `g + 8`, columns `2 t`
+//! and `2 t + 1`.
 //!
 //! Each multiplication is exact. The sum is taken in f64 in the order of k, beginning with C, and
 //! rounded once to the type of D. Integer sums are exact.
 //!
-//! A and B are converted to f64 once, then a dense loop multiplies them. The even columns of B and C
-//! come first: so their registers hold them, and no lane has to be moved for C and D.
+//! A and B are converted to f64 once, then a dense loop multiplies them. The even columns of B and
+//! C come first: so their registers hold them, and no lane has to be moved for C and D.
 
 // Several arrays are indexed by one number throughout.
 #![allow(clippy::needless_range_loop)]
@@ -93,8 +93,8 @@ pub trait Sum: 'static {
     fn store(v: View, registers: &[u32], g: usize, row: [f64; 8], saturate: bool);
 }
 
-// Explicit loops here and below: closures given to the standard library's array functions are compiled without the
-// processor features of their caller.
+// Explicit loops here and below: closures given to the standard library's array functions are
+// compiled without the processor features of their caller.
 
 macro_rules! sum {
     ($name:ident, $t:ty, |$x:ident, $saturate:ident| $round:expr) => {
@@ -306,8 +306,8 @@ fn useful<E: Element, const ROWS: usize, const STEPS: usize>(a: &[f64], b: &[f64
     (rows, columns.iter().filter(|c| **c).count() as u64)
 }
 
-/// `8 * ROWS` rows, 8 columns and `4 * PER * STEPS` inner elements. `NA` and `NB` are the elements of
-/// A and B.
+/// `8 * ROWS` rows, 8 columns and `4 * PER * STEPS` inner elements. `NA` and `NB` are the elements
+/// of A and B.
 #[inline(always)]
 fn mma_body<
     E: Element,
@@ -337,8 +337,8 @@ fn mma_body<
     convert_a::<E, NA>(v, regs.a, options.sign_a, &mut a);
     let mut b = [MaybeUninit::<f64>::uninit(); NB];
     convert_b::<E, NB>(v, regs.b, options.sign_b, &mut b);
-    // SAFETY: `convert_a` has written `a` by registers, elements and lanes, `convert_b` has written `b`
-    // by steps, quads, elements and columns: `NA` and `NB` in all, as the assertion says.
+    // SAFETY: `convert_a` has written `a` by registers, elements and lanes, `convert_b` has written
+    // `b` by steps, quads, elements and columns: `NA` and `NB` in all, as the assertion says.
     let (a, b) = unsafe {
         (
             &*std::ptr::from_ref(&a).cast::<[f64; NA]>(),

@@ -1,5 +1,6 @@
-//! The instruction set: a file per family. An instruction is one entry here with its syntax, meaning and class;
-//! its cases are rows in `tests/instructions.rs`.
+//! The instruction set: a file per family. An instruction is one entry in its family's `DEFS`, with
+//! its syntax, meaning and class. Its tests are rows in the module of the same name in
+//! `tests/instructions/`.
 
 mod arith;
 mod asynccopy;

@@ -1,6 +1,8 @@
-//! The loops over 32 lanes that most instructions share. An instruction supplies what happens to one lane.
+//! The loops over 32 lanes that most instructions share. An instruction supplies what happens to
+//! one lane.
 //!
-//! Each loop exists twice: for any processor, and for one with AVX2 and FMA, which the decoder picks where it runs.
+//! Each loop exists twice: for any processor, and for one with AVX2 and FMA. The decoder picks one
+//! at run time.
 
 use crate::machine::{Cx, Exec, Ins, Lane, choice, immediate};
 use std::ptr::NonNull;
@@ -9,7 +11,8 @@ use std::ptr::NonNull;
 #[inline(always)]
 fn lane_fn<F: Copy>() -> F {
     const { assert!(size_of::<F>() == 0, "lane functions must not capture") };
-    // SAFETY: reading a type of size zero touches no memory, and a value of it was handed to the constructor.
+    // SAFETY: reading a type of size zero touches no memory, and a value of it was handed to the
+    // constructor.
     unsafe { NonNull::<F>::dangling().read() }
 }
 

@@ -16,7 +16,8 @@ pub const DEFS: &[(&str, Decode)] = &[
     ("elect", elect),
 ];
 
-/// The members each lane names, after all of them are here. `None` when they are not, or on a fault.
+/// The members each lane names, after all of them are here. `None` when they are not, or on a
+/// fault.
 pub fn members(cx: &mut Cx<'_>, reg: u32, m: u32) -> Option<[u32; 32]> {
     if m == 0 {
         return None;
@@ -50,7 +51,8 @@ choice! {
 }
 
 impl ShuffleMode {
-    /// The source lane of `lane`, and whether it is in range. `n` and `c` are the last two operands.
+    /// The source lane of `lane`, and whether it is in range. `n` and `c` are the last two
+    /// operands.
     fn source(self, lane: u32, n: u32, c: u32) -> (u32, bool) {
         let n = n & 31;
         let (clamp, segment) = (c & 31, c >> 8 & 31);

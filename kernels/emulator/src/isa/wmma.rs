@@ -1,8 +1,9 @@
 //! wmma: fragments whose layout is the implementation's own (C++ `nvcuda::wmma`).
 //!
-//! Here a lane holds consecutive elements: element `n` of lane `l` is number `l * per lane + n` of the matrix, A and C
-//! by rows and B by columns; where the lanes hold more elements than the matrix has, the numbers start over. Sums are
-//! taken as in `mma.rs`: in f64, in the order of k, beginning with C, and rounded once.
+//! Here a lane holds consecutive elements: element `n` of lane `l` is number `l * per lane + n` of
+//! the matrix, A and C by rows and B by columns. If the lanes hold more elements than the matrix
+//! has, the numbers start over. Sums are taken as in `mma.rs`: in f64, in the order of k, beginning
+//! with C, and rounded once.
 
 use super::Decode;
 use super::half::{Bf16, F16, Format};
@@ -162,8 +163,8 @@ impl Matrix {
 }
 
 immediate! {
-    /// `wmma.load` or `wmma.store`. `src`: the registers of address and stride. `list`: the matrix, then
-    /// the registers of the fragment.
+    /// `wmma.load` or `wmma.store`. `src`: the registers of address and stride. `list`: the matrix,
+    /// then the registers of the fragment.
     struct Transfer {
         access: Access [50],
         /// Rows in memory are columns of the fragment.
@@ -337,8 +338,8 @@ fn exchange<const STORE: bool>(
 }
 
 immediate! {
-    /// `wmma.mma`. `list`: the matrices A, B, C and D, the register counts of D, A, B, then the registers
-    /// of D, A, B, C.
+    /// `wmma.mma`. `list`: the matrices A, B, C and D, the register counts of D, A, B, then the
+    /// registers of D, A, B, C.
     struct Wmma {
         /// `.satfinite`
         saturate: bool [1],

@@ -49,7 +49,7 @@ pub enum Symbol {
     Func(u64),
 }
 
-/// Which registers an instruction reads and writes: lines, or predicates with the top bit set.
+/// Which registers an instruction reads and writes; predicates have the top bit set.
 #[derive(Clone, Debug, Default)]
 pub struct Meta {
     pub uses: Vec<u32>,
@@ -58,16 +58,16 @@ pub struct Meta {
     pub jump: bool,
     /// Further labels it may jump to (`brx`).
     pub table: Vec<Label>,
-    /// Nothing follows it.
+    /// Control does not go on to the next instruction.
     pub ends: bool,
-    /// Loads a register only to hand it on: an unwritten source is no fault yet.
+    /// Copies a register: an unwritten source is not a fault yet.
     pub copies: bool,
 }
 
 /// Marks a predicate in [`Meta`].
 pub const PRED: u32 = 1 << 31;
 
-/// What is added to the name of a 128-bit register for its halves: no PTX name ends so.
+/// Suffixes for the halves of a 128-bit register. PTX names contain no spaces.
 const HALVES: [&str; 2] = [" low", " high"];
 
 /// Collects a kernel's code.
@@ -83,7 +83,7 @@ pub struct Builder<'s> {
     pub preds: u32,
     pub constants: HashMap<(u64, bool), u32>,
     pub specials: Vec<(u32, Special)>,
-    /// Registers as declared: line or predicate, and name.
+    /// Names of the declared registers and predicates.
     pub declared: HashMap<u32, String>,
     pub scopes: Vec<HashMap<String, Name>>,
     /// Bytes of the kernel's parameters.
@@ -322,7 +322,8 @@ impl<'s> Builder<'s> {
         }
     }
 
-    /// A line that holds the operand as a value of `bytes` width (up to 4, or 8).
+    /// The register that holds the operand as a value of the type: 64 bits wide, or 32 for types of
+    /// up to 4 bytes.
     pub fn src(&mut self, f: &Form, op: &Operand, ty: Ty) -> Res<u32> {
         let wide = ty.bytes() == 8;
         match op {
@@ -491,7 +492,8 @@ impl<'s> Builder<'s> {
         }
     }
 
-    /// An address operand: the line of its 64-bit base and the offset to add. A named variable yields its space.
+    /// An address operand: the register of its 64-bit base and the offset to add. A named variable
+    /// yields its space.
     pub fn address(&mut self, f: &Form, op: &Operand) -> Res<(u32, i64, Option<Space>)> {
         let Operand::Address(base, offset) = op else {
             return f.refuse(format!("{op:?} is not an address"));
@@ -528,17 +530,18 @@ impl<'s> Builder<'s> {
         self.flip = flip;
     }
 
-    /// The lanes that the guard leaves out instead.
+    /// Inverts the guard.
     pub fn flip_guard(&mut self) {
         self.flip = !self.flip;
     }
 
-    /// Notes a register read that no operand shows.
+    /// Records a register read that is not an operand.
     pub fn also_uses(&mut self, reg: u32) {
         self.uses.push(reg);
     }
 
-    /// Appends an instruction; the registers asked for since the last one are its operands.
+    /// Appends an instruction. The registers allocated or looked up since the last one are its
+    /// operands.
     pub fn emit(&mut self, exec: Exec, class: Class, fill: impl FnOnce(&mut Ins)) -> &mut Meta {
         let mut ins = Ins {
             guard: self.guard,

@@ -9,14 +9,14 @@ use std::cell::RefCell;
 /// One PTX instruction with its modifiers.
 pub struct Form<'a> {
     pub inst: &'a Inst,
-    asked: RefCell<Vec<bool>>,
+    looked_at: RefCell<Vec<bool>>,
 }
 
 impl<'a> Form<'a> {
     pub fn new(inst: &'a Inst) -> Form<'a> {
         Form {
             inst,
-            asked: RefCell::new(vec![false; inst.modifiers.len()]),
+            looked_at: RefCell::new(vec![false; inst.modifiers.len()]),
         }
     }
 
@@ -41,7 +41,7 @@ impl<'a> Form<'a> {
             .inst
             .modifiers
             .iter()
-            .zip(self.asked.borrow_mut().iter_mut())
+            .zip(self.looked_at.borrow_mut().iter_mut())
         {
             if m == name {
                 *a = true;
@@ -68,7 +68,7 @@ impl<'a> Form<'a> {
             .inst
             .modifiers
             .iter()
-            .zip(self.asked.borrow_mut().iter_mut())
+            .zip(self.looked_at.borrow_mut().iter_mut())
         {
             if let Some(t) = Ty::parse(m) {
                 *a = true;
@@ -99,7 +99,12 @@ impl<'a> Form<'a> {
 
     /// Refuses modifiers that the decoder did not look at.
     pub fn finish(&self) -> Res {
-        for (m, a) in self.inst.modifiers.iter().zip(self.asked.borrow().iter()) {
+        for (m, a) in self
+            .inst
+            .modifiers
+            .iter()
+            .zip(self.looked_at.borrow().iter())
+        {
             if !a {
                 return self.refuse(format!("modifier .{m} is not supported"));
             }

@@ -1,8 +1,8 @@
-//! From syntax to instructions: what an instruction's decoder works with.
+//! Lowering: the types that an instruction's decoder works with.
 //!
-//! [`Form`] is the instruction as written and remembers which of its modifiers somebody asked for: what nobody
-//! asked for is refused, so nothing is ignored in silence. [`Builder`] hands out registers, constants and
-//! addresses, and collects the decoded instructions.
+//! [`Form`] is the instruction as written. It records which modifiers the decoder has looked at and
+//! refuses the others, so that none is ignored silently. [`Builder`] allocates registers, constants
+//! and addresses, and collects the decoded instructions.
 
 mod builder;
 mod form;
@@ -12,5 +12,5 @@ pub use form::Form;
 
 pub use crate::ptx::{PtxError, refuse};
 
-/// What a decoder returns.
+/// The result of a decoder.
 pub type Res<T = ()> = Result<T, PtxError>;

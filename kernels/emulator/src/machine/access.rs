@@ -1,4 +1,4 @@
-//! Memory access by a warp: where an address points, what is checked on the way, what is counted.
+//! Memory access by a warp: the state space of an address, the checks, the counts.
 
 use super::warp::Cx;
 use crate::checks::{Conflict, FaultKind, Order, Touch, race_read, race_write, read_before};
@@ -6,7 +6,7 @@ use crate::memory::{Extent, WINDOW_SHIFT};
 use crate::types::Space;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// The state spaces an access can end in, after generic addresses are told apart.
+/// The state spaces of an access, after generic addresses are resolved.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Place {
     Global,
@@ -46,7 +46,7 @@ pub fn lanes(mut mask: u32) -> impl Iterator<Item = usize> {
     })
 }
 
-/// Whether a full warp touches one contiguous run, lane after lane.
+/// Whether a full warp accesses one contiguous range, lane after lane.
 #[inline(always)]
 pub fn contiguous(addrs: &[u64; 32], mask: u32, bytes: u32) -> bool {
     if mask != !0 {
@@ -76,7 +76,7 @@ fn any_bits(addrs: &[u64; 32], mask: u32) -> u64 {
 }
 
 impl Cx<'_> {
-    /// Splits generic addresses by where they point and makes them relative to it.
+    /// Sorts generic addresses by state space and makes them relative to it.
     pub fn places(&mut self, addrs: &mut [u64; 32], mask: u32) -> [(Place, u32); 4] {
         let mut out = [
             (Place::Global, 0),
@@ -175,8 +175,8 @@ impl Cx<'_> {
         true
     }
 
-    /// Whether every lane is inside an allocation; returns the last lane's. `run`: the addresses are
-    /// contiguous. `None` after a fault.
+    /// Whether every lane is inside an allocation; returns the last lane's. `run`: the addresses
+    /// are contiguous. `None` after a fault.
     #[inline(always)]
     fn find_allocations(
         &mut self,
@@ -233,7 +233,7 @@ impl Cx<'_> {
         false
     }
 
-    /// Races between blocks.
+    /// Checks for races between blocks.
     fn check_blocks(&mut self, addrs: &[u64; 32], mask: u32, bytes: u32, touch: Touch) -> bool {
         let (env, heap) = (self.env, self.env.heap);
         let me = Order {
@@ -457,7 +457,7 @@ impl Cx<'_> {
         true
     }
 
-    /// Loads after [`check`](Self::check) said yes.
+    /// Loads an element. [`check`](Self::check) must have succeeded.
     #[inline(always)]
     pub fn load(&self, place: Place, lane: usize, addr: u64, bytes: u32) -> u64 {
         match place {
@@ -472,7 +472,7 @@ impl Cx<'_> {
         }
     }
 
-    /// Stores after [`check`](Self::check) said yes.
+    /// Stores an element. [`check`](Self::check) must have succeeded.
     #[inline(always)]
     pub fn store(&mut self, place: Place, lane: usize, addr: u64, bytes: u32, value: u64) {
         match place {
@@ -488,7 +488,7 @@ impl Cx<'_> {
         }
     }
 
-    /// A fence: what this block wrote can be seen by others that look.
+    /// A fence: other blocks can see the earlier writes of this one.
     pub fn fence(&mut self) {
         self.block.fences += 1;
         if let Some(f) = self.env.fences.get(self.block.linear as usize) {

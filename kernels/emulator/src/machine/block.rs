@@ -7,8 +7,8 @@ use super::warp::{Cx, Stop, Wait, Warp};
 use crate::checks::{Clock, Fault, FaultKind, SharedShadow};
 use std::collections::HashMap;
 
-/// Rounds of vain waiting after which an mbarrier counts as never completing. A loop around `try_wait` may do some
-/// bounded work of its own between looks.
+/// Rounds without progress after which an mbarrier counts as never completing. A loop around
+/// `try_wait` may do some bounded work of its own between two tests.
 const MBARRIER_PATIENCE: u32 = 10_000;
 
 /// What a `barrier.red` computes.
@@ -31,8 +31,8 @@ listed!(
 );
 
 immediate! {
-    /// A block barrier. `src`: the registers of its number and of the thread count, the predicate that
-    /// is reduced. `dst` takes the reduction.
+    /// A block barrier. `src`: the registers of its number and of the thread count, the predicate
+    /// that is reduced. `dst` takes the reduction.
     pub struct BarrierOptions {
         pub reduction: Reduction [2],
         /// Arrives without waiting.
@@ -104,7 +104,7 @@ pub struct Block {
     pub mbarriers: HashMap<u32, Clock>,
     pub fences: u64,
     pub acquired: bool,
-    /// Where the round over the warps stands.
+    /// Counts the turns of the round over the warps.
     pub turn: usize,
     pub sm: u32,
 }
@@ -131,7 +131,7 @@ impl Block {
         }
     }
 
-    /// An empty place holder while the block itself runs elsewhere.
+    /// An empty placeholder while the block itself runs elsewhere.
     pub fn nowhere() -> Block {
         Block {
             id: [0; 3],
@@ -216,7 +216,8 @@ impl Block {
 }
 
 impl Cx<'_> {
-    /// The running warp, complete, arrives at a barrier and waits there unless that completes it.
+    /// All lanes of the running warp arrive at a barrier; the warp waits unless that completes the
+    /// barrier.
     pub fn arrive(&mut self, ins: &Ins, id: u32) {
         let count = BarrierOptions::unpack(ins.imm).counted.then(|| {
             self.warp
@@ -226,7 +227,7 @@ impl Cx<'_> {
         self.arrive_with(id, count, Reduction::None, 0, true);
     }
 
-    /// As [`arrive`](Self::arrive), with everything a barrier can carry.
+    /// As [`arrive`](Self::arrive), with a thread count, a reduction, and whether the warp waits.
     pub fn arrive_with(
         &mut self,
         id: u32,
@@ -327,7 +328,7 @@ impl Cx<'_> {
         self.set_aside(lanes, self.warp.pc - 1, Wait::Barrier { id, aligned });
     }
 
-    /// Whether all warps of the block that still live have done nothing but look at memory, or wait at a barrier, since
+    /// Whether all live warps of the block have only polled memory, or waited at a barrier, since
     /// its turn began.
     pub fn block_polls(&self) -> bool {
         self.block
@@ -338,7 +339,7 @@ impl Cx<'_> {
             .all(|w| w.at_barrier || w.polls)
     }
 
-    /// All resident blocks wait for a value that nobody writes.
+    /// Fails: all resident blocks wait for a value that no thread writes.
     pub fn stuck(&mut self) {
         let waits = self
             .block
@@ -357,7 +358,7 @@ impl Cx<'_> {
         self.stop = Stop::Fault;
     }
 
-    /// The launch has run more instructions than `OFFSHOOT_EMULATOR_LIMIT` allows.
+    /// Fails: the launch has run more instructions than `OFFSHOOT_EMULATOR_LIMIT` allows.
     pub fn over_limit(&mut self) {
         let runs = self.block.warps.iter().flatten().find(|w| !w.done);
         let (pc, thread) = runs.map_or((0, 0), |w| (w.pc, w.index * 32));
@@ -375,7 +376,7 @@ impl Cx<'_> {
         let n = self.block.warps.len();
         let slice = self.env.slice;
         let mut spent = 0;
-        // Rounds in which no warp did more than look at an mbarrier in vain.
+        // Rounds in which every warp only tested an mbarrier that is not complete.
         let mut idle = 0;
         loop {
             let mut ran = false;

@@ -1,7 +1,7 @@
 //! Small named fields packed into the 64 bits of [`Ins::imm`](super::Ins).
 //!
-//! [`immediate!`] declares a struct with the bits of each field. The decoder packs it, the instruction
-//! unpacks it: both are shifts and masks by constants.
+//! [`immediate!`] declares a struct with the bits of each field. The decoder packs it, the
+//! instruction unpacks it: both are shifts and masks by constants.
 
 /// A value stored in some bits of an immediate.
 pub trait Field: Copy {

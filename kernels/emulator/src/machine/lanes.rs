@@ -2,9 +2,9 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 
-/// A value as one lane holds it in a register.
+/// The value of one lane of a register.
 pub trait Lane: Copy + 'static {
-    /// What a lane occupies in the file: 4 or 8 bytes.
+    /// The lane's bytes in the file: 4 or 8.
     type Cell: Copy + Default + 'static;
     fn from_cell(cell: Self::Cell) -> Self;
     fn to_cell(self) -> Self::Cell;
@@ -39,12 +39,14 @@ lane!(f64, u64, f64::from_bits, f64::to_bits);
 
 const SLOT: usize = 128;
 
-/// Registers of one warp. A 32-bit register is one reg of 32 cells, a 64-bit one two slots, lane after lane.
+/// The register file of one warp, in slots of 128 bytes. A 32-bit register takes one slot, a 64-bit
+/// one two; each holds its 32 lanes one after the other. A register is named by the index of its
+/// first slot.
 pub struct Registers {
     view: View,
 }
 
-/// The same, as instructions use it: a copy stays in processor registers over a loop of lanes.
+/// A copyable view of the file: it stays in processor registers over a loop of lanes.
 #[derive(Clone, Copy)]
 pub struct View {
     base: *mut u8,
@@ -163,8 +165,9 @@ impl View {
         debug_assert!(
             reg as usize * SLOT + (first + 8) * size_of::<T::Cell>() <= self.slots * SLOT
         );
-        // SAFETY: the builder hands out slots below `Program::slots`, for which this file was made, and gives two
-        // of them to a 64-bit register; no instruction names a reg it did not get from the builder.
+        // SAFETY: the builder hands out slots below `Program::slots`, for which this file was made,
+        // and gives two of them to a 64-bit register; no instruction names a register that it did
+        // not get from the builder.
         unsafe {
             self.base
                 .add(reg as usize * SLOT)

@@ -22,15 +22,15 @@ pub struct LaunchSetup<'a> {
     /// Blocks that may be resident at once over the whole device.
     pub resident: u64,
     pub sms: u32,
-    /// Workers; 0 picks by the machine and the kernel.
+    /// Host threads; 0: by the machine and the kernel.
     pub threads: usize,
     pub seed: u64,
-    /// The most warp instructions a host thread may run; a launch beyond is ended.
+    /// Maximum of warp instructions a host thread may run; a launch beyond it is ended.
     pub limit: u64,
     /// Launch number, 1 to 1023, for the race check.
     pub epoch: u64,
     pub modelled: Option<Modelled>,
-    /// Address of the word on which `cooperative_groups::grid_group` meets.
+    /// Address of the barrier word of `cooperative_groups::grid_group`.
     pub workspace: u64,
 }
 
@@ -82,7 +82,7 @@ pub struct Launch<'a> {
     pub fences: Vec<AtomicU64>,
     /// Instructions without any event after which a launch whose threads all poll is stuck.
     pub patience: u64,
-    /// The most warp instructions a host thread may run for the launch.
+    /// Maximum of warp instructions a host thread may run for the launch.
     pub limit: u64,
     pub print: Mutex<Vec<u8>>,
     pub several_blocks: bool,
@@ -171,7 +171,7 @@ impl<'a> Launch<'a> {
         )
     }
 
-    /// Stands in a context while its real warp is parked in the block.
+    /// The placeholder in a context while its warp is stored in the block.
     pub fn spare_warp(&self) -> Warp {
         Warp::empty()
     }
@@ -216,14 +216,15 @@ impl<'a> Launch<'a> {
     }
 }
 
-/// Instructions without an event after which a launch whose threads all poll counts as stuck. A lock's
-/// owner may compute for long between two writes, but then it does not poll.
+/// Instructions without an event after which a launch whose threads all poll counts as stuck. A
+/// lock's owner may compute for long between two writes, but then it does not poll.
 const PATIENCE: u64 = 4_000_000;
 
 /// Host memory for blocks that wait for others.
 const HOST_MEMORY: u64 = 1 << 30;
 
-/// Runs a launch to its end. The report is the failed check of the first block, in launch order, that has one.
+/// Runs a launch to its end. The report is the failed check of the first block, in launch order,
+/// that has one.
 pub fn run(mut setup: LaunchSetup<'_>) -> Result<Option<LaunchCounts>, Box<Report>> {
     let env = Launch::new(&mut setup);
     let threads = setup.workers();

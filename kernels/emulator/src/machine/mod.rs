@@ -1,9 +1,10 @@
-//! Warps and blocks in execution: registers, fragments of diverged warps, barriers, memory access with its checks.
+//! Warps and blocks in execution: registers, divergence, barriers, memory access with its checks.
 //!
-//! A warp is a set of fragments, each a mask of lanes at one instruction. The fragment with the lowest instruction
-//! runs; where two fragments meet at one instruction they are one again. The decoder lays the code out so that all
-//! of a loop comes before what follows it (`decode/layout.rs`), so the lowest fragment is the one the others wait
-//! for. A fragment that only spins is put behind the others after a while: diverged lanes make progress.
+//! A diverged warp is a set of divergent subsets, each a mask of lanes at one instruction. The
+//! subset with the lowest instruction runs; two subsets that meet at one instruction are joined.
+//! The decoder places a whole loop before the code that follows it (`decode/layout.rs`), so the
+//! lowest subset is the one that the others wait for. A subset that only spins is put behind the
+//! others after a while, so that diverged lanes make progress.
 
 mod access;
 mod block;

@@ -2,7 +2,7 @@
 
 use super::warp::Cx;
 
-/// What an instruction counts as.
+/// The class under which an instruction is counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Class {
@@ -62,8 +62,8 @@ pub type Exec = unsafe fn(&mut Cx<'_>, &Ins, u32);
 #[derive(Clone, Copy)]
 pub struct Ins {
     /// Safe to call for a warp made for the same program: `dst`, `src` and lists name registers and
-    /// predicates that exist, and a variant for newer processors is chosen only if the processor has
-    /// its features.
+    /// predicates that exist, and a variant for newer processors is chosen only if the processor
+    /// has its features.
     pub exec: Exec,
     /// The register or predicate written.
     pub dst: u32,
@@ -106,7 +106,7 @@ pub struct Debug {
     pub row: u32,
 }
 
-/// Read-only registers that the machine fills in at the start of a warp.
+/// Read-only registers, filled at the start of a warp.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Special {
     Tid(usize),
@@ -161,7 +161,7 @@ pub struct Program {
     pub source: std::sync::Arc<str>,
     /// Names of the registers that may be read before they are written.
     pub watched: Vec<String>,
-    /// The kernel lets blocks talk to one another: atomics or strong accesses to global memory.
+    /// Blocks of the kernel can communicate: it has atomics or strong accesses to global memory.
     pub communicates: bool,
 }
 

@@ -25,7 +25,8 @@ pub struct Work {
 }
 
 impl Work {
-    /// The block that has its turn as number `n`: a permutation chosen by the seed; seed 0 is launch order.
+    /// The block that starts as number `n`: a permutation chosen by the seed; seed 0 is launch
+    /// order.
     fn block(&self, n: u64) -> u64 {
         if self.seed == 0 || self.blocks < 2 {
             return n;
@@ -39,11 +40,11 @@ impl Work {
         ((u128::from(n) * u128::from(step) + u128::from(start)) % u128::from(self.blocks)) as u64
     }
 
-    /// Takes blocks until none are left. A block that waits for others gives way to the next. Returns the
-    /// first failed check with the block's place in launch order.
+    /// Takes blocks until none are left. A block that waits for others gives way to the next.
+    /// Returns the first failed check with the block's place in launch order.
     pub fn run(&self, env: &Launch<'_>) -> Option<(u64, Box<Report>)> {
-        // Blocks that communicate take short turns, the one that has run the fewest instructions first:
-        // work dealt by tickets spreads as on a card whose multiprocessors are equally fast.
+        // Blocks that communicate take short turns, the one that has run the fewest instructions
+        // first: work dealt by tickets spreads as on a card whose multiprocessors are equally fast.
         let slice = if env.program.communicates {
             1
         } else {
@@ -115,8 +116,8 @@ impl<'w, 'e> Worker<'w, 'e> {
         }
     }
 
-    /// Puts the block whose turn it is into the context: a new one if there is room, else the one that has
-    /// spent least. Returns its place in the order and the instructions it has spent.
+    /// Puts the block whose turn it is into the context: a new one if there is room, else the one
+    /// that has spent least. Returns its place in the order and the instructions it has spent.
     fn next_block(&mut self) -> Option<(u64, u64)> {
         let (work, env) = (self.work, self.cx.env);
         if self.waiting.len() < work.resident {

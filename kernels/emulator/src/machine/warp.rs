@@ -22,17 +22,18 @@ pub enum Wait {
     Nothing,
     /// It has spun for long: the others run first.
     Turn,
-    /// At a `.sync` instruction, until all `members` that live are there. `anywhere`: any `bar.warp.sync` will do.
+    /// At a `.sync` instruction, until all live `members` are there. `anywhere`: at any
+    /// `bar.warp.sync`.
     Sync { members: u32, anywhere: bool },
     /// At a block barrier with part of its warp.
     Barrier { id: u32, aligned: bool },
 }
 
-/// Why a warp gives its thread back.
+/// Why a warp stops running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
     Run,
-    /// Waits for another warp; the others first.
+    /// Waits for another warp: the others run first.
     Yield,
     /// At a barrier that is not complete.
     Barrier,
@@ -56,7 +57,7 @@ pub struct Warp {
     pub live: u32,
     pub index: u32,
     pub local: Vec<u8>,
-    /// One byte per local byte: written.
+    /// One byte per byte of local memory: whether it was written.
     pub local_written: Vec<u8>,
     pub clock: WarpClock,
     /// `cp.async` groups committed, by lane.
@@ -68,7 +69,7 @@ pub struct Warp {
     pub spins: u32,
     /// It has read memory that other threads may write since its block's turn began.
     pub polls: bool,
-    /// Which maybe-uninitialised registers hold a value: a mask per register number.
+    /// For each watched register, the lanes that have written it.
     pub written: Vec<u32>,
 }
 
@@ -109,7 +110,7 @@ impl Warp {
         }
     }
 
-    /// Holds the place of a warp that is elsewhere.
+    /// A placeholder for a warp that is elsewhere.
     pub fn empty() -> Warp {
         Warp {
             regs: Registers::new(0),
@@ -133,7 +134,8 @@ impl Warp {
         }
     }
 
-    /// Ready to start at the first instruction of a block of `warps` warps, with clocks from `base`.
+    /// Ready to start at the first instruction of a block of `warps` warps, with clocks from
+    /// `base`.
     pub fn restart(&mut self, index: u32, warps: u32, lanes: u32, base: u32) {
         self.pc = 0;
         self.mask = lanes;
@@ -161,14 +163,14 @@ pub struct Cx<'e> {
     pub stop: Stop,
     pub fault: Option<Fault>,
     pub counts: Option<Box<Counts>>,
-    /// Warp instructions run so far by this thread: what `clock` reads.
+    /// Warp instructions run so far by this host thread: the value of `%clock`.
     pub clock: u64,
-    /// Goes up whenever something happens that another thread could wait for: a write, a barrier completed, an exit.
+    /// Counts the events that another thread could wait for: a write, a barrier completed, an exit.
     pub events: u64,
 }
 
 impl Cx<'_> {
-    /// Runs the warp in `w` until it stops or `fuel` instructions are spent.
+    /// Runs the warp in `warp` until it stops or `fuel` instructions are spent.
     pub fn run_warp(&mut self, fuel: u64) {
         let before = self.clock;
         if self.counts.is_some() {
@@ -271,7 +273,7 @@ impl Cx<'_> {
         }
     }
 
-    /// Part of the running subset goes to `target`; the rest has not decided yet.
+    /// Part of the running subset goes to `target`; the targets of the rest are not known yet.
     pub fn split_off(&mut self, lanes: u32, target: usize) {
         if let Some(c) = &mut self.counts {
             c.divergent_branches += 1;
@@ -314,7 +316,8 @@ impl Cx<'_> {
         }
     }
 
-    /// Parks `lanes` of the running subset at `pc`. The rest of it goes on, or if there is none another subset.
+    /// Parks `lanes` of the running subset at `pc`. The rest of it goes on, or if there is none
+    /// another subset.
     pub fn set_aside(&mut self, lanes: u32, pc: usize, wait: Wait) {
         self.warp.others.push(Subset {
             pc,
@@ -387,8 +390,8 @@ impl Cx<'_> {
         false
     }
 
-    /// `bar.warp.sync` may be reached at different places. True when all its members are there: all subsets
-    /// go on behind their own instruction.
+    /// `bar.warp.sync` may be reached at different places. True when all its members are there: all
+    /// subsets go on behind their own instruction.
     fn release_warp_barrier(&mut self) -> bool {
         let mut union = 0;
         let mut members = 0;
@@ -415,7 +418,8 @@ impl Cx<'_> {
         true
     }
 
-    /// Whether the whole warp is at instructions of one barrier that need not be the same instruction.
+    /// Whether the whole warp is at instructions of one barrier that need not be the same
+    /// instruction.
     fn all_at_barrier(&self, id: u32) -> bool {
         let others = &self.warp.others;
         let all = others.iter().fold(0, |m, f| m | f.mask);
@@ -425,8 +429,8 @@ impl Cx<'_> {
             )
     }
 
-    /// The warp arrives as one when the first subset's barrier is carried out, and every subset goes on
-    /// behind its own instruction.
+    /// The warp arrives as one when the first subset's barrier is carried out, and every subset
+    /// goes on behind its own instruction.
     fn arrive_from_everywhere(&mut self, id: u32) {
         for f in &mut self.warp.others {
             f.wait = Wait::Nothing;
@@ -477,8 +481,8 @@ impl Cx<'_> {
         );
     }
 
-    /// For a `.sync` instruction whose executing lanes `mask` name `members`: true when all live members are here.
-    /// Otherwise the lanes wait, and the caller must do nothing.
+    /// For a `.sync` instruction whose executing lanes `mask` name `members`: true when all live
+    /// members are here. Otherwise the lanes wait, and the caller must do nothing.
     #[inline]
     pub fn converged(&mut self, mask: u32, members: u32, anywhere: bool) -> bool {
         if members & self.warp.live & !mask == 0 {

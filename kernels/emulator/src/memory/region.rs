@@ -3,20 +3,22 @@
 use std::io;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 
-/// Address space that costs memory only where it is touched. Reads as zero until written.
+/// Address space that takes memory only where it is accessed. Reads as zero until written.
 pub struct Region {
     base: *mut u8,
     len: usize,
 }
 
-// SAFETY: all access goes through relaxed atomics or through copies whose races are those of the emulated program.
+// SAFETY: all access goes through relaxed atomics or through copies whose races are those of the
+// emulated program.
 unsafe impl Send for Region {}
 // SAFETY: as above.
 unsafe impl Sync for Region {}
 
 impl Region {
     pub fn new(len: usize) -> io::Result<Region> {
-        // SAFETY: an anonymous mapping at an address of the kernel's choice touches no existing memory.
+        // SAFETY: an anonymous mapping at an address of the kernel's choice touches no existing
+        // memory.
         let p = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
@@ -56,7 +58,8 @@ impl Region {
 
     #[inline(always)]
     pub fn u64(&self, index: usize) -> &AtomicU64 {
-        // SAFETY: in range by `at`, aligned since the base is page-aligned, and atomics may be shared.
+        // SAFETY: in range by `at`, aligned since the base is page-aligned, and atomics may be
+        // shared.
         unsafe { AtomicU64::from_ptr(self.at(index * 8, 8).cast()) }
     }
 
@@ -88,8 +91,8 @@ impl Region {
     }
 
     pub fn copy_in(&self, offset: usize, from: &[u8]) {
-        // SAFETY: the span is inside the mapping, and a Rust slice never overlaps it but for pinned memory,
-        // for which `copy` allows overlap.
+        // SAFETY: the span is inside the mapping, and a Rust slice never overlaps it but for pinned
+        // memory, for which `copy` allows overlap.
         unsafe { std::ptr::copy(from.as_ptr(), self.span(offset, from.len()), from.len()) }
     }
 

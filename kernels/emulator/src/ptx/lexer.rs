@@ -4,7 +4,8 @@ use super::{PtxError, refuse};
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Token {
-    /// Anything that starts with a letter, `_`, `$`, `%` or a dot: opcode with modifiers, name, directive.
+    /// Anything that starts with a letter, `_`, `$`, `%` or a dot: opcode with modifiers, name,
+    /// directive.
     Word(String),
     Int(u64),
     Float(f64, Option<u32>),
@@ -53,7 +54,7 @@ impl Lexer<'_> {
     fn next(&mut self) -> Result<Option<Token>, PtxError> {
         while let Some(c) = self.peek(0) {
             match c {
-                // The driver API hands over C strings.
+                // The text of the driver API is a C string.
                 0 => return Ok(None),
                 b'\n' => {
                     self.line += 1;

@@ -5,7 +5,7 @@ use super::tree::{Func, Init, Inst, Module, Operand, Stmt, Var};
 use super::{PtxError, refuse};
 use crate::types::{Space, Ty};
 
-/// Reads a whole PTX module.
+/// Parses a PTX module.
 pub fn parse(text: &str) -> Result<Module, PtxError> {
     let tokens = lex(text)?;
     let last = tokens.last().map_or(1, |t| t.1);
@@ -127,7 +127,7 @@ impl Parser {
                 }
             }
             ".section" => {
-                // Debug sections carry nothing that executes.
+                // Debug sections contain no code.
                 self.word("a section name")?;
                 self.skip_braces()?;
             }
@@ -168,7 +168,8 @@ impl Parser {
         }
     }
 
-    /// What follows a state space: alignment, type, names with dimensions and initialisers.
+    /// The declaration behind a state space: alignment, type, names with dimensions and
+    /// initialisers.
     fn variables(&mut self, space: Space, external: bool, out: &mut Vec<Var>) -> Res<()> {
         let mut first = self.variable(space)?;
         first.external = external;
@@ -548,7 +549,7 @@ impl Parser {
         Ok(())
     }
 
-    /// `.reg` behind its word, whose type may have been read with it.
+    /// The rest of `.reg`. The type may have been part of its word.
     fn reg_directive(&mut self, line: u32, mut type_word: Option<String>) -> Res<Stmt> {
         let mut vector = 1;
         let ty = loop {
@@ -592,7 +593,7 @@ impl Parser {
         })
     }
 
-    /// `.loc` behind its word.
+    /// The rest of `.loc`.
     fn loc_directive(&mut self, line: u32) -> Res<Stmt> {
         let file = self.small("a file index")?;
         let row = self.small("a line")?;

@@ -78,7 +78,8 @@ pub fn typed() -> Vec<Made> {
             }),
             ..made(format!("fma.{mode}.f32 D, A, B, C"), 32, X3, |_, _, _| 0)
         });
-        // The remainder of a division or a root says on which side of the quotient the exact value lies.
+        // The remainder of a division or a root says on which side of the quotient the exact value
+        // lies.
         out.push(made(
             format!("div.{mode}.f32 D, A, B"),
             32,

@@ -1,5 +1,5 @@
-//! Single instructions against an independent model: integers bit for bit, floats through f64. A module
-//! holds the rows of the decoder in `src/isa/` of the same name.
+//! Single instructions against an independent model: integers bit for bit, floats through f64. A
+//! module holds the rows of the decoder in `src/isa/` of the same name.
 #![allow(clippy::unwrap_used, clippy::type_complexity)]
 
 mod arith;

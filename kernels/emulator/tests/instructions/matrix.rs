@@ -5,7 +5,8 @@ use crate::warp::WarpRow;
 #[rustfmt::skip]
 pub fn warp_rows() -> Vec<WarpRow> {
     let fill = "shl.b32 %x1, %t, 2; mov.u32 %x2, sm; add.u32 %x1, %x1, %x2; mul.lo.u32 %x3, %t, 0x20001; add.u32 %x3, %x3, 0x10000; st.shared.u32 [%x1], %x3; bar.warp.sync 0xffffffff; and.b32 %x4, %t, 7; shl.b32 %x4, %x4, 4; add.u32 %x4, %x4, %x2;";
-    // Shared memory then holds an 8 x 8 matrix of 16-bit elements: row l / 4, column l % 4 * 2 has the low half.
+    // Shared memory then holds an 8 x 8 matrix of 16-bit elements: row l / 4, column l % 4 * 2 has
+    // the low half.
     let element = |row: u32, col: u32| {
         let l = row * 4 + col / 2;
         let v = l * 0x20001 + 0x10000;

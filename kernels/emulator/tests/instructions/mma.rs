@@ -4,8 +4,9 @@ use crate::common::{Random, download, upload};
 use crate::model::*;
 use cuda::Shape;
 
-/// A product on the tensor cores: the fragments are filled and read by the layout of the PTX manual, written down
-/// here as (row, column) of each element of a lane, and compared with plain sums.
+/// A product on the tensor cores: the fragments are filled and read by the layout of the PTX
+/// manual, written down here as (row, column) of each element of a lane, and compared with plain
+/// sums.
 struct Mma {
     ptx: &'static str,
     shape: [usize; 3],

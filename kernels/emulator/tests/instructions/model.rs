@@ -244,7 +244,8 @@ pub fn directed(hi: f64, lo: f64, mode: &str) -> u64 {
     if hi.is_infinite() {
         return u64::from(x.to_bits());
     }
-    // The exact value less the candidate; a candidate beyond the largest finite value is above everything.
+    // The exact value less the candidate; a candidate beyond the largest finite value is above
+    // everything.
     let above = if x.is_infinite() {
         -f64::from(x)
     } else {

@@ -35,8 +35,8 @@ fn what_is_not_known_is_refused_by_name_and_line() {
     }
 }
 
-/// The statement with one modifier or operand left out, with all of either left out, and with an operand
-/// too many.
+/// The statement with one modifier or operand left out, with all of either left out, and with an
+/// operand too many.
 fn shortened(statement: &str) -> Vec<String> {
     // Braces, guards and labels stay.
     let word = statement
@@ -70,8 +70,8 @@ fn without<'a>(list: &[&'a str], skip: usize) -> Vec<&'a str> {
     all.filter(|(i, _)| *i != skip).map(|(_, x)| *x).collect()
 }
 
-/// Whatever is left out of an instruction, it is decoded or refused: a decoder that takes an element of a
-/// list without a check would panic here.
+/// Whatever is left out of an instruction, it is decoded or refused: a decoder that takes an
+/// element of a list without a check would panic here.
 #[test]
 fn shortened_instructions_are_decoded_or_refused() {
     let mut codes = BTreeSet::new();

@@ -1,5 +1,5 @@
-//! A row: the PTX of one instruction, the widths of its result and sources, the kind of values fed in, and
-//! the model. 512 threads run it on awkward values and random bits.
+//! A row: the PTX of one instruction, the widths of its result and sources, the kind of values fed
+//! in, and the model. 512 threads run it on awkward values and random bits.
 
 use crate::common::{Random, download, gpu, upload};
 use crate::model::{Feed, d, feed};

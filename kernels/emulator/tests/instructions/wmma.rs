@@ -7,7 +7,8 @@ use cuda::Shape;
 /// wmma: loads, a product and a store in every combination of layouts against plain sums.
 #[test]
 fn wmma_products_agree_with_plain_sums() {
-    // Shape, PTX types of D A B C as written, element bits of A, registers of A, B, C, D, value and maker of an element.
+    // Shape, PTX types of D A B C as written, element bits of A, registers of A, B, C, D, value and
+    // maker of an element.
     type Case = (
         &'static str,
         [usize; 3],
