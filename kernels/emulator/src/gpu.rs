@@ -334,6 +334,9 @@ impl Gpu {
         // Device variables without initialiser are zero, as in CUDA C++.
         self.heap.fill(at, v.bytes().max(1), 0);
         let width = u64::from(v.ty.bytes());
+        if width > 8 && !v.init.is_empty() {
+            return refuse(v.line, "128-bit initialisers are not supported");
+        }
         for (i, init) in v.init.iter().enumerate() {
             let value = match init {
                 Init::Bits(b) => *b,

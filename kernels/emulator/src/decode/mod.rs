@@ -38,7 +38,7 @@ pub fn kernel(
     } else {
         first
     };
-    let (params, param_bytes) = parameters(func);
+    let (params, param_bytes) = parameters(func)?;
     let mut program = Program {
         name: name.to_owned(),
         code: Vec::new(),
@@ -64,7 +64,7 @@ pub fn kernel(
         max_threads: func
             .required_threads
             .or(func.max_threads)
-            .map_or(1024, |t| t.iter().product()),
+            .map_or(1024, |t| t.iter().fold(1, |n, x| n.saturating_mul(*x))),
         files: module.files.clone(),
         source: source.clone(),
         watched: Vec::new(),
@@ -74,17 +74,29 @@ pub fn kernel(
     Ok(program)
 }
 
-/// Offsets of the parameters in the buffer, by natural alignment.
-fn parameters(func: &Func) -> (Vec<Param>, u32) {
-    let mut at = 0u32;
+/// The parameter bytes of a kernel that PTX allows ("Parameter State Space" in the manual).
+const MAX_PARAM_BYTES: u64 = 32_764;
+
+/// Offsets of the parameters in the buffer, by natural alignment, and the buffer's bytes.
+fn parameters(func: &Func) -> Res<(Vec<Param>, u32)> {
+    let mut end = 0u64;
     let mut out = Vec::new();
     for p in &func.params {
-        at = at.next_multiple_of(p.align.max(1));
-        let bytes = p.bytes() as u32;
-        out.push(Param { offset: at, bytes });
-        at += bytes;
+        let (offset, bytes) = (end.next_multiple_of(u64::from(p.align.max(1))), p.bytes());
+        end = offset.saturating_add(bytes);
+        if end > MAX_PARAM_BYTES {
+            let why = format!(
+                "the parameters of {:?} take more than {MAX_PARAM_BYTES} bytes",
+                func.name
+            );
+            return refuse(p.line, why);
+        }
+        out.push(Param {
+            offset: offset as u32,
+            bytes: bytes as u32,
+        });
     }
-    (out, at)
+    Ok((out, end as u32))
 }
 
 fn lower<'s>(
@@ -94,7 +106,7 @@ fn lower<'s>(
     dynamic_base: u32,
 ) -> Res<Builder<'s>> {
     let mut b = Builder::new(symbols, dynamic_base);
-    let (params, bytes) = parameters(func);
+    let (params, bytes) = parameters(func)?;
     b.param_bytes = bytes;
     for (v, p) in func.params.iter().zip(params) {
         b.declare(&v.name, Name::Param(p.offset));

@@ -35,6 +35,39 @@ fn what_is_not_known_is_refused_by_name_and_line() {
     }
 }
 
+/// Declarations whose sizes could overflow or run past a value.
+#[test]
+fn impossible_declarations_are_refused() {
+    for (text, words) in [
+        (
+            ".visible .entry k(.param .b8 a[4294967295], .param .b8 b[4294967295]) { ret; }",
+            "take more than 32764 bytes",
+        ),
+        (
+            ".global .b128 x = 5;\n.visible .entry k() { ret; }",
+            "128-bit initialisers are not supported",
+        ),
+        (
+            ".visible .entry k() { .local .b8 a[1099511627776]; ret; }",
+            "local memory are too many",
+        ),
+        (
+            ".visible .entry k() { .shared .b8 a[4294967296]; ret; }",
+            "shared memory are too many",
+        ),
+    ] {
+        let text = format!(".version 8.6\n.target sm_90\n.address_size 64\n{text}\n");
+        let e = gpu().load(&text).and_then(|m| m.kernel("k"));
+        let e = e.err().unwrap().to_string();
+        assert!(e.starts_with("PTX line ") && e.contains(words), "{e}");
+    }
+    let wide = ".version 8.6\n.target sm_90\n.address_size 64\n\
+                .visible .entry k() .maxntid 65536, 65536, 65536 { ret; }\n";
+    assert!(gpu().load(wide).and_then(|m| m.kernel("k")).is_ok());
+    let empty = ".version 8.6\n.target sm_90\n.address_size 64\n.visible .entry k() { }\n";
+    assert!(gpu().load(empty).and_then(|m| m.kernel("k")).is_ok());
+}
+
 /// The statement with one modifier or operand left out, with all of either left out, and with an
 /// operand too many.
 fn shortened(statement: &str) -> Vec<String> {
