@@ -297,14 +297,14 @@ impl Gpu {
                 }
                 _ => {
                     let kind = Kind::Variable(v.name.clone());
-                    let Some(at) = self.heap.alloc(bytes.max(1), kind) else {
+                    let Some(addr) = self.heap.alloc(bytes.max(1), kind) else {
                         return refuse(
                             v.line,
                             format!("no room for variable {:?} of {bytes} bytes", v.name),
                         );
                     };
-                    globals.push((v.name.clone(), at, bytes));
-                    Symbol::Device(at)
+                    globals.push((v.name.clone(), addr, bytes));
+                    Symbol::Device(addr)
                 }
             };
             if symbols.insert(v.name.clone(), symbol).is_some() {
@@ -312,8 +312,8 @@ impl Gpu {
             }
         }
         for v in vars {
-            if let Some(Symbol::Device(at)) = symbols.get(&v.name) {
-                self.initialise(v, *at, &symbols)?;
+            if let Some(Symbol::Device(addr)) = symbols.get(&v.name) {
+                self.initialise(v, *addr, &symbols)?;
             }
         }
         Ok(Module {
@@ -328,11 +328,11 @@ impl Gpu {
     fn initialise(
         &self,
         v: &Var,
-        at: u64,
+        addr: u64,
         symbols: &HashMap<String, Symbol>,
     ) -> Result<(), PtxError> {
         // Device variables without initialiser are zero, as in CUDA C++.
-        self.heap.fill(at, v.bytes().max(1), 0);
+        self.heap.fill(addr, v.bytes().max(1), 0);
         let width = u64::from(v.ty.bytes());
         if width > 8 && !v.init.is_empty() {
             return refuse(v.line, "128-bit initialisers are not supported");
@@ -356,20 +356,20 @@ impl Gpu {
                 },
             };
             self.heap.copy_in(
-                at + i as u64 * width,
+                addr + i as u64 * width,
                 &value.to_le_bytes()[..width as usize],
             );
         }
         if v.space == Space::Const {
-            self.heap.set_read_only(at);
+            self.heap.set_read_only(addr);
         }
         Ok(())
     }
 
     /// Frees the module's variables.
     pub fn unload(&self, module: &Module) {
-        for (_, at, _) in &module.globals {
-            self.heap.free(*at);
+        for (_, addr, _) in &module.globals {
+            self.heap.free(*addr);
         }
     }
 

@@ -260,9 +260,10 @@ pub unsafe extern "C" fn cublasLtMatmulPreferenceSetAttribute(
     value: *const c_void,
     _bytes: usize,
 ) -> c_int {
-    match preference.is_null() || value.is_null() {
-        true => status::INVALID_VALUE,
-        false => status::SUCCESS,
+    if preference.is_null() || value.is_null() {
+        status::INVALID_VALUE
+    } else {
+        status::SUCCESS
     }
 }
 
@@ -407,9 +408,9 @@ pub unsafe extern "C" fn cublasLtMatmul(
     if d_layout.rows == 0 || d_layout.cols == 0 {
         return status::SUCCESS;
     }
-    let scalar = |at: *const c_void| {
+    let scalar = |value: *const c_void| {
         // SAFETY: not null; the scale's type is f32.
-        unsafe { at.cast::<f32>().read_unaligned() }
+        unsafe { value.cast::<f32>().read_unaligned() }
     };
     let done = handle.driver.launch(
         handle.functions[usize::from(d_layout.kind == R_16BF)],
@@ -433,8 +434,9 @@ pub unsafe extern "C" fn cublasLtMatmul(
             &scalar(beta).to_le_bytes(),
         ],
     );
-    match done {
-        true => status::SUCCESS,
-        false => status::EXECUTION_FAILED,
+    if done {
+        status::SUCCESS
+    } else {
+        status::EXECUTION_FAILED
     }
 }

@@ -15,11 +15,11 @@ pub const NAMES: [&str; 2] = ["cublaslt_f32", "cublaslt_bf16"];
 fn pair(to: &str, base: &str, there: &str, offset: u32) -> String {
     let mut text = String::new();
     for (half, add) in [("%h0", 0), ("%h1", 1)] {
-        let at = offset + add;
+        let index = offset + add;
         text += &format!(
-            "add.u32 %at, %kc, {at};\nsetp.lt.and.u32 %in, %at, %k, {there};\nmov.u16 {half}, 0;\n\
+            "add.u32 %at, %kc, {index};\nsetp.lt.and.u32 %in, %at, %k, {there};\nmov.u16 {half}, 0;\n\
              @%in ld.global.u16 {half}, [{base}+{}];\n",
-            2 * at
+            2 * index
         );
     }
     text + &format!("mov.b32 {to}, {{%h0, %h1}};\n")
@@ -109,14 +109,14 @@ fn places() -> String {
     // The outputs of this lane: rows of D `first`, `next`.
     text += "add.u32 %low, %low, %group;\nadd.u32 %high, %low, 8;\n\
              setp.lt.u32 %xlow, %low, %n;\nsetp.lt.u32 %xhigh, %high, %n;\n";
-    for (at, base, row, pitch) in [
+    for (addr, base, row, pitch) in [
         ("%wat", "%a", "%row", "%lda"),
         ("%lowat", "%b", "%low", "%ldb"),
         ("%highat", "%b", "%high", "%ldb"),
     ] {
         text += &format!(
-            "cvt.u64.u32 {at}, {row};\nmul.lo.u64 {at}, {at}, {pitch};\ncvt.u64.u32 %wide, %kc;\n\
-             add.u64 {at}, {at}, %wide;\nshl.b64 {at}, {at}, 1;\nadd.u64 {at}, {at}, {base};\n"
+            "cvt.u64.u32 {addr}, {row};\nmul.lo.u64 {addr}, {addr}, {pitch};\ncvt.u64.u32 %wide, %kc;\n\
+             add.u64 {addr}, {addr}, %wide;\nshl.b64 {addr}, {addr}, 1;\nadd.u64 {addr}, {addr}, {base};\n"
         );
     }
     text += "add.u32 %first, %first, %kc;\nadd.u32 %next, %first, 1;\n";

@@ -340,13 +340,13 @@ impl SharedShadow {
         lane: u32,
         clock: &mut WarpClock,
     ) -> Result<(), Conflict> {
-        let mut at = offset;
+        let mut addr = offset;
         let end = offset + len;
-        while at < end {
-            let n = (4 - at % 4).min(end - at);
-            let bytes = (((1u32 << n) - 1) << (at % 4)) as u8;
-            self.touch_word(at as usize / 4, bytes, touch, warp, lane, clock)?;
-            at += n;
+        while addr < end {
+            let n = (4 - addr % 4).min(end - addr);
+            let bytes = (((1u32 << n) - 1) << (addr % 4)) as u8;
+            self.touch_word(addr as usize / 4, bytes, touch, warp, lane, clock)?;
+            addr += n;
         }
         Ok(())
     }

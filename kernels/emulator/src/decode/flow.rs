@@ -39,9 +39,9 @@ impl Set {
 }
 
 /// Adds the registers that are certainly written after an instruction.
-fn step(b: &Builder, at: usize, slot: &HashMap<u32, usize>, set: &mut Set) {
-    let m = &b.meta[at];
-    if b.code[at].guard != 0 {
+fn step(b: &Builder, pc: usize, slot: &HashMap<u32, usize>, set: &mut Set) {
+    let m = &b.meta[pc];
+    if b.code[pc].guard != 0 {
         return;
     }
     if m.copies
@@ -71,8 +71,8 @@ pub fn watched(b: &Builder, blocks: &[Block], order: &[usize]) -> Watch {
         let mut changed = false;
         for &k in order {
             let mut set = at_entry[k].clone();
-            for at in blocks[k].first..blocks[k].end {
-                step(b, at, &slot, &mut set);
+            for pc in blocks[k].first..blocks[k].end {
+                step(b, pc, &slot, &mut set);
             }
             for s in blocks[k].successors() {
                 let before = at_entry[s].clone();
@@ -91,21 +91,21 @@ pub fn watched(b: &Builder, blocks: &[Block], order: &[usize]) -> Watch {
     };
     for &k in order {
         let mut set = at_entry[k].clone();
-        for at in blocks[k].first..blocks[k].end {
-            for u in &b.meta[at].uses {
+        for pc in blocks[k].first..blocks[k].end {
+            for u in &b.meta[pc].uses {
                 let Some(s) = slot.get(u) else { continue };
                 if !set.has(*s) {
                     watch.add(b, *u);
-                    if b.meta[at].copies {
-                        for d in b.meta[at].defs.clone() {
+                    if b.meta[pc].copies {
+                        for d in b.meta[pc].defs.clone() {
                             watch.add(b, d);
                         }
                     } else {
-                        watch.doubtful.entry(at).or_default().push(*u);
+                        watch.doubtful.entry(pc).or_default().push(*u);
                     }
                 }
             }
-            step(b, at, &slot, &mut set);
+            step(b, pc, &slot, &mut set);
         }
     }
     watch
@@ -132,15 +132,15 @@ impl Watch {
     }
 
     /// Checks that go before an instruction.
-    pub fn before(&self, b: &Builder, at: usize) -> Vec<Ins> {
-        let Some(list) = self.doubtful.get(&at) else {
+    pub fn before(&self, b: &Builder, pc: usize) -> Vec<Ins> {
+        let Some(list) = self.doubtful.get(&pc) else {
             return Vec::new();
         };
         let mut out = Vec::new();
         for r in list {
             // The guard itself must hold something for all lanes.
-            let guard = is_pred(*r) && b.code[at].guard == *r & !crate::lower::PRED;
-            let mut i = hidden(CHECK_REG, &b.code[at]);
+            let guard = is_pred(*r) && b.code[pc].guard == *r & !crate::lower::PRED;
+            let mut i = hidden(CHECK_REG, &b.code[pc]);
             if guard {
                 (i.guard, i.flip) = (0, 0);
             }
@@ -154,15 +154,15 @@ impl Watch {
     }
 
     /// Marks that go after it.
-    pub fn after(&self, b: &Builder, at: usize) -> Vec<Ins> {
-        let m = &b.meta[at];
+    pub fn after(&self, b: &Builder, pc: usize) -> Vec<Ins> {
+        let m = &b.meta[pc];
         let mut out = Vec::new();
         for d in &m.defs {
             let Some(index) = self.index.get(d) else {
                 continue;
             };
             let source = m.uses.first().and_then(|u| self.index.get(u));
-            let mut i = hidden(MARK, &b.code[at]);
+            let mut i = hidden(MARK, &b.code[pc]);
             i.imm = u64::from(*index);
             if let (true, Some(source)) = (m.copies, source) {
                 i.exec = COPY_WRITTEN;

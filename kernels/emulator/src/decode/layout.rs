@@ -55,7 +55,7 @@ fn blocks(b: &Builder) -> Res<Vec<Block>> {
         }
     }
     let target = |label: u64, line: u32| match b.labels.get(label as usize) {
-        Some(&at) if at < n => Ok(number[at]),
+        Some(&pc) if pc < n => Ok(number[pc]),
         _ => refuse(line, "a jump goes to a label that is not defined"),
     };
     for k in 0..out.len() {
@@ -215,23 +215,23 @@ pub fn place(b: Builder, program: &mut Program) -> Res {
     for (place, &k) in order.iter().enumerate() {
         let blk = &blocks[k];
         starts[k] = code.len();
-        for at in blk.first..blk.end {
+        for pc in blk.first..blk.end {
             let mut push = |i: Ins| {
                 code.push(i);
-                debug.push(b.debug[at]);
+                debug.push(b.debug[pc]);
             };
-            for i in watch.before(&b, at) {
+            for i in watch.before(&b, pc) {
                 push(i);
             }
-            push(b.code[at]);
-            if b.meta[at].jump {
+            push(b.code[pc]);
+            if b.meta[pc].jump {
                 jumps.push((code.len() - 1, blk.jumps[0]));
-            } else if !b.meta[at].table.is_empty() {
-                tables.push((b.code[at].list, blk.jumps.clone()));
+            } else if !b.meta[pc].table.is_empty() {
+                tables.push((b.code[pc].list, blk.jumps.clone()));
             }
-            for i in watch.after(&b, at) {
+            for i in watch.after(&b, pc) {
                 code.push(i);
-                debug.push(b.debug[at]);
+                debug.push(b.debug[pc]);
             }
         }
         if let Some(next) = blk.falls
@@ -242,8 +242,8 @@ pub fn place(b: Builder, program: &mut Program) -> Res {
             debug.push(b.debug[blk.end - 1]);
         }
     }
-    for (at, block) in jumps {
-        code[at].imm = starts[block] as u64;
+    for (pc, block) in jumps {
+        code[pc].imm = starts[block] as u64;
     }
     let mut lists = b.lists;
     for (list, targets) in tables {

@@ -166,7 +166,7 @@ impl Lowering<'_, '_> {
                         let l = *l;
                         if self.b.labels[l as usize] != usize::MAX {
                             return refuse(
-                                self.b.at.line,
+                                self.b.line_info.line,
                                 format!("label {name:?} is defined twice"),
                             );
                         }
@@ -174,14 +174,14 @@ impl Lowering<'_, '_> {
                     }
                     _ => {
                         return refuse(
-                            self.b.at.line,
+                            self.b.line_info.line,
                             format!("label {name:?} clashes with another name"),
                         );
                     }
                 },
                 Stmt::Loc(file, row) => {
-                    self.b.at.file = *file;
-                    self.b.at.row = *row;
+                    self.b.line_info.file = *file;
+                    self.b.line_info.row = *row;
                 }
                 Stmt::Targets(..) | Stmt::Prototype(..) => {}
                 Stmt::Inst(inst) => {
@@ -249,12 +249,12 @@ impl Lowering<'_, '_> {
             Space::Local | Space::Param => Name::Local(self.b.local(v.bytes(), v.align, v.line)?),
             Space::Shared => {
                 let key = (func.name.clone(), v.name.clone());
-                let at = match self.statics.get(&key) {
-                    Some(at) => *at,
+                let offset = match self.statics.get(&key) {
+                    Some(offset) => *offset,
                     None => self.b.shared(v.bytes(), v.align, v.line)?,
                 };
-                self.statics.insert(key, at);
-                Name::Shared(at)
+                self.statics.insert(key, offset);
+                Name::Shared(offset)
             }
             // The loader has given it an address.
             _ => return Ok(()),
@@ -264,7 +264,7 @@ impl Lowering<'_, '_> {
     }
 
     fn instruction(&mut self, inst: &Inst) -> Res {
-        self.b.at.line = inst.line;
+        self.b.line_info.line = inst.line;
         let f = Form::new(inst);
         self.b.set_guard(0, 0);
         if let Some((p, negated)) = &inst.guard {
@@ -442,21 +442,21 @@ impl Lowering<'_, '_> {
             ));
         }
         let outer = std::mem::replace(&mut self.b.scopes, vec![HashMap::new()]);
-        for (v, at) in callee
+        for (v, offset) in callee
             .params
             .iter()
             .zip(args)
             .chain(callee.returns.iter().zip(returns))
         {
-            self.b.declare(&v.name, Name::Local(*at));
+            self.b.declare(&v.name, Name::Local(*offset));
         }
         let end = self.b.new_label();
         let before = self.returns.replace(end);
-        let at: Debug = self.b.at;
+        let line_info: Debug = self.b.line_info;
         self.stack.push(callee.name.clone());
         self.body(callee)?;
         self.stack.pop();
-        self.b.at = at;
+        self.b.line_info = line_info;
         self.b.set_guard(0, 0);
         self.b.place_label(end);
         self.returns = before;
@@ -582,11 +582,11 @@ impl Lowering<'_, '_> {
         });
         // The result is the number of arguments in CUDA. Compiled code ignores it, but it must be
         // written.
-        if let Some(at) = result {
+        if let Some(offset) = result {
             let zero = self.temporary(Ty::B32);
             self.synthetic(f, "mov", &["u32"], vec![name(&zero), Operand::Int(0)])?;
             let slot = format!("%call_result{}", self.temporaries);
-            self.b.declare(&slot, Name::Local(*at));
+            self.b.declare(&slot, Name::Local(*offset));
             self.synthetic(
                 f,
                 "st",

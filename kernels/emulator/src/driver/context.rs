@@ -86,8 +86,8 @@ fn context_end(s: &mut State, handle: usize) {
             );
             let mut shown: Vec<_> = owned.iter().filter_map(|a| gpu.heap().lookup(*a)).collect();
             shown.sort_by_key(|l| l.0);
-            for (at, size, _) in shown.into_iter().take(8) {
-                eprintln!("    {size} bytes at {at:#x}");
+            for (addr, size, _) in shown.into_iter().take(8) {
+                eprintln!("    {size} bytes at {addr:#x}");
             }
         }
         for a in owned {

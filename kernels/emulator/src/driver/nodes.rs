@@ -93,8 +93,8 @@ fn host_op(p: *const HostNode) -> Cu<Op> {
     })
 }
 
-fn handles(at: *const usize, n: usize) -> Cu<Vec<usize>> {
-    (0..n).map(|i| get(at.wrapping_add(i))).collect()
+fn handles(array: *const usize, n: usize) -> Cu<Vec<usize>> {
+    (0..n).map(|i| get(array.wrapping_add(i))).collect()
 }
 
 fn add(out: *mut usize, graph: usize, after: *const usize, n: usize, op: Op) -> Cu {
@@ -150,13 +150,13 @@ fn kernel_params(node: usize, out: *mut KernelNode) -> Cu {
         return Err(code::INVALID_VALUE);
     };
     let f = s.functions.get(&function).ok_or(code::INVALID_HANDLE)?;
-    let at = params.as_ptr() as usize;
+    let base = params.as_ptr() as usize;
     let pointers: Vec<usize> = f
         .kernel
         .program
         .params
         .iter()
-        .map(|p| at + p.offset as usize)
+        .map(|p| base + p.offset as usize)
         .collect();
     let list = pointers.as_ptr();
     s.shown.insert(node, (params, pointers));

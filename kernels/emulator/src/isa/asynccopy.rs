@@ -160,9 +160,9 @@ fn readable(cx: &mut Cx<'_>, from: &[u64; 32], read: &[u32; 32], bytes: u32, m: 
 /// The checks for lanes that read only part of what they copy.
 fn partial(cx: &mut Cx<'_>, from: &[u64; 32], read: &[u32; 32], lanes: u32) -> bool {
     for lane in lanes_of(lanes) {
-        for at in 0..u64::from(read[lane]) {
+        for offset in 0..u64::from(read[lane]) {
             let mut one = *from;
-            one[lane] += at;
+            one[lane] += offset;
             if !cx.check(Place::Global, &one, 1 << lane, 1, Touch::Read) {
                 return false;
             }
@@ -180,18 +180,18 @@ pub fn land(cx: &mut Cx<'_>, due: impl Fn(&Cx<'_>, &CopyInFlight) -> bool) {
             left.push(c);
             continue;
         }
-        for at in (0..c.bytes).step_by(4) {
+        for offset in (0..c.bytes).step_by(4) {
             let mut v = 0u64;
-            if at + 4 <= c.read {
-                v = cx.env.heap.load(c.from + u64::from(at), 4);
+            if offset + 4 <= c.read {
+                v = cx.env.heap.load(c.from + u64::from(offset), 4);
             } else {
                 for k in 0..4 {
-                    if at + k < c.read {
-                        v |= cx.env.heap.load(c.from + u64::from(at + k), 1) << (k * 8);
+                    if offset + k < c.read {
+                        v |= cx.env.heap.load(c.from + u64::from(offset + k), 1) << (k * 8);
                     }
                 }
             }
-            cx.block.shared_store(c.to + at, 4, v);
+            cx.block.shared_store(c.to + offset, 4, v);
         }
         if let Some(shadow) = &mut cx.block.shadow {
             shadow.land_copy(c.to, c.bytes, cx.warp.index, c.lane, &cx.warp.clock);

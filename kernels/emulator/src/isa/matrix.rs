@@ -155,10 +155,10 @@ fn transpose(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
         return;
     }
     let a = cx.warp.regs.all::<u32>(i.src[0]);
-    let at = |row: usize, col: usize| a[row * 4 + col / 2] >> (col % 2 * 16) & 0xffff;
+    let element = |row: usize, col: usize| a[row * 4 + col / 2] >> (col % 2 * 16) & 0xffff;
     let d: [u32; 32] = std::array::from_fn(|lane| {
         let (g, t) = (lane / 4, lane % 4 * 2);
-        at(t, g) | at(t + 1, g) << 16
+        element(t, g) | element(t + 1, g) << 16
     });
     cx.warp.regs.put::<u32>(i.dst, !0, &d);
 }

@@ -94,33 +94,33 @@ immediate! {
 
 /// The shared address of a lane's mbarrier, after checks. `None` after a fault.
 fn place(cx: &mut Cx<'_>, lane: usize, addr: u64, create: bool) -> Option<u32> {
-    let at = addr & ((1 << WINDOW_SHIFT) - 1);
-    if !at.is_multiple_of(8) {
+    let addr = addr & ((1 << WINDOW_SHIFT) - 1);
+    if !addr.is_multiple_of(8) {
         cx.fail(
             FaultKind::Misaligned,
             lane as u32,
-            format!("mbarrier at shared address {at:#x} is not a multiple of 8"),
+            format!("mbarrier at shared address {addr:#x} is not a multiple of 8"),
         );
         return None;
     }
-    if at + 8 > u64::from(cx.block.shared_bytes) {
+    if addr + 8 > u64::from(cx.block.shared_bytes) {
         cx.fail(
             FaultKind::OutOfBounds,
             lane as u32,
-            format!("mbarrier at shared address {at:#x} is outside of the block's memory"),
+            format!("mbarrier at shared address {addr:#x} is outside of the block's memory"),
         );
         return None;
     }
-    let at = at as u32;
-    if !create && !cx.block.mbarriers.contains_key(&at) {
+    let addr = addr as u32;
+    if !create && !cx.block.mbarriers.contains_key(&addr) {
         cx.fail(
             FaultKind::Uninitialised,
             lane as u32,
-            format!("mbarrier at shared address {at:#x} was not initialised"),
+            format!("mbarrier at shared address {addr:#x} was not initialised"),
         );
         return None;
     }
-    Some(at)
+    Some(addr)
 }
 
 /// The state after an operation with count `n`, and its arrivals.
@@ -166,7 +166,7 @@ fn change(cx: &mut Cx<'_>, i: &Ins, m: u32) {
         super::asynccopy::land(cx, |_, c| m >> c.lane & 1 == 1);
     }
     for lane in lanes_of(m) {
-        let Some(at) = place(cx, lane, addrs[lane], op == Init) else {
+        let Some(addr) = place(cx, lane, addrs[lane], op == Init) else {
             return;
         };
         let n = if change.counted {
@@ -174,33 +174,33 @@ fn change(cx: &mut Cx<'_>, i: &Ins, m: u32) {
         } else {
             1
         };
-        let before = State::unpack(cx.block.shared_load(at, 8));
+        let before = State::unpack(cx.block.shared_load(addr, 8));
         if op == Init {
-            cx.block.mbarriers.insert(at, Clock::nothing());
+            cx.block.mbarriers.insert(addr, Clock::nothing());
             if let Some(shadow) = &mut cx.block.shadow {
-                shadow.mark_written(at, 8);
+                shadow.mark_written(addr, 8);
             }
         } else if op == Invalidate {
-            cx.block.mbarriers.remove(&at);
+            cx.block.mbarriers.remove(&addr);
         }
         let (mut s, arrivals) = next(before, op, n);
         if arrivals > s.pending {
             let message = format!(
-                "{arrivals} arrivals at the mbarrier at {at:#x}, which expects {} more",
+                "{arrivals} arrivals at the mbarrier at {addr:#x}, which expects {} more",
                 s.pending
             );
             return cx.fail(FaultKind::BarrierMismatch, lane as u32, message);
         }
         s.pending -= arrivals;
         if !matches!(op, Init | Invalidate | ExpectTx) {
-            if let Some(clock) = cx.block.mbarriers.get_mut(&at) {
+            if let Some(clock) = cx.block.mbarriers.get_mut(&addr) {
                 clock.join(cx.warp.clock.shared());
             }
             if arrivals != 0 || op == CompleteTx {
                 s = s.settle();
             }
         }
-        cx.block.shared_store(at, 8, s.pack());
+        cx.block.shared_store(addr, 8, s.pack());
         if change.returns {
             cx.warp.regs.set::<u64>(i.dst, lane, before.pack());
         }
@@ -216,10 +216,10 @@ fn test(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let addrs = addresses(cx, i.src[0], test.offset);
     let mut done = 0;
     for lane in lanes_of(m) {
-        let Some(at) = place(cx, lane, addrs[lane], false) else {
+        let Some(addr) = place(cx, lane, addrs[lane], false) else {
             return;
         };
-        let s = State::unpack(cx.block.shared_load(at, 8));
+        let s = State::unpack(cx.block.shared_load(addr, 8));
         let waited = if test.parity {
             u64::from(cx.warp.regs.get::<u32>(i.src[1], lane) & 1) << 63
         } else {
@@ -227,7 +227,7 @@ fn test(cx: &mut Cx<'_>, i: &Ins, m: u32) {
         };
         if s.phase != waited {
             done |= 1 << lane;
-            if let Some(clock) = cx.block.mbarriers.get(&at) {
+            if let Some(clock) = cx.block.mbarriers.get(&addr) {
                 cx.warp.clock.learn(clock);
             }
         }

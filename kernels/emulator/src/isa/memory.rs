@@ -177,7 +177,7 @@ fn load32(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let list = registers_of(cx.env, i, a, &i.dst);
     resolve(cx, a, &mut addrs, m, |cx, place, addrs, lanes| {
         for (k, &reg) in list.iter().enumerate() {
-            let (at, v) = (k as u64 * 4, cx.warp.regs.view());
+            let (offset, v) = (k as u64 * 4, cx.warp.regs.view());
             if place == Place::Global && list.len() == 1 && contiguous(addrs, lanes, 4) {
                 let mut d = [0u32; 32];
                 env.heap.load_words(addrs[0], &mut d);
@@ -189,7 +189,7 @@ fn load32(cx: &mut Cx<'_>, i: &Ins, m: u32) {
                 }
             } else {
                 for lane in lanes_of(lanes) {
-                    let word = cx.load(place, lane, addrs[lane] + at, 4) as u32;
+                    let word = cx.load(place, lane, addrs[lane] + offset, 4) as u32;
                     v.set::<u32>(reg, lane, word);
                 }
             }
@@ -222,7 +222,7 @@ fn store32(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let list = registers_of(cx.env, i, a, &i.src[1]);
     resolve(cx, a, &mut addrs, m, |cx, place, addrs, lanes| {
         for (k, &reg) in list.iter().enumerate() {
-            let (at, v) = (k as u64 * 4, cx.warp.regs.view());
+            let (offset, v) = (k as u64 * 4, cx.warp.regs.view());
             if place == Place::Global && list.len() == 1 && contiguous(addrs, lanes, 4) {
                 env.heap
                     .store_words(addrs[0], &cx.warp.regs.all::<u32>(reg));
@@ -236,10 +236,10 @@ fn store32(cx: &mut Cx<'_>, i: &Ins, m: u32) {
             } else {
                 for lane in lanes_of(lanes) {
                     let word = u64::from(v.get::<u32>(reg, lane));
-                    cx.store(place, lane, addrs[lane] + at, 4, word);
+                    cx.store(place, lane, addrs[lane] + offset, 4, word);
                 }
             }
-            agree(cx, place, addrs, at, lanes, 4, |_, lane| {
+            agree(cx, place, addrs, offset, lanes, 4, |_, lane| {
                 u64::from(v.get::<u32>(reg, lane))
             });
         }
@@ -285,12 +285,12 @@ fn store_any(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let value = |cx: &Cx<'_>, reg: u32, lane: usize| cx.warp.regs.get_bits(reg, lane, wide);
     resolve(cx, a, &mut addrs, m, |cx, place, addrs, lanes| {
         for (k, &reg) in list.iter().enumerate() {
-            let at = k as u64 * u64::from(a.bytes);
+            let offset = k as u64 * u64::from(a.bytes);
             for lane in lanes_of(lanes) {
                 let v = value(cx, reg, lane);
-                cx.store(place, lane, addrs[lane] + at, a.bytes, v);
+                cx.store(place, lane, addrs[lane] + offset, a.bytes, v);
             }
-            agree(cx, place, addrs, at, lanes, a.bytes, |cx, lane| {
+            agree(cx, place, addrs, offset, lanes, a.bytes, |cx, lane| {
                 value(cx, reg, lane)
             });
         }
@@ -427,9 +427,9 @@ fn ld(b: &mut Builder, f: &Form) -> Res {
         Touch::Read
     };
     if let (Some(Space::Param), Operand::Address(Some(name), offset)) = (space, &ops[1])
-        && let Some(Name::Param(at)) = b.lookup(name).cloned()
+        && let Some(Name::Param(base)) = b.lookup(name).cloned()
     {
-        return ld_param(b, f, t, &dst, i64::from(at) + offset);
+        return ld_param(b, f, t, &dst, i64::from(base) + offset);
     }
     let (place, base, offset) = target(b, f, &ops[1], space)?;
     let (regs, width) = destinations(b, f, t, &dst)?;

@@ -98,7 +98,7 @@ pub struct Builder<'s> {
     pub registers: u32,
     pub communicates: bool,
     /// Line information for the next instruction.
-    pub at: Debug,
+    pub line_info: Debug,
     guard: u32,
     flip: u32,
     uses: Vec<u32>,
@@ -130,7 +130,7 @@ impl<'s> Builder<'s> {
             dynamic_align: 0,
             registers: 0,
             communicates: false,
-            at: Debug::default(),
+            line_info: Debug::default(),
             guard: 0,
             flip: 0,
             uses: Vec::new(),
@@ -163,11 +163,11 @@ impl<'s> Builder<'s> {
             }
             _ => {
                 let wide = ty.bytes() == 8;
-                let at = self.scratch(wide);
-                self.declared.insert(at, name.to_owned());
+                let index = self.scratch(wide);
+                self.declared.insert(index, name.to_owned());
                 self.registers += 1 + u32::from(wide);
                 Name::Reg(Reg {
-                    index: at,
+                    index: index,
                     wide,
                     short: ty.bytes() <= 2,
                 })
@@ -218,7 +218,7 @@ impl<'s> Builder<'s> {
     }
 
     /// Room in the thread's local memory.
-    pub fn local(&mut self, bytes: u64, align: u32, at: u32) -> Res<u32> {
+    pub fn local(&mut self, bytes: u64, align: u32, line: u32) -> Res<u32> {
         let offset = self.local_bytes.next_multiple_of(align.max(1));
         match u32::try_from(u64::from(offset) + bytes) {
             Ok(end) if end <= 1 << 20 => {
@@ -226,19 +226,19 @@ impl<'s> Builder<'s> {
                 self.local_bytes = end.next_multiple_of(16);
                 Ok(offset)
             }
-            _ => refuse(at, format!("{bytes} bytes of local memory are too many")),
+            _ => refuse(line, format!("{bytes} bytes of local memory are too many")),
         }
     }
 
     /// Room in the block's static shared memory.
-    pub fn shared(&mut self, bytes: u64, align: u32, at: u32) -> Res<u32> {
+    pub fn shared(&mut self, bytes: u64, align: u32, line: u32) -> Res<u32> {
         let offset = self.shared_bytes.next_multiple_of(align.max(1));
         match u32::try_from(u64::from(offset) + bytes) {
             Ok(end) if end <= 1 << 20 => {
                 self.shared_bytes = end;
                 Ok(offset)
             }
-            _ => refuse(at, format!("{bytes} bytes of shared memory are too many")),
+            _ => refuse(line, format!("{bytes} bytes of shared memory are too many")),
         }
     }
 
@@ -555,7 +555,7 @@ impl<'s> Builder<'s> {
         }
         let defs = std::mem::take(&mut self.defs);
         self.code.push(ins);
-        self.debug.push(self.at);
+        self.debug.push(self.line_info);
         let i = self.meta.len();
         self.meta.push(Meta {
             uses,

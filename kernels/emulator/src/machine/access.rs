@@ -244,19 +244,19 @@ impl Cx<'_> {
         };
         let settled = read_before(me);
         for lane in lanes(mask) {
-            let (mut at, end) = (addrs[lane], addrs[lane] + u64::from(bytes));
+            let (mut addr, end) = (addrs[lane], addrs[lane] + u64::from(bytes));
             if !touch.writes() && bytes.is_multiple_of(4) {
-                let known = (at..end)
+                let known = (addr..end)
                     .step_by(4)
                     .all(|a| settled.contains(&heap.race(a).load(Relaxed)));
                 if known {
                     continue;
                 }
             }
-            while at < end {
-                let n = (4 - at % 4).min(end - at);
-                let part = ((1 << n) - 1) << (at % 4);
-                let cell = heap.race(at);
+            while addr < end {
+                let n = (4 - addr % 4).min(end - addr);
+                let part = ((1 << n) - 1) << (addr % 4);
+                let cell = heap.race(addr);
                 let raced = if touch.writes() {
                     race_write(cell, part, me, |b| env.fences_of(b))
                 } else {
@@ -273,13 +273,13 @@ impl Cx<'_> {
                         "read of"
                     };
                     let message = format!(
-                        "{does} global address {at:#x} ({}), {did} by {who} in this launch with nothing to order them",
-                        heap.describe(at)
+                        "{does} global address {addr:#x} ({}), {did} by {who} in this launch with nothing to order them",
+                        heap.describe(addr)
                     );
                     self.fail(FaultKind::GlobalRace, lane as u32, message);
                     return false;
                 }
-                at += n;
+                addr += n;
             }
         }
         true
@@ -289,11 +289,11 @@ impl Cx<'_> {
     fn outside(&mut self, lane: usize, addr: u64, bytes: u32, touch: Touch) {
         let heap = self.env.heap;
         // The address may be inside while the access runs over the end.
-        let at = match heap.find(addr) {
+        let base = match heap.find(addr) {
             Some(e) => e.end,
             None => addr,
         };
-        let what = heap.describe(at);
+        let what = heap.describe(base);
         let kind = if what.ends_with("which was freed") {
             FaultKind::UseAfterFree
         } else {
@@ -410,21 +410,21 @@ impl Cx<'_> {
     fn check_local(&mut self, addrs: &[u64; 32], mask: u32, bytes: u32, touch: Touch) -> bool {
         let size = self.env.program.local_bytes as usize;
         for lane in lanes(mask) {
-            let at = addrs[lane] as usize;
+            let offset = addrs[lane] as usize;
             if addrs[lane].saturating_add(u64::from(bytes)) > size as u64 {
                 let message = format!(
-                    "{bytes}-byte access to local address {at:#x}, but a thread has {size} bytes of local memory"
+                    "{bytes}-byte access to local address {offset:#x}, but a thread has {size} bytes of local memory"
                 );
                 self.fail(FaultKind::OutOfBounds, lane as u32, message);
                 return false;
             }
             if self.env.checks {
-                let span = lane * size + at..lane * size + at + bytes as usize;
+                let span = lane * size + offset..lane * size + offset + bytes as usize;
                 if touch.writes() {
                     self.warp.local_written[span].fill(1);
                 } else if self.warp.local_written[span].contains(&0) {
                     let message = format!(
-                        "{bytes}-byte read of local address {at:#x}, which this thread never wrote"
+                        "{bytes}-byte read of local address {offset:#x}, which this thread never wrote"
                     );
                     self.fail(FaultKind::Uninitialised, lane as u32, message);
                     return false;
@@ -479,8 +479,8 @@ impl Cx<'_> {
             Place::Global => self.env.heap.store(addr, bytes, value),
             Place::Shared => self.block.shared_store(addr as u32, bytes, value),
             Place::Local => {
-                let at = lane * self.env.program.local_bytes as usize + addr as usize;
-                self.warp.local[at..at + bytes as usize]
+                let first = lane * self.env.program.local_bytes as usize + addr as usize;
+                self.warp.local[first..first + bytes as usize]
                     .copy_from_slice(&value.to_le_bytes()[..bytes as usize]);
             }
             // `check_param` refuses writes.
@@ -497,8 +497,8 @@ impl Cx<'_> {
     }
 }
 
-fn bytes_at(from: &[u8], at: usize, bytes: u32) -> u64 {
+fn bytes_at(from: &[u8], first: usize, bytes: u32) -> u64 {
     let mut v = [0; 8];
-    v[..bytes as usize].copy_from_slice(&from[at..at + bytes as usize]);
+    v[..bytes as usize].copy_from_slice(&from[first..first + bytes as usize]);
     u64::from_le_bytes(v)
 }

@@ -188,27 +188,27 @@ impl Block {
     /// Loads 1, 2, 4 or 8 bytes of shared memory; the offset is aligned and in range.
     #[inline(always)]
     pub fn shared_load(&self, offset: u32, bytes: u32) -> u64 {
-        let at = offset as usize / 4;
+        let word = offset as usize / 4;
         match bytes {
-            8 => u64::from(self.shared[at]) | u64::from(self.shared[at + 1]) << 32,
-            4 => u64::from(self.shared[at]),
-            _ => u64::from(self.shared[at] >> (offset % 4 * 8) & ((1 << (bytes * 8)) - 1)),
+            8 => u64::from(self.shared[word]) | u64::from(self.shared[word + 1]) << 32,
+            4 => u64::from(self.shared[word]),
+            _ => u64::from(self.shared[word] >> (offset % 4 * 8) & ((1 << (bytes * 8)) - 1)),
         }
     }
 
     #[inline(always)]
     pub fn shared_store(&mut self, offset: u32, bytes: u32, value: u64) {
-        let at = offset as usize / 4;
+        let word = offset as usize / 4;
         match bytes {
             8 => {
-                self.shared[at] = value as u32;
-                self.shared[at + 1] = (value >> 32) as u32;
+                self.shared[word] = value as u32;
+                self.shared[word + 1] = (value >> 32) as u32;
             }
-            4 => self.shared[at] = value as u32,
+            4 => self.shared[word] = value as u32,
             _ => {
                 let shift = offset % 4 * 8;
                 let mask = ((1u32 << (bytes * 8)) - 1) << shift;
-                let cell = &mut self.shared[at];
+                let cell = &mut self.shared[word];
                 *cell = *cell & !mask | (value as u32) << shift & mask;
             }
         }
@@ -408,7 +408,7 @@ impl Cx<'_> {
                 let stop = self.stop;
                 worked |= stop != Stop::Yield;
                 let waits_at = self.warp.pc.saturating_sub(1);
-                let w = std::mem::replace(&mut self.warp, self.env.spare_warp());
+                let w = std::mem::replace(&mut self.warp, Warp::empty());
                 self.block.warps[i] = Some(w);
                 if stop == Stop::Fault {
                     return true;

@@ -161,7 +161,7 @@ fn layout(slots: usize) -> Layout {
 
 impl View {
     #[inline(always)]
-    fn at<T: Lane>(self, reg: u32, first: usize) -> *mut T::Cell {
+    fn cell<T: Lane>(self, reg: u32, first: usize) -> *mut T::Cell {
         debug_assert!(
             reg as usize * SLOT + (first + 8) * size_of::<T::Cell>() <= self.slots * SLOT
         );
@@ -180,14 +180,14 @@ impl View {
     #[inline(always)]
     pub fn chunk<T: Lane>(self, reg: u32, chunk: usize) -> [T::Cell; 8] {
         // SAFETY: see `at`; cells are plain integers.
-        unsafe { self.at::<T>(reg, chunk * 8).cast::<[T::Cell; 8]>().read() }
+        unsafe { self.cell::<T>(reg, chunk * 8).cast::<[T::Cell; 8]>().read() }
     }
 
     #[inline(always)]
     pub fn set_chunk<T: Lane>(self, reg: u32, chunk: usize, cells: [T::Cell; 8]) {
         // SAFETY: see `at`.
         unsafe {
-            self.at::<T>(reg, chunk * 8)
+            self.cell::<T>(reg, chunk * 8)
                 .cast::<[T::Cell; 8]>()
                 .write(cells)
         }
@@ -199,7 +199,7 @@ impl View {
         debug_assert!(g < 8);
         // SAFETY: see `at`; the chunk of eight holds both its quads.
         unsafe {
-            self.at::<T>(reg, g / 2 * 8)
+            self.cell::<T>(reg, g / 2 * 8)
                 .add(g % 2 * 4)
                 .cast::<[T::Cell; 4]>()
                 .read()
@@ -211,7 +211,7 @@ impl View {
         debug_assert!(g < 8);
         // SAFETY: see `quad`.
         unsafe {
-            self.at::<T>(reg, g / 2 * 8)
+            self.cell::<T>(reg, g / 2 * 8)
                 .add(g % 2 * 4)
                 .cast::<[T::Cell; 4]>()
                 .write(cells)
@@ -222,7 +222,7 @@ impl View {
     pub fn get<T: Lane>(self, reg: u32, lane: usize) -> T {
         debug_assert!(lane < 32);
         // SAFETY: see `at`; the lane is below 32.
-        T::from_cell(unsafe { self.at::<T>(reg, lane & 24).add(lane & 7).read() })
+        T::from_cell(unsafe { self.cell::<T>(reg, lane & 24).add(lane & 7).read() })
     }
 
     #[inline(always)]
@@ -230,7 +230,7 @@ impl View {
         debug_assert!(lane < 32);
         // SAFETY: see `get`.
         unsafe {
-            self.at::<T>(reg, lane & 24)
+            self.cell::<T>(reg, lane & 24)
                 .add(lane & 7)
                 .write(value.to_cell())
         }

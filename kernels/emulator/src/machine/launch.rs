@@ -171,11 +171,6 @@ impl<'a> Launch<'a> {
         )
     }
 
-    /// The placeholder in a context while its warp is stored in the block.
-    pub fn spare_warp(&self) -> Warp {
-        Warp::empty()
-    }
-
     pub fn fill_specials(&self, w: &mut Warp, block: [u32; 3], sm: u32) {
         let [nx, ny, _] = self.block;
         let warp = w.index;

@@ -408,13 +408,13 @@ impl Heap {
 
 /// First gap of `span` bytes between live allocations, as an offset.
 fn gap(live: &BTreeMap<u64, Allocation>, base: u64, span: u64) -> Option<u64> {
-    let mut at = PAGE;
+    let mut free = PAGE;
     for (start, a) in live {
         let offset = start - base;
-        if offset >= at + span {
-            return Some(at);
+        if offset >= free + span {
+            return Some(free);
         }
-        at = (offset + a.size).next_multiple_of(PAGE) + GUARD;
+        free = (offset + a.size).next_multiple_of(PAGE) + GUARD;
     }
-    (at + span <= RESERVED).then_some(at)
+    (free + span <= RESERVED).then_some(free)
 }

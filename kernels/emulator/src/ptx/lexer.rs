@@ -26,7 +26,7 @@ pub fn lex(text: &str) -> Result<Vec<(Token, u32)>, PtxError> {
     let mut lexer = Lexer {
         text,
         bytes: text.as_bytes(),
-        at: 0,
+        pos: 0,
         line: 1,
     };
     let mut out = Vec::new();
@@ -40,14 +40,14 @@ struct Lexer<'a> {
     text: &'a str,
     bytes: &'a [u8],
     /// The next byte.
-    at: usize,
+    pos: usize,
     /// Its PTX line.
     line: u32,
 }
 
 impl Lexer<'_> {
     fn peek(&self, ahead: usize) -> Option<u8> {
-        self.bytes.get(self.at + ahead).copied()
+        self.bytes.get(self.pos + ahead).copied()
     }
 
     /// The next token; its line is `line`.
@@ -58,12 +58,12 @@ impl Lexer<'_> {
                 0 => return Ok(None),
                 b'\n' => {
                     self.line += 1;
-                    self.at += 1;
+                    self.pos += 1;
                 }
-                b' ' | b'\t' | b'\r' => self.at += 1,
+                b' ' | b'\t' | b'\r' => self.pos += 1,
                 b'/' if self.peek(1) == Some(b'/') => {
                     while self.peek(0).is_some_and(|c| c != b'\n') {
-                        self.at += 1;
+                        self.pos += 1;
                     }
                 }
                 b'/' if self.peek(1) == Some(b'*') => self.comment()?,
@@ -72,11 +72,11 @@ impl Lexer<'_> {
                 _ if word_start(c) => return Ok(Some(self.word())),
                 b',' | b';' | b':' | b'[' | b']' | b'{' | b'}' | b'(' | b')' | b'<' | b'>'
                 | b'@' | b'!' | b'|' | b'+' | b'-' | b'=' => {
-                    self.at += 1;
+                    self.pos += 1;
                     return Ok(Some(Token::Punct(c as char)));
                 }
                 _ => {
-                    let rest = self.text.get(self.at..);
+                    let rest = self.text.get(self.pos..);
                     let shown = rest.and_then(|t| t.chars().next()).unwrap_or('?');
                     let why = format!("character {shown:?} has no meaning in PTX");
                     return refuse(self.line, why);
@@ -89,7 +89,7 @@ impl Lexer<'_> {
     /// Skips a comment that may run over several lines.
     fn comment(&mut self) -> Result<(), PtxError> {
         let start = self.line;
-        self.at += 2;
+        self.pos += 2;
         loop {
             match self.peek(0) {
                 None => return refuse(start, "comment is not closed"),
@@ -97,33 +97,33 @@ impl Lexer<'_> {
                 Some(b'\n') => self.line += 1,
                 _ => {}
             }
-            self.at += 1;
+            self.pos += 1;
         }
-        self.at += 2;
+        self.pos += 2;
         Ok(())
     }
 
     fn string(&mut self) -> Result<Token, PtxError> {
-        let start = self.at + 1;
-        self.at = start;
+        let start = self.pos + 1;
+        self.pos = start;
         while let Some(c) = self.peek(0) {
             match c {
                 b'"' => break,
-                b'\\' => self.at += 2,
-                _ => self.at += 1,
+                b'\\' => self.pos += 2,
+                _ => self.pos += 1,
             }
         }
-        if self.at >= self.bytes.len() {
+        if self.pos >= self.bytes.len() {
             return refuse(self.line, "string is not closed");
         }
-        let body = String::from_utf8_lossy(&self.bytes[start..self.at]).into_owned();
+        let body = String::from_utf8_lossy(&self.bytes[start..self.pos]).into_owned();
         self.line += body.bytes().filter(|&b| b == b'\n').count() as u32;
-        self.at += 1;
+        self.pos += 1;
         Ok(Token::Text(body))
     }
 
     fn number(&mut self) -> Result<Token, PtxError> {
-        let start = self.at;
+        let start = self.pos;
         let hexadecimal = self
             .peek(1)
             .is_some_and(|b| matches!(b, b'x' | b'X' | b'f' | b'F' | b'd' | b'D'));
@@ -133,24 +133,24 @@ impl Lexer<'_> {
             }
             // An exponent may carry a sign: 1.5e-3, but 0xe-3 is a difference.
             let signed = matches!(c, b'e' | b'E') && matches!(self.peek(1), Some(b'+' | b'-'));
-            self.at += if signed && !hexadecimal { 2 } else { 1 };
+            self.pos += if signed && !hexadecimal { 2 } else { 1 };
         }
-        number(&self.text[start..self.at], self.line)
+        number(&self.text[start..self.pos], self.line)
     }
 
     fn word(&mut self) -> Token {
-        let start = self.at;
+        let start = self.pos;
         while let Some(c) = self.peek(0) {
             if word_char(c) {
-                self.at += 1;
+                self.pos += 1;
             } else if c == b':' && self.peek(1) == Some(b':') && self.peek(2).is_some_and(word_char)
             {
-                self.at += 2;
+                self.pos += 2;
             } else {
                 break;
             }
         }
-        Token::Word(self.text[start..self.at].to_owned())
+        Token::Word(self.text[start..self.pos].to_owned())
     }
 }
 

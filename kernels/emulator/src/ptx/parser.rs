@@ -11,11 +11,11 @@ pub fn parse(text: &str) -> Result<Module, PtxError> {
     let last = tokens.last().map_or(1, |t| t.1);
     let mut p = Parser {
         tokens,
-        at: 0,
+        pos: 0,
         last,
     };
     let mut m = Module::default();
-    while p.at < p.tokens.len() {
+    while p.pos < p.tokens.len() {
         p.top(&mut m)?;
     }
     Ok(m)
@@ -23,7 +23,7 @@ pub fn parse(text: &str) -> Result<Module, PtxError> {
 
 struct Parser {
     tokens: Vec<(Token, u32)>,
-    at: usize,
+    pos: usize,
     last: u32,
 }
 
@@ -31,17 +31,17 @@ type Res<T> = Result<T, PtxError>;
 
 impl Parser {
     fn line(&self) -> u32 {
-        self.tokens.get(self.at).map_or(self.last, |t| t.1)
+        self.tokens.get(self.pos).map_or(self.last, |t| t.1)
     }
 
     fn peek(&self) -> Option<&Token> {
-        self.tokens.get(self.at).map(|t| &t.0)
+        self.tokens.get(self.pos).map(|t| &t.0)
     }
 
     fn next(&mut self, wanted: &str) -> Res<Token> {
-        match self.tokens.get(self.at) {
+        match self.tokens.get(self.pos) {
             Some(t) => {
-                self.at += 1;
+                self.pos += 1;
                 Ok(t.0.clone())
             }
             None => refuse(self.last, format!("text ends where {wanted} is expected")),
@@ -54,7 +54,7 @@ impl Parser {
 
     fn accept(&mut self, c: char) -> bool {
         let hit = self.is(c);
-        self.at += usize::from(hit);
+        self.pos += usize::from(hit);
         hit
     }
 
@@ -134,7 +134,7 @@ impl Parser {
             ".pragma" => self.skip_to_semicolon()?,
             ".visible" | ".weak" | ".common" | ".extern" | ".global" | ".const" | ".shared"
             | ".entry" | ".func" => {
-                self.at -= 1;
+                self.pos -= 1;
                 self.declaration(m)?;
             }
             ".alias" => return refuse(line, ".alias is not supported"),
@@ -199,7 +199,7 @@ impl Parser {
         let line = self.line();
         let (mut align, mut ty, mut lanes) = (0, None, 1);
         loop {
-            let at = self.line();
+            let pos = self.line();
             let w = self.word("a type or name")?;
             match w.as_str() {
                 ".align" => align = self.small("an alignment")?,
@@ -207,17 +207,17 @@ impl Parser {
                 ".v4" => lanes = 4,
                 ".ptr" => {}
                 ".attribute" => {
-                    return refuse(at, ".attribute is not supported");
+                    return refuse(pos, ".attribute is not supported");
                 }
                 _ if w.starts_with('.') => match Ty::parse(&w[1..]) {
                     Some(t) => ty = Some(t),
                     // `.param .u64 .ptr .global .align 4 p`: the space a pointer points to.
                     None if Space::parse(&w[1..]).is_some() => {}
-                    None => return refuse(at, format!("{w:?} is not a type")),
+                    None => return refuse(pos, format!("{w:?} is not a type")),
                 },
                 _ => {
                     let Some(ty) = ty else {
-                        return refuse(at, format!("variable {w:?} has no type"));
+                        return refuse(pos, format!("variable {w:?} has no type"));
                     };
                     let bytes = ty.bytes() * lanes;
                     if align == 0 {
@@ -225,7 +225,7 @@ impl Parser {
                     }
                     if !align.is_power_of_two() || align > 1 << 20 {
                         return refuse(
-                            at,
+                            pos,
                             format!("alignment {align} is not a small power of two"),
                         );
                     }
@@ -393,20 +393,20 @@ impl Parser {
             required_threads: None,
         };
         loop {
-            let at = self.line();
+            let pos = self.line();
             match self.peek() {
                 Some(Token::Punct(';')) => {
-                    self.at += 1;
+                    self.pos += 1;
                     return Ok(f);
                 }
                 Some(Token::Punct('{')) => {
-                    self.at += 1;
+                    self.pos += 1;
                     f.body = Some(self.body()?);
                     return Ok(f);
                 }
                 Some(Token::Word(w)) => {
                     let w = w.clone();
-                    self.at += 1;
+                    self.pos += 1;
                     match w.as_str() {
                         ".maxntid" => f.max_threads = Some(self.triple()?),
                         ".reqntid" => f.required_threads = Some(self.triple()?),
@@ -417,7 +417,7 @@ impl Parser {
                         ".pragma" => self.skip_to_semicolon()?,
                         _ => {
                             return refuse(
-                                at,
+                                pos,
                                 format!("{w:?} is not a supported function directive"),
                             );
                         }
@@ -425,7 +425,7 @@ impl Parser {
                 }
                 Some(other) => {
                     return refuse(
-                        at,
+                        pos,
                         format!("expected a function body, found {}", show(other)),
                     );
                 }
@@ -475,7 +475,7 @@ impl Parser {
                 }
                 Token::Word(w) if w.starts_with('.') => self.directive(&w, line, &mut out)?,
                 Token::Word(w) if self.is(':') => {
-                    self.at += 1;
+                    self.pos += 1;
                     self.label(w, &mut out)?;
                 }
                 Token::Word(w) => out.push(Stmt::Inst(self.instruction(w, line, None)?)),
@@ -492,7 +492,7 @@ impl Parser {
     fn label(&mut self, name: String, out: &mut Vec<Stmt>) -> Res<()> {
         match self.peek() {
             Some(Token::Word(w)) if w == ".branchtargets" || w == ".calltargets" => {
-                self.at += 1;
+                self.pos += 1;
                 let mut list = vec![self.word("a target")?];
                 while self.accept(',') {
                     list.push(self.word("a target")?);
@@ -501,7 +501,7 @@ impl Parser {
                 out.push(Stmt::Targets(name, list));
             }
             Some(Token::Word(w)) if w == ".callprototype" => {
-                self.at += 1;
+                self.pos += 1;
                 let returns = if self.is('(') {
                     self.params()?
                 } else {
