@@ -144,37 +144,33 @@ pub struct Counts {
 impl Counts {
     pub fn new(program: &Program, ranges: Arc<[Range]>) -> Counts {
         let n = program.code.len();
-        Counts {
-            by_range: vec![RangeTraffic::default(); ranges.len()],
-            ranges,
-            executed: vec![0; n],
-            lanes: vec![0; n],
-            classes: program.code.iter().map(|i| i.class).collect(),
-            divergent_branches: 0,
-            barriers: 0,
-            tensor_products: 0,
-            tensor_useful: 0,
-            loads: Traffic::default(),
-            stores: Traffic::default(),
-            atomics: Traffic::default(),
-            shared_requests: 0,
-            shared_passes: 0,
-            bank_conflicts: 0,
-            log: Vec::new(),
-        }
+        let classes = program.code.iter().map(|i| i.class).collect();
+        Counts::zero(vec![0; n], vec![0; n], classes, ranges)
     }
 
     /// All zero, for the next block.
     pub fn restart(&mut self) {
         self.executed.fill(0);
         self.lanes.fill(0);
-        *self = Counts {
-            executed: std::mem::take(&mut self.executed),
-            lanes: std::mem::take(&mut self.lanes),
-            classes: std::mem::take(&mut self.classes),
-            by_range: vec![RangeTraffic::default(); self.ranges.len()],
-            ranges: self.ranges.clone(),
-            log: Vec::new(),
+        *self = Counts::zero(
+            std::mem::take(&mut self.executed),
+            std::mem::take(&mut self.lanes),
+            std::mem::take(&mut self.classes),
+            self.ranges.clone(),
+        );
+    }
+
+    /// `executed` and `lanes` by instruction, all zero.
+    fn zero(
+        executed: Vec<u64>,
+        lanes: Vec<u64>,
+        classes: Vec<Class>,
+        ranges: Arc<[Range]>,
+    ) -> Counts {
+        Counts {
+            executed,
+            lanes,
+            classes,
             divergent_branches: 0,
             barriers: 0,
             tensor_products: 0,
@@ -185,7 +181,10 @@ impl Counts {
             shared_requests: 0,
             shared_passes: 0,
             bank_conflicts: 0,
-        };
+            by_range: vec![RangeTraffic::default(); ranges.len()],
+            ranges,
+            log: Vec::new(),
+        }
     }
 
     #[inline(always)]

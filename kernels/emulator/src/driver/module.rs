@@ -187,6 +187,16 @@ fn room(out: *mut usize, function: usize, blocks: c_int) -> Cu {
     )
 }
 
+/// Address and size of a module's variable.
+fn global(out: *mut u64, size: *mut usize, module: usize, name: *const c_char) -> Cu {
+    let (s, _) = current()?;
+    let m = s.modules.get(&module).ok_or(code::INVALID_HANDLE)?;
+    let (a, n) = m.module.global(text(name)?).ok_or(code::NOT_FOUND)?;
+    put_opt(out, a);
+    put_opt(size, n as usize);
+    Ok(())
+}
+
 api! {
     fn cuOccupancyMaxPotentialBlockSize(grid: *mut c_int, block: *mut c_int, function: usize, dynamic_of: usize, dynamic: usize, limit: c_int) {
         best_block(grid, block, function, dynamic_of, dynamic, limit)
@@ -215,12 +225,7 @@ api! {
         set_attribute(function, which, value)
     }
     fn cuLibraryGetGlobal(out: *mut u64, size: *mut usize, module: usize, name: *const c_char) {
-        let (s, _) = current()?;
-        let m = s.modules.get(&module).ok_or(code::INVALID_HANDLE)?;
-        let (a, n) = m.module.global(text(name)?).ok_or(code::NOT_FOUND)?;
-        put_opt(out, a);
-        put_opt(size, n as usize);
-        Ok(())
+        global(out, size, module, name)
     }
     fn cuModuleLoadData(out: *mut usize, image_ptr: *const c_void) {
         let (s, gpu) = current()?;
@@ -264,12 +269,7 @@ api! {
         put(out, m.module.kernels().len() as c_uint)
     }
     fn cuModuleGetGlobal_v2(out: *mut u64, size: *mut usize, module: usize, name: *const c_char) {
-        let (s, _) = current()?;
-        let m = s.modules.get(&module).ok_or(code::INVALID_HANDLE)?;
-        let (a, n) = m.module.global(text(name)?).ok_or(code::NOT_FOUND)?;
-        put_opt(out, a);
-        put_opt(size, n as usize);
-        Ok(())
+        global(out, size, module, name)
     }
     fn cuModuleGetLoadingMode(out: *mut c_int) {
         put(out, 2)

@@ -114,8 +114,6 @@ impl Block {
         let bytes = env.program.shared_bytes + env.dynamic_shared;
         let warps = env.warps() as usize;
         Block {
-            id: [0; 3],
-            linear: 0,
             shared: vec![0; (bytes as usize).div_ceil(4) + 4],
             shared_bytes: bytes,
             shadow: env.checks.then(|| SharedShadow::new(bytes as usize, warps)),
@@ -123,11 +121,7 @@ impl Block {
                 .map(|_| Some(Warp::new(env.program, env.checks)))
                 .collect(),
             barriers: (0..16).map(|_| Barrier::empty()).collect(),
-            mbarriers: HashMap::new(),
-            fences: 0,
-            acquired: false,
-            turn: 0,
-            sm: 0,
+            ..Block::nowhere()
         }
     }
 

@@ -91,22 +91,11 @@ impl Warp {
         Warp {
             regs,
             preds,
-            pc: 0,
-            mask: 0,
-            meet: NEVER,
-            others: Vec::new(),
-            live: 0,
-            index: 0,
             local: vec![0; local],
             local_written: vec![0; if checks { local } else { 0 }],
-            clock: WarpClock::new(0, 0, 0),
-            groups: [0; 32],
-            copies: Vec::new(),
-            at_barrier: false,
             done: false,
-            spins: 0,
-            polls: false,
             written: vec![0; program.watched.len()],
+            ..Warp::empty()
         }
     }
 
