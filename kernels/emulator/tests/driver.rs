@@ -83,7 +83,7 @@ fn errors_captures_and_updates() {
             module.load_function("nothing").err().map(|e| e.0),
             Some(CUresult::CUDA_ERROR_NOT_FOUND)
         );
-        // SAFETY: nobody reads the memory.
+        // SAFETY: the memory is not read.
         let huge = unsafe { stream.alloc::<u8>(100 << 30) };
         assert_eq!(
             huge.err().map(|e| e.0),

@@ -335,7 +335,7 @@ pub unsafe extern "C" fn cublasLtMatmulAlgoGetHeuristic(
     c: *const Layout,
     d: *const Layout,
     preference: *const Preference,
-    asked: c_int,
+    requested: c_int,
     results: *mut HeuristicResult,
     found: *mut c_int,
 ) -> c_int {
@@ -344,7 +344,7 @@ pub unsafe extern "C" fn cublasLtMatmulAlgoGetHeuristic(
         return status::INVALID_VALUE;
     };
     let missing = handle.is_null() || preference.is_null() || results.is_null() || found.is_null();
-    if missing || asked < 1 {
+    if missing || requested < 1 {
         return status::INVALID_VALUE;
     }
     if let Err(why) = understood(desc, layouts) {

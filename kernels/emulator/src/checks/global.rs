@@ -208,18 +208,18 @@ mod tests {
     }
 
     #[test]
-    fn one_of_two_at_once_is_told() {
+    fn one_of_two_parallel_blocks_is_reported() {
         let start = std::sync::Barrier::new(2);
         let cells: Vec<AtomicU64> = (0..20_000).map(|_| AtomicU64::new(0)).collect();
         let (write, read) = std::thread::scope(|scope| {
             let writer = scope.spawn(|| {
                 start.wait();
-                let told = |cell| race_write(cell, 15, order(0, 0, false), |_| 0).is_some();
-                cells.iter().map(told).collect::<Vec<_>>()
+                let races = |cell| race_write(cell, 15, order(0, 0, false), |_| 0).is_some();
+                cells.iter().map(races).collect::<Vec<_>>()
             });
             start.wait();
-            let told = |cell| race_read(cell, 15, order(1, 0, false), |_| 0).is_some();
-            let read: Vec<bool> = cells.iter().map(told).collect();
+            let races = |cell| race_read(cell, 15, order(1, 0, false), |_| 0).is_some();
+            let read: Vec<bool> = cells.iter().map(races).collect();
             (writer.join().expect("it ends"), read)
         });
         assert!(write.iter().zip(&read).all(|(write, read)| write ^ read));

@@ -196,7 +196,7 @@ impl SharedShadow {
     ) -> u32 {
         #[cfg(target_arch = "x86_64")]
         if crate::simd::fast() {
-            // SAFETY: the processor has the features the function asks for.
+            // SAFETY: the processor has the features that the function requires.
             return unsafe { self.settled_newer(addrs, mask, words, write, warp, clock) };
         }
         self.settled_body(addrs, mask, words, write, warp, clock)

@@ -28,7 +28,7 @@ pub fn kernel(
     else {
         return refuse(1, format!("the module has no kernel {name:?}"));
     };
-    // Dynamic shared memory follows the static variables, whose size only a first pass knows.
+    // Dynamic shared memory follows the static variables, whose size is known after a first pass.
     let first = lower(module, symbols, func, 0)?;
     let base = first
         .shared_bytes
@@ -328,7 +328,7 @@ impl Lowering<'_, '_> {
             return f.refuse("a list of targets is expected");
         };
         let Some(Name::Targets(names)) = self.b.lookup(list).cloned() else {
-            return f.refuse(format!("{list:?} is no list of targets"));
+            return f.refuse(format!("{list:?} is not a list of targets"));
         };
         let mut labels = Vec::new();
         for n in &names {
@@ -480,7 +480,7 @@ impl Lowering<'_, '_> {
         let (want_returns, want_params, only) = match self.b.lookup(p).cloned() {
             Some(Name::Prototype(r, a)) => (Some(r), Some(a), None),
             Some(Name::Targets(names)) => (None, None, Some(names)),
-            _ => return f.refuse(format!("{p:?} is no prototype")),
+            _ => return f.refuse(format!("{p:?} is not a prototype")),
         };
         let end = self.b.new_label();
         let bytes = |v: &[Var]| v.iter().map(|v| v.bytes() as u32).collect::<Vec<_>>();

@@ -35,7 +35,7 @@ fn bad_call(cx: &mut Cx<'_>, _: &Ins, m: u32) {
         cx.fail(
             FaultKind::BadOperand,
             m.trailing_zeros(),
-            "the called address is no function of this shape (a recursive one is not supported)",
+            "the called address is not a function of this prototype (recursion is not supported)",
         );
     }
 }

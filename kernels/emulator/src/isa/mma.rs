@@ -461,7 +461,7 @@ fn bit_mma(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
 /// A shape with its types.
 struct Variant {
     shape: &'static str,
-    /// D, A, B, C. The narrow ones are no PTX value types.
+    /// D, A, B, C. The narrow ones are not types of PTX values.
     types: [&'static str; 4],
     /// Registers of D, A, B, C.
     registers: [usize; 4],

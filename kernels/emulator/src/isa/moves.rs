@@ -237,7 +237,7 @@ fn isspacep(b: &mut Builder, f: &Form) -> Res {
         Space::Local => cmp(|a: u64, _: u64| a >> WINDOW_SHIFT == 2),
         Space::Param => cmp(|a: u64, _: u64| a >> WINDOW_SHIFT == 3),
         Space::Global => cmp(|a: u64, _: u64| a >> WINDOW_SHIFT == 0),
-        _ => return f.refuse("constant and global addresses cannot be told apart here"),
+        _ => return f.refuse("constant and global addresses have one address range here"),
     };
     let d = b.pred_dst(f, &ops[0])?;
     b.emit(exec, Class::Compare, |i| {

@@ -9,14 +9,14 @@ use std::cell::RefCell;
 /// One PTX instruction with its modifiers.
 pub struct Form<'a> {
     pub inst: &'a Inst,
-    looked_at: RefCell<Vec<bool>>,
+    checked: RefCell<Vec<bool>>,
 }
 
 impl<'a> Form<'a> {
     pub fn new(inst: &'a Inst) -> Form<'a> {
         Form {
             inst,
-            looked_at: RefCell::new(vec![false; inst.modifiers.len()]),
+            checked: RefCell::new(vec![false; inst.modifiers.len()]),
         }
     }
 
@@ -41,7 +41,7 @@ impl<'a> Form<'a> {
             .inst
             .modifiers
             .iter()
-            .zip(self.looked_at.borrow_mut().iter_mut())
+            .zip(self.checked.borrow_mut().iter_mut())
         {
             if m == name {
                 *a = true;
@@ -68,7 +68,7 @@ impl<'a> Form<'a> {
             .inst
             .modifiers
             .iter()
-            .zip(self.looked_at.borrow_mut().iter_mut())
+            .zip(self.checked.borrow_mut().iter_mut())
         {
             if let Some(t) = Ty::parse(m) {
                 *a = true;
@@ -97,14 +97,9 @@ impl<'a> Form<'a> {
         Ok(&self.inst.operands)
     }
 
-    /// Refuses modifiers that the decoder did not look at.
+    /// Refuses modifiers that the decoder did not check.
     pub fn finish(&self) -> Res {
-        for (m, a) in self
-            .inst
-            .modifiers
-            .iter()
-            .zip(self.looked_at.borrow().iter())
-        {
+        for (m, a) in self.inst.modifiers.iter().zip(self.checked.borrow().iter()) {
             if !a {
                 return self.refuse(format!("modifier .{m} is not supported"));
             }

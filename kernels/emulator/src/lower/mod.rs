@@ -1,6 +1,6 @@
 //! Lowering: the types that an instruction's decoder works with.
 //!
-//! [`Form`] is the instruction as written. It records which modifiers the decoder has looked at and
+//! [`Form`] is the instruction as written. It records which modifiers the decoder has checked and
 //! refuses the others, so that none is ignored silently. [`Builder`] allocates registers, constants
 //! and addresses, and collects the decoded instructions.
 

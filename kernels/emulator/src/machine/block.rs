@@ -244,7 +244,7 @@ impl Cx<'_> {
             return self.fail(
                     FaultKind::BarrierMismatch,
                     0,
-                    format!("barrier {id} waits for {n} threads, which is no multiple of 32 within the block of {threads}"),
+                    format!("barrier {id} waits for {n} threads, which is not a multiple of 32 within the block of {threads}"),
                 );
         }
         let index = self.warp.index;

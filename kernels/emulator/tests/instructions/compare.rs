@@ -98,7 +98,7 @@ fn selections(out: &mut Vec<Made>) {
 fn floats(out: &mut Vec<Made>) {
     let orders: [(&str, fn(f64, f64) -> bool); 8] = [
         ("eq", |a, b| a == b),
-        // False for what is no number, unlike `!=`.
+        // False for NaNs, unlike `!=`.
         ("ne", |a, b| a.partial_cmp(&b).is_some_and(|o| o.is_ne())),
         ("lt", |a, b| a < b),
         ("le", |a, b| a <= b),

@@ -1,4 +1,4 @@
-//! What the emulator does not support, or what is no PTX.
+//! Refusals: unsupported instructions, and text that is not PTX.
 
 use crate::common::gpu;
 use crate::{row, warp::warp};
