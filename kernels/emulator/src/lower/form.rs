@@ -1,6 +1,7 @@
 //! An instruction as written.
 
 use super::{Res, refuse};
+use crate::machine::Choice;
 use crate::ptx::tree::{Inst, Operand};
 use crate::types::Ty;
 use std::cell::RefCell;
@@ -8,14 +9,14 @@ use std::cell::RefCell;
 /// One PTX instruction with its modifiers.
 pub struct Form<'a> {
     pub inst: &'a Inst,
-    asked: RefCell<Vec<bool>>,
+    checked: RefCell<Vec<bool>>,
 }
 
 impl<'a> Form<'a> {
     pub fn new(inst: &'a Inst) -> Form<'a> {
         Form {
             inst,
-            asked: RefCell::new(vec![false; inst.modifiers.len()]),
+            checked: RefCell::new(vec![false; inst.modifiers.len()]),
         }
     }
 
@@ -40,7 +41,7 @@ impl<'a> Form<'a> {
             .inst
             .modifiers
             .iter()
-            .zip(self.asked.borrow_mut().iter_mut())
+            .zip(self.checked.borrow_mut().iter_mut())
         {
             if m == name {
                 *a = true;
@@ -50,9 +51,14 @@ impl<'a> Form<'a> {
         hit
     }
 
-    /// Which of the modifiers is there.
+    /// The place in `names` of the first modifier that is there.
     pub fn pick(&self, names: &[&str]) -> Option<usize> {
         names.iter().position(|n| self.has(n))
+    }
+
+    /// The first of the choice's modifiers that is there.
+    pub fn choose<T: Choice>(&self) -> Option<T> {
+        T::ALL.iter().find(|(name, _)| self.has(name)).map(|c| c.1)
     }
 
     /// All type modifiers in order.
@@ -62,7 +68,7 @@ impl<'a> Form<'a> {
             .inst
             .modifiers
             .iter()
-            .zip(self.asked.borrow_mut().iter_mut())
+            .zip(self.checked.borrow_mut().iter_mut())
         {
             if let Some(t) = Ty::parse(m) {
                 *a = true;
@@ -91,9 +97,9 @@ impl<'a> Form<'a> {
         Ok(&self.inst.operands)
     }
 
-    /// Refuses modifiers that nobody asked for.
+    /// Refuses modifiers that the decoder did not check.
     pub fn finish(&self) -> Res {
-        for (m, a) in self.inst.modifiers.iter().zip(self.asked.borrow().iter()) {
+        for (m, a) in self.inst.modifiers.iter().zip(self.checked.borrow().iter()) {
             if !a {
                 return self.refuse(format!("modifier .{m} is not supported"));
             }
@@ -101,6 +107,7 @@ impl<'a> Form<'a> {
         Ok(())
     }
 
+    /// An error with the PTX line and the instruction's text.
     pub fn refuse<T>(&self, why: impl std::fmt::Display) -> Res<T> {
         refuse(self.inst.line, format!("{}: {why}", self.text()))
     }

@@ -13,7 +13,9 @@ pub type Label = u32;
 /// A declared register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reg {
-    pub line: u32,
+    /// The register, or the first of its two slots.
+    pub index: u32,
+    /// 64 bits.
     pub wide: bool,
     /// 16-bit registers hold their value in the low half of a cell.
     pub short: bool,
@@ -47,7 +49,7 @@ pub enum Symbol {
     Func(u64),
 }
 
-/// Which registers an instruction reads and writes: lines, or predicates with the top bit set.
+/// Which registers an instruction reads and writes; predicates have the top bit set.
 #[derive(Clone, Debug, Default)]
 pub struct Meta {
     pub uses: Vec<u32>,
@@ -56,16 +58,16 @@ pub struct Meta {
     pub jump: bool,
     /// Further labels it may jump to (`brx`).
     pub table: Vec<Label>,
-    /// Nothing follows it.
+    /// Control does not go on to the next instruction.
     pub ends: bool,
-    /// Loads a register only to hand it on: an unwritten source is no fault yet.
+    /// Copies a register: an unwritten source is not a fault yet.
     pub copies: bool,
 }
 
 /// Marks a predicate in [`Meta`].
 pub const PRED: u32 = 1 << 31;
 
-/// What is added to the name of a 128-bit register for its halves: no PTX name ends so.
+/// Suffixes for the halves of a 128-bit register. PTX names contain no spaces.
 const HALVES: [&str; 2] = [" low", " high"];
 
 /// Collects a kernel's code.
@@ -76,11 +78,12 @@ pub struct Builder<'s> {
     pub debug: Vec<Debug>,
     pub lists: Vec<Vec<u32>>,
     pub labels: Vec<usize>,
-    pub lines: u32,
+    /// Size of the register file so far, in slots of 32 lanes of 4 bytes.
+    pub slots: u32,
     pub preds: u32,
     pub constants: HashMap<(u64, bool), u32>,
     pub specials: Vec<(u32, Special)>,
-    /// Registers as declared: line or predicate, and name.
+    /// Names of the declared registers and predicates.
     pub declared: HashMap<u32, String>,
     pub scopes: Vec<HashMap<String, Name>>,
     /// Bytes of the kernel's parameters.
@@ -95,7 +98,7 @@ pub struct Builder<'s> {
     pub registers: u32,
     pub communicates: bool,
     /// Line information for the next instruction.
-    pub at: Debug,
+    pub line_info: Debug,
     guard: u32,
     flip: u32,
     uses: Vec<u32>,
@@ -112,7 +115,7 @@ impl<'s> Builder<'s> {
 
             lists: Vec::new(),
             labels: Vec::new(),
-            lines: 0,
+            slots: 0,
             // 0 always holds, 1 is the carry flag.
             preds: 2,
             constants: HashMap::new(),
@@ -127,7 +130,7 @@ impl<'s> Builder<'s> {
             dynamic_align: 0,
             registers: 0,
             communicates: false,
-            at: Debug::default(),
+            line_info: Debug::default(),
             guard: 0,
             flip: 0,
             uses: Vec::new(),
@@ -160,11 +163,11 @@ impl<'s> Builder<'s> {
             }
             _ => {
                 let wide = ty.bytes() == 8;
-                let at = self.scratch(wide);
-                self.declared.insert(at, name.to_owned());
+                let index = self.scratch(wide);
+                self.declared.insert(index, name.to_owned());
                 self.registers += 1 + u32::from(wide);
                 Name::Reg(Reg {
-                    line: at,
+                    index: index,
                     wide,
                     short: ty.bytes() <= 2,
                 })
@@ -189,33 +192,33 @@ impl<'s> Builder<'s> {
 
     /// A new unnamed register.
     pub fn scratch(&mut self, wide: bool) -> u32 {
-        let line = self.lines;
-        self.lines += 1 + u32::from(wide);
-        line
+        let reg = self.slots;
+        self.slots += 1 + u32::from(wide);
+        reg
     }
 
     /// The register that holds a constant.
     pub fn constant(&mut self, value: u64, wide: bool) -> u32 {
         let value = if wide { value } else { value & 0xffff_ffff };
-        if let Some(line) = self.constants.get(&(value, wide)) {
-            return *line;
+        if let Some(reg) = self.constants.get(&(value, wide)) {
+            return *reg;
         }
-        let line = self.scratch(wide);
-        self.constants.insert((value, wide), line);
-        line
+        let reg = self.scratch(wide);
+        self.constants.insert((value, wide), reg);
+        reg
     }
 
     fn special(&mut self, s: Special) -> u32 {
-        if let Some((line, _)) = self.specials.iter().find(|x| x.1 == s) {
-            return *line;
+        if let Some((reg, _)) = self.specials.iter().find(|x| x.1 == s) {
+            return *reg;
         }
-        let line = self.scratch(false);
-        self.specials.push((line, s));
-        line
+        let reg = self.scratch(false);
+        self.specials.push((reg, s));
+        reg
     }
 
     /// Room in the thread's local memory.
-    pub fn local(&mut self, bytes: u64, align: u32, at: u32) -> Res<u32> {
+    pub fn local(&mut self, bytes: u64, align: u32, line: u32) -> Res<u32> {
         let offset = self.local_bytes.next_multiple_of(align.max(1));
         match u32::try_from(u64::from(offset) + bytes) {
             Ok(end) if end <= 1 << 20 => {
@@ -223,19 +226,19 @@ impl<'s> Builder<'s> {
                 self.local_bytes = end.next_multiple_of(16);
                 Ok(offset)
             }
-            _ => refuse(at, format!("{bytes} bytes of local memory are too many")),
+            _ => refuse(line, format!("{bytes} bytes of local memory are too many")),
         }
     }
 
     /// Room in the block's static shared memory.
-    pub fn shared(&mut self, bytes: u64, align: u32, at: u32) -> Res<u32> {
+    pub fn shared(&mut self, bytes: u64, align: u32, line: u32) -> Res<u32> {
         let offset = self.shared_bytes.next_multiple_of(align.max(1));
         match u32::try_from(u64::from(offset) + bytes) {
             Ok(end) if end <= 1 << 20 => {
                 self.shared_bytes = end;
                 Ok(offset)
             }
-            _ => refuse(at, format!("{bytes} bytes of shared memory are too many")),
+            _ => refuse(line, format!("{bytes} bytes of shared memory are too many")),
         }
     }
 
@@ -319,7 +322,8 @@ impl<'s> Builder<'s> {
         }
     }
 
-    /// A line that holds the operand as a value of `bytes` width (up to 4, or 8).
+    /// The register that holds the operand as a value of the type: 64 bits wide, or 32 for types of
+    /// up to 4 bytes.
     pub fn src(&mut self, f: &Form, op: &Operand, ty: Ty) -> Res<u32> {
         let wide = ty.bytes() == 8;
         match op {
@@ -327,12 +331,12 @@ impl<'s> Builder<'s> {
                 if let Some(name) = self.lookup(n).cloned() {
                     match name {
                         Name::Reg(r) => {
-                            self.uses.push(r.line);
+                            self.uses.push(r.index);
                             if r.wide == wide {
-                                return Ok(r.line);
+                                return Ok(r.index);
                             }
                             if r.wide {
-                                return Ok(self.low_half(r.line));
+                                return Ok(self.low_half(r.index));
                             }
                             return f.refuse(format!(
                                 "{n} is 32 bits wide or less, {} are needed",
@@ -343,8 +347,8 @@ impl<'s> Builder<'s> {
                         _ => {}
                     }
                 }
-                if let Some(line) = self.special_operand(n) {
-                    return if wide { Ok(self.widen(line)) } else { Ok(line) };
+                if let Some(reg) = self.special_operand(n) {
+                    return if wide { Ok(self.widen(reg)) } else { Ok(reg) };
                 }
                 if matches!(
                     n.as_str(),
@@ -377,56 +381,39 @@ impl<'s> Builder<'s> {
         }
     }
 
+    /// Emits an instruction without PTX text of its own, unguarded, before the one being decoded.
+    fn hidden(&mut self, exec: Exec, dst: u32, source: Option<u32>, imm: u64) {
+        let uses = std::mem::replace(&mut self.uses, source.into_iter().collect());
+        let defs = std::mem::take(&mut self.defs);
+        let (guard, flip) = (self.guard, self.flip);
+        (self.guard, self.flip) = (0, 0);
+        self.emit(exec, Class::Hidden, |i| {
+            i.dst = dst;
+            i.src[0] = source.unwrap_or(0);
+            i.imm = imm;
+        });
+        (self.uses, self.defs, self.guard, self.flip) = (uses, defs, guard, flip);
+    }
+
+    /// The low half of a 64-bit register.
     fn low_half(&mut self, wide: u32) -> u32 {
-        let line = self.scratch(false);
-        let keep = (
-            std::mem::take(&mut self.uses),
-            std::mem::take(&mut self.defs),
-            self.guard,
-            self.flip,
-        );
-        (self.guard, self.flip) = (0, 0);
-        self.uses.push(wide);
-        self.emit(crate::machine::NARROW, Class::Hidden, |i| {
-            i.d = line;
-            i.a = wide;
-        });
-        (self.uses, self.defs, self.guard, self.flip) = keep;
-        line
+        let dst = self.scratch(false);
+        self.hidden(crate::machine::NARROW, dst, Some(wide), 0);
+        dst
     }
 
+    /// A 32-bit register, zero-extended.
     fn widen(&mut self, short: u32) -> u32 {
-        let line = self.scratch(true);
-        let keep = (
-            std::mem::take(&mut self.uses),
-            std::mem::take(&mut self.defs),
-            self.guard,
-            self.flip,
-        );
-        (self.guard, self.flip) = (0, 0);
-        self.emit(crate::machine::WIDEN, Class::Hidden, |i| {
-            i.d = line;
-            i.a = short;
-        });
-        (self.uses, self.defs, self.guard, self.flip) = keep;
-        line
+        let dst = self.scratch(true);
+        self.hidden(crate::machine::WIDEN, dst, Some(short), 0);
+        dst
     }
 
+    /// The value of the clock where it is read.
     fn clock(&mut self, wide: bool) -> u32 {
-        let line = self.scratch(wide);
-        let keep = (
-            std::mem::take(&mut self.uses),
-            std::mem::take(&mut self.defs),
-            self.guard,
-            self.flip,
-        );
-        (self.guard, self.flip) = (0, 0);
-        self.emit(crate::machine::CLOCK, Class::Hidden, |i| {
-            i.d = line;
-            i.imm = u64::from(wide);
-        });
-        (self.uses, self.defs, self.guard, self.flip) = keep;
-        line
+        let dst = self.scratch(wide);
+        self.hidden(crate::machine::CLOCK, dst, None, u64::from(wide));
+        dst
     }
 
     /// The register an instruction writes, of exactly the type's width.
@@ -442,7 +429,7 @@ impl<'s> Builder<'s> {
                         ty.bytes() * 8
                     ));
                 }
-                Ok(r.line)
+                Ok(r.index)
             }
         }
     }
@@ -451,11 +438,11 @@ impl<'s> Builder<'s> {
     pub fn dst_any(&mut self, f: &Form, op: &Operand) -> Res<Reg> {
         match self.reg_of(op) {
             Some(r) => {
-                self.defs.push(r.line);
+                self.defs.push(r.index);
                 Ok(r)
             }
             None if *op == Operand::Sink => Ok(Reg {
-                line: self.scratch(true),
+                index: self.scratch(true),
                 wide: true,
                 short: false,
             }),
@@ -505,7 +492,8 @@ impl<'s> Builder<'s> {
         }
     }
 
-    /// An address operand: the line of its 64-bit base and the offset to add. A named variable yields its space.
+    /// An address operand: the register of its 64-bit base and the offset to add. A named variable
+    /// yields its space.
     pub fn address(&mut self, f: &Form, op: &Operand) -> Res<(u32, i64, Option<Space>)> {
         let Operand::Address(base, offset) = op else {
             return f.refuse(format!("{op:?} is not an address"));
@@ -514,13 +502,9 @@ impl<'s> Builder<'s> {
             return Ok((self.constant(*offset as u64, true), 0, None));
         };
         if let Some(Name::Reg(r)) = self.lookup(name).cloned() {
-            self.uses.push(r.line);
-            let line = if r.wide {
-                r.line
-            } else {
-                self.widen_used(r.line)
-            };
-            return Ok((line, *offset, None));
+            self.uses.push(r.index);
+            let reg = if r.wide { r.index } else { self.widen(r.index) };
+            return Ok((reg, *offset, None));
         }
         match self.address_of(name, f.line())? {
             Some((a, space)) => Ok((
@@ -530,13 +514,6 @@ impl<'s> Builder<'s> {
             )),
             None => f.refuse(format!("{name:?} is not declared")),
         }
-    }
-
-    fn widen_used(&mut self, short: u32) -> u32 {
-        let keep = self.uses.clone();
-        let line = self.widen(short);
-        self.uses = keep;
-        line
     }
 
     /// An index into [`Builder::lists`] for an instruction with many operands.
@@ -553,29 +530,23 @@ impl<'s> Builder<'s> {
         self.flip = flip;
     }
 
-    /// The lanes that the guard leaves out instead.
+    /// Inverts the guard.
     pub fn flip_guard(&mut self) {
         self.flip = !self.flip;
     }
 
-    /// Notes a register read that no operand shows.
-    pub fn also_uses(&mut self, line: u32) {
-        self.uses.push(line);
+    /// Records a register read that is not an operand.
+    pub fn also_uses(&mut self, reg: u32) {
+        self.uses.push(reg);
     }
 
-    /// Appends an instruction; the registers asked for since the last one are its operands.
+    /// Appends an instruction. The registers allocated or looked up since the last one are its
+    /// operands.
     pub fn emit(&mut self, exec: Exec, class: Class, fill: impl FnOnce(&mut Ins)) -> &mut Meta {
         let mut ins = Ins {
-            exec,
-            d: 0,
-            a: 0,
-            b: 0,
-            c: 0,
-            imm: 0,
             guard: self.guard,
             flip: self.flip,
-            list: 0,
-            class,
+            ..Ins::new(exec, class)
         };
         fill(&mut ins);
         let mut uses = std::mem::take(&mut self.uses);
@@ -584,7 +555,7 @@ impl<'s> Builder<'s> {
         }
         let defs = std::mem::take(&mut self.defs);
         self.code.push(ins);
-        self.debug.push(self.at);
+        self.debug.push(self.line_info);
         let i = self.meta.len();
         self.meta.push(Meta {
             uses,
