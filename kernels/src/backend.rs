@@ -34,8 +34,8 @@ pub struct RopeTable {
 
 /// The shape of one model's KV blocks, and of the heads that use them.
 ///
-/// Each backend chooses the order of elements inside a block. A block takes `block_bytes()` bytes at
-/// offset `BlockId * unit_bytes` of the arena.
+/// Each backend chooses the order of elements inside a block. A block takes `block_bytes()` bytes
+/// at offset `BlockId * unit_bytes` of the arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KvLayout {
     /// Number of layers of the model.
@@ -77,8 +77,8 @@ pub const DEFAULT_KV_BYTES: usize = 1 << 30;
 /// One device: its memory, and the operations of a transformer.
 ///
 /// Operations are *enqueued*: they run in the order of the calls, and a call may return before its
-/// work is done. Only [`Backend::finish_samples`] and [`Backend::finish_read`] wait. The CPU backend
-/// runs each operation before it returns.
+/// work is done. Only [`Backend::finish_samples`] and [`Backend::finish_read`] wait. The CPU
+/// backend runs each operation before it returns.
 ///
 /// Activations are row-major `[rows, cols]` f32; a GPU may store
 /// [`Backend::product_activations`] in bf16. A buffer may have more rows than a batch; the `rows`
@@ -86,8 +86,8 @@ pub const DEFAULT_KV_BYTES: usize = 1 << 30;
 ///
 /// # Row independence
 ///
-/// On the CPU the bits of an output row do not depend on the other rows of the batch, on how runs are
-/// shared, or on the number of threads.
+/// On the CPU the bits of an output row do not depend on the other rows of the batch, on how runs
+/// are shared, or on the number of threads.
 pub trait Backend {
     /// A weight matrix in the device's layout.
     type Weight;
@@ -111,8 +111,8 @@ pub trait Backend {
     /// The device's name, for messages and reports.
     fn name(&self) -> String;
 
-    /// Whether async scheduling pays: enqueuing a batch before the previous one is done. A device that
-    /// computes within the call would only waste rows on branches that have ended.
+    /// Whether async scheduling pays: enqueuing a batch before the previous one is done. A device
+    /// that computes within the call would only waste rows on branches that have ended.
     fn runs_ahead(&self) -> bool {
         false
     }
@@ -148,11 +148,11 @@ pub trait Backend {
         Ok(kv.unwrap_or(DEFAULT_KV_BYTES))
     }
 
-    /// Loads a weight matrix: `parts` stacked along the rows, all with the same `cols` (the parts of a
-    /// fused projection).
+    /// Loads a weight matrix: `parts` stacked along the rows, all with the same `cols` (the parts
+    /// of a fused projection).
     fn load_matrix(&mut self, parts: &[MatrixView<'_>]) -> Result<Self::Weight, Error>;
-    /// Loads a quantised weight matrix for linear layers: `parts` stacked along the rows, all with the
-    /// same `cols` and kind.
+    /// Loads a quantised weight matrix for linear layers: `parts` stacked along the rows, all with
+    /// the same `cols` and kind.
     fn load_quantized(&mut self, parts: &[Quantized<'_>]) -> Result<Self::Weight, Error> {
         Err(Error::Unsupported {
             device: self.name(),
@@ -167,9 +167,9 @@ pub trait Backend {
     fn load_rope(&mut self, table: RopeTable) -> Result<Self::Rope, Error>;
     /// Allocates a zeroed f32 buffer `[rows, cols]`.
     fn activations(&mut self, rows: usize, cols: usize) -> Result<Self::Activations, Error>;
-    /// Allocates a zeroed buffer `[rows, cols]` for activations that a device may round to bf16: the
-    /// inputs of linear layers, and row-wise results computed from them. [`Backend::linear`]'s input and
-    /// [`Backend::tree_attention`]'s input and output must be such buffers.
+    /// Allocates a zeroed buffer `[rows, cols]` for activations that a device may round to bf16:
+    /// the inputs of linear layers, and row-wise results computed from them. [`Backend::linear`]'s
+    /// input and [`Backend::tree_attention`]'s input and output must be such buffers.
     fn product_activations(
         &mut self,
         rows: usize,
@@ -183,15 +183,16 @@ pub trait Backend {
     /// Copies a batch's plan to the device, for all layers of the batch.
     fn upload(&mut self, plan: &StepPlan) -> Result<Self::Plan, Error>;
 
-    /// The number of rows to pad a plan to ([`StepPlan::padded`]), so that an earlier recording of the
-    /// pass can be reused.
+    /// The number of rows to pad a plan to ([`StepPlan::padded`]), so that an earlier recording of
+    /// the pass can be reused.
     fn padded_rows(&self, plan: &StepPlan) -> usize {
         plan.rows.len()
     }
 
-    /// Runs `pass`, which enqueues operations over an uploaded plan. A device may record it, and launch
-    /// the recording for a later plan of as many rows and outputs instead. All passes with the same
-    /// `recordings` must enqueue the same operations with the same weights, buffers and arena.
+    /// Runs `pass`, which enqueues operations over an uploaded plan. A device may record it, and
+    /// launch the recording for a later plan of as many rows and outputs instead. All passes with
+    /// the same `recordings` must enqueue the same operations with the same weights, buffers and
+    /// arena.
     fn record(
         &mut self,
         _recordings: &mut Self::Recordings,
@@ -201,9 +202,9 @@ pub trait Backend {
         pass(self);
     }
 
-    /// `plan.rows[feed.row].token = samples[feed.draw].token` for every element of `feeds`: sets the
-    /// input tokens of rows whose token is still on the device. Call it before anything else uses the
-    /// plan.
+    /// `plan.rows[feed.row].token = samples[feed.draw].token` for every element of `feeds`: sets
+    /// the input tokens of rows whose token is still on the device. Call it before anything else
+    /// uses the plan.
     fn feed(&mut self, plan: &mut Self::Plan, feeds: &[Feed], samples: &Self::PendingSamples);
 
     /// `out[r, :] = table[plan.rows[r].token, :]`.
@@ -251,9 +252,9 @@ pub trait Backend {
         self.swiglu(gate_up, rows, out);
     }
 
-    /// `head[:] = head[:] / sqrt(mean(head[:]^2) + eps) * weight` for every Q head (with `q_weight`)
-    /// and K head (with `k_weight`, both `[head_dim]`) of the first `rows` rows of `qkv`, in place:
-    /// the QK norm of Qwen3, before rotation.
+    /// `head[:] = head[:] / sqrt(mean(head[:]^2) + eps) * weight` for every Q head (with
+    /// `q_weight`) and K head (with `k_weight`, both `[head_dim]`) of the first `rows` rows of
+    /// `qkv`, in place: the QK norm of Qwen3, before rotation.
     #[allow(clippy::too_many_arguments)] // each is one of the formula's names
     fn qk_norm(
         &mut self,
@@ -266,8 +267,8 @@ pub trait Backend {
     );
 
     /// Rotates Q and K of every row of `qkv` (`[rows, q heads | k heads | v heads]`) by the row's
-    /// position, Q in place, and writes K and V of the rows that have a slot into layer `layer` of the
-    /// arena.
+    /// position, Q in place, and writes K and V of the rows that have a slot into layer `layer` of
+    /// the arena.
     fn rope_and_append(
         &mut self,
         qkv: &mut Self::Activations,

@@ -4,11 +4,12 @@
 //! [`reference`](mod@crate::reference) in f64. Memory that must not be read is filled with NaN.
 //!
 //! Bounds are multiples of `u = 2^-24`. A sum of `n` terms of random sign, added one by one, has a
-//! relative error of about `u sqrt(n / 6)` (each partial sum, of size `sqrt(j)`, is rounded once). A
-//! check fails at four times that, plus a few roundings.
+//! relative error of about `u sqrt(n / 6)` (each partial sum, of size `sqrt(j)`, is rounded once).
+//! A check fails at four times that, plus a few roundings.
 //!
-//! [`inputs`]: reproducible numbers and their storage types. [`linear`], [`rows`] and [`attention`]: the
-//! operations' tables and checks, attention's over [`trees`]. The gated ones are in this file.
+//! [`inputs`]: reproducible numbers and their storage types. [`linear`], [`rows`] and
+//! [`attention`]: the operations' tables and checks, attention's over [`trees`]. The gated ones are
+//! in this file.
 
 mod attention;
 mod inputs;

@@ -1,19 +1,19 @@
 //! The CPU backend.
 //!
-//! One file per operation. Below them: `tile` (the GEMM micro-kernel that linear layers and both passes
-//! of attention share), `quantized` (the one for quantised weights), `amx` (those of Intel's matrix
-//! unit), `buffers` (memory) and `workers` (threads).
+//! One file per operation. Below them: `tile` (the GEMM micro-kernel that linear layers and both
+//! passes of attention share), `quantized` (the one for quantised weights), `amx` (those of Intel's
+//! matrix unit), `buffers` (memory) and `workers` (threads).
 //!
 //! # Reproducible bits
 //!
 //! An output row depends on its own inputs only. The terms of every output element are added in one
-//! fixed order by the same instructions. The number of rows, threads and tiles, the block size, and the
-//! cut of a sequence into blocks and runs do not matter. So a branch's numbers are the same bits alone
-//! or among a hundred others.
+//! fixed order by the same instructions. The number of rows, threads and tiles, the block size, and
+//! the cut of a sequence into blocks and runs do not matter. So a branch's numbers are the same
+//! bits alone or among a hundred others.
 //!
-//! The bits may differ between instruction sets. The portable path rounds before it adds on a machine
-//! without fused multiply-add. With bf16 weights, AMX keeps 16 bits of each input and sums in its own
-//! order. AVX2, AVX-512 and, with quantised weights, AMX give the same bits.
+//! The bits may differ between instruction sets. The portable path rounds before it adds on a
+//! machine without fused multiply-add. With bf16 weights, AMX keeps 16 bits of each input and sums
+//! in its own order. AVX2, AVX-512 and, with quantised weights, AMX give the same bits.
 
 mod amx;
 mod attention;

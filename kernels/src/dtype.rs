@@ -35,8 +35,8 @@ impl Dtype {
 pub enum KvDtype {
     /// Floating point.
     Float(Dtype),
-    /// 8 bits: the vector of one token and head is `scale * q`, with `q` in -127..=127 and an f32 scale,
-    /// the vector's largest magnitude / 127.
+    /// 8 bits: the vector of one token and head is `scale * q`, with `q` in -127..=127 and an f32
+    /// scale, the vector's largest magnitude / 127.
     Int8,
 }
 

@@ -1,10 +1,12 @@
-//! The errors of a backend, and [`Setting`], the error of every crate for a setting it cannot honour.
+//! The errors of a backend, and [`Setting`], the error of every crate for a setting it cannot
+//! honour.
 
 /// A setting that cannot be honoured.
 ///
-/// Errors of the libraries name settings, never flags, JSON fields or keywords. The interface that read
-/// the setting from a user translates `name` into its own spelling (`beam_width` is `--beam-width` on the
-/// command line). In the text of every error, a setting's name is in backticks.
+/// Errors of the libraries name settings, never flags, JSON fields or keywords. The interface that
+/// read the setting from a user translates `name` into its own spelling (`beam_width` is
+/// `--beam-width` on the command line). In the text of every error, a setting's name is in
+/// backticks.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{name}` is {found}; expected {expected}")]
 pub struct Setting {
@@ -27,8 +29,8 @@ impl Setting {
     }
 }
 
-/// A failed device operation: memory, configuration or the driver. Shapes are the caller's duty and are
-/// asserted.
+/// A failed device operation: memory, configuration or the driver. Shapes are the caller's duty and
+/// are asserted.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The device cannot allocate the requested memory.

@@ -1,15 +1,16 @@
 //! `2^x` in f32 by a fixed sequence of IEEE operations.
 //!
-//! Every multiplication and addition is rounded separately (no fused multiply-add), so the result has
-//! the same bits on every machine, and in every loop that the compiler vectorises. A GPU uses
+//! Every multiplication and addition is rounded separately (no fused multiply-add), so the result
+//! has the same bits on every machine, and in every loop that the compiler vectorises. A GPU uses
 //! `__fmul_rn` and `__fadd_rn`.
 //!
-//! The relative error is at most 1.5e-7 (measured over the whole range). `x` is split into an integer
-//! `n` and `f` in [-0.5, 0.5]. `2^f = 1 + f * p(f)`, with `p` of degree 5 through Chebyshev nodes (its
-//! own error is 1e-8, the rest is rounding). `2^n` is built by shifting `n` into the exponent.
+//! The relative error is at most 1.5e-7 (measured over the whole range). `x` is split into an
+//! integer `n` and `f` in [-0.5, 0.5]. `2^f = 1 + f * p(f)`, with `p` of degree 5 through Chebyshev
+//! nodes (its own error is 1e-8, the rest is rounding). `2^n` is built by shifting `n` into the
+//! exponent.
 
-/// Adding `1.5 * 2^23` rounds an f32 of magnitude below 2^22 to the nearest integer, ties to even, and
-/// leaves it in the low mantissa bits.
+/// Adding `1.5 * 2^23` rounds an f32 of magnitude below 2^22 to the nearest integer, ties to even,
+/// and leaves it in the low mantissa bits.
 pub(crate) const ROUND: f32 = 12_582_912.0;
 
 const C1: f32 = f32::from_bits(0x3f31_7218);

@@ -1,4 +1,5 @@
-//! Memory-mapped files, so that the operating system pages weights in and they are never copied whole.
+//! Memory-mapped files, so that the operating system pages weights in and they are never copied
+//! whole.
 
 use std::fs::File;
 use std::io;
@@ -21,11 +22,11 @@ impl MappedFile {
             return Err(io::Error::other("not a regular file"));
         }
         let file = File::open(path)?;
-        // SAFETY: the map is read-only and private to this value, and its bytes are only read as plain
-        // numbers, for which every bit pattern is valid. The type system cannot rule out that another
-        // process truncates the file meanwhile: a read past its new end would end this process with a
-        // bus error. Every engine that maps its weights shares that condition; the alternative is a
-        // second copy of the model in memory.
+        // SAFETY: the map is read-only and private to this value, and its bytes are only read as
+        // plain numbers, for which every bit pattern is valid. The type system cannot rule out that
+        // another process truncates the file meanwhile: a read past its new end would end this
+        // process with a bus error. Every engine that maps its weights shares that condition; the
+        // alternative is a second copy of the model in memory.
         #[allow(unsafe_code)]
         let map = unsafe { memmap2::Mmap::map(&file)? };
         Ok(MappedFile(map))

@@ -4,9 +4,9 @@
 //! random number is a pure function of a key and a counter, so a branch's draws do not depend on
 //! what else is in the batch, on preemption, or on the device.
 //!
-//! Keys form a tree: [`root_key`] derives a stream's key from a seed, and [`fork_key`] a child's key from
-//! its parent's; [`uniform_u64`] draws. The three use different values of the third counter word, so that
-//! a fork and a draw of the same key use different counters.
+//! Keys form a tree: [`root_key`] derives a stream's key from a seed, and [`fork_key`] a child's
+//! key from its parent's; [`uniform_u64`] draws. The three use different values of the third
+//! counter word, so that a fork and a draw of the same key use different counters.
 
 const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];

@@ -1,11 +1,11 @@
 //! The plan of one batch: its rows, and the KV runs they share.
 //!
 //! A *row* is one token that one model processes in the batch. A *run* is a list of consecutive KV
-//! blocks together with the rows that attend to them. The plan contains every run once, so a backend
-//! reads its K and V once for all branches that share it.
+//! blocks together with the rows that attend to them. The plan contains every run once, so a
+//! backend reads its K and V once for all branches that share it.
 //!
-//! Sharing follows from the block tables: two sequences share a run exactly where their tables begin
-//! with the same blocks. Reference counts play no part in it.
+//! Sharing follows from the block tables: two sequences share a run exactly where their tables
+//! begin with the same blocks. Reference counts play no part in it.
 //!
 //! Rows are in the preorder of the forest that the tables form, so the rows of every run are one
 //! contiguous range.
@@ -36,8 +36,8 @@ pub struct Row {
     /// Position in its sequence, from 0; determines its rotary embedding. The row attends to the KV
     /// tokens of its runs at positions up to and including this one.
     pub position: u32,
-    /// Where its K and V are written. `None`: they are in the cache already, and only the row's output
-    /// is computed.
+    /// Where its K and V are written. `None`: they are in the cache already, and only the row's
+    /// output is computed.
     pub slot: Option<Slot>,
 }
 
@@ -84,8 +84,8 @@ pub struct StepPlan {
 /// The rows of one sequence, and the block table they attend through.
 #[derive(Clone, Debug)]
 pub struct SequenceRows<'a> {
-    /// The block table: every block with its number of valid tokens, including those this batch writes.
-    /// A block that is not full may be followed by others (a tail sealed at a fork).
+    /// The block table: every block with its number of valid tokens, including those this batch
+    /// writes. A block that is not full may be followed by others (a tail sealed at a fork).
     pub table: &'a [(BlockId, u32)],
     /// Ids of the tokens to process, consecutive, the last at position `sum of valid tokens - 1`.
     pub tokens: &'a [u32],
@@ -101,8 +101,8 @@ impl StepPlan {
     /// Returns the plan, and for each sequence (in the given order) the index of its first row. A
     /// sequence's rows are consecutive and in order. Sequences are in the preorder of the trie of
     /// their tables, siblings by first appearance. Two tables share an entry if block *and* valid
-    /// tokens are equal after equal prefixes. A run ends where the sequences below it change, or after
-    /// a block that is not full.
+    /// tokens are equal after equal prefixes. A run ends where the sequences below it change, or
+    /// after a block that is not full.
     ///
     /// A sequence without tokens is left out of the plan; the index returned for it is 0.
     ///
@@ -110,8 +110,8 @@ impl StepPlan {
     ///
     /// # Panics
     ///
-    /// If a table entry has 0 or more than `block_tokens` valid tokens, if a sequence has more tokens
-    /// than its table, or if an output offset is not below the number of tokens.
+    /// If a table entry has 0 or more than `block_tokens` valid tokens, if a sequence has more
+    /// tokens than its table, or if an output offset is not below the number of tokens.
     pub fn build(sequences: &[SequenceRows<'_>], block_tokens: usize) -> (StepPlan, Vec<usize>) {
         let mut plan = StepPlan::default();
         let mut first_rows = vec![0; sequences.len()];
@@ -203,7 +203,8 @@ impl StepPlan {
             "a sequence has {count} tokens to process but its table holds {end}"
         );
         let first_row = self.rows.len();
-        // From the last token backwards: the table entry that holds it, and the entry's first position.
+        // From the last token backwards: the table entry that holds it, and the entry's first
+        // position.
         let mut entry = sequence.table.len();
         let mut entry_start = end;
         let mut position = end;
@@ -232,8 +233,8 @@ impl StepPlan {
         }
     }
 
-    /// The plan padded to `rows` rows. A padding row has token 0 at position 0 and an output; it writes
-    /// no K or V and attends to no run.
+    /// The plan padded to `rows` rows. A padding row has token 0 at position 0 and an output; it
+    /// writes no K or V and attends to no run.
     pub fn padded(&self, rows: usize) -> StepPlan {
         let mut plan = self.clone();
         for row in self.rows.len()..rows {
@@ -270,7 +271,7 @@ mod tests {
     use crate::philox::uniform_u64;
     use std::collections::{BTreeMap, BTreeSet};
 
-    /// A sequence with what it owns.
+    /// A [`SequenceRows`] that owns its data.
     #[derive(Clone, Debug)]
     struct Sequence {
         table: Vec<(BlockId, u32)>,
@@ -300,7 +301,7 @@ mod tests {
     }
 
     /// A forest made by random forks: a child shares a prefix of its parent's table, by whole
-    /// blocks or with a sealed tail, and goes on in blocks of its own.
+    /// blocks or with a sealed tail, and continues in blocks of its own.
     fn random_forest(seed: u64, block_tokens: u32) -> Vec<Sequence> {
         let mut counter = 0;
         let mut below = |n: u64| {
@@ -353,7 +354,7 @@ mod tests {
     fn check(sequences: &[Sequence], block_tokens: usize) {
         let (plan, first_rows) = build(sequences, block_tokens);
 
-        // Every sequence's rows: consecutive, in order, each in its place.
+        // Every sequence's rows are consecutive, in order, and have the right slots.
         let mut owner = vec![None; plan.rows.len()];
         let mut outputs = Vec::new();
         for (s, sequence) in sequences.iter().enumerate() {
@@ -433,7 +434,7 @@ mod tests {
         }
     }
 
-    /// A plan as sets: what each sequence attends to, and together with which others.
+    /// A plan as sets: for every run, its KV tokens and the sequences that attend to it.
     fn shape(
         sequences: &[Sequence],
         order: &[usize],

@@ -1,16 +1,16 @@
 //! Quantisation of weights and activations, independent of the device.
 //!
-//! A matrix is quantised row by row in groups of [`GROUP`] input features. A group has a scale `s` and
-//! integers `q`, and represents `s * q`. Scales are bf16, as checkpoints store them, and are rounded
-//! before the integers are computed. So a matrix quantised at loading and one stored quantised hold the
-//! same numbers.
+//! A matrix is quantised row by row in groups of [`GROUP`] input features. A group has a scale `s`
+//! and integers `q`, and represents `s * q`. Scales are bf16, as checkpoints store them, and are
+//! rounded before the integers are computed. So a matrix quantised at loading and one stored
+//! quantised hold the same numbers.
 //!
 //! - *int8*: `q` in -127..=127, `s` = largest magnitude / 127 (GGML's `Q8_0`).
 //! - *int4*: `q` in -8..=7, `s` near the element of largest magnitude / -8, with its sign (GGML's
 //!   `Q4_0`): the one of five such scales with the smallest squared error.
 //!
-//! The linear layer that reads activations quantises them ([`quantize_row`]): int8 in the same groups,
-//! with f32 scales. A group's dot product is then a sum of integers, exact in any order.
+//! The linear layer that reads activations quantises them ([`quantize_row`]): int8 in the same
+//! groups, with f32 scales. A group's dot product is then a sum of integers, exact in any order.
 
 use std::borrow::Cow;
 
@@ -67,8 +67,8 @@ pub struct Quantized<'a> {
     pub cols: usize,
     /// Type of the integers.
     pub kind: Quantization,
-    /// `[rows, cols]` biased integers: int8 plus 128, a byte each; int4 plus 8, two to a byte, the even
-    /// column in the low half. (`pack-quantized` of `compressed-tensors`.)
+    /// `[rows, cols]` biased integers: int8 plus 128, a byte each; int4 plus 8, two to a byte, the
+    /// even column in the low half. (`pack-quantized` of `compressed-tensors`.)
     pub values: Cow<'a, [u8]>,
     /// `[rows, cols / GROUP]` little-endian bf16.
     pub scales: Cow<'a, [u8]>,
@@ -149,8 +149,8 @@ fn widen(dtype: Dtype, bytes: &[u8], out: &mut [f32; GROUP]) {
     }
 }
 
-/// The largest magnitude; NaN if a value is NaN. (Magnitudes are ordered like their bits, and NaN is the
-/// largest.)
+/// The largest magnitude; NaN if a value is NaN. (Magnitudes are ordered like their bits, and NaN
+/// is the largest.)
 pub(crate) fn largest(values: &[f32]) -> f32 {
     f32::from_bits(values.iter().fold(0, |a, v| a.max(v.abs().to_bits())))
 }
@@ -208,8 +208,8 @@ fn int4(group: &[f32; GROUP], out: &mut [u8]) -> bf16 {
     scale
 }
 
-/// Quantises activations `[k]` to `q` and, for every group, the scale and the sum of `q`. The scale of a
-/// group that contains an infinity or NaN is NaN.
+/// Quantises activations `[k]` to `q` and, for every group, the scale and the sum of `q`. The scale
+/// of a group that contains an infinity or NaN is NaN.
 ///
 /// # Panics
 ///
@@ -242,7 +242,8 @@ mod tests {
     use super::*;
     use crate::cases::{matrix_bytes, numbers};
 
-    /// Every number is within half a quantisation step of its quantised value (a whole one for int4).
+    /// Every number is within half a quantisation step of its quantised value (a whole one for
+    /// int4).
     #[test]
     fn numbers_are_within_half_a_step() {
         let (rows, cols) = (5, 96);

@@ -1,5 +1,5 @@
-//! The f64 reference of every operation, written as plainly as possible; all backends are tested against
-//! it.
+//! The f64 reference of every operation, written as plainly as possible; all backends are tested
+//! against it.
 //!
 //! Matrices are row-major slices, with the shapes of [`Backend`](crate::Backend).
 

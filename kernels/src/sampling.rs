@@ -4,14 +4,14 @@
 //! probabilities are integers:
 //!
 //! - A token's *weight* is `floor(2^((l - max) * (log2(e) / T)) * 2^30)`. `2^x` is the crate's
-//!   polynomial, a fixed sequence of IEEE f32 operations. The most likely token weighs exactly `2^30`;
-//!   a token 2^30 times less likely weighs 0. Sums of weights are exact in u64. (30 bits and not 32,
-//!   because f32 to i32 is one instruction on every device.)
-//! - Tokens are ordered by likelihood: larger logit first, then lower id. Top-k keeps the first `k`.
-//!   Top-p keeps the shortest prefix whose weight is at least `ceil(p * total)`, in f64. Min-p keeps
-//!   weights of at least `ceil(min_p * 2^30)`. The first token is always kept.
-//! - With 64 random bits `u` and `W` the sum of the kept weights, `r = floor(u * W / 2^64)`. The drawn
-//!   token is the first one, by id, at which the running sum of kept weights exceeds `r`.
+//!   polynomial, a fixed sequence of IEEE f32 operations. The most likely token weighs exactly
+//!   `2^30`; a token 2^30 times less likely weighs 0. Sums of weights are exact in u64. (30 bits
+//!   and not 32, because f32 to i32 is one instruction on every device.)
+//! - Tokens are ordered by likelihood: larger logit first, then lower id. Top-k keeps the first
+//!   `k`. Top-p keeps the shortest prefix whose weight is at least `ceil(p * total)`, in f64. Min-p
+//!   keeps weights of at least `ceil(min_p * 2^30)`. The first token is always kept.
+//! - With 64 random bits `u` and `W` the sum of the kept weights, `r = floor(u * W / 2^64)`. The
+//!   drawn token is the first one, by id, at which the running sum of kept weights exceeds `r`.
 //!
 //! NaN logits, and logits without a finite maximum, are an error and never give a token.
 #![allow(unsafe_code)] // One cast, with its reason.
@@ -88,8 +88,8 @@ pub struct Draw<'a> {
 pub struct Sample {
     /// Its id.
     pub token: u32,
-    /// Its log-probability (natural logarithm) under the model's own distribution: temperature 1, no
-    /// filter, no penalty.
+    /// Its log-probability (natural logarithm) under the model's own distribution: temperature 1,
+    /// no filter, no penalty.
     pub logprob: f32,
 }
 
@@ -128,7 +128,8 @@ impl Sampler {
         Sampler::default()
     }
 
-    /// Draws a token from `logits`, `[vocabulary]`, which are row `draw.row` (used in messages only).
+    /// Draws a token from `logits`, `[vocabulary]`, which are row `draw.row` (used in messages
+    /// only).
     ///
     /// # Errors
     ///
@@ -136,8 +137,8 @@ impl Sampler {
     ///
     /// # Panics
     ///
-    /// If `logits` is empty, a history id is not below its length, or the temperature is negative or
-    /// NaN; the caller checks its settings.
+    /// If `logits` is empty, a history id is not below its length, or the temperature is negative
+    /// or NaN; the caller checks its settings.
     pub fn draw(&mut self, logits: &[f32], draw: &Draw<'_>) -> Result<Sample, Error> {
         let sampling = draw.sampling;
         assert!(!logits.is_empty(), "no logits to draw from");
@@ -270,15 +271,15 @@ fn greedy(logits: &[f32], max: f32) -> usize {
 }
 
 widest! {
-    /// Fills `weights` with the weights of all tokens and returns their sum. `max` is the maximum of
-    /// `logits`, none of which is NaN.
+    /// Fills `weights` with the weights of all tokens and returns their sum. `max` is the maximum
+    /// of `logits`, none of which is NaN.
     fn weigh(logits: &[f32], max: f32, scale: f32, weights: &mut Vec<u32>) -> u64 {
         weights.resize(logits.len(), 0);
         for (weight, &l) in weights.iter_mut().zip(logits) {
             let power = exp2((l - max) * scale) * ONE;
             debug_assert!((0.0..=ONE).contains(&power), "{l} above {max}");
-            // SAFETY: the exponent is not above 0, so `2^x` is in [0, 1], and ONE is 2^30. A saturating
-            // cast (`as`) would not be vectorised.
+            // SAFETY: the exponent is not above 0, so `2^x` is in [0, 1], and ONE is 2^30. A
+            // saturating cast (`as`) would not be vectorised.
             *weight = unsafe { power.to_int_unchecked::<i32>() } as u32;
         }
         weights.iter().map(|&w| u64::from(w)).sum()
@@ -325,7 +326,8 @@ fn first_above(weights: impl Iterator<Item = (usize, u64)>, r: u64) -> usize {
 /// Bisection by partial sorting: each round halves the undecided part, so the cost is linear.
 fn shortest_prefix(candidates: &mut [u64], target: u64, weight: impl Fn(u64) -> u64) -> usize {
     let (mut low, mut high) = (0, candidates.len());
-    // Invariant: the first `low` are kept and weigh `kept_weight` < target; the first `high` reach it.
+    // Invariant: the first `low` are kept and weigh `kept_weight` < target; the first `high` reach
+    // it.
     let mut kept_weight = 0;
     while high - low > 1 {
         let middle = (high - low) / 2;
@@ -417,8 +419,8 @@ mod tests {
         kept
     }
 
-    /// Pearson's chi-square statistic of `draws` draws against `kept`, with cells of small expectation
-    /// pooled, and its degrees of freedom. Fails if a token is drawn that was not kept.
+    /// Pearson's chi-square statistic of `draws` draws against `kept`, with cells of small
+    /// expectation pooled, and its degrees of freedom. Fails if a token is drawn that was not kept.
     fn chi_square(logits: &[f32], s: &Sampling, kept: &[(usize, f64)], draws: u64) -> (f64, usize) {
         let mut counts = vec![0u64; logits.len()];
         let mut sampler = Sampler::new();
@@ -654,8 +656,8 @@ mod tests {
 
     #[test]
     fn known_tokens() {
-        // The whole chain. A Python program written from the module's head gives the same tokens, and a
-        // GPU must as well.
+        // The whole chain. A Python program written from the module's head gives the same tokens,
+        // and a GPU must as well.
         let logits = logits(11, 1000, 6.0);
         let tokens = |s: Sampling| -> Vec<u32> {
             (0..6).map(|i| draw(&logits, &s, 0xfeed, i).token).collect()

@@ -1,21 +1,21 @@
 //! Multiversioning: plain loops compiled for every vector width.
 //!
 //! A float loop without fused multiply-add whose sums are written in lanes gives the same bits for
-//! every register width. Such loops are written once, in plain Rust. The compiler vectorises them three
-//! times: for the target's baseline (SSE2), AVX2 and AVX-512.
+//! every register width. Such loops are written once, in plain Rust. The compiler vectorises them
+//! three times: for the target's baseline (SSE2), AVX2 and AVX-512.
 
 /// Defines a function that is compiled three times and dispatches to the widest version that this
 /// machine supports. Mark its callees `#[inline(always)]`, so that they are compiled as often.
 ///
-/// (A macro and not a higher-order function: the compiler may not inline a closure, compiled for the
-/// baseline, into a function for AVX2.)
+/// (A macro and not a higher-order function: the compiler may not inline a closure, compiled for
+/// the baseline, into a function for AVX2.)
 macro_rules! widest {
     (
         $(#[$meta:meta])*
         $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block
     ) => {
         $(#[$meta])*
-        #[allow(unsafe_code)] // A function compiled for AVX2 may be called only if the machine has it.
+        #[allow(unsafe_code)] // Calls a function compiled for AVX2 only on a machine with AVX2.
         $vis fn $name($($arg: $type),*) $(-> $result)? {
             #[inline(always)]
             fn base($($arg: $type),*) $(-> $result)? $body
@@ -49,8 +49,8 @@ macro_rules! widest {
 }
 pub(crate) use widest;
 
-/// The maximum, NaN ignored; minus infinity if there are no numbers. (Lanes do not change it, and let the
-/// compiler vectorise the loop.)
+/// The maximum, NaN ignored; minus infinity if there are no numbers. (Lanes do not change it, and
+/// let the compiler vectorise the loop.)
 #[inline(always)]
 pub(crate) fn maximum(values: &[f32]) -> f32 {
     let larger = |a: f32, b: f32| if a > b { a } else { b };

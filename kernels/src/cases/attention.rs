@@ -44,8 +44,8 @@ pub const KV_DTYPES: [KvDtype; 4] = [
     KvDtype::Float(Dtype::F16),
 ];
 
-/// All cases of attention to test: every tree with every shape of heads, with block sizes and types in
-/// turn, every third with a sliding window.
+/// All cases of attention to test: every tree with every shape of heads, with block sizes and types
+/// in turn, every third with a sliding window.
 pub fn attention_cases() -> Vec<AttentionCase> {
     let mut cases = Vec::new();
     for tree in trees() {
@@ -123,7 +123,8 @@ impl AttentionCase {
     }
 }
 
-/// The fused row of token `index` of `node`. Q is three times as large as K, so that some tokens dominate.
+/// The fused row of token `index` of `node`. Q is three times as large as K, so that some tokens
+/// dominate.
 fn qkv_row(layout: &KvLayout, node: usize, index: usize) -> Vec<f32> {
     let seed = 1000 + (node * 1_000 + index) as u64 * 2 + LAYER as u64;
     let mut row = numbers(seed, layout.qkv_cols());
@@ -136,8 +137,8 @@ fn qkv_row(layout: &KvLayout, node: usize, index: usize) -> Vec<f32> {
 /// The output rows of a node, `[rows][heads * head_dim]`, by (node, row).
 pub type NodeRows = Vec<((usize, usize), Vec<f32>)>;
 
-/// Runs rope, append and attention of one layer over the nodes of `batch`, after an earlier batch has
-/// written all tokens of all nodes; checks every output row.
+/// Runs rope, append and attention of one layer over the nodes of `batch`, after an earlier batch
+/// has written all tokens of all nodes; checks every output row.
 pub fn check_attention<D: Device>(
     device: &mut D,
     case: &AttentionCase,
@@ -152,8 +153,8 @@ pub fn check_attention<D: Device>(
     let outputs = setup.attend(device, &batch)?;
 
     let half = device.product_dtype();
-    // Scores: D terms, then e^s of |s| up to about 16, which turns an absolute error into a relative
-    // one; a sum of as many terms as there are tokens; the polynomial and the division.
+    // Scores: D terms, then e^s of |s| up to about 16, which turns an absolute error into a
+    // relative one; a sum of as many terms as there are tokens; the polynomial and the division.
     let (d, longest) = (setup.layout.head_dim as f64, setup.longest as f64);
     let bound = U * (16.0 * (2.0 + (d / 6.0).sqrt()) + 4.0 * (longest / 6.0).sqrt() + 8.0);
     // K is rounded after the rotation in f32. If that falls on the other side of a tie than in f64,
@@ -233,8 +234,8 @@ impl<'a, D: Device> Setup<'a, D> {
         })
     }
 
-    /// Rotates and appends the last `rows_of(n)` tokens of every node `n` of `nodes`, whose K and V are
-    /// written if `write(n)`.
+    /// Rotates and appends the last `rows_of(n)` tokens of every node `n` of `nodes`, whose K and V
+    /// are written if `write(n)`.
     fn append(
         &mut self,
         device: &mut D,

@@ -126,7 +126,8 @@ pub fn check_linear<D: Device>(device: &mut D, case: &LinearCase) -> Result<Vec<
         None => device.load_matrix(&parts).map_err(fail)?,
         Some(_) => device.load_quantized(&quantized).map_err(fail)?,
     };
-    // A residual stream and logits are f32 on every device; the input of another layer may be rounded.
+    // A residual stream and logits are f32 on every device; the input of another layer may be
+    // rounded.
     let out_dtype = if case.bias || case.accumulate {
         Dtype::F32
     } else {

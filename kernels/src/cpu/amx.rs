@@ -2,33 +2,33 @@
 //!
 //! What: the GEMMs of [`tile`](super::tile) with bf16 panels, and those of
 //! [`quantized`](super::quantized), for many rows at a time. `tdpbf16ps` and `tdpbssd` multiply 16
-//! rows of 64 bytes with a tile of 16 rows x 16 columns of 4 bytes and accumulate into 16 x 16 sums:
-//! 8,192 multiply-adds of bf16, or twice as many of int8, in 16 cycles. Two vector units do 512 of
-//! f32 in that time.
+//! rows of 64 bytes with a tile of 16 rows x 16 columns of 4 bytes and accumulate into 16 x 16
+//! sums: 8,192 multiply-adds of bf16, or twice as many of int8, in 16 cycles. Two vector units do
+//! 512 of f32 in that time.
 //!
-//! bf16: AMX has no f32 input, so each f32 is split into its bf16 and the bf16 of its rounding error
-//! (the high and the low part). That keeps 16 bits of every input, where `tile` keeps 24 and the
-//! weights have 8. Both parts are multiplied into the same sums. The sums of 32 rows x 2 panels (16 x
-//! 4 if rows are few) stay in four of the eight tile registers: six tile loads feed eight
+//! bf16: AMX has no f32 input, so each f32 is split into its bf16 and the bf16 of its rounding
+//! error (the high and the low part). That keeps 16 bits of every input, where `tile` keeps 24 and
+//! the weights have 8. Both parts are multiplied into the same sums. The sums of 32 rows x 2 panels
+//! (16 x 4 if rows are few) stay in four of the eight tile registers: six tile loads feed eight
 //! multiplications. A linear layer stores its rows tiled,
-//! `[row / 16][k / 32][high, low][row % 16][32]` ([`Split`]). Attention stores each row in cache lines
-//! of its own, `[row][k / 32][high, low][32]` ([`rows`]), so that a tile may begin at any row and have
-//! fewer than 16.
+//! `[row / 16][k / 32][high, low][row % 16][32]` ([`Split`]). Attention stores each row in cache
+//! lines of its own, `[row][k / 32][high, low][32]` ([`rows`]), so that a tile may begin at any row
+//! and have fewer than 16.
 //!
-//! int8: one `tdpbssd` multiplies a group of 32 inputs, half a tile. Its sums go through memory to the
-//! vector units, which add them to the f32 sums of 16 rows as `quantized` does, bit for bit.
+//! int8: one `tdpbssd` multiplies a group of 32 inputs, half a tile. Its sums go through memory to
+//! the vector units, which add them to the f32 sums of 16 rows as `quantized` does, bit for bit.
 //!
 //! Layout: the panels of `tile` and `quantized`, which AMX reads as they are. The caller gives the
 //! layout of the sums.
 //!
-//! Numerics of bf16: within 32 inputs, `tdpbf16ps` sums the even and the odd inputs in order in f32,
-//! one fused multiply-add each, adds both sums, and adds the result to the accumulator. The high parts
-//! of 32 inputs come before their low parts. Rounding is to nearest even; subnormal f32 are taken as
-//! 0. Every element's bits depend on its row and column alone.
+//! Numerics of bf16: within 32 inputs, `tdpbf16ps` sums the even and the odd inputs in order in
+//! f32, one fused multiply-add each, adds both sums, and adds the result to the accumulator. The
+//! high parts of 32 inputs come before their low parts. Rounding is to nearest even; subnormals
+//! are taken as zero. Every element's bits depend on its row and column alone.
 //!
-//! Budget: `tile`'s bytes from memory. From the second-level cache: `4 * rows * k` bytes of rows per
-//! 32 columns, `64 * k` bytes of panels per 32 rows. `4 * rows * k * columns` operations, twice the
-//! GEMM's.
+//! Budget: `tile`'s bytes from memory. From the second-level cache: `4 * rows * k` bytes of rows
+//! per 32 columns, `64 * k` bytes of panels per 32 rows. `4 * rows * k * columns` operations, twice
+//! the GEMM's.
 #![allow(unsafe_code)] // AMX's instructions take raw pointers; each function states what it needs.
 #![cfg_attr(not(target_arch = "x86_64"), allow(unused))] // Other architectures never have it.
 
@@ -282,8 +282,8 @@ pub(crate) struct PanelPrefetch {
 }
 
 impl PanelPrefetch {
-    /// The share of tile `tile` of `tiles`, each over `inputs` inputs, in as many inputs of the next
-    /// panels.
+    /// The share of tile `tile` of `tiles`, each over `inputs` inputs, in as many inputs of the
+    /// next panels.
     pub(crate) fn share(
         panels: [*const u8; MAX_PANELS],
         inputs: usize,
@@ -299,10 +299,10 @@ impl PanelPrefetch {
     }
 }
 
-/// Computes `out[i][16 j + c]` of `rows` over `inputs`: up to [`MANY`] rows and two panels, or up to
-/// [`ROWS`] rows and four panels. `rows` begins at a multiple of [`ROWS`]; `inputs` begins and ends at
-/// multiples of 32. If `inputs` does not begin at 0, the sums in `out` are accumulated to. Whole tiles
-/// are written, of an even number of panels, `stride` f32 from one row to the next.
+/// Computes `out[i][16 j + c]` of `rows` over `inputs`: up to [`MANY`] rows and two panels, or up
+/// to [`ROWS`] rows and four panels. `rows` begins at a multiple of [`ROWS`]; `inputs` begins and
+/// ends at multiples of 32. If `inputs` does not begin at 0, the sums in `out` are accumulated to.
+/// Whole tiles are written, of an even number of panels, `stride` f32 from one row to the next.
 ///
 /// # Safety
 ///
@@ -363,9 +363,9 @@ pub(crate) unsafe fn tile(
 }
 
 /// Computes `out[i][16 j + c]` of any number of rows and panels of `k` inputs; `ACCUMULATE` adds to
-/// the sums in `out`. `x` holds the rows split, `[row][k / 32][high, low][32]`. `strides` are the f32
-/// from one row of `x` and of `out` to the next. Panels are written in pairs: after an odd number
-/// follows one of garbage.
+/// the sums in `out`. `x` holds the rows split, `[row][k / 32][high, low][32]`. `strides` are the
+/// f32 from one row of `x` and of `out` to the next. Panels are written in pairs: after an odd
+/// number follows one of garbage.
 ///
 /// # Safety
 ///
@@ -373,8 +373,8 @@ pub(crate) unsafe fn tile(
 ///
 /// # Panics
 ///
-/// If the registers are configured for something else, `x` or `out` is too short, 32 does not divide
-/// `k`, or an odd number of panels is accumulated to.
+/// If the registers are configured for something else, `x` or `out` is too short, 32 does not
+/// divide `k`, or an odd number of panels is accumulated to.
 pub(crate) unsafe fn rows<const ACCUMULATE: bool>(
     tiles: &mut Tiles,
     x: &[f32],
@@ -414,8 +414,8 @@ pub(crate) unsafe fn rows<const ACCUMULATE: bool>(
         for (w, column) in w.chunks(at_once).zip((0..).step_by(at_once * COLS)) {
             let out = out[row * out_stride + column..].as_mut_ptr();
             let k = k / INPUTS;
-            // SAFETY: the rows of `x` and `out` are long enough, as was asserted; the caller promises
-            // the panels.
+            // SAFETY: the rows of `x` and `out` are long enough, as was asserted; the caller
+            // promises the panels.
             unsafe { gemm(form, x, row_bytes, w, k, None, out, out_stride) };
         }
         row += height;
@@ -439,10 +439,10 @@ enum GemmForm {
 ///
 /// # Safety
 ///
-/// AMX is available, and its registers are configured for bf16. Each tile of rows can be read for `k`
-/// pairs of parts in the layout of `form`, `row_bytes` from one row to the next; each panel for `k`
-/// tiles. From `out` on an even number of tiles of sums can be read and written, `stride` f32 from one
-/// row to the next.
+/// AMX is available, and its registers are configured for bf16. Each tile of rows can be read for
+/// `k` pairs of parts in the layout of `form`, `row_bytes` from one row to the next; each panel for
+/// `k` tiles. From `out` on an even number of tiles of sums can be read and written, `stride` f32
+/// from one row to the next.
 #[allow(clippy::too_many_arguments)] // operands of one assembly block
 unsafe fn gemm(
     form: GemmForm,
@@ -469,7 +469,8 @@ unsafe fn gemm(
                 _ => panic!("{} panels of more than {ROWS} rows at once", w.len()),
             }
         } else {
-            // Each panel prefetches itself a tile ahead, so only the next panels' first tiles are left.
+            // Each panel prefetches itself a tile ahead, so only the next panels' first tiles are
+            // left.
             let ahead = prefetch.is_some();
             if let Some(next) = prefetch {
                 next.panels.into_iter().for_each(x86::prefetch_tile);
@@ -489,9 +490,9 @@ unsafe fn gemm(
     }
 }
 
-/// Replaces the scores `s` of positions `first..visible` of a row by `p = 2^((s - max) * scale)`, split
-/// for [`rows`]: the high parts of 32 positions, then their low parts. Every other position up to the
-/// next multiple of 32 becomes 0. Returns the sum of the `p`.
+/// Replaces the scores `s` of positions `first..visible` of a row by `p = 2^((s - max) * scale)`,
+/// split for [`rows`]: the high parts of 32 positions, then their low parts. Every other position
+/// up to the next multiple of 32 becomes 0. Returns the sum of the `p`.
 ///
 /// # Panics
 ///
@@ -517,8 +518,8 @@ pub(crate) fn split_exponentials(
 ///
 /// # Safety
 ///
-/// `rows` points to [`ROWS`] rows of `quantized::Rows` of `row_words` words each; `w` can be read for an
-/// int8 panel of `k` inputs.
+/// `rows` points to [`ROWS`] rows of `quantized::Rows` of `row_words` words each; `w` can be read
+/// for an int8 panel of `k` inputs.
 ///
 /// # Panics
 ///

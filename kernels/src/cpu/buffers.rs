@@ -8,8 +8,8 @@ use crate::{Dtype, Error, MatrixView};
 use half::{bf16, f16};
 use memmap2::MmapMut;
 
-/// Buffers of at least this size request huge pages: a model's weights span more 4 KiB pages than the TLB
-/// covers.
+/// Buffers of at least this size request huge pages: a model's weights span more 4 KiB pages than
+/// the TLB covers.
 #[cfg(target_os = "linux")]
 const HUGE_PAGE: usize = 2 << 20;
 
@@ -140,9 +140,9 @@ impl Stored {
 
 /// A weight matrix `[rows, cols]` (output features, input features), packed.
 ///
-/// Layout: `[panel][cols][16]`. A *panel* is 16 consecutive output features; the last one is padded with
-/// zeros. bf16 is `[panel][cols / 2][16][2]`, padded to `tile::padded_inputs`. `quantized` describes
-/// quantised panels.
+/// Layout: `[panel][cols][16]`. A *panel* is 16 consecutive output features; the last one is padded
+/// with zeros. bf16 is `[panel][cols / 2][16][2]`, padded to `tile::padded_inputs`. `quantized`
+/// describes quantised panels.
 #[derive(Debug)]
 pub struct Weight {
     rows: usize,

@@ -3,13 +3,14 @@
 //! A block is `[layer][K, V][kv head][block_tokens * head_dim]`. Within a head:
 //!
 //! - K is stored in panels of 16 *tokens*, `[token / 16][head_dim][16]`, so that the micro-kernel
-//!   computes 16 scores at once; plain `[token][head_dim]` if 16 does not divide the block's tokens.
+//!   computes 16 scores at once; plain `[token][head_dim]` if 16 does not divide the block's
+//!   tokens.
 //! - V is stored in panels of 16 *dimensions*, `[dimension / 16][token][16]`; plain
 //!   `[token][head_dim]` if 16 does not divide the head dimension.
 //!
-//! bf16 panels hold pairs ([`pair_offset`]), `[head_dim / 2][16][2]` and `[token / 2][16][2]`; a head
-//! is plain if the number to pair is odd. Attention re-lays plain heads into panels as it reads them,
-//! which does not change their bits.
+//! bf16 panels hold pairs ([`pair_offset`]), `[head_dim / 2][16][2]` and `[token / 2][16][2]`; a
+//! head is plain if the number to pair is odd. Attention re-lays plain heads into panels as it
+//! reads them, which does not change their bits.
 //!
 //! int8 has the same layout, followed by the scales of the head's tokens, f32. Attention widens it
 //! to f32 panels as it reads them, once for all rows that see them.
@@ -221,8 +222,9 @@ widest! {
 }
 
 widest! {
-    /// Widens the first `tokens` tokens of every panel of an int8 head of V to f32. `out` has panels
-    /// of `panel_tokens` tokens, `[dimension / 16][panel_tokens][16]`; the first goes to token `to`.
+    /// Widens the first `tokens` tokens of every panel of an int8 head of V to f32. `out` has
+    /// panels of `panel_tokens` tokens, `[dimension / 16][panel_tokens][16]`; the first goes to
+    /// token `to`.
     pub(crate) fn widen_values(
         layout: &KvLayout,
         head: &[u8],
@@ -277,9 +279,9 @@ widest! {
             }
             for token in token..tokens {
                 let (from, to) = (from + token, to + token);
-                let pairs = &panel[from / 2 * 2 * COLS..][..2 * COLS];
-                let out = &mut out[to / 2 * 2 * COLS..][..2 * COLS];
-                for (out, pair) in out.as_chunks_mut::<2>().0.iter_mut().zip(pairs.as_chunks::<2>().0) {
+                let (pairs, _) = panel[from / 2 * 2 * COLS..][..2 * COLS].as_chunks::<2>();
+                let (out, _) = out[to / 2 * 2 * COLS..][..2 * COLS].as_chunks_mut::<2>();
+                for (out, pair) in out.iter_mut().zip(pairs) {
                     out[to % 2] = pair[from % 2];
                 }
             }

@@ -1,10 +1,10 @@
 //! This machine's roofline: the limits that measurements are compared with.
 //!
 //! [`read_bandwidth`]: every thread sums a buffer of its own that does not fit in a cache.
-//! [`fma_peak`]: every thread executes independent f32 multiply-adds of the widest vectors, on registers
-//! only. [`amx_peak`]: the same with AMX's `tdpbf16ps`. Measure the limits in the same run and with the
-//! same number of threads as the figures compared with them: a shared machine's limits change from
-//! minute to minute.
+//! [`fma_peak`]: every thread executes independent f32 multiply-adds of the widest vectors, on
+//! registers only. [`amx_peak`]: the same with AMX's `tdpbf16ps`. Measure the limits in the same
+//! run and with the same number of threads as the figures compared with them: a shared machine's
+//! limits change from minute to minute.
 #![allow(unsafe_code)] // The peak is measured with intrinsics.
 
 use std::hint::black_box;
@@ -16,8 +16,8 @@ use super::amx;
 use super::buffers::Bytes;
 
 /// Bytes per second that `threads` threads read together from memory, the best of all passes. Each
-/// thread reads `bytes_each` bytes of its own, `passes` times as one stream of addresses and `passes`
-/// times as several, which suits some prefetchers better.
+/// thread reads `bytes_each` bytes of its own, `passes` times as one stream of addresses and
+/// `passes` times as several, which suits some prefetchers better.
 ///
 /// # Panics
 ///
@@ -69,8 +69,8 @@ pub fn fma_peak(threads: usize, rounds: usize, passes: usize) -> f64 {
     (threads * rounds * peak_loop.operations()) as f64 / seconds
 }
 
-/// bf16 operations per second (two per multiply-add) that `threads` threads reach together on AMX's tile
-/// registers, the best of `passes` passes of `rounds * 8` `tdpbf16ps`. `None` without AMX.
+/// bf16 operations per second (two per multiply-add) that `threads` threads reach together on AMX's
+/// tile registers, the best of `passes` passes of `rounds * 8` `tdpbf16ps`. `None` without AMX.
 ///
 /// # Panics
 ///
@@ -84,8 +84,8 @@ pub fn amx_peak(threads: usize, rounds: usize, passes: usize) -> Option<f64> {
     Some((threads * rounds * amx::PEAK_ROUND_OPS) as f64 / seconds)
 }
 
-/// The shortest of `passes` times, in seconds, from the common start of `work` on `threads` threads to the
-/// end of the last one.
+/// The shortest of `passes` times, in seconds, from the common start of `work` on `threads` threads
+/// to the end of the last one.
 fn best_time<T>(
     threads: usize,
     prepare: impl Fn(usize) -> T + Sync,
@@ -123,8 +123,8 @@ fn best_time<T>(
     })
 }
 
-/// The wrapping sum of a buffer read as `streams` streams, one cache line of each in turn. The words
-/// after the last whole line of a stream are not read.
+/// The wrapping sum of a buffer read as `streams` streams, one cache line of each in turn. The
+/// words after the last whole line of a stream are not read.
 fn sum(words: &[u64], streams: usize) -> u64 {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") {
@@ -167,8 +167,8 @@ fn sum_streams<const N: usize>(words: &[u64]) -> u64 {
     sums.into_iter().flatten().fold(0, u64::wrapping_add)
 }
 
-/// Independent accumulators: more than latency times throughput of a multiply-add on any known machine
-/// (4 cycles, 2 a cycle).
+/// Independent accumulators: more than latency times throughput of a multiply-add on any known
+/// machine (4 cycles, 2 a cycle).
 const CHAINS: usize = 12;
 
 /// The instructions of a peak measurement.
@@ -228,7 +228,8 @@ fn portable(rounds: usize) -> f32 {
     for _ in 0..rounds {
         for sum in &mut sums {
             for (sum, factor) in sum.iter_mut().zip(factor) {
-                // Fused only if every machine of the target has it; else it would be a library call.
+                // Fused only if every machine of the target has it; else it would be a library
+                // call.
                 #[cfg(target_arch = "aarch64")]
                 let next = sum.mul_add(factor, factor);
                 #[cfg(not(target_arch = "aarch64"))]

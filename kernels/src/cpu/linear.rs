@@ -4,17 +4,17 @@
 //! w `[N, K]`, out `[rows, N]`.
 //!
 //! Tiling: a task is up to [`TASK_ROWS`] rows x some consecutive panels. It multiplies one panel
-//! (several, if the rows are few) with all row tiles before the next, so the panel comes from memory
-//! once and then from the cache. [`tile`](super::tile) describes the registers, [`blocks`] the tiling
-//! on AMX.
+//! (several, if the rows are few) with all row tiles before the next, so the panel comes from
+//! memory once and then from the cache. [`tile`](super::tile) describes the registers, [`blocks`]
+//! the tiling on AMX.
 //!
 //! Layout: x and out row-major f32; w packed in panels of 16 output features
 //! ([`Weight`](super::Weight)).
 //!
 //! Numerics: f32 sums in the order of k, then the bias is added, then the old output. For quantised
 //! weights x is quantised first, once for all tasks, and the micro-kernel is
-//! [`quantized`](super::quantized)'s. For bf16 weights AMX splits x and sums in its own order. The bits
-//! do not depend on rows, tasks or threads.
+//! [`quantized`](super::quantized)'s. For bf16 weights AMX splits x and sums in its own order. The
+//! bits do not depend on rows, tasks or threads.
 //!
 //! Budget: the bytes of the weights per [`TASK_ROWS`] rows, `4 * rows * (K + N)` of activations;
 //! `2 * rows * N * K` FLOPs.
@@ -37,9 +37,9 @@ use std::ops::Range;
 /// measured with `offshoot bench linear --rows 64,256 --threads 1` on a Zen 3 core.)
 const TASK_ROWS: usize = 96;
 /// Tasks per thread to aim for. With many small tasks, the other threads take over the share of a
-/// thread that is delayed. (16 against 4: two threads take a third less time for one row and weights
-/// below 2 MB, `offshoot bench linear --rows 1 --threads 2` on an Intel Xeon with AMX; a few large
-/// tasks do not divide evenly.)
+/// thread that is delayed. (16 against 4: two threads take a third less time for one row and
+/// weights below 2 MB, `offshoot bench linear --rows 1 --threads 2` on an Intel Xeon with AMX; a
+/// few large tasks do not divide evenly.)
 const TASKS_PER_THREAD: usize = 16;
 
 /// An output buffer that several tasks write to.
@@ -65,7 +65,8 @@ pub(crate) struct Inputs {
 }
 
 impl Inputs {
-    /// Converts the first `rows` rows of `x`, `[.., k]`, if the kernel does not read them as they are.
+    /// Converts the first `rows` rows of `x`, `[.., k]`, if the kernel does not read them as they
+    /// are.
     fn fill(
         &mut self,
         workers: &Workers,
@@ -255,8 +256,8 @@ impl Layer<'_> {
         }
     }
 
-    /// Computes the tile of some rows and panels. `prefetch` takes the number of prefetches the kernel
-    /// makes.
+    /// Computes the tile of some rows and panels. `prefetch` takes the number of prefetches the
+    /// kernel makes.
     fn tile(
         &self,
         rows: Range<usize>,
@@ -287,7 +288,8 @@ impl Layer<'_> {
         }
     }
 
-    /// Adds the bias to one row of sums, and writes them to the outputs from `panel` on (or adds them).
+    /// Adds the bias to one row of sums, and writes them to the outputs from `panel` on (or adds
+    /// them).
     fn write(&self, row: usize, panel: usize, sums: &mut [f32]) {
         let (n, column) = (self.w.rows(), panel * COLS);
         let columns = sums.len().min(n - column);

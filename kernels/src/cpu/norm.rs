@@ -1,7 +1,7 @@
 //! Root-mean-square normalisation, of whole rows or of the Q and K heads in them.
 //!
-//! What: `out[r, c] = x[r, c] * (1 / sqrt(sum_c x[r, c]^2 / cols + eps)) * weight[c]`; for heads the
-//! same in place, with `cols` the head dimension.
+//! What: `out[r, c] = x[r, c] * (1 / sqrt(sum_c x[r, c]^2 / cols + eps)) * weight[c]`; for heads
+//! the same in place, with `cols` the head dimension.
 //! Tiling: a row at a time; rows are divided among threads.
 //! Layout: `x` and `out` row-major `[rows, cols]`, `weight` `[cols]`.
 //! Numerics: the squares are summed in 16 lanes by column modulo 16, then the lanes in order, so

@@ -1,29 +1,30 @@
 //! The GEMM micro-kernel for quantised weights.
 //!
-//! What: `out[i][16 j + c] = sum_g sx[i][g] * sw[j][g][c] * sum_{k in g} q[i][k] * w[j][k][c]`, for up
-//! to [`MAX_ROWS`](super::tile::MAX_ROWS) rows `i`, panels `j` and 16 columns `c`; `g` are the groups
-//! of 32 of [`quant`](crate::quant).
+//! What: `out[i][16 j + c] = sum_g sx[i][g] * sw[j][g][c] * sum_{k in g} q[i][k] * w[j][k][c]`, for
+//! up to [`MAX_ROWS`](super::tile::MAX_ROWS) rows `i`, panels `j` and 16 columns `c`; `g` are the
+//! groups of 32 of [`quant`](crate::quant).
 //!
-//! Tiling: as in [`tile`](super::tile). The integer sums of `rows x panels` stay in registers for one
-//! group. The f32 sums are kept in `out`, in the first-level cache, and are updated once per group.
-//! The next panel is prefetched as in `tile`, except for int4 of more than four rows, which reads too
-//! little to gain from it.
+//! Tiling: as in [`tile`](super::tile). The integer sums of `rows x panels` stay in registers for
+//! one group. The f32 sums are kept in `out`, in the first-level cache, and are updated once per
+//! group. The next panel is prefetched as in `tile`, except for int4 of more than four rows, which
+//! reads too little to gain from it.
 //!
 //! Layout: a panel is a sequence of groups. A group is its 16 scales (bf16, in the order of
 //! [`scale_offset`]) and its integers ([`Packing`]):
 //! - int8, `[k / 2][c][2]`: `vpmaddwd` multiplies and adds two inputs of one column.
-//! - int8 for AVX-512 and AMX, `[k / 4][c][4]`: `vpdpbusd` and `tdpbssd` multiply and add four inputs
-//!   of one column. For `vpdpbusd` the weights are biased by 128: it takes one unsigned and one signed
-//!   operand.
-//! - int4, biased by 8, `[k / 4][c % 8][4]` bytes, `c < 8` in the low half, `c >= 8` in the high half:
-//!   `vpmaddubsw` adds four inputs of one column to two 16-bit sums, `vpdpbusd` to one 32-bit sum.
+//! - int8 for AVX-512 and AMX, `[k / 4][c][4]`: `vpdpbusd` and `tdpbssd` multiply and add four
+//!   inputs of one column. For `vpdpbusd` the weights are biased by 128: it takes one unsigned and
+//!   one signed operand.
+//! - int4, biased by 8, `[k / 4][c % 8][4]` bytes, `c < 8` in the low half, `c >= 8` in the high
+//!   half: `vpmaddubsw` adds four inputs of one column to two 16-bit sums, `vpdpbusd` to one 32-bit
+//!   sum.
 //!
 //! A row is its `q` (i16 for weights in pairs, else i8), its scales, and its group sums times the
 //! weights' bias, which are subtracted once per group.
 //!
-//! Numerics: a group's sum is an exact integer below 2^20; the 16-bit sums of int4 stay below
-//! 8 * 2 * 15 * 127 = 30,480. Groups are added in order, each with one fused multiply-add of its sum
-//! and the rounded product of both scales. So the bits depend on the row and the column alone. The
+//! Numerics: a group's sum is an exact integer below 2^20; the 16-bit sums of int4 stay below 8 * 2
+//! * 15 * 127 = 30,480. Groups are added in order, each with one fused multiply-add of its sum and
+//! the rounded product of both scales. So the bits depend on the row and the column alone. The
 //! portable path differs from AVX2 only on machines without fused multiply-add.
 //!
 //! Budget: `34 / 32` (int8) or `18 / 32` (int4) bytes a weight; `2 * k * rows * panels * 16`
@@ -85,8 +86,8 @@ impl Packing {
     }
 }
 
-/// Index of column `c`'s scale among the group's. The columns are in the order 0, 8, 1, 9, ..., 7, 15, so
-/// that one shift and one mask widen all 16 scales.
+/// Index of column `c`'s scale among the group's. The columns are in the order 0, 8, 1, 9, ..., 7,
+/// 15, so that one shift and one mask widen all 16 scales.
 const fn scale_offset(column: usize) -> usize {
     2 * (column % 8) + column / 8
 }
@@ -174,7 +175,8 @@ widest! {
             let (scales, values) = from.split_at(SCALE_BYTES);
             let (to_scales, to_values) = to.split_at_mut(SCALE_BYTES);
             to_scales.copy_from_slice(scales);
-            // Four inputs of all columns: columns 0 to 7 in the low halves, 8 to 15 in the high ones.
+            // Four inputs of all columns: columns 0 to 7 in the low halves, 8 to 15 in the high
+            // ones.
             for (from, to) in values.chunks_exact(32).zip(to_values.chunks_exact_mut(64)) {
                 let (low, high) = to.split_at_mut(32);
                 for ((&from, low), high) in from.iter().zip(low).zip(high) {
@@ -253,9 +255,9 @@ impl Rows {
 ///
 /// # Safety
 ///
-/// `isa` is available. Each of `x` is a row of [`Rows`] for this `isa`, kind and `k`, each of `w` can be
-/// read for `k / GROUP * group_bytes(kind)` bytes, each of `out` can be written for `w.len() * 16` f32, and
-/// no other thread touches `out` meanwhile.
+/// `isa` is available. Each of `x` is a row of [`Rows`] for this `isa`, kind and `k`, each of `w`
+/// can be read for `k / GROUP * group_bytes(kind)` bytes, each of `out` can be written for
+/// `w.len() * 16` f32, and no other thread touches `out` meanwhile.
 ///
 /// # Panics
 ///
@@ -302,8 +304,8 @@ pub(crate) unsafe fn tile(
     super::tile::for_each_tile!(run, x.len(), w.len());
 }
 
-/// Loads of a group with AVX2, each of 32 bytes of a panel and one word of a row: two inputs of int8, or
-/// four of int4.
+/// Loads of a group with AVX2, each of 32 bytes of a panel and one word of a row: two inputs of
+/// int8, or four of int4.
 const fn loads(kind: Quantization) -> usize {
     match kind {
         Quantization::Int8 => GROUP / 2,
@@ -316,8 +318,8 @@ pub(crate) const fn prefetches(kind: Quantization, k: usize) -> usize {
     k / GROUP * loads(kind) / 2
 }
 
-/// `sum += a * b` as two named instructions. (The compiler may reorder integer sums, and does so until
-/// it spills registers.)
+/// `sum += a * b` as two named instructions. (The compiler may reorder integer sums, and does so
+/// until it spills registers.)
 #[cfg(target_arch = "x86_64")]
 macro_rules! multiply_add {
     ($multiply:literal, $add:literal, $sum:expr, $a:expr, $b:expr) => {
@@ -355,7 +357,6 @@ unsafe fn avx2<const ROWS: usize, const PANELS: usize, const KIND: u8>(
     let loads = loads(kind);
     let groups = k / GROUP;
     let words = groups * loads;
-    let nibble = _mm256_set1_epi8(15);
     // More rows leave no register for prefetches between the loads.
     let between = ROWS <= 4;
     let mut prefetch = prefetch.unwrap_or(Prefetch::nothing(w[0]));
@@ -379,21 +380,7 @@ unsafe fn avx2<const ROWS: usize, const PANELS: usize, const KIND: u8>(
                     prefetch.next();
                 }
                 for j in 0..PANELS {
-                    let values = group[j].add(SCALE_BYTES + 32 * load);
-                    let (low, high) = if KIND == INT4 {
-                        let both = _mm256_loadu_si256(values.cast());
-                        let high = _mm256_srli_epi16::<4>(both);
-                        (
-                            _mm256_and_si256(both, nibble),
-                            _mm256_and_si256(high, nibble),
-                        )
-                    } else {
-                        let values: *const __m128i = values.cast();
-                        (
-                            _mm256_cvtepi8_epi16(_mm_loadu_si128(values)),
-                            _mm256_cvtepi8_epi16(_mm_loadu_si128(values.add(1))),
-                        )
-                    };
+                    let [low, high] = avx2_weights::<KIND>(group[j].add(SCALE_BYTES + 32 * load));
                     for i in 0..ROWS {
                         let x = _mm256_set1_epi32(*x[i].add(g * loads + load));
                         let [a, b] = &mut sums[i][j];
@@ -415,6 +402,33 @@ unsafe fn avx2<const ROWS: usize, const PANELS: usize, const KIND: u8>(
                     avx2_add_group::<KIND>(sums[i][j], sx, scales, bias, out[i].add(16 * j));
                 }
             }
+        }
+    }
+}
+
+/// The weights of columns 0 to 7 and 8 to 15 in one load: two inputs as i16, or four as u8 for
+/// int4.
+///
+/// # Safety
+///
+/// `values` can be read for 32 bytes, and the machine has AVX2.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2_weights<const KIND: u8>(values: *const u8) -> [std::arch::x86_64::__m256i; 2] {
+    use std::arch::x86_64::*;
+    // SAFETY: the caller promises the bytes.
+    unsafe {
+        if KIND == INT4 {
+            let nibble = _mm256_set1_epi8(15);
+            let both = _mm256_loadu_si256(values.cast());
+            [both, _mm256_srli_epi16::<4>(both)].map(|half| _mm256_and_si256(half, nibble))
+        } else {
+            let values: *const __m128i = values.cast();
+            [
+                _mm256_cvtepi8_epi16(_mm_loadu_si128(values)),
+                _mm256_cvtepi8_epi16(_mm_loadu_si128(values.add(1))),
+            ]
         }
     }
 }

@@ -4,10 +4,11 @@
 //! position and pair `i`: `(a, b) = (a c - b s, b c + a s)`, `a` at `i`, `b` at `i + head_dim / 2`.
 //! Then K (rotated) and V go to the row's slot, if it has one.
 //!
-//! Tiling: rotation a row at a time, rows divided among threads; K and V are written by the calling thread.
+//! Tiling: rotation a row at a time, rows divided among threads; K and V are written by the calling
+//! thread.
 //! Layout: `qkv` row-major `[rows, q heads | k heads | v heads]`, rotated in place; the cache as
-//! [`kv`](super::kv) describes. Numerics: two products and one sum, each rounded; rounding to bf16 is to
-//! nearest even.
+//! [`kv`](super::kv) describes. Numerics: two products and one sum, each rounded; rounding to bf16
+//! is to nearest even.
 //! Budget: `8 * rows * (heads + kv_heads) * head_dim` bytes of rows, `rows * token_bytes / layers`
 //! written; `3 * rows * (heads + kv_heads) * head_dim` FLOPs.
 

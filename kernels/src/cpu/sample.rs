@@ -4,8 +4,8 @@
 //! Tiling: one draw at a time; each thread has its own [`Sampler`].
 //! Layout: logits row-major `[rows, vocabulary]`.
 //! Numerics: integer weights; a draw's bits depend on its own logits, key and position alone.
-//! Budget, per draw: three reads of the logits (`4 * vocabulary` bytes each), about `50 * vocabulary`
-//! operations.
+//! Budget, per draw: three reads of the logits (`4 * vocabulary` bytes each), about
+//! `50 * vocabulary` operations.
 
 use super::buffers::Activations;
 use super::workers::Workers;

@@ -136,11 +136,11 @@ fn sums_are_in_order(rows: usize, n: usize, k: usize) {
                     .map(|(x, high)| bf16(x - high))
                     .collect();
                 for part in [high, low] {
-                    let mut places = [0.0f32; 2];
-                    for (at, (x, &w)) in part.iter().zip(w).enumerate() {
-                        places[at % 2] = x.mul_add(bf16(w), places[at % 2]);
+                    let mut parity = [0.0f32; 2];
+                    for (i, (x, &w)) in part.iter().zip(w).enumerate() {
+                        parity[i % 2] = x.mul_add(bf16(w), parity[i % 2]);
                     }
-                    sum += places[0] + places[1];
+                    sum += parity[0] + parity[1];
                 }
             }
             let got = out[row * n + column];
@@ -255,9 +255,14 @@ fn attention_rows_do_not_depend_on_batch_blocks_or_threads() {
                 let mut one = CpuBackend::with_isa(1, isa);
                 let expected = cases::check_attention(&mut one, &case(16), &nodes).unwrap();
                 let same = |got: cases::NodeRows, what: &str| {
-                    for (at, row) in got {
-                        let (_, expected) = expected.iter().find(|(e, _)| *e == at).unwrap();
-                        assert_eq!(bits(&row), bits(expected), "{}: {what}, {at:?}", tree.name);
+                    for (node_row, row) in got {
+                        let (_, expected) = expected.iter().find(|(e, _)| *e == node_row).unwrap();
+                        assert_eq!(
+                            bits(&row),
+                            bits(expected),
+                            "{}: {what}, {node_row:?}",
+                            tree.name
+                        );
                     }
                 };
                 for block_tokens in [1, 2, 4, 32] {
@@ -366,15 +371,15 @@ fn copied_blocks_hold_all_layers_and_touch_nothing_else() {
     assert_eq!(arena.bytes(), expected);
 }
 
-/// Every tile of every instruction set by itself: all with fused multiply-add give the same bits. Small
-/// enough for Miri, which emulates instructions that this machine may lack:
+/// Every tile of every instruction set by itself: all with fused multiply-add give the same bits.
+/// Small enough for Miri, which emulates instructions that this machine may lack:
 ///
 ///     RUSTFLAGS="-Ctarget-feature=+avx2,+fma,+f16c,+avx512f,+avx512bw,+avx512vnni" \
 ///     MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-disable-stacked-borrows -Zmiri-ignore-leaks" \
 ///     cargo +nightly miri test -p offshoot-kernels --lib tiles_of_all
 ///
-/// and the same with `--target aarch64-unknown-linux-gnu` without RUSTFLAGS. (crossbeam, below rayon,
-/// violates stacked borrows.) AMX's tiles are assembly, which Miri does not run.
+/// and the same with `--target aarch64-unknown-linux-gnu` without RUSTFLAGS. (crossbeam, below
+/// rayon, violates stacked borrows.) AMX's tiles are assembly, which Miri does not run.
 #[test]
 #[allow(unsafe_code)] // The tiles are called directly.
 fn tiles_of_all_instruction_sets_agree() {

@@ -4,20 +4,20 @@
 //! [`MAX_ROWS`] rows `i`, panels `j` and 16 columns `c`.
 //!
 //! Tiling: the sums of `rows x` [`panels_at_once`] stay in registers over all of `k`: at most 6 x 1
-//! with AVX2 (12 of 16 registers), 6 x 2 with AVX-512 (12 of 32). One or two rows take several panels
-//! instead, so that at least 8 independent sums hide the latency of the multiply-add units. Three
-//! rows on AVX2 do not: 3 x 2 sums and the weights need one register too many.
+//! with AVX2 (12 of 16 registers), 6 x 2 with AVX-512 (12 of 32). One or two rows take several
+//! panels instead, so that at least 8 independent sums hide the latency of the multiply-add units.
+//! Three rows on AVX2 do not: 3 x 2 sums and the weights need one register too many.
 //!
 //! If few tiles share a panel, memory is idle while all tiles but the first compute. With AVX2 and
 //! one panel at a time, each tile therefore prefetches its share of the next panel ([`Prefetch`]).
-//! (Measured with `offshoot bench linear --product gate-up` on one Zen 3 core: 4 rows went from 48 to
-//! 65 % of the read bandwidth, 16 rows from 82 to 91 % of the multiply-add peak. Not measured with
-//! AVX-512, and therefore not built.)
+//! (Measured with `offshoot bench linear --product gate-up` on one Zen 3 core: 4 rows went from 48
+//! to 65 % of the read bandwidth, 16 rows from 82 to 91 % of the multiply-add peak. Not measured
+//! with AVX-512, and therefore not built.)
 //!
-//! Layout: a *panel* is `[k][16]` in f32 or f16, and `[k / 2][16][2]` in bf16 ([`pair_offset`]): two
-//! consecutive inputs of a column share a 32-bit word. A shift and a mask widen it, and `tdpbf16ps`
-//! reads it as it is ([`amx`](super::amx)). Rows, panels and outputs are given as pointers, each
-//! contiguous, of any alignment.
+//! Layout: a *panel* is `[k][16]` in f32 or f16, and `[k / 2][16][2]` in bf16 ([`pair_offset`]):
+//! two consecutive inputs of a column share a 32-bit word. A shift and a mask widen it, and
+//! `tdpbf16ps` reads it as it is ([`amx`](super::amx)). Rows, panels and outputs are given as
+//! pointers, each contiguous, of any alignment.
 //!
 //! Numerics: f32. Every element's terms are added in the order of `k`, one fused multiply-add
 //! each, in every tile. So the bits depend on `x[i]` and the column alone, and splitting `k` over
@@ -47,7 +47,8 @@ pub(crate) const fn pair_offset(k: usize, column: usize) -> usize {
     (k / 2 * COLS + column) * 2 + k % 2
 }
 
-/// Inputs of a bf16 weight panel of `k` inputs, padding included: whole AMX tiles, on every machine.
+/// Inputs of a bf16 weight panel of `k` inputs, padding included: whole AMX tiles, on every
+/// machine.
 pub(crate) const fn padded_inputs(k: usize) -> usize {
     k.next_multiple_of(32)
 }

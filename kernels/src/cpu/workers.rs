@@ -7,8 +7,8 @@ use std::sync::{Mutex, PoisonError};
 
 use self::pool::Pool;
 
-/// The calling thread does work of fewer operations alone: waking another thread takes about as long
-/// as this many operations.
+/// The calling thread does work of fewer operations alone: waking another thread takes about as
+/// long as this many operations.
 const MIN_PARALLEL_OPS: usize = 1_000_000;
 
 /// Spans of rows per thread. With more than one, the other threads take over the share of a thread

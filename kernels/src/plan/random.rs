@@ -16,8 +16,8 @@ impl Random {
     }
 }
 
-/// A batch over a random forest: forks at blocks and at sealed tails, decode and prefill rows, and rows
-/// that end inside their parents' runs.
+/// A batch over a random forest: forks at blocks and at sealed tails, decode and prefill rows, and
+/// rows that end inside their parents' runs.
 pub(crate) fn random_plan(random: &mut Random, block_tokens: usize) -> StepPlan {
     let (mut next_block, mut tables) = (0, Vec::<Vec<(BlockId, u32)>>::new());
     for index in 0..1 + random.below(20) {

@@ -1,18 +1,19 @@
 //! The exponentials of attention's scores, in the layout of AMX's GEMMs.
 //!
 //! Numerics: `x = s * scale - max * scale` is rounded once. `2^x = 2^n (1 + f q(f))`, with `n` the
-//! integer nearest to `x`, `f = x - n` and `q` of degree 3, fitted for the smallest relative error of
-//! the whole: 2.9e-6. That is a fifth of the error of keeping 16 bits: 8 bits truncated, and 8 bits of
-//! the rest rounded to nearest.
+//! integer nearest to `x`, `f = x - n` and `q` of degree 3, fitted for the smallest relative error
+//! of the whole: 2.9e-6. That is a fifth of the error of keeping 16 bits: 8 bits truncated, and 8
+//! bits of the rest rounded to nearest.
 //!
-//! Budget: 17 instructions per 16 scores, plus one for the maximum; scores are read twice and written
-//! once.
+//! Budget: 17 instructions per 16 scores, plus one for the maximum; scores are read twice and
+//! written once.
 
 use super::INPUTS;
 use crate::exp2::ROUND;
 use std::arch::x86_64::*;
 
-/// Smaller exponents are clamped to this one: next to the largest `p`, which is 1, `2^x` is 0 anyway.
+/// Smaller exponents are clamped to this one: next to the largest `p`, which is 1, `2^x` is 0
+/// anyway.
 const MIN_EXPONENT: f32 = -125.0;
 /// Coefficients of `q`, the constant first.
 const Q: [u32; 4] = [0x3f31_7096, 0x3e76_01bc, 0x3d64_fe23, 0x3c1d_0166];

@@ -9,12 +9,14 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 /// Zeroes or loads the sums, depending on `$form`; executes the steps `$k` times, advancing every
-/// pointer by 32 inputs; stores the sums. `{line}`, `{tile}` and `{stride}` are the bytes from one tile
-/// row to the next (index registers of the tile loads) of the rows, the panels and the sums. `{low}` is
-/// the offset of the rows' low parts.
+/// pointer by 32 inputs; stores the sums. `{line}`, `{tile}` and `{stride}` are the bytes from one
+/// tile row to the next (index registers of the tile loads) of the rows, the panels and the sums.
+/// `{low}` is the offset of the rows' low parts.
 macro_rules! gemm {
     (
-        $form:ident; $($sum:literal at $at:literal),+; $($rows:ident)+, $($panel:ident)+, $($out:ident)+,
+        $form:ident;
+        $($sum:literal at $at:literal),+;
+        $($rows:ident)+, $($panel:ident)+, $($out:ident)+,
         $line:ident, $stride:ident, $k:ident $(, $($ask:ident),+; $asked:literal)?; $($step:expr),+
     ) => {{
         macro_rules! run {
@@ -89,8 +91,8 @@ pub(super) fn prefetch_tile(tile: *const u8) {
     }
 }
 
-/// Two tiles of rows by two panels. Each step prefetches `lines` cache lines (0, 4, 8 or 16) from `one`
-/// and from `other` on.
+/// Two tiles of rows by two panels. Each step prefetches `lines` cache lines (0, 4, 8 or 16) from
+/// `one` and from `other` on.
 ///
 /// # Safety
 ///
@@ -250,8 +252,8 @@ pub(super) unsafe fn one_by_four(
     }
 }
 
-/// `rounds` times eight `tdpbf16ps` on registers, with four independent sums. (A tile of zeros would be
-/// multiplied faster, as it draws less power.)
+/// `rounds` times eight `tdpbf16ps` on registers, with four independent sums. (A tile of zeros
+/// would be multiplied faster, as it draws less power.)
 ///
 /// # Safety
 ///
@@ -275,7 +277,8 @@ pub(super) unsafe fn peak_loop(numbers: *const u8, rounds: usize) {
             rounds = inout(reg) rounds => _,
             numbers = in(reg) numbers,
             line = in(reg) 64usize,
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _, out("tmm4") _, out("tmm6") _,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm6") _,
             options(nostack, readonly),
         );
     }
@@ -285,9 +288,9 @@ pub(super) unsafe fn peak_loop(numbers: *const u8, rounds: usize) {
 #[repr(C, align(64))]
 struct Integers([[i32; COLS]; ROWS]);
 
-/// Groups at a time. A tile store is not forwarded to loads until it reaches the cache; multiplying the
-/// next groups hides that latency. With more than two groups, stores and loads would be 4 KiB apart
-/// (4K aliasing), which stalls as well.
+/// Groups at a time. A tile store is not forwarded to loads until it reaches the cache; multiplying
+/// the next groups hides that latency. With more than two groups, stores and loads would be 4 KiB
+/// apart (4K aliasing), which stalls as well.
 const AT_ONCE: usize = 2;
 
 /// Multiplies a group of 16 rows, `$stride` bytes apart, and stores the sums through `$sums`.
@@ -332,15 +335,15 @@ pub(super) unsafe fn int8<const HEIGHT: usize>(
     // SAFETY: the caller promises every pointer for exactly these ranges.
     unsafe {
         let multiply = |first: usize, to: &mut [Integers; AT_ONCE]| {
-            let at = |i: usize| rows.add((first + i) * GROUP / 4);
+            let x = |i: usize| rows.add((first + i) * GROUP / 4);
             let w = |i: usize| w.add((first + i) * group_bytes + scales_bytes);
             let stride = row_words * 4;
             let left = groups.saturating_sub(first);
             if left > 0 {
-                multiply!("tmm0", "tmm4", "tmm6", at(0), stride, w(0), &mut to[0]);
+                multiply!("tmm0", "tmm4", "tmm6", x(0), stride, w(0), &mut to[0]);
             }
             if left > 1 {
-                multiply!("tmm1", "tmm5", "tmm7", at(1), stride, w(1), &mut to[1]);
+                multiply!("tmm1", "tmm5", "tmm7", x(1), stride, w(1), &mut to[1]);
             }
         };
         multiply(0, &mut integers[0]);

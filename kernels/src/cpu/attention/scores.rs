@@ -60,7 +60,8 @@ impl HeadTask<'_> {
         }
     }
 
-    /// Splits the chunk's queries into two bf16 parts each, `[query][head_dim / 32][high, low][32]`.
+    /// Splits the chunk's queries into two bf16 parts each,
+    /// `[query][head_dim / 32][high, low][32]`.
     fn split_queries(&self, chunk: &RowChunk, split: &mut Vec<Line>) {
         let head_dim = self.layout.head_dim;
         amx::grow(split, chunk.num_queries() * head_dim);
@@ -104,8 +105,8 @@ impl HeadTask<'_> {
         }
     }
 
-    /// Writes the keys of up to 16 tokens, each a plain vector in the cache, into a panel of bf16 or
-    /// f32.
+    /// Writes the keys of up to 16 tokens, each a plain vector in the cache, into a panel of bf16
+    /// or f32.
     fn stage_plain_keys(&self, run: &Run, tokens: Range<usize>, dtype: Dtype, staged: &mut [f32]) {
         let block_tokens = self.layout.block_tokens;
         for (column, token) in tokens.enumerate() {

@@ -79,8 +79,8 @@ impl Sections {
         all
     }
 
-    /// Adds the pieces into which a row's last runs cut `range`. Shortens `same`, the rows after it,
-    /// to those that have the same pieces.
+    /// Adds the pieces into which a row's last runs cut `range`. Shortens `same`, the rows after
+    /// it, to those that have the same pieces.
     fn add_pieces(
         &mut self,
         plan: &StepPlan,

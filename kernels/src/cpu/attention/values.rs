@@ -1,10 +1,10 @@
 //! Pass 2 of attention: the sums of `p v`, by the vector units.
 //!
 //! A run's V is read [`KV_CHUNK`] tokens at a time (a block at a time, if blocks are larger), as
-//! panels of 16 dimensions, once for all rows below the run. A block that is a whole chunk and holds
-//! floating-point panels is read in place. Otherwise the chunk is staged: several small blocks
-//! become one stretch of panels, so that the sums stay in registers for as many tokens; int8 is
-//! widened; plain heads are re-laid.
+//! panels of 16 dimensions, once for all rows below the run. A block that is a whole chunk and
+//! holds floating-point panels is read in place. Otherwise the chunk is staged: several small
+//! blocks become one stretch of panels, so that the sums stay in registers for as many tokens; int8
+//! is widened; plain heads are re-laid.
 
 use super::super::kv::{self, KvKind};
 use super::super::tile::{COLS, MAX_ROWS, row_tiles, tile};
@@ -128,7 +128,8 @@ impl HeadTask<'_> {
         bytemuck::cast_slice(staged)
     }
 
-    /// Adds `p v` of one KV chunk to the sums of the active rows, each up to its last visible token.
+    /// Adds `p v` of one KV chunk to the sums of the active rows, each up to its last visible
+    /// token.
     fn add_active(
         &self,
         chunk: &RowChunk,
@@ -191,8 +192,8 @@ impl HeadTask<'_> {
             let (x, out) = (&x_ptrs[..queries.len()], &out_ptrs[..queries.len()]);
             let (w, k) = (&w_ptrs[..width], tokens.len());
             // SAFETY: the backend's constructor checked `isa`. The pointers come from slices of `k`
-            // numbers, of `k` rows of panels and of `width * COLS` sums, which are this thread's own
-            // and disjoint.
+            // numbers, of `k` rows of panels and of `width * COLS` sums, which are this thread's
+            // own and disjoint.
             unsafe { tile(self.isa, dtype, x, w, k, true, out, None) };
         }
     }

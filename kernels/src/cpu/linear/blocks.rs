@@ -1,12 +1,12 @@
 //! Linear layers on AMX, blocked for the second-level cache.
 //!
-//! Tiling: a task processes its panels [`PANELS`] at a time, and bf16 inputs [`INPUTS`] at a time, so that
-//! the rows, the panels and the sums of such a block fit in the second-level cache together. Two panels
-//! (four, if the rows are few) are multiplied with all rows while the next ones are prefetched. The sums
-//! stay in the block until all inputs are added, and are then written as rows of 1 KiB. Writing them
-//! tile by tile, one cache line per far-apart row, would stall on every line. (128 rows, 16 panels and
-//! 1,024 inputs against 64 to 256, 4 to 32 and 512 to 2,048: measured with `offshoot bench linear --rows
-//! 32,64,128,512` on an Intel Xeon with AMX.)
+//! Tiling: a task processes its panels [`PANELS`] at a time, and bf16 inputs [`INPUTS`] at a time,
+//! so that the rows, the panels and the sums of such a block fit in the second-level cache
+//! together. Two panels (four, if the rows are few) are multiplied with all rows while the next
+//! ones are prefetched. The sums stay in the block until all inputs are added, and are then written
+//! as rows of 1 KiB. Writing them tile by tile, one cache line per far-apart row, would stall on
+//! every line. (128 rows, 16 panels and 1,024 inputs against 64 to 256, 4 to 32 and 512 to 2,048:
+//! measured with `offshoot bench linear --rows 32,64,128,512` on an Intel Xeon with AMX.)
 //!
 //! Budget: the bytes of the weights per [`TASK_ROWS`] rows, the bytes of the rows per block.
 
@@ -127,8 +127,8 @@ impl Layer<'_> {
                 for (first, height) in row_parts(rows.len(), amx::ROWS, amx::ROWS) {
                     let row = x.row(rows.start + first).as_ptr();
                     let sums = &mut sums[first * stride + (panel - block.start) * COLS..];
-                    // SAFETY: the instruction set as above; `x` has whole tiles of rows, and int4 was
-                    // widened.
+                    // SAFETY: the instruction set as above; `x` has whole tiles of rows, and int4
+                    // was widened.
                     unsafe {
                         amx::int8(
                             tiles,

@@ -1,13 +1,13 @@
 //! A thread pool that runs one job at a time on all its threads.
 //!
-//! A forward pass is hundreds of short jobs with almost nothing between them. Waking a parked thread
-//! takes about 50 µs (measured on a virtual machine with two Xeon cores), longer than most jobs. So idle
-//! threads spin for [`SPIN_TIME`] before parking, and so does the caller while the last thread finishes.
-//! That bounds the time a shared machine loses. If there are more threads than cores they do not spin at
-//! all, as each would keep another from its work.
+//! A forward pass is hundreds of short jobs with almost nothing between them. Waking a parked
+//! thread takes about 50 µs (measured on a virtual machine with two Xeon cores), longer than most
+//! jobs. So idle threads spin for [`SPIN_TIME`] before parking, and so does the caller while the
+//! last thread finishes. That bounds the time a shared machine loses. If there are more threads
+//! than cores they do not spin at all, as each would keep another from its work.
 //!
-//! The caller never waits for a thread that has not entered the job. It works until no work is left and
-//! then closes the job; a thread that arrives later skips it.
+//! The caller never waits for a thread that has not entered the job. It works until no work is left
+//! and then closes the job; a thread that arrives later skips it.
 #![allow(unsafe_code)] // A job lives on the caller's stack; comments say what keeps it alive.
 
 use std::any::Any;
@@ -31,8 +31,8 @@ pub(super) struct Pool {
     calling: Mutex<()>,
 }
 
-/// Bits of [`Shared::gate`]: the number of threads inside the job, whether more may enter, and above
-/// them the job's number.
+/// Bits of [`Shared::gate`]: the number of threads inside the job, whether more may enter, and
+/// above them the job's number.
 const INSIDE: u64 = 0xffff;
 const OPEN: u64 = 1 << 16;
 const NUMBER: u64 = 1 << 17;
@@ -59,8 +59,8 @@ struct Job {
     caller: Thread,
 }
 
-// SAFETY: `job` is written while the gate is closed and no thread is inside, and read by threads that are
-// inside. Its pointees may be used by several threads.
+// SAFETY: `job` is written while the gate is closed and no thread is inside, and read by threads
+// that are inside. Its pointees may be used by several threads.
 unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
@@ -96,8 +96,8 @@ impl Pool {
         }
     }
 
-    /// Calls `work` on the caller and on every thread that arrives before the caller returns from it;
-    /// returns when all of them have. If another job is running, only the caller calls `work`.
+    /// Calls `work` on the caller and on every thread that arrives before the caller returns from
+    /// it; returns when all of them have. If another job is running, only the caller calls `work`.
     ///
     /// # Panics
     ///
@@ -120,8 +120,8 @@ impl Pool {
             panic: &raw const panic,
             caller: std::thread::current(),
         };
-        // SAFETY: the gate is closed and no thread inside, as `close` left it, and only this thread opens
-        // it.
+        // SAFETY: the gate is closed and no thread inside, as `close` left it, and only this thread
+        // opens it.
         unsafe { *shared.job.get() = Some(job) };
         let number = shared.gate.load(SeqCst) / NUMBER + 1;
         shared.gate.store((number * NUMBER) | OPEN, SeqCst);
@@ -163,8 +163,8 @@ impl Shared {
         let mut spin = Spin::new(self.spin_time);
         while gate & INSIDE > 0 {
             if !spin.again() {
-                // The last thread to leave unparks this one. If it has left already, `park` returns at
-                // once.
+                // The last thread to leave unparks this one. If it has left already, `park` returns
+                // at once.
                 std::thread::park();
             }
             gate = self.gate.load(SeqCst);
@@ -211,7 +211,8 @@ impl Shared {
         }
     }
 
-    /// Blocks until a job after number `last` is open (returns `true`), or until shutdown (`false`).
+    /// Blocks until a job after number `last` is open (returns `true`), or until shutdown
+    /// (`false`).
     fn park(&self, last: u64) -> bool {
         self.parked.fetch_add(1, SeqCst);
         let mut shutdown = self.shutdown.lock().unwrap_or_else(PoisonError::into_inner);
