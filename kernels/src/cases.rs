@@ -7,9 +7,9 @@
 //! relative error of about `u sqrt(n / 6)` (each partial sum, of size `sqrt(j)`, is rounded once).
 //! A check fails at four times that, plus a few roundings.
 //!
-//! [`inputs`]: reproducible numbers and their storage types. [`linear`], [`rows`] and
-//! [`attention`]: the operations' tables and checks, attention's over [`trees`]. The gated ones are
-//! in this file.
+//! `inputs` has reproducible numbers and their storage types; `linear`, `rows` and `attention` have
+//! the tables and checks of their operations; `trees` has the forests that attention runs over. The
+//! gated operations are in this file.
 
 mod attention;
 mod inputs;
