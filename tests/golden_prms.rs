@@ -15,11 +15,11 @@ use std::rc::Rc;
 
 use common::tree::{Random, grow, path, read, try_read};
 use common::{json_of, offshoot, report, repository, scratch};
-use engine::chat::ChatTemplate;
 use engine::checkpoint::Checkpoint;
-use engine::source::Source;
-use engine::tokenizer::Tokenizer;
-use engine::{Dtype, Engine, Model, Options, Part};
+use engine::checkpoint::source::Source;
+use engine::text::chat::ChatTemplate;
+use engine::text::tokenizer::Tokenizer;
+use engine::{Dtype, Engine, Model, ModelSpec, Options};
 use kernels::CpuBackend;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -104,10 +104,10 @@ fn load(folder: &Path, kv: Option<Dtype>, past_limit: PastLimit) -> Scorer {
         kv_dtype: kv.map(Into::into),
         ..Options::default()
     };
-    let part = Part {
+    let part = ModelSpec {
         head_rows: format.head_rows(),
-        run_on: past_limit == PastLimit::RunOn,
-        ..Part::new(&checkpoint, Some(tokenizer))
+        extend_context: past_limit == PastLimit::RunOn,
+        ..ModelSpec::new(&checkpoint, Some(tokenizer))
     };
     let (engine, mut models) =
         Engine::new(CpuBackend::new(2), &[part], &options).expect("it loads");

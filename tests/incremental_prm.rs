@@ -9,8 +9,8 @@ mod common;
 
 use common::tree::{Random, grow, path, read};
 use common::{Pair, Parts, open, pair, problems, report, scorer};
-use engine::chat::Message;
-use engine::{Engine, Model, Options, Part};
+use engine::text::chat::Message;
+use engine::{Engine, Model, ModelSpec, Options};
 use kernels::CpuBackend;
 use std::rc::Rc;
 use strategies::{Config, EnginePrm, Strategy};
@@ -25,7 +25,7 @@ fn load(parts: &Parts, options: &Options) -> Scorer {
     let tokenizer = Some(Rc::clone(&parts.tokenizer));
     let (engine, mut models) = Engine::new(
         CpuBackend::new(2),
-        &[Part::new(&parts.checkpoint, tokenizer)],
+        &[ModelSpec::new(&parts.checkpoint, tokenizer)],
         options,
     )
     .expect("nano-prm loads");
@@ -72,7 +72,7 @@ fn a_tree_scores_like_whole_solutions() {
         let problem = &problems[case % problems.len()].problem;
         let tree = random.tree(nodes);
         let options = Options {
-            rows,
+            max_batch_rows: rows,
             block_tokens,
             ..Options::default()
         };

@@ -24,7 +24,7 @@ mod common;
 use std::collections::HashMap;
 
 use common::{open, pair, problems, report};
-use engine::chat::Message;
+use engine::text::chat::Message;
 use engine::{KvUsage, Options};
 use strategies::{Config, Node, REASON_STEP_BY_STEP, Strategy};
 

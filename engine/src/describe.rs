@@ -4,13 +4,14 @@ use std::rc::Rc;
 
 use serde::Serialize;
 
-use crate::arch;
-use crate::chat::ChatTemplate;
 use crate::checkpoint::Checkpoint;
-use crate::config::{HeadKind, ModelConfig, RopeScaling};
+use crate::checkpoint::config::{HeadKind, ModelConfig};
+use crate::checkpoint::layout::{ModelLayout, TensorSpec};
+use crate::checkpoint::rope::RopeScaling;
+use crate::checkpoint::source::Source;
 use crate::error::Result;
-use crate::source::Source;
-use crate::tokenizer::{TOKENIZER, Tokenizer};
+use crate::text::chat::ChatTemplate;
+use crate::text::tokenizer::{TOKENIZER, Tokenizer};
 
 /// A checkpoint in figures and words.
 #[derive(Clone, Debug, Serialize)]
@@ -154,12 +155,9 @@ pub fn inspect(source: Source) -> Result<Inspected> {
 /// What a config alone tells: parameters and bytes as they would be without optional tensors. `eos`
 /// says whether any token is known to end a text.
 pub fn from_config(config: &ModelConfig, name: &str, eos: bool) -> Description {
-    let needed = arch::tensors(config)
-        .into_iter()
-        .filter(|spec| !spec.optional);
-    let parameters = needed
-        .map(|spec| spec.shape.iter().product::<usize>())
-        .sum::<usize>();
+    let layout = ModelLayout::new(config);
+    let needed = layout.tensors().filter(|spec| !spec.optional);
+    let parameters: usize = needed.map(TensorSpec::elements).sum();
     let windows: Vec<u32> = config.windows.iter().flatten().copied().collect();
     Description {
         name: name.to_string(),
@@ -176,15 +174,15 @@ pub fn from_config(config: &ModelConfig, name: &str, eos: bool) -> Description {
         kv_heads: config.kv_heads,
         head_dim: config.head_dim,
         vocab: config.vocab,
-        context: config.max_positions,
+        context: config.context_length,
         sliding_window: windows.first().map(|&positions| SlidingWindow {
             positions,
             layers: windows.len(),
         }),
-        rope_scaling: match config.rope_scaling {
+        rope_scaling: (config.ropes.iter()).find_map(|rope| match rope.scaling {
             RopeScaling::None => None,
             RopeScaling::Llama3 { .. } => Some("llama3"),
-        },
+        }),
         tied_embeddings: config.tied_embeddings,
         kv_bytes_per_token: config.kv_bytes_per_token(config.dtype),
         tokenizer: None,

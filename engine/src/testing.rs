@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::source::Source;
+use crate::checkpoint::source::Source;
 
 /// A directory of `tests/golden/data`.
 pub(crate) fn golden(case: &str) -> Source {

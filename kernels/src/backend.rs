@@ -1,7 +1,7 @@
 //! The [`Backend`] trait: the operations of a transformer on one device, enqueued in order.
 
 use crate::plan::{BlockId, Feed, StepPlan};
-use crate::quant::Quantized;
+use crate::quant::{Quantization, Quantized};
 use crate::sampling::{Draw, Sample};
 use crate::{Dtype, Error, KvDtype};
 
@@ -71,6 +71,53 @@ impl KvLayout {
     }
 }
 
+/// One allocation of device memory that lives as long as a model, named by the method that makes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allocation {
+    /// [`Backend::load_matrix`].
+    Matrix {
+        /// Rows of all parts.
+        rows: usize,
+        /// Columns.
+        cols: usize,
+    },
+    /// [`Backend::load_quantized`].
+    Quantized {
+        /// Rows of all parts.
+        rows: usize,
+        /// Columns.
+        cols: usize,
+        /// Type of the integers.
+        kind: Quantization,
+    },
+    /// [`Backend::load_vector`].
+    Vector {
+        /// Elements.
+        len: usize,
+    },
+    /// [`Backend::load_rope`].
+    Rope {
+        /// Rows of both tables: the context length.
+        positions: usize,
+        /// Columns of both tables.
+        half_dim: usize,
+    },
+    /// [`Backend::activations`].
+    Activations {
+        /// Rows.
+        rows: usize,
+        /// Columns.
+        cols: usize,
+    },
+    /// [`Backend::product_activations`].
+    HalfActivations {
+        /// Rows.
+        rows: usize,
+        /// Columns.
+        cols: usize,
+    },
+}
+
 /// Default size of the KV arena in bytes.
 pub const DEFAULT_KV_BYTES: usize = 1 << 30;
 
@@ -131,22 +178,24 @@ pub trait Backend {
         Ok(())
     }
 
-    /// Begins to count memory: until [`Backend::reserve`] what is loaded or allocated takes none, and
-    /// no operation may use it. `false`, and nothing begins, on a device that gives memory as it is
-    /// asked for.
-    fn count_memory(&mut self) -> bool {
-        false
-    }
-    /// Ends the counting and takes the memory of all that was counted at once; it is then to be
-    /// loaded again. Says how many bytes of KV arena are to be allocated beside it: `kv`, or what the
-    /// device has left.
+    /// Reserves the memory of all `models` at once, before any of them is loaded. Returns the size of
+    /// the KV arena to allocate beside them, in bytes: `kv_bytes`, or the device's remaining memory.
+    /// A device that allocates on demand reserves nothing.
     ///
     /// # Errors
     ///
-    /// What was counted does not fit together with `kv` bytes, or `least` if none are named.
-    fn reserve(&mut self, kv: Option<usize>, _least: usize) -> Result<usize, Error> {
-        Ok(kv.unwrap_or(DEFAULT_KV_BYTES))
+    /// [`Error::DoesNotFit`] if `models` do not fit together with `kv_bytes`, or with `min_kv_bytes`
+    /// if that is `None`.
+    fn reserve(
+        &mut self,
+        _models: &[Allocation],
+        kv_bytes: Option<usize>,
+        _min_kv_bytes: usize,
+    ) -> Result<usize, Error> {
+        Ok(kv_bytes.unwrap_or(DEFAULT_KV_BYTES))
     }
+    /// Announces that the next loads, or the next forward pass, belong to the engine's model `index`.
+    fn select_model(&mut self, _index: usize) {}
 
     /// Loads a weight matrix: `parts` stacked along the rows, all with the same `cols` (the parts
     /// of a fused projection).

@@ -30,7 +30,7 @@ pub mod reference;
 pub mod sampling;
 mod widest;
 
-pub use backend::{Backend, DEFAULT_KV_BYTES, KvLayout, MatrixView, RopeTable};
+pub use backend::{Allocation, Backend, DEFAULT_KV_BYTES, KvLayout, MatrixView, RopeTable};
 pub use cpu::CpuBackend;
 pub use cuda::CudaBackend;
 pub use dtype::{Dtype, KvDtype};

@@ -3,14 +3,15 @@
 use std::rc::Rc;
 
 use engine::describe::{Description, Inspected, Verdict};
-use engine::hub::Need;
 use serde::Serialize;
+use session::Need;
+use session::models::{hub_name, source};
 use strategies::{PrmFormat, PrmKind};
 
 use super::{print, print_json};
+use crate::downloads::Downloads;
 use crate::error::Done;
 use crate::flags::InspectFlags;
-use crate::models;
 
 /// What `--json` prints.
 #[derive(Serialize)]
@@ -23,9 +24,14 @@ struct Printed {
 
 /// Runs the command.
 pub fn run(flags: &InspectFlags) -> Done {
-    let source = models::source("MODEL", &flags.model, Need::Description)?;
-    let mut inspected = engine::describe::inspect(source)?;
-    if models::hub_name(&flags.model).is_some() {
+    let found = source(
+        "model_argument",
+        &flags.model,
+        Need::Description,
+        &mut Downloads::default(),
+    )?;
+    let mut inspected = engine::describe::inspect(found)?;
+    if hub_name(&flags.model).is_some() {
         let description = &mut inspected.description;
         // The cache's folder is no name, and its weights were not asked for.
         description.name = flags.model.clone();

@@ -66,6 +66,19 @@ pub enum BeamMode {
     SearchAndLearn,
 }
 
+impl BeamMode {
+    /// Both.
+    pub const ALL: [BeamMode; 2] = [BeamMode::Paper, BeamMode::SearchAndLearn];
+
+    /// The word for it in flags and results.
+    pub fn name(self) -> &'static str {
+        match self {
+            BeamMode::Paper => "paper",
+            BeamMode::SearchAndLearn => "search-and-learn",
+        }
+    }
+}
+
 /// Every option of a search on one problem.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -57,6 +57,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the names in backticks in this error's text are those of settings.
+    pub fn names_settings(&self) -> bool {
+        false
+    }
+
     /// Wraps an error of the models below, whose own sentence is shown.
     pub fn model(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Error::Model(error.into())

@@ -75,6 +75,6 @@ pub use prm::{EnginePrm, PastLimit, PrmBranch, PrmFormat, PrmKind};
 pub use problem::{BadLine, Problem, read_object, read_problems, text_of};
 pub use prompt::{PromptKind, PromptStyle, REASON_STEP_BY_STEP};
 pub use select::{Rule, select};
-pub use solve::{Ending, Outcome, Solution, Subsample, Verdict, solve};
+pub use solve::{Ending, Outcome, Solution, Subsample, Verdict, solve, stream};
 pub use subsample::smaller_budgets;
 pub use trace::{Node, NodeState, Trace};

@@ -5,7 +5,7 @@
 //! them, so a strategy simply awaits many branches at once.
 
 use crate::Error;
-use engine::Sampling;
+use engine::{Finish, Sampling};
 
 /// The model that writes.
 #[expect(
@@ -84,6 +84,17 @@ pub enum StepEnd {
     Eos,
     /// The token limit or the context was used up.
     Length,
+}
+
+impl StepEnd {
+    /// How a step ended whose generation ended so.
+    pub fn of(finish: Finish) -> StepEnd {
+        match finish {
+            Finish::StopString(_) => StepEnd::Delimiter,
+            Finish::StopToken(_) => StepEnd::Eos,
+            Finish::Length | Finish::Context => StepEnd::Length,
+        }
+    }
 }
 
 /// The reward model of strategies that need none: `solve(&policy, None::<&NoPrm>, ..)`. It has

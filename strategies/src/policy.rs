@@ -6,9 +6,9 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use engine::chat::ChatTemplate;
-use engine::tokenizer::Tokenizer;
-use engine::{Branch, Finish, Generate, Model};
+use engine::text::chat::ChatTemplate;
+use engine::text::tokenizer::Tokenizer;
+use engine::{Branch, Finish, Generate, Generated, Model};
 
 use crate::{Error, PastLimit, Policy, PromptStyle, Step, StepEnd, StepParams};
 
@@ -25,7 +25,7 @@ pub struct EnginePolicy {
 
 impl EnginePolicy {
     /// `stop_tokens` end a solution: the checkpoint's end-of-sequence ids. To run on past its
-    /// positions the model must have been loaded for that ([`engine::Part::run_on`]).
+    /// positions the model must have been loaded for that ([`engine::ModelSpec::extend_context`]).
     pub fn new(
         model: Model,
         tokenizer: Rc<Tokenizer>,
@@ -73,6 +73,37 @@ impl EnginePolicy {
             .map_err(Error::model)?;
         self.tokenizer.encode(&text, false).map_err(Error::model)
     }
+
+    /// Continues a branch as [`Policy::step`] does, and gives its tokens as well.
+    ///
+    /// # Errors
+    /// A full context, memory too small for this branch alone, a solution past the context if that is to
+    /// be refused.
+    pub async fn generate(
+        &self,
+        branch: &mut Branch,
+        how: &StepParams<'_>,
+    ) -> Result<Generated, Error> {
+        let generated = branch
+            .generate(Generate {
+                sampling: how.sampling,
+                max_tokens: how.max_tokens,
+                stop_strings: how.delimiter.iter().map(|d| d.to_string()).collect(),
+                include_stop: true,
+                stop_token_ids: self.stop_tokens.clone(),
+                stream: None,
+            })
+            .await
+            .map_err(Error::model)?;
+        if generated.finish == Finish::Context && self.past_limit == PastLimit::Refuse {
+            return Err(Error::PastLimit {
+                positions: self.model.context_length(),
+            });
+        }
+        self.drawn
+            .set(self.drawn.get() + generated.logprobs.len() as u64);
+        Ok(generated)
+    }
 }
 
 impl Policy for EnginePolicy {
@@ -91,33 +122,13 @@ impl Policy for EnginePolicy {
     }
 
     async fn step(&self, branch: &mut Branch, how: &StepParams<'_>) -> Result<Step, Error> {
-        let generated = branch
-            .generate(Generate {
-                sampling: how.sampling,
-                max_tokens: how.max_tokens,
-                stop_strings: how.delimiter.iter().map(|d| d.to_string()).collect(),
-                include_stop: true,
-                stop_tokens: self.stop_tokens.clone(),
-                stream: None,
-            })
-            .await
-            .map_err(Error::model)?;
-        if generated.finish == Finish::Context && self.past_limit == PastLimit::Refuse {
-            return Err(Error::PastLimit {
-                positions: self.model.max_positions(),
-            });
-        }
+        let generated = self.generate(branch, how).await?;
         let tokens = generated.logprobs.len();
-        self.drawn.set(self.drawn.get() + tokens as u64);
         Ok(Step {
             text: generated.text,
             tokens,
             logprob: generated.logprobs.iter().map(|&l| f64::from(l)).sum(),
-            end: match generated.finish {
-                Finish::StopString(_) => StepEnd::Delimiter,
-                Finish::StopToken(_) => StepEnd::Eos,
-                Finish::Length | Finish::Context => StepEnd::Length,
-            },
+            end: StepEnd::of(generated.finish),
         })
     }
 }

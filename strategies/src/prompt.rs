@@ -1,8 +1,8 @@
 //! The paper's prompts: how a problem becomes the policy's first messages (TTS.md 2.2).
 
-use engine::chat::Message;
-use engine::config::ModelConfig;
-use engine::tokenizer::Tokenizer;
+use engine::checkpoint::config::ModelConfig;
+use engine::text::chat::Message;
+use engine::text::tokenizer::Tokenizer;
 
 /// The sentence Qwen2.5-Math and the paper's code use for every model but Llama.
 pub const REASON_STEP_BY_STEP: &str =

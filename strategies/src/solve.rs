@@ -182,7 +182,7 @@ fn judge(solutions: &[Solution], config: &Config, problem: &Problem) -> Vec<Verd
 
 /// The key of a problem's random numbers: the same text and seed give the same tree, wherever
 /// the problem stands in its file. FNV-1a over the seed and the text.
-fn stream(seed: u64, text: &str) -> u64 {
+pub fn stream(seed: u64, text: &str) -> u64 {
     let bytes = seed.to_le_bytes().into_iter().chain(text.bytes());
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)

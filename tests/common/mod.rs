@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::rc::Rc;
 
-use engine::chat::ChatTemplate;
 use engine::checkpoint::Checkpoint;
-use engine::source::Source;
-use engine::tokenizer::Tokenizer;
-use engine::{Engine, Model, Options, Part};
+use engine::checkpoint::source::Source;
+use engine::text::chat::ChatTemplate;
+use engine::text::tokenizer::Tokenizer;
+use engine::{Engine, Model, ModelSpec, Options};
 use kernels::CpuBackend;
 use serde_json::Value;
 use strategies::{
@@ -27,12 +27,12 @@ pub fn repository(path: &str) -> PathBuf {
 
 /// The directory of an embedded model.
 pub fn embedded(word: &str) -> PathBuf {
-    repository("src/embedded").join(word)
+    repository("session/src/embedded").join(word)
 }
 
 /// The bundled problems as text, one JSON object a line.
 pub fn heldout() -> String {
-    std::fs::read_to_string(repository("src/embedded/nano-heldout.jsonl"))
+    std::fs::read_to_string(repository("session/src/embedded/nano-heldout.jsonl"))
         .expect("the bundled problems are in the repository")
 }
 
@@ -89,7 +89,8 @@ pub struct Pair {
 /// Puts nano-small and nano-prm onto `threads` threads.
 pub fn pair(threads: usize, options: &Options) -> Pair {
     let (small, prm) = (open("nano-small"), open("nano-prm"));
-    let parts = [&small, &prm].map(|p| Part::new(&p.checkpoint, Some(Rc::clone(&p.tokenizer))));
+    let parts =
+        [&small, &prm].map(|p| ModelSpec::new(&p.checkpoint, Some(Rc::clone(&p.tokenizer))));
     let (engine, models) =
         Engine::new(CpuBackend::new(threads), &parts, options).expect("the family loads");
     let stop = small.checkpoint.eos().to_vec();

@@ -19,7 +19,7 @@ use std::rc::Rc;
 use kernels::{BlockId, Slot};
 
 use super::block::{Block, SharedMemory};
-use super::radix::Cursor;
+use super::trie::Cursor;
 
 #[derive(Clone, Debug)]
 struct Entry {

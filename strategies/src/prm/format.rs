@@ -2,9 +2,9 @@
 
 use std::rc::Rc;
 
-use engine::chat::{ChatTemplate, Message};
-use engine::config::{HeadKind, ModelConfig};
-use engine::tokenizer::Tokenizer;
+use engine::checkpoint::config::{HeadKind, ModelConfig};
+use engine::text::chat::{ChatTemplate, Message};
+use engine::text::tokenizer::Tokenizer;
 
 use super::{
     math_shepherd::MathShepherd, qwen_math::QwenMath, rlhflow::RlhFlow, skywork::Skywork,

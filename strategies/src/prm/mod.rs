@@ -73,7 +73,7 @@ pub struct PrmBranch {
 
 impl EnginePrm {
     /// A PRM that reads steps in `format`. To run on past its positions the model must have been
-    /// loaded for that ([`engine::Part::run_on`]).
+    /// loaded for that ([`engine::ModelSpec::extend_context`]).
     pub fn new(model: Model, format: Rc<PrmFormat>, past_limit: PastLimit) -> EnginePrm {
         EnginePrm {
             model,
@@ -127,7 +127,7 @@ impl Prm for EnginePrm {
 
     async fn score(&self, branch: &mut PrmBranch, steps: &[&str]) -> Result<Vec<f64>, Error> {
         let room = match self.past_limit {
-            PastLimit::Truncate => self.model.max_positions() - branch.branch.len(),
+            PastLimit::Truncate => self.model.context_length() - branch.branch.len(),
             // Where there is none, appending says so.
             PastLimit::RunOn | PastLimit::Refuse => usize::MAX,
         };
@@ -148,7 +148,7 @@ impl Prm for EnginePrm {
         branch.last = scores.last().copied().or(branch.last);
         let Some(last) = branch.last else {
             return Err(Error::NothingRead {
-                positions: self.model.max_positions(),
+                positions: self.model.context_length(),
             });
         };
         scores.resize(steps.len(), last);

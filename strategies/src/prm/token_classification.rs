@@ -9,7 +9,7 @@
 
 use std::rc::Rc;
 
-use engine::chat::{ChatTemplate, Message};
+use engine::text::chat::{ChatTemplate, Message};
 
 use super::format::{Format, Text, softmax_second};
 use crate::Error;
