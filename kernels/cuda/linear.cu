@@ -12,7 +12,7 @@
 //   gated: a tile's rows of W are by turns eight gates and the eight ups that belong to them, so both
 //   sums of an output lie in one block, and in one thread where sums stay in registers.
 // Layout: x and out row-major with a pitch; w row-major [n][w_pitch], the pitch a multiple of 64 and
-// its surplus zeros. Shared tiles are [row][columns] with 16-byte chunks exchanged (`place`), so that
+// its surplus zeros. Shared tiles are [row][columns] with 16-byte chunks exchanged (`swizzle`), so that
 // neither ldmatrix nor the copies meet a bank twice. What lies beyond k in x is never read: a
 // copy is told how many bytes count, and fills up with zeros; likewise rows beyond the last.
 // Numerics: mma.sync m16n8k16, bf16 products exact, f32 accumulation. An output is a fixed order of
@@ -52,7 +52,7 @@ template <int BM, int BN, int CHUNKS, int THREADS, bool GATED> struct Copies {
 
     DEVICE Copies(const Operands& p, u32 first_row, u32 first) {
         u32 row = threadIdx.x / CHUNKS, chunk = threadIdx.x % CHUNKS;
-        place_in_stage = kept(place<CHUNKS>(row, chunk));
+        place_in_stage = keep_in_register(swizzle<CHUNKS>(row, chunk));
 #pragma unroll
         for (u32 c = 0; c < COUNT; c++) {
             bool of_w = c * ROUND < BN;
@@ -61,7 +61,7 @@ template <int BM, int BN, int CHUNKS, int THREADS, bool GATED> struct Copies {
             bool there = from_row < end;
             const bf16* from = of_w ? p.w : p.x;
             at[c] = there ? from + (u64)from_row * (of_w ? p.w_pitch : p.x_pitch) + chunk * 8 : p.w;
-            bytes[c] = kept(there ? 16 : 0);
+            bytes[c] = keep_in_register(there ? 16 : 0);
         }
     }
 
@@ -71,7 +71,7 @@ template <int BM, int BN, int CHUNKS, int THREADS, bool GATED> struct Copies {
         if (from + CHUNKS * 8 <= p.k) {
 #pragma unroll
             for (u32 c = 0; c < COUNT; c++) {
-                copy16(to + c * ROUND * CHUNKS * 16, at[c], bytes[c]);
+                cp_async_16_zfill(to + c * ROUND * CHUNKS * 16, at[c], bytes[c]);
                 at[c] += CHUNKS * 8;
             }
         } else {
@@ -81,7 +81,7 @@ template <int BM, int BN, int CHUNKS, int THREADS, bool GATED> struct Copies {
 #pragma unroll
             for (u32 c = 0; c < COUNT; c++) {
                 u32 count = min(bytes[c], c * ROUND < BN ? of_w : of_x);
-                copy16(to + c * ROUND * CHUNKS * 16, count ? at[c] : p.w, count);
+                cp_async_16_zfill(to + c * ROUND * CHUNKS * 16, count ? at[c] : p.w, count);
             }
         }
     }
@@ -89,16 +89,16 @@ template <int BM, int BN, int CHUNKS, int THREADS, bool GATED> struct Copies {
 
 // sum += x w^T over 16 columns of a stage, `more` chunks on, of MT x NT fragments: `w_at` and `x_at` are where the
 // lane's rows lie.
-template <int MT, int NT, int CHUNKS> DEVICE void multiply_tile(float (&sum)[MT][NT][4], u32 w_at, u32 x_at, u32 more) {
+template <int MT, int NT, int CHUNKS> DEVICE void mma_tile(float (&sum)[MT][NT][4], u32 w_at, u32 x_at, u32 more) {
     u32 b[NT / 2][4];
 #pragma unroll
-    for (int j = 0; j < NT / 2; j++) matrices(b[j], place_on<CHUNKS>(w_at, j * 16, more));
+    for (int j = 0; j < NT / 2; j++) ldmatrix_x4(b[j], swizzle_advance<CHUNKS>(w_at, j * 16, more));
 #pragma unroll
     for (int i = 0; i < MT; i++) {
         u32 a[4];
-        matrices(a, place_on<CHUNKS>(x_at, i * 16, more));
+        ldmatrix_x4(a, swizzle_advance<CHUNKS>(x_at, i * 16, more));
 #pragma unroll
-        for (int j = 0; j < NT; j++) multiply(sum[i][j], a, b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
+        for (int j = 0; j < NT; j++) mma_m16n8k16(sum[i][j], a, b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
     }
 }
 
@@ -106,16 +106,16 @@ template <int MT, int NT, int CHUNKS> DEVICE void multiply_tile(float (&sum)[MT]
 template <int STAGES, class Fetch, class Use> DEVICE void stream(u32 stages, Fetch fetch, Use use) {
     for (u32 s = 0; s < STAGES - 1; s++) {
         if (s < stages) fetch(s);
-        commit();
+        cp_async_commit_group();
     }
     for (u32 s = 0; s < stages; s++) {
-        wait<STAGES - 2>();
+        cp_async_wait_group<STAGES - 2>();
         __syncthreads();
         if (s + STAGES - 1 < stages) fetch(s + STAGES - 1);
-        commit();
+        cp_async_commit_group();
         use(s);
     }
-    wait<0>();
+    cp_async_wait_group<0>();
 }
 
 // Writes two neighbouring sums of an output that is not gated.
@@ -156,13 +156,13 @@ DEVICE void skinny(const Operands& p, const float* bias, To* out, u32 pitch, u32
     constexpr int COLS = GATED ? BN / 2 : BN, PAIRS = COLS / 2;
     static_assert(WARPS * BM * REDUCE * 4 <= STAGES * STAGE, "the sums lie where the stages were");
     extern __shared__ __align__(128) u8 shared[];
-    u32 base = shared_address(shared);
+    u32 base = cvta_to_shared(shared);
     u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     u32 first = blockIdx.x * COLS;
 
     float sum[MT][NT][4] = {};
     Copies<BM, BN, CHUNKS, THREADS, GATED> copies(p, 0, first);
-    u32 w_at = kept(place_right<CHUNKS>(lane, 0, warp * 4)), x_at = kept(place_left<CHUNKS>(lane, BN, warp * 4));
+    u32 w_at = keep_in_register(swizzle_b<CHUNKS>(lane, 0, warp * 4)), x_at = keep_in_register(swizzle_a<CHUNKS>(lane, BN, warp * 4));
     stream<STAGES>(
         (p.k + BK - 1) / BK, [&](u32 s) { copies.start(p, base + s % STAGES * STAGE, s * BK); },
         [&](u32 s) {
@@ -170,7 +170,7 @@ DEVICE void skinny(const Operands& p, const float* bias, To* out, u32 pitch, u32
 #pragma unroll
             for (u32 step = 0; step < 2; step++) {
                 if (s * BK + warp * 32 + step * 16 >= p.k) break;
-                multiply_tile<MT, NT, CHUNKS>(sum, stage + w_at, stage + x_at, step * 2);
+                mma_tile<MT, NT, CHUNKS>(sum, stage + w_at, stage + x_at, step * 2);
             }
         });
     __syncthreads();
@@ -178,7 +178,7 @@ DEVICE void skinny(const Operands& p, const float* bias, To* out, u32 pitch, u32
     for (int i = 0; i < MT; i++)
         for (int j = 0; j < NT; j++)
             for (int h = 0; h < 2; h++)
-                store2_shared(sums + (warp * BM + i * 16 + lane / 4 + h * 8) * REDUCE + j * 8 + lane % 4 * 2, sum[i][j][h * 2], sum[i][j][h * 2 + 1]);
+                st_shared_v2(sums + (warp * BM + i * 16 + lane / 4 + h * 8) * REDUCE + j * 8 + lane % 4 * 2, sum[i][j][h * 2], sum[i][j][h * 2 + 1]);
     __syncthreads();
     for (u32 i = threadIdx.x; i < BM * PAIRS; i += THREADS) {
         u32 row = i / PAIRS, col = i % PAIRS * 2;
@@ -188,7 +188,7 @@ DEVICE void skinny(const Operands& p, const float* bias, To* out, u32 pitch, u32
         auto added = [&](u32 at) {
             float2 v = make_float2(0, 0);
             for (int w = 0; w < WARPS; w++) {
-                float2 part = load2_shared(sums + (w * BM + row) * REDUCE + at);
+                float2 part = ld_shared_v2(sums + (w * BM + row) * REDUCE + at);
                 v.x += part.x;
                 v.y += part.y;
             }
@@ -208,20 +208,20 @@ DEVICE void tiled(const Operands& p, const float* bias, To* out, u32 pitch, u32 
     constexpr int THREADS = 256, STAGES = 4, BK = 32, CHUNKS = BK / 8, STAGE = (BM + BN) * BK * 2;
     constexpr int MT = BM / 2 / 16, NT = BN / 4 / 8;
     extern __shared__ __align__(128) u8 shared[];
-    u32 base = shared_address(shared);
+    u32 base = cvta_to_shared(shared);
     u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     u32 first_row = blockIdx.x * BM, first = blockIdx.y * (GATED ? BN / 2 : BN);
     u32 warp_row = warp / 4 * (BM / 2), warp_col = warp % 4 * (BN / 4);
 
     float sum[MT][NT][4] = {};
     Copies<BM, BN, CHUNKS, THREADS, GATED> copies(p, first_row, first);
-    u32 w_at = kept(place_right<CHUNKS>(lane, warp_col, 0)), x_at = kept(place_left<CHUNKS>(lane, BN + warp_row, 0));
+    u32 w_at = keep_in_register(swizzle_b<CHUNKS>(lane, warp_col, 0)), x_at = keep_in_register(swizzle_a<CHUNKS>(lane, BN + warp_row, 0));
     stream<STAGES>(
         (p.k + BK - 1) / BK, [&](u32 s) { copies.start(p, base + s % STAGES * STAGE, s * BK); },
         [&](u32 s) {
             u32 stage = base + s % STAGES * STAGE;
 #pragma unroll
-            for (u32 step = 0; step < 2; step++) multiply_tile<MT, NT, CHUNKS>(sum, stage + w_at, stage + x_at, step * 2);
+            for (u32 step = 0; step < 2; step++) mma_tile<MT, NT, CHUNKS>(sum, stage + w_at, stage + x_at, step * 2);
         });
 #pragma unroll
     for (int i = 0; i < MT; i++)

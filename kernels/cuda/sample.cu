@@ -74,7 +74,7 @@ DEVICE u64 rank(float logit, u32 id) {
 }
 
 template <class F> DEVICE u64 all(u64 v, Shared& s, F both) {
-    for (int d = 16; d; d >>= 1) v = both(v, __shfl_xor_sync(ALL, v, d));
+    for (int d = 16; d; d >>= 1) v = both(v, __shfl_xor_sync(FULL_MASK, v, d));
     __syncthreads();
     if (threadIdx.x % 32 == 0) s.parts[threadIdx.x / 32] = v;
     __syncthreads();
@@ -89,7 +89,7 @@ DEVICE u64 max_all(u64 v, Shared& s) {
     return all(v, s, [](u64 a, u64 b) { return a > b ? a : b; });
 }
 DEVICE double sum_all(double v, Shared& s) {
-    for (int d = 16; d; d >>= 1) v += __shfl_xor_sync(ALL, v, d);
+    for (int d = 16; d; d >>= 1) v += __shfl_xor_sync(FULL_MASK, v, d);
     __syncthreads();
     if (threadIdx.x % 32 == 0) s.sums[threadIdx.x / 32] = v;
     __syncthreads();
@@ -166,7 +166,7 @@ template <bool WEIGHED> DEVICE u64 select(const Row& row, u64 target, Shared& s)
             for (int i = 0; i < 8; i++) own += s.buckets[255 - (lane * 8 + i)];
             u64 through = own;
             for (int d = 1; d < 32; d <<= 1) {
-                u64 other = __shfl_up_sync(ALL, through, d);
+                u64 other = __shfl_up_sync(FULL_MASK, through, d);
                 if (lane >= d) through += other;
             }
             u64 before = through - own;
@@ -259,7 +259,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         u32 stretch = (size + THREADS - 1) / THREADS * 32, first = warp * stretch, last = min(first + stretch, size);
         u64 own = 0;
         for (u32 id = first + lane; id < last; id += 32) own += row.weight(id);
-        for (int d = 16; d; d >>= 1) own += __shfl_xor_sync(ALL, own, d);
+        for (int d = 16; d; d >>= 1) own += __shfl_xor_sync(FULL_MASK, own, d);
         __syncthreads();
         if (lane == 0) s.parts[warp] = own;
         __syncthreads();
@@ -274,15 +274,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 u32 id = at + lane;
                 u64 through = id < last ? row.weight(id) : 0;
                 for (int d = 1; d < 32; d <<= 1) {
-                    u64 other = __shfl_up_sync(ALL, through, d);
+                    u64 other = __shfl_up_sync(FULL_MASK, through, d);
                     if (lane >= d) through += other;
                 }
-                u32 above = __ballot_sync(ALL, before + through > r);
+                u32 above = __ballot_sync(FULL_MASK, before + through > r);
                 if (above) {
                     if (lane == 0) s.chosen = at + __ffs(above) - 1;
                     break;
                 }
-                before += __shfl_sync(ALL, through, 31);
+                before += __shfl_sync(FULL_MASK, through, 31);
             }
         }
         __syncthreads();

@@ -18,7 +18,7 @@
 //
 // Layout: qkv rows [q heads | k heads | v heads], bf16, Q rotated. A KV block is [layer][K, V][kv head]
 // [token][D] bf16, so one head's tokens of a block are contiguous. Shared tiles are [row][D] with
-// 16-byte chunks exchanged (`place`). Slots of a tile that hold no token are filled with zeros by the
+// 16-byte chunks exchanged (`swizzle`). Slots of a tile that hold no token are filled with zeros by the
 // copy, not read. A packed row that only one unit covers is written to `out` directly; others are
 // written as f32 partials (normalised output, log2 of the sum of weights) for `merge`.
 //
@@ -105,12 +105,6 @@ struct Shared {
 };
 static_assert(sizeof(Shared) == SHARED_BYTES, "the host asks for as much");
 
-DEVICE float exp2_fast(float x) {
-    float r;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
-    return r;
-}
-
 // The element of a packed row's head in `out`.
 DEVICE u64 place_out(const Problem& p, u32 packed, u32 kv_head) {
     u32 group = p.heads / p.kv_heads;
@@ -149,8 +143,8 @@ template <bool MANY, int H> DEVICE void attend(const Problem& p, const Item& ite
         places.base[threadIdx.x] = base;
         places.position[threadIdx.x] = position;
         bool clean = position <= (int)item.least && position > (int)item.most - (int)p.window;
-        clean = __all_sync(ALL, clean);
-        bool full = __all_sync(ALL, base != EMPTY);
+        clean = __all_sync(FULL_MASK, clean);
+        bool full = __all_sync(FULL_MASK, base != EMPTY);
         if (lane == 0) {
             places.clean[warp] = clean;
             places.full[warp] = full;
@@ -160,32 +154,31 @@ template <bool MANY, int H> DEVICE void attend(const Problem& p, const Item& ite
     auto fetch = [&](u32 unit) {
         u32 tile = unit / 2;
         if (tile < tiles) {
-            u32 to = shared_address(s.ring[unit % SLOTS]);
+            u32 to = cvta_to_shared(s.ring[unit % SLOTS]);
             const u8* from = p.arena + head_at + (unit % 2 ? p.v_at : p.k_at);
             const Places& places = s.places[tile % RING];
             auto copy = [&](bool whole, u32 slot, u32 chunk, u32 place) {
                 u32 base = places.base[slot];
                 bool there = whole || base != EMPTY;
-                const u8* at;
                 // The compiler would add the base before the rest: one instruction more for every copy.
-                asm("mad.wide.u32 %0, %1, 32, %2;" : "=l"(at) : "r"(there ? base : 0), "l"(from + chunk * 16));
+                const u8* at = mad_wide_u32(there ? base : 0, 32, from + chunk * 16);
                 if (whole)
-                    copy16(to + place, at);
+                    cp_async_16(to + place, at);
                 else
-                    copy16(to + place, at, there ? 16 : 0);
+                    cp_async_16_zfill(to + place, at, there ? 16 : 0);
             };
             // Where it can be, a thread keeps its chunk, and its place but for a constant.
             constexpr u32 ROUND = THREADS % CHUNKS == 0 ? THREADS / CHUNKS : 0;
             auto copies = [&](bool whole) {
                 if constexpr (ROUND > 0 && ROUND % 8 == 0) {
-                    u32 slot = threadIdx.x / CHUNKS, chunk = threadIdx.x % CHUNKS, at = place<CHUNKS>(slot, chunk);
+                    u32 slot = threadIdx.x / CHUNKS, chunk = threadIdx.x % CHUNKS, at = swizzle<CHUNKS>(slot, chunk);
 #pragma unroll
                     for (u32 first = 0; first < TILE; first += ROUND)
                         copy(whole, slot + first, chunk, at + first * CHUNKS * 16);
                 } else {
 #pragma unroll D > 128 ? 1 : 4
                     for (u32 i = threadIdx.x; i < TILE * CHUNKS; i += THREADS)
-                        copy(whole, i / CHUNKS, i % CHUNKS, place<CHUNKS>(i / CHUNKS, i % CHUNKS));
+                        copy(whole, i / CHUNKS, i % CHUNKS, swizzle<CHUNKS>(i / CHUNKS, i % CHUNKS));
                 }
             };
             if (places.full[0] & places.full[1])
@@ -193,7 +186,7 @@ template <bool MANY, int H> DEVICE void attend(const Problem& p, const Item& ite
             else
                 copies(false);
         }
-        commit();
+        cp_async_commit_group();
     };
 
     for (u32 tile = 0; tile <= (SLOTS - 1) / 2; tile++) locate(tile);
@@ -201,13 +194,13 @@ template <bool MANY, int H> DEVICE void attend(const Problem& p, const Item& ite
     for (u32 unit = 0; unit < SLOTS - 1; unit++) fetch(unit);
 
     // Where a lane's rows of the operands lie, chunks aside.
-    u32 q_at = shared_address(s.q) + place_left<CHUNKS>(lane, row0(0), 0);
-    u32 k_row = place_right<CHUNKS>(lane, token0, 0);
-    u32 v_row = place_left<CHUNKS>(lane, token0, 0);
+    u32 q_at = cvta_to_shared(s.q) + swizzle_a<CHUNKS>(lane, row0(0), 0);
+    u32 k_row = swizzle_b<CHUNKS>(lane, token0, 0);
+    u32 v_row = swizzle_a<CHUNKS>(lane, token0, 0);
     u32 q[H][Q_IN_REGISTERS ? D / 16 : 1][4];
     if constexpr (Q_IN_REGISTERS)
         for (int g = 0; g < H; g++)
-            for (int d = 0; d < D / 16; d++) matrices(q[g][d], place_on<CHUNKS>(q_at, g * 64, d * 2));
+            for (int d = 0; d < D / 16; d++) ldmatrix_x4(q[g][d], swizzle_advance<CHUNKS>(q_at, g * 64, d * 2));
 
     float o[H][D / 8][4] = {};
     float max[H][2], sum[H][2] = {};
@@ -215,7 +208,7 @@ template <bool MANY, int H> DEVICE void attend(const Problem& p, const Item& ite
 
     // Waits for a unit, and starts the one SLOTS - 1 further on in the place of the one just used.
     auto advance = [&](u32 unit) {
-        wait<SLOTS - 2>();
+        cp_async_wait_group<SLOTS - 2>();
         __syncthreads();
         u32 next = unit + SLOTS - 1;
         fetch(next);
@@ -227,7 +220,7 @@ template <bool MANY, int H> DEVICE void attend(const Problem& p, const Item& ite
         u32 weights[H][N / 2][4];
         advance(2 * tile);
         const Places& places = s.places[tile % RING];
-        u32 k_at = shared_address(s.ring[2 * tile % SLOTS]) + k_row;
+        u32 k_at = cvta_to_shared(s.ring[2 * tile % SLOTS]) + k_row;
 #pragma unroll
         for (int g = 0; g < H; g++) {
             if (idle(g)) break;
@@ -238,13 +231,13 @@ template <bool MANY, int H> DEVICE void attend(const Problem& p, const Item& ite
                 if constexpr (Q_IN_REGISTERS)
                     for (int i = 0; i < 4; i++) a[i] = q[g][d][i];
                 else
-                    matrices(a, place_on<CHUNKS>(q_at, g * 64, d * 2));
+                    ldmatrix_x4(a, swizzle_advance<CHUNKS>(q_at, g * 64, d * 2));
 #pragma unroll
                 for (int j = 0; j < N / 2; j++) {
                     u32 b[4];
-                    matrices(b, place_on<CHUNKS>(k_at, j * 16, d * 2));
-                    multiply(score[2 * j], a, b[0], b[1]);
-                    multiply(score[2 * j + 1], a, b[2], b[3]);
+                    ldmatrix_x4(b, swizzle_advance<CHUNKS>(k_at, j * 16, d * 2));
+                    mma_m16n8k16(score[2 * j], a, b[0], b[1]);
+                    mma_m16n8k16(score[2 * j + 1], a, b[2], b[3]);
                 }
             }
             if (!(places.clean[0] & places.clean[1]))
@@ -258,18 +251,18 @@ template <bool MANY, int H> DEVICE void attend(const Problem& p, const Item& ite
                 if (h && lower_half) break;
                 float most = -INFINITY_F;
                 for (int j = 0; j < N; j++) most = fmaxf(most, fmaxf(score[j][2 * h], score[j][2 * h + 1]));
-                most = fmaxf(most, __shfl_xor_sync(ALL, most, 1));
-                most = fmaxf(most, __shfl_xor_sync(ALL, most, 2));
+                most = fmaxf(most, __shfl_xor_sync(FULL_MASK, most, 1));
+                most = fmaxf(most, __shfl_xor_sync(FULL_MASK, most, 2));
                 most = fmaxf(most, max[g][h]);
                 // Nothing visible yet: 0 instead of -infinity, so that no difference is NaN.
                 float shift = most == -INFINITY_F ? 0.0f : most * p.scale;
                 // Nothing to shrink before the first visible token.
-                float shrink = max[g][h] == -INFINITY_F ? 1.0f : exp2_fast(max[g][h] * p.scale - shift);
+                float shrink = max[g][h] == -INFINITY_F ? 1.0f : ex2_approx(max[g][h] * p.scale - shift);
                 max[g][h] = most;
                 sum[g][h] *= shrink;
                 for (int j = 0; j < N; j++)
                     for (int i = 2 * h; i < 2 * h + 2; i++) {
-                        score[j][i] = exp2_fast(__fmaf_rn(score[j][i], p.scale, -shift));
+                        score[j][i] = ex2_approx(__fmaf_rn(score[j][i], p.scale, -shift));
                         sum[g][h] += score[j][i];
                     }
                 if (shrink != 1.0f)
@@ -279,15 +272,15 @@ template <bool MANY, int H> DEVICE void attend(const Problem& p, const Item& ite
                     }
             }
             for (int j = 0; j < N / 2; j++) {
-                weights[g][j][0] = pack(score[2 * j][0], score[2 * j][1]);
-                weights[g][j][1] = pack(score[2 * j][2], score[2 * j][3]);
-                weights[g][j][2] = pack(score[2 * j + 1][0], score[2 * j + 1][1]);
-                weights[g][j][3] = pack(score[2 * j + 1][2], score[2 * j + 1][3]);
+                weights[g][j][0] = cvt_bf16x2(score[2 * j][0], score[2 * j][1]);
+                weights[g][j][1] = cvt_bf16x2(score[2 * j][2], score[2 * j][3]);
+                weights[g][j][2] = cvt_bf16x2(score[2 * j + 1][0], score[2 * j + 1][1]);
+                weights[g][j][3] = cvt_bf16x2(score[2 * j + 1][2], score[2 * j + 1][3]);
             }
         }
         advance(2 * tile + 1);
         if (!idle(0)) {
-            u32 v_at = shared_address(s.ring[(2 * tile + 1) % SLOTS]) + v_row;
+            u32 v_at = cvta_to_shared(s.ring[(2 * tile + 1) % SLOTS]) + v_row;
             // Both halves of the rows share what is loaded of V.
             bool both = H == 2 && !idle(H - 1);
 #pragma unroll
@@ -295,21 +288,21 @@ template <bool MANY, int H> DEVICE void attend(const Problem& p, const Item& ite
 #pragma unroll
                 for (int d = 0; d < D / 16; d++) {
                     u32 b[4];
-                    matrices_transposed(b, place_on<CHUNKS>(v_at, j * 16, d * 2));
-                    multiply(o[0][2 * d], weights[0][j], b[0], b[1]);
-                    multiply(o[0][2 * d + 1], weights[0][j], b[2], b[3]);
+                    ldmatrix_x4_trans(b, swizzle_advance<CHUNKS>(v_at, j * 16, d * 2));
+                    mma_m16n8k16(o[0][2 * d], weights[0][j], b[0], b[1]);
+                    mma_m16n8k16(o[0][2 * d + 1], weights[0][j], b[2], b[3]);
                     if (both) {
-                        multiply(o[H - 1][2 * d], weights[H - 1][j], b[0], b[1]);
-                        multiply(o[H - 1][2 * d + 1], weights[H - 1][j], b[2], b[3]);
+                        mma_m16n8k16(o[H - 1][2 * d], weights[H - 1][j], b[0], b[1]);
+                        mma_m16n8k16(o[H - 1][2 * d + 1], weights[H - 1][j], b[2], b[3]);
                     }
                 }
         }
     }
-    wait<0>();
+    cp_async_wait_group<0>();
     for (int g = 0; g < H; g++)
         for (int h = 0; h < 2; h++) {
-            sum[g][h] += __shfl_xor_sync(ALL, sum[g][h], 1);
-            sum[g][h] += __shfl_xor_sync(ALL, sum[g][h], 2);
+            sum[g][h] += __shfl_xor_sync(FULL_MASK, sum[g][h], 1);
+            sum[g][h] += __shfl_xor_sync(FULL_MASK, sum[g][h], 2);
         }
 
     if constexpr (MANY) {
@@ -348,9 +341,9 @@ template <bool MANY, int H> DEVICE void attend(const Problem& p, const Item& ite
                 maxima[warp * 16 + row] = max[0][h];
                 sums[warp * 16 + row] = sum[0][h];
             }
-            u32 at = shared_address(parts) + ((warp * 16 + row) * D + (row & EXCHANGE) * 8 + lane % 4 * 2) * 4;
+            u32 at = cvta_to_shared(parts) + ((warp * 16 + row) * D + (row & EXCHANGE) * 8 + lane % 4 * 2) * 4;
             for (u32 d = 0; d < D / 8; d++)
-                store2_shared((at ^ (d & EXCHANGE) * 32) + (d & ~EXCHANGE) * 32, o[0][d][2 * h], o[0][d][2 * h + 1]);
+                st_shared_v2((at ^ (d & EXCHANGE) * 32) + (d & ~EXCHANGE) * 32, o[0][d][2 * h], o[0][d][2 * h + 1]);
         }
         __syncthreads();
         if (threadIdx.x < item.count) {
@@ -360,7 +353,7 @@ template <bool MANY, int H> DEVICE void attend(const Problem& p, const Item& ite
             float shift = most == -INFINITY_F ? 0.0f : most;
             float total = 0, weight[4];
             for (int w = 0; w < 4; w++) {
-                weight[w] = exp2_fast((maxima[w * 16 + row] - shift) * p.scale);
+                weight[w] = ex2_approx((maxima[w * 16 + row] - shift) * p.scale);
                 total += weight[w] * sums[w * 16 + row];
             }
             float inverse = total > 0 ? 1.0f / total : total;
@@ -383,7 +376,7 @@ template <bool MANY, int H> DEVICE void attend(const Problem& p, const Item& ite
             }
             int dest = p.dests[item.dest + row];
             if (dest < 0)
-                *(uint2*)(p.out + place_out(p, item.packed + row, kv_head) + col) = make_uint2(pack(v.x, v.y), pack(v.z, v.w));
+                *(uint2*)(p.out + place_out(p, item.packed + row, kv_head) + col) = make_uint2(cvt_bf16x2(v.x, v.y), cvt_bf16x2(v.z, v.w));
             else
                 *(float4*)(p.partial + ((u64)dest * p.kv_heads + kv_head) * D + col) = v;
         }
@@ -412,7 +405,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) tree_attention(c
             u32 row = (first_head + r) * inverse >> 20, head = first_head + r - row * group;
             uint4 v = make_uint4(0, 0, 0, 0);
             if (r < item.count) v = *(const uint4*)(q + (u64)row * p.qkv_pitch + head * D + chunk * 8);
-            *(uint4*)(s.q + place<CHUNKS>(r, chunk)) = v;
+            *(uint4*)(s.q + swizzle<CHUNKS>(r, chunk)) = v;
         }
         if (MOST_ROWS > 64 && item.count > 64)
             attend<true, MOST_ROWS / 64>(p, item, unit.y, s);
@@ -435,14 +428,14 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     u32 kv_head = warp % kv_heads, group = heads / kv_heads;
     float most = -INFINITY_F;
     for (u32 i = lane; i < (u32)m.z; i += 32) most = fmaxf(most, lse[slots[m.y + i] * kv_heads + kv_head]);
-    for (int d = 16; d; d >>= 1) most = fmaxf(most, __shfl_xor_sync(ALL, most, d));
+    for (int d = 16; d; d >>= 1) most = fmaxf(most, __shfl_xor_sync(FULL_MASK, most, d));
     float shift = most == -INFINITY_F ? 0.0f : most;
     constexpr int PER_LANE = (D + 63) / 64;
     float v[PER_LANE][2] = {};
     float total = 0;
     for (u32 i = 0; i < (u32)m.z; i++) {
         u32 slot = slots[m.y + i] * kv_heads + kv_head;
-        float weight = exp2_fast(lse[slot] - shift);
+        float weight = ex2_approx(lse[slot] - shift);
         total += weight;
         const float* from = partial + (u64)slot * D;
         for (int j = 0; j < PER_LANE; j++) {
