@@ -19,6 +19,7 @@
 //! decides where its sums are merged. Two runs of the same steps give the same bits.
 
 mod attention;
+mod attention_work;
 mod cache;
 pub mod catalog;
 pub mod cubin;
@@ -343,7 +344,7 @@ impl Backend for CudaBackend {
             });
         }
         self.memory.reserve()?;
-        let left = fitting.unwrap_or(0).min(attention::MOST_ARENA);
+        let left = fitting.unwrap_or(0).min(attention::MAX_ARENA);
         // The emulated card's memory is this machine's.
         let left = match self.emulated() {
             true => left.min(DEFAULT_KV_BYTES),
@@ -387,7 +388,7 @@ impl Backend for CudaBackend {
     }
 
     fn arena(&mut self, bytes: usize) -> Result<Arena, Error> {
-        if bytes > attention::MOST_ARENA {
+        if bytes > attention::MAX_ARENA {
             return Err(Error::Unsupported {
                 device: self.card.name().into(),
                 what: format!("a KV arena of {bytes} bytes (at most 128 GiB)"),

@@ -4,8 +4,7 @@
 //! Counts do not depend on the numbers, only on which are zeros; so K and V are one constant and not
 //! computed.
 
-use super::items::{self, Shape, Sharing};
-use super::tiling::Tiling;
+use super::items::{self, Sharing};
 use super::{CublasLtLibrary, CudaBackend, Which};
 use crate::philox::uniform_u64;
 use crate::plan::{BlockId, SequenceRows, StepPlan};
@@ -192,19 +191,9 @@ pub fn attention(
     step.run(&mut backend);
     step.check(&mut backend)?;
     let Attention { plan, layout, .. } = step;
-    let (heads, kv_heads, head_dim) = heads;
+    let (heads, _, head_dim) = heads;
 
-    let limits = *backend.card.limits();
-    let tiling = Tiling::new(head_dim, limits.shared_per_sm, limits.shared_per_block);
-    let shape = Shape {
-        head_dim,
-        group: heads / kv_heads,
-        kv_heads,
-        block_tokens: BLOCK_TOKENS,
-        window: None,
-        sms: limits.sms,
-        resident: tiling.resident,
-    };
+    let (shape, _) = super::attention::shape(&backend.card, &layout, None);
     let work = items::build(&plan, &shape, sharing);
     let flat_tokens = plan.rows.iter().map(|r| r.position as usize + 1).sum();
     Ok(Budget {
@@ -214,7 +203,7 @@ pub fn attention(
             .iter()
             .map(|run| {
                 let packed = run.rows.len() * shape.group;
-                run.tokens as usize * packed.div_ceil(items::most_rows(head_dim))
+                run.tokens as usize * packed.div_ceil(items::max_rows(head_dim))
             })
             .sum(),
         unique_kv_bytes: plan.kv_tokens() * layout.token_bytes(),
