@@ -1,5 +1,5 @@
-// Shared by all kernels: bf16 conversions (no CUDA header is needed to compile), inline PTX, and the
-// swizzle of shared-memory tiles. A function that wraps an instruction is named after it.
+// Shared by all kernels: bf16 conversions (no CUDA header is needed to compile), inline PTX, and
+// the swizzle of shared-memory tiles. A function that wraps an instruction is named after it.
 //
 // Everything here is in sm_80, so one source serves every card from A100 on.
 #pragma once
@@ -79,7 +79,8 @@ DEVICE const u8* mad_wide_u32(u32 a, u32 b, const u8* c) {
     return r;
 }
 
-// Butterflies of shfl.sync.bfly: every lane of the warp gets the result, the order of adding is fixed.
+// Butterflies of shfl.sync.bfly: every lane of the warp gets the result, the order of adding is
+// fixed.
 DEVICE float warp_sum(float v) {
     for (int d = 16; d; d >>= 1) v += __shfl_xor_sync(FULL_MASK, v, d);
     return v;
@@ -89,8 +90,8 @@ DEVICE float warp_max(float v) {
     return v;
 }
 
-// Pins a loop-invariant value to a register: without it the compiler computes the value again in every
-// round.
+// Pins a loop-invariant value to a register: without it the compiler computes the value again in
+// every round.
 DEVICE u32 keep_in_register(u32 v) {
     asm volatile("" : "+r"(v));
     return v;
@@ -99,8 +100,8 @@ DEVICE u32 keep_in_register(u32 v) {
 // The address of `p` in the .shared state space, for the instructions below.
 DEVICE u32 cvta_to_shared(const void* p) { return (u32)__cvta_generic_to_shared(p); }
 
-// st.shared.v2.f32 and ld.shared.v2.f32. A float2 access may be compiled to two instructions, which then
-// meet in banks where one would not.
+// st.shared.v2.f32 and ld.shared.v2.f32. A float2 access may be compiled to two instructions, which
+// then meet in banks where one would not.
 DEVICE void st_shared_v2(u32 addr, float a, float b) {
     asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(addr), "f"(a), "f"(b) : "memory");
 }
@@ -123,14 +124,15 @@ DEVICE void cp_async_16_zfill(u32 to, const void* from, u32 bytes) {
 }
 // cp.async.commit_group: this thread's copies since the last commit form a group.
 DEVICE void cp_async_commit_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-// cp.async.wait_group N: waits until at most the N newest of this thread's groups are pending. A barrier
-// must follow before other threads read what was copied.
+// cp.async.wait_group N: waits until at most the N newest of this thread's groups are pending. A
+// barrier must follow before other threads read what was copied.
 template <int N> DEVICE void cp_async_wait_group() {
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
 }
 
-// ldmatrix.x4: four 8x8 matrices of 16-bit elements from shared memory. Lane l gives the address of row
-// l % 8 of matrix l / 8, and receives elements 2 (l % 4) and 2 (l % 4) + 1 of row l / 4 of each.
+// ldmatrix.x4: four 8x8 matrices of 16-bit elements from shared memory. Lane l gives the address of
+// row l % 8 of matrix l / 8, and receives elements 2 (l % 4) and 2 (l % 4) + 1 of row l / 4 of
+// each.
 DEVICE void ldmatrix_x4(u32 (&r)[4], u32 addr) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(addr) : "memory");
@@ -151,29 +153,30 @@ DEVICE void mma_m16n8k16(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// The swizzle: the byte offset of 16-byte chunk `chunk` of row `row` in a tile [rows][CHUNKS chunks],
-// CHUNKS even. Chunks are permuted within their row so that the eight rows of an 8x8 matrix fall into
-// different banks: rows repeat their banks every 8 / G rows, G the largest power of two (up to 8) that
-// divides CHUNKS, so groups of G chunks are permuted.
+// The swizzle: the byte offset of 16-byte chunk `chunk` of row `row` in a tile [rows][CHUNKS
+// chunks], CHUNKS even. Chunks are permuted within their row so that the eight rows of an 8x8
+// matrix fall into different banks: rows repeat their banks every 8 / G rows, G the largest power
+// of two (up to 8) that divides CHUNKS, so groups of G chunks are permuted.
 template <int CHUNKS> constexpr u32 SWIZZLE_GROUP = CHUNKS % 8 == 0 ? 8 : CHUNKS % 4 == 0 ? 4 : 2;
 template <int CHUNKS> DEVICE u32 swizzle(u32 row, u32 chunk) {
     constexpr u32 G = SWIZZLE_GROUP<CHUNKS>;
     return (row * CHUNKS + (chunk ^ (row / (8 / G) % G))) * 16;
 }
 
-// From the address of a chunk to that `rows` rows (a multiple of 8) and `chunks` chunks (an even number)
-// further on; the first chunk's index must have none of the bits of `chunks`. The part that is not a
-// constant, an exclusive or, has few values, so a loop over chunks adds one constant for each.
+// From the address of a chunk to that `rows` rows (a multiple of 8) and `chunks` chunks (an even
+// number) further on; the first chunk's index must have none of the bits of `chunks`. The part that
+// is not a constant, an exclusive or, has few values, so a loop over chunks adds one constant for
+// each.
 template <int CHUNKS> DEVICE u32 swizzle_advance(u32 addr, u32 rows, u32 chunks) {
     constexpr u32 G = SWIZZLE_GROUP<CHUNKS>;
     return (addr ^ chunks % G * 16) + (rows * CHUNKS + chunks / G * G) * 16;
 }
 
-// The byte offset that a lane gives to ldmatrix for a 16 x 16 operand of mma_m16n8k16 whose first row and
-// chunk are `row` and `chunk`.
+// The byte offset that a lane gives to ldmatrix for a 16 x 16 operand of mma_m16n8k16 whose first
+// row and chunk are `row` and `chunk`.
 //   swizzle_a: operand a, ldmatrix_x4; or operand b stored [k][n], ldmatrix_x4_trans.
-//   swizzle_b: two operands b side by side, stored [n][k], ldmatrix_x4: r[0], r[1] are the first eight
-//   columns', r[2], r[3] the next eight's.
+//   swizzle_b: two operands b side by side, stored [n][k], ldmatrix_x4: r[0], r[1] are the first
+//   eight columns', r[2], r[3] the next eight's.
 template <int CHUNKS> DEVICE u32 swizzle_a(u32 lane, u32 row, u32 chunk) {
     return swizzle<CHUNKS>(row + lane % 16, chunk + lane / 16);
 }

@@ -1,28 +1,31 @@
-// Linear layers: out[r, n] = sum_k x[r, k] w[n, k] (+ bias[n]) (+ out[r, n]), x and w bf16, sums f32; or
-// gated, with w and bias of 2 n rows: out[r, c] = silu(product[r, c]) product[r, n + c].
+// Linear layers: out[r, n] = sum_k x[r, k] w[n, k] (+ bias[n]) (+ out[r, n]), x and w bf16, sums
+// f32; or gated, with w and bias of 2 n rows: out[r, c] = silu(product[r, c]) product[r, n + c].
 //
 // Tiling.
-//   skinny (1 to 64 rows, decode): a thread block of four warps owns 8 NT rows of W and all rows of x
-//   (16 MT of them). W is streamed once, 128 columns a stage, by multi-stage cp.async; of each
-//   stage every warp multiplies its own 32 columns (split K inside the block), and the four sums are
-//   added at the end through shared memory. Memory-bound by W.
+//   skinny (1 to 64 rows, decode): a thread block of four warps owns 8 NT rows of W and all rows of
+//   x (16 MT of them). W is streamed once, 128 columns a stage, by multi-stage cp.async; of each
+//   stage every warp multiplies its own 32 columns (split K inside the block), and the four sums
+//   are added at the end through shared memory. Memory-bound by W.
 //   tiled (more rows): BM x BN sums per block of eight warps (2 x 4), 32 columns a stage, four
 //   stages. Blocks run down the rows first, so that a tile of W is read from DRAM once and from L2
 //   by the others.
-//   gated: a tile's rows of W are by turns eight gates and the eight ups that belong to them, so both
-//   sums of an output lie in one block, and in one thread where sums stay in registers.
-// Layout: x and out row-major with a pitch; w row-major [n][w_pitch], the pitch a multiple of 64 and
-// its surplus zeros. Shared tiles are [row][columns], W's rows above x's, swizzled in 16-byte chunks, so
-// that neither ldmatrix nor cp.async has bank conflicts. Columns of x beyond k and rows beyond the last
-// are never read: cp.async fills them with zeros.
+//   gated: a tile's rows of W are by turns eight gates and the eight ups that belong to them, so
+//   both sums of an output lie in one block, and in one thread where sums stay in registers.
+//
+// Layout: x and out row-major with a pitch; w row-major [n][w_pitch], the pitch a multiple of 64
+// and its surplus zeros. Shared tiles are [row][columns], W's rows above x's, swizzled in 16-byte
+// chunks, so that neither ldmatrix nor cp.async has bank conflicts. Columns of x beyond k and rows
+// beyond the last are never read: cp.async fills them with zeros.
+//
 // Numerics: mma.m16n8k16, bf16 inputs, f32 accumulation. The order of sums of an output is fixed
 // within one variant (skinny or tiled), whatever the other rows hold; skinny and tiled differ in
-// their order. Bias, the old output and the gate are applied in f32, then one rounding if the output
-// is bf16: gate and up are never rounded.
+// their order. Bias, the old output and the gate are applied in f32, then one rounding if the
+// output is bf16: gate and up are never rounded.
+//
 // Budget: bytes 2 n k (W) + rows (2 k ceil(n / tile) from L2 + e n (2 e n if it adds)), 2 rows n k
 // FLOPs; gated, 4 n k + rows (2 k ceil(2 n / tile) + 2 n) against 8 rows n more where the sums are
-// written, read and written again. Skinny issues 16 ceil(rows / 16) / rows times the useful mma; tensor
-// cores idle there.
+// written, read and written again. Skinny issues 16 ceil(rows / 16) / rows times the useful mma;
+// tensor cores idle there.
 //
 // Constants from the host (`cuda/catalog.rs`): SKINNY_THREADS, SKINNY_STAGE_COLS, TILED_THREADS,
 // TILED_STAGE_COLS, TILED_STAGES; SKINNY_TILES and TILED_TILES, the instances.
@@ -35,7 +38,8 @@ struct Operands {
     u32 rows, n, k;  // n: columns of the output
 };
 
-// The row of W that is row `row` of a tile whose first output column is `first`; none at or beyond `end`.
+// The row of W that is row `row` of a tile whose first output column is `first`; none at or beyond
+// `end`.
 template <bool GATED> DEVICE u32 weight_row(u32 first, u32 row, u32 n, u32& end) {
     u32 col = GATED ? first + row / 16 * 8 + row % 8 : first + row;
     bool up = GATED && row / 8 % 2;
@@ -43,9 +47,9 @@ template <bool GATED> DEVICE u32 weight_row(u32 first, u32 row, u32 n, u32& end)
     return up ? n + col : col;
 }
 
-// The cp.async copies of a thread: a stage is BN rows of W, then BM rows of x from `first_row` on, of
-// CHUNKS 16-byte chunks each. A thread keeps its chunk, and its rows are a constant distance apart, so a
-// copy of a whole stage takes one addition and the copy itself.
+// The cp.async copies of a thread: a stage is BN rows of W, then BM rows of x from `first_row` on,
+// of CHUNKS 16-byte chunks each. A thread keeps its chunk, and its rows are a constant distance
+// apart, so a copy of a whole stage takes one addition and the copy itself.
 template <int BM, int BN, int CHUNKS, int THREADS, bool GATED> struct Copies {
     static constexpr u32 ROUND = THREADS / CHUNKS, COUNT = (BM + BN) / ROUND;
     static_assert(BN % ROUND == 0 && BM % ROUND == 0 && ROUND % 8 == 0, "every copy is of W or of x for all threads");
@@ -68,7 +72,8 @@ template <int BM, int BN, int CHUNKS, int THREADS, bool GATED> struct Copies {
         }
     }
 
-    // Starts the copies of the next stage, whose first column is `first_col`, to shared address `to`.
+    // Starts the copies of the next stage, whose first column is `first_col`, to shared address
+    // `to`.
     DEVICE void start(const Operands& p, u32 to, u32 first_col) {
         to += stage_offset;
         if (first_col + CHUNKS * 8 <= p.k) {
@@ -90,8 +95,8 @@ template <int BM, int BN, int CHUNKS, int THREADS, bool GATED> struct Copies {
     }
 };
 
-// sum += x w^T over 16 columns of a stage, from chunk `chunk` on, for MT x NT tiles of 16 x 8; `w_addr` and
-// `x_addr` are the lane's ldmatrix addresses at chunk 0.
+// sum += x w^T over 16 columns of a stage, from chunk `chunk` on, for MT x NT tiles of 16 x 8;
+// `w_addr` and `x_addr` are the lane's ldmatrix addresses at chunk 0.
 template <int MT, int NT, int CHUNKS> DEVICE void mma_tile(float (&sum)[MT][NT][4], u32 w_addr, u32 x_addr, u32 chunk) {
     u32 b[NT / 2][4];
 #pragma unroll
@@ -105,8 +110,8 @@ template <int MT, int NT, int CHUNKS> DEVICE void mma_tile(float (&sum)[MT][NT][
     }
 }
 
-// The pipeline over K: calls `compute` for each stage, with STAGES - 1 stages in flight by `produce`. At the
-// end none is, for this thread.
+// The pipeline over K: calls `compute` for each stage, with STAGES - 1 stages in flight by
+// `produce`. At the end none is, for this thread.
 template <int STAGES, class Produce, class Compute> DEVICE void pipeline(u32 stages, Produce produce, Compute compute) {
     for (u32 s = 0; s < STAGES - 1; s++) {
         if (s < stages) produce(s);
@@ -114,8 +119,8 @@ template <int STAGES, class Produce, class Compute> DEVICE void pipeline(u32 sta
     }
     for (u32 s = 0; s < stages; s++) {
         cp_async_wait_group<STAGES - 2>();
-        // Hazards: reading what other threads copied of this stage (each has waited for its own copies);
-        // overwriting the stage before, which slower warps were reading.
+        // Hazards: reading what other threads copied of this stage (each has waited for its own
+        // copies); overwriting the stage before, which slower warps were reading.
         __syncthreads();
         if (s + STAGES - 1 < stages) produce(s + STAGES - 1);
         cp_async_commit_group();
@@ -190,7 +195,8 @@ DEVICE void skinny(const Operands& p, const float* bias, To* out, u32 pitch, u32
     __syncthreads();
     for (u32 i = threadIdx.x; i < BM * PAIRS; i += THREADS) {
         u32 row = i / PAIRS, col = i % PAIRS * 2;
-        // Rows 0, 2, 1, 3, ...: the two rows that a half warp reads together fall into different banks.
+        // Rows 0, 2, 1, 3, ...: the two rows that a half warp reads together fall into different
+        // banks.
         if (PAIRS == 8 && REDUCE == 24) row = (row & ~3u) | (row & 1) << 1 | (row >> 1 & 1);
         if (row >= p.rows) continue;
         auto added = [&](u32 tile_col) {

@@ -3,17 +3,20 @@
 //
 // Tiling: one block of 128 threads per row (rope and QK norm: a warp per head; copies: a block per
 // 16 KiB). A thread takes eight consecutive elements at a time.
+//
 // Layout: activations are row-major with a pitch (elements) that is a multiple of 8, f32 or bf16;
 // vectors are f32, padded with zeros to a multiple of 8. A KV block is
 // [layer][K, V][kv head][token][head_dim] bf16. `rows` metadata is {token, position, block, offset},
 // block = 0xffffffff for a row that writes nothing.
+//
 // Numerics: f32; a sum of squares is added per thread in column order, then by a butterfly over the
-// warp, then over the warps in order, the same whatever other rows there are. Rounded to bf16, to
-// nearest even, where the output is bf16; K is rotated in f32 and rounded once.
-// Budget, bytes per row (e = bytes per element): embed 2 cols + e cols; norm (e_in + e_out) cols (the
-// second reading hits L1); rope 4 (heads + kv_heads) D + 8 kv_heads D; SwiGLU 6 cols; gather 2 e cols.
-// A few FLOPs per element: all are memory-bound. The residual connection is not here: the linear layer
-// before it accumulates into the stream (linear.cu).
+// warp, then over the warps in order, the same whatever the other rows are. Rounded to nearest even
+// where the output is bf16; K is rotated in f32 and rounded once.
+//
+// Budget, bytes per row (e = bytes per element): embed 2 cols + e cols; norm (e_in + e_out) cols
+// (the second reading hits L1); rope 4 (heads + kv_heads) D + 8 kv_heads D; SwiGLU 6 cols; gather
+// 2 e cols. A few FLOPs per element: all are memory-bound. The residual connection is not here: the
+// linear layer before it accumulates into the stream (linear.cu).
 //
 // Constants from the host (`cuda/catalog.rs`): THREADS, COPY_BLOCK_BYTES.
 #include "common.cuh"

@@ -1,19 +1,23 @@
-// Sampling: draws tokens from logits with the exact arithmetic of `src/sampling.rs`, so that equal logits
-// give the CPU's tokens; and writes drawn tokens into the rows of the next batch.
+// Sampling: draws tokens from logits with the exact arithmetic of `src/sampling.rs`, so that equal
+// logits give the CPU's tokens; and writes drawn tokens into the rows of the next batch.
 //
-// Tiling: a block of THREADS = 512 threads per draw; thread t takes the ids t, t + 512, ... of a pass,
-// except in the last one, where every warp owns a range of consecutive ids. Filters are thresholds in the
-// order of likelihood (larger logit, then lower id), found by radix selection over the 64-bit rank,
-// eight bits a pass, counting tokens (top-k) or adding weights (top-p).
-// Layout: logits [rows][pitch] f32; one Draw and one Drawn per draw; penalised logits in scratch rows
-// [size] f32.
-// Numerics: weights are integers, floor(2^30 2^x) with the polynomial of `src/exp2.rs`, every operation
-// rounded on its own; their sums are exact in 64 bits, so the order of adding does not matter. The sum
-// for the log-probability is f64, within about one f64 rounding of the CPU's.
-// Budget: 4 vocabulary bytes per pass; 4 passes without filters, 8 more for each of top-k and top-p (the
-// row is read from L2 after the first). About 20 operations per token and pass.
+// Tiling: a block of THREADS = 512 threads per draw; thread t takes the ids t, t + 512, ... of a
+// pass, except in the last one, where every warp owns a range of consecutive ids. Filters are
+// thresholds in the order of likelihood (larger logit, then lower id), found by radix selection
+// over the 64-bit rank, eight bits a pass, counting tokens (top-k) or adding weights (top-p).
 //
-// Constants from the host (`cuda/catalog.rs`): THREADS, FEED_THREADS, MAX_WEIGHT, DRAW_BYTES, DRAWN_BYTES.
+// Layout: logits [rows][pitch] f32; one Draw and one Drawn per draw; penalised logits in scratch
+// rows [size] f32.
+//
+// Numerics: weights are integers, floor(2^30 2^x) with the polynomial of `src/exp2.rs`, every
+// operation rounded on its own; their sums are exact in 64 bits, so the order of adding does not
+// matter. The sum for the log-probability is f64, within about one f64 rounding of the CPU's.
+//
+// Budget: 4 vocabulary bytes per pass; 4 passes without filters, 8 more for each of top-k and top-p
+// (the row is read from L2 after the first). About 20 operations per token and pass.
+//
+// Constants from the host (`cuda/catalog.rs`): THREADS, FEED_THREADS, MAX_WEIGHT, DRAW_BYTES,
+// DRAWN_BYTES.
 #include "common.cuh"
 
 constexpr int WARPS = THREADS / 32;
@@ -124,8 +128,8 @@ DEVICE double sum_all(double v, Shared& s) {
     return v;
 }
 
-// The most likely token of a row. The row is not usable if a logit is NaN or +infinity (the first such
-// token is reported) or all are -infinity (token 0 is).
+// The most likely token of a row. The row is not usable if a logit is NaN or +infinity (the first
+// such token is reported) or all are -infinity (token 0 is).
 struct MostLikely {
     bool usable;
     u32 token;
@@ -182,8 +186,8 @@ struct Row {
     }
 };
 
-// The bucket in which the count from the most likely one on reaches `target`, by warp 0; sets `chosen`
-// and `rest`. Lane l holds the buckets 255 - 8 l down to 248 - 8 l.
+// The bucket in which the count from the most likely one on reaches `target`, by warp 0; sets
+// `chosen` and `rest`. Lane l holds the buckets 255 - 8 l down to 248 - 8 l.
 DEVICE void choose_bucket(u64 target, Shared& s) {
     u32 first = 255 - threadIdx.x * 8;
     u64 own = 0;
@@ -200,8 +204,8 @@ DEVICE void choose_bucket(u64 target, Shared& s) {
     s.rest = target - before;
 }
 
-// The largest threshold that leaves `target` tokens (or, WEIGHED, their weights) or more; all of the row
-// does. Tokens of weight 0 do not count. Radix selection from the rank's highest byte on.
+// The largest threshold that leaves `target` tokens (or, WEIGHED, their weights) or more; all of
+// the row does. Tokens of weight 0 do not count. Radix selection from the rank's highest byte on.
 template <bool WEIGHED> DEVICE u64 select_threshold(const Row& row, u64 target, Shared& s) {
     u64 prefix = 0;
     for (int shift = 56; shift >= 0; shift -= 8) {
@@ -233,7 +237,8 @@ DEVICE double sum_exp(const float* logits, u32 size, float max_logit, Shared& s)
     return sum_all(part, s);
 }
 
-// The repetition penalty: `to` becomes `logits`, those of `history` divided or multiplied by the penalty.
+// The repetition penalty: `to` becomes `logits`, those of `history` divided or multiplied by the
+// penalty.
 DEVICE void penalise(const float* logits, u32 size, const Draw& draw, const u32* history, float* to) {
     for (u32 id = threadIdx.x; id < size; id += THREADS) to[id] = logits[id];
     // Hazard: changing logits that other threads copied.
@@ -271,8 +276,8 @@ DEVICE void filter(Row& row, const Draw& draw, Shared& s) {
     row.min_weight = draw.min_weight;
 }
 
-// Draws a token by its weight: the first id at which the sum of weights exceeds a uniform number below
-// the total. A warp owns a range of consecutive ids.
+// Draws a token by its weight: the first id at which the sum of weights exceeds a uniform number
+// below the total. A warp owns a range of consecutive ids.
 DEVICE u32 draw_token(const Row& row, const Draw& draw, Shared& s) {
     u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     u32 range = (row.size + THREADS - 1) / THREADS * 32;
@@ -344,7 +349,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
 }
 
 // Substitutes the tokens of rows that wait for a draw: substitution {row, draw} puts the token of
-// drawn[draw] into rows[row]. A failed draw gives the id it reports, which is in the vocabulary too.
+// drawn[draw] into rows[row]. A failed draw gives the id it reports, which is in the vocabulary
+// too.
 extern "C" __global__ void __launch_bounds__(FEED_THREADS)
     feed(const uint2* feeds, u32 count, const Drawn* drawn, uint4* rows) {
     u32 i = blockIdx.x * FEED_THREADS + threadIdx.x;

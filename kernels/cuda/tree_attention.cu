@@ -3,35 +3,38 @@
 // out[r, h, :] = sum_t p_t v[t] / sum_t p_t, p_t = 2^(c q . k[t]), c = log2(e) / sqrt(D), over the
 // tokens of the row's path in the tree at positions in (position - window, position].
 //
-// Tiling. A work item is a list of KV blocks and up to MAX_ROWS packed query rows that attend to them (128,
-// or 64 where D >= 128, because of the registers): the query heads of one KV head, of consecutive rows of
-// the batch (packed row p is row p / group, head p % group of the KV head). The host builds the items from
-// the tree, splits them and assigns them to thread blocks (`cuda/items.rs`); each thread block runs its
-// list of (item, KV head) units, so one launch serves all levels of the tree. K and V go through shared
-// memory in tiles of TILE = 64 tokens, K and V in turn, by cp.async, in a ring of STAGES tiles.
+// Tiling. A work item is a list of KV blocks and up to MAX_ROWS packed query rows that attend to
+// them (128, or 64 where D >= 128, because of the registers): the query heads of one KV head, of
+// consecutive rows of the batch (packed row p is row p / group, head p % group of the KV head). The
+// host builds the items from the tree, splits them and assigns them to thread blocks
+// (`cuda/items.rs`); each thread block runs its list of (item, KV head) units, so one launch serves
+// all levels of the tree. K and V go through shared memory in tiles of TILE = 64 tokens, K and V in
+// turn, by cp.async, in a ring of STAGES tiles.
 //   more than 64 packed rows: each of the four warps owns two groups of 16 rows, and all tokens;
 //   more than 16: each warp owns one group of 16 rows, and all tokens;
-//   up to 16: all warps own the same rows, each 16 of a tile's 64 tokens, and the four partial results
-//   are merged through shared memory at the item's end.
+//   up to 16: all warps own the same rows, each 16 of a tile's 64 tokens, and the four partial
+//   results are merged through shared memory at the item's end.
 // S = Q K^T and O += P V are mma.m16n8k16; P goes from accumulators to operands in registers.
 //
-// Layout: qkv rows [q heads | k heads | v heads], bf16, Q rotated. A KV block is [layer][K, V][kv head]
-// [token][D] bf16, so one head's tokens of a block are contiguous. Shared tiles are [row][D], swizzled
-// in 16-byte chunks. Slots of a tile that hold no token are filled with zeros by cp.async, not read. A
-// packed row that only one unit covers is written to `out` directly; others are written as f32 partials
-// (normalised output, log2 of the sum of weights) for `merge`.
+// Layout: qkv rows [q heads | k heads | v heads], bf16, Q rotated. A KV block is [layer][K, V]
+// [kv head][token][D] bf16, so one head's tokens of a block are contiguous. Shared tiles are [row][D],
+// swizzled in 16-byte chunks. Slots of a tile that hold no token are filled with zeros by cp.async,
+// not read. A packed row that only one unit covers is written to `out` directly; others are written
+// as f32 partials (normalised output, log2 of the sum of weights) for `merge`.
 //
 // Numerics: scores f32; online softmax in base 2 with ex2.approx; P rounded to bf16 for the second
 // GEMM, its sum taken before rounding; f32 accumulators; partials f32. A row without any visible
 // token in an item gives (0, -infinity), which the merge ignores. The order of sums depends on how
-// the host cut the tree, so bits may differ between plans, within the case tables' bound. Tokens that
-// a row does not see weigh zero; if one of them is infinite or NaN, the row becomes NaN.
+// the host cut the tree, so bits may differ between plans, within the case tables' bound. Tokens
+// that a row does not see weigh zero; if one of them is infinite or NaN, the row becomes NaN.
 //
-// Budget, per layer: K and V once per item and MAX_ROWS packed rows: 4 D bytes per token and KV head;
-// 4 D FLOPs per packed row and token, tile padding aside; 8 D bytes (write and read) per partial.
+// Budget, per layer: K and V once per item and MAX_ROWS packed rows: 4 D bytes per token and KV
+// head; 4 D FLOPs per packed row and token, tile padding aside; 8 D bytes (write and read) per
+// partial.
 //
-// Constants from the host (`cuda/catalog.rs`): HEAD_DIM; STAGES, tiles in the ring; RESIDENT, thread blocks
-// per multiprocessor; SHARED_BYTES; THREADS, TILE, MAX_ROWS, MANY_ROWS, FEW_ROWS, ADDRESS_UNIT.
+// Constants from the host (`cuda/catalog.rs`): HEAD_DIM; STAGES, tiles in the ring; RESIDENT,
+// thread blocks per multiprocessor; SHARED_BYTES; THREADS, TILE, MAX_ROWS, MANY_ROWS, FEW_ROWS,
+// ADDRESS_UNIT.
 #include "common.cuh"
 
 constexpr int D = HEAD_DIM, CHUNKS = D / 8, WARPS = THREADS / 32;
@@ -55,8 +58,8 @@ struct WorkItem {
 };
 static_assert(sizeof(WorkItem) == WORK_ITEM_BYTES, "WorkItem of cuda/items.rs");
 
-// `AttentionParams` of `cuda/attention.rs`. R: rows of the batch; P = R heads / kv_heads: packed rows of a
-// KV head. Logarithms are in base 2.
+// `AttentionParams` of `cuda/attention.rs`. R: rows of the batch; P = R heads / kv_heads: packed
+// rows of a KV head. Logarithms are in base 2.
 struct AttentionParams {
     const bf16* qkv;      // [R][qkv_pitch]: q heads, k heads, v heads, D each
     bf16* out;            // [R][out_pitch]: q heads, D each
@@ -83,7 +86,8 @@ struct AttentionParams {
 
 // Where the token slots of a tile lie.
 struct TileSlots {
-    u32 base[TILE];          // of the slot's K, head aside: bytes from the arena / ADDRESS_UNIT, or NO_TOKEN
+    // The slot's K in the arena, head aside, in units of ADDRESS_UNIT bytes; or NO_TOKEN.
+    u32 base[TILE];
     int position[TILE];      // or NOWHERE
     u32 visible[TILE / 32];  // per warp's slots: whether every row sees all of them
     u32 full[TILE / 32];     // per warp's slots: whether all of them hold a token
@@ -106,7 +110,8 @@ struct Unit {
     u32 tiles;  // of K, and of V
 };
 
-// What a warp owns of a unit: H groups of 16 rows, N columns of 8 tokens of each tile from `first_token`.
+// What a warp owns of a unit: H groups of 16 rows, N columns of 8 tokens of each tile from
+// `first_token`.
 template <bool MANY, int H> struct WarpShare {
     static constexpr int N = MANY ? TILE / 8 : TILE / 8 / WARPS;
     // Q fragments stay in registers where there is room; else they are loaded again for every tile.
@@ -180,10 +185,11 @@ template <bool FULL> DEVICE void copy_chunk(const TileSlots& slots, const u8* fr
         cp_async_16_zfill(to, chunk_from, token ? 16 : 0);
 }
 
-// Starts the copies of a tile: all threads, chunk by chunk. `from` is K or V of the head in block 0.
+// Starts the copies of a tile: all threads, chunk by chunk. `from` is K or V of the head in block
+// 0.
 template <bool FULL> DEVICE void copy_tile(const TileSlots& slots, const u8* from, u32 to) {
-    // Slots that all threads copy in one round. Where they are whole, a thread keeps its chunk and its
-    // swizzled offset but for a constant.
+    // Slots that all threads copy in one round. Where they are whole, a thread keeps its chunk and
+    // its swizzled offset but for a constant.
     constexpr u32 ROUND = THREADS % CHUNKS == 0 ? THREADS / CHUNKS : 0;
     if constexpr (ROUND > 0 && ROUND % 8 == 0) {
         u32 slot = threadIdx.x / CHUNKS, chunk = threadIdx.x % CHUNKS, offset = swizzle<CHUNKS>(slot, chunk);
@@ -197,8 +203,8 @@ template <bool FULL> DEVICE void copy_tile(const TileSlots& slots, const u8* fro
     }
 }
 
-// Starts load number `load`, of the K tile load / 2 if even, of the V tile if odd: one cp.async group,
-// empty past the last tile.
+// Starts load number `load`, of the K tile load / 2 if even, of the V tile if odd: one cp.async
+// group, empty past the last tile.
 DEVICE void produce_kv(const Unit& u, u32 load) {
     u32 tile = load / 2;
     if (tile < u.tiles) {
@@ -214,18 +220,21 @@ DEVICE void produce_kv(const Unit& u, u32 load) {
     cp_async_commit_group();
 }
 
-// Waits for load number `load`, and starts the one STAGES - 1 later in the stage of the load before.
+// Waits for load number `load`, and starts the one STAGES - 1 later in the stage of the load
+// before.
 DEVICE void advance(const Unit& u, u32 load) {
     cp_async_wait_group<STAGES - 2>();
-    // Hazards: reading what other threads copied of this load (each has waited for its own copies), and
-    // what warps 0 and 1 located in the last call; overwriting the stage that slower warps were reading.
+    // Hazards: reading what other threads copied of this load (each has waited for its own copies),
+    // and what warps 0 and 1 located in the last call; overwriting the stage that slower warps were
+    // reading.
     __syncthreads();
     u32 next = load + STAGES - 1;
     produce_kv(u, next);
     if (next % 2 == 1) locate_tile(u, next / 2 + 1);
 }
 
-// score[16 rows][N tokens] = q k^T of group g. `q_addr` and `k_addr` are the lane's ldmatrix addresses.
+// score[16 rows][N tokens] = q k^T of group g. `q_addr` and `k_addr` are the lane's ldmatrix
+// addresses.
 template <bool MANY, int H, int N = WarpShare<MANY, H>::N>
 DEVICE void compute_qk(const u32 (&q)[WarpShare<MANY, H>::Q_FRAGMENTS][4], u32 g, u32 q_addr, u32 k_addr, float (&score)[N][4]) {
     constexpr bool Q_IN_REGISTERS = WarpShare<MANY, H>::Q_IN_REGISTERS;
@@ -257,8 +266,8 @@ DEVICE void mask_scores(const Unit& u, const WarpShare<MANY, H>& w, u32 g, const
         }
 }
 
-// One step of the online softmax for half h of group g: scores become weights 2^(scale (score - max)), and
-// what was summed up so far shrinks to the new maximum.
+// One step of the online softmax for half h of group g: scores become weights 2^(scale (score -
+// max)), and what was summed up so far shrinks to the new maximum.
 template <int H, int N>
 DEVICE void update_softmax(Accumulators<H>& acc, int g, int h, float scale, float (&score)[N][4]) {
     float new_max = -INFINITY_F;
@@ -338,13 +347,15 @@ template <int H> DEVICE void write_rows(const Unit& u, const WarpShare<true, H>&
     }
 }
 
-// The partial results of the four warps of an item of up to FEW_ROWS rows, in the space of Q and the ring.
+// The partial results of the four warps of an item of up to FEW_ROWS rows, in the space of Q and
+// the ring.
 struct WarpParts {
     float* o;        // [warp][FEW_ROWS][D], not normalised; groups of eight columns swizzled by row
     float* row_max;  // [warp][FEW_ROWS]: largest q . k
     float* row_sum;  // [warp][FEW_ROWS]: sum of weights
     float* share;    // [warp][FEW_ROWS]: factor of the warp's o in the merged row
-    // By how many groups columns are permuted, so that the rows of a store fall into different banks.
+    // By how many groups columns are permuted, so that the rows of a store fall into different
+    // banks.
     static constexpr u32 SWIZZLE = D % 32 == 0 ? 3 : 1;
     static_assert(WARPS * FEW_ROWS * D * 4 <= STAGES * TILE_BYTES, "o lies in the ring");
     static_assert(3 * WARPS * FEW_ROWS * 4 <= sizeof(Shared::q), "the others lie in q");
@@ -428,7 +439,8 @@ template <bool MANY, int H> DEVICE void attend(const Unit& u) {
     using Share = WarpShare<MANY, H>;
     Share w(u.item);
     for (u32 tile = 0; tile <= (STAGES - 1) / 2; tile++) locate_tile(u, tile);
-    // Hazard: all threads read the slots just located, and Q and the row positions that others stored.
+    // Hazard: all threads read the slots just located, and Q and the row positions that others
+    // stored.
     __syncthreads();
     for (u32 load = 0; load < STAGES - 1; load++) produce_kv(u, load);
 
@@ -500,8 +512,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) tree_attention(c
         uint2 unit = p.units[i];
         WorkItem item = p.items[unit.x];
         Unit u{p, item, s, unit.y, (item.slots + TILE - 1) / TILE};
-        // Hazard: load_q and locate_tile overwrite what slower warps still read of the last unit: Q, row
-        // positions, located slots, and the shares that lie in Q's place.
+        // Hazard: load_q and locate_tile overwrite what slower warps still read of the last unit:
+        // Q, row positions, located slots, and the shares that lie in Q's place.
         __syncthreads();
         load_q(u, item.rows > MANY_ROWS ? MAX_ROWS : item.rows > FEW_ROWS ? MANY_ROWS : FEW_ROWS);
         if (MAX_ROWS > MANY_ROWS && item.rows > MANY_ROWS)

@@ -15,8 +15,8 @@
 //! # What bits depend on
 //!
 //! A row's numbers do not depend on what other rows hold. They may depend on how many there are:
-//! products of up to 64 rows and of more sum in different orders, and the cut of the attention's work
-//! decides where its sums are merged. Two runs of the same steps give the same bits.
+//! products of up to 64 rows and of more sum in different orders, and the cut of the attention's
+//! work decides where its sums are merged. Two runs of the same steps give the same bits.
 
 mod attention;
 mod attention_work;
@@ -173,8 +173,9 @@ impl CudaBackend {
     }
 
     /// Lets models and KV cache take at most this fraction of the memory that is free when they are
-    /// loaded, from two arenas allocated once. The rest is for plans, scratch memory and the driver.
-    /// Without it every buffer is allocated for itself, which tells the emulator their bounds.
+    /// loaded, from two arenas allocated once. The rest is for plans, scratch memory and the
+    /// driver. Without it every buffer is allocated for itself, which tells the emulator their
+    /// bounds.
     pub fn set_memory_fraction(&mut self, fraction: f64) {
         self.fraction = Some(fraction);
     }

@@ -12,14 +12,14 @@ use super::{Activations, Arena, CudaBackend, attention_work, catalog};
 use crate::{Dtype, Error, KvLayout};
 use std::f64::consts::LOG2_E;
 
-/// Bytes of the largest arena: the kernel stores offsets in 32 bits, in units of `ADDRESS_UNIT` bytes.
+/// Bytes of the largest arena: the kernel stores offsets in 32 bits, in units of `ADDRESS_UNIT`.
 pub(super) const MAX_ARENA: usize = ADDRESS_UNIT << 32;
 /// Stands for no window; small enough that subtracting it from a position does not overflow.
 const NO_WINDOW: u32 = 1 << 30;
 /// Threads per block of both kernels.
 pub(super) const THREADS: usize = 128;
 
-/// Partial results and their log-sums, shared by all calls: each call merges its own before the next.
+/// Partial results and their log-sums. All calls share them: each is merged before the next.
 pub(super) struct Scratch {
     partial: Growing,
     lse: Growing,

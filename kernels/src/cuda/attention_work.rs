@@ -1,5 +1,5 @@
-//! The work of attention calls ([`super::items`]) in device memory: pooled, or at fixed addresses for
-//! recorded passes.
+//! The work of attention calls ([`super::items`]) in device memory: pooled, or at fixed addresses
+//! for recorded passes.
 
 use super::CudaBackend;
 use super::device::Card;
@@ -32,8 +32,8 @@ enum Memory {
     Region(Rc<Region>),
 }
 
-/// Memory at a fixed address for the work of one shape, larger than the work: recorded launches contain
-/// its addresses.
+/// Memory at a fixed address for the work of one shape, larger than the work: recorded launches
+/// contain its addresses.
 pub(super) struct Region {
     buffer: Buffer,
     /// Words of each part.
@@ -58,8 +58,8 @@ pub(super) fn of_plan(
 }
 
 impl DeviceWork {
-    /// Uploads to pooled memory, or, for a plan with a fixed place, to the region of this shape there. A
-    /// region has room for the largest number of merges; the surplus merges are empty.
+    /// Uploads to pooled memory, or, for a plan with a fixed place, to the region of this shape
+    /// there. A region has room for the largest number of merges; the surplus merges are empty.
     fn upload(
         card: &Rc<Card>,
         pool: &Pool,

@@ -1,8 +1,9 @@
-//! The table of all CUDA modules: their sources, their kernels with the caps that the compile gate checks,
-//! and the constants they share with Rust.
+//! The table of all CUDA modules: their sources, their kernels with the caps that the compile gate
+//! checks, and the constants they share with Rust.
 //!
-//! A constant that both sides need stands in Rust only, beside the launcher that uses it, and reaches the
-//! source by the compiler's `-D`. To add a kernel: write it in its `.cu`, add its row here, launch it.
+//! A constant that both sides need stands in Rust only, beside the launcher that uses it, and
+//! reaches the source by the compiler's `-D`. To add a kernel: write it in its `.cu`, add its row
+//! here, launch it.
 
 mod architecture;
 
@@ -41,7 +42,7 @@ pub struct Kernel {
     pub name: &'static str,
     /// Threads per block.
     pub threads: usize,
-    /// Dynamic shared memory per block in bytes; `None` in the table: what the module's tiling takes.
+    /// Dynamic shared memory per block in bytes; `None` in the table: the module's tiling decides.
     pub shared: Option<usize>,
     /// Registers a thread may have at most.
     pub registers: usize,
@@ -188,8 +189,8 @@ pub(super) struct LinearTile {
     instance: &'static str,
 }
 
-/// A skinny tile of 16 `mt` rows of x and 8 `nt` rows of W, `stages` stages, and its register cap: more,
-/// and registers, not shared memory, would decide how many blocks share a multiprocessor.
+/// A skinny tile of 16 `mt` rows of x and 8 `nt` rows of W, `stages` stages, and its register cap:
+/// more, and registers, not shared memory, would decide how many blocks share a multiprocessor.
 macro_rules! skinny {
     ($mt:literal, $nt:literal, $stages:literal, $registers:literal) => {{
         let (rows, cols) = (16 * $mt, 8 * $nt);
@@ -333,7 +334,7 @@ impl Module {
     }
 }
 
-// Modules are equal if they are of the same row: what else is in a row need not be compared or hashed.
+// Rows are statics: a module's row is compared and hashed by its address, on every launch.
 impl PartialEq for Module {
     fn eq(&self, other: &Module) -> bool {
         std::ptr::eq(self.source, other.source) && self.tiling == other.tiling

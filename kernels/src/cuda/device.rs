@@ -1,7 +1,7 @@
 //! A CUDA device: the context, one stream, events, and the kernels loaded so far.
 //!
-//! `emulator` finds the emulator's library, `cards` lists the devices of the driver, `compile` compiles and
-//! loads kernels, `launch` enqueues them.
+//! `emulator` finds the emulator's library, `cards` lists the devices of the driver, `compile`
+//! compiles and loads kernels, `launch` enqueues them.
 #![allow(unsafe_code)] // Calls of the driver; each states what it relies on.
 
 mod cards;
@@ -140,8 +140,7 @@ impl Card {
     ///
     /// # Errors
     ///
-    /// There is no such card, it is too old, or the compiler is missing; with the command that installs
-    /// it.
+    /// There is no such card, it is too old, or the compiler is missing (with the command to get it).
     pub fn open(which: Which) -> Result<Rc<Card>, Error> {
         let found = find(which)?;
         let compiler = Compiler::find().map_err(setup)?;
@@ -267,8 +266,8 @@ impl Drop for Card {
             self.pinned.give(part);
         }
         self.pinned.free();
-        // SAFETY: nothing uses the stream, its events or the modules any more: a buffer keeps its card
-        // alive.
+        // SAFETY: nothing uses the stream, its events or the modules any more: a buffer keeps its
+        // card alive.
         unsafe {
             for event in self.events.take() {
                 let _ = result::event::destroy(event);

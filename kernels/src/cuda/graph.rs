@@ -1,10 +1,10 @@
 //! Recorded passes: CUDA graphs of decode batches, one launch in place of hundreds.
 //!
-//! The first batch of a number of rows runs kernel by kernel: kernels are loaded, scratch memory grows.
-//! The second is recorded by stream capture, and launched. From then on the host writes the plan and the
-//! attention's work to their fixed places and launches the recording, as long as no address in it has
-//! changed (its [`Stamp`]); after a change it is recorded anew. A pass the driver cannot capture is never
-//! captured again; it runs kernel by kernel.
+//! The first batch of a number of rows runs kernel by kernel: kernels are loaded, scratch memory
+//! grows. The second is recorded by stream capture, and launched. From then on the host writes the
+//! plan and the attention's work to their fixed places and launches the recording, as long as no
+//! address in it has changed (its [`Stamp`]); after a change it is recorded anew. A pass the driver
+//! cannot capture is never captured again; it runs kernel by kernel.
 #![allow(unsafe_code)] // Calls of the driver; each states what it relies on.
 
 use super::device::{Card, driver_message};
@@ -39,8 +39,8 @@ struct Graph {
 
 impl Graph {
     fn launch(&self) -> Result<(), Error> {
-        // SAFETY: instantiated by `record`; the addresses in it are of buffers that live as long as the
-        // model that owns it, and of those in its stamp, which has been compared.
+        // SAFETY: instantiated by `record`; the addresses in it are of buffers that live as long as
+        // the model that owns it, and of those in its stamp, which has been compared.
         unsafe { result::graph::launch(self.handle, self.card.stream()) }
             .map_err(|e| self.card.failure("launching a graph", &driver_message(&e)))
     }

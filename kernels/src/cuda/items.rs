@@ -1,23 +1,25 @@
 //! From the tree of a batch to the work of the attention kernel: a pure function.
 //!
 //! An *item* is a list of KV blocks and up to [`max_rows`] packed query rows that attend to them; a
-//! *unit* is an item through one KV head; every worker (a persistent thread block) gets a list of units.
-//! *Packed row* `p` of a KV head is the query head `p % group` of row `p / group` of the plan.
+//! *unit* is an item through one KV head; every worker (a persistent thread block) gets a list of
+//! units. *Packed row* `p` of a KV head is the query head `p % group` of row `p / group` of the
+//! plan.
 //!
 //! # What is shared
 //!
-//! A run of the plan can be an item of its own, read once per tile of packed rows below it, at the price
-//! of one more partial result for each of them; or its blocks can be read again by every subtree
-//! below it. Walking down from the root, each run takes the cheaper option (`cut`). The whole is compared
-//! with sharing everything and with sharing nothing, and the cheapest is taken: by the cost model, sharing
-//! never loses. This is done twice, once with the time in which L2 delivers a tile as the least cost of a
-//! tile, and once by instructions alone, which shares less; the cheaper one after assignment is taken.
+//! A run of the plan can be an item of its own, read once per tile of packed rows below it, at the
+//! price of one more partial result for each of them; or its blocks can be read again by every
+//! subtree below it. Walking down from the root, each run takes the cheaper option (`cut`). The
+//! whole is compared with sharing everything and with sharing nothing, and the cheapest is taken:
+//! by the cost model, sharing never loses. This is done twice, once with the time in which L2
+//! delivers a tile as the least cost of a tile, and once by instructions alone, which shares less;
+//! the cheaper one after assignment is taken.
 //!
 //! # Splitting
 //!
-//! Items are split into parts of about equal cost (`costs`), so those of many rows are the shorter ones.
-//! A dozen limits from 0.2 to 1.5 of a worker's even share are tried; the limit that makes the whole
-//! cheapest once it is assigned (`assignment`), merge included, is taken.
+//! Items are split into parts of about equal cost (`costs`), so those of many rows are the shorter
+//! ones. A dozen limits from 0.2 to 1.5 of a worker's even share are tried; the limit that makes
+//! the whole cheapest once it is assigned (`assignment`), merge included, is taken.
 
 mod assignment;
 mod costs;

@@ -20,8 +20,8 @@ pub(super) const TILED_STAGE_COLS: usize = 32;
 /// Stages of the tiled kernels.
 pub(super) const TILED_STAGES: usize = 4;
 
-/// Rows are padded to a multiple of this many elements, so that every 16-byte chunk the kernel copies is
-/// aligned and whole.
+/// Rows are padded to a multiple of this many elements, so that every 16-byte chunk the kernel
+/// copies is aligned and whole.
 const PITCH: usize = 64;
 /// Bytes converted and copied at once.
 const STAGING: usize = 32 << 20;
@@ -87,8 +87,8 @@ enum Into {
 /// Rows of the skinny kernels at most.
 const SKINNY_MAX_ROWS: usize = 64;
 
-/// Whether cuBLASLt, where it is installed, computes a linear layer: of many rows, and without a bias,
-/// which it takes in the output's type only.
+/// Whether cuBLASLt, where it is installed, computes a linear layer: of many rows, and without a
+/// bias, which it takes in the output's type only.
 pub(super) fn for_cublaslt(bias: Option<&Vector>, rows: usize) -> bool {
     rows > SKINNY_MAX_ROWS && bias.is_none()
 }
@@ -194,7 +194,8 @@ fn check(
     })
 }
 
-/// The kernel for `rows` rows of x and `n` rows of W, `variant` as in [`catalog::LinearTile::kernels`].
+/// The kernel for `rows` rows of x and `n` rows of W, `variant` as in
+/// [`catalog::LinearTile::kernels`].
 fn choose(rows: usize, n: usize, sms: usize, variant: usize) -> (&'static str, Grid) {
     let (tile, blocks) = if rows <= SKINNY_MAX_ROWS {
         let tall = match rows {

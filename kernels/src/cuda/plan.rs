@@ -1,17 +1,18 @@
 //! A batch plan on the device: the addresses of its rows, and what every use of it relies on.
 //!
 //! A plan of a *decode batch*, of which every row is an output, has a fixed place for its number of
-//! rows: the same addresses in every batch, so that a recorded pass ([`super::graph`]) can be launched
-//! again over the plan that the host has written there since. Other plans lie in pooled buffers.
+//! rows: the same addresses in every batch, so that a recorded pass ([`super::graph`]) can be
+//! launched again over the plan that the host has written there since. Other plans lie in pooled
+//! buffers.
 //!
 //! # Padding
 //!
 //! Decode batches are padded to one of [`BUCKETS`] rows, so that few recordings serve them all. A
 //! padding row is token 0 at position 0, writes no K and V, belongs to no run and is not an output.
 //! Attention has no work for it, so its row of attention's output holds values of an earlier batch;
-//! linear layers, norms and the head compute it like any other row. No operation sums over rows, so its
-//! values reach no other row; and no bucket crosses a number of rows at which linear layers choose
-//! another kernel, so the other rows have the bits they have without padding.
+//! linear layers, norms and the head compute it like any other row. No operation sums over rows, so
+//! its values reach no other row; and no bucket crosses a number of rows at which linear layers
+//! choose another kernel, so the other rows have the bits they have without padding.
 
 use super::attention_work::{DeviceWork, Region};
 use super::device::Card;
@@ -56,8 +57,8 @@ enum Location {
     Place(Rc<Place>),
 }
 
-/// The place of plans of one number of rows. Batches of all models use it one after the other: the copy
-/// of the next plan is enqueued behind the kernels of this one.
+/// The place of plans of one number of rows. Batches of all models use it one after the other: the
+/// copy of the next plan is enqueued behind the kernels of this one.
 pub(super) struct Place {
     buffer: Buffer,
     /// The attention's work, by shape.
@@ -68,7 +69,8 @@ pub(super) struct Place {
 #[derive(Default)]
 pub(super) struct Places(HashMap<usize, Rc<Place>>);
 
-/// The bounds that the operations of a pass rely on, checked again before a recorded pass is launched.
+/// The bounds that the operations of a pass rely on, checked again before a recorded pass is
+/// launched.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Needs {
     /// Tokens are below each of these.

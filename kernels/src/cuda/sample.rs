@@ -46,8 +46,8 @@ pub(super) struct Drawn {
     value: f32,
 }
 
-/// Memory of the calls; each call overwrites that of the last, in stream order. The drawn tokens of each
-/// call have memory of their own, because the next batch may read them from there.
+/// Memory of the calls; each call overwrites that of the last, in stream order. The drawn tokens of
+/// each call have memory of their own, because the next batch may read them from there.
 pub(super) struct Scratch {
     draws: Growing,
     history: Growing,

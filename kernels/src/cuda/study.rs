@@ -1,8 +1,8 @@
 //! One attention step or product on the emulated GPU, with inputs made for counting: what
 //! `offshoot kernels profile` runs.
 //!
-//! Counts do not depend on the numbers, only on which are zeros; so K and V are one constant and not
-//! computed.
+//! Counts do not depend on the numbers, only on which are zeros; so K and V are one constant and
+//! not computed.
 
 use super::items::{self, Sharing};
 use super::{CublasLtLibrary, CudaBackend, Which};
@@ -84,7 +84,8 @@ impl Beam {
 pub struct Budget {
     /// KV tokens of the tree, each once.
     pub unique_tokens: usize,
-    /// Each counted once per largest tile of Q's packed rows that see it: the least that such tiles read.
+    /// Each counted once per largest tile of Q's packed rows that see it: the least that such tiles
+    /// read.
     pub tiled_tokens: usize,
     /// The unique tokens' bytes, one layer.
     pub unique_kv_bytes: usize,
@@ -272,9 +273,10 @@ fn time(
     Ok(spans[spans.len() / 2])
 }
 
-/// How a product of `rows` x `n` x `k` can be computed, with the seconds of one call: by this project's
-/// kernel, by cuBLASLt where it is installed and takes it, and, gated (`2 n` rows of weights), in one kernel
-/// and in two. Weights of 256 MiB in turn, so that the cache holds none of them.
+/// How a product of `rows` x `n` x `k` can be computed, with the seconds of one call: by this
+/// project's kernel, by cuBLASLt where it is installed and takes it, and, gated (`2 n` rows of
+/// weights), in one kernel and in two. Weights of 256 MiB in turn, so that the cache holds none of
+/// them.
 ///
 /// # Errors
 ///

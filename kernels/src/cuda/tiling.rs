@@ -19,9 +19,9 @@ pub struct Tiling {
 }
 
 impl Tiling {
-    /// For a card with `per_sm` bytes of shared memory per multiprocessor and at most `per_block` bytes
-    /// for one block. Two blocks share a multiprocessor where each gets two tiles; else one has it
-    /// to itself.
+    /// For a card with `per_sm` bytes of shared memory per multiprocessor and at most `per_block`
+    /// bytes for one block. Two blocks share a multiprocessor where each gets two tiles; else one
+    /// has it to itself.
     pub fn new(head_dim: usize, per_sm: usize, per_block: usize) -> Tiling {
         let fitting = |resident: usize| {
             let room = (per_block - SYSTEM_SHARED).min(per_sm / resident - SYSTEM_SHARED);

@@ -1,4 +1,4 @@
-//! What bounds the multiprocessor of an architecture, and what is wrong with a kernel compiled for it.
+//! The limits of each architecture's multiprocessor, and the check of a kernel compiled for it.
 
 use super::{Kernel, Module, linear, rows, sample, tree_attention};
 use crate::cuda::cubin::Compiled;
@@ -8,7 +8,7 @@ use crate::cuda::tiling::{SYSTEM_SHARED, Tiling};
 /// family. Others (multiples of 16 up to 256) are compiled when a model needs them.
 pub const HEAD_DIMS: [usize; 6] = [32, 64, 80, 96, 128, 256];
 
-/// What bounds a multiprocessor of an architecture (CUDA programming guide, "compute capabilities").
+/// The limits of a multiprocessor (CUDA programming guide, "compute capabilities").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Architecture {
     /// The compiler's name for it.
@@ -65,8 +65,8 @@ impl Architecture {
             .collect()
     }
 
-    /// Blocks of a kernel that fit on a multiprocessor: by registers (64 Ki, allocated to warps in units
-    /// of 256), shared memory (1 KiB of each block is the system's) and threads.
+    /// Blocks of a kernel that fit on a multiprocessor: by registers (64 Ki, allocated to warps in
+    /// units of 256), shared memory (1 KiB of each block is the system's) and threads.
     pub fn resident(&self, kernel: &Kernel, compiled: &Compiled) -> usize {
         let warps = kernel.threads.div_ceil(32);
         let registers = (compiled.registers * 32).next_multiple_of(256) * warps;
@@ -79,7 +79,7 @@ impl Architecture {
 
     /// Shared memory of a block in bytes, without the system's.
     pub fn shared(&self, kernel: &Kernel, compiled: &Compiled) -> usize {
-        // From sm_90 on the compiler counts the system's shared memory as the kernel's, if it has any.
+        // From sm_90 on the compiler counts the system's share as the kernel's, if it has any.
         let fixed = match self.name {
             "sm_80" | "sm_86" | "sm_89" => compiled.shared,
             _ => compiled.shared.saturating_sub(SYSTEM_SHARED),

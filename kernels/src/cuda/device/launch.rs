@@ -21,13 +21,13 @@ pub(crate) struct Grid {
 }
 
 impl Card {
-    /// Enqueues a kernel; does nothing if there are no blocks. `describe` gives the shape for the message
-    /// of a failure.
+    /// Enqueues a kernel; does nothing if there are no blocks. `describe` gives the shape for the
+    /// message of a failure.
     ///
     /// # Safety
     ///
-    /// `arguments` point to values of the kernel's parameters' types, in order; the device memory they
-    /// point to is large enough and lives until the work is done.
+    /// `arguments` point to values of the kernel's parameters' types, in order; the device memory
+    /// they point to is large enough and lives until the work is done.
     pub(crate) unsafe fn launch(
         &self,
         function: Function,

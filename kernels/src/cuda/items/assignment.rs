@@ -1,8 +1,8 @@
 //! The assignment of units to workers.
 //!
-//! Units go to multiprocessors, largest first, either to the least loaded (LPT) or by first fit into the
-//! smallest capacity that holds all of them (MULTIFIT, Coffman, Garey and Johnson 1978); the more even
-//! assignment is taken.
+//! Units go to multiprocessors, largest first, either to the least loaded (LPT) or by first fit
+//! into the smallest capacity that holds all of them (MULTIFIT, Coffman, Garey and Johnson 1978);
+//! the more even assignment is taken.
 
 use super::AttentionShape;
 use std::cmp::Reverse;
@@ -42,8 +42,8 @@ impl Assignment {
         }
     }
 
-    /// Each unit goes to the least loaded worker of its multiprocessor, `placed`. Workers w, w + sms, ...
-    /// share one.
+    /// Each unit goes to the least loaded worker of its multiprocessor, `placed`. Workers w, w +
+    /// sms, ... share one.
     fn within_sms(shape: &AttentionShape, costs: &[u64], placed: &[usize]) -> Assignment {
         let (sms, workers) = (shape.sms.max(1), shape.workers());
         let mut loads = vec![0; workers];
@@ -75,8 +75,8 @@ fn least_loaded(costs: &[u64], sms: usize) -> Vec<usize> {
     costs.iter().map(place).collect()
 }
 
-/// The multiprocessor of each unit: the first whose load stays within `capacity`; `None` if a unit fits
-/// nowhere.
+/// The multiprocessor of each unit: the first whose load stays within `capacity`; `None` if a unit
+/// fits nowhere.
 pub(super) fn first_fit(costs: &[u64], sms: usize, capacity: u64) -> Option<Vec<usize>> {
     let mut loads = vec![0; sms];
     let (mut sm, mut last) = (0, None);

@@ -1,15 +1,16 @@
 //! The cost model of work items.
 //!
-//! The unit is the warp instruction, as the emulator counts them. An item costs a fixed amount, plus one
-//! per packed row, plus one per tile of 64 tokens, which grows with every 16 packed rows: `COSTS`, fitted
-//! by least squares to the instructions per multiprocessor of the study's trees, N = 16, 64 and 256
-//! (within 4.5 % of each, 1.4 % of a tree's sum). The cost of a merge is counted, not fitted. The decision
-//! what to share counts a partial result as two tokens, which have as many bytes. None of this is fitted
-//! on a card yet.
+//! The unit is the warp instruction, as the emulator counts them. An item costs a fixed amount,
+//! plus one per packed row, plus one per tile of 64 tokens, which grows with every 16 packed rows:
+//! `COSTS`, fitted by least squares to the instructions per multiprocessor of the study's trees, N
+//! = 16, 64 and 256 (within 4.5 % of each, 1.4 % of a tree's sum). The cost of a merge is counted,
+//! not fitted. The decision what to share counts a partial result as two tokens, which have as many
+//! bytes. None of this is fitted on a card yet.
 
 /// Tokens of a tile of K or V.
 pub const TILE: usize = 64;
-/// Packed rows of the largest tile of Q. 128 rows of 128 elements need more than 255 registers on sm_120.
+/// Packed rows of the largest tile of Q. 128 rows of 128 elements need more than 255 registers on
+/// sm_120.
 pub const fn max_rows(head_dim: usize) -> usize {
     if head_dim < 128 { 128 } else { MANY_ROWS }
 }
@@ -68,8 +69,8 @@ const COSTS: [[Costs; 2]; 2] = [
 pub(super) const MERGED_ROW: u64 = 120;
 pub(super) const MERGED_PARTIAL: u64 = 20;
 
-/// Bytes that L2 delivers to a multiprocessor per instruction it issues: twice the 4.3 TB/s that copies
-/// reach on an H200, by 132 multiprocessors of four issues a cycle at 1.98 GHz. An estimate.
+/// Bytes that L2 delivers to a multiprocessor per instruction it issues: twice the 4.3 TB/s that
+/// copies reach on an H200, by 132 multiprocessors of four issues a cycle at 1.98 GHz. An estimate.
 const BYTES_PER_INSTRUCTION: usize = 8;
 
 /// What the work depends on besides the plan.
@@ -145,8 +146,9 @@ impl AttentionShape {
         (TILE * self.head_dim * 4 / BYTES_PER_INSTRUCTION) as u64
     }
 
-    /// Time of the whole, in instructions: a worker alone on its multiprocessor takes as long as the
-    /// heaviest list of units; workers that share one take as long as their sum, shared by `resident`.
+    /// Time of the whole, in instructions: a worker alone on its multiprocessor takes as long as
+    /// the heaviest list of units; workers that share one take as long as their sum, shared by
+    /// `resident`.
     pub(super) fn time(&self, heaviest: u64, heaviest_sm: u64) -> u64 {
         (heaviest + heaviest_sm / self.resident.max(1) as u64) / 2
     }

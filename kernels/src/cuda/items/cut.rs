@@ -57,7 +57,7 @@ impl Builder<'_> {
         (nodes, roots)
     }
 
-    /// Cuts the subtree of `node` into pieces; `carried` are the blocks above it that no piece has yet.
+    /// Cuts the subtree of `node` into pieces; `carried` are blocks above it that no piece has yet.
     pub(super) fn cut(
         &self,
         nodes: &[RunNode<'_>],
@@ -113,8 +113,8 @@ impl Builder<'_> {
         }
     }
 
-    /// Whether `blocks` blocks cost less as a piece of all rows of `run`, each with one more partial
-    /// result, than streamed again with each of the branches below.
+    /// Whether `blocks` blocks cost less as a piece of all rows of `run`, each with one more
+    /// partial result, than streamed again with each of the branches below.
     fn sharing_is_cheaper(&self, run: &Run, blocks: usize, branches: &[Branch]) -> bool {
         let AttentionShape {
             group,

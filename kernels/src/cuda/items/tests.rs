@@ -1,5 +1,5 @@
-//! Every (row, visible token) pair is in exactly one item, whatever the tree, and sharing never costs
-//! more than the model says it saves.
+//! Every (row, visible token) pair is in exactly one item, whatever the tree, and sharing never
+//! costs more than the model says it saves.
 
 use super::assignment::first_fit;
 use super::*;
