@@ -13,7 +13,7 @@ const SHAPES: [(&str, Files); 5] = [
         "nano",
         &[(
             "config.json",
-            include_bytes!("../../src/embedded/nano-small/config.json"),
+            include_bytes!("../../session/src/embedded/nano-small/config.json"),
         )],
     ),
     (

@@ -6,10 +6,9 @@
 //! A batch's model is the one that the engine selected ([`Backend::select_model`]). A reading of
 //! the clock costs some 30 ns, twice an operation.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::{AddAssign, Range};
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use kernels::{
@@ -141,16 +140,21 @@ struct Recorder {
 
 /// What was clocked; cheap to clone, all clones are one.
 #[derive(Clone, Debug, Default)]
-pub struct Profile(Rc<RefCell<Recorder>>);
+pub struct Profile(Arc<Mutex<Recorder>>);
 
 impl Profile {
     /// Everything since the last call, or since the beginning.
     pub fn take(&self) -> Counts {
-        std::mem::take(&mut self.0.borrow_mut().counts)
+        std::mem::take(&mut self.lock().counts)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Recorder> {
+        // Counts are whole between two calls, whatever panicked.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn begin(&self, model: usize, plan: &PlanFacts) {
-        let recorder = &mut *self.0.borrow_mut();
+        let recorder = &mut *self.lock();
         recorder.step = Some((model, plan.phase));
         recorder.in_head = false;
         let work = recorder.counts.entry((model, plan.phase)).or_default();
@@ -160,7 +164,7 @@ impl Profile {
     }
 
     fn add(&self, operation: Operation, cost: Cost) {
-        let recorder = &mut *self.0.borrow_mut();
+        let recorder = &mut *self.lock();
         // Before the first step nothing is anybody's.
         if let Some(key) = recorder.step {
             let work = recorder.counts.entry(key).or_default();
@@ -169,7 +173,7 @@ impl Profile {
     }
 
     fn product(&self) -> Operation {
-        if self.0.borrow().in_head {
+        if self.lock().in_head {
             Operation::Head
         } else {
             Operation::Products
@@ -449,7 +453,7 @@ impl<B: Backend> Backend for Timed<B> {
         plan: &Self::Plan,
         out: &mut Self::Activations,
     ) {
-        self.profile.0.borrow_mut().in_head = true;
+        self.profile.lock().in_head = true;
         self.plain(Operation::Other, |b| b.gather_outputs(x, &plan.inner, out));
     }
 

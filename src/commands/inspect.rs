@@ -2,15 +2,16 @@
 
 use std::rc::Rc;
 
-use engine::checkpoint::hub::Need;
 use engine::describe::{Capability, Description, Inspected};
 use serde::Serialize;
+use session::Need;
+use session::models::{hub_name, source};
 use strategies::{PrmFormat, PrmKind};
 
 use super::{print, print_json};
-use crate::error::Done;
+use crate::downloads::Downloads;
+use crate::error::{Done, sentence};
 use crate::flags::InspectFlags;
-use crate::models;
 
 /// What `--json` prints.
 #[derive(Serialize)]
@@ -25,9 +26,14 @@ struct Printed {
 
 /// Runs the command.
 pub fn run(flags: &InspectFlags) -> Done {
-    let source = models::source("MODEL", &flags.model, Need::Description)?;
-    let mut inspected = engine::describe::inspect(source)?;
-    if models::hub_name(&flags.model).is_some() {
+    let found = source(
+        "model_argument",
+        &flags.model,
+        Need::Description,
+        &mut Downloads::default(),
+    )?;
+    let mut inspected = engine::describe::inspect(found)?;
+    if hub_name(&flags.model).is_some() {
         let description = &mut inspected.description;
         // The cache's folder is no name, and its weights were not asked for.
         description.name = flags.model.clone();
@@ -51,19 +57,17 @@ fn prm(inspected: &Inspected, name: &str) -> Capability {
     let tried = PrmKind::recognise(config, name).and_then(|kind| match &inspected.text {
         None => Ok(kind),
         Some((tokenizer, chat)) => {
-            PrmFormat::new(kind, config, Rc::clone(tokenizer), Rc::clone(chat))
-                .map(|_| kind)
-                .map_err(|error| error.to_string())
+            PrmFormat::new(kind, config, Rc::clone(tokenizer), Rc::clone(chat)).map(|_| kind)
         }
     });
     match tried {
         Ok(kind) => Capability {
             can: true,
-            how: format!("{}: {}", kind.name(), kind.how()),
+            how: format!("{}: {}", kind.name(), kind.read_out()),
         },
         Err(why) => Capability {
             can: false,
-            how: why,
+            how: sentence(why),
         },
     }
 }

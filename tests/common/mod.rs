@@ -17,7 +17,8 @@ use engine::{Engine, Model, ModelSpec, Options};
 use kernels::CpuBackend;
 use serde_json::Value;
 use strategies::{
-    Config, EnginePolicy, EnginePrm, Outcome, PastLimit, PrmFormat, PrmKind, Problem, PromptKind,
+    Config, ContextOverflow, EnginePolicy, EnginePrm, Outcome, PrmFormat, PrmKind, Problem,
+    PromptKind,
 };
 
 /// A path in the repository.
@@ -27,12 +28,12 @@ pub fn repository(path: &str) -> PathBuf {
 
 /// The directory of an embedded model.
 pub fn embedded(word: &str) -> PathBuf {
-    repository("src/embedded").join(word)
+    repository("session/src/embedded").join(word)
 }
 
 /// The bundled problems as text, one JSON object a line.
 pub fn heldout() -> String {
-    std::fs::read_to_string(repository("src/embedded/nano-heldout.jsonl"))
+    std::fs::read_to_string(repository("session/src/embedded/nano-heldout.jsonl"))
         .expect("the bundled problems are in the repository")
 }
 
@@ -101,7 +102,7 @@ pub fn pair(threads: usize, options: &Options) -> Pair {
             Rc::clone(&small.chat),
             PromptKind::Qwen.style(),
             stop,
-            PastLimit::Truncate,
+            ContextOverflow::Truncate,
         ),
         prm: scorer(&prm, &models[1]),
         policy_model: models[0].clone(),
@@ -116,7 +117,7 @@ pub fn scorer(parts: &Parts, model: &Model) -> EnginePrm {
     let (tokenizer, chat) = (Rc::clone(&parts.tokenizer), Rc::clone(&parts.chat));
     let format = PrmFormat::new(kind, &parts.checkpoint.config, tokenizer, chat)
         .expect("an embedded PRM has a step marker");
-    EnginePrm::new(model.clone(), Rc::new(format), PastLimit::Truncate)
+    EnginePrm::new(model.clone(), Rc::new(format), ContextOverflow::Truncate)
 }
 
 impl Pair {
