@@ -19,7 +19,7 @@ use engine::checkpoint::Checkpoint;
 use engine::checkpoint::source::Source;
 use engine::text::chat::ChatTemplate;
 use engine::text::tokenizer::Tokenizer;
-use engine::{Dtype, Engine, Model, Options, ModelSpec};
+use engine::{Dtype, Engine, Model, ModelSpec, Options};
 use kernels::CpuBackend;
 use serde::Deserialize;
 use serde_json::{Value, json};
