@@ -279,10 +279,6 @@ fn a_warm_engine_allocates_nothing() {
     let small = open("nano-small");
     let mut backend = CudaBackend::open(Which::Emulated).expect("the emulator opens");
     backend.set_memory_fraction(0.5);
-    let emulated = engine(backend, &small);
-    let prompts: Vec<Vec<u32>> = (problems(3).iter())
-        .map(|p| small.tokenizer.encode(&p.problem, true).expect("tokens"))
-        .collect();
     let allocations = || -> Vec<u64> {
         [
             "cuMemAlloc_v2",
@@ -293,6 +289,13 @@ fn a_warm_engine_allocates_nothing() {
         .map(|name| emulator_calls(name).expect("the emulator is loaded"))
         .into()
     };
+    let before = allocations()[0];
+    let emulated = engine(backend, &small);
+    // The memory plan is exact: one arena for weights and buffers, one for the KV cache.
+    assert_eq!(allocations()[0] - before, 2);
+    let prompts: Vec<Vec<u32>> = (problems(3).iter())
+        .map(|p| small.tokenizer.encode(&p.problem, true).expect("tokens"))
+        .collect();
     // Later runs find the prompts in the cache, so what is computed together differs from the first
     // run's, and with it the rounding: tokens that are nearly tied may fall otherwise.
     greedy(&emulated, &prompts);
