@@ -107,7 +107,8 @@ struct Unit {
     const WorkItem& item;
     Shared& s;
     u32 kv_head;
-    u32 tiles;  // of K, and of V
+    u32 tiles;     // of K, and of V
+    const u8* kv;  // the arena, offset to the head within a layer's K or V
 };
 
 // What a warp owns of a unit: H groups of 16 rows, N columns of 8 tokens of each tile from
@@ -178,7 +179,7 @@ template <bool FULL> DEVICE void copy_chunk(const TileSlots& slots, const u8* fr
     u32 base = slots.base[slot];
     bool token = FULL || base != NO_TOKEN;
     // By hand: the compiler adds the chunk last, one instruction more for every copy.
-    const u8* chunk_from = mad_wide_u32(token ? base : 0, ADDRESS_UNIT, from + chunk * 16);
+    const u8* chunk_from = mad_wide_u32<ADDRESS_UNIT>(token ? base : 0, from + chunk * 16);
     if (FULL)
         cp_async_16(to, chunk_from);
     else
@@ -209,8 +210,7 @@ DEVICE void produce_kv(const Unit& u, u32 load) {
     u32 tile = load / 2;
     if (tile < u.tiles) {
         u32 to = cvta_to_shared(u.s.ring[load % STAGES]);
-        u64 head_offset = (u64)u.kv_head * u.p.block_tokens * D * 2;
-        const u8* from = u.p.arena + head_offset + (load % 2 ? u.p.v_offset : u.p.k_offset);
+        const u8* from = u.kv + (load % 2 ? u.p.v_offset : u.p.k_offset);
         const TileSlots& slots = u.s.slots[tile % LOCATED];
         if (slots.full[0] & slots.full[1])
             copy_tile<true>(slots, from, to);
@@ -511,7 +511,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) tree_attention(c
     for (u32 i = p.lists[blockIdx.x]; i < p.lists[blockIdx.x + 1]; i++) {
         uint2 unit = p.units[i];
         WorkItem item = p.items[unit.x];
-        Unit u{p, item, s, unit.y, (item.slots + TILE - 1) / TILE};
+        Unit u{p, item, s, unit.y, (item.slots + TILE - 1) / TILE, p.arena + (u64)unit.y * p.block_tokens * D * 2};
         // Hazard: load_q and locate_tile overwrite what slower warps still read of the last unit:
         // Q, row positions, located slots, and the shares that lie in Q's place.
         __syncthreads();
