@@ -186,8 +186,7 @@ template <bool FULL> DEVICE void copy_chunk(const TileSlots& slots, const u8* fr
         cp_async_16_zfill(to, chunk_from, token ? 16 : 0);
 }
 
-// Starts the copies of a tile: all threads, chunk by chunk. `from` is K or V of the head in block
-// 0.
+// Starts the copies of a tile, chunk by chunk, by all threads. `from`: the head's K or V in block 0.
 template <bool FULL> DEVICE void copy_tile(const TileSlots& slots, const u8* from, u32 to) {
     // Slots that all threads copy in one round. Where they are whole, a thread keeps its chunk and
     // its swizzled offset but for a constant.
