@@ -421,7 +421,7 @@ impl Backend for CudaBackend {
     }
 
     fn feed(&mut self, plan: &mut Plan, feeds: &[Feed], samples: &sample::Pending) {
-        self.enqueue(|b| sample::feed(&b.card, &b.plans, plan, feeds, samples));
+        self.enqueue(|b| sample::substitute_tokens(&b.card, &b.plans, plan, feeds, samples));
     }
 
     fn embed(&mut self, table: &Weight, plan: &Plan, out: &mut Activations) {
