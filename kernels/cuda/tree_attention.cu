@@ -34,7 +34,7 @@
 //
 // Constants from the host (`cuda/catalog.rs`): HEAD_DIM; STAGES, tiles in the ring; RESIDENT,
 // thread blocks per multiprocessor; SHARED_BYTES; THREADS, TILE, MAX_ROWS, MANY_ROWS, FEW_ROWS,
-// ADDRESS_UNIT.
+// ADDRESS_UNIT; WORK_ITEM_BYTES and PARAMS_BYTES, the sizes of the Rust structs.
 #include "common.cuh"
 
 constexpr int D = HEAD_DIM, CHUNKS = D / 8, WARPS = THREADS / 32;
@@ -83,6 +83,7 @@ struct AttentionParams {
     u32 window;           // positions a row sees, its own included; 2^30 for all
     float scale;          // log2(e) / sqrt(D)
 };
+static_assert(sizeof(AttentionParams) == PARAMS_BYTES, "AttentionParams of cuda/attention.rs");
 
 // Where the token slots of a tile lie.
 struct TileSlots {

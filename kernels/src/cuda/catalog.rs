@@ -127,6 +127,7 @@ static TREE_ATTENTION: Source = Source {
             ("FEW_ROWS", FEW_ROWS),
             ("ADDRESS_UNIT", ADDRESS_UNIT),
             ("WORK_ITEM_BYTES", size_of::<WorkItem>()),
+            ("PARAMS_BYTES", size_of::<attention::AttentionParams>()),
         ])
     },
     kernels: || {
