@@ -1,15 +1,20 @@
 //! Offshoot's own commands, run as `cargo xtask <command>`.
 //!
 //! - `test`: installs what the tests need, then runs every test of the workspace.
-//! - `lint`: formatting, clippy, rustdoc, licences; a warning is an error.
+//! - `lint`: formatting, clippy, rustdoc, lengths of functions, licences; a warning is an error.
+//! - `functions`: production functions of more than 70 lines.
 //! - `licences`: the licence of every dependency against the allow list in `deny.toml`.
 
 mod checkpoints;
+mod functions;
 #[cfg(test)]
 mod layers;
 mod licences;
 mod metadata;
 mod nvrtc;
+#[cfg(test)]
+mod settings;
+mod sources;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -17,7 +22,7 @@ use std::process::{Command, ExitCode};
 /// What a command comes to: nothing, or one sentence.
 type Done<T = ()> = Result<T, String>;
 
-const USAGE: &str = "usage: cargo xtask test|lint|licences";
+const USAGE: &str = "usage: cargo xtask test|lint|functions|licences";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -25,6 +30,7 @@ fn main() -> ExitCode {
     let done = match words.as_slice() {
         ["test"] => test(),
         ["lint"] => lint(),
+        ["functions"] => functions::check(),
         ["licences"] => licences::check(),
         _ => Err(USAGE.into()),
     };
@@ -80,7 +86,7 @@ fn test() -> Done {
     Ok(())
 }
 
-/// Formatting, clippy, rustdoc, licences.
+/// Formatting, clippy, rustdoc, lengths of functions, licences.
 fn lint() -> Done {
     run(&mut cargo(&["fmt", "--all", "--check"]))?;
     run(&mut cargo(&[
@@ -92,5 +98,6 @@ fn lint() -> Done {
         "warnings",
     ]))?;
     run(cargo(&["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
+    functions::check()?;
     licences::check()
 }
