@@ -2,6 +2,9 @@
 //! index or a chat template hold, loading ends in an error or a model: no panic, no hang, no
 //! memory beyond the files' size times a small constant.
 //!
+//! A binary of its own: it measures memory with a global allocator, sets the panic hook, and aborts
+//! the process when a case hangs.
+//!
 //! `OFFSHOOT_FUZZ_ROUNDS` (default 1500) sets how long it looks, `OFFSHOOT_FUZZ_SEED` (default 0)
 //! at what. A long run, 200,000 executions (measured on an AMD EPYC, 2 cores shared with builds: 155,787
 //! refused, no failure, at most 31 MB and 1.6 s for one, a minute of CPU time for each seed):
@@ -22,6 +25,7 @@ use engine::source::Source;
 use engine::tokenizer::Tokenizer;
 use serde_json::Value;
 
+#[path = "suite/common/mod.rs"]
 mod common;
 
 #[global_allocator]

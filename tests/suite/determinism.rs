@@ -3,9 +3,7 @@
 //!
 //! Compared are whole outcomes as JSON: every step, reward, value, log-probability and verdict.
 
-mod common;
-
-use common::{Pair, pair, problems, report};
+use crate::common::{Pair, pair, problems, report};
 use engine::Options;
 use strategies::{Config, Problem, Strategy};
 

@@ -1,11 +1,9 @@
 //! Quantised weights: made on loading or stored by `offshoot quantize`, the same numbers; near those
 //! of the floats; and what cannot be quantised is refused.
 
-mod common;
-
 use std::path::Path;
 
-use common::{json_of, offshoot, repository, scratch};
+use crate::common::{json_of, offshoot, repository, scratch};
 use engine::checkpoint::Checkpoint;
 use engine::config::HeadKind;
 use engine::source::Source;

@@ -2,14 +2,12 @@
 //!
 //! Skipped nowhere: `cargo xtask test` installs NVRTC, and the emulator is built here.
 
-mod common;
-
 use std::path::Path;
 use std::process::Command;
 use std::rc::Rc;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
-use common::{Parts, finish, json_of, open, problems, report, scratch};
+use crate::common::{Parts, finish, json_of, open, problems, report, scratch};
 use engine::{Branch, Engine, Generate, Generated, Model, Options, Part};
 use futures::future::try_join_all;
 use kernels::cuda::{Compiler, Which, emulator_calls};
@@ -21,8 +19,7 @@ fn build_emulator() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         if let Err(why) = Compiler::find() {
-            eprintln!("{why}");
-            std::process::exit(101);
+            panic!("{why}");
         }
         let binary = Path::new(env!("CARGO_BIN_EXE_offshoot"));
         let profile = binary.parent().expect("a binary lies in a folder");

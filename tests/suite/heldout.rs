@@ -1,10 +1,8 @@
 //! The bundled problems and the embedded family are what the README says of them.
 
-mod common;
-
 use std::collections::{BTreeMap, HashSet};
 
-use common::{embedded, heldout, open, report, repository};
+use crate::common::{embedded, heldout, open, report, repository};
 use serde_json::{Map, Value};
 use strategies::{Grader, last_boxed};
 

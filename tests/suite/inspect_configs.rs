@@ -5,9 +5,7 @@
 //! a PRM's are its body's and its reward head's, without an LM head it has no use for and without the
 //! value head's one bias, which a checkpoint may lack.
 
-mod common;
-
-use common::{json_of, offshoot, report, repository, scratch, stdout_of};
+use crate::common::{json_of, offshoot, report, repository, scratch, stdout_of};
 use serde_json::{Value, json};
 use strategies::PrmKind;
 

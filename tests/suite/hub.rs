@@ -4,8 +4,6 @@
 
 #![cfg(unix)]
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -15,7 +13,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use common::{embedded, finish, scratch, stdout_of};
+use crate::common::{embedded, finish, scratch, stdout_of};
 use serde_json::{Value, json};
 
 const MAIN: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -276,7 +274,7 @@ const GENERATE: [&str; 7] = [
 /// What the model writes when it is named as nano-small.
 fn expected(folder: &Path) -> String {
     let arguments = GENERATE.map(|a| if a == "org/nano" { "nano-small" } else { a });
-    stdout_of(&common::offshoot(folder, &arguments, ""))
+    stdout_of(&crate::common::offshoot(folder, &arguments, ""))
 }
 
 fn snapshot(folder: &Path, commit: &str) -> PathBuf {
@@ -547,5 +545,5 @@ fn what_cannot_be_had_is_one_sentence() {
             ));
         }
     }
-    common::report(&complaints);
+    crate::common::report(&complaints);
 }
