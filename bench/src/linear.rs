@@ -96,7 +96,8 @@ struct Layer {
 
 /// The distinct linear layers of a model.
 fn layers(shape: Shape) -> Done<Vec<Layer>> {
-    let config = engine::config::ModelConfig::open(&shape.source()).map_err(|e| e.to_string())?;
+    let config = engine::checkpoint::config::ModelConfig::open(&shape.source())
+        .map_err(|e| e.to_string())?;
     let c = &config;
     let attended = c.heads * c.head_dim;
     let layer = |name, n, k| Layer { name, n, k };

@@ -50,7 +50,7 @@ pub fn cache_folder() -> Option<std::path::PathBuf> {
 use crate::backend::DEFAULT_KV_BYTES;
 use crate::plan::{BlockId, Feed, StepPlan};
 use crate::sampling::{Draw, Sample};
-use crate::{Backend, Dtype, Error, KvDtype, KvLayout, MatrixView, RopeTable};
+use crate::{Allocation, Backend, Dtype, Error, KvDtype, KvLayout, MatrixView, RopeTable};
 use device::Card;
 use half::bf16;
 use memory::{Copying, Growing, Lasting, Pinned};
@@ -222,7 +222,7 @@ impl CudaBackend {
     }
 
     fn buffer(&mut self, rows: usize, cols: usize, dtype: Dtype) -> Result<Activations, Error> {
-        let pitch = cols.next_multiple_of(8);
+        let pitch = memory::padded(cols);
         let bytes = rows * pitch * dtype.bytes();
         Ok(Activations {
             buffer: self.memory.zeroed(bytes, "activations")?,
@@ -319,37 +319,37 @@ impl Backend for CudaBackend {
         Ok(())
     }
 
-    fn count_memory(&mut self) -> bool {
-        if self.fraction.is_some() {
-            self.memory.count();
-        }
-        self.fraction.is_some()
-    }
-
-    fn reserve(&mut self, kv: Option<usize>, least: usize) -> Result<usize, Error> {
-        let weights = self.memory.counted();
+    fn reserve(
+        &mut self,
+        models: &[Allocation],
+        kv_bytes: Option<usize>,
+        min_kv_bytes: usize,
+    ) -> Result<usize, Error> {
+        let Some(fraction) = self.fraction else {
+            return Ok(kv_bytes.unwrap_or(DEFAULT_KV_BYTES));
+        };
+        let weights = memory::reserved_bytes(models);
         let free = self.card.free_memory()?;
-        let fraction = self.fraction.unwrap_or(1.0);
         let allowed = (free as f64 * fraction) as usize;
         let fitting = allowed.checked_sub(weights);
-        if fitting.is_none_or(|left| left < kv.unwrap_or(least)) {
+        if fitting.is_none_or(|left| left < kv_bytes.unwrap_or(min_kv_bytes)) {
             return Err(Error::DoesNotFit {
                 device: self.card.name().into(),
                 weights,
-                kv: kv.unwrap_or(least),
+                kv: kv_bytes.unwrap_or(min_kv_bytes),
                 allowed,
                 fraction,
                 free,
             });
         }
-        self.memory.reserve()?;
+        self.memory.reserve(weights)?;
         let left = fitting.unwrap_or(0).min(attention::MOST_ARENA);
         // The emulated card's memory is this machine's.
         let left = match self.emulated() {
             true => left.min(DEFAULT_KV_BYTES),
             false => left,
         };
-        Ok(kv.unwrap_or(left))
+        Ok(kv_bytes.unwrap_or(left))
     }
 
     fn load_matrix(&mut self, parts: &[MatrixView<'_>]) -> Result<Weight, Error> {
@@ -362,7 +362,7 @@ impl Backend for CudaBackend {
 
     fn load_vector(&mut self, values: &[f32]) -> Result<Vector, Error> {
         let mut padded = values.to_vec();
-        padded.resize(values.len().next_multiple_of(8), 0.0);
+        padded.resize(memory::padded(values.len()), 0.0);
         Ok(Vector {
             buffer: self.memory.of(&padded, "a vector")?,
             len: values.len(),

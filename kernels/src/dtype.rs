@@ -1,11 +1,11 @@
 //! Storage types of weights and of the KV cache.
 
-/// How numbers are stored. Products and sums are always accumulated in f32.
+/// A floating-point storage type. Accumulation is always in f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dtype {
     /// IEEE 754 binary32.
     F32,
-    /// The upper 16 bits of a binary32: 8 exponent bits, 7 fraction bits.
+    /// bfloat16, the upper 16 bits of a binary32: 8 exponent bits, 7 fraction bits.
     Bf16,
     /// IEEE 754 binary16.
     F16,
@@ -30,22 +30,22 @@ impl Dtype {
     }
 }
 
-/// How K and V are stored.
+/// The storage type of K and V.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KvDtype {
-    /// In floating point.
+    /// Floating point.
     Float(Dtype),
-    /// In 8 bits: the vector of one token and head is `scale * q`, `q` in -127..=127, the scale (f32)
-    /// its largest magnitude / 127.
+    /// 8 bits: the vector of one token and head is `scale * q`, with `q` in -127..=127 and an f32
+    /// scale, the vector's largest magnitude / 127.
     Int8,
 }
 
 impl KvDtype {
-    /// Bytes of the vector of one token and head.
+    /// Bytes of one token's vector of one head.
     pub const fn vector_bytes(self, head_dim: usize) -> usize {
         match self {
             KvDtype::Float(dtype) => head_dim * dtype.bytes(),
-            // The scales behind the elements are aligned.
+            // Padded, so that the scales after the elements are aligned.
             KvDtype::Int8 => head_dim.next_multiple_of(4) + size_of::<f32>(),
         }
     }

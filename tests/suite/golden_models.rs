@@ -13,8 +13,8 @@ use std::path::Path;
 
 use crate::common::{report, repository};
 use engine::checkpoint::Checkpoint;
-use engine::source::Source;
-use engine::{Branch, Dtype, Engine, Finish, Generate, Model, Options, Part, Sampling};
+use engine::checkpoint::source::Source;
+use engine::{Branch, Dtype, Engine, Finish, Generate, Model, ModelSpec, Options, Sampling};
 use kernels::CpuBackend;
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -110,7 +110,7 @@ fn load(folder: &Path, kv: Option<Dtype>) -> (Engine, Model) {
     };
     let (engine, mut models) = Engine::new(
         CpuBackend::new(2),
-        &[Part::new(&checkpoint, None)],
+        &[ModelSpec::new(&checkpoint, None)],
         &options,
     )
     .expect("it loads");
@@ -138,14 +138,14 @@ fn greedy(folder: &Path, prompt: &[u32], count: usize) -> (Vec<u32>, Finish) {
         max_tokens: count,
         stop_strings: Vec::new(),
         include_stop: false,
-        stop_tokens: vec![1],
+        stop_token_ids: vec![1],
         stream: None,
     };
     let generated = engine
         .run(branch.generate(how))
         .expect("the engine runs")
         .expect("the prompt is continued");
-    (generated.tokens, generated.finish)
+    (generated.token_ids, generated.finish)
 }
 
 /// ‖a - b‖ / ‖b‖; infinite when the lengths differ.

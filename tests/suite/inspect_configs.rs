@@ -171,10 +171,10 @@ fn inspect_says_what_would_happen() {
             _ => WRITES.to_string(),
         };
         let prm = match case.prm {
-            Some(kind) => format!("{}: {}", kind.name(), kind.how()),
+            Some(kind) => format!("{}: {}", kind.name(), kind.read_out()),
             None => format!(
                 "{} has an LM head and no reward head; if it was trained to answer steps with + and \
-                 -, say how with --prm-format math-shepherd or rlhflow",
+                 -, name its form with --prm-format: math-shepherd or rlhflow",
                 case.architecture
             ),
         };

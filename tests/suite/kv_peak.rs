@@ -22,7 +22,7 @@
 use std::collections::HashMap;
 
 use crate::common::{open, pair, problems, report};
-use engine::chat::Message;
+use engine::text::chat::Message;
 use engine::{KvUsage, Options};
 use strategies::{Config, Node, REASON_STEP_BY_STEP, Strategy};
 
@@ -88,7 +88,7 @@ fn peak_is_what_the_tree_needs() {
                 nodes,
                 count(&small, &[system, user(text)]),
                 block_tokens,
-                |node, leaf| node.tokens - usize::from(leaf),
+                |node, leaf| node.num_tokens - usize::from(leaf),
             );
             let prm_blocks = largest_round(
                 nodes,

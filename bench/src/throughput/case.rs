@@ -78,7 +78,7 @@ impl<'a> Case<'a> {
                 blocks(self.prompt) + self.branches * blocks(own)
             };
             needed += all * kv.block_bytes;
-            let (tokens, limit) = (self.prompt + own, model.max_positions());
+            let (tokens, limit) = (self.prompt + own, model.context_length());
             if tokens > limit {
                 return Err(format!(
                     "--prompt {} and --generate {}: {tokens} tokens, but the model's context length \
@@ -168,7 +168,7 @@ impl<'a> Case<'a> {
             search: part(Work::Search, prompts + 2 * own)?,
             kv_bytes: self.kv_bytes.get(),
             kv_unshared_bytes: self.models().map(unshared).sum(),
-            batches: self.models().map(|model| model.usage().steps).sum(),
+            batches: self.models().map(|model| model.usage().batches).sum(),
         })
     }
 
@@ -217,7 +217,7 @@ impl<'a> Case<'a> {
             max_tokens: tokens,
             stop_strings: Vec::new(),
             include_stop: true,
-            stop_tokens: Vec::new(),
+            stop_token_ids: Vec::new(),
             stream: None,
         }
     }
@@ -280,7 +280,7 @@ impl<'a> Case<'a> {
                     .map(|(writer, reader)| {
                         let options = self.options(step);
                         async move {
-                            let written = writer.generate(options).await?.tokens;
+                            let written = writer.generate(options).await?.token_ids;
                             let read: Vec<u32> = written.iter().map(|t| t % vocab).collect();
                             let scores = reader.read(&read, &[read.len() - 1]).await?;
                             Ok::<f32, engine::Error>(scores[0][0])
@@ -341,13 +341,13 @@ mod tests {
     use crate::shapes::Shape;
     use crate::timed::{Operation, Timed};
     use engine::checkpoint::Checkpoint;
-    use engine::{Engine, Options, Part as EnginePart};
+    use engine::{Engine, ModelSpec, Options};
     use kernels::CpuBackend;
 
     fn subject(role: Role) -> Subject {
         let shape = Shape::parse("nano").expect("a shape");
         let checkpoint = Checkpoint::random(shape.source(), 1).expect("a config");
-        let part = || EnginePart::new(&checkpoint, None);
+        let part = || ModelSpec::new(&checkpoint, None);
         let options = Options {
             kv_bytes: Some(8 << 20),
             ..Options::default()

@@ -15,16 +15,20 @@ const PITCH: usize = 64;
 /// Bytes converted and copied at once.
 const STAGING: usize = 32 << 20;
 
+/// Bytes of a matrix on the device.
+pub(super) fn weight_bytes(rows: usize, cols: usize) -> usize {
+    rows * cols.next_multiple_of(PITCH) * size_of::<bf16>()
+}
+
 /// Puts a matrix onto the device, rounded to bf16.
 pub(super) fn load(memory: &Lasting, parts: &[MatrixView<'_>]) -> Result<Weight, Error> {
     let cols = parts[0].cols;
     assert!(parts.iter().all(|p| p.cols == cols), "columns of the parts");
     let rows = parts.iter().map(|p| p.rows).sum();
     let pitch = cols.next_multiple_of(PITCH);
-    let buffer = memory.buffer(rows * pitch * 2, "a weight matrix")?;
+    let buffer = memory.buffer(weight_bytes(rows, cols), "a weight matrix")?;
     let mut offset = 0;
-    // What is only counted is not to be read from the disk.
-    for part in parts.iter().filter(|_| buffer.has_memory()) {
+    for part in parts {
         let row_bytes = cols * part.dtype.bytes();
         let at_once = (STAGING / (pitch * 2)).max(1);
         for rows in part.bytes.chunks(at_once * row_bytes) {
