@@ -6,8 +6,9 @@
 //! the process when a case hangs.
 //!
 //! `OFFSHOOT_FUZZ_ROUNDS` (default 1500) sets how long it looks, `OFFSHOOT_FUZZ_SEED` (default 0)
-//! at what. A long run, 200,000 executions (measured on an AMD EPYC, 2 cores shared with builds: 155,787
-//! refused, no failure, at most 31 MB and 1.6 s for one, a minute of CPU time for each seed):
+//! at what. A long run, 200,000 executions (measured on an AMD EPYC, 2 cores shared with builds:
+//! 155,787 refused, no failure, at most 31 MB and 1.6 s for one, a minute of CPU time for each
+//! seed):
 //!
 //!     for seed in 1 2 3 4; do OFFSHOOT_FUZZ_SEED=$seed OFFSHOOT_FUZZ_ROUNDS=50000 \
 //!         cargo test -p offshoot --test loading_fuzz -- --nocapture; done
@@ -351,10 +352,11 @@ fn made_up(old: &Value, rng: &mut Random) -> Value {
         (0..=2, Value::String(old)) => {
             let mut text = old.clone();
             let piece = *rng.one(&["", "a", "\u{2581}", "\u{120}", "\0", "(", "$", "🦀", "/../"]);
-            let at = rng.below(text.len() + 1);
-            match text.is_char_boundary(at) {
-                true => text.insert_str(at, piece),
-                false => text.clear(),
+            let offset = rng.below(text.len() + 1);
+            if text.is_char_boundary(offset) {
+                text.insert_str(offset, piece);
+            } else {
+                text.clear();
             }
             Value::from(text)
         }
@@ -470,7 +472,8 @@ fn damaged_models_are_refused_and_no_more() {
         }
     });
 
-    // The tokenizers crate's panics are caught, and would fill the screen; ours are told at the end.
+    // The tokenizers crate's panics are caught, and would fill the screen; ours are told at the
+    // end.
     static PANIC: Mutex<String> = Mutex::new(String::new());
     std::panic::set_hook(Box::new(|info| {
         *PANIC.lock().unwrap_or_else(PoisonError::into_inner) = info.to_string();

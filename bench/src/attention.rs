@@ -66,7 +66,7 @@ pub struct Flags {
     /// Only the trees, without sampling and the row-wise operations.
     #[arg(long)]
     pub trees_only: bool,
-    /// Repetitions that count.
+    /// Measured repetitions.
     #[arg(long, default_value_t = 5, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub repeat: u32,
 }

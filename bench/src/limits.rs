@@ -23,8 +23,9 @@ pub struct Limits {
     pub read_bandwidth: Stat,
     /// f32 operations per second of a loop of multiply-adds alone.
     pub fma_peak: Stat,
-    /// bf16 operations per second of a loop of AMX's `tdpbf16ps` alone; `None` without AMX. A linear
-    /// layer with bf16 weights issues two for each multiplication, as activations are split in two.
+    /// bf16 operations per second of a loop of AMX's `tdpbf16ps` alone; `None` without AMX. A
+    /// linear layer with bf16 weights issues two for each multiplication, as activations are split
+    /// in two.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub amx_peak: Option<Stat>,
 }

@@ -53,7 +53,7 @@ pub struct Flags {
     #[arg(long, alias = "product", value_name = "LAYER")]
     #[serde(alias = "product")]
     pub layer: Option<String>,
-    /// Repetitions that count.
+    /// Measured repetitions.
     #[arg(long, default_value_t = 5, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub repeat: u32,
 }

@@ -1,6 +1,6 @@
-//! How 8 and 4 bit weights and an 8 bit KV cache change the logits of a real checkpoint, as Offshoot
-//! computes them: its integer matmuls quantize activations as well. (`bench/real/logits.py`
-//! quantizes the weights alone.)
+//! How 8 and 4 bit weights and an 8 bit KV cache change the logits of a real checkpoint, as
+//! Offshoot computes them: its integer matmuls quantize activations as well.
+//! (`bench/real/logits.py` quantizes the weights alone.)
 
 use std::path::{Path, PathBuf};
 

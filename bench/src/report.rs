@@ -33,8 +33,8 @@ pub struct Host {
     /// Bytes of the processor's caches by level, as the first core sees them; empty where it is not
     /// known.
     pub cache_bytes: Vec<u64>,
-    /// The load average of the last minute when the measurement began; `None` where it is not known.
-    /// Above 0 before a run means that the machine was shared.
+    /// The load average of the last minute when the measurement began; `None` where it is not
+    /// known. Above 0 before a run means that the machine was shared.
     pub load_before: Option<f64>,
 }
 

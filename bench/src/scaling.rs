@@ -49,9 +49,9 @@ pub struct Flags {
 /// The strategies whose smaller budgets come from one run.
 const SUBSAMPLED: [&str; 3] = ["majority", "best-of-n", "dvts"];
 
-/// Settings of one more run of DVTS at the largest N: eight candidates a tree, a higher temperature,
-/// paths scored by the product of their steps' scores. Chosen on the nano family's validation
-/// problems (`bench/nano/README.md`); all other rows have the paper's defaults.
+/// Settings of one more run of DVTS at the largest N: eight candidates a tree, a higher
+/// temperature, paths scored by the product of their steps' scores. Chosen on the nano family's
+/// validation problems (`bench/nano/README.md`); all other rows have the paper's defaults.
 const CHOSEN: [&str; 6] = [
     "--beam-width",
     "8",

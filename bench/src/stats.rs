@@ -33,7 +33,8 @@ impl Stat {
         })
     }
 
-    /// The rate of `amount` of work in each of these times: the shortest time gives the highest rate.
+    /// The rate of `amount` of work in each of these times: the shortest time gives the highest
+    /// rate.
     pub fn rate(&self, amount: f64) -> Stat {
         Stat {
             median: amount / self.median,
@@ -58,8 +59,8 @@ impl Stat {
     }
 }
 
-/// Seconds of a call of `work`. It is called for at least `min_seconds`, and that is repeated `runs`
-/// times after one repetition to warm up.
+/// Seconds of a call of `work`. It is called for at least `min_seconds`, and that is repeated
+/// `runs` times after one repetition to warm up.
 ///
 /// # Panics
 ///

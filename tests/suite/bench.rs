@@ -1,5 +1,5 @@
-//! `offshoot bench` on the nano models: every measurement runs, leaves its files, and refuses what it
-//! cannot measure. Nothing here looks at a time, except that there is one.
+//! `offshoot bench` on the nano models: every measurement runs, leaves its files, and refuses what
+//! it cannot measure. Nothing here looks at a time, except that there is one.
 
 use std::path::Path;
 
@@ -23,13 +23,12 @@ fn measured(folder: &Path, words: &str, files: &[&str]) -> Value {
         let text = std::fs::read_to_string(folder.join("results/new").join(file));
         let text = text.unwrap_or_else(|e| panic!("{file}: {e}"));
         assert!(!text.contains("NaN"), "{file}");
-        match file.ends_with(".svg") {
-            true => assert!(
-                text.starts_with("<svg") && text.contains("</svg>"),
-                "{file}"
-            ),
-            false => assert!(text.contains("bench"), "{file}"),
-        }
+        let whole = if file.ends_with(".svg") {
+            text.starts_with("<svg") && text.contains("</svg>")
+        } else {
+            text.contains("bench")
+        };
+        assert!(whole, "{file}");
     }
     for part in ["host", "limits", "settings", "command", "date"] {
         assert!(!report[part].is_null(), "no {part} in {report}");

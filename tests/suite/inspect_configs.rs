@@ -1,9 +1,9 @@
 //! What `offshoot inspect` says of the paper's policies and PRMs from their `config.json` alone
 //! (tests/golden/configs; tests/golden/README.md says where their facts are from).
 //!
-//! Parameter counts are those of transformers' own classes, built from the same files without memory;
-//! a PRM's are its body's and its reward head's, without an LM head it has no use for and without the
-//! value head's one bias, which a checkpoint may lack.
+//! Parameter counts are those of transformers' own classes, built from the same files without
+//! memory; a PRM's are its body's and its reward head's, without an LM head it has no use for and
+//! without the value head's one bias, which a checkpoint may lack.
 
 use crate::common::{json_of, offshoot, report, repository, scratch, stdout_of};
 use serde_json::{Value, json};

@@ -1,5 +1,5 @@
-//! Quantised weights: made on loading or stored by `offshoot quantize`, the same numbers; near those
-//! of the floats; and what cannot be quantised is refused.
+//! Quantised weights: made on loading or stored by `offshoot quantize`, the same numbers; near
+//! those of the floats; and what cannot be quantised is refused.
 
 use std::path::Path;
 

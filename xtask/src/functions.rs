@@ -199,7 +199,7 @@ fn cuda_name(head: &str) -> Option<String> {
     });
     let before = head[..open?.0].trim_end();
     let start = before.rfind(|c: char| !c.is_alphanumeric() && c != '_');
-    let name = &before[start.map_or(0, |at| at + 1)..];
+    let name = &before[start.map_or(0, |index| index + 1)..];
     (!name.is_empty()).then(|| name.to_string())
 }
 

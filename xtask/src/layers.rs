@@ -1,4 +1,4 @@
-//! Which crates of the workspace may know which.
+//! Which crates of the workspace may depend on which.
 
 use std::collections::BTreeSet;
 

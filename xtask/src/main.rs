@@ -19,7 +19,7 @@ mod sources;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-/// What a command comes to: nothing, or one sentence.
+/// The result of a command: a value, or one sentence that says why there is none.
 type Done<T = ()> = Result<T, String>;
 
 const USAGE: &str = "usage: cargo xtask test|lint|functions|licences";
@@ -57,7 +57,7 @@ fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs a command and shows what it is.
+/// Prints a command and runs it.
 fn run(command: &mut Command) -> Done {
     let arguments: Vec<_> = command.get_args().map(|a| a.to_string_lossy()).collect();
     let program = Path::new(command.get_program());
@@ -71,7 +71,7 @@ fn run(command: &mut Command) -> Done {
     }
 }
 
-/// Every test of the workspace, with what they need installed first.
+/// Installs what the tests need and runs every test of the workspace.
 fn test() -> Done {
     let mut environment = Vec::new();
     if let Some(dir) = nvrtc::install_if_needed()? {

@@ -34,9 +34,9 @@ fn flags(tokens: TokenStream, found: &mut Vec<String>) {
 
 /// Whether `--` and a letter stand in a literal, not inside of a word or a longer rule.
 fn names_a_flag(literal: &str) -> bool {
-    (literal.match_indices("--")).any(|(at, _)| {
-        let before = literal[..at].chars().next_back();
-        let after = literal[at + 2..].chars().next();
+    (literal.match_indices("--")).any(|(index, _)| {
+        let before = literal[..index].chars().next_back();
+        let after = literal[index + 2..].chars().next();
         after.is_some_and(|c| c.is_ascii_lowercase())
             && !before.is_some_and(|c| c == '-' || c.is_alphanumeric())
     })

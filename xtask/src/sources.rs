@@ -118,8 +118,8 @@ fn skip_item(tokens: &mut impl Iterator<Item = TokenTree>, modules: &mut Vec<Str
         match &token {
             TokenTree::Group(group) if group.delimiter() == Delimiter::Brace => return,
             token if is_punct(token, ';') => {
-                if let Some(at) = words.iter().position(|word| word == "mod") {
-                    modules.extend(words.get(at + 1).cloned());
+                if let Some(index) = words.iter().position(|word| word == "mod") {
+                    modules.extend(words.get(index + 1).cloned());
                 }
                 return;
             }

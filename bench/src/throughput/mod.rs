@@ -211,7 +211,8 @@ pub struct Row {
 /// Measures; progress goes to standard error.
 ///
 /// # Errors
-/// Too little KV memory for a case, a prompt beyond the model's context length, a device that failed.
+/// Too little KV memory for a case, a prompt beyond the model's context length, a device that
+/// failed.
 pub fn run(subject: &Subject, flags: &Flags, output: &Output) -> Done<String> {
     let limits = subject.threads.map(Limits::measure);
     let settings = Settings {
