@@ -524,4 +524,13 @@ mod tests {
         assert_eq!(sharing(Tree::Flat, 8), 1.0);
         assert_eq!(sharing(Tree::Shared, 8), 640.0 / 192.0);
     }
+
+    #[test]
+    fn a_committed_report_is_read() {
+        let folder = "bench/results/2026-11-28-intel-xeon-model-167-amx-2-cores/attention";
+        let path = crate::machine::root().join(folder).join("attention.json");
+        let text = std::fs::read_to_string(path).expect("a committed report");
+        let report: Report<Flags, Row> = serde_json::from_str(&text).expect("a report");
+        assert!(!report.rows.is_empty() && !report.limits.is_empty());
+    }
 }

@@ -345,4 +345,14 @@ mod tests {
             "{error}"
         );
     }
+
+    #[test]
+    fn a_committed_report_is_read() {
+        let folder = "bench/results/2026-11-28-intel-xeon-model-167-amx-2-cores/linear";
+        let path = crate::machine::root().join(folder).join("linear.json");
+        let text = std::fs::read_to_string(path).expect("a committed report");
+        let report: Report<Flags, Row> = serde_json::from_str(&text).expect("a report");
+        assert!(!report.rows.is_empty() && !report.limits.is_empty());
+        assert!(report.rows.iter().any(|row| row.layer == "gate-up"));
+    }
 }
