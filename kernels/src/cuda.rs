@@ -15,10 +15,11 @@
 //! # What bits depend on
 //!
 //! A row's numbers do not depend on what other rows hold. They may depend on how many there are:
-//! products of up to 64 rows and of more sum in different orders, and the cut of the attention's work
-//! decides where its sums are merged. Two runs of the same steps give the same bits.
+//! products of up to 64 rows and of more sum in different orders, and the cut of the attention's
+//! work decides where its sums are merged. Two runs of the same steps give the same bits.
 
 mod attention;
+mod attention_work;
 mod cache;
 pub mod catalog;
 pub mod cubin;
@@ -172,8 +173,9 @@ impl CudaBackend {
     }
 
     /// Lets models and KV cache take at most this fraction of the memory that is free when they are
-    /// loaded, from two arenas allocated once. The rest is for plans, scratch memory and the driver.
-    /// Without it every buffer is allocated for itself, which tells the emulator their bounds.
+    /// loaded, from two arenas allocated once. The rest is for plans, scratch memory and the
+    /// driver. Without it every buffer is allocated for itself, which tells the emulator their
+    /// bounds.
     pub fn set_memory_fraction(&mut self, fraction: f64) {
         self.fraction = Some(fraction);
     }
@@ -343,7 +345,7 @@ impl Backend for CudaBackend {
             });
         }
         self.memory.reserve(weights)?;
-        let left = fitting.unwrap_or(0).min(attention::MOST_ARENA);
+        let left = fitting.unwrap_or(0).min(attention::MAX_ARENA);
         // The emulated card's memory is this machine's.
         let left = match self.emulated() {
             true => left.min(DEFAULT_KV_BYTES),
@@ -387,7 +389,7 @@ impl Backend for CudaBackend {
     }
 
     fn arena(&mut self, bytes: usize) -> Result<Arena, Error> {
-        if bytes > attention::MOST_ARENA {
+        if bytes > attention::MAX_ARENA {
             return Err(Error::Unsupported {
                 device: self.card.name().into(),
                 what: format!("a KV arena of {bytes} bytes (at most 128 GiB)"),

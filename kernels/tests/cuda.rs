@@ -162,7 +162,8 @@ fn a_copied_block_is_attended_to_like_its_original() {
     let mut qkv = backend.product_activations(7, layout.qkv_cols()).unwrap();
     let numbers = cases::numbers(9, 7 * layout.qkv_cols());
     let mut answers = Vec::new();
-    // Seven tokens into blocks 0 and 3; then, the blocks copied, the last row again through the copies.
+    // Seven tokens into blocks 0 and 3; then, the blocks copied, the last row again through the
+    // copies.
     for (blocks, rows, write) in [([0, 3], 0..7, true), ([5, 1], 6..7, false)] {
         let table = [(BlockId(blocks[0]), 4), (BlockId(blocks[1]), 3)];
         let tokens = vec![0; rows.len()];
@@ -456,8 +457,8 @@ fn fed_rows_go_on_with_the_drawn_tokens() {
     }
 }
 
-/// Decoding steps over a growing tree: the rows that count of every step's attention output, and the
-/// driver's calls that begin a recording, launch one, and launch a kernel.
+/// Decoding steps over a growing tree: the rows that count of every step's attention output, and
+/// the driver's calls that begin a recording, launch one, and launch a kernel.
 fn decode(backend: &mut CudaBackend, graphs: bool) -> (Vec<Vec<f32>>, [u64; 3]) {
     backend.set_graphs(graphs);
     let calls = || {
@@ -559,8 +560,9 @@ fn recorded_steps_give_the_bits_of_those_that_are_not() {
     for (step, (found, expected)) in found.iter().zip(&expected).enumerate() {
         assert_eq!(found, expected, "step {step}");
     }
-    // Places of 2, 4 and 6 rows. The first step of each runs as it is, and so do the prompt's and the
-    // three without rows. The blocks outgrow their places now and then: then there is a new recording.
+    // Places of 2, 4 and 6 rows. The first step of each runs as it is, and so do the prompt's and
+    // the three without rows. The blocks outgrow their places now and then: then there is a new
+    // recording.
     assert_eq!(launches, 40 - 4 - 3);
     assert!((4..12).contains(&captures), "{captures} recordings");
     assert!(

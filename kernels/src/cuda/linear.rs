@@ -1,7 +1,7 @@
-//! Weights and products: `linear.cu`.
+//! Weights and linear layers: `linear.cu`.
 #![allow(unsafe_code)] // Launches: each passes its kernel's parameters, sizes checked before.
 
-use super::catalog::{self, SKINNY, TILED, skinny_shared, tiled_shared};
+use super::catalog::{self, SKINNY, TILED};
 use super::cublaslt::CublasLt;
 use super::device::{Card, Grid, launch};
 use super::memory::Lasting;
@@ -9,8 +9,19 @@ use super::{Activations, Vector, Weight};
 use crate::{Dtype, Error, MatrixView};
 use half::{bf16, f16};
 
-/// Rows are padded to a multiple of this many elements, so that a copy of 16 bytes is aligned and
-/// whole wherever the kernel takes it.
+/// Threads per block of the skinny kernels.
+pub(super) const SKINNY_THREADS: usize = 128;
+/// Columns of a stage of the skinny kernels.
+pub(super) const SKINNY_STAGE_COLS: usize = 128;
+/// Threads per block of the tiled kernels.
+pub(super) const TILED_THREADS: usize = 256;
+/// Columns of a stage of the tiled kernels.
+pub(super) const TILED_STAGE_COLS: usize = 32;
+/// Stages of the tiled kernels.
+pub(super) const TILED_STAGES: usize = 4;
+
+/// Rows are padded to a multiple of this many elements, so that every 16-byte chunk the kernel
+/// copies is aligned and whole.
 const PITCH: usize = 64;
 /// Bytes converted and copied at once.
 const STAGING: usize = 32 << 20;
@@ -77,13 +88,13 @@ enum Into {
     Gated,
 }
 
-/// The most rows of the skinny kernels.
-const FEW_ROWS: usize = 64;
+/// Rows of the skinny kernels at most.
+const SKINNY_MAX_ROWS: usize = 64;
 
-/// Whether cuBLASLt, where there is one, computes a product: of many rows, and without a bias, which it
-/// would want in the output's type.
+/// Whether cuBLASLt, where it is installed, computes a linear layer: of many rows, and without a
+/// bias, which it takes in the output's type only.
 pub(super) fn for_cublaslt(bias: Option<&Vector>, rows: usize) -> bool {
-    rows > FEW_ROWS && bias.is_none()
+    rows > SKINNY_MAX_ROWS && bias.is_none()
 }
 
 #[allow(clippy::too_many_arguments)] // The operation's own.
@@ -187,31 +198,30 @@ fn check(
     })
 }
 
-/// The kernel for a product of `rows` rows and `n` rows of weights, of which a block has as many as
-/// its tile has columns; gated or not.
+/// The kernel for `rows` rows of x and `n` rows of W, `variant` as in
+/// [`catalog::LinearTile::kernels`].
 fn choose(rows: usize, n: usize, sms: usize, variant: usize) -> (&'static str, Grid) {
-    if rows <= FEW_ROWS {
+    let (tile, blocks) = if rows <= SKINNY_MAX_ROWS {
         let tall = match rows {
             0..=16 => 0,
             17..=32 => 1,
             _ => 2,
         };
-        // Narrow tiles while there are too few wide ones for the card.
+        // Narrow tiles where wide ones are too few for the card.
         let wide = n.div_ceil(32) >= sms;
-        let (names, mt, nt, stages, _) = SKINNY[2 * tall + usize::from(wide)];
-        let grid = Grid {
-            blocks: (if rows == 0 { 0 } else { n.div_ceil(8 * nt) }, 1),
-            threads: 128,
-            shared: skinny_shared(mt, nt, stages),
-        };
-        return (names[variant], grid);
-    }
-    let large = rows.div_ceil(128) * n.div_ceil(128) >= sms;
-    let (names, bm, bn) = TILED[usize::from(large)];
-    let grid = Grid {
-        blocks: (rows.div_ceil(bm), n.div_ceil(bn)),
-        threads: 256,
-        shared: tiled_shared(bm, bn),
+        let tile = &SKINNY[2 * tall + usize::from(wide)];
+        let blocks = if rows == 0 { 0 } else { n.div_ceil(tile.cols) };
+        (tile, (blocks, 1))
+    } else {
+        let large = rows.div_ceil(128) * n.div_ceil(128) >= sms;
+        let tile = &TILED[usize::from(large)];
+        (tile, (rows.div_ceil(tile.rows), n.div_ceil(tile.cols)))
     };
-    (names[variant], grid)
+    let kernel = &tile.kernels[variant];
+    let grid = Grid {
+        blocks,
+        threads: kernel.threads,
+        shared: kernel.shared.unwrap_or(0),
+    };
+    (kernel.name, grid)
 }

@@ -6,7 +6,7 @@
 //! Plans and scratch memory come from pools and buffers that grow to their largest size and stay.
 #![allow(unsafe_code)] // Calls of the driver with raw addresses; each states what it relies on.
 
-use super::device::{Card, words};
+use super::device::{Card, driver_message};
 use super::linear;
 use crate::{Allocation, Dtype, Error};
 use cudarc::driver::{result, sys};
@@ -76,7 +76,7 @@ impl Buffer {
         }
         // SAFETY: the range is this buffer's.
         unsafe { result::memset_d8_async(self.at, byte, self.bytes, self.card.stream()) }
-            .map_err(|e| self.card.failure("filling memory", &words(&e)))
+            .map_err(|e| self.card.failure("filling memory", &driver_message(&e)))
     }
 
     /// Enqueues a copy to the device. The values have been taken when this returns: the driver
@@ -89,7 +89,10 @@ impl Buffer {
         }
         // SAFETY: the range is inside this buffer, checked above.
         unsafe { result::memcpy_htod_async(self.at + offset as u64, bytes, self.card.stream()) }
-            .map_err(|e| self.card.failure("a copy to the device", &words(&e)))
+            .map_err(|e| {
+                self.card
+                    .failure("a copy to the device", &driver_message(&e))
+            })
     }
 
     /// Enqueues a copy to the beginning of the buffer by way of page-locked memory: unlike
@@ -106,7 +109,10 @@ impl Buffer {
         // SAFETY: the range is inside this buffer, checked above; `from` is kept until the event is
         // done.
         unsafe { result::memcpy_htod_async(self.at, from.bytes_mut(), self.card.stream()) }
-            .map_err(|e| self.card.failure("a copy to the device", &words(&e)))?;
+            .map_err(|e| {
+                self.card
+                    .failure("a copy to the device", &driver_message(&e))
+            })?;
         let event = self.card.event()?;
         self.card.keep_until(event, from.into_parts());
         Ok(())
@@ -120,8 +126,12 @@ impl Buffer {
             let at = self.at + offset as u64;
             // SAFETY: the range is inside this buffer; `to` lives until the event is done, since
             // `Copying` waits for it when dropped.
-            unsafe { result::memcpy_dtoh_async(to.bytes_mut(), at, self.card.stream()) }
-                .map_err(|e| self.card.failure("a copy from the device", &words(&e)))?;
+            unsafe { result::memcpy_dtoh_async(to.bytes_mut(), at, self.card.stream()) }.map_err(
+                |e| {
+                    self.card
+                        .failure("a copy from the device", &driver_message(&e))
+                },
+            )?;
         }
         let event = self.card.event()?;
         Ok(Copying {
