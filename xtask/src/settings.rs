@@ -13,9 +13,12 @@ const LIBRARIES: [&str; 4] = ["kernels", "engine", "strategies", "session"];
 /// Arguments of other programs: the file, and the argument.
 const EXCEPTIONS: [(&str, &str); 3] = [
     // cargo's, pip's, and NVRTC's own error.
-    ("kernels/src/cuda/device.rs", "cargo build --release"),
+    (
+        "kernels/src/cuda/device/emulator.rs",
+        "cargo build --release",
+    ),
     ("kernels/src/cuda/nvrtc.rs", "pip download --no-deps"),
-    ("kernels/src/cuda/device.rs", "--gpu-architecture"),
+    ("kernels/src/cuda/device/compile.rs", "--gpu-architecture"),
 ];
 
 /// The string literals that name a flag, doc comments and tests left out.
