@@ -37,10 +37,10 @@ static MEMORY: peak_alloc::PeakAlloc = peak_alloc::PeakAlloc;
 const PER_BYTE: usize = 100;
 /// Memory that loading may take in any case, most of it for regular expressions.
 const BASE: usize = 48 << 20;
-/// What a case may take on a busy machine; a hang takes for ever.
+/// Time limit of a case on a busy machine; beyond it the case counts as a hang.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What a model is loaded from.
+/// The files of a model.
 type Files = BTreeMap<&'static str, Vec<u8>>;
 
 const CONFIG: &str = "config.json";
@@ -198,7 +198,7 @@ const JINJA: [&str; 34] = [
     "{% raw %}",
     "\u{fffd}",
 ];
-/// What is repeated to nest deeply.
+/// Pieces that nest deeply when repeated.
 const NESTS: [&str; 20] = [
     "[",
     "{\"a\":",
@@ -346,7 +346,7 @@ fn made_up(old: &Value, rng: &mut Random) -> Value {
             .unwrap_or_else(|_| Value::from(f64::MAX))
     };
     match (rng.below(8), old) {
-        // As a rule, of the same kind.
+        // Mostly of the same type.
         (0..=4, Value::Number(_)) => number(rng),
         (0..=4, Value::Bool(old)) => Value::from(!old),
         (0..=2, Value::String(old)) => {
@@ -472,7 +472,7 @@ fn damaged_models_are_refused_and_no_more() {
         }
     });
 
-    // The tokenizers crate's panics are caught, and would fill the screen; ours are told at the
+    // Panics of the tokenizers crate are caught and would fill the screen; ours are reported at the
     // end.
     static PANIC: Mutex<String> = Mutex::new(String::new());
     std::panic::set_hook(Box::new(|info| {

@@ -40,7 +40,7 @@ const KV: [(&str, KvDtype); 4] = [
     ("int8", KvDtype::Int8),
 ];
 
-/// What is swept.
+/// The ranges of the sweep.
 #[derive(Args, Clone, Debug, Serialize, Deserialize)]
 pub struct Flags {
     /// Take the heads, the vocabulary and the widths of this model: nano, qwen2.5-0.5b,

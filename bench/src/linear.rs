@@ -32,7 +32,7 @@ const KINDS: [(&str, Stored); 5] = [
     ("int4", Stored::Quantized(Quantization::Int4)),
 ];
 
-/// What is swept.
+/// The ranges of the sweep.
 #[derive(Args, Clone, Debug, Serialize, Deserialize)]
 pub struct Flags {
     /// Take the linear layers of this model: nano, qwen2.5-0.5b, llama-3.2-1b, qwen2.5-1.5b or

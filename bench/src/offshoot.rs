@@ -32,7 +32,7 @@ pub type Levels = BTreeMap<String, Count>;
 /// One run of `offshoot solve`, as kept in the raw results.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Run {
-    /// What was run, without the paths of results files.
+    /// The arguments, without the paths of results files.
     pub arguments: Vec<String>,
     /// [`Offshoot::hash`].
     pub binary: String,
@@ -41,7 +41,7 @@ pub struct Run {
     /// Right answers of the run's selection, by N (the run's own and, by subsampling, smaller ones)
     /// and level.
     pub counts: BTreeMap<u64, Levels>,
-    /// What `--json` printed.
+    /// The output of `--json`.
     pub summary: Value,
 }
 

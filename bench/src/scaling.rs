@@ -277,7 +277,7 @@ fn report(
     command: &str,
     flags: &Flags,
 ) -> Done<String> {
-    // The problems' levels, and how many problems each has.
+    // The number of problems by level.
     let mut levels: BTreeMap<&String, u64> = BTreeMap::new();
     for row in rows {
         for (level, count) in record.get(&row.accuracy[0])?.levels(row.n)? {

@@ -1,4 +1,4 @@
-//! What the sweeps over CPU operations ([`crate::linear`], [`crate::attention`]) share: threads,
+//! Shared by the sweeps over CPU operations ([`crate::linear`], [`crate::attention`]): threads,
 //! instruction set, and a report with the limits of each number of threads.
 
 use clap::Args;

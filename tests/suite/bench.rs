@@ -1,5 +1,5 @@
 //! `offshoot bench` on the nano models: every measurement runs, leaves its files, and refuses what
-//! it cannot measure. Nothing here looks at a time, except that there is one.
+//! it cannot measure. Times are only checked to be there.
 
 use std::path::Path;
 

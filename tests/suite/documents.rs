@@ -28,7 +28,7 @@ fn prose(document: &str) -> String {
     out
 }
 
-/// What stands between backticks in prose.
+/// The pieces between backticks in prose.
 fn quoted(document: &str) -> Vec<String> {
     let prose = prose(document);
     let pieces = prose.split('`').skip(1).step_by(2);

@@ -64,7 +64,7 @@ fn kernels_command(arguments: &[&str]) -> Command {
     command
 }
 
-/// What it prints.
+/// The JSON object that it prints.
 fn kernels(arguments: &[&str]) -> Value {
     json_of(&finish(&mut kernels_command(arguments), ""))
 }
@@ -149,7 +149,7 @@ fn products_of_many_rows_go_to_cublaslt_where_it_is() {
         let counted = json_of(&finish(&mut command, ""));
         assert_eq!(counted["launches"][0]["kernel"], kernel, "{counted}");
     }
-    // What is named but is no cuBLASLt is an error, not our own kernel.
+    // A named library that is not cuBLASLt is an error; our own kernel must not replace it.
     let mut command = kernels_command(&["profile", "linear"]);
     command.env("OFFSHOOT_CUBLASLT", twin.with_file_name("libcuda.so"));
     let output = command.output().expect("it starts");

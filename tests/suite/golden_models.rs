@@ -1,8 +1,8 @@
 //! Every model of `tests/golden/data` gives the numbers transformers gives
 //! (tests/golden/README.md).
 //!
-//! What is compared, as ‖a - b‖ / ‖b‖ over the output at all 33 positions, read in one call and so
-//! through paged attention over three blocks:
+//! Compared is ‖a - b‖ / ‖b‖ over the output at all 33 positions, read in one call and so through
+//! paged attention over three blocks:
 //!
 //! - arithmetic in f32 with K and V in f32 against transformers in f32 on the same stored weights,
 //!   bf16 weights included (a bf16 weight is an f32 exactly): at most 1e-4;

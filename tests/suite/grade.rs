@@ -1,4 +1,4 @@
-//! `offshoot grade` as a user meets it, and `solve --grader`.
+//! `offshoot grade` from the command line, and `solve --grader`.
 
 #![cfg(unix)]
 

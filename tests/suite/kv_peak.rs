@@ -1,4 +1,4 @@
-//! The KV cache of a beam search holds what the tree holds, and no more.
+//! The KV cache of a beam search holds the tokens of its tree, and no more.
 //!
 //! Beam search writes in rounds: in round d all children of depth d are being written below the
 //! kept nodes of depth d - 1, so what must be in memory is

@@ -32,7 +32,7 @@ enum Work {
     Search,
 }
 
-/// Seconds of the measured repetitions, one entry each, and what was timed in them.
+/// Seconds of the measured repetitions, one entry each, and the times of their operations.
 #[derive(Default)]
 struct Record {
     seconds: Vec<f64>,
@@ -134,7 +134,7 @@ impl<'a> Case<'a> {
         Ok(())
     }
 
-    /// What was timed since the last call.
+    /// Takes the times of operations since the last call.
     fn take_counts(&self) -> Counts {
         let profile = self.subject.profile.as_ref();
         profile.map(Profile::take).unwrap_or_default()

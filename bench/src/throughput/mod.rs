@@ -27,7 +27,7 @@ use crate::timed::{Counts, Operation, Profile};
 
 use case::Case;
 
-/// What a model does.
+/// The work of the models.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
@@ -42,7 +42,7 @@ pub enum Role {
 /// The work, and the number of repetitions.
 #[derive(Args, Clone, Debug, Serialize, Deserialize)]
 pub struct Flags {
-    /// What the model does; for both, it serves as policy and as PRM unless --prm names another.
+    /// Role of the model; with both, it is policy and PRM unless --prm names another.
     #[arg(long, value_enum, default_value = "policy", value_name = "ROLE")]
     pub role: Role,
     /// Tokens of the prompt; several lengths are several cases.

@@ -1,6 +1,6 @@
-//! The binary as a user meets it: good calls print what the README promises, bad ones end in one
-//! sentence and exit code 2. This file has the calls that must fail and the cheapest search; a
-//! file each: flags, broken models, results files, what the commands print.
+//! The binary from the command line: good calls print what the README promises, bad ones end in one
+//! sentence and exit code 2. This file checks calls that must fail and has the cheapest search; the
+//! others test flags, broken models, results files and the commands' output.
 
 #![cfg(unix)]
 
@@ -43,7 +43,7 @@ pub fn usage<'a>(arguments: &'a [&'a str], says: &'a [&'a str]) -> Bad<'a> {
     }
 }
 
-/// What is wrong with how a bad call ended, if anything.
+/// What is wrong with the end of a bad call, if anything.
 pub fn complaint(output: &Output, says: &[&str], lines: Option<usize>) -> Option<String> {
     // A slow machine sees lines of progress before the end.
     let all = String::from_utf8_lossy(&output.stderr);

@@ -402,7 +402,7 @@ fn completions_and_manual_pages() {
     assert!(page.contains("beam\\-width"), "{page}");
 }
 
-/// Whoever reads our output may stop reading.
+/// The reader of our output may close it early.
 #[test]
 fn a_closed_pipe_is_no_error() {
     let folder = scratch("pipe");
