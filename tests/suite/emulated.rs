@@ -2,14 +2,12 @@
 //!
 //! Skipped nowhere: `cargo xtask test` installs NVRTC, and the emulator is built here.
 
-mod common;
-
 use std::path::Path;
 use std::process::Command;
 use std::rc::Rc;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
-use common::{Parts, finish, json_of, open, problems, report, scratch};
+use crate::common::{Parts, finish, json_of, open, problems, report, scratch};
 use engine::{Branch, Engine, Generate, Generated, Model, ModelSpec, Options};
 use futures::future::try_join_all;
 use kernels::cuda::{Compiler, Which, emulator_calls};
@@ -21,8 +19,7 @@ fn build_emulator() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         if let Err(why) = Compiler::find() {
-            eprintln!("{why}");
-            std::process::exit(101);
+            panic!("{why}");
         }
         let binary = Path::new(env!("CARGO_BIN_EXE_offshoot"));
         let profile = binary.parent().expect("a binary lies in a folder");
@@ -67,7 +64,7 @@ fn kernels_command(arguments: &[&str]) -> Command {
     command
 }
 
-/// What it prints.
+/// The JSON object that it prints.
 fn kernels(arguments: &[&str]) -> Value {
     json_of(&finish(&mut kernels_command(arguments), ""))
 }
@@ -152,7 +149,7 @@ fn products_of_many_rows_go_to_cublaslt_where_it_is() {
         let counted = json_of(&finish(&mut command, ""));
         assert_eq!(counted["launches"][0]["kernel"], kernel, "{counted}");
     }
-    // What is named but is no cuBLASLt is an error, not our own kernel.
+    // A named library that is not cuBLASLt is an error; our own kernel must not replace it.
     let mut command = kernels_command(&["profile", "linear"]);
     command.env("OFFSHOOT_CUBLASLT", twin.with_file_name("libcuda.so"));
     let output = command.output().expect("it starts");
