@@ -176,7 +176,7 @@ impl Local {
     ) -> Result<(Local, T), Error> {
         let (backend, machine) = options.engine.open()?;
         match backend {
-            AnyBackend::Cuda(card) => Local::over(card, machine, options, sources, check),
+            AnyBackend::Cuda(card) => Local::over(*card, machine, options, sources, check),
             AnyBackend::Cpu(cpu) => Local::over(cpu, machine, options, sources, check),
         }
     }

@@ -196,7 +196,7 @@ fn clocked(
 ) -> Result<(Local, Option<Profile>), session::Error> {
     let (backend, machine) = options.engine.open()?;
     match backend {
-        AnyBackend::Cuda(card) => Local::over(card, machine, options, sources, |_| Ok(None)),
+        AnyBackend::Cuda(card) => Local::over(*card, machine, options, sources, |_| Ok(None)),
         AnyBackend::Cpu(cpu) => {
             let (timed, profile) = Timed::new(cpu);
             Local::over(timed, machine, options, sources, |_| Ok(Some(profile)))
@@ -223,7 +223,7 @@ fn timed_engine(
                     Without::Sharing => card.set_sharing(Sharing::Flat),
                 }
             }
-            let (engine, models) = Engine::new(card, parts, &engine_options)?;
+            let (engine, models) = Engine::new(*card, parts, &engine_options)?;
             Ok((engine, models, None))
         }
         AnyBackend::Cpu(_) if !without.is_empty() => Err(Failure::new(
