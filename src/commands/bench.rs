@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use ::kernels::cuda::items::Sharing;
 use bench::profile::{self, Run};
-use bench::shapes::Shape;
 use bench::throughput::{self, Role, Subject};
 use bench::timed::{Profile, Timed};
 use bench::{attention, kernels, limits, linear, scaling};
@@ -61,14 +60,13 @@ fn named(argument: &'static str, model: &str) -> Done<Named> {
     })
 }
 
-fn throughput(flags: &ThroughputFlags) -> Done<String> {
-    let began = Instant::now();
-    let role = flags.work.role;
+/// Refuses flags that do not go together.
+fn check_throughput(flags: &ThroughputFlags) -> Done {
     for (flag, given) in [
         ("--prm", flags.prm.is_some()),
         ("--beam-width", flags.work.beam_width.is_some()),
     ] {
-        if given && role != Role::Both {
+        if given && flags.work.role != Role::Both {
             return Err(Failure::new(format!(
                 "{flag}: expected --role both beside it"
             )));
@@ -80,24 +78,34 @@ fn throughput(flags: &ThroughputFlags) -> Done<String> {
             "--temperature {found}: expected a number from 0 up"
         )));
     }
-    let random = |shape: Shape| -> Done<Named> {
-        Ok(Named {
+    Ok(())
+}
+
+/// The policy, or the PRM of `--role prm`.
+fn first_model(flags: &ThroughputFlags) -> Done<Named> {
+    let first = match (&flags.model, flags.shape) {
+        (_, Some(shape)) => Named {
             name: format!("{} (random weights)", shape.name),
             checkpoint: Checkpoint::random(shape.source(), 0)?,
-        })
-    };
-    let first = match (&flags.model, flags.shape) {
-        (_, Some(shape)) => random(shape)?,
+        },
         (Some(model), None) => named("model_argument", model)?,
-        // The command line asks for one of the two.
+        // The command line requires one of the two.
         (None, None) => return Err(Failure::new("expected a model or --shape")),
     };
-    if role != Role::Prm && first.checkpoint.config.head != HeadKind::Causal {
+    if flags.work.role != Role::Prm && first.checkpoint.config.head != HeadKind::Causal {
         return Err(Failure::new(format!(
             "{}: a reward model cannot write, expected --role prm",
             first.name
         )));
     }
+    Ok(first)
+}
+
+fn throughput(flags: &ThroughputFlags) -> Done<String> {
+    let began = Instant::now();
+    check_throughput(flags)?;
+    let role = flags.work.role;
+    let first = first_model(flags)?;
     let second = match &flags.prm {
         Some(prm) => Some(named("prm", prm)?),
         None => None,
