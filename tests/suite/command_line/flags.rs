@@ -23,10 +23,10 @@ fn flags_that_cannot_be_honoured_are_named() {
     };
     let cases = [
         // The search.
-        bad(&["solve", "--n", "6"], &["--n 6", "--beam-width 4"]),
+        bad(&["solve", "--n", "6"], &["--n is 6", "--beam-width"]),
         bad(&["solve", "--n", "0"], &["--n", "0"]),
         bad(&["solve", "--beam-width", "0"], &["--beam-width", "0"]),
-        bad(&["solve", "--strategy", "dvts", "--n", "5"], &["--n 5"]),
+        bad(&["solve", "--strategy", "dvts", "--n", "5"], &["--n is 5"]),
         bad(&["solve", "--strategy", "cot", "--n", "2"], &["--n", "2"]),
         bad(
             &["solve", "--strategy", "majority", "--lookahead", "1"],
@@ -34,12 +34,12 @@ fn flags_that_cannot_be_honoured_are_named() {
         ),
         bad(
             &["solve", "--strategy", "majority", "--verdict", "last-max"],
-            &["--verdict last-max"],
+            &["--selection is last-max"],
         ),
         bad(&["solve", "--max-steps", "0"], &["--max-steps"]),
-        bad(&["solve", "--step-tokens", "0"], &["--step-tokens"]),
-        bad(&["solve", "--total-tokens", "0"], &["--total-tokens"]),
-        bad(&["solve", "--tries", "0"], &["--tries"]),
+        bad(&["solve", "--step-tokens", "0"], &["--max-step-tokens"]),
+        bad(&["solve", "--total-tokens", "0"], &["--max-tokens"]),
+        bad(&["solve", "--tries", "0"], &["--max-retries"]),
         bad(&["solve", "--delimiter", ""], &["--delimiter"]),
         bad(&["solve", "--temperature", "-1"], &["--temperature", "-1"]),
         bad(
