@@ -19,7 +19,7 @@ use strategies::ContextOverflow;
 
 use super::{print, solve};
 use crate::downloads::Downloads;
-use crate::error::{Done, Failure};
+use crate::error::{Done, Failure, sentence_with};
 use crate::flags::{BenchCommand, BenchSearchFlags, EngineFlags, ThroughputFlags, Without};
 
 /// Rows of an LM head that a PRM is read at: two tokens' logits, as Math-Shepherd's and RLHFlow's.
@@ -48,15 +48,12 @@ struct Named {
     checkpoint: Checkpoint,
 }
 
-fn named(argument: &'static str, model: &str) -> Done<Named> {
+fn named(setting: &'static str, model: &str) -> Done<Named> {
+    let found = source(setting, model, Need::Weights, &mut Downloads::default())
+        .map_err(|error| Failure::new(sentence_with(error, &[("model", "MODEL")])))?;
     Ok(Named {
         name: model.into(),
-        checkpoint: Checkpoint::open(source(
-            argument,
-            model,
-            Need::Weights,
-            &mut Downloads::default(),
-        )?)?,
+        checkpoint: Checkpoint::open(found)?,
     })
 }
 
@@ -88,7 +85,7 @@ fn first_model(flags: &ThroughputFlags) -> Done<Named> {
             name: format!("{} (random weights)", shape.name),
             checkpoint: Checkpoint::random(shape.source(), 0)?,
         },
-        (Some(model), None) => named("model_argument", model)?,
+        (Some(model), None) => named("model", model)?,
         // The command line requires one of the two.
         (None, None) => return Err(Failure::new("expected a model or --shape")),
     };

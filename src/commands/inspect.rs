@@ -10,7 +10,7 @@ use strategies::{PrmFormat, PrmKind};
 
 use super::{print, print_json};
 use crate::downloads::Downloads;
-use crate::error::{Done, sentence};
+use crate::error::{Done, Failure, sentence, sentence_with};
 use crate::flags::InspectFlags;
 
 /// What `--json` prints.
@@ -26,12 +26,9 @@ struct Printed {
 
 /// Runs the command.
 pub fn run(flags: &InspectFlags) -> Done {
-    let found = source(
-        "model_argument",
-        &flags.model,
-        Need::Description,
-        &mut Downloads::default(),
-    )?;
+    let downloads = &mut Downloads::default();
+    let found = source("model", &flags.model, Need::Description, downloads)
+        .map_err(|error| Failure::new(sentence_with(error, &[("model", "MODEL")])))?;
     let mut inspected = engine::describe::inspect(found)?;
     if hub_name(&flags.model).is_some() {
         let description = &mut inspected.description;

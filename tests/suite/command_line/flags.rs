@@ -63,9 +63,9 @@ fn flags_that_cannot_be_honoured_are_named() {
         ),
         usage(
             &["solve", "--value", "median"],
-            &["--value", "median", "product"],
+            &["--aggregation", "median", "product"],
         ),
-        usage(&["solve", "--verdict", "best"], &["--verdict", "best"]),
+        usage(&["solve", "--verdict", "best"], &["--selection", "best"]),
         usage(&["solve", "--n", "many"], &["--n", "many"]),
         usage(&["solve", "--n", "-4"], &["-4"]),
         usage(&["solve", "--concurrency", "0"], &["--concurrency", "0"]),
@@ -75,15 +75,15 @@ fn flags_that_cannot_be_honoured_are_named() {
         // The device.
         bad(
             &["solve", "--limit", "1", "--kv-memory", "0"],
-            &["--kv-memory 0"],
+            &["--kv-memory is 0"],
         ),
         bad(
             &["solve", "--limit", "1", "--kv-memory", "-3"],
-            &["--kv-memory -3"],
+            &["--kv-memory is -3"],
         ),
         bad(
             &["solve", "--limit", "1", "--kv-memory", "nan"],
-            &["--kv-memory NaN"],
+            &["--kv-memory is NaN"],
         ),
         per_problem(
             &tiny,
@@ -98,7 +98,7 @@ fn flags_that_cannot_be_honoured_are_named() {
             &["--kv-memory"],
         ),
         usage(&["solve", "--block-tokens", "0"], &["--block-tokens", "0"]),
-        usage(&["solve", "--max-rows", "0"], &["--max-rows", "0"]),
+        usage(&["solve", "--max-rows", "0"], &["--max-batch-rows", "0"]),
         usage(&["solve", "--kv-dtype", "int2"], &["--kv-dtype", "int2"]),
         // Problems and prompts.
         bad(&["solve", ""], &["problem is empty"]),
@@ -176,9 +176,9 @@ fn flags_that_cannot_be_honoured_are_named() {
         ),
         bad(
             &["solve", "--policy", "nano-smal"],
-            &["--policy nano-smal", "nano-small"],
+            &["--policy is nano-smal", "nano-small"],
         ),
-        bad(&["solve", "--prm", "no/where"], &["--prm no/where"]),
+        bad(&["solve", "--prm", "no/where"], &["no/where"]),
         bad(&["inspect", "no/where"], &["no/where"]),
         bad(&["inspect", "notes.txt"], &["notes.txt"]),
         // Results.
