@@ -3,7 +3,7 @@
 //! Meant for the CPU backend, whose operations are done when the call returns; of a device that
 //! only enqueues, the times would be those of enqueuing.
 //!
-//! The models are told apart by their weights, which are loaded model by model, a rotary table last;
+//! The models are told apart by their weights, which are loaded model by model, rotary tables last;
 //! a step's model is that of its embedding. A reading of the clock costs some 30 ns, twice an
 //! operation.
 
@@ -14,8 +14,8 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use kernels::{
-    Backend, BlockId, Draw, Dtype, Error, Feed, KvDtype, KvLayout, MatrixView, Quantized,
-    RopeTable, Sample, StepPlan,
+    Activation, Backend, BlockId, Draw, Dtype, Error, Feed, KvDtype, KvLayout, MatrixView,
+    Quantized, RopeTable, Sample, StepPlan,
 };
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +44,7 @@ pub enum Operation {
     Append,
     /// Norms.
     Norms,
-    /// SwiGLU and other functions of single numbers.
+    /// Gated activations and other functions of single numbers.
     Activations,
     /// Drawing tokens.
     Sampling,
@@ -211,8 +211,10 @@ pub struct TimedPlan<P> {
 pub struct Timed<B: Backend> {
     inner: B,
     profile: Profile,
-    /// Models whose rotary table is loaded.
+    /// Models that are loaded.
     models: usize,
+    /// Whether a rotary table was loaded last: the next matrix is another model's.
+    model_ended: bool,
 }
 
 impl<B: Backend> Timed<B> {
@@ -223,11 +225,13 @@ impl<B: Backend> Timed<B> {
             inner,
             profile: profile.clone(),
             models: 0,
+            model_ended: false,
         };
         (timed, profile)
     }
 
-    fn weight(&self, inner: B::Weight, rows: usize, cols: usize) -> TimedWeight<B::Weight> {
+    fn weight(&mut self, inner: B::Weight, rows: usize, cols: usize) -> TimedWeight<B::Weight> {
+        self.models += usize::from(std::mem::take(&mut self.model_ended));
         TimedWeight {
             model: self.models,
             rows,
@@ -305,7 +309,7 @@ impl<B: Backend> Backend for Timed<B> {
     }
 
     fn load_rope(&mut self, table: RopeTable) -> Result<Self::Rope, Error> {
-        self.models += 1;
+        self.model_ended = true;
         self.inner.load_rope(table)
     }
 
@@ -352,11 +356,17 @@ impl<B: Backend> Backend for Timed<B> {
     fn feed(&mut self, plan: &mut Self::Plan, feeds: &[Feed], samples: &Self::PendingSamples) {
         self.inner.feed(&mut plan.inner, feeds, samples);
     }
-    fn embed(&mut self, table: &Self::Weight, plan: &Self::Plan, out: &mut Self::Activations) {
+    fn embed(
+        &mut self,
+        table: &Self::Weight,
+        plan: &Self::Plan,
+        scale: f32,
+        out: &mut Self::Activations,
+    ) {
         self.profile.begin(table.model, &plan.facts);
         self.profile.add(Operation::Other, plan.facts.upload);
         self.plain(Operation::Other, |b| {
-            b.embed(&table.inner, &plan.inner, out)
+            b.embed(&table.inner, &plan.inner, scale, out)
         });
     }
 
@@ -369,6 +379,19 @@ impl<B: Backend> Backend for Timed<B> {
         out: &mut Self::Activations,
     ) {
         self.plain(Operation::Norms, |b| b.rms_norm(x, weight, eps, rows, out));
+    }
+
+    fn add_rms_norm(
+        &mut self,
+        x: &Self::Activations,
+        weight: &Self::Vector,
+        eps: f32,
+        rows: usize,
+        out: &mut Self::Activations,
+    ) {
+        self.plain(Operation::Norms, |b| {
+            b.add_rms_norm(x, weight, eps, rows, out);
+        });
     }
 
     fn linear(
@@ -432,8 +455,16 @@ impl<B: Backend> Backend for Timed<B> {
         });
     }
 
-    fn swiglu(&mut self, gate_up: &Self::Activations, rows: usize, out: &mut Self::Activations) {
-        self.plain(Operation::Activations, |b| b.swiglu(gate_up, rows, out));
+    fn gated(
+        &mut self,
+        gate_up: &Self::Activations,
+        activation: Activation,
+        rows: usize,
+        out: &mut Self::Activations,
+    ) {
+        self.plain(Operation::Activations, |b| {
+            b.gated(gate_up, activation, rows, out);
+        });
     }
 
     fn relu(&mut self, x: &mut Self::Activations, rows: usize) {

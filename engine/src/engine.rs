@@ -117,6 +117,7 @@ impl Engine {
                     heads: c.heads,
                     kv_heads: c.kv_heads,
                     head_dim: c.head_dim,
+                    query_scalar: c.head_dim,
                     block_tokens: options.block_tokens,
                     dtype: options.kv_dtype.unwrap_or(backend.kv_dtype(c.dtype)),
                     unit_bytes: 64,

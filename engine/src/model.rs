@@ -6,8 +6,8 @@
 //! which layers see a window, the shape of the head.
 
 use kernels::{
-    Backend, BlockId, Dtype, Feed, KvLayout, MatrixView, Quantization, Quantized, RopeTable,
-    StepPlan,
+    Activation, Backend, BlockId, Dtype, Feed, KvLayout, MatrixView, Quantization, Quantized,
+    RopeTable, StepPlan,
 };
 
 use crate::Error;
@@ -227,7 +227,7 @@ impl<B: Backend> Model<B> {
             ..
         } = self;
         let (rows, eps) = (plan.rows.len(), config.rms_eps);
-        backend.embed(&self.embedding, device_plan, &mut b.stream);
+        backend.embed(&self.embedding, device_plan, 1.0, &mut b.stream);
         for (i, layer) in self.layers.iter().enumerate() {
             backend.rms_norm(&b.stream, &layer.attention_norm, eps, rows, &mut b.normed);
             backend.linear(
@@ -260,10 +260,11 @@ impl<B: Backend> Model<B> {
                 &mut b.stream,
             );
             backend.rms_norm(&b.stream, &layer.mlp_norm, eps, rows, &mut b.normed);
-            backend.linear_swiglu(
+            backend.linear_gated(
                 &b.normed,
                 &layer.gate_up,
                 layer.gate_up_bias.as_ref(),
+                Activation::Silu,
                 rows,
                 &mut b.gate_up,
                 &mut b.inner,

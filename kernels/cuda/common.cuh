@@ -72,7 +72,15 @@ DEVICE float2 load2_shared(const float* p) {
     return v;
 }
 
+// The functions that gated layers apply to their gates; NO_ACTIVATION is that of other products.
+enum Activation { NO_ACTIVATION, SILU, GELU_TANH };
 DEVICE float silu(float x) { return x / (1.0f + __expf(-x)); }
+// x / 2 (1 + tanh(y / 2)) with y = 2 sqrt(2 / pi) (x + 0.044715 x^3), in one exponential.
+DEVICE float gelu_tanh(float x) { return x / (1.0f + __expf(-x * (1.59576917f + 0.0713548139f * x * x))); }
+template <Activation A> DEVICE float activation(float x) {
+    static_assert(A != NO_ACTIVATION, "a gate has an activation");
+    return A == SILU ? silu(x) : gelu_tanh(x);
+}
 
 DEVICE float warp_sum(float v) {
     for (int d = 16; d; d >>= 1) v += __shfl_xor_sync(ALL, v, d);

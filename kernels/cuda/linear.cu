@@ -1,5 +1,6 @@
 // Products: out[r, n] = sum_k x[r, k] w[n, k] (+ bias[n]) (+ out[r, n]), x and w bf16, sums f32; or
-// gated, with w and bias of 2 n rows: out[r, c] = silu(product[r, c]) product[r, n + c].
+// gated, with w and bias of 2 n rows: out[r, c] = a(product[r, c]) product[r, n + c], a the activation.
+// Compiled once for every `Activation` (as ACTIVATION), NO_ACTIVATION for the products that are not gated.
 //
 // Tiling.
 //   skinny (1 to 64 rows, decode): a thread block of four warps owns 8 NT rows of W and all rows of x
@@ -137,6 +138,7 @@ DEVICE void finish(To* out, u32 pitch, const float* bias, bool accumulate, u32 r
 }
 
 // Writes two neighbouring outputs of a gated product. The ups' bias may begin at an odd place.
+template <Activation A>
 DEVICE void finish_gated(bf16* out, u32 pitch, const float* bias, u32 row, u32 col, u32 n, float2 gate, float2 up) {
     if (col >= n) return;
     if (bias) {
@@ -146,7 +148,7 @@ DEVICE void finish_gated(bf16* out, u32 pitch, const float* bias, u32 row, u32 c
         up.x += bias[n + col];
         if (col + 1 < n) up.y += bias[n + col + 1];
     }
-    store2(out + (u64)row * pitch + col, silu(gate.x) * up.x, silu(gate.y) * up.y);
+    store2(out + (u64)row * pitch + col, activation<A>(gate.x) * up.x, activation<A>(gate.y) * up.y);
 }
 
 template <int MT, int NT, int STAGES, bool GATED, class To>
@@ -196,7 +198,7 @@ DEVICE void skinny(const Operands& p, const float* bias, To* out, u32 pitch, u32
         };
         if constexpr (GATED) {
             u32 gate = col / 8 * 16 + col % 8;
-            finish_gated(out, pitch, bias, row, first + col, p.n, added(gate), added(gate + 8));
+            finish_gated<(Activation)ACTIVATION>(out, pitch, bias, row, first + col, p.n, added(gate), added(gate + 8));
         } else {
             finish(out, pitch, bias, accumulate, row, first + col, p.n, added(col));
         }
@@ -234,7 +236,7 @@ DEVICE void tiled(const Operands& p, const float* bias, To* out, u32 pitch, u32 
             for (int j = 0; j < NT; j += GATED ? 2 : 1) {
                 u32 col = first + (GATED ? warp_col / 2 + j * 4 : warp_col + j * 8) + lane % 4 * 2;
                 if constexpr (GATED)
-                    finish_gated(out, pitch, bias, row, col, p.n, pair(j), pair(j + 1));
+                    finish_gated<(Activation)ACTIVATION>(out, pitch, bias, row, col, p.n, pair(j), pair(j + 1));
                 else
                     finish(out, pitch, bias, accumulate, row, col, p.n, pair(j));
             }
@@ -249,10 +251,17 @@ DEVICE void tiled(const Operands& p, const float* bias, To* out, u32 pitch, u32 
         body(p, bias, out, pitch, accumulate);                                                            \
     }
 
+#if ACTIVATION == 0
 #define SKINNY(mt, nt, stages)                                                                            \
     PRODUCT(skinny_##mt##_##nt##_f32, 128, 1, float, (skinny<mt, nt, stages, false>))                     \
-    PRODUCT(skinny_##mt##_##nt##_bf16, 128, 1, bf16, (skinny<mt, nt, stages, false>))                     \
-    PRODUCT(skinny_##mt##_##nt##_gated, 128, 1, bf16, (skinny<mt, nt, stages, true>))
+    PRODUCT(skinny_##mt##_##nt##_bf16, 128, 1, bf16, (skinny<mt, nt, stages, false>))
+#define TILED(bm, bn)                                                                                     \
+    PRODUCT(tiled_##bm##_##bn##_f32, 256, 2, float, (tiled<bm, bn, false>))                               \
+    PRODUCT(tiled_##bm##_##bn##_bf16, 256, 2, bf16, (tiled<bm, bn, false>))
+#else
+#define SKINNY(mt, nt, stages) PRODUCT(skinny_##mt##_##nt##_gated, 128, 1, bf16, (skinny<mt, nt, stages, true>))
+#define TILED(bm, bn) PRODUCT(tiled_##bm##_##bn##_gated, 256, 2, bf16, (tiled<bm, bn, true>))
+#endif
 SKINNY(1, 2, 4)
 SKINNY(1, 4, 4)
 SKINNY(2, 2, 4)
@@ -260,9 +269,5 @@ SKINNY(2, 4, 4)
 SKINNY(4, 2, 3)
 SKINNY(4, 4, 3)
 
-#define TILED(bm, bn)                                                                                     \
-    PRODUCT(tiled_##bm##_##bn##_f32, 256, 2, float, (tiled<bm, bn, false>))                               \
-    PRODUCT(tiled_##bm##_##bn##_bf16, 256, 2, bf16, (tiled<bm, bn, false>))                               \
-    PRODUCT(tiled_##bm##_##bn##_gated, 256, 2, bf16, (tiled<bm, bn, true>))
 TILED(64, 64)
 TILED(128, 128)

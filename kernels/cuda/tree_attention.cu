@@ -1,7 +1,8 @@
 // Attention over the tree plan, decode and prefill alike, and the merge of its partial results.
 //
-// out[r, h, :] = sum_t p_t v[t] / sum_t p_t, p_t = 2^(c q . k[t]), c = log2(e) / sqrt(D), over the
-// tokens of the row's path in the tree at positions in (position - window, position].
+// out[r, h, :] = sum_t p_t v[t] / sum_t p_t, p_t = 2^(c q . k[t]), c = log2(e) / sqrt(S), S the
+// layout's query_scalar, over the tokens of the row's path in the tree at positions in
+// (position - window, position].
 //
 // Tiling. A work item is a list of KV blocks and up to 128 packed query rows (64 where D >= 128, for want
 // of registers) that attend to them: the
@@ -86,7 +87,7 @@ struct Problem {
     u32 kv_heads;
     u32 block_tokens;
     u32 window;            // positions a row sees, itself included; 2^30 for all
-    float scale;           // log2(e) / sqrt(D)
+    float scale;           // log2(e) / sqrt(S)
 };
 
 // Where the slots of a tile lie.

@@ -9,7 +9,7 @@
 use crate::plan::{BlockId, SequenceRows, StepPlan};
 use crate::quant::{self, GROUP, Quantization, Quantized};
 use crate::reference;
-use crate::{Backend, Dtype, Error, KvDtype, KvLayout, MatrixView, RopeTable};
+use crate::{Activation, Backend, Dtype, Error, KvDtype, KvLayout, MatrixView, RopeTable};
 use half::{bf16, f16};
 
 /// Unit roundoff of f32.
@@ -307,10 +307,21 @@ pub const GATED_SHAPES: [(usize, usize, usize, bool); 13] = [
     (257, 2_881, 15, true),
 ];
 
-/// Runs a product whose columns are gates and then ups, and SwiGLU of it.
-pub fn check_linear_swiglu<D: Device>(
+/// A gated product: one of [`GATED_SHAPES`] and the activation.
+pub type GatedLinearCase = ((usize, usize, usize, bool), Activation);
+
+/// All gated products to test: every shape with SiLU, every third with GELU.
+pub fn gated_linear_cases() -> Vec<GatedLinearCase> {
+    let all = GATED_SHAPES.map(|shape| (shape, Activation::Silu));
+    let third = GATED_SHAPES.iter().skip(2).step_by(3);
+    let third = third.map(|&shape| (shape, Activation::GeluTanh));
+    all.into_iter().chain(third).collect()
+}
+
+/// Runs a product whose columns are gates and then ups, and its gated activation.
+pub fn check_linear_gated<D: Device>(
     device: &mut D,
-    &(rows, cols, k, biased): &(usize, usize, usize, bool),
+    &((rows, cols, k, biased), activation): &GatedLinearCase,
 ) -> Result<Vec<f32>, String> {
     let product = device.product_dtype();
     let x = as_stored(&numbers(15, rows * k), product);
@@ -338,10 +349,11 @@ pub fn check_linear_swiglu<D: Device>(
     let before = [vec![f32::NAN; rows * cols], vec![7.0; cols]].concat();
     device.write(&mut out, &before);
     let bias_vector = biased.then_some(&vector);
-    device.linear_swiglu(
+    device.linear_gated(
         &x_buffer,
         &weight,
         bias_vector,
+        activation,
         rows,
         &mut gate_up,
         &mut out,
@@ -359,11 +371,11 @@ pub fn check_linear_swiglu<D: Device>(
     for (i, sum) in sums.iter_mut().enumerate().filter(|_| biased) {
         *sum += f64::from(bias[i % (2 * cols)]);
     }
-    // The product's error, in the gate (where silu is at most 1.1 times as steep as a line) and in
-    // the up; then what SwiGLU adds, as in its own check. A device may round sums and output.
+    // The product's error, in the gate (where an activation is at most 1.13 times as steep as a line)
+    // and in the up; then the activation's own, as in its check. A device may round sums and output.
     let linear = U * (4.0 * (k as f64 / 6.0).sqrt() + 4.0) + device.input_rounding(Dtype::Bf16);
     let bound = 3.0 * linear + 18.0 * U + 2.0 * rounding(product);
-    within(&out, &reference::swiglu(&sums, cols), bound)?;
+    within(&out, &reference::gated(&sums, activation, cols), bound)?;
     Ok(out)
 }
 
@@ -402,6 +414,44 @@ pub fn check_rms_norm<D: Device>(
     Ok(out)
 }
 
+/// Runs RMS normalisation that is added to what is there, of an f32 buffer and of one of products.
+pub fn check_add_rms_norm<D: Device>(
+    device: &mut D,
+    &(rows, cols): &(usize, usize),
+) -> Result<Vec<f32>, String> {
+    let eps = 1e-2;
+    let weight = numbers(19, cols);
+    let old = numbers(20, rows * cols);
+    let vector = device.load_vector(&weight).map_err(fail)?;
+    let mut outputs = Vec::new();
+    for dtype in [Dtype::F32, device.product_dtype()] {
+        let x = as_stored(&numbers(18, rows * cols), dtype);
+        let mut x_buffer = match dtype {
+            Dtype::F32 => device.activations(rows + 1, cols),
+            _ => device.product_activations(rows + 1, cols),
+        }
+        .map_err(fail)?;
+        device.write(&mut x_buffer, &[&x[..], &vec![f32::NAN; cols]].concat());
+        let mut out = device.activations(rows + 1, cols).map_err(fail)?;
+        device.write(&mut out, &[&old[..], &vec![7.0; cols]].concat());
+        device.add_rms_norm(&x_buffer, &vector, eps, rows, &mut out);
+        let pending = device.read(&out, 0..rows + 1);
+        let mut out = device.finish_read(pending).map_err(fail)?;
+        if out.split_off(rows * cols).iter().any(|&v| v != 7.0) {
+            return Err("wrote beyond its rows".into());
+        }
+        let mut expected = reference::rms_norm(&widen(&x), &widen(&weight), f64::from(eps));
+        for (e, &old) in expected.iter_mut().zip(&old) {
+            *e += f64::from(old);
+        }
+        // As of the norm alone, whose numbers are about as large as the old ones, and one addition.
+        let bound = U * (6.0 + 0.5 * (cols as f64 / 16.0 + 16.0) + 1.0);
+        within(&out, &expected, bound)?;
+        outputs.extend(out);
+    }
+    Ok(outputs)
+}
+
 /// Runs QK norm over rows of `heads` of Q, K and V.
 pub fn check_qk_norm<D: Device>(
     device: &mut D,
@@ -413,6 +463,7 @@ pub fn check_qk_norm<D: Device>(
         heads,
         kv_heads,
         head_dim,
+        query_scalar: head_dim,
         block_tokens: 16,
         dtype: Dtype::F32.into(),
         unit_bytes: 64,
@@ -473,10 +524,16 @@ pub fn check_relu<D: Device>(
     }
 }
 
+/// All gated activations to test: `(rows, cols)` and the activation.
+pub fn gated_cases() -> Vec<((usize, usize), Activation)> {
+    let both = |shape| Activation::ALL.map(|activation| (shape, activation));
+    ROW_SHAPES.into_iter().flat_map(both).collect()
+}
+
 /// Runs the gated activation.
-pub fn check_swiglu<D: Device>(
+pub fn check_gated<D: Device>(
     device: &mut D,
-    &(rows, cols): &(usize, usize),
+    &((rows, cols), activation): &((usize, usize), Activation),
 ) -> Result<Vec<f32>, String> {
     let x: Vec<f32> = numbers(7, rows * 2 * cols)
         .iter()
@@ -489,13 +546,14 @@ pub fn check_swiglu<D: Device>(
     device.write(&mut x_buffer, &[&x[..], &vec![f32::NAN; 2 * cols]].concat());
     let mut out = device.product_activations(rows, cols).map_err(fail)?;
     device.write(&mut out, &vec![f32::NAN; rows * cols]);
-    device.swiglu(&x_buffer, rows, &mut out);
+    device.gated(&x_buffer, activation, rows, &mut out);
     let pending = device.read(&out, 0..rows);
     let out = device.finish_read(pending).map_err(fail)?;
     // The exponent's product with log2 e is off by u of up to 18, which is 18 ln 2 u of e^x; the
-    // polynomial by 2.5 u; three more operations.
+    // polynomial by 2.5 u; three more operations. GELU's exponent has four roundings in place of one,
+    // but its e^x is far below 1 wherever the exponent is large.
     let bound = U * (12.5 + 2.5 + 3.0) + rounding(device.product_dtype());
-    within(&out, &reference::swiglu(&widen(&x), cols), bound)?;
+    within(&out, &reference::gated(&widen(&x), activation, cols), bound)?;
     Ok(out)
 }
 
@@ -617,6 +675,8 @@ pub struct AttentionCase {
     pub dtype: KvDtype,
     /// Tokens a row sees at most.
     pub window: Option<u32>,
+    /// Scores are divided by its root.
+    pub query_scalar: usize,
 }
 
 /// How K and V can be stored.
@@ -640,6 +700,8 @@ pub fn attention_cases() -> Vec<AttentionCase> {
                 block_tokens: [16, 1, 32, 4, 2][turn % 5],
                 dtype: KV_DTYPES[turn / 5 % 4],
                 window: [None, None, Some([1, 7, 16, 33, 64][turn / 3 % 5])][turn % 3],
+                // Some as Gemma 3 27B has it, 168 at a head dimension of 128.
+                query_scalar: heads.2 + [0, 0, 0, heads.2 * 5 / 16][turn % 4],
             });
         }
     }
@@ -655,6 +717,7 @@ impl AttentionCase {
             heads,
             kv_heads,
             head_dim,
+            query_scalar: self.query_scalar,
             block_tokens: self.block_tokens,
             dtype: self.dtype,
             unit_bytes: 64,
@@ -918,7 +981,7 @@ fn expected_row(
                 .into_iter()
                 .map(|v| f64::from(stored(v as f32, product)))
                 .collect();
-            reference::attention(&q, &keys, &values)
+            reference::attention(&q, &keys, &values, layout.query_scalar as f64)
         })
         .collect()
 }

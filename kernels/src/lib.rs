@@ -13,6 +13,7 @@
 //! Every backend uses the same plan: a *run* is a stretch of consecutive KV tokens seen by a
 //! contiguous range of rows, and its K and V are read once for all of them.
 
+pub mod activation;
 pub mod backend;
 #[cfg(any(test, feature = "cases"))]
 pub mod cases;
@@ -30,6 +31,7 @@ pub mod reference;
 pub mod sampling;
 mod widest;
 
+pub use activation::Activation;
 pub use backend::{Backend, DEFAULT_KV_BYTES, KvLayout, MatrixView, RopeTable};
 pub use cpu::CpuBackend;
 pub use cuda::CudaBackend;

@@ -251,7 +251,7 @@ fn inner(flags: &ProfileFlags) -> Done {
         }
         ProfiledKernel::Gated => {
             let (rows, n, k) = flags.shape;
-            study::linear_swiglu(rows, n, k).map_err(failed)?;
+            study::linear_gated(rows, n, k).map_err(failed)?;
             print_json(&json!({
                 "weight_bytes": 4 * n * k,
                 "activation_bytes": 2 * rows * (n + k),
@@ -332,14 +332,14 @@ fn check(flags: &CheckFlags) -> Done {
         run("linear", &cases::linear_cases(), every, |c| {
             cases::check_linear(b, c).map(drop)
         }),
-        run("linear_swiglu", &cases::GATED_SHAPES, every, |s| {
-            cases::check_linear_swiglu(b, s).map(drop)
+        run("linear_gated", &cases::gated_linear_cases(), every, |s| {
+            cases::check_linear_gated(b, s).map(drop)
         }),
         run("rms_norm", &cases::ROW_SHAPES, every, |c| {
             cases::check_rms_norm(b, c).map(drop)
         }),
-        run("swiglu", &cases::ROW_SHAPES, every, |c| {
-            cases::check_swiglu(b, c).map(drop)
+        run("gated", &cases::gated_cases(), every, |c| {
+            cases::check_gated(b, c).map(drop)
         }),
         run("relu", &cases::ROW_SHAPES, every, |c| {
             cases::check_relu(b, c).map(drop)

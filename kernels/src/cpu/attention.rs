@@ -1,9 +1,9 @@
 //! Attention over the tree plan.
 //!
-//! What: `out[r, h, :] = sum_t p_t v[t, g, :] / sum_t p_t`, `p_t = e^((s_t - max_t s) / sqrt(D))`,
+//! What: `out[r, h, :] = sum_t p_t v[t, g, :] / sum_t p_t`, `p_t = e^((s_t - max_t s) / sqrt(S))`,
 //! `s_t = q[r, h, :] . k[t, g, :]`, over the tokens `t <= rows[r].position` of the row's runs, with a
-//! sliding window `w` those of `t > rows[r].position - w`; `D` head dimension,
-//! `g = h / (heads / kv_heads)`.
+//! sliding window `w` those of `t > rows[r].position - w`; `D` head dimension, `S` the layout's
+//! `query_scalar` (`D` for most models), `g = h / (heads / kv_heads)`.
 //!
 //! Tiling: a task is a kv head x [`GROUP_ROWS`] consecutive rows. It goes through the group's runs
 //! twice, [`STRETCH`] tokens at a time. First it computes all scores: each run's K is read once for all query heads of all the
@@ -212,7 +212,7 @@ impl HeadTask<'_> {
             numbers(&mut scratch.sums)[..count * padded].fill(0.0);
 
             self.scores(&batch, stride, tiles.as_mut(), scratch);
-            let scale = LOG2_E / (self.layout.head_dim as f32).sqrt();
+            let scale = LOG2_E / (self.layout.query_scalar as f32).sqrt();
             for query in 0..count {
                 let row = batch.start + query / queries;
                 let scores = &mut numbers(&mut scratch.scores)[query * stride..][..stride];

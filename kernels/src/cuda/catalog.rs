@@ -2,6 +2,7 @@
 
 use super::cubin::Compiled;
 use super::tiling::Tiling;
+use crate::Activation;
 
 /// What all sources include.
 pub const COMMON: (&str, &str) = ("common.cuh", include_str!("../../cuda/common.cuh"));
@@ -40,11 +41,24 @@ pub fn rows() -> Module {
     }
 }
 
-/// The products.
+/// The products that are not gated.
 pub fn linear() -> Module {
     Module {
         file: "linear.cu",
-        constants: Vec::new(),
+        constants: vec![("ACTIVATION", 0)],
+    }
+}
+
+/// The gated products of an activation.
+pub fn linear_gated(activation: Activation) -> Module {
+    // As `enum Activation` in `common.cuh`.
+    let number = match activation {
+        Activation::Silu => 1,
+        Activation::GeluTanh => 2,
+    };
+    Module {
+        file: "linear.cu",
+        constants: vec![("ACTIVATION", number)],
     }
 }
 
@@ -132,15 +146,19 @@ impl Module {
                 .map(|name| kernel(name, 128, 0, 64, 8, false))
                 .collect(),
             "linear.cu" => {
+                let variants = match self.constants[..] {
+                    [("ACTIVATION", 0)] => 0..2,
+                    _ => 2..3,
+                };
                 let mut all = Vec::new();
                 for (names, mt, nt, stages, registers) in SKINNY {
-                    for name in names {
+                    for name in &names[variants.clone()] {
                         let shared = skinny_shared(mt, nt, stages);
                         all.push(kernel(name, 128, shared, registers, 2, true));
                     }
                 }
                 for (names, bm, bn) in TILED {
-                    for name in names {
+                    for name in &names[variants.clone()] {
                         all.push(kernel(name, 256, tiled_shared(bm, bn), 128, 1, true));
                     }
                 }
@@ -165,21 +183,27 @@ impl Module {
     }
 }
 
-const ROWS: [&str; 21] = [
+const ROWS: [&str; 27] = [
     "embed_f32",
     "embed_bf16",
     "rms_norm_f32_f32",
     "rms_norm_f32_bf16",
     "rms_norm_bf16_f32",
     "rms_norm_bf16_bf16",
+    "add_rms_norm_f32_f32",
+    "add_rms_norm_bf16_f32",
     "gather_f32_f32",
     "gather_f32_bf16",
     "gather_bf16_f32",
     "gather_bf16_bf16",
-    "swiglu_f32_f32",
-    "swiglu_f32_bf16",
-    "swiglu_bf16_f32",
-    "swiglu_bf16_bf16",
+    "silu_f32_f32",
+    "silu_f32_bf16",
+    "silu_bf16_f32",
+    "silu_bf16_bf16",
+    "gelu_tanh_f32_f32",
+    "gelu_tanh_f32_bf16",
+    "gelu_tanh_bf16_f32",
+    "gelu_tanh_bf16_bf16",
     "relu_f32",
     "relu_bf16",
     "qk_norm_f32",
@@ -314,6 +338,7 @@ impl Architecture {
             .map(|&d| tree_attention(&Tiling::new(d, self.shared_per_sm, self.shared_per_block)));
         [rows(), linear(), sample()]
             .into_iter()
+            .chain(Activation::ALL.map(linear_gated))
             .chain(attention)
             .collect()
     }

@@ -6,7 +6,7 @@ use super::cublaslt::CublasLt;
 use super::device::{Card, Grid, launch};
 use super::memory::Lasting;
 use super::{Activations, Vector, Weight};
-use crate::{Dtype, Error, MatrixView};
+use crate::{Activation, Dtype, Error, MatrixView};
 use half::{bf16, f16};
 
 /// Rows are padded to a multiple of this many elements, so that a copy of 16 bytes is aligned and
@@ -69,8 +69,8 @@ enum Into {
     Output,
     /// They are added to it.
     Added,
-    /// Gates and then ups: the output is `silu(gate) * up`.
-    Gated,
+    /// Gates and then ups: the output is `activation(gate) * up`.
+    Gated(Activation),
 }
 
 /// The most rows of the skinny kernels.
@@ -106,17 +106,19 @@ pub(super) fn linear(
     product(card, x, w, bias, rows, into, out)
 }
 
-/// A product of gates and ups, then SwiGLU, in one kernel. `out` is bf16.
-pub(super) fn linear_swiglu(
+#[allow(clippy::too_many_arguments)] // The operation's own.
+/// A product of gates and ups, then the gated activation, in one kernel. `out` is bf16.
+pub(super) fn linear_gated(
     card: &Card,
     x: &Activations,
     w: &Weight,
     bias: Option<&Vector>,
+    activation: Activation,
     rows: usize,
     out: &mut Activations,
 ) -> Result<(), Error> {
-    assert_eq!(out.dtype, Dtype::Bf16, "type of SwiGLU's output");
-    product(card, x, w, bias, rows, Into::Gated, out)
+    assert_eq!(out.dtype, Dtype::Bf16, "type of the gated output");
+    product(card, x, w, bias, rows, Into::Gated(activation), out)
 }
 
 fn product(
@@ -128,15 +130,14 @@ fn product(
     into: Into,
     out: &mut Activations,
 ) -> Result<(), Error> {
-    let halves = 1 + usize::from(into == Into::Gated);
+    let (halves, variant, module) = match into {
+        Into::Gated(activation) => (2, 2, catalog::linear_gated(activation)),
+        _ => (1, out.suffix(), catalog::linear()),
+    };
     check(card, x, w, bias, rows, halves, out)?;
     let shape = || format!("{rows} x {} x {}", w.rows, w.cols);
-    let variant = match into {
-        Into::Gated => 2,
-        _ => out.suffix(),
-    };
     let (name, grid) = choose(rows, w.rows, card.limits().sms, variant);
-    let function = card.function(&catalog::linear(), name, grid.shared)?;
+    let function = card.function(&module, name, grid.shared)?;
     launch!(
         card,
         function,
