@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, stderr};
 use std::time::{Duration, Instant};
 
-use engine::hub::Watch;
+use engine::checkpoint::hub::Watch;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
 /// How often a plain line is printed at most.

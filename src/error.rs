@@ -34,31 +34,46 @@ impl Failure {
     }
 }
 
-impl From<engine::Error> for Failure {
-    fn from(error: engine::Error) -> Failure {
-        match error.names_settings() {
-            true => Failure::Sentence(with_flags(&error.to_string())),
-            false => Failure::Sentence(error.to_string()),
-        }
+/// An error of a library: its sentence, with flags in place of settings.
+impl<E: Into<session::Error>> From<E> for Failure {
+    fn from(error: E) -> Failure {
+        Failure::Sentence(sentence(error))
     }
 }
+
+/// An error of a library as the command line says it.
+pub fn sentence(error: impl Into<session::Error>) -> String {
+    match &error.into() {
+        // The problem of a file may have backticks of its own.
+        session::Error::File {
+            setting,
+            file,
+            problem,
+        } => format!("{} {file}: {problem}", with_flags(&format!("`{setting}`"))),
+        error if error.names_settings() => with_flags(&error.to_string()),
+        error => error.to_string(),
+    }
+}
+
+/// The settings that a command takes as arguments without a flag.
+const ARGUMENTS: [(&str, &str); 3] = [
+    ("model_argument", "MODEL"),
+    ("results_argument", "RESULTS"),
+    ("to_argument", "TO"),
+];
 
 /// A sentence about settings (`` `kv_memory` ``) as one about flags (`--kv-memory`).
 fn with_flags(sentence: &str) -> String {
     let mut out = String::new();
     for (i, part) in sentence.split('`').enumerate() {
-        match i % 2 == 1 {
-            true => out += &format!("--{}", part.replace('_', "-")),
-            false => out += part,
+        let argument = ARGUMENTS.iter().find(|(setting, _)| *setting == part);
+        match (i % 2 == 1, argument) {
+            (false, _) => out += part,
+            (true, Some((_, word))) => out += word,
+            (true, None) => out += &format!("--{}", part.replace('_', "-")),
         }
     }
     out
-}
-
-impl From<strategies::Error> for Failure {
-    fn from(error: strategies::Error) -> Failure {
-        Failure::Sentence(error.to_string())
-    }
 }
 
 /// Prints a failure as the command line does.
@@ -78,6 +93,10 @@ mod tests {
             (
                 "`beam_width` is 0; expected a divisor of `n`",
                 "--beam-width is 0; expected a divisor of --n",
+            ),
+            (
+                "`model_argument` is x; expected a directory",
+                "MODEL is x; expected a directory",
             ),
             ("nothing of that kind", "nothing of that kind"),
         ] {

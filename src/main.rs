@@ -3,13 +3,10 @@
 
 mod commands;
 mod downloads;
-mod embedded;
 mod error;
 mod external;
 mod flags;
-mod models;
 mod progress;
-mod results;
 mod summary;
 
 use std::process::ExitCode;
@@ -28,6 +25,7 @@ fn main() -> ExitCode {
         Command::Grade(flags) => commands::grade::run(&flags),
         Command::Inspect(flags) => commands::inspect::run(&flags),
         Command::Quantize(flags) => commands::quantize::run(&flags),
+        Command::Export(flags) => commands::export::run(&flags),
         Command::Devices(flags) => commands::devices::run(&flags),
         Command::Kernels(command) => commands::kernels::run(&command),
         Command::Bench(command) => commands::bench::run(&command),

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use comfy_table::{CellAlignment, Table, presets};
-use engine::{KvUsage, Usage};
 use serde::Serialize;
-use strategies::{Grader, PastLimit, Rule, Strategy};
+use strategies::{ContextOverflow, Grader, Selection, Strategy};
 
-use crate::results::Line;
+use session::results::Line;
+use session::{ModelInfo, ModelUsage};
 
 /// One model's work.
 #[derive(Debug, Serialize)]
@@ -84,14 +84,14 @@ pub struct Summary {
     pub n: usize,
     /// Seed of all random numbers.
     pub seed: u64,
-    /// The verdict that counts.
-    pub verdict: Rule,
+    /// How the answer is selected.
+    pub selection: Selection,
     /// Who compared answers.
     pub grader: Grader,
     /// The device.
     pub device: String,
-    /// What becomes of tokens past a model's positions.
-    pub past_limit: &'static str,
+    /// What happens past a model's context length.
+    pub context_overflow: &'static str,
     /// The policy.
     pub policy: ModelSummary,
     /// The PRM; null for a strategy without one.
@@ -114,38 +114,55 @@ pub struct Summary {
 
 /// What the engine counted for one model.
 pub struct Counted {
-    /// As named.
-    pub name: String,
-    /// Parameters.
-    pub params: usize,
-    /// Its work.
-    pub usage: Usage,
-    /// Its KV cache.
-    pub kv: KvUsage,
+    /// The model.
+    pub model: ModelInfo,
+    /// Its work and its KV cache.
+    pub usage: ModelUsage,
 }
 
 impl Counted {
+    /// Both, if there is such a model.
+    pub fn of(model: Option<ModelInfo>, usage: Option<ModelUsage>) -> Option<Counted> {
+        Some(Counted {
+            model: model?,
+            usage: usage?,
+        })
+    }
+
     fn summary(&self) -> ModelSummary {
         ModelSummary {
-            name: self.name.clone(),
-            params: self.params,
-            tokens_processed: self.usage.tokens_processed,
-            tokens_reused: self.usage.tokens_reused,
-            tokens_generated: self.usage.tokens_generated,
+            name: self.model.name.clone(),
+            params: self.model.params,
+            tokens_processed: self.usage.work.tokens_processed,
+            tokens_reused: self.usage.work.tokens_reused,
+            tokens_generated: self.usage.work.tokens_generated,
         }
     }
 }
 
+/// A run to sum up.
+pub struct Run<'a> {
+    /// Its results and those of earlier runs into the same file.
+    pub lines: &'a [&'a Line],
+    /// Problems without a result.
+    pub failed: usize,
+    /// The search.
+    pub config: &'a strategies::Config,
+    /// The device in words.
+    pub device: String,
+    /// What happens past a model's context length.
+    pub context_overflow: ContextOverflow,
+    /// The policy.
+    pub policy: Counted,
+    /// The PRM.
+    pub prm: Option<Counted>,
+    /// Wall-clock time.
+    pub seconds: f64,
+}
+
 /// Sums a run up.
-pub fn summarise(
-    lines: &[&Line],
-    failed: usize,
-    config: &strategies::Config,
-    (device, past_limit): (String, PastLimit),
-    policy: &Counted,
-    prm: Option<&Counted>,
-    seconds: f64,
-) -> Summary {
+pub fn summarise(run: Run<'_>) -> Summary {
+    let (lines, config) = (run.lines, run.config);
     let mut all = Score::default();
     let mut any_correct = Score::default();
     let mut by_level: BTreeMap<String, Score> = BTreeMap::new();
@@ -158,47 +175,46 @@ pub fn summarise(
         by_level.entry(level).or_default().add(line.correct);
         for verdict in &line.verdicts {
             verdicts
-                .entry(verdict.rule.to_string())
+                .entry(verdict.selection.to_string())
                 .or_default()
                 .add(verdict.correct);
         }
         for smaller in &line.by_n {
             let row = by_n.entry(smaller.n).or_default();
             for verdict in &smaller.verdicts {
-                row.entry(verdict.rule.to_string())
+                row.entry(verdict.selection.to_string())
                     .or_default()
                     .add(verdict.correct);
             }
         }
     }
-    let models = || std::iter::once(policy).chain(prm);
-    let bytes =
-        |count: fn(&KvUsage) -> usize| models().map(|m| count(&m.kv) * m.kv.block_bytes).sum();
+    let models = || std::iter::once(&run.policy).chain(&run.prm);
+    let kv = || models().map(|model| &model.usage.kv);
     Summary {
         problems: lines.len(),
         correct: all.correct,
         accuracy: (all.problems > 0).then_some(all.accuracy),
-        failed,
+        failed: run.failed,
         strategy: config.strategy,
         n: config.n,
         seed: config.seed,
-        verdict: config.rule(),
+        selection: config.selection_or_default(),
         grader: config.grader,
-        device,
-        past_limit: past_limit.name(),
-        policy: policy.summary(),
-        prm: prm.map(Counted::summary),
+        device: run.device,
+        context_overflow: run.context_overflow.name(),
+        policy: run.policy.summary(),
+        prm: run.prm.as_ref().map(Counted::summary),
         kv: KvSummary {
-            block_tokens: policy.kv.block_tokens,
-            peak_blocks: models().map(|m| m.kv.peak_blocks).sum(),
-            peak_bytes: bytes(|kv| kv.peak_blocks),
-            unshared_bytes: bytes(|kv| kv.unshared_blocks),
+            block_tokens: run.policy.usage.kv.block_tokens,
+            peak_blocks: kv().map(|kv| kv.peak_blocks).sum(),
+            peak_bytes: kv().map(|kv| kv.peak_blocks * kv.block_bytes).sum(),
+            unshared_bytes: kv().map(|kv| kv.unshared_blocks * kv.block_bytes).sum(),
         },
         flops: Flops {
-            policy: policy.usage.flops,
-            prm: prm.map_or(0, |m| m.usage.flops),
+            policy: run.policy.usage.work.flops,
+            prm: run.prm.as_ref().map_or(0, |prm| prm.usage.work.flops),
         },
-        seconds,
+        seconds: run.seconds,
         by_level,
         verdicts,
         by_n,
@@ -248,14 +264,14 @@ pub fn render(s: &Summary) -> String {
     out += &format!("Every verdict: {}\n", verdicts.join(", "));
     out += &format!("Any solution right: {}\n", percent(&s.any_correct));
     out += &format!(
-        "{}, N = {}, verdict {}, seed {}, grader {}, {}, past a model's positions: {}\n",
+        "{}, N = {}, selection {}, seed {}, grader {}, {}, context overflow: {}\n",
         s.strategy.name(),
         s.n,
-        s.verdict,
+        s.selection,
         s.seed,
         s.grader.name(),
         s.device,
-        s.past_limit
+        s.context_overflow
     );
     for (role, model) in
         std::iter::once(("policy", &s.policy)).chain(s.prm.iter().map(|m| ("PRM", m)))

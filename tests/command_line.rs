@@ -1059,7 +1059,7 @@ fn inspect_says_what_a_model_is() {
         assert_eq!(found["policy"]["can"], writes, "{word}");
         assert_eq!(found["prm"]["can"], !writes, "{word}");
         // The same model from its directory.
-        let path: PathBuf = repository("src/embedded").join(word);
+        let path: PathBuf = repository("session/src/embedded").join(word);
         let path = path.to_str().expect("a path in UTF-8");
         let mut by_path = json_of(&offshoot(&folder, &["inspect", "--json", path], ""));
         assert_eq!(by_path["name"], path);

@@ -121,8 +121,8 @@ impl Setup {
     fn pair(self) -> Pair {
         let options = Options {
             block_tokens: self.block_tokens,
-            rows: self.rows,
-            run_ahead: Some(self.run_ahead),
+            max_batch_rows: self.rows,
+            async_scheduling: Some(self.run_ahead),
             ..Options::default()
         };
         pair(self.threads, &options)

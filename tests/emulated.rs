@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use common::{Parts, finish, json_of, open, problems, report, scratch};
-use engine::{Branch, Engine, Generate, Generated, Model, Options, Part};
+use engine::{Branch, Engine, Generate, Generated, Model, ModelSpec, Options};
 use futures::future::try_join_all;
 use kernels::cuda::{Compiler, Which, emulator_calls};
 use kernels::{Backend, CpuBackend, CudaBackend, Sampling};
@@ -233,7 +233,7 @@ fn alone() -> MutexGuard<'static, ()> {
 
 /// nano-small on a device.
 fn engine<B: Backend + 'static>(backend: B, small: &Parts) -> (Engine, Model) {
-    let part = Part::new(&small.checkpoint, Some(Rc::clone(&small.tokenizer)));
+    let part = ModelSpec::new(&small.checkpoint, Some(Rc::clone(&small.tokenizer)));
     let options = Options {
         kv_bytes: Some(16 << 20),
         ..Options::default()
@@ -245,7 +245,9 @@ fn engine<B: Backend + 'static>(backend: B, small: &Parts) -> (Engine, Model) {
 /// The 40 most likely tokens after each prompt, one after the other.
 fn greedy(subject: &(Engine, Model), prompts: &[Vec<u32>]) -> Vec<Vec<u32>> {
     let all = continued(subject, prompts, Sampling::GREEDY);
-    all.into_iter().map(|generated| generated.tokens).collect()
+    all.into_iter()
+        .map(|generated| generated.token_ids)
+        .collect()
 }
 
 /// 40 tokens after each prompt, at once.
@@ -262,7 +264,7 @@ fn continued(
             max_tokens: 40,
             stop_strings: Vec::new(),
             include_stop: false,
-            stop_tokens: Vec::new(),
+            stop_token_ids: Vec::new(),
             stream: None,
         };
         branch.generate(how).await

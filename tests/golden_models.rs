@@ -15,8 +15,8 @@ use std::path::Path;
 
 use common::{report, repository};
 use engine::checkpoint::Checkpoint;
-use engine::source::Source;
-use engine::{Branch, Dtype, Engine, Finish, Generate, Model, Options, Part, Sampling};
+use engine::checkpoint::source::Source;
+use engine::{Branch, Dtype, Engine, Finish, Generate, Model, ModelSpec, Options, Sampling};
 use kernels::CpuBackend;
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -29,7 +29,11 @@ struct Case {
     causal: bool,
 }
 
-const CASES: [Case; 22] = [
+const CASES: [Case; 26] = [
+    case("gemma3-g1-tied-f32", None, true),
+    case("gemma3-g2-tied-bf16", Some("bf16"), true),
+    case("gemma3-g4-tied-f32", None, true),
+    case("gemma3-g8-untied-bf16", Some("bf16"), true),
     case("llama-g1-tied-f32", None, true),
     case("llama-g2-biased-f32", None, true),
     case("llama-g2-score2-f32", None, false),
@@ -112,7 +116,7 @@ fn load(folder: &Path, kv: Option<Dtype>) -> (Engine, Model) {
     };
     let (engine, mut models) = Engine::new(
         CpuBackend::new(2),
-        &[Part::new(&checkpoint, None)],
+        &[ModelSpec::new(&checkpoint, None)],
         &options,
     )
     .expect("it loads");
@@ -140,14 +144,14 @@ fn greedy(folder: &Path, prompt: &[u32], count: usize) -> (Vec<u32>, Finish) {
         max_tokens: count,
         stop_strings: Vec::new(),
         include_stop: false,
-        stop_tokens: vec![1],
+        stop_token_ids: vec![1],
         stream: None,
     };
     let generated = engine
         .run(branch.generate(how))
         .expect("the engine runs")
         .expect("the prompt is continued");
-    (generated.tokens, generated.finish)
+    (generated.token_ids, generated.finish)
 }
 
 /// ‖a - b‖ / ‖b‖; infinite when the lengths differ.

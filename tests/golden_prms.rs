@@ -13,17 +13,17 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use common::tree::{Random, grow, path, read, try_read};
+use common::tree::{Random, grow, grow_counted, path, read, read_counted, try_read};
 use common::{json_of, offshoot, report, repository, scratch};
-use engine::chat::ChatTemplate;
 use engine::checkpoint::Checkpoint;
-use engine::source::Source;
-use engine::tokenizer::Tokenizer;
-use engine::{Dtype, Engine, Model, Options, Part};
+use engine::checkpoint::source::Source;
+use engine::text::chat::ChatTemplate;
+use engine::text::tokenizer::Tokenizer;
+use engine::{Dtype, Engine, Model, ModelSpec, Options};
 use kernels::CpuBackend;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use strategies::{EnginePrm, PastLimit, Prm, PrmFormat, PrmKind};
+use strategies::{ContextOverflow, EnginePrm, Prm, PrmFormat, PrmKind};
 
 /// A directory of `tests/golden/data/prms`, how it must be recognised to be read, and whether it is
 /// stored in bf16.
@@ -91,7 +91,7 @@ struct Scorer {
 }
 
 /// Loads a directory as the command line does: its kind is what its head or name says.
-fn load(folder: &Path, kv: Option<Dtype>, past_limit: PastLimit) -> Scorer {
+fn load(folder: &Path, kv: Option<Dtype>, past_limit: ContextOverflow) -> Scorer {
     let source = Source::directory(folder).expect("a directory");
     let checkpoint = Checkpoint::open(source.clone()).expect("a golden checkpoint opens");
     let config = &checkpoint.config;
@@ -104,10 +104,10 @@ fn load(folder: &Path, kv: Option<Dtype>, past_limit: PastLimit) -> Scorer {
         kv_dtype: kv.map(Into::into),
         ..Options::default()
     };
-    let part = Part {
+    let part = ModelSpec {
         head_rows: format.head_rows(),
-        run_on: past_limit == PastLimit::RunOn,
-        ..Part::new(&checkpoint, Some(tokenizer))
+        extend_context: past_limit == ContextOverflow::Extend,
+        ..ModelSpec::new(&checkpoint, Some(tokenizer))
     };
     let (engine, mut models) =
         Engine::new(CpuBackend::new(2), &[part], &options).expect("it loads");
@@ -123,17 +123,14 @@ fn load(folder: &Path, kv: Option<Dtype>, past_limit: PastLimit) -> Scorer {
 impl Scorer {
     /// Scores of a whole solution, and how many tokens it takes.
     fn whole(&self, problem: &str, steps: &[&str]) -> (Vec<f64>, u64) {
-        let before = self.prm.tokens_read();
-        let scores = read(&self.engine, &self.prm, problem, steps);
-        (scores, self.prm.tokens_read() - before)
+        read_counted(&self.engine, &self.prm, problem, steps)
     }
 
     /// Tokens of a problem before its first step.
     fn prompt_tokens(&self, problem: &str) -> u64 {
-        let before = self.prm.tokens_read();
         let started = self.engine.run(self.prm.start(problem));
-        started.expect("the engine runs").expect("it fits");
-        self.prm.tokens_read() - before
+        let branch = started.expect("the engine runs").expect("it fits");
+        self.prm.num_tokens(&branch) as u64
     }
 
     /// Scores of a whole path, and the tokens its last step adds to it.
@@ -205,7 +202,7 @@ fn scores_are_those_of_transformers() {
             false => &[Some(Dtype::F32)],
         };
         for &kv in runs {
-            let scorer = load(&case.folder(), kv, PastLimit::Truncate);
+            let scorer = load(&case.folder(), kv, ContextOverflow::Truncate);
             assert_eq!(scorer.kind, case.kind, "{}", case.directory);
             for (number, row) in rows.iter().enumerate() {
                 let (ours, tokens) = scorer.whole(&row.problem, &row.steps());
@@ -248,7 +245,7 @@ fn forked_trees_score_like_whole_solutions() {
         let rows = case.golden();
         let steps: Vec<&str> = rows.iter().flat_map(Row::steps).collect();
         let mut random = Random(seed as u64);
-        let whole = load(&case.folder(), None, PastLimit::Truncate);
+        let whole = load(&case.folder(), None, ContextOverflow::Truncate);
         for (tree_number, (nodes, at_once)) in
             [(7, true), (12, false), (20, true)].iter().enumerate()
         {
@@ -261,8 +258,9 @@ fn forked_trees_score_like_whole_solutions() {
                     node.text = format!("{step} ({i})");
                 }
             }
-            let grown = load(&case.folder(), None, PastLimit::Truncate);
-            let scores = grow(&grown.engine, &grown.prm, problem, &tree, *at_once);
+            let grown = load(&case.folder(), None, ContextOverflow::Truncate);
+            let (scores, read_tokens) =
+                grow_counted(&grown.engine, &grown.prm, problem, &tree, *at_once);
             let name = format!("{}, {nodes} nodes", case.directory);
             let mut unique = whole.prompt_tokens(problem);
             for node in 0..tree.len() {
@@ -277,7 +275,7 @@ fn forked_trees_score_like_whole_solutions() {
                 }
             }
             let computed = grown.model.usage().tokens_processed;
-            if [computed, grown.prm.tokens_read()] != [unique; 2] {
+            if [computed, read_tokens] != [unique; 2] {
                 complaints.push(format!("{name}: {computed} tokens, {unique} are unique"));
             }
         }
@@ -320,7 +318,7 @@ fn a_prm_is_recognised_or_named() {
         assert_eq!(refused.status.code(), Some(2), "{name}");
         let message = String::from_utf8_lossy(&refused.stderr);
         assert!(
-            message.contains("--prm-format math-shepherd or rlhflow"),
+            message.contains("--prm-format: math-shepherd or rlhflow"),
             "{message}"
         );
         call.extend(["--prm-format", kind.name()]);
@@ -359,7 +357,7 @@ fn a_policy_and_a_prm_with_different_tokenizers_work_together() {
         json_of(&offshoot(&folder, &call, ""));
         let lines = std::fs::read_to_string(folder.join(&out)).expect("results");
         assert_eq!(lines.lines().count(), 2);
-        let scorer = load(&case.folder(), None, PastLimit::Truncate);
+        let scorer = load(&case.folder(), None, ContextOverflow::Truncate);
         for line in lines.lines() {
             let line: Value = serde_json::from_str(line).expect("a JSON object a line");
             let problem = line["problem"].as_str().expect("the problem");
@@ -413,12 +411,12 @@ fn past_the_positions_a_flag_decides() {
     };
     let folder = short("few-positions", positions);
 
-    let run_on = load(&folder, None, PastLimit::RunOn);
-    let found = read(&run_on.engine, &run_on.prm, problem, &steps);
+    let extend_context = load(&folder, None, ContextOverflow::Extend);
+    let found = read(&extend_context.engine, &extend_context.prm, problem, &steps);
     let error = relative_error(&found, &row.scores);
     assert!(error < 1e-4, "run-on: {found:?}, {:?}", row.scores);
 
-    let cut = load(&folder, None, PastLimit::Truncate);
+    let cut = load(&folder, None, ContextOverflow::Truncate);
     let (found, tokens) = cut.whole(problem, &steps);
     let mut expected = row.scores[..2].to_vec();
     expected.resize(6, found[1]);
@@ -439,7 +437,7 @@ fn past_the_positions_a_flag_decides() {
     }
     assert_eq!(grow(&cut.engine, &cut.prm, problem, &chain, true), found);
 
-    let refuse = load(&folder, None, PastLimit::Refuse);
+    let refuse = load(&folder, None, ContextOverflow::Refuse);
     let fits = read(&refuse.engine, &refuse.prm, problem, &steps[..2]);
     assert!(relative_error(&fits, &row.scores[..2]) < 1e-4, "{fits:?}");
     let refused = try_read(&refuse.engine, &refuse.prm, problem, &steps);

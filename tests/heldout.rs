@@ -101,7 +101,7 @@ fn the_family_is_small_and_shares_a_tokenizer() {
         assert!(*tokenizer == tokenizers[0], "{word} has another tokenizer");
     }
 
-    let folder = repository("src/embedded");
+    let folder = repository("session/src/embedded");
     let mut bytes = 0;
     let mut folders = vec![folder];
     while let Some(folder) = folders.pop() {

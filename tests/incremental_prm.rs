@@ -1,4 +1,4 @@
-//! The PRM scores a tree of steps by computing every step once (strategies/src/prm.rs).
+//! The PRM scores a tree of steps by computing every step once (strategies/src/prm/engine.rs).
 //!
 //! A tree grown by forks must give every step the score that a full reading of its whole solution
 //! gives. The backend's rows do not depend on what else is in a step, so the scores are equal to
@@ -7,10 +7,10 @@
 
 mod common;
 
-use common::tree::{Random, grow, path, read};
+use common::tree::{Random, grow_counted, path, read};
 use common::{Pair, Parts, open, pair, problems, report, scorer};
-use engine::chat::Message;
-use engine::{Engine, Model, Options, Part};
+use engine::text::chat::Message;
+use engine::{Engine, Model, ModelSpec, Options};
 use kernels::CpuBackend;
 use std::rc::Rc;
 use strategies::{Config, EnginePrm, Strategy};
@@ -25,7 +25,7 @@ fn load(parts: &Parts, options: &Options) -> Scorer {
     let tokenizer = Some(Rc::clone(&parts.tokenizer));
     let (engine, mut models) = Engine::new(
         CpuBackend::new(2),
-        &[Part::new(&parts.checkpoint, tokenizer)],
+        &[ModelSpec::new(&parts.checkpoint, tokenizer)],
         options,
     )
     .expect("nano-prm loads");
@@ -72,22 +72,20 @@ fn a_tree_scores_like_whole_solutions() {
         let problem = &problems[case % problems.len()].problem;
         let tree = random.tree(nodes);
         let options = Options {
-            rows,
+            max_batch_rows: rows,
             block_tokens,
             ..Options::default()
         };
         let grown = load(&parts, &options);
-        let scores = grow(&grown.engine, &grown.prm, problem, &tree, at_once);
+        let (scores, read_tokens) =
+            grow_counted(&grown.engine, &grown.prm, problem, &tree, at_once);
         let name = format!("{nodes} nodes, {rows} rows, blocks of {block_tokens}");
 
         let unique: u64 = prompt_tokens(&parts, problem)
             + (tree.iter())
                 .map(|node| tokens(&parts, &node.text) + 1)
                 .sum::<u64>();
-        let counted = [
-            grown.model.usage().tokens_processed,
-            grown.prm.tokens_read(),
-        ];
+        let counted = [grown.model.usage().tokens_processed, read_tokens];
         if counted != [unique; 2] {
             complaints.push(format!("{name}: {counted:?} tokens, {unique} are unique"));
         }
@@ -128,7 +126,8 @@ fn a_search_reads_every_scored_step_once() {
             let steps: u64 = scored.map(|n| tokens(&parts, &n.text) + 1).sum();
             let unique = prompt_tokens(&parts, &problem.problem) + steps;
             let processed = pair.prm_model.usage().tokens_processed;
-            if processed != unique || steps == 0 {
+            let counted = outcome.prm_tokens as u64;
+            if processed != unique || counted != unique || steps == 0 {
                 let (id, name) = (&problem.id, strategy.name());
                 complaints.push(format!("{name}, {id}: {processed} of {unique} tokens"));
             }

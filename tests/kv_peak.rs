@@ -24,7 +24,7 @@ mod common;
 use std::collections::HashMap;
 
 use common::{open, pair, problems, report};
-use engine::chat::Message;
+use engine::text::chat::Message;
 use engine::{KvUsage, Options};
 use strategies::{Config, Node, REASON_STEP_BY_STEP, Strategy};
 
@@ -90,7 +90,7 @@ fn peak_is_what_the_tree_needs() {
                 nodes,
                 count(&small, &[system, user(text)]),
                 block_tokens,
-                |node, leaf| node.tokens - usize::from(leaf),
+                |node, leaf| node.num_tokens - usize::from(leaf),
             );
             let prm_blocks = largest_round(
                 nodes,

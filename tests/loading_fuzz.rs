@@ -16,10 +16,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use engine::chat::{ChatTemplate, Message};
 use engine::checkpoint::Checkpoint;
-use engine::source::Source;
-use engine::tokenizer::Tokenizer;
+use engine::checkpoint::source::Source;
+use engine::text::chat::{ChatTemplate, Message};
+use engine::text::tokenizer::Tokenizer;
 use serde_json::Value;
 
 mod common;
@@ -388,9 +388,7 @@ fn load(source: &Source, name: &str, tokenizer: &Tokenizer) -> bool {
         let Ok(checkpoint) = Checkpoint::open(source.clone()) else {
             return false;
         };
-        let config = &checkpoint.config;
-        let (rows, cols) = (config.vocab, config.hidden);
-        let embedding = checkpoint.matrix(config.names().embedding, rows, cols);
+        let embedding = checkpoint.matrix(&checkpoint.layout().embedding);
         assert!(embedding.is_ok(), "an opened checkpoint has its tensors");
         return true;
     }

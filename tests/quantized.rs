@@ -7,9 +7,10 @@ use std::path::Path;
 
 use common::{json_of, offshoot, repository, scratch};
 use engine::checkpoint::Checkpoint;
-use engine::config::HeadKind;
-use engine::source::Source;
-use engine::{Engine, Options, Part, quantization};
+use engine::checkpoint::config::HeadKind;
+use engine::checkpoint::quantize;
+use engine::checkpoint::source::Source;
+use engine::{Engine, ModelSpec, Options};
 use kernels::{CpuBackend, Quantization};
 use serde_json::{Value, json};
 
@@ -44,9 +45,9 @@ fn outputs(
         quantize,
         ..Options::default()
     };
-    let part = Part {
+    let part = ModelSpec {
         head_rows,
-        ..Part::new(checkpoint, None)
+        ..ModelSpec::new(checkpoint, None)
     };
     let (engine, models) = Engine::new(CpuBackend::new(2), &[part], &options).expect("it loads");
     let tokens: Vec<u32> = (0..40).map(|i| 5 + i * 7 % 50).collect();
@@ -73,8 +74,7 @@ fn stored_or_made_on_loading_the_numbers_are_the_same() {
         for (kind, most) in [(Quantization::Int8, 0.06), (Quantization::Int4, 0.5)] {
             let made = outputs(&checkpoint, Some(kind), None);
             let to = folder.join(format!("{name}-{}", kind.name()));
-            let written =
-                quantization::write(&checkpoint, kind, false, &to).expect("it is written");
+            let written = quantize::write(&checkpoint, kind, false, &to).expect("it is written");
             assert!(written.quantized > 0 && written.bytes < 4 * checkpoint.params());
             let narrow = |name: &String| name.contains("down_proj");
             assert!(written.left.iter().any(narrow), "{:?}", written.left);
@@ -98,9 +98,9 @@ fn a_head_is_left_alone_or_read_by_the_row() {
         let checkpoint = golden(name);
         let kind = Quantization::Int8;
         let (kept, changed) = (folder.join(name), folder.join(format!("{name}-changed")));
-        let written = quantization::write(&checkpoint, kind, true, &kept).expect("it is written");
+        let written = quantize::write(&checkpoint, kind, true, &kept).expect("it is written");
         assert!(written.left.contains(&"lm_head.weight".to_string()));
-        quantization::write(&checkpoint, kind, false, &changed).expect("it is written");
+        quantize::write(&checkpoint, kind, false, &changed).expect("it is written");
         let rows = Some(vec![9, 4]);
         let exact = outputs(&checkpoint, Some(kind), rows.clone());
         // A PRM's rows are not quantised on loading, nor where the head was left alone.
@@ -181,7 +181,7 @@ fn configs_that_are_not_served_name_their_field() {
     let folder = scratch("quantized-configs");
     let to = folder.join("made");
     let checkpoint = golden("qwen3-g8-untied-bf16");
-    quantization::write(&checkpoint, Quantization::Int8, false, &to).expect("it is written");
+    quantize::write(&checkpoint, Quantization::Int8, false, &to).expect("it is written");
     let path = to.join("config.json");
     let text = std::fs::read_to_string(&path).expect("a config");
     let config: Value = serde_json::from_str(&text).expect("JSON");

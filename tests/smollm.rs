@@ -9,11 +9,11 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use common::{report, repository};
-use engine::chat::{ChatTemplate, Message};
 use engine::checkpoint::Checkpoint;
-use engine::source::Source;
-use engine::tokenizer::Tokenizer;
-use engine::{Dtype, Engine, Generate, Options, Part, Sampling};
+use engine::checkpoint::source::Source;
+use engine::text::chat::{ChatTemplate, Message};
+use engine::text::tokenizer::Tokenizer;
+use engine::{Dtype, Engine, Generate, ModelSpec, Options, Sampling};
 use kernels::CpuBackend;
 use serde::Deserialize;
 
@@ -60,7 +60,7 @@ fn greedy_text_is_that_of_transformers() {
         kv_dtype: Some(Dtype::F32.into()),
         ..Options::default()
     };
-    let part = Part::new(&checkpoint, Some(Rc::clone(&tokenizer)));
+    let part = ModelSpec::new(&checkpoint, Some(Rc::clone(&tokenizer)));
     let (engine, models) = Engine::new(CpuBackend::new(0), &[part], &options).expect("it loads");
     let mut complaints = Vec::new();
     // All prompts at once: what a row gives does not depend on its company.
@@ -77,7 +77,7 @@ fn greedy_text_is_that_of_transformers() {
             max_tokens: row.tokens.len(),
             stop_strings: Vec::new(),
             include_stop: false,
-            stop_tokens: Vec::new(),
+            stop_token_ids: Vec::new(),
             stream: None,
         };
         async move { branch.generate(how).await }
@@ -86,8 +86,8 @@ fn greedy_text_is_that_of_transformers() {
     let generated = engine.run(futures::future::join_all(runs));
     for (row, generated) in golden.rows.iter().zip(generated.expect("the engine runs")) {
         let generated = generated.expect("the prompt is continued");
-        if generated.tokens != row.tokens {
-            let same = (generated.tokens.iter().zip(&row.tokens)).take_while(|(a, b)| a == b);
+        if generated.token_ids != row.tokens {
+            let same = (generated.token_ids.iter().zip(&row.tokens)).take_while(|(a, b)| a == b);
             complaints.push(format!(
                 "{:?}: {} tokens the same",
                 row.prompt,

@@ -1,4 +1,4 @@
-"""Write the family: `python export.py` fills src/embedded/ from run/*.pt.
+"""Write the family: `python export.py` fills session/src/embedded/ from run/*.pt.
 
 Three Hugging Face directories in bf16 and the held-out problems. Every model is
 read back by transformers and its float32 logits are compared with ours.
@@ -23,7 +23,7 @@ import problems
 import tokenizer as tok
 from model import NORM_EPS, ROPE_THETA, Decoder, Shape
 
-EMBEDDED = Path(__file__).parents[2] / "src" / "embedded"
+EMBEDDED = Path(__file__).parents[2] / "session" / "src" / "embedded"
 POSITIONS = 512
 
 

@@ -5,7 +5,7 @@
 //! least once; beside them what branches on their own would read.
 
 use clap::Args;
-use engine::config::ModelConfig;
+use engine::checkpoint::config::ModelConfig;
 use kernels::cuda::study::Beam;
 use kernels::philox::uniform_u64;
 use kernels::{

@@ -91,7 +91,8 @@ pub struct Row {
 
 /// A model's products: name, output and input features.
 fn products(shape: Shape) -> Done<Vec<(&'static str, usize, usize)>> {
-    let config = engine::config::ModelConfig::open(&shape.source()).map_err(|e| e.to_string())?;
+    let config = engine::checkpoint::config::ModelConfig::open(&shape.source())
+        .map_err(|e| e.to_string())?;
     let c = &config;
     let attended = c.heads * c.head_dim;
     Ok(vec![

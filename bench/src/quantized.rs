@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use engine::checkpoint::Checkpoint;
-use engine::config::HeadKind;
-use engine::source::Source;
-use engine::tokenizer::Tokenizer;
-use engine::{Engine, Options, Part};
+use engine::checkpoint::config::HeadKind;
+use engine::checkpoint::source::Source;
+use engine::text::tokenizer::Tokenizer;
+use engine::{Engine, ModelSpec, Options};
 use kernels::{CpuBackend, Dtype, KvDtype, Quantization};
 use serde::Serialize;
 
@@ -124,7 +124,7 @@ fn logits(
         kv_dtype: Some(kv_dtype),
         ..Options::default()
     };
-    let part = Part::new(checkpoint, None);
+    let part = ModelSpec::new(checkpoint, None);
     let (engine, models) = Engine::new(CpuBackend::new(0), &[part], &options)?;
     let at: Vec<usize> = (0..tokens.len()).collect();
     engine.run(models[0].root(0).read(tokens, &at))?

@@ -1,6 +1,6 @@
 //! Shapes of published models, for measurements without their weights.
 
-use engine::source::Source;
+use engine::checkpoint::source::Source;
 
 use crate::named;
 
@@ -13,7 +13,7 @@ const SHAPES: [(&str, Files); 5] = [
         "nano",
         &[(
             "config.json",
-            include_bytes!("../../src/embedded/nano-small/config.json"),
+            include_bytes!("../../session/src/embedded/nano-small/config.json"),
         )],
     ),
     (
@@ -82,7 +82,7 @@ impl Shape {
 
 #[cfg(test)]
 mod tests {
-    use engine::config::ModelConfig;
+    use engine::checkpoint::config::ModelConfig;
 
     use super::*;
 

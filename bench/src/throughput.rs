@@ -277,7 +277,7 @@ impl Case<'_> {
                 false => blocks(self.prompt) + self.branches * blocks(own),
             };
             needed += all * kv.block_bytes;
-            let (tokens, limit) = (self.prompt + own, model.max_positions());
+            let (tokens, limit) = (self.prompt + own, model.context_length());
             if tokens > limit {
                 return Err(format!(
                     "--prompt {} and --generate {}: {tokens} tokens, but the model has {limit} \
@@ -366,7 +366,7 @@ impl Case<'_> {
             search: part(read + self.branches * own, &times.search, &counts[2])?,
             kv_bytes: self.kv_bytes.get(),
             kv_unshared_bytes: usages.iter().map(alone).sum(),
-            steps: usages.iter().map(|m| m.usage().steps).sum(),
+            steps: usages.iter().map(|m| m.usage().batches).sum(),
         };
         Ok((row, cold.unwrap_or(0.0)))
     }
@@ -415,7 +415,7 @@ impl Case<'_> {
             max_tokens: tokens,
             stop_strings: Vec::new(),
             include_stop: true,
-            stop_tokens: Vec::new(),
+            stop_token_ids: Vec::new(),
             stream: None,
         }
     }
@@ -474,7 +474,7 @@ impl Case<'_> {
                     .map(|(writer, reader)| {
                         let how = self.how(step);
                         async move {
-                            let written = writer.generate(how).await?.tokens;
+                            let written = writer.generate(how).await?.token_ids;
                             let read: Vec<u32> = written.iter().map(|t| t % vocab).collect();
                             let scores = reader.read(&read, &[read.len() - 1]).await?;
                             Ok::<f32, engine::Error>(scores[0][0])
@@ -603,13 +603,13 @@ mod tests {
     use crate::shapes::Shape;
     use crate::timed::Timed;
     use engine::checkpoint::Checkpoint;
-    use engine::{Options, Part as EnginePart};
+    use engine::{ModelSpec, Options};
     use kernels::CpuBackend;
 
     fn subject(role: Role) -> Subject {
         let shape = Shape::parse("nano").expect("a shape");
         let checkpoint = Checkpoint::random(shape.source(), 1).expect("a config");
-        let part = || EnginePart::new(&checkpoint, None);
+        let part = || ModelSpec::new(&checkpoint, None);
         let options = Options {
             kv_bytes: Some(8 << 20),
             ..Options::default()

@@ -1,16 +1,14 @@
 //! A backend that clocks another one's operations.
 //!
-//! Meant for the CPU backend, whose operations are done when the call returns; of a device that
-//! only enqueues, the times would be those of enqueuing.
+//! It is meant for the CPU backend, whose operations are done when the call returns. On a device
+//! that only enqueues, the times would be those of enqueuing.
 //!
-//! The models are told apart by their weights, which are loaded model by model, rotary tables last;
-//! a step's model is that of its embedding. A reading of the clock costs some 30 ns, twice an
-//! operation.
+//! A batch's model is the one that the engine selected ([`Backend::select_model`]). A reading of
+//! the clock costs some 30 ns, twice an operation.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::{AddAssign, Range};
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use kernels::{
@@ -142,16 +140,21 @@ struct Recorder {
 
 /// What was clocked; cheap to clone, all clones are one.
 #[derive(Clone, Debug, Default)]
-pub struct Profile(Rc<RefCell<Recorder>>);
+pub struct Profile(Arc<Mutex<Recorder>>);
 
 impl Profile {
     /// Everything since the last call, or since the beginning.
     pub fn take(&self) -> Counts {
-        std::mem::take(&mut self.0.borrow_mut().counts)
+        std::mem::take(&mut self.lock().counts)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Recorder> {
+        // Counts are whole between two calls, whatever panicked.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn begin(&self, model: usize, plan: &PlanFacts) {
-        let recorder = &mut *self.0.borrow_mut();
+        let recorder = &mut *self.lock();
         recorder.step = Some((model, plan.phase));
         recorder.in_head = false;
         let work = recorder.counts.entry((model, plan.phase)).or_default();
@@ -161,7 +164,7 @@ impl Profile {
     }
 
     fn add(&self, operation: Operation, cost: Cost) {
-        let recorder = &mut *self.0.borrow_mut();
+        let recorder = &mut *self.lock();
         // Before the first step nothing is anybody's.
         if let Some(key) = recorder.step {
             let work = recorder.counts.entry(key).or_default();
@@ -170,18 +173,17 @@ impl Profile {
     }
 
     fn product(&self) -> Operation {
-        match self.0.borrow().in_head {
+        match self.lock().in_head {
             true => Operation::Head,
             false => Operation::Products,
         }
     }
 }
 
-/// A weight with its model and shape.
+/// A weight with its shape.
 #[derive(Debug)]
 pub struct TimedWeight<W> {
     inner: W,
-    model: usize,
     rows: usize,
     cols: usize,
     bytes: usize,
@@ -211,10 +213,8 @@ pub struct TimedPlan<P> {
 pub struct Timed<B: Backend> {
     inner: B,
     profile: Profile,
-    /// Models that are loaded.
-    models: usize,
-    /// Whether a rotary table was loaded last: the next matrix is another model's.
-    model_ended: bool,
+    /// The selected model.
+    model: usize,
 }
 
 impl<B: Backend> Timed<B> {
@@ -224,16 +224,13 @@ impl<B: Backend> Timed<B> {
         let timed = Timed {
             inner,
             profile: profile.clone(),
-            models: 0,
-            model_ended: false,
+            model: 0,
         };
         (timed, profile)
     }
 
-    fn weight(&mut self, inner: B::Weight, rows: usize, cols: usize) -> TimedWeight<B::Weight> {
-        self.models += usize::from(std::mem::take(&mut self.model_ended));
+    fn weight(&self, inner: B::Weight, rows: usize, cols: usize) -> TimedWeight<B::Weight> {
         TimedWeight {
-            model: self.models,
             rows,
             cols,
             bytes: self.inner.weight_bytes(&inner),
@@ -288,6 +285,11 @@ impl<B: Backend> Backend for Timed<B> {
         self.inner.check_layout(layout)
     }
 
+    fn select_model(&mut self, index: usize) {
+        self.model = index;
+        self.inner.select_model(index);
+    }
+
     fn load_matrix(&mut self, parts: &[MatrixView<'_>]) -> Result<Self::Weight, Error> {
         let inner = self.inner.load_matrix(parts)?;
         let cols = parts.first().map_or(0, |part| part.cols);
@@ -309,7 +311,6 @@ impl<B: Backend> Backend for Timed<B> {
     }
 
     fn load_rope(&mut self, table: RopeTable) -> Result<Self::Rope, Error> {
-        self.model_ended = true;
         self.inner.load_rope(table)
     }
 
@@ -363,7 +364,7 @@ impl<B: Backend> Backend for Timed<B> {
         scale: f32,
         out: &mut Self::Activations,
     ) {
-        self.profile.begin(table.model, &plan.facts);
+        self.profile.begin(self.model, &plan.facts);
         self.profile.add(Operation::Other, plan.facts.upload);
         self.plain(Operation::Other, |b| {
             b.embed(&table.inner, &plan.inner, scale, out)
@@ -477,7 +478,7 @@ impl<B: Backend> Backend for Timed<B> {
         plan: &Self::Plan,
         out: &mut Self::Activations,
     ) {
-        self.profile.0.borrow_mut().in_head = true;
+        self.profile.lock().in_head = true;
         self.plain(Operation::Other, |b| b.gather_outputs(x, &plan.inner, out));
     }
 

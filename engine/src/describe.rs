@@ -1,16 +1,17 @@
-//! What a checkpoint is and what it can be used for, for `offshoot inspect`.
+//! A checkpoint in figures and words, and whether it writes text: for `offshoot inspect`.
 
 use std::rc::Rc;
 
 use serde::Serialize;
 
-use crate::arch;
-use crate::chat::ChatTemplate;
 use crate::checkpoint::Checkpoint;
-use crate::config::{HeadKind, ModelConfig, RopeScaling};
+use crate::checkpoint::config::{HeadKind, ModelConfig};
+use crate::checkpoint::layout::{ModelLayout, TensorSpec};
+use crate::checkpoint::rope::RopeScaling;
+use crate::checkpoint::source::{Source, TOKENIZER};
 use crate::error::Result;
-use crate::source::Source;
-use crate::tokenizer::{TOKENIZER, Tokenizer};
+use crate::text::chat::ChatTemplate;
+use crate::text::tokenizer::Tokenizer;
 
 /// A checkpoint in figures and words.
 #[derive(Clone, Debug, Serialize)]
@@ -25,11 +26,11 @@ pub struct Description {
     pub bytes: usize,
     /// How they are stored.
     pub dtype: &'static str,
-    /// How the matrices of products are stored, if in another way.
+    /// How the matrices of linear layers are stored, if in another way.
     pub quantization: Option<&'static str>,
     /// The weight files; empty if there are none.
     pub files: Vec<String>,
-    /// Why the weights cannot be read, if they are not there: figures are then the config's.
+    /// Why the weights cannot be read, if they are missing: figures are then the config's.
     pub without_weights: Option<String>,
     /// Layers.
     pub layers: usize,
@@ -43,7 +44,7 @@ pub struct Description {
     pub head_dim: usize,
     /// Rows of the embedding.
     pub vocab: usize,
-    /// Positions the model was made for.
+    /// The context length.
     pub context: usize,
     /// Sliding window of some or all layers, in positions.
     pub sliding_window: Option<SlidingWindow>,
@@ -55,8 +56,9 @@ pub struct Description {
     pub kv_bytes_per_token: usize,
     /// Its tokenizer, if one was opened.
     pub tokenizer: Option<TokenizerSummary>,
-    /// Whether it can write solutions.
-    pub policy: Verdict,
+    /// Whether its head writes text.
+    #[serde(skip)]
+    pub writes: Capability,
 }
 
 /// Layers that see only the last positions.
@@ -75,7 +77,7 @@ pub struct Inspected {
     pub description: Description,
     /// Shapes and constants.
     pub config: ModelConfig,
-    /// The tokenizer and chat template; `None` where only a config is there.
+    /// The tokenizer and chat template; `None` where there is only a config.
     pub text: Option<(Rc<Tokenizer>, Rc<ChatTemplate>)>,
 }
 
@@ -92,20 +94,20 @@ pub struct TokenizerSummary {
     pub chat_template: bool,
 }
 
-/// Whether a checkpoint can serve in a part, with how or why not as one sentence.
+/// Whether a checkpoint can be used for something, with how or why not as one sentence.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Verdict {
+pub struct Capability {
     /// Whether it can.
     pub can: bool,
     /// How, or why not.
     pub how: String,
 }
 
-/// Opens everything in `source` and describes it. A directory without weights, or with a config
-/// only, is described as far as that goes.
+/// Opens everything in `source` and describes it. A directory without weights, or with only a
+/// config, is described from what it has.
 ///
 /// # Errors
-/// A config, tokenizer, template or weight file that is there and cannot be used.
+/// A config, tokenizer, template or weight file that exists and cannot be used.
 pub fn inspect(source: Source) -> Result<Inspected> {
     let checkpoint = match Checkpoint::open(source.clone()) {
         Err(error) if !error.is_missing_weights() => return Err(error),
@@ -151,15 +153,12 @@ pub fn inspect(source: Source) -> Result<Inspected> {
     })
 }
 
-/// What a config alone tells: parameters and bytes as they would be without optional tensors. `eos`
+/// Describes a config alone: parameters and bytes as they would be without optional tensors. `eos`
 /// says whether any token is known to end a text.
 pub fn from_config(config: &ModelConfig, name: &str, eos: bool) -> Description {
-    let needed = arch::tensors(config)
-        .into_iter()
-        .filter(|spec| !spec.optional);
-    let parameters = needed
-        .map(|spec| spec.shape.iter().product::<usize>())
-        .sum::<usize>();
+    let layout = ModelLayout::new(config);
+    let needed = layout.tensors().filter(|spec| !spec.optional);
+    let parameters: usize = needed.map(TensorSpec::elements).sum();
     let windows: Vec<u32> = config.windows.iter().flatten().copied().collect();
     Description {
         name: name.to_string(),
@@ -176,24 +175,25 @@ pub fn from_config(config: &ModelConfig, name: &str, eos: bool) -> Description {
         kv_heads: config.kv_heads,
         head_dim: config.head_dim,
         vocab: config.vocab,
-        context: config.max_positions,
+        context: config.context_length,
         sliding_window: windows.first().map(|&positions| SlidingWindow {
             positions,
             layers: windows.len(),
         }),
-        rope_scaling: match config.rope_scaling {
+        rope_scaling: (config.ropes.iter()).find_map(|rope| match rope.scaling {
             RopeScaling::None => None,
+            RopeScaling::Linear { .. } => Some("linear"),
             RopeScaling::Llama3 { .. } => Some("llama3"),
-        },
+        }),
         tied_embeddings: config.tied_embeddings,
         kv_bytes_per_token: config.kv_bytes_per_token(config.dtype),
         tokenizer: None,
-        policy: policy(config, eos),
+        writes: writes(config, eos),
     }
 }
 
-/// Whether a model of this head writes.
-fn policy(config: &ModelConfig, eos: bool) -> Verdict {
+/// Whether a model with this head writes text; `eos`: whether a token that ends it is known.
+fn writes(config: &ModelConfig, eos: bool) -> Capability {
     let (can, how) = match (&config.head, eos) {
         (HeadKind::Causal, true) => (
             true,
@@ -210,7 +210,7 @@ fn policy(config: &ModelConfig, eos: bool) -> Verdict {
         (HeadKind::Value, _) => (false, "its head values tokens and writes none"),
         (HeadKind::Process, _) => (false, "its head judges steps and writes nothing"),
     };
-    Verdict {
+    Capability {
         can,
         how: how.to_string(),
     }
@@ -247,13 +247,14 @@ mod tests {
     fn golden_models() {
         #[rustfmt::skip]
         let cases = [
-            // parameters by hand: embedding, layers of attention, MLP, norms and biases, final norm, head
+            // parameters by hand: embedding, layers of attention, MLP, norms and biases, final
+            // norm, head
             ("llama-g1-tied-f32", 320 * 32 + 2 * (4 * 32 * 32 + 3 * 32 * 56 + 64) + 32, "float32", 2 * 2 * 32 * 4, true),
             ("qwen2-g1-untied-bf16", 2 * 320 * 32 + 2 * (4 * 32 * 32 + 3 * 32 * 56 + 64 + 96) + 32, "bfloat16", 2 * 2 * 32 * 2, true),
             ("llama-g2-score2-f32", 320 * 32 + 2 * (2 * 64 * 32 + 2 * 32 * 32 + 3 * 32 * 56 + 64) + 32 + 2 * 33, "float32", 2 * 2 * 32 * 4, false),
             ("qwen2-g2-score3-bf16", 320 * 32 + 2 * (2 * 32 * 32 + 2 * 16 * 32 + 3 * 32 * 56 + 64 + 64) + 32 + 3 * 33, "bfloat16", 2 * 2 * 16 * 2, false),
         ];
-        for (case, parameters, dtype, kv, policy) in cases {
+        for (case, parameters, dtype, kv, writes) in cases {
             let found = inspect(with_tokenizer(case)).expect(case).description;
             assert_eq!(found.parameters, parameters, "{case}");
             assert_eq!(
@@ -266,7 +267,7 @@ mod tests {
                 (dtype, kv),
                 "{case}"
             );
-            assert_eq!(found.policy.can, policy, "{case}: {found:?}");
+            assert_eq!(found.writes.can, writes, "{case}: {found:?}");
             let tokenizer = found.tokenizer.as_ref().expect(case);
             assert_eq!(
                 (tokenizer.vocab, tokenizer.eos.as_deref()),

@@ -1,4 +1,4 @@
-//! What the engine can fail with.
+//! The engine's errors.
 
 use std::io;
 
@@ -13,7 +13,7 @@ pub enum Error {
     Read {
         /// The file.
         file: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// A file could not be written.
@@ -21,7 +21,7 @@ pub enum Error {
     Write {
         /// The file or folder.
         file: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// A model's name is not a directory.
@@ -29,25 +29,25 @@ pub enum Error {
     NotADirectory {
         /// The path as it was given.
         path: String,
-        /// What is there instead.
+        /// Why not.
         reason: String,
     },
-    /// A model of the hub that cannot be had.
+    /// A model of the hub that cannot be fetched.
     #[error("{name}: {problem}")]
     Hub {
         /// `org/name[@revision]`.
         name: String,
-        /// Why not, and what would help.
+        /// Why not, and a remedy.
         problem: String,
     },
-    /// A file that every checkpoint must have is not there.
+    /// A file that every checkpoint must have is missing.
     #[error("{place} has no {file}; {expected}")]
     MissingFile {
         /// Directory or embedded model.
         place: String,
         /// The file looked for.
         file: String,
-        /// What was expected of the directory.
+        /// The directory's expected content.
         expected: String,
     },
     /// A file is not JSON at all.
@@ -58,7 +58,7 @@ pub enum Error {
         /// Where and why, with line and column.
         source: serde_json::Error,
     },
-    /// A field of a JSON file holds what it must not.
+    /// A field of a JSON file has a value that is not allowed.
     #[error("{file}: `{field}` is {found}; expected {expected}")]
     Field {
         /// The file.
@@ -67,7 +67,7 @@ pub enum Error {
         field: String,
         /// Its value, shortened, or `missing`.
         found: String,
-        /// What may stand there.
+        /// The values allowed.
         expected: String,
     },
     /// No architecture file serves this model.
@@ -85,10 +85,10 @@ pub enum Error {
     Safetensors {
         /// The file.
         file: String,
-        /// What is wrong with it.
+        /// The contradiction.
         problem: String,
     },
-    /// Only PyTorch pickles are there.
+    /// A checkpoint whose weights are PyTorch pickles only.
     #[error(
         "{place} has its weights only as {file}, a PyTorch pickle, which is never read; convert \
          it once with: {command}"
@@ -101,12 +101,12 @@ pub enum Error {
         /// One line that writes safetensors beside it.
         command: String,
     },
-    /// A tensor of the model is in none of the files.
+    /// None of the files has a tensor that the model needs.
     #[error("tensor {name} is missing from {files}; {architecture} needs it")]
     MissingTensor {
         /// The tensor.
         name: String,
-        /// Where it was looked for.
+        /// The files.
         files: String,
         /// The architecture that needs it.
         architecture: String,
@@ -140,7 +140,7 @@ pub enum Error {
     Tokenizer {
         /// The file.
         file: String,
-        /// What is wrong.
+        /// The error.
         problem: String,
     },
     /// The tokenizer writes ids that the model has no embedding for.
@@ -165,10 +165,10 @@ pub enum Error {
         file: String,
         /// The line inside the template, where known.
         line: Option<usize>,
-        /// What is wrong; what the template said, if it raised the error itself.
+        /// The error; the template's own message, if it raised one.
         problem: String,
     },
-    /// The messages can't be rendered as asked.
+    /// Messages that can't be rendered with the options given.
     #[error("{0}")]
     Chat(String),
     /// The KV memory cannot hold one branch.
@@ -184,12 +184,12 @@ pub enum Error {
         /// Bytes of a block.
         block_bytes: usize,
     },
-    /// More tokens than the model has positions.
+    /// More tokens than the model's context length.
     #[error("{tokens} tokens do not fit the model's context of {limit}")]
     ContextFull {
         /// Tokens the branch would have.
         tokens: usize,
-        /// Positions of the model.
+        /// The context length.
         limit: usize,
     },
     /// A token id the model has no embedding for.
@@ -200,24 +200,24 @@ pub enum Error {
         /// Entries of the vocabulary.
         vocab: usize,
     },
-    /// A reading at a place where there is no token.
+    /// A read at an offset past the last token.
     #[error("a reading at offset {offset} of {tokens} tokens")]
     NoSuchOffset {
-        /// The offset asked for.
+        /// The offset.
         offset: usize,
         /// Tokens given.
         tokens: usize,
     },
-    /// Nothing to continue.
+    /// A generation on a branch without tokens.
     #[error("a branch without tokens cannot be continued")]
     EmptyBranch,
-    /// A future waits for something the engine does not do.
-    #[error("a task waits for something that no device step will bring")]
+    /// A future waits for something that is not the engine's.
+    #[error("a task waits for something that no batch computes")]
     Stalled,
     /// The engine ended before the answer came.
     #[error("the engine stopped before the answer came")]
     Stopped,
-    /// A setting that cannot be honoured.
+    /// A setting that is refused.
     #[error(transparent)]
     Setting(#[from] kernels::Setting),
     /// A device operation failed.
@@ -235,7 +235,7 @@ impl Error {
         }
     }
 
-    /// Whether a checkpoint's weights are not there, or only in a form that is never read.
+    /// Whether a checkpoint's weights are missing, or stored only in a form that is never read.
     pub fn is_missing_weights(&self) -> bool {
         match self {
             Error::PytorchWeights { .. } => true,

@@ -1,10 +1,20 @@
 //! Offshoot's engine: models, the paged KV cache, the scheduler and sampling.
 //!
-//! It knows tokens and branches; it never sees a strategy, a reward or a dataset.
+//! Its terms are tokens and branches; strategies, rewards and datasets are above it.
 //!
 //! An [`Engine`] holds models on one device. [`Model::root`] starts a [`Branch`], which is forked
 //! and continued with `async` calls; [`Engine::run`] drives any number of them at once and
-//! computes in one device step whatever is ready.
+//! computes everything that is ready in one batch.
+//!
+//! # Rooms
+//!
+//! - [`checkpoint`]: the files of a model, opened and checked.
+//! - [`text`]: tokenizers, chat templates, stop strings.
+//! - `kv`: the paged KV cache: one memory, blocks that free themselves, prefixes.
+//! - `schedule`: requests, sequences, and the batches that the device computes for them.
+//! - `model`: the weights on a device and the forward pass, once for all architectures.
+//! - `engine`, `branch`: the public face over all of them. [`describe`]: a checkpoint in figures
+//!   and words.
 //!
 //! # Traps
 //!
@@ -12,36 +22,22 @@
 //! - [`Branch::append`] computes nothing. Fork *after* appending what the children share: it is
 //!   then computed once for all of them.
 
-pub mod arch;
-pub mod chat;
+mod branch;
 pub mod checkpoint;
-pub mod config;
 pub mod describe;
 mod engine;
 pub mod error;
-mod executor;
-pub mod generation;
-pub mod hub;
-mod json;
 mod kv;
-mod local;
 mod model;
-pub mod quantization;
-mod request;
-mod scheduler;
-mod sequence;
-#[cfg(test)]
-mod simulation;
-pub mod source;
-mod stop;
+mod schedule;
 #[cfg(test)]
 mod testing;
-pub mod tokenizer;
-mod usage;
+pub mod text;
 
-pub use engine::{Branch, Engine, Model, Options, Part};
+pub use branch::Branch;
+pub use engine::{Engine, Model, ModelSpec, Options};
 pub use error::Error;
-pub use request::{Finish, Generate, Generated};
-pub use usage::{KvUsage, Usage};
+pub use schedule::request::{Finish, Generate, Generated};
+pub use schedule::usage::{KvUsage, Usage};
 
 pub use kernels::{Dtype, Sampling, Setting};

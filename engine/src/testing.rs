@@ -1,8 +1,8 @@
-//! What the loading tests share.
+//! Helpers of the tests that load files.
 
 use std::path::Path;
 
-use crate::source::Source;
+use crate::checkpoint::source::Source;
 
 /// A directory of `tests/golden/data`.
 pub(crate) fn golden(case: &str) -> Source {

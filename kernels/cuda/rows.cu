@@ -3,20 +3,23 @@
 //
 // Tiling: one block of 128 threads per row (rope and QK norm: a warp per head; copies: a block per
 // 16 KiB). A thread takes eight consecutive elements at a time.
+//
 // Layout: activations are row-major with a pitch (elements) that is a multiple of 8, f32 or bf16;
 // vectors are f32, padded with zeros to a multiple of 8. A KV block is
 // [layer][K, V][kv head][token][head_dim] bf16. `rows` metadata is {token, position, block, offset},
 // block = 0xffffffff for a row that writes nothing.
+//
 // Numerics: f32; a sum of squares is added per thread in column order, then by a butterfly over the
-// warp, then over the warps in order, the same whatever other rows there are. Rounded to bf16, to
-// nearest even, where the output is bf16; K is rotated in f32 and rounded once.
-// Budget, bytes per row (e = bytes per element): embed 2 cols + e cols; norm (e_in + e_out) cols (the
-// second reading hits L1); rope 4 (heads + kv_heads) D + 8 kv_heads D; gated 6 cols; gather 2 e cols.
-// A few FLOPs per element: all are bound by memory. The residual's addition is not here: the
-// product before it adds into the stream (linear.cu).
+// warp, then over the warps in order, the same whatever the other rows are. Rounded to nearest even
+// where the output is bf16; K is rotated in f32 and rounded once.
+//
+// Budget, bytes per row (e = bytes per element): embed 2 cols + e cols; norm (e_in + e_out) cols
+// (the second reading hits L1); rope 4 (heads + kv_heads) D + 8 kv_heads D; gated 6 cols; gather
+// 2 e cols. A few FLOPs per element: all are memory-bound. The residual connection is not here: the
+// linear layer before it accumulates into the stream (linear.cu).
+//
+// Constants from the host (`cuda/catalog.rs`): THREADS, COPY_BLOCK_BYTES.
 #include "common.cuh"
-
-constexpr int THREADS = 128;
 
 template <class To>
 DEVICE void embed(const bf16* table, u32 table_pitch, const uint4* rows, float scale, To* out, u32 pitch, u32 cols) {
@@ -44,6 +47,7 @@ DEVICE void rms_norm(const From* x, u32 x_pitch, const float* weight, float eps,
     }
     sum = warp_sum(sum);
     if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = sum;
+    // Hazard: reading the sums of other warps.
     __syncthreads();
     sum = 0;
     for (int w = 0; w < THREADS / 32; w++) sum += sums[w];
@@ -104,17 +108,17 @@ template <class T>
 DEVICE void qk_norm(T* qkv, u32 pitch, const float* q_weight, const float* k_weight, float eps, u32 heads, u32 kv_heads, u32 head_dim) {
     u32 lane = threadIdx.x % 32;
     for (u32 head = threadIdx.x / 32; head < heads + kv_heads; head += THREADS / 32) {
-        T* at = qkv + (u64)blockIdx.x * pitch + head * head_dim;
+        T* x = qkv + (u64)blockIdx.x * pitch + head * head_dim;
         const float* weight = head < heads ? q_weight : k_weight;
         float sum = 0;
         for (u32 i = lane * 2; i < head_dim; i += 64) {
-            float2 v = load2(at + i);
+            float2 v = load2(x + i);
             sum += v.x * v.x + v.y * v.y;
         }
         float scale = rsqrtf(warp_sum(sum) / head_dim + eps);
         for (u32 i = lane * 2; i < head_dim; i += 64) {
-            float2 v = load2(at + i);
-            store2(at + i, v.x * scale * weight[i], v.y * scale * weight[i + 1]);
+            float2 v = load2(x + i);
+            store2(x + i, v.x * scale * weight[i], v.y * scale * weight[i + 1]);
         }
     }
 }
@@ -129,17 +133,17 @@ DEVICE void rope_and_append(T* qkv, u32 pitch, const float* cos, const float* si
     cos += (u64)row.y * half;
     sin += (u64)row.y * half;
     for (u32 head = threadIdx.x / 32; head < heads + 2 * kv_heads; head += THREADS / 32) {
-        T* at = from + head * head_dim;
+        T* x = from + head * head_dim;
         if (head < heads + kv_heads) {
             bf16* k = block + ((u64)(head - heads) * block_tokens + row.w) * head_dim;
             for (u32 i = lane * 2; i < half; i += 64) {
-                float2 a = load2(at + i), b = load2(at + half + i);
+                float2 a = load2(x + i), b = load2(x + half + i);
                 float2 c = load2(cos + i), s = load2(sin + i);
                 float ax = a.x * c.x - b.x * s.x, ay = a.y * c.y - b.y * s.y;
                 float bx = b.x * c.x + a.x * s.x, by = b.y * c.y + a.y * s.y;
                 if (head < heads) {
-                    store2(at + i, ax, ay);
-                    store2(at + half + i, bx, by);
+                    store2(x + i, ax, ay);
+                    store2(x + half + i, bx, by);
                 } else if (row.z != 0xffffffffu) {
                     store2(k + i, ax, ay);
                     store2(k + half + i, bx, by);
@@ -149,7 +153,7 @@ DEVICE void rope_and_append(T* qkv, u32 pitch, const float* cos, const float* si
             // V's heads follow K's.
             bf16* v = block + ((u64)(head - heads) * block_tokens + row.w) * head_dim;
             for (u32 i = lane * 2; i < head_dim; i += 64) {
-                float2 a = load2(at + i);
+                float2 a = load2(x + i);
                 store2(v + i, a.x, a.y);
             }
         }
@@ -165,7 +169,7 @@ DEVICE void rope_and_append(T* qkv, u32 pitch, const float* cos, const float* si
 EMBED(embed_f32, float)
 EMBED(embed_bf16, bf16)
 
-#define NORM(name, ADD, From, To)                                                                              \
+#define NORM(name, ADD, From, To)                                                                         \
     extern "C" __global__ void __launch_bounds__(THREADS, 8)                                                 \
         name(const From* x, u32 x_pitch, const float* weight, float eps, To* out, u32 pitch, u32 cols) {  \
         rms_norm<ADD>(x, x_pitch, weight, eps, out, pitch, cols);                                         \
@@ -226,6 +230,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 8)
     uint2 pair = pairs[blockIdx.y];
     const uint4* from = (const uint4*)(arena + pair.x * unit_bytes);
     uint4* to = (uint4*)(arena + pair.y * unit_bytes);
-    u32 first = blockIdx.x * 1024, last = min(first + 1024, block_bytes / 16);
+    constexpr u32 COUNT = COPY_BLOCK_BYTES / 16;
+    u32 first = blockIdx.x * COUNT, last = min(first + COUNT, block_bytes / 16);
     for (u32 i = first + threadIdx.x; i < last; i += THREADS) to[i] = from[i];
 }

@@ -5,8 +5,8 @@
 pub enum Activation {
     /// `x / (1 + e^-x)`, the sigmoid linear unit (Elfwing et al. 2017, arXiv 1702.03118): SwiGLU.
     Silu,
-    /// `x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`, the Gaussian error linear unit in its tanh
-    /// form (Hendrycks and Gimpel 2016, arXiv 1606.08415): GeGLU.
+    /// `x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`, the Gaussian error linear unit in its
+    /// tanh form (Hendrycks and Gimpel 2016, arXiv 1606.08415): GeGLU.
     ///
     /// Backends compute it as `x / (1 + e^-y)` with `y = GELU_LINEAR x + GELU_CUBIC x^3`: the same,
     /// since `(1 + tanh(y / 2)) / 2 = 1 / (1 + e^-y)`, without the cancellation of `1 + tanh` for

@@ -1,11 +1,11 @@
-//! The [`Backend`] trait: a transformer's operations, on one device, in order.
+//! The [`Backend`] trait: the operations of a transformer on one device, enqueued in order.
 
 use crate::plan::{BlockId, Feed, StepPlan};
-use crate::quant::Quantized;
+use crate::quant::{Quantization, Quantized};
 use crate::sampling::{Draw, Sample};
 use crate::{Activation, Dtype, Error, KvDtype};
 
-/// A row-major matrix of a checkpoint, borrowed from its file.
+/// A row-major matrix of a checkpoint, borrowed from the mapped file.
 #[derive(Clone, Copy, Debug)]
 pub struct MatrixView<'a> {
     /// Rows: output features (or vocabulary entries).
@@ -18,9 +18,10 @@ pub struct MatrixView<'a> {
     pub bytes: &'a [u8],
 }
 
-/// Cosines and sines of the rotary embedding, `[positions][head_dim / 2]` each.
+/// Cosines and sines of the rotary embedding, `[context length][head_dim / 2]` each.
 ///
-/// Pairs are `(i, i + head_dim / 2)` as in Hugging Face's Llama (`rotate_half`).
+/// Elements `i` and `i + head_dim / 2` are rotated as a pair, as in Hugging Face's Llama
+/// (`rotate_half`).
 #[derive(Clone, Debug)]
 pub struct RopeTable {
     /// Half the head dimension: columns of both tables.
@@ -31,33 +32,33 @@ pub struct RopeTable {
     pub sin: Vec<f32>,
 }
 
-/// How one model's K and V lie in a block, and how its heads use them.
+/// The shape of one model's KV blocks, and of the heads that use them.
 ///
-/// The order of elements inside a block is the backend's own affair. Every block takes
-/// `block_bytes()` bytes at `BlockId * unit_bytes` of the arena.
+/// Each backend chooses the order of elements inside a block. A block takes `block_bytes()` bytes
+/// at offset `BlockId * unit_bytes` of the arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KvLayout {
-    /// Layers of the model.
+    /// Number of layers of the model.
     pub layers: usize,
-    /// Query heads.
+    /// Number of query heads.
     pub heads: usize,
-    /// Key and value heads; divides `heads`.
+    /// Number of key and value heads; divides `heads`.
     pub kv_heads: usize,
-    /// Elements of one head.
+    /// Elements of one head's vector.
     pub head_dim: usize,
-    /// Attention scores are `q . k / sqrt(query_scalar)`: `head_dim`, unless the model's config
-    /// says otherwise (`query_pre_attn_scalar` in Hugging Face's configs).
+    /// Attention scores are `q . k / sqrt(query_scalar)`: `head_dim` in most models
+    /// (`query_pre_attn_scalar` of Hugging Face's configs).
     pub query_scalar: usize,
-    /// Tokens a block holds.
+    /// Tokens per block.
     pub block_tokens: usize,
     /// Storage type of K and V.
     pub dtype: KvDtype,
-    /// Bytes that one step of a [`BlockId`] stands for; a multiple of 64.
+    /// The unit of a [`BlockId`] in bytes; a multiple of 64.
     pub unit_bytes: usize,
 }
 
 impl KvLayout {
-    /// Bytes of K and V of one token over all layers.
+    /// Bytes of one token's K and V over all layers.
     pub fn token_bytes(&self) -> usize {
         2 * self.layers * self.kv_heads * self.dtype.vector_bytes(self.head_dim)
     }
@@ -73,101 +74,154 @@ impl KvLayout {
     }
 }
 
-/// Bytes of KV arena, unless more is known or asked for.
+/// One allocation of device memory that lives as long as a model, named by the method that makes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allocation {
+    /// [`Backend::load_matrix`].
+    Matrix {
+        /// Rows of all parts.
+        rows: usize,
+        /// Columns.
+        cols: usize,
+    },
+    /// [`Backend::load_quantized`].
+    Quantized {
+        /// Rows of all parts.
+        rows: usize,
+        /// Columns.
+        cols: usize,
+        /// Type of the integers.
+        kind: Quantization,
+    },
+    /// [`Backend::load_vector`].
+    Vector {
+        /// Elements.
+        len: usize,
+    },
+    /// [`Backend::load_rope`].
+    Rope {
+        /// Rows of both tables: the context length.
+        positions: usize,
+        /// Columns of both tables.
+        half_dim: usize,
+    },
+    /// [`Backend::activations`].
+    Activations {
+        /// Rows.
+        rows: usize,
+        /// Columns.
+        cols: usize,
+    },
+    /// [`Backend::product_activations`].
+    HalfActivations {
+        /// Rows.
+        rows: usize,
+        /// Columns.
+        cols: usize,
+    },
+}
+
+/// Default size of the KV arena in bytes.
 pub const DEFAULT_KV_BYTES: usize = 1 << 30;
 
-/// One device: memory and the operations of a transformer.
+/// One device: its memory, and the operations of a transformer.
 ///
-/// Operations are *enqueued*: they run in the order of the calls, and a call may return before
-/// its work is done. Only [`Backend::finish_samples`] and [`Backend::finish_read`] wait. The CPU
-/// backend simply runs at once.
+/// Operations are *enqueued*: they run in the order of the calls, and a call may return before its
+/// work is done. Only [`Backend::finish_samples`] and [`Backend::finish_read`] wait. The CPU
+/// backend runs each operation before it returns.
 ///
-/// Activations are row-major `[rows, cols]` f32 on the CPU (a GPU may keep them in bf16). A buffer
-/// may have more rows than a step uses; `rows` arguments say how many count.
+/// Activations are row-major `[rows, cols]` f32; a GPU may store
+/// [`Backend::product_activations`] in bf16. A buffer may have more rows than a batch; the `rows`
+/// argument of an operation says how many it computes.
 ///
 /// # Row independence
 ///
-/// On the CPU every output row is the same bits whatever other rows are in the step, however
-/// their runs are shared, and whatever the number of threads.
+/// On the CPU the bits of an output row do not depend on the other rows of the batch, on how runs
+/// are shared, or on the number of threads.
 pub trait Backend {
-    /// A weight matrix as the device keeps it.
+    /// A weight matrix in the device's layout.
     type Weight;
-    /// A small f32 vector: a norm's weights, a bias.
+    /// An f32 vector: a norm's weights or a bias.
     type Vector;
-    /// A rotary table.
+    /// A rotary embedding table.
     type Rope;
     /// A buffer of activations.
     type Activations;
-    /// The memory all KV blocks lie in, whichever model they belong to.
+    /// The memory that holds the KV blocks of all models.
     type Arena;
-    /// A plan as the device keeps it.
+    /// A plan on the device.
     type Plan;
-    /// Passes over plans that need not be enqueued operation by operation again.
+    /// Recorded forward passes that can be launched again as a whole (CUDA graphs).
     type Recordings: Default;
-    /// Samples under way to the host.
+    /// Samples not yet on the host.
     type PendingSamples;
-    /// Numbers under way to the host.
+    /// Activations not yet on the host.
     type PendingRead;
 
-    /// The device in words, for messages and reports.
+    /// The device's name, for messages and reports.
     fn name(&self) -> String;
 
-    /// Whether it pays to enqueue a step before the one before it is done. A device that computes at
-    /// once would only compute rows for branches that turn out to have ended.
+    /// Whether async scheduling pays: enqueuing a batch before the previous one is done. A device
+    /// that computes within the call would only waste rows on branches that have ended.
     fn runs_ahead(&self) -> bool {
         false
     }
 
-    /// The type of the KV cache of a model whose weights are stored as `weights`, unless another
-    /// is asked for.
+    /// The default KV cache type of a model whose weights are stored as `weights`.
     fn kv_dtype(&self, weights: Dtype) -> KvDtype {
         weights.into()
     }
 
-    /// Refuses a layout there is no kernel for.
+    /// Checks that there is a kernel for the layout.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] if there is none.
     fn check_layout(&self, _layout: &KvLayout) -> Result<(), Error> {
         Ok(())
     }
 
-    /// Begins to count memory: until [`Backend::reserve`] what is loaded or allocated takes none, and
-    /// no operation may use it. `false`, and nothing begins, on a device that gives memory as it is
-    /// asked for.
-    fn count_memory(&mut self) -> bool {
-        false
-    }
-    /// Ends the counting and takes the memory of all that was counted at once; it is then to be
-    /// loaded again. Says how many bytes of KV arena are to be allocated beside it: `kv`, or what the
-    /// device has left.
+    /// Reserves the memory of all `models` at once, before any of them is loaded. Returns the size of
+    /// the KV arena to allocate beside them, in bytes: `kv_bytes`, or the device's remaining memory.
+    /// A device that allocates on demand reserves nothing.
     ///
     /// # Errors
     ///
-    /// What was counted does not fit together with `kv` bytes, or `least` if none are named.
-    fn reserve(&mut self, kv: Option<usize>, _least: usize) -> Result<usize, Error> {
-        Ok(kv.unwrap_or(DEFAULT_KV_BYTES))
+    /// [`Error::DoesNotFit`] if `models` do not fit together with `kv_bytes`, or with `min_kv_bytes`
+    /// if that is `None`.
+    fn reserve(
+        &mut self,
+        _models: &[Allocation],
+        kv_bytes: Option<usize>,
+        _min_kv_bytes: usize,
+    ) -> Result<usize, Error> {
+        Ok(kv_bytes.unwrap_or(DEFAULT_KV_BYTES))
     }
+    /// Announces that the next loads, or the next forward pass, belong to the engine's model `index`.
+    fn select_model(&mut self, _index: usize) {}
 
-    /// Takes a weight matrix made of `parts` stacked along the rows (all of one `cols`; the parts
+    /// Loads a weight matrix: `parts` stacked along the rows, all with the same `cols` (the parts
     /// of a fused projection).
     fn load_matrix(&mut self, parts: &[MatrixView<'_>]) -> Result<Self::Weight, Error>;
-    /// Takes a quantised weight matrix made of `parts` stacked along the rows (all of one width and
-    /// kind), for products.
+    /// Loads a quantised weight matrix for linear layers: `parts` stacked along the rows, all with
+    /// the same `cols` and kind.
     fn load_quantized(&mut self, parts: &[Quantized<'_>]) -> Result<Self::Weight, Error> {
         Err(Error::Unsupported {
             device: self.name(),
             what: format!("a matrix in {}", parts[0].kind.name()),
         })
     }
-    /// Bytes that a product with `weight` reads of it.
+    /// Bytes of `weight` that a linear layer reads.
     fn weight_bytes(&self, weight: &Self::Weight) -> usize;
-    /// Takes a vector.
+    /// Loads a vector.
     fn load_vector(&mut self, values: &[f32]) -> Result<Self::Vector, Error>;
-    /// Takes a rotary table.
+    /// Loads a rotary embedding table.
     fn load_rope(&mut self, table: RopeTable) -> Result<Self::Rope, Error>;
-    /// Allocates a zeroed buffer of `rows * cols`.
+    /// Allocates a zeroed f32 buffer `[rows, cols]`.
     fn activations(&mut self, rows: usize, cols: usize) -> Result<Self::Activations, Error>;
-    /// Allocates a zeroed buffer of `rows * cols` for what products take in and what is made of
-    /// that row by row: a device may round it to bf16. [`Backend::linear`]'s input,
-    /// [`Backend::tree_attention`]'s input and output must be such buffers.
+    /// Allocates a zeroed buffer `[rows, cols]` for activations that a device may round to bf16:
+    /// the inputs of linear layers, and row-wise results computed from them. [`Backend::linear`]'s
+    /// input and [`Backend::tree_attention`]'s input and output must be such buffers.
     fn product_activations(
         &mut self,
         rows: usize,
@@ -175,21 +229,22 @@ pub trait Backend {
     ) -> Result<Self::Activations, Error> {
         self.activations(rows, cols)
     }
-    /// Allocates the KV arena; memory may be committed as it is touched.
+    /// Allocates the KV arena; memory may be committed on first touch.
     fn arena(&mut self, bytes: usize) -> Result<Self::Arena, Error>;
 
-    /// Makes a step's plan known to the device. Used by every layer of the step.
+    /// Copies a batch's plan to the device, for all layers of the batch.
     fn upload(&mut self, plan: &StepPlan) -> Result<Self::Plan, Error>;
 
-    /// The rows that a plan is best padded to ([`StepPlan::padded`]) so that its pass is one that was
-    /// recorded before.
+    /// The number of rows to pad a plan to ([`StepPlan::padded`]), so that an earlier recording of
+    /// the pass can be reused.
     fn padded_rows(&self, plan: &StepPlan) -> usize {
         plan.rows.len()
     }
 
-    /// Runs `pass`, which enqueues operations over an uploaded plan, or what a device has recorded of
-    /// an earlier one over a plan of as many rows and outputs. Every pass given with the same
-    /// `recordings` must be the same operations with the same weights, buffers and arena.
+    /// Runs `pass`, which enqueues operations over an uploaded plan. A device may record it, and
+    /// launch the recording for a later plan of as many rows and outputs instead. All passes with
+    /// the same `recordings` must enqueue the same operations with the same weights, buffers and
+    /// arena.
     fn record(
         &mut self,
         _recordings: &mut Self::Recordings,
@@ -199,8 +254,9 @@ pub trait Backend {
         pass(self);
     }
 
-    /// `plan.rows[feed.row].token = samples[feed.draw].token` for every feed: rows that go on with
-    /// tokens nobody has waited for. Before the plan is used otherwise.
+    /// `plan.rows[feed.row].token = samples[feed.draw].token` for every element of `feeds`: sets
+    /// the input tokens of rows whose token is still on the device. Call it before anything else
+    /// uses the plan.
     fn feed(&mut self, plan: &mut Self::Plan, feeds: &[Feed], samples: &Self::PendingSamples);
 
     /// `out[r, :] = scale * table[plan.rows[r].token, :]`.
@@ -245,13 +301,13 @@ pub trait Backend {
         out: &mut Self::Activations,
     );
 
-    /// [`Backend::linear`], then [`Backend::gated`] of its output: with `p = x w^T + bias` and `a` the
-    /// activation, `out[r, c] = a(p[r, c]) * p[r, cols + c]` for the first `rows` rows, where `out` has
-    /// `cols` columns and `w` twice as many rows. `out` must be one of
+    /// [`Backend::linear`], then [`Backend::gated`] of its output: with `p = x w^T + bias` and `a`
+    /// the activation, `out[r, c] = a(p[r, c]) * p[r, cols + c]` for the first `rows` rows, where
+    /// `out` has `cols` columns and `w` twice as many rows. `out` must be one of
     /// [`Backend::product_activations`].
     ///
-    /// `gate_up` (`[rows, 2 * cols]`) holds `p` on a device that runs the two one after the other; its
-    /// content afterwards is unspecified.
+    /// `gate_up` (`[rows, 2 * cols]`) is scratch memory for a device that runs both operations in
+    /// turn; its contents afterwards are unspecified.
     #[allow(clippy::too_many_arguments)] // each is one of the formula's names
     fn linear_gated(
         &mut self,
@@ -267,9 +323,9 @@ pub trait Backend {
         self.gated(gate_up, activation, rows, out);
     }
 
-    /// `head[:] = head[:] / sqrt(mean(head[:]^2) + eps) * weight` for every Q head (with `q_weight`)
-    /// and K head (with `k_weight`, both `[head_dim]`) of the first `rows` rows of `qkv`, in place:
-    /// the QK norm of Qwen3, before rotation.
+    /// `head[:] = head[:] / sqrt(mean(head[:]^2) + eps) * weight` for every Q head (with
+    /// `q_weight`) and K head (with `k_weight`, both `[head_dim]`) of the first `rows` rows of
+    /// `qkv`, in place: the QK norm of Qwen3, before rotation.
     #[allow(clippy::too_many_arguments)] // each is one of the formula's names
     fn qk_norm(
         &mut self,
@@ -282,7 +338,8 @@ pub trait Backend {
     );
 
     /// Rotates Q and K of every row of `qkv` (`[rows, q heads | k heads | v heads]`) by the row's
-    /// position, Q in place; writes K and V of the rows that have a slot into layer `layer`.
+    /// position, Q in place, and writes K and V of the rows that have a slot into layer `layer` of
+    /// the arena.
     fn rope_and_append(
         &mut self,
         qkv: &mut Self::Activations,
@@ -293,9 +350,9 @@ pub trait Backend {
         arena: &mut Self::Arena,
     );
 
-    /// `out[r, h, :] = softmax_t(q[r, h, :] . k[t, h / group, :] / sqrt(query_scalar)) v[t, h / group, :]`
-    /// over the tokens `t` of the row's runs at positions `<= row.position`, and, with a sliding
-    /// `window` (1 or more), `> row.position - window`. `qkv` as after
+    /// `out[r, h, :] = softmax_t(q[r, h, :] . k[t, g, :] / sqrt(query_scalar)) v[t, g, :]`, `g` the
+    /// head's KV head, over the tokens `t` of the row's runs at positions `<= row.position`, and,
+    /// with a sliding `window` (1 or more), `> row.position - window`. `qkv` as after
     /// [`Backend::rope_and_append`]; `out` is `[rows, heads * head_dim]`.
     #[allow(clippy::too_many_arguments)] // each is one of the formula's names
     fn tree_attention(
@@ -309,9 +366,9 @@ pub trait Backend {
         out: &mut Self::Activations,
     );
 
-    /// `out[r, c] = a(gate_up[r, c]) * gate_up[r, cols + c]`, `a` the activation, for the first `rows`
-    /// rows, where `out` has `cols` columns and `gate_up` twice as many: SwiGLU and GeGLU (Shazeer
-    /// 2020, arXiv 2002.05202).
+    /// `out[r, c] = a(gate_up[r, c]) * gate_up[r, cols + c]`, `a` the activation, for the first
+    /// `rows` rows, where `out` has `cols` columns and `gate_up` twice as many: SwiGLU and GeGLU
+    /// (Shazeer 2020, arXiv 2002.05202).
     fn gated(
         &mut self,
         gate_up: &Self::Activations,
@@ -331,7 +388,7 @@ pub trait Backend {
         out: &mut Self::Activations,
     );
 
-    /// Copies whole blocks: `(from, to)` pairs, all layers, any order.
+    /// Copies whole blocks, all layers: `(from, to)` pairs, in any order.
     fn copy_blocks(
         &mut self,
         layout: &KvLayout,
@@ -339,13 +396,21 @@ pub trait Backend {
         arena: &mut Self::Arena,
     );
 
-    /// Draws tokens from rows of `logits` (`[rows, vocabulary]`).
+    /// Draws tokens from rows of `logits`, `[rows, vocabulary]`.
     fn sample(&mut self, logits: &Self::Activations, draws: &[Draw<'_>]) -> Self::PendingSamples;
-    /// Waits for the tokens of [`Backend::sample`], in the order of the draws.
+    /// Waits for the tokens of [`Backend::sample`]; returns them in the order of the draws.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadLogits`] of the first draw that has no token, or a failed operation.
     fn finish_samples(&mut self, pending: Self::PendingSamples) -> Result<Vec<Sample>, Error>;
 
-    /// Begins to read rows `rows` of `x`.
+    /// Starts to copy rows `rows` of `x` to the host.
     fn read(&mut self, x: &Self::Activations, rows: std::ops::Range<usize>) -> Self::PendingRead;
-    /// Waits for the numbers of [`Backend::read`], row-major f32.
+    /// Waits for the activations of [`Backend::read`], row-major f32.
+    ///
+    /// # Errors
+    ///
+    /// A failed operation.
     fn finish_read(&mut self, pending: Self::PendingRead) -> Result<Vec<f32>, Error>;
 }

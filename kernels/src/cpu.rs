@@ -1,19 +1,19 @@
 //! The CPU backend.
 //!
-//! One file per operation; below them `tile` (the one matrix micro-kernel that linear layers and
-//! both halves of attention share), `quantized` and `amx` (those of linear layers with quantised weights and on
-//! Intel's matrix unit), `buffers` (memory) and `workers` (threads).
+//! One file per operation. Below them: `tile` (the GEMM micro-kernel that linear layers and both
+//! passes of attention share), `quantized` (the one for quantised weights), `amx` (those of Intel's
+//! matrix unit), `buffers` (memory) and `workers` (threads).
 //!
-//! # What bits depend on
+//! # Reproducible bits
 //!
-//! An output row depends on its own inputs only. For every output element the terms are added in
-//! one fixed order by the same instructions whatever the number of rows, threads or tiles, however
-//! a sequence is cut into blocks and runs, and whatever the block size. So a branch's numbers are
-//! the same bits alone or among a hundred others.
+//! An output row depends on its own inputs only. The terms of every output element are added in one
+//! fixed order by the same instructions. The number of rows, threads and tiles, the block size, and
+//! the cut of a sequence into blocks and runs do not matter. So a branch's numbers are the same
+//! bits alone or among a hundred others.
 //!
-//! They may differ between instruction sets: the portable path rounds products before it adds them
-//! where the machine has no fused multiply-add, and AMX keeps 16 bits of the inputs of products with bf16
-//! weights and sums them in its own order. AVX2, AVX-512 and, with quantised weights, AMX give the same.
+//! The bits may differ between instruction sets. The portable path rounds before it adds on a
+//! machine without fused multiply-add. With bf16 weights, AMX keeps 16 bits of each input and sums
+//! in its own order. AVX2, AVX-512 and, with quantised weights, AMX give the same bits.
 
 mod amx;
 mod attention;
@@ -42,18 +42,18 @@ use crate::sampling::{Draw, Sample};
 use crate::{Activation, Backend, Error, KvLayout, MatrixView, RopeTable};
 use workers::Workers;
 
-/// The CPU: SIMD chosen at run time, threads of its own.
+/// The CPU backend: selects its SIMD instruction set at run time and owns its threads.
 pub struct CpuBackend {
     workers: Workers,
     isa: Isa,
-    /// Of the product under way.
+    /// Scratch memory of linear layers.
     inputs: linear::Inputs,
 }
 
-/// A plan as the CPU backend keeps it.
+/// An uploaded plan: a copy, with attention's row groups.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    step: StepPlan,
+    batch: StepPlan,
     groups: Vec<attention::RowGroup>,
 }
 
@@ -67,11 +67,11 @@ impl CpuBackend {
         CpuBackend::with_isa(threads, Isa::best())
     }
 
-    /// A backend held to an instruction set, for tests and measurements.
+    /// A backend limited to an instruction set, for tests and measurements.
     ///
     /// # Panics
     ///
-    /// If this machine does not have it, or cannot start the threads.
+    /// If this machine lacks the instruction set, or the operating system cannot start the threads.
     pub fn with_isa(threads: usize, isa: Isa) -> CpuBackend {
         assert!(isa.available(), "this CPU has no {}", isa.name());
         CpuBackend {
@@ -132,21 +132,21 @@ impl Backend for CpuBackend {
 
     fn upload(&mut self, plan: &StepPlan) -> Result<Plan, Error> {
         Ok(Plan {
-            step: plan.clone(),
+            batch: plan.clone(),
             groups: attention::row_groups(plan, self.isa),
         })
     }
 
     fn feed(&mut self, plan: &mut Plan, feeds: &[Feed], samples: &Self::PendingSamples) {
-        // Without samples there is an error, which whoever waits for them is told.
+        // An error is returned by `finish_samples`.
         let Ok(samples) = samples else { return };
         for feed in feeds {
-            plan.step.rows[feed.row as usize].token = samples[feed.draw as usize].token;
+            plan.batch.rows[feed.row as usize].token = samples[feed.draw as usize].token;
         }
     }
 
     fn embed(&mut self, table: &Weight, plan: &Plan, scale: f32, out: &mut Activations) {
-        embed::embed(table, &plan.step, scale, out);
+        embed::embed(table, &plan.batch, scale, out);
     }
 
     fn rms_norm(
@@ -214,7 +214,7 @@ impl Backend for CpuBackend {
         layer: usize,
         arena: &mut Arena,
     ) {
-        rope::rope_and_append(&self.workers, qkv, rope, &plan.step, layout, layer, arena);
+        rope::rope_and_append(&self.workers, qkv, rope, &plan.batch, layout, layer, arena);
     }
 
     fn tree_attention(
@@ -231,7 +231,7 @@ impl Backend for CpuBackend {
             &self.workers,
             self.isa,
             qkv,
-            &plan.step,
+            &plan.batch,
             &plan.groups,
             layout,
             layer,
@@ -256,7 +256,7 @@ impl Backend for CpuBackend {
     }
 
     fn gather_outputs(&mut self, x: &Activations, plan: &Plan, out: &mut Activations) {
-        embed::gather_outputs(x, &plan.step, out);
+        embed::gather_outputs(x, &plan.batch, out);
     }
 
     fn copy_blocks(&mut self, layout: &KvLayout, pairs: &[(BlockId, BlockId)], arena: &mut Arena) {

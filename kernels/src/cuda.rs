@@ -15,10 +15,11 @@
 //! # What bits depend on
 //!
 //! A row's numbers do not depend on what other rows hold. They may depend on how many there are:
-//! products of up to 64 rows and of more sum in different orders, and the cut of the attention's work
-//! decides where its sums are merged. Two runs of the same steps give the same bits.
+//! products of up to 64 rows and of more sum in different orders, and the cut of the attention's
+//! work decides where its sums are merged. Two runs of the same steps give the same bits.
 
 mod attention;
+mod attention_work;
 mod cache;
 pub mod catalog;
 pub mod cubin;
@@ -50,7 +51,9 @@ pub fn cache_folder() -> Option<std::path::PathBuf> {
 use crate::backend::DEFAULT_KV_BYTES;
 use crate::plan::{BlockId, Feed, StepPlan};
 use crate::sampling::{Draw, Sample};
-use crate::{Activation, Backend, Dtype, Error, KvDtype, KvLayout, MatrixView, RopeTable};
+use crate::{
+    Activation, Allocation, Backend, Dtype, Error, KvDtype, KvLayout, MatrixView, RopeTable,
+};
 use device::Card;
 use half::bf16;
 use memory::{Copying, Growing, Lasting, Pinned};
@@ -172,8 +175,9 @@ impl CudaBackend {
     }
 
     /// Lets models and KV cache take at most this fraction of the memory that is free when they are
-    /// loaded, from two arenas allocated once. The rest is for plans, scratch memory and the driver.
-    /// Without it every buffer is allocated for itself, which tells the emulator their bounds.
+    /// loaded, from two arenas allocated once. The rest is for plans, scratch memory and the
+    /// driver. Without it every buffer is allocated for itself, which tells the emulator their
+    /// bounds.
     pub fn set_memory_fraction(&mut self, fraction: f64) {
         self.fraction = Some(fraction);
     }
@@ -222,7 +226,7 @@ impl CudaBackend {
     }
 
     fn buffer(&mut self, rows: usize, cols: usize, dtype: Dtype) -> Result<Activations, Error> {
-        let pitch = cols.next_multiple_of(8);
+        let pitch = memory::padded(cols);
         let bytes = rows * pitch * dtype.bytes();
         Ok(Activations {
             buffer: self.memory.zeroed(bytes, "activations")?,
@@ -319,37 +323,37 @@ impl Backend for CudaBackend {
         Ok(())
     }
 
-    fn count_memory(&mut self) -> bool {
-        if self.fraction.is_some() {
-            self.memory.count();
-        }
-        self.fraction.is_some()
-    }
-
-    fn reserve(&mut self, kv: Option<usize>, least: usize) -> Result<usize, Error> {
-        let weights = self.memory.counted();
+    fn reserve(
+        &mut self,
+        models: &[Allocation],
+        kv_bytes: Option<usize>,
+        min_kv_bytes: usize,
+    ) -> Result<usize, Error> {
+        let Some(fraction) = self.fraction else {
+            return Ok(kv_bytes.unwrap_or(DEFAULT_KV_BYTES));
+        };
+        let weights = memory::reserved_bytes(models);
         let free = self.card.free_memory()?;
-        let fraction = self.fraction.unwrap_or(1.0);
         let allowed = (free as f64 * fraction) as usize;
         let fitting = allowed.checked_sub(weights);
-        if fitting.is_none_or(|left| left < kv.unwrap_or(least)) {
+        if fitting.is_none_or(|left| left < kv_bytes.unwrap_or(min_kv_bytes)) {
             return Err(Error::DoesNotFit {
                 device: self.card.name().into(),
                 weights,
-                kv: kv.unwrap_or(least),
+                kv: kv_bytes.unwrap_or(min_kv_bytes),
                 allowed,
                 fraction,
                 free,
             });
         }
-        self.memory.reserve()?;
-        let left = fitting.unwrap_or(0).min(attention::MOST_ARENA);
+        self.memory.reserve(weights)?;
+        let left = fitting.unwrap_or(0).min(attention::MAX_ARENA);
         // The emulated card's memory is this machine's.
         let left = match self.emulated() {
             true => left.min(DEFAULT_KV_BYTES),
             false => left,
         };
-        Ok(kv.unwrap_or(left))
+        Ok(kv_bytes.unwrap_or(left))
     }
 
     fn load_matrix(&mut self, parts: &[MatrixView<'_>]) -> Result<Weight, Error> {
@@ -362,7 +366,7 @@ impl Backend for CudaBackend {
 
     fn load_vector(&mut self, values: &[f32]) -> Result<Vector, Error> {
         let mut padded = values.to_vec();
-        padded.resize(values.len().next_multiple_of(8), 0.0);
+        padded.resize(memory::padded(values.len()), 0.0);
         Ok(Vector {
             buffer: self.memory.of(&padded, "a vector")?,
             len: values.len(),
@@ -387,7 +391,7 @@ impl Backend for CudaBackend {
     }
 
     fn arena(&mut self, bytes: usize) -> Result<Arena, Error> {
-        if bytes > attention::MOST_ARENA {
+        if bytes > attention::MAX_ARENA {
             return Err(Error::Unsupported {
                 device: self.card.name().into(),
                 what: format!("a KV arena of {bytes} bytes (at most 128 GiB)"),

@@ -1,11 +1,13 @@
 //! Storage types of weights and of the KV cache.
 
-/// How numbers are stored. Products and sums are always accumulated in f32.
+use half::{bf16, f16};
+
+/// A floating-point storage type. Accumulation is always in f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dtype {
     /// IEEE 754 binary32.
     F32,
-    /// The upper 16 bits of a binary32: 8 exponent bits, 7 fraction bits.
+    /// bfloat16, the upper 16 bits of a binary32: 8 exponent bits, 7 fraction bits.
     Bf16,
     /// IEEE 754 binary16.
     F16,
@@ -20,6 +22,15 @@ impl Dtype {
         }
     }
 
+    /// The value of this type that is nearest to `value`, ties to even.
+    pub fn round(self, value: f32) -> f32 {
+        match self {
+            Dtype::F32 => value,
+            Dtype::Bf16 => bf16::from_f32(value).to_f32(),
+            Dtype::F16 => f16::from_f32(value).to_f32(),
+        }
+    }
+
     /// The name used in checkpoints' configs and in messages.
     pub const fn name(self) -> &'static str {
         match self {
@@ -30,22 +41,22 @@ impl Dtype {
     }
 }
 
-/// How K and V are stored.
+/// The storage type of K and V.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KvDtype {
-    /// In floating point.
+    /// Floating point.
     Float(Dtype),
-    /// In 8 bits: the vector of one token and head is `scale * q`, `q` in -127..=127, the scale (f32)
-    /// its largest magnitude / 127.
+    /// 8 bits: the vector of one token and head is `scale * q`, with `q` in -127..=127 and an f32
+    /// scale, the vector's largest magnitude / 127.
     Int8,
 }
 
 impl KvDtype {
-    /// Bytes of the vector of one token and head.
+    /// Bytes of one token's vector of one head.
     pub const fn vector_bytes(self, head_dim: usize) -> usize {
         match self {
             KvDtype::Float(dtype) => head_dim * dtype.bytes(),
-            // The scales behind the elements are aligned.
+            // Padded, so that the scales after the elements are aligned.
             KvDtype::Int8 => head_dim.next_multiple_of(4) + size_of::<f32>(),
         }
     }

@@ -1,10 +1,12 @@
-//! What a backend can fail with, and [`Setting`], by which every crate says that a setting cannot be honoured.
+//! The errors of a backend, and [`Setting`], the error of every crate for a setting it cannot
+//! honour.
 
 /// A setting that cannot be honoured.
 ///
-/// Errors of the libraries speak of settings, never of flags, JSON fields or keywords: whoever took the
-/// setting from a user turns `name` into that user's spelling (`beam_width` is `--beam-width` on the command
-/// line). In the text of any error, a setting's name stands in backticks.
+/// Errors of the libraries name settings, never flags, JSON fields or keywords. The interface that
+/// read the setting from a user translates `name` into its own spelling (`beam_width` is
+/// `--beam-width` on the command line). In the text of every error, a setting's name is in
+/// backticks.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{name}` is {found}; expected {expected}")]
 pub struct Setting {
@@ -12,12 +14,12 @@ pub struct Setting {
     pub name: &'static str,
     /// Its value, as text.
     pub found: String,
-    /// What it may be.
+    /// The values it may have.
     pub expected: String,
 }
 
 impl Setting {
-    /// A setting with the value found and the values it may have.
+    /// The error for setting `name` with the value found and the values it may have.
     pub fn new(name: &'static str, found: impl ToString, expected: impl Into<String>) -> Setting {
         Setting {
             name,
@@ -27,21 +29,21 @@ impl Setting {
     }
 }
 
-/// A failed device operation. Shapes are checked by the callers' construction and asserted;
-/// what remains is memory and configuration.
+/// A failed device operation: memory, configuration or the driver. Shapes are the caller's duty and
+/// are asserted.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The device cannot give the memory asked for.
+    /// The device cannot allocate the requested memory.
     #[error("{device}: cannot allocate {bytes} bytes for {what}")]
     OutOfMemory {
         /// The device's name.
         device: String,
-        /// Bytes asked for.
+        /// Bytes requested.
         bytes: usize,
-        /// What the memory was for.
+        /// The purpose of the memory.
         what: &'static str,
     },
-    /// Models and KV cache need more than they may take of the device's memory.
+    /// Models and KV cache need more of the device's memory than they may use.
     #[error(
         "{device}: the models take {} with their buffers and the KV cache {}; {} may be used, {fraction} \
          of the {} that are free (`gpu_memory_fraction`, `kv_memory`)",
@@ -52,44 +54,44 @@ pub enum Error {
         device: String,
         /// Bytes of weights, tables and activations.
         weights: usize,
-        /// Bytes of KV cache asked for, or the least that is of use.
+        /// Bytes of KV cache requested, or the minimum that is useful.
         kv: usize,
-        /// Bytes both may take.
+        /// Bytes both may use.
         allowed: usize,
-        /// Their part of the free memory.
+        /// The fraction of the free memory they may use.
         fraction: f64,
-        /// Bytes of memory that were free.
+        /// Bytes of free memory.
         free: usize,
     },
-    /// A shape or dtype this backend has no kernel for.
+    /// A shape or dtype that the backend has no kernel for.
     #[error("{device}: {what} is not supported")]
     Unsupported {
         /// The device's name.
         device: String,
-        /// What was asked for.
+        /// The unsupported shape or type.
         what: String,
     },
-    /// Logits that no token can be drawn from: NaN, or a maximum that is not finite.
+    /// Logits from which no token can be drawn: NaN, or a maximum that is not finite.
     #[error(
         "cannot draw a token from row {row} of the logits: that of token {token} is {value}, \
          expected numbers with a finite maximum"
     )]
     BadLogits {
-        /// Row of the logits.
+        /// Row of logits.
         row: usize,
         /// The first offending token.
         token: usize,
         /// Its logit.
         value: f32,
     },
-    /// The device failed at something it was asked to do.
+    /// A kernel or a driver call failed.
     #[error("{device}: {what}: {reason}")]
     Kernel {
         /// The device's name.
         device: String,
-        /// The kernel and its shape, or another operation.
+        /// The kernel with its shape, or the driver call.
         what: String,
-        /// What the driver said.
+        /// The driver's message.
         reason: String,
     },
     /// The device could not be set up.
@@ -97,19 +99,19 @@ pub enum Error {
     Setup {
         /// The device's name.
         device: String,
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }
 
 impl Error {
-    /// Whether the names in backticks in this error's text are those of settings.
+    /// Whether the names in backticks in this error's text are settings.
     pub fn names_settings(&self) -> bool {
         matches!(self, Error::DoesNotFit { .. })
     }
 }
 
-/// Bytes in words.
+/// A number of bytes with a binary unit.
 fn amount(bytes: usize) -> String {
     let mut amount = bytes as f64 / 1024.0;
     for unit in ["KiB", "MiB"] {

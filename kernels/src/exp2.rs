@@ -1,15 +1,17 @@
 //! `2^x` in f32 by a fixed sequence of IEEE operations.
 //!
-//! Every multiplication and addition is rounded on its own (no fused multiply-add), so the result
-//! is the same bits on every machine, and in a loop that the compiler vectorises for whatever
-//! instruction set it was told to use. A GPU gets them from `__fmul_rn` and `__fadd_rn`.
+//! Every multiplication and addition is rounded separately (no fused multiply-add), so the result
+//! has the same bits on every machine, and in every loop that the compiler vectorises. A GPU uses
+//! `__fmul_rn` and `__fadd_rn`.
 //!
-//! Relative error at most 1.5e-7 (measured over the whole range): `x` is split into an integer
-//! `n` and `f` in [-0.5, 0.5]; `2^f = 1 + f * p(f)` with `p` of degree 5 through Chebyshev nodes
-//! (its own error is 1e-8, the rest is rounding); `2^n` is made by shifting `n` into the exponent.
+//! The relative error is at most 1.5e-7 (measured over the whole range). `x` is split into an
+//! integer `n` and `f` in [-0.5, 0.5]. `2^f = 1 + f * p(f)`, with `p` of degree 5 through Chebyshev
+//! nodes (its own error is 1e-8, the rest is rounding). `2^n` is built by shifting `n` into the
+//! exponent.
 
-/// Adding this rounds an f32 of magnitude below 2^22 to an integer, in the low mantissa bits.
-pub(crate) const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
+/// Adding `1.5 * 2^23` rounds an f32 of magnitude below 2^22 to the nearest integer, ties to even,
+/// and leaves it in the low mantissa bits.
+pub(crate) const ROUND: f32 = 12_582_912.0;
 
 const C1: f32 = f32::from_bits(0x3f31_7218);
 const C2: f32 = f32::from_bits(0x3e75_fdf0);
@@ -32,7 +34,7 @@ pub(crate) fn exp2(x: f32) -> f32 {
     let p = p * f + C2;
     let p = p * f + C1;
     let p = p * f + 1.0;
-    // The bits of ROUND shifted left by 23 are zero, so what is shifted is n alone.
+    // The shift drops the bits of ROUND itself, so only n is left.
     let two_to_n = f32::from_bits((rounded.to_bits() << 23).wrapping_add(1.0f32.to_bits()));
     p * two_to_n
 }

@@ -1,17 +1,17 @@
-//! Offshoot's device layer: memory, the operations of a transformer, and the plan of a step.
+//! Offshoot's device layer: memory, the operations of a transformer, and the plan of a batch.
 //!
-//! This crate knows shapes, buffers and plans. It never sees a token's text, a request or a
-//! model's name. Three rooms:
+//! A *batch* is one forward pass of a model over rows of many sequences. This crate handles shapes,
+//! buffers and plans; it never sees a token's text, a request or a model's name. Its parts:
 //!
-//! - [`plan`]: what one device step will do, as plain data. [`plan::StepPlan::build`] is a pure
-//!   function from block tables to rows and shared runs.
+//! - [`plan`]: the rows of a batch and the KV runs they share, as plain data.
+//!   [`plan::StepPlan::build`] is a pure function from block tables to a plan.
 //! - [`backend`]: the [`Backend`] trait, one method per operation, enqueued in order.
 //! - [`cpu`] and [`cuda`]: the backends.
 //!
-//! # Partial attention
+//! # Shared runs
 //!
-//! Every backend uses the same plan: a *run* is a stretch of consecutive KV tokens seen by a
-//! contiguous range of rows, and its K and V are read once for all of them.
+//! Every backend uses the same plan. A *run* is a sequence of consecutive KV tokens that a
+//! contiguous range of rows attends to; its K and V are read once for all these rows.
 
 pub mod activation;
 pub mod backend;
@@ -32,7 +32,7 @@ pub mod sampling;
 mod widest;
 
 pub use activation::Activation;
-pub use backend::{Backend, DEFAULT_KV_BYTES, KvLayout, MatrixView, RopeTable};
+pub use backend::{Allocation, Backend, DEFAULT_KV_BYTES, KvLayout, MatrixView, RopeTable};
 pub use cpu::CpuBackend;
 pub use cuda::CudaBackend;
 pub use dtype::{Dtype, KvDtype};

@@ -4,15 +4,15 @@
 //! random number is a pure function of a key and a counter, so a branch's draws do not depend on
 //! what else is in the batch, on preemption, or on the device.
 //!
-//! Keys form a tree: [`root_key`] makes the key of a stream from a seed, [`fork_key`] the key of
-//! a child from its parent's, [`uniform_u64`] a draw. The three use different values in the
-//! third counter word, so that no fork can equal a draw of the same key by construction.
+//! Keys form a tree: [`root_key`] derives a stream's key from a seed, and [`fork_key`] a child's
+//! key from its parent's; [`uniform_u64`] draws. The three use different values of the third
+//! counter word, so that a fork and a draw of the same key use different counters.
 
 const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
 const ROUNDS: usize = 10;
 
-/// What a counter is used for: its third word.
+/// The use of a counter, its third word.
 #[derive(Clone, Copy)]
 enum Domain {
     Draw = 0,
@@ -49,7 +49,7 @@ fn keyed(key: u64, counter: u64, domain: Domain) -> u64 {
     u64::from(out[0]) | u64::from(out[1]) << 32
 }
 
-/// 64 uniform bits: draw number `counter` of `key`.
+/// 64 uniform random bits: draw number `counter` of `key`.
 pub fn uniform_u64(key: u64, counter: u64) -> u64 {
     keyed(key, counter, Domain::Draw)
 }

@@ -1,25 +1,25 @@
-//! The plan of one device step: its rows, and the runs of KV they share.
+//! The plan of one batch: its rows, and the KV runs they share.
 //!
-//! A *row* is one token that one model processes in this step. A *run* is a stretch of
-//! consecutive KV blocks together with the rows that attend to it. The plan lists every run
-//! once, so a backend reads its K and V once however many branches share it.
+//! A *row* is one token that one model processes in the batch. A *run* is a list of consecutive KV
+//! blocks together with the rows that attend to them. The plan contains every run once, so a
+//! backend reads its K and V once for all branches that share it.
 //!
-//! Sharing is read off the block tables: two sequences share a run exactly where their tables
-//! begin with the same blocks. It is never guessed from reference counts.
+//! Sharing follows from the block tables: two sequences share a run exactly where their tables
+//! begin with the same blocks. Reference counts play no part in it.
 //!
-//! Rows are put in the preorder of the forest the tables form, so the rows of every run are one
+//! Rows are in the preorder of the forest that the tables form, so the rows of every run are one
 //! contiguous range.
 
 use std::collections::HashMap;
 use std::ops::Range;
 
-/// Where a KV block lies in the arena, in units of [`KvLayout::unit_bytes`].
+/// The offset of a KV block in the arena, in units of [`KvLayout::unit_bytes`].
 ///
 /// [`KvLayout::unit_bytes`]: crate::KvLayout::unit_bytes
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlockId(pub u32);
 
-/// One token's place in the KV cache.
+/// The location of one token in the KV cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot {
     /// The block.
@@ -28,32 +28,32 @@ pub struct Slot {
     pub offset: u32,
 }
 
-/// One token processed in this step.
+/// One token to process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row {
     /// Token id, an index into the embedding table.
     pub token: u32,
-    /// Position in its sequence, from 0: the angle of its rotary embedding. The row attends to
-    /// the KV tokens of its runs whose position is at most this one.
+    /// Position in its sequence, from 0; determines its rotary embedding. The row attends to the KV
+    /// tokens of its runs at positions up to and including this one.
     pub position: u32,
-    /// Where its K and V are written; `None` when they are in the cache already and only the
-    /// row's output is wanted.
+    /// Where its K and V are written. `None`: they are in the cache already, and only the row's
+    /// output is computed.
     pub slot: Option<Slot>,
 }
 
-/// A row whose token the host does not know yet: it is being drawn.
+/// Substitutes a token still on the device for a row's input token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct Feed {
-    /// The row, an index into [`StepPlan::rows`]; the token given there is of no account.
+    /// The row, an index into [`StepPlan::rows`]; the token stored there is ignored.
     pub row: u32,
-    /// Which of the earlier draws gives the token.
+    /// The draw that gives the token, an index into an earlier batch's samples.
     pub draw: u32,
 }
 
 /// Consecutive KV tokens and the rows that attend to them.
 ///
-/// All blocks of a run are full but possibly the last. A row sees token `start + i` of the run
+/// All blocks of a run except possibly the last are full. A row sees token `start + i` of the run
 /// (`i < tokens`) if that position is at most the row's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
@@ -61,62 +61,61 @@ pub struct Run {
     pub blocks: Range<usize>,
     /// Position of the run's first token.
     pub start: u32,
-    /// KV tokens in the run, those written in this very step included.
+    /// Number of KV tokens in the run, including those written by this batch.
     pub tokens: u32,
     /// Indices into [`StepPlan::rows`].
     pub rows: Range<usize>,
 }
 
-/// What one model does in one step.
+/// One batch of one model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StepPlan {
-    /// The tokens processed, in preorder of the forest.
+    /// The tokens to process, in preorder of the forest.
     pub rows: Vec<Row>,
-    /// Block lists of the runs, one after the other.
+    /// The block lists of all runs, concatenated.
     pub blocks: Vec<BlockId>,
     /// The shared runs, parents before children. The runs of a row, in order, cover the
     /// positions `0..=row.position` exactly once.
     pub runs: Vec<Run>,
-    /// Rows whose final hidden state is wanted (logits or a read-out), ascending.
+    /// Rows whose final hidden state is needed (for logits or a read-out), ascending.
     pub outputs: Vec<u32>,
 }
 
 /// The rows of one sequence, and the block table they attend through.
 #[derive(Clone, Debug)]
 pub struct SequenceRows<'a> {
-    /// The table: every block with its number of valid tokens, those this step writes included.
-    /// A block that is not full may be followed by others (a tail that was sealed at a fork).
+    /// The block table: every block with its number of valid tokens, including those this batch
+    /// writes. A block that is not full may be followed by others (a tail sealed at a fork).
     pub table: &'a [(BlockId, u32)],
-    /// Tokens to process, consecutive, the last at position `sum of valid tokens - 1`.
+    /// Ids of the tokens to process, consecutive, the last at position `sum of valid tokens - 1`.
     pub tokens: &'a [u32],
-    /// Whether K and V of these tokens are to be written (`false`: they are in the cache).
+    /// Whether the batch writes K and V of these tokens (`false`: they are in the cache).
     pub write: bool,
-    /// Offsets into `tokens` whose final hidden state is wanted, ascending.
+    /// Offsets into `tokens` whose final hidden state is needed, ascending.
     pub outputs: &'a [u32],
 }
 
 impl StepPlan {
-    /// Plans a step over `sequences`, whose blocks hold `block_tokens` tokens.
+    /// Plans a batch over `sequences`, whose blocks hold `block_tokens` tokens.
     ///
-    /// Returns the plan, and for each sequence (in the order given) the index of its first row.
-    /// A sequence's rows are consecutive and in order; sequences are put in the preorder of the
-    /// trie of their tables, siblings by first appearance. Two tables share an entry where block
-    /// *and* valid tokens are equal after equal prefixes. A run ends where the sequences below it
-    /// change, or after a block that is not full.
+    /// Returns the plan, and for each sequence (in the given order) the index of its first row. A
+    /// sequence's rows are consecutive and in order. Sequences are in the preorder of the trie of
+    /// their tables, siblings by first appearance. Two tables share an entry if block *and* valid
+    /// tokens are equal after equal prefixes. A run ends where the sequences below it change, or
+    /// after a block that is not full.
     ///
-    /// A sequence without tokens takes part in nothing; the index returned for it is 0.
+    /// A sequence without tokens is left out of the plan; the index returned for it is 0.
     ///
-    /// Cost: the sum of the tables' lengths.
+    /// Cost: linear in the sum of the tables' lengths.
     ///
     /// # Panics
     ///
-    /// If a table entry has no valid token or more than `block_tokens`, if a sequence has more
-    /// tokens than its table, or if an output offset is no token's.
+    /// If a table entry has 0 or more than `block_tokens` valid tokens, if a sequence has more
+    /// tokens than its table, or if an output offset is not below the number of tokens.
     pub fn build(sequences: &[SequenceRows<'_>], block_tokens: usize) -> (StepPlan, Vec<usize>) {
         let mut plan = StepPlan::default();
         let mut first_rows = vec![0; sequences.len()];
-        // Subtrees still to be visited, the next one last: their sequences, the depth (table
-        // index) they agree up to, and the position that is.
+        // Subtrees to visit, the next one last.
         let mut stack = vec![Subtree {
             sequences: (0..sequences.len())
                 .filter(|&s| !sequences[s].tokens.is_empty())
@@ -124,47 +123,11 @@ impl StepPlan {
             depth: 0,
             position: 0,
         }];
-        while let Some(subtree) = stack.pop() {
-            let Some((&leader, others)) = subtree.sequences.split_first() else {
-                continue;
-            };
-            let rows_before = plan.rows.len();
-            let rows: usize = subtree
-                .sequences
-                .iter()
-                .map(|&s| sequences[s].tokens.len())
-                .sum();
-            let rows = rows_before..rows_before + rows;
-            let mut depth = subtree.depth;
-            let mut position = subtree.position;
-            let mut run: Option<Run> = None;
-            while let Some(&(block, tokens)) = sequences[leader].table.get(depth)
-                && others
-                    .iter()
-                    .all(|&s| sequences[s].table.get(depth) == Some(&(block, tokens)))
-            {
-                assert!(
-                    (1..=block_tokens).contains(&(tokens as usize)),
-                    "block {} of a table has {tokens} valid tokens, expected 1 to {block_tokens}",
-                    block.0
-                );
-                let open = run.get_or_insert_with(|| Run {
-                    blocks: plan.blocks.len()..plan.blocks.len(),
-                    start: position,
-                    tokens: 0,
-                    rows: rows.clone(),
-                });
-                plan.blocks.push(block);
-                open.blocks.end += 1;
-                open.tokens += tokens;
-                depth += 1;
-                position += tokens;
-                if (tokens as usize) < block_tokens {
-                    plan.runs.extend(run.take());
-                }
-            }
-            plan.runs.extend(run);
-
+        while let Some(mut subtree) = stack.pop() {
+            plan.push_runs(sequences, &mut subtree, block_tokens);
+            let Subtree {
+                depth, position, ..
+            } = subtree;
             // Sequences that end here come first, then one subtree per distinct next entry.
             let mut children: Vec<Subtree> = Vec::new();
             let mut child_of: HashMap<(BlockId, u32), usize> = HashMap::new();
@@ -189,6 +152,49 @@ impl StepPlan {
         (plan, first_rows)
     }
 
+    /// Appends the runs that all sequences of a subtree share from its depth on, and advances the
+    /// subtree to their end.
+    fn push_runs(
+        &mut self,
+        sequences: &[SequenceRows<'_>],
+        subtree: &mut Subtree,
+        block_tokens: usize,
+    ) {
+        let Some((&first, others)) = subtree.sequences.split_first() else {
+            return;
+        };
+        let rows = subtree.sequences.iter();
+        let rows: usize = rows.map(|&s| sequences[s].tokens.len()).sum();
+        let rows = self.rows.len()..self.rows.len() + rows;
+        let mut run: Option<Run> = None;
+        while let Some(&(block, tokens)) = sequences[first].table.get(subtree.depth)
+            && others
+                .iter()
+                .all(|&s| sequences[s].table.get(subtree.depth) == Some(&(block, tokens)))
+        {
+            assert!(
+                (1..=block_tokens).contains(&(tokens as usize)),
+                "block {} of a table has {tokens} valid tokens, expected 1 to {block_tokens}",
+                block.0
+            );
+            let open = run.get_or_insert_with(|| Run {
+                blocks: self.blocks.len()..self.blocks.len(),
+                start: subtree.position,
+                tokens: 0,
+                rows: rows.clone(),
+            });
+            self.blocks.push(block);
+            open.blocks.end += 1;
+            open.tokens += tokens;
+            subtree.depth += 1;
+            subtree.position += tokens;
+            if (tokens as usize) < block_tokens {
+                self.runs.extend(run.take());
+            }
+        }
+        self.runs.extend(run);
+    }
+
     /// Appends the rows of one sequence whose table holds `end` tokens.
     fn push_rows(&mut self, sequence: &SequenceRows<'_>, end: u32) {
         let count = sequence.tokens.len();
@@ -197,7 +203,8 @@ impl StepPlan {
             "a sequence has {count} tokens to process but its table holds {end}"
         );
         let first_row = self.rows.len();
-        // From the last token back: the table's entry that holds it, and where that entry begins.
+        // From the last token backwards: the table entry that holds it, and the entry's first
+        // position.
         let mut entry = sequence.table.len();
         let mut entry_start = end;
         let mut position = end;
@@ -226,8 +233,8 @@ impl StepPlan {
         }
     }
 
-    /// The plan with more rows at its end, `rows` in all: token 0 at position 0, an output each, which
-    /// write nothing, see nothing and mean nothing.
+    /// The plan padded to `rows` rows. A padding row has token 0 at position 0 and an output; it
+    /// writes no K or V and attends to no run.
     pub fn padded(&self, rows: usize) -> StepPlan {
         let mut plan = self.clone();
         for row in self.rows.len()..rows {
@@ -241,16 +248,18 @@ impl StepPlan {
         plan
     }
 
-    /// KV tokens a backend reads, each run once.
+    /// KV tokens that a backend reads: each run counts once.
     pub fn kv_tokens(&self) -> usize {
         self.runs.iter().map(|run| run.tokens as usize).sum()
     }
 }
 
-/// Sequences that agree up to a depth, still to be visited.
+/// Sequences whose tables begin with the same entries.
 struct Subtree {
     sequences: Vec<usize>,
+    /// Table entries they share.
     depth: usize,
+    /// Tokens in these entries.
     position: u32,
 }
 
@@ -262,7 +271,7 @@ mod tests {
     use crate::philox::uniform_u64;
     use std::collections::{BTreeMap, BTreeSet};
 
-    /// A sequence with what it owns.
+    /// A [`SequenceRows`] that owns its data.
     #[derive(Clone, Debug)]
     struct Sequence {
         table: Vec<(BlockId, u32)>,
@@ -292,7 +301,7 @@ mod tests {
     }
 
     /// A forest made by random forks: a child shares a prefix of its parent's table, by whole
-    /// blocks or with a sealed tail, and goes on in blocks of its own.
+    /// blocks or with a sealed tail, and continues in blocks of its own.
     fn random_forest(seed: u64, block_tokens: u32) -> Vec<Sequence> {
         let mut counter = 0;
         let mut below = |n: u64| {
@@ -309,7 +318,7 @@ mod tests {
                 if let Some(last) = table.last_mut()
                     && below(6) == 0
                 {
-                    // The very block, of which this sequence sees less: not shared.
+                    // The same block with fewer valid tokens: not shared.
                     last.1 = 1 + below(u64::from(last.1)) as u32;
                 }
             }
@@ -345,7 +354,7 @@ mod tests {
     fn check(sequences: &[Sequence], block_tokens: usize) {
         let (plan, first_rows) = build(sequences, block_tokens);
 
-        // Every sequence's rows: consecutive, in order, each in its place.
+        // Every sequence's rows are consecutive, in order, and have the right slots.
         let mut owner = vec![None; plan.rows.len()];
         let mut outputs = Vec::new();
         for (s, sequence) in sequences.iter().enumerate() {
@@ -425,7 +434,7 @@ mod tests {
         }
     }
 
-    /// A plan as sets: what each sequence attends to, and together with which others.
+    /// A plan as sets: for every run, its KV tokens and the sequences that attend to it.
     fn shape(
         sequences: &[Sequence],
         order: &[usize],

@@ -1,41 +1,42 @@
-//! Weights in 8 and 4 bits: the numbers, whoever keeps them.
+//! Quantisation of weights and activations, independent of the device.
 //!
-//! A matrix is quantised row by row in groups of [`GROUP`] input features. A group is a scale `s`
-//! and integers `q`, and stands for `s * q`. Scales are bf16, as checkpoints store them, and are
-//! rounded before the integers are made: a matrix quantised on loading and one stored quantised are
-//! the same numbers.
+//! A matrix is quantised row by row in groups of [`GROUP`] input features. A group has a scale `s`
+//! and integers `q`, and represents `s * q`. Scales are bf16, as checkpoints store them, and are
+//! rounded before the integers are computed. So a matrix quantised at loading and one stored
+//! quantised hold the same numbers.
 //!
-//! - *int8*: `q` in -127..=127, `s` the largest magnitude / 127 (GGML's `Q8_0`).
-//! - *int4*: `q` in -8..=7, `s` near the element of largest magnitude / -8, its sign kept (GGML's
-//!   `Q4_0`): of five such steps the one with the least squared error.
+//! - *int8*: `q` in -127..=127, `s` = largest magnitude / 127 (GGML's `Q8_0`).
+//! - *int4*: `q` in -8..=7, `s` near the element of largest magnitude / -8, with its sign (GGML's
+//!   `Q4_0`): the one of five such scales with the smallest squared error.
 //!
-//! Activations are quantised by the product that reads them ([`quantize_row`]): int8 in the same
-//! groups, the scale in f32. A group's product is then a sum of integers, exact in any order.
+//! The linear layer that reads activations quantises them ([`quantize_row`]): int8 in the same
+//! groups, with f32 scales. A group's dot product is then a sum of integers, exact in any order.
 
 use std::borrow::Cow;
 
 use half::{bf16, f16};
 use rayon::prelude::*;
 
+use crate::exp2::ROUND;
 use crate::{Dtype, MatrixView};
 
 /// Input features that share a scale.
 pub const GROUP: usize = 32;
 
-/// How many bits a weight has.
+/// The integer type of quantised weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Quantization {
-    /// 8 bits and a scale for 32.
+    /// 8 bits, and a scale per [`GROUP`].
     Int8,
-    /// 4 bits and a scale for 32.
+    /// 4 bits, and a scale per [`GROUP`].
     Int4,
 }
 
 impl Quantization {
-    /// Both of them.
+    /// Both types.
     pub const ALL: [Quantization; 2] = [Quantization::Int8, Quantization::Int4];
 
-    /// Its name in flags and messages.
+    /// Its name in settings and messages.
     pub const fn name(self) -> &'static str {
         match self {
             Quantization::Int8 => "int8",
@@ -43,7 +44,7 @@ impl Quantization {
         }
     }
 
-    /// Bits of one weight, its share of the scale left out.
+    /// Bits of one weight, without its share of the scale.
     pub const fn bits(self) -> usize {
         match self {
             Quantization::Int8 => 8,
@@ -51,7 +52,7 @@ impl Quantization {
         }
     }
 
-    /// Whether matrices of that many input features can be quantised: whole groups.
+    /// Whether a matrix of `cols` input features can be quantised: `cols` must be whole groups.
     pub const fn fits(self, cols: usize) -> bool {
         cols > 0 && cols.is_multiple_of(GROUP)
     }
@@ -64,11 +65,10 @@ pub struct Quantized<'a> {
     pub rows: usize,
     /// Columns: input features, a multiple of [`GROUP`].
     pub cols: usize,
-    /// Of the integers.
+    /// Type of the integers.
     pub kind: Quantization,
-    /// `[rows, cols]` integers, made positive: int8 plus 128, a byte each; int4 plus 8, two to a
-    /// byte, the even column in the low half. (The bytes of what `compressed-tensors` calls
-    /// `pack-quantized`.)
+    /// `[rows, cols]` biased integers: int8 plus 128, a byte each; int4 plus 8, two to a byte, the
+    /// even column in the low half. (`pack-quantized` of `compressed-tensors`.)
     pub values: Cow<'a, [u8]>,
     /// `[rows, cols / GROUP]` little-endian bf16.
     pub scales: Cow<'a, [u8]>,
@@ -79,7 +79,7 @@ impl Quantized<'_> {
     ///
     /// # Panics
     ///
-    /// If its columns are no whole groups ([`Quantization::fits`]), or its bytes too few.
+    /// If its columns are not whole groups ([`Quantization::fits`]), or its bytes are too few.
     pub fn new(matrix: &MatrixView<'_>, kind: Quantization) -> Quantized<'static> {
         let (rows, cols) = (matrix.rows, matrix.cols);
         assert!(kind.fits(cols), "{cols} columns in groups of {GROUP}");
@@ -91,14 +91,14 @@ impl Quantized<'_> {
             .zip(matrix.bytes[..rows * width].par_chunks_exact(width))
             .for_each(|((values, scales), bytes)| {
                 let mut group = [0.0; GROUP];
-                for (at, bytes) in bytes.chunks_exact(GROUP * matrix.dtype.bytes()).enumerate() {
+                for (g, bytes) in bytes.chunks_exact(GROUP * matrix.dtype.bytes()).enumerate() {
                     widen(matrix.dtype, bytes, &mut group);
-                    let values = &mut values[at * GROUP * kind.bits() / 8..];
+                    let values = &mut values[g * GROUP * kind.bits() / 8..];
                     let scale = match kind {
                         Quantization::Int8 => int8(&group, values),
                         Quantization::Int4 => int4(&group, values),
                     };
-                    scales[2 * at..][..2].copy_from_slice(&scale.to_le_bytes());
+                    scales[2 * g..][..2].copy_from_slice(&scale.to_le_bytes());
                 }
             });
         Quantized {
@@ -112,32 +112,32 @@ impl Quantized<'_> {
 
     /// The integer at `row`, `col`.
     pub fn value(&self, row: usize, col: usize) -> i8 {
-        let at = row * self.cols + col;
+        let index = row * self.cols + col;
         match self.kind {
-            Quantization::Int8 => (self.values[at] ^ 128) as i8,
-            Quantization::Int4 => (self.values[at / 2] >> (at % 2 * 4) & 15) as i8 - 8,
+            Quantization::Int8 => (self.values[index] ^ 128) as i8,
+            Quantization::Int4 => (self.values[index / 2] >> (index % 2 * 4) & 15) as i8 - 8,
         }
     }
 
     /// The scale of `row`'s group `group`.
     pub fn scale(&self, row: usize, group: usize) -> bf16 {
-        let at = 2 * (row * (self.cols / GROUP) + group);
-        bf16::from_le_bytes([self.scales[at], self.scales[at + 1]])
+        let offset = 2 * (row * (self.cols / GROUP) + group);
+        bf16::from_le_bytes([self.scales[offset], self.scales[offset + 1]])
     }
 
-    /// The numbers that `row` stands for, `[cols]`.
+    /// Row `row`, dequantised, `[cols]`.
     pub fn row(&self, row: usize) -> impl Iterator<Item = f32> {
         (0..self.cols)
             .map(move |col| self.scale(row, col / GROUP).to_f32() * f32::from(self.value(row, col)))
     }
 
-    /// The numbers it stands for, `[rows, cols]`.
+    /// The whole matrix, dequantised, `[rows, cols]`.
     pub fn dequantized(&self) -> Vec<f32> {
         (0..self.rows).flat_map(|row| self.row(row)).collect()
     }
 }
 
-/// Numbers of a checkpoint as f32.
+/// A checkpoint's numbers as f32.
 fn widen(dtype: Dtype, bytes: &[u8], out: &mut [f32; GROUP]) {
     match dtype {
         Dtype::F32 => (out.iter_mut().zip(bytes.chunks_exact(4)))
@@ -149,23 +149,22 @@ fn widen(dtype: Dtype, bytes: &[u8], out: &mut [f32; GROUP]) {
     }
 }
 
-/// The largest magnitude; NaN if one of them is. (Magnitudes are ordered as their bits are, and what is
-/// no number is above all.)
+/// The largest magnitude; NaN if a value is NaN. (Magnitudes are ordered like their bits, and NaN
+/// is the largest.)
 pub(crate) fn largest(values: &[f32]) -> f32 {
     f32::from_bits(values.iter().fold(0, |a, v| a.max(v.abs().to_bits())))
 }
 
-/// `1 / scale`; nought for what is nought, too small or no number, so that its integers are nought.
+/// `1 / scale`, or 0 if that is not finite, so that the integers of a zero or NaN scale are 0.
 pub(crate) fn inverse(scale: f32) -> f32 {
     let inverse = 1.0 / scale;
     if inverse.is_finite() { inverse } else { 0.0 }
 }
 
-/// The nearest integer, ties to even, of a number within 2^22: next to 1.5 * 2^23 an integer is one
-/// step of the last bit. (Unlike a cast it has no special cases, so that loops of it are vectorised.)
+/// The nearest integer, ties to even, of a number of magnitude below 2^22. (Unlike a cast it has no
+/// special cases, so that the compiler vectorises loops of it.)
 pub(crate) fn round(x: f32) -> i32 {
-    const SHIFT: f32 = 12_582_912.0;
-    (x + SHIFT).to_bits().wrapping_sub(SHIFT.to_bits()) as i32
+    (x + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32
 }
 
 fn int8(group: &[f32; GROUP], out: &mut [u8]) -> bf16 {
@@ -178,29 +177,29 @@ fn int8(group: &[f32; GROUP], out: &mut [u8]) -> bf16 {
 }
 
 fn int4(group: &[f32; GROUP], out: &mut [u8]) -> bf16 {
-    // As [`largest`] compares, with its sign.
+    // The order of [`largest`], but the sign is kept.
     let above = |w: f32, a: f32| w.abs().to_bits() > a.abs().to_bits();
     let largest = (group.iter()).fold(0.0f32, |a, &w| if above(w, a) { w } else { a });
     let code = |w: f32, inverse: f32| round(w * inverse).clamp(-8, 7);
-    // The step that meets the largest exactly, and steps a little shorter and longer.
-    let steps = [-8.0, -8.6, -8.3, -7.7, -7.4].map(|n| bf16::from_f32(largest / n));
-    let error = |step: bf16| {
-        let (step, inverse) = (step.to_f32(), inverse(step.to_f32()));
-        let miss = |w: f32| w - step * code(w, inverse) as f32;
-        // Sums side by side, so that the loop is vectorised.
+    // The scale that represents the largest element exactly, and slightly smaller and larger ones.
+    let scales = [-8.0, -8.6, -8.3, -7.7, -7.4].map(|n| bf16::from_f32(largest / n));
+    let squared_error = |scale: bf16| {
+        let (scale, inverse) = (scale.to_f32(), inverse(scale.to_f32()));
+        let error = |w: f32| w - scale * code(w, inverse) as f32;
+        // Eight independent sums, so that the compiler vectorises the loop.
         let mut sums = [0.0f32; 8];
         for eight in group.chunks_exact(8) {
             for (sum, &w) in sums.iter_mut().zip(eight) {
-                *sum += miss(w) * miss(w);
+                *sum += error(w) * error(w);
             }
         }
         sums.iter().sum::<f32>()
     };
-    let best = steps
+    let best = scales
         .iter()
-        .map(|&step| (error(step), step))
+        .map(|&scale| (squared_error(scale), scale))
         .min_by(|a, b| a.0.total_cmp(&b.0));
-    let scale = best.map_or(bf16::ZERO, |(_, step)| step);
+    let scale = best.map_or(bf16::ZERO, |(_, scale)| scale);
     let inverse = inverse(scale.to_f32());
     let code = |w: f32| (code(w, inverse) + 8) as u8;
     for (out, w) in out.iter_mut().zip(group.chunks_exact(2)) {
@@ -209,8 +208,8 @@ fn int4(group: &[f32; GROUP], out: &mut [u8]) -> bf16 {
     scale
 }
 
-/// Quantises activations `[k]`: `q` and, for every group, the scale and the sum of `q`. The scale of
-/// a group that holds an infinity or no number is NaN.
+/// Quantises activations `[k]` to `q` and, for every group, the scale and the sum of `q`. The scale
+/// of a group that contains an infinity or NaN is NaN.
 ///
 /// # Panics
 ///
@@ -243,7 +242,8 @@ mod tests {
     use super::*;
     use crate::cases::{matrix_bytes, numbers};
 
-    /// Every number is within half a step of what stands for it, and of int4 the largest is met.
+    /// Every number is within half a quantisation step of its quantised value (a whole one for
+    /// int4).
     #[test]
     fn numbers_are_within_half_a_step() {
         let (rows, cols) = (5, 96);
@@ -261,18 +261,18 @@ mod tests {
                 let q = Quantized::new(&matrix, kind);
                 let back = q.dequantized();
                 assert!(back[..GROUP].iter().all(|&v| v == 0.0));
-                for (at, (&back, &w)) in back.iter().zip(&w).enumerate() {
-                    let step = q.scale(at / cols, at % cols / GROUP).to_f32().abs();
+                for (i, (&back, &w)) in back.iter().zip(&w).enumerate() {
+                    let step = q.scale(i / cols, i % cols / GROUP).to_f32().abs();
                     // 1/64: bf16 of the numbers and of the scale.
                     let bound = step * steps + w.abs() / 64.0 + 1e-9;
-                    assert!((back - w).abs() <= bound, "{kind:?} {at}: {w} {back}");
+                    assert!((back - w).abs() <= bound, "{kind:?} {i}: {w} {back}");
                 }
             }
         }
     }
 
     #[test]
-    fn a_weight_that_is_no_number_makes_its_group_none() {
+    fn a_nan_weight_makes_its_group_nan() {
         let mut w = vec![0.5; 2 * GROUP];
         w[GROUP + 7] = f32::NAN;
         let bytes = matrix_bytes(&w, Dtype::F32);
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_stays_none() {
+    fn nan_and_infinite_activations_give_nan_scales() {
         let mut x = vec![f32::MIN_POSITIVE / 4.0; GROUP];
         x.extend([1.0; GROUP]);
         x.extend([1.0; GROUP]);

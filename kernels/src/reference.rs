@@ -1,6 +1,7 @@
-//! Every operation in f64, as plainly as it can be said: the twin all backends are held to.
+//! The f64 reference of every operation, written as plainly as possible; all backends are tested
+//! against it.
 //!
-//! Matrices are row-major slices; shapes are as in [`Backend`](crate::Backend).
+//! Matrices are row-major slices, with the shapes of [`Backend`](crate::Backend).
 
 use crate::Activation;
 
@@ -57,8 +58,8 @@ pub fn rope(head: &mut [f64], frequencies: &[f64], position: f64) {
     }
 }
 
-/// Attention of one query over keys and values `[tokens][q.len()]`; scores are divided by
-/// `sqrt(query_scalar)`.
+/// Attention of one query `[head_dim]` over keys and values `[tokens][head_dim]`; scores are
+/// divided by `sqrt(query_scalar)`.
 pub fn attention(q: &[f64], keys: &[Vec<f64>], values: &[Vec<f64>], query_scalar: f64) -> Vec<f64> {
     let scale = query_scalar.sqrt();
     let scores: Vec<f64> = keys
@@ -73,14 +74,14 @@ pub fn attention(q: &[f64], keys: &[Vec<f64>], values: &[Vec<f64>], query_scalar
         .collect()
 }
 
-/// Log-probabilities of all tokens.
+/// Log-probabilities (natural logarithm) of all tokens.
 pub fn log_softmax(logits: &[f64]) -> Vec<f64> {
     let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let log_sum = logits.iter().map(|l| (l - max).exp()).sum::<f64>().ln();
     logits.iter().map(|l| l - max - log_sum).collect()
 }
 
-/// `||out - expected|| / ||expected||`, NaN if either holds one.
+/// `||out - expected|| / ||expected||`; NaN if either contains NaN.
 pub fn relative_error(out: &[f32], expected: &[f64]) -> f64 {
     assert_eq!(out.len(), expected.len(), "lengths");
     let difference: f64 = out

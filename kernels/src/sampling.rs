@@ -1,19 +1,19 @@
-//! How a token is drawn from logits: the parameters, and the exact arithmetic.
+//! Sampling: the settings, and the exact arithmetic that draws a token from logits.
 //!
-//! The arithmetic is meant to give the same token on every device that has the same logits, in
-//! whatever order that device adds. So probabilities are integers:
+//! The same logits give the same token on every device, in whatever order the device adds, because
+//! probabilities are integers:
 //!
-//! - A token's *weight* is `floor(2^((l - max) * (log2(e) / T)) * 2^30)`, `2^x` being the crate's
-//!   own polynomial: a fixed sequence of IEEE f32 operations. The most likely token
-//!   weighs exactly `2^30`; what is 2^30 times less likely weighs nothing. Sums of weights are
-//!   exact in u64. (30 bits and not 32, because f32 to i32 is one instruction everywhere.)
-//! - *More likely* is the total order (larger logit, then lower id). Top-k keeps the first `k`.
-//!   Top-p keeps the shortest prefix whose weight is at least `ceil(p * total)`, in f64. Min-p
-//!   keeps weights of at least `ceil(min_p * 2^30)`. The first token always stays.
-//! - With 64 random bits `u` and `W` the kept weight, `r = floor(u * W / 2^64)`; the token drawn
-//!   is the first one, by id, at which the running sum of kept weights exceeds `r`.
+//! - A token's *weight* is `floor(2^((l - max) * (log2(e) / T)) * 2^30)`. `2^x` is the crate's
+//!   polynomial, a fixed sequence of IEEE f32 operations. The most likely token weighs exactly
+//!   `2^30`; a token 2^30 times less likely weighs 0. Sums of weights are exact in u64. (30 bits
+//!   and not 32, because f32 to i32 is one instruction on every device.)
+//! - Tokens are ordered by likelihood: larger logit first, then lower id. Top-k keeps the first
+//!   `k`. Top-p keeps the shortest prefix whose weight is at least `ceil(p * total)`, in f64. Min-p
+//!   keeps weights of at least `ceil(min_p * 2^30)`. The first token is always kept.
+//! - With 64 random bits `u` and `W` the sum of the kept weights, `r = floor(u * W / 2^64)`. The
+//!   drawn token is the first one, by id, at which the running sum of kept weights exceeds `r`.
 //!
-//! Logits that are NaN, or that have no finite maximum, are an error: never a token.
+//! NaN logits, and logits without a finite maximum, are an error and never give a token.
 #![allow(unsafe_code)] // One cast, with its reason.
 
 use crate::Error;
@@ -25,12 +25,12 @@ use std::f32::consts::LOG2_E;
 /// The weight of the most likely token: 2^30.
 const ONE: f32 = 1_073_741_824.0;
 
-/// Weights summed at once on the way to the token drawn.
-const STRETCH: usize = 64;
+/// Weights summed at once in the search for the drawn token.
+const SUM_CHUNK: usize = 64;
 
 /// The distribution a token is drawn from, given its logits.
 ///
-/// Applied in this order: repetition penalty, temperature, top-k, top-p, min-p.
+/// The settings apply in this order: repetition penalty, temperature, top-k, top-p, min-p.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sampling {
@@ -48,7 +48,7 @@ pub struct Sampling {
 }
 
 impl Sampling {
-    /// The most likely token, always.
+    /// Always the most likely token.
     pub const GREEDY: Sampling = Sampling {
         temperature: 0.0,
         top_k: 0,
@@ -58,7 +58,7 @@ impl Sampling {
     };
 }
 
-/// The model's own distribution.
+/// The model's own distribution: temperature 1, no filter, no penalty.
 impl Default for Sampling {
     fn default() -> Self {
         Sampling {
@@ -71,15 +71,15 @@ impl Default for Sampling {
 /// One token to draw.
 #[derive(Clone, Debug)]
 pub struct Draw<'a> {
-    /// Which row of the logits to draw from.
+    /// Index of the row of logits.
     pub row: usize,
     /// The distribution.
     pub sampling: &'a Sampling,
-    /// Distinct token ids the repetition penalty applies to; ignored when it is 1.
+    /// Distinct token ids that the repetition penalty applies to; ignored if it is 1.
     pub history: &'a [u32],
-    /// Philox key: stands for (seed, branch path).
+    /// Philox key, derived from the seed and the branch's path.
     pub key: u64,
-    /// Philox counter: the position of the drawn token in its sequence.
+    /// Philox counter: position of the drawn token in its sequence.
     pub position: u64,
 }
 
@@ -88,26 +88,26 @@ pub struct Draw<'a> {
 pub struct Sample {
     /// Its id.
     pub token: u32,
-    /// Its natural-log probability under the model's own distribution: temperature 1, no filter,
-    /// no penalty.
+    /// Its log-probability (natural logarithm) under the model's own distribution: temperature 1,
+    /// no filter, no penalty.
     pub logprob: f32,
 }
 
-/// Draws tokens. Keeps its scratch memory between draws; results never depend on earlier ones.
+/// Draws tokens. It reuses scratch memory between draws; results do not depend on earlier draws.
 #[derive(Debug, Default)]
 pub struct Sampler {
-    /// Logits after the repetition penalty, if there is one.
+    /// Logits after the repetition penalty, if it applies.
     penalised: Vec<f32>,
-    /// Weight by token id.
+    /// Weights, by token id.
     weights: Vec<u32>,
-    /// Tokens still in the running, as [`rank`]s.
+    /// Tokens not filtered out, as [`rank`]s.
     candidates: Vec<u64>,
 }
 
-/// A token as a number that is larger the more likely it is: its logit's bits in the order of the
-/// numbers, then its id inverted.
+/// A sort key that is larger for a more likely token: the logit's bits in numerical order, then the
+/// inverted id.
 fn rank(logit: f32, id: usize) -> u64 {
-    // -0.0 + 0.0 is 0.0: zeros tie.
+    // -0.0 + 0.0 is 0.0, so both zeros tie.
     let bits = (logit + 0.0).to_bits();
     let ordered = if bits >> 31 == 1 {
         !bits
@@ -117,18 +117,19 @@ fn rank(logit: f32, id: usize) -> u64 {
     u64::from(ordered) << 32 | u64::from(!(id as u32))
 }
 
-/// The id within a [`rank`].
+/// The token id of a [`rank`].
 fn id_of(rank: u64) -> usize {
     !(rank as u32) as usize
 }
 
 impl Sampler {
-    /// A sampler without scratch memory yet.
+    /// A sampler; it allocates at the first draw.
     pub fn new() -> Sampler {
         Sampler::default()
     }
 
-    /// Draws a token from `logits`, which is row `draw.row` (the row is only used in messages).
+    /// Draws a token from `logits`, `[vocabulary]`, which are row `draw.row` (used in messages
+    /// only).
     ///
     /// # Errors
     ///
@@ -137,7 +138,7 @@ impl Sampler {
     /// # Panics
     ///
     /// If `logits` is empty, a history id is not below its length, or the temperature is negative
-    /// or NaN: the caller has checked its settings.
+    /// or NaN; the caller checks its settings.
     pub fn draw(&mut self, logits: &[f32], draw: &Draw<'_>) -> Result<Sample, Error> {
         let sampling = draw.sampling;
         assert!(!logits.is_empty(), "no logits to draw from");
@@ -180,7 +181,7 @@ impl Sampler {
         result
     }
 
-    /// Draws from the filtered distribution of `logits`, whose largest is `max`.
+    /// Draws from the filtered distribution of `logits`, whose maximum is `max`.
     fn sampled(&mut self, logits: &[f32], max: f32, draw: &Draw<'_>) -> usize {
         let Sampling {
             temperature,
@@ -197,20 +198,20 @@ impl Sampler {
         let top_k = top_k as usize;
         let filters_k = top_k > 0 && top_k < logits.len();
         if !filters_k && top_p >= 1.0 && min_p <= 0.0 {
-            // Whole stretches first: their sums are fast, a running sum is not.
+            // Whole chunks first: their sums are vectorised, a running sum is not.
             let mut r = fraction(random, total);
-            for (i, stretch) in weights.chunks(STRETCH).enumerate() {
-                let sum: u64 = stretch.iter().map(|&w| u64::from(w)).sum();
+            for (i, chunk) in weights.chunks(SUM_CHUNK).enumerate() {
+                let sum: u64 = chunk.iter().map(|&w| u64::from(w)).sum();
                 if r < sum {
-                    let ids = i * STRETCH..;
-                    return first_above(ids.zip(stretch.iter().map(|&w| u64::from(w))), r);
+                    let ids = i * SUM_CHUNK..;
+                    return first_above(ids.zip(chunk.iter().map(|&w| u64::from(w))), r);
                 }
                 r -= sum;
             }
             unreachable!("r is below the sum of the weights");
         }
 
-        // A token without weight is never drawn, and no filter keeps it where it matters.
+        // Tokens of weight 0 are never drawn, so leaving them out changes no filter's result.
         let candidates = &mut self.candidates;
         candidates.clear();
         candidates.extend(
@@ -230,8 +231,8 @@ impl Sampler {
             candidates.truncate(kept);
         }
         if min_p > 0.0 {
-            let least = (f64::from(min_p.min(1.0)) * f64::from(ONE)).ceil() as u64;
-            candidates.retain(|&c| weight(c) >= least);
+            let min_weight = (f64::from(min_p.min(1.0)) * f64::from(ONE)).ceil() as u64;
+            candidates.retain(|&c| weight(c) >= min_weight);
         }
 
         let total: u64 = candidates.iter().map(|&c| weight(c)).sum();
@@ -244,7 +245,7 @@ impl Sampler {
 }
 
 widest! {
-    /// The largest logit.
+    /// The largest logit, or an error if a logit is NaN or the largest is not finite.
     fn finite_max(logits: &[f32], row: usize) -> Result<f32, Error> {
         let max = maximum(logits);
         let ordered = logits.iter().fold(true, |all, &l| all & (l <= max));
@@ -261,7 +262,7 @@ widest! {
     }
 }
 
-/// The lowest id whose logit is `max`.
+/// The lowest id with logit `max`.
 fn greedy(logits: &[f32], max: f32) -> usize {
     logits
         .iter()
@@ -270,15 +271,15 @@ fn greedy(logits: &[f32], max: f32) -> usize {
 }
 
 widest! {
-    /// Fills `weights` with the weights of all tokens and returns their sum. `max` is the largest of
-    /// `logits`, among which there is no NaN.
+    /// Fills `weights` with the weights of all tokens and returns their sum. `max` is the maximum
+    /// of `logits`, none of which is NaN.
     fn weigh(logits: &[f32], max: f32, scale: f32, weights: &mut Vec<u32>) -> u64 {
         weights.resize(logits.len(), 0);
         for (weight, &l) in weights.iter_mut().zip(logits) {
             let power = exp2((l - max) * scale) * ONE;
             debug_assert!((0.0..=ONE).contains(&power), "{l} above {max}");
-            // SAFETY: `2^x` of what is not above 0 is in [0, 1], and ONE is 2^30. A cast that knows
-            // what to do with other numbers would not be vectorised.
+            // SAFETY: the exponent is not above 0, so `2^x` is in [0, 1], and ONE is 2^30. A
+            // saturating cast (`as`) would not be vectorised.
             *weight = unsafe { power.to_int_unchecked::<i32>() } as u32;
         }
         weights.iter().map(|&w| u64::from(w)).sum()
@@ -286,7 +287,7 @@ widest! {
 }
 
 widest! {
-    /// `sum_i e^(l_i - max)`, in 16 lanes of f64 by index and then in order.
+    /// `sum_i e^(l_i - max)` in f64, in 16 lanes by index modulo 16, then the lanes in order.
     fn exp_sum(logits: &[f32], max: f32) -> f64 {
         let mut lanes = [0.0f64; 16];
         let mut chunks = logits.chunks_exact(16);
@@ -307,7 +308,7 @@ fn fraction(random: u64, total: u64) -> u64 {
     ((u128::from(random) * u128::from(total)) >> 64) as u64
 }
 
-/// The first id at which the running sum of weights exceeds `r`, which is below their total.
+/// The first id at which the running sum of weights exceeds `r`. `r` is below their total.
 fn first_above(weights: impl Iterator<Item = (usize, u64)>, r: u64) -> usize {
     let mut sum = 0;
     for (id, weight) in weights {
@@ -319,14 +320,15 @@ fn first_above(weights: impl Iterator<Item = (usize, u64)>, r: u64) -> usize {
     unreachable!("r is below the sum of the weights")
 }
 
-/// Reorders `candidates` so that its most likely ones come first, as many as it takes for their
-/// weight to reach `target`, and returns that number.
+/// Moves the most likely candidates to the front, as many as are needed for their weight to reach
+/// `target`, and returns their number.
 ///
-/// Bisects: each round settles half of what is left, so the cost is linear.
+/// Bisection by partial sorting: each round halves the undecided part, so the cost is linear.
 fn shortest_prefix(candidates: &mut [u64], target: u64, weight: impl Fn(u64) -> u64) -> usize {
     let (mut low, mut high) = (0, candidates.len());
-    // Invariant: the first `low` are kept and weigh `settled` < target; the first `high` reach it.
-    let mut settled = 0;
+    // Invariant: the first `low` are kept and weigh `kept_weight` < target; the first `high` reach
+    // it.
+    let mut kept_weight = 0;
     while high - low > 1 {
         let middle = (high - low) / 2;
         candidates[low..high].select_nth_unstable_by(middle, |a, b| b.cmp(a));
@@ -334,10 +336,10 @@ fn shortest_prefix(candidates: &mut [u64], target: u64, weight: impl Fn(u64) -> 
             .iter()
             .map(|&c| weight(c))
             .sum();
-        if settled + upper >= target {
+        if kept_weight + upper >= target {
             high = low + middle;
         } else {
-            settled += upper;
+            kept_weight += upper;
             low += middle;
         }
     }
@@ -384,8 +386,8 @@ mod tests {
             .collect()
     }
 
-    /// The kept tokens and their probabilities by sorting, in f64.
-    fn kept_plainly(logits: &[f32], s: &Sampling) -> Vec<(usize, f64)> {
+    /// The kept tokens and their probabilities, computed by sorting in f64.
+    fn kept_by_sorting(logits: &[f32], s: &Sampling) -> Vec<(usize, f64)> {
         let scaled: Vec<f64> = logits
             .iter()
             .map(|&l| f64::from(l) / f64::from(s.temperature))
@@ -417,8 +419,8 @@ mod tests {
         kept
     }
 
-    /// Pearson's statistic of `draws` draws against `kept`, cells of small expectation pooled; and
-    /// the degrees of freedom. Fails at a token that was not kept.
+    /// Pearson's chi-square statistic of `draws` draws against `kept`, with cells of small
+    /// expectation pooled, and its degrees of freedom. Fails if a token is drawn that was not kept.
     fn chi_square(logits: &[f32], s: &Sampling, kept: &[(usize, f64)], draws: u64) -> (f64, usize) {
         let mut counts = vec![0u64; logits.len()];
         let mut sampler = Sampler::new();
@@ -476,9 +478,9 @@ mod tests {
             let s = sampling(temperature, k, p, m);
             for (seed, len) in [(1, 7), (2, 64), (3, 512)] {
                 let logits = logits(seed, len, 4.0);
-                let kept = kept_plainly(&logits, &s);
+                let kept = kept_by_sorting(&logits, &s);
                 let (statistic, freedom) = chi_square(&logits, &s, &kept, 20_000);
-                // Mean f, variance 2 f: five standard deviations and a little for few cells.
+                // Mean f, variance 2 f: five standard deviations, and 6 more for few cells.
                 let f = freedom as f64;
                 let limit = f + 5.0 * (2.0 * f).sqrt() + 6.0;
                 assert!(
@@ -497,7 +499,7 @@ mod tests {
             for (temperature, k, p, m) in SETTINGS {
                 let s = sampling(temperature, k, p, m);
                 let mut sampler = Sampler::new();
-                let kept: Vec<usize> = kept_plainly(&logits, &s).iter().map(|k| k.0).collect();
+                let kept: Vec<usize> = kept_by_sorting(&logits, &s).iter().map(|k| k.0).collect();
                 let mut seen = std::collections::BTreeSet::new();
                 for position in 0..200 {
                     let draw = Draw {
@@ -602,7 +604,7 @@ mod tests {
             };
             let sample = Sampler::new().draw(&logits, &d).expect("good");
             let error = f64::from(sample.logprob) - expected[sample.token as usize];
-            // exp2's relative error, its argument's rounding, and the result's own.
+            // The relative error of exp2, the rounding of its argument and of the result.
             assert!(error.abs() < 3e-6, "{len} tokens: off by {error:e}");
         }
     }
@@ -654,8 +656,8 @@ mod tests {
 
     #[test]
     fn known_tokens() {
-        // The whole chain at once. A Python program written from the module's head gave the same;
-        // a GPU must, too.
+        // The whole chain. A Python program written from the module's head gives the same tokens,
+        // and a GPU must as well.
         let logits = logits(11, 1000, 6.0);
         let tokens = |s: Sampling| -> Vec<u32> {
             (0..6).map(|i| draw(&logits, &s, 0xfeed, i).token).collect()

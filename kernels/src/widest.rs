@@ -1,21 +1,21 @@
-//! Plain loops compiled for the machine's widest registers.
+//! Multiversioning: plain loops compiled for every vector width.
 //!
-//! A loop over floats without fused multiply-add, whose sums are written in lanes, gives the same
-//! bits however many lanes a register has. So such loops are written once, in plain Rust, and the
-//! compiler vectorises them three times: for the target's base (SSE2), AVX2 and AVX-512.
+//! A float loop without fused multiply-add whose sums are written in lanes gives the same bits for
+//! every register width. Such loops are written once, in plain Rust. The compiler vectorises them
+//! three times: for the target's baseline (SSE2), AVX2 and AVX-512.
 
-/// Defines a function that is compiled three times and takes the widest form that this machine has.
-/// What it calls should be marked `#[inline(always)]`, so that it is compiled as often.
+/// Defines a function that is compiled three times and dispatches to the widest version that this
+/// machine supports. Mark its callees `#[inline(always)]`, so that they are compiled as often.
 ///
-/// (A macro, because the compiler may leave a closure given to a function for AVX2 outside of it, as
-/// it was compiled for the base.)
+/// (A macro and not a higher-order function: the compiler may not inline a closure, compiled for
+/// the baseline, into a function for AVX2.)
 macro_rules! widest {
     (
         $(#[$meta:meta])*
         $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block
     ) => {
         $(#[$meta])*
-        #[allow(unsafe_code)] // A function compiled for AVX2 may only be called where that exists.
+        #[allow(unsafe_code)] // Calls a function compiled for AVX2 only on a machine with AVX2.
         $vis fn $name($($arg: $type),*) $(-> $result)? {
             #[inline(always)]
             fn base($($arg: $type),*) $(-> $result)? $body
@@ -35,11 +35,11 @@ macro_rules! widest {
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vl")
                 {
-                    // SAFETY: the machine has these.
+                    // SAFETY: the features were detected.
                     return unsafe { avx512($($arg),*) };
                 }
                 if is_x86_feature_detected!("avx2") {
-                    // SAFETY: the machine has AVX2.
+                    // SAFETY: AVX2 was detected.
                     return unsafe { avx2($($arg),*) };
                 }
             }
@@ -49,8 +49,8 @@ macro_rules! widest {
 }
 pub(crate) use widest;
 
-/// The largest of some numbers: in lanes, which do not change it and which the compiler vectorises. What is
-/// no number is passed over; of no numbers it is minus infinity.
+/// The maximum, NaN ignored; minus infinity if there are no numbers. (Lanes do not change it, and
+/// let the compiler vectorise the loop.)
 #[inline(always)]
 pub(crate) fn maximum(values: &[f32]) -> f32 {
     let larger = |a: f32, b: f32| if a > b { a } else { b };

@@ -7,7 +7,8 @@ use offshoot_kernels::cases::{self, Device, check_all};
 use offshoot_kernels::cuda::{CudaBackend, emulator_calls};
 use offshoot_kernels::sampling::{Sampler, Sampling};
 use offshoot_kernels::{
-    Backend, BlockId, Draw, Dtype, Error, Feed, KvLayout, MatrixView, SequenceRows, StepPlan,
+    Allocation, Backend, BlockId, Draw, Dtype, Error, Feed, KvLayout, MatrixView, SequenceRows,
+    StepPlan,
 };
 
 #[test]
@@ -177,7 +178,8 @@ fn a_copied_block_is_attended_to_like_its_original() {
     let mut qkv = backend.product_activations(7, layout.qkv_cols()).unwrap();
     let numbers = cases::numbers(9, 7 * layout.qkv_cols());
     let mut answers = Vec::new();
-    // Seven tokens into blocks 0 and 3; then, the blocks copied, the last row again through the copies.
+    // Seven tokens into blocks 0 and 3; then, the blocks copied, the last row again through the
+    // copies.
     for (blocks, rows, write) in [([0, 3], 0..7, true), ([5, 1], 6..7, false)] {
         let table = [(BlockId(blocks[0]), 4), (BlockId(blocks[1]), 3)];
         let tokens = vec![0; rows.len()];
@@ -362,18 +364,24 @@ fn what_lasts_lies_in_one_allocation() {
         let out = backend.activations(3, 200).unwrap();
         (w, bias, x, out)
     };
+    let models = [
+        Allocation::Matrix {
+            rows: 200,
+            cols: 72,
+        },
+        Allocation::Vector { len: 200 },
+        Allocation::HalfActivations { rows: 3, cols: 72 },
+        Allocation::Activations { rows: 3, cols: 200 },
+    ];
     let mut answers = Vec::new();
-    for counted in [false, true] {
+    for reserved in [false, true] {
         let before = allocations();
-        if counted {
-            assert!(backend.count_memory());
-            drop(load(&mut backend));
-            assert_eq!(allocations(), before, "counting allocates nothing");
-            assert_eq!(backend.reserve(Some(4096), 0).unwrap(), 4096);
+        if reserved {
+            assert_eq!(backend.reserve(&models, Some(4096), 0).unwrap(), 4096);
         }
         let (w, bias, mut x, mut out) = load(&mut backend);
         let taken = allocations() - before;
-        assert_eq!(taken, if counted { 1 } else { 4 });
+        assert_eq!(taken, if reserved { 1 } else { 4 });
         Device::write(&mut backend, &mut x, &numbers[..3 * 72]);
         backend.linear(&x, &w, Some(&bias), 3, false, &mut out);
         let pending = backend.read(&out, 0..3);
@@ -395,17 +403,17 @@ fn models_that_do_not_fit_are_refused_with_what_is_needed_and_what_there_is() {
         ),
     ] {
         backend.set_memory_fraction(fraction);
-        assert!(backend.count_memory());
-        let buffer = backend.activations(1 << 10, 1 << 9).unwrap();
-        drop(buffer);
-        let error = backend.reserve(kv, 0).expect_err("does not fit");
+        let models = [Allocation::Activations {
+            rows: 1 << 10,
+            cols: 1 << 9,
+        }];
+        let error = backend.reserve(&models, kv, 0).expect_err("does not fit");
         assert!(matches!(error, Error::DoesNotFit { .. }), "{error}");
         assert!(error.to_string().contains(words), "{error}");
     }
     // What is left goes to the KV cache; the emulated card leaves this machine some memory.
     backend.set_memory_fraction(0.5);
-    assert!(backend.count_memory());
-    assert_eq!(backend.reserve(None, 64).unwrap(), 1 << 30);
+    assert_eq!(backend.reserve(&[], None, 64).unwrap(), 1 << 30);
 }
 
 #[test]
@@ -465,8 +473,8 @@ fn fed_rows_go_on_with_the_drawn_tokens() {
     }
 }
 
-/// Decoding steps over a growing tree: the rows that count of every step's attention output, and the
-/// driver's calls that begin a recording, launch one, and launch a kernel.
+/// Decoding steps over a growing tree: the rows that count of every step's attention output, and
+/// the driver's calls that begin a recording, launch one, and launch a kernel.
 fn decode(backend: &mut CudaBackend, graphs: bool) -> (Vec<Vec<f32>>, [u64; 3]) {
     backend.set_graphs(graphs);
     let calls = || {
@@ -568,8 +576,9 @@ fn recorded_steps_give_the_bits_of_those_that_are_not() {
     for (step, (found, expected)) in found.iter().zip(&expected).enumerate() {
         assert_eq!(found, expected, "step {step}");
     }
-    // Places of 2, 4 and 6 rows. The first step of each runs as it is, and so do the prompt's and the
-    // three without rows. The blocks outgrow their places now and then: then there is a new recording.
+    // Places of 2, 4 and 6 rows. The first step of each runs as it is, and so do the prompt's and
+    // the three without rows. The blocks outgrow their places now and then: then there is a new
+    // recording.
     assert_eq!(launches, 40 - 4 - 3);
     assert!((4..12).contains(&captures), "{captures} recordings");
     assert!(

@@ -43,7 +43,7 @@ fn check(
             complain(kernel.name, what);
         }
     }
-    // A kernel that the catalogue does not know would escape its caps.
+    // A kernel that is not in the catalogue would escape its caps.
     for compiled in compiled {
         if !module.kernels().iter().any(|k| k.name == compiled.name) {
             complain(&compiled.name, "not in the catalogue".into());
@@ -85,7 +85,7 @@ fn a_kernel_that_breaks_its_caps_is_found() {
             assert!(complaints.contains(expected), "{name}: {complaints}");
         }
         kernel.registers = 4;
-        kernel.shared = 1 << 20;
+        kernel.shared = Some(1 << 20);
         let complaints = architecture.complaints(&kernel, &compiled[0]).join("; ");
         for expected in ["the cap is 4", "bytes of shared memory", "0 blocks fit"] {
             assert!(complaints.contains(expected), "{name}: {complaints}");

@@ -2,21 +2,26 @@
 
 use std::time::Instant;
 
+use ::kernels::cuda::items::Sharing;
 use bench::profile::{self, Run};
 use bench::shapes::Shape;
 use bench::throughput::{self, Role, Subject};
+use bench::timed::{Profile, Timed};
 use bench::{attention, kernels, limits, linear, scaling};
 use engine::checkpoint::Checkpoint;
-use engine::config::HeadKind;
-use engine::hub::Need;
-use futures::StreamExt;
-use futures::stream;
-use strategies::EnginePrm;
+use engine::checkpoint::config::HeadKind;
+use engine::{Engine, Model, ModelSpec};
+use futures::executor::block_on;
+use session::device::AnyBackend;
+use session::local::{Local, Sources};
+use session::models::source;
+use session::{Job, Need, Options, Session};
+use strategies::ContextOverflow;
 
 use super::{print, solve};
+use crate::downloads::Downloads;
 use crate::error::{Done, Failure};
-use crate::flags::{BenchCommand, BenchSearchFlags, EngineFlags, ThroughputFlags};
-use crate::models;
+use crate::flags::{BenchCommand, BenchSearchFlags, EngineFlags, ThroughputFlags, Without};
 
 /// Rows of an LM head that a PRM is read at: two tokens' logits, as Math-Shepherd's and RLHFlow's.
 const PRM_HEAD_ROWS: [u32; 2] = [0, 1];
@@ -44,10 +49,15 @@ struct Named {
     checkpoint: Checkpoint,
 }
 
-fn named(argument: &str, model: &str) -> Done<Named> {
+fn named(argument: &'static str, model: &str) -> Done<Named> {
     Ok(Named {
         name: model.into(),
-        checkpoint: Checkpoint::open(models::source(argument, model, Need::Weights)?)?,
+        checkpoint: Checkpoint::open(source(
+            argument,
+            model,
+            Need::Weights,
+            &mut Downloads::default(),
+        )?)?,
     })
 }
 
@@ -78,7 +88,7 @@ fn throughput(flags: &ThroughputFlags) -> Done<String> {
     };
     let first = match (&flags.model, flags.shape) {
         (_, Some(shape)) => random(shape)?,
-        (Some(model), None) => named("the model", model)?,
+        (Some(model), None) => named("model_argument", model)?,
         // The command line asks for one of the two.
         (None, None) => return Err(Failure::new("expected a model or --shape")),
     };
@@ -89,13 +99,17 @@ fn throughput(flags: &ThroughputFlags) -> Done<String> {
         )));
     }
     let second = match &flags.prm {
-        Some(prm) => Some(named("--prm", prm)?),
+        Some(prm) => Some(named("prm", prm)?),
         None => None,
     };
     let prm = second.as_ref().unwrap_or(&first);
 
-    let part = |model| models::part(&flags.engine, model, None);
-    let scorer = || engine::Part {
+    let extend_context = flags.engine.context_overflow == ContextOverflow::Extend;
+    let part = |model| ModelSpec {
+        extend_context,
+        ..ModelSpec::new(model, None)
+    };
+    let scorer = || ModelSpec {
         head_rows: Some(PRM_HEAD_ROWS.to_vec()),
         ..part(&prm.checkpoint)
     };
@@ -105,9 +119,7 @@ fn throughput(flags: &ThroughputFlags) -> Done<String> {
         Role::Prm => (vec![scorer()], vec![prm]),
         Role::Both => (vec![writer(), scorer()], vec![&first, prm]),
     };
-    let options = models::options(&flags.engine, 0)?;
-    let (engine, on_device, profile) =
-        models::timed_engine(&flags.engine, options, &parts, &flags.without)?;
+    let (engine, on_device, profile) = timed_engine(&flags.engine, &parts, &flags.without)?;
     let subject = Subject {
         policy: (role != Role::Prm).then(|| on_device[0].clone()),
         prm: (role != Role::Policy)
@@ -150,53 +162,77 @@ fn search_once(flags: &BenchSearchFlags) -> Done<(Run, DeviceWords)> {
     let config = search.config();
     config.validate()?;
     let (problems, _) = solve::problems(None, search)?;
-    let opened = solve::open(search, &config)?;
-    let style = solve::prompt_style(search, &opened.policy);
-    let (policy, format) = (&opened.policy, opened.format.as_deref());
-    let scorer = opened.prm.iter().map(|prm| (prm, format));
-    let loaded: Vec<_> = std::iter::once((policy, None)).chain(scorer).collect();
-    let options = models::options(&search.engine, config.seed)?;
-    let parts = models::parts(&search.engine, &loaded);
-    let (engine, on_device, profile) = models::timed_engine(&search.engine, options, &parts, &[])?;
-    let past_limit = search.engine.past_limit;
-    let writer = policy.policy(on_device[0].clone(), style, past_limit);
-    let scorer = opened
-        .format
-        .clone()
-        .map(|format| EnginePrm::new(on_device[1].clone(), format, past_limit));
+    let options = search.session();
+    let sources = Sources::find(&options, &mut Downloads::default())?;
+    let (session, profile) = Session::over(&options, move |options| clocked(options, sources))?;
     let load_seconds = began.elapsed().as_secs_f64();
 
     let start = Instant::now();
-    let work = async {
-        let tasks = problems
-            .iter()
-            .map(|problem| solve::solve_one(&writer, scorer.as_ref(), problem, &config));
-        let ended = stream::iter(tasks).buffer_unordered(solve::at_once(search, &config));
-        ended.collect::<Vec<_>>().await
-    };
-    let solved = engine
-        .run(work)?
-        .into_iter()
-        .collect::<Result<Vec<_>, _>>()?;
+    let jobs: Vec<_> = (problems.into_iter())
+        .map(|problem| session.solve(problem, config.clone()))
+        .collect();
+    let solved = (jobs.into_iter().map(Job::wait)).collect::<Result<Vec<_>, _>>()?;
     let seconds = start.elapsed().as_secs_f64();
-    let right = solved
-        .iter()
-        .filter(|(outcome, _)| outcome.correct == Some(true));
+    let right = (solved.iter()).filter(|outcome| outcome.correct == Some(true));
+    let (info, usages) = (session.info(), block_on(session.usage())?);
+    let models = (info.policy.iter().zip(&usages.policy)).chain(info.prm.iter().zip(&usages.prm));
     let run = Run {
         load_seconds,
         seconds,
         problems: (solved.len(), right.count()),
         counts: profile.as_ref().map(|p| p.take()).unwrap_or_default(),
-        models: (loaded.iter().zip(&on_device))
-            .map(|((model, _), on)| (model.name.clone(), on.usage(), on.kv_usage()))
+        models: models
+            .map(|(model, usage)| (model.name.clone(), usage.work, usage.kv))
             .collect(),
     };
-    Ok((
-        run,
-        (engine.device(), profile.map(|_| threads(&search.engine))),
-    ))
+    let threads = profile.map(|_| limits::threads_of(search.engine.threads));
+    Ok((run, (info.machine.name.clone(), threads)))
 }
 
-fn threads(flags: &EngineFlags) -> usize {
-    limits::threads_of(flags.threads)
+/// The models on their device; the CPU's operations are clocked.
+fn clocked(
+    options: &Options,
+    sources: Sources,
+) -> Result<(Local, Option<Profile>), session::Error> {
+    let (backend, machine) = options.engine.open()?;
+    match backend {
+        AnyBackend::Cuda(card) => Local::over(card, machine, options, sources, |_| Ok(None)),
+        AnyBackend::Cpu(cpu) => {
+            let (timed, profile) = Timed::new(cpu);
+            Local::over(timed, machine, options, sources, |_| Ok(Some(profile)))
+        }
+    }
+}
+
+/// Puts models onto the device, a GPU without some of its optimisations; the CPU's operations are clocked.
+fn timed_engine(
+    flags: &EngineFlags,
+    parts: &[ModelSpec<'_>],
+    without: &[Without],
+) -> Done<(Engine, Vec<Model>, Option<Profile>)> {
+    let options = flags.options();
+    let mut engine_options = options.engine(0)?;
+    let (backend, _) = options.open()?;
+    match backend {
+        AnyBackend::Cuda(mut card) => {
+            for what in without {
+                match what {
+                    Without::Graphs => card.set_graphs(false),
+                    Without::AsyncScheduling => engine_options.async_scheduling = Some(false),
+                    Without::Cublaslt => card.set_cublaslt(None).map_err(engine::Error::from)?,
+                    Without::Sharing => card.set_sharing(Sharing::Flat),
+                }
+            }
+            let (engine, models) = Engine::new(card, parts, &engine_options)?;
+            Ok((engine, models, None))
+        }
+        AnyBackend::Cpu(_) if !without.is_empty() => Err(Failure::new(
+            "--without: expected a GPU, the CPU has none of these optimisations",
+        )),
+        AnyBackend::Cpu(cpu) => {
+            let (timed, profile) = Timed::new(cpu);
+            let (engine, models) = Engine::new(timed, parts, &engine_options)?;
+            Ok((engine, models, Some(profile)))
+        }
+    }
 }

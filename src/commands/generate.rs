@@ -1,20 +1,19 @@
 //! `offshoot generate`: one continuation, streamed.
 
-use engine::chat::Message;
-use engine::{Finish, Generate};
 use futures::StreamExt;
-use futures::channel::mpsc;
+use futures::executor::block_on;
 use serde::Serialize;
+use session::{Event, Finish, GenerateRequest, Message, Options, Prompt, Session};
 
 use super::{print, print_json, read_stdin};
-use crate::error::{Done, Failure};
+use crate::downloads::Downloads;
+use crate::error::Done;
 use crate::flags::{GenerateFlags, unescape};
-use crate::models;
 
 #[derive(Serialize)]
 struct Printed {
     prompt_tokens: usize,
-    tokens: Vec<u32>,
+    token_ids: Vec<u32>,
     text: String,
     logprobs: Vec<f32>,
     finish_reason: &'static str,
@@ -24,69 +23,56 @@ struct Printed {
 pub fn run(flags: &GenerateFlags) -> Done {
     let sampling = flags.sampling.sampling(0.0);
     strategies::check_sampling(&sampling)?;
-    let model = models::open("--model", &flags.model)?;
-    model.must_write("--model")?;
-    let prompt = if flags.prompt == "-" {
-        read_stdin("the prompt")?
-    } else {
-        flags.prompt.clone()
-    };
-    let tokens = if flags.raw {
-        model.tokenizer.encode(&prompt, true)?
-    } else {
-        let system = flags.system.iter().map(|s| Message::new("system", s));
-        let mut messages: Vec<Message> = system.chain([Message::new("user", &prompt)]).collect();
-        let text = match flags.assistant.as_deref().map(unescape) {
-            None => model.chat.render(&messages, true, false)?,
-            Some(begun) => {
-                messages.push(Message::new("assistant", &begun));
-                let mut text = model.chat.render(&messages, false, true)?;
-                // A template that trims messages (Llama 3's) takes away where the answer stopped.
-                let end = &begun[begun.trim_end().len()..];
-                if !text.ends_with(end) {
-                    text.push_str(end);
-                }
-                text
-            }
-        };
-        model.tokenizer.encode(&text, false)?
-    };
-    if tokens.is_empty() {
-        return Err(Failure::new("the prompt has no tokens, expected text"));
-    }
-    let (engine, models) = models::engine(&flags.engine, flags.seed, &[(&model, None)])?;
-    let mut branch = models[0].root(0);
-    branch.append(&tokens)?;
-    let (sender, mut pieces) = mpsc::unbounded();
-    let generate = Generate {
+    let request = GenerateRequest {
+        prompt: prompt(flags)?,
         sampling,
         max_tokens: flags.max_tokens as usize,
-        stop_strings: flags.stop.iter().map(|s| unescape(s)).collect(),
-        include_stop: false,
-        stop_tokens: model.checkpoint.eos().to_vec(),
-        stream: (!flags.json).then_some(sender),
+        stop: flags.stop.iter().map(|s| unescape(s)).collect(),
+        seed: flags.seed,
     };
-    let show = async {
-        while let Some(piece) = pieces.next().await {
-            print(&piece)?;
+    let options = Options {
+        policy: Some(flags.model.clone()),
+        engine: flags.engine.options(),
+        ..Options::without_models()
+    };
+    let session = Session::open_watched(&options, &mut Downloads::default())?;
+    let mut job = session.generate(request);
+    if !flags.json {
+        while let Some(event) = block_on(job.next()) {
+            if let Event::Text(piece) = event {
+                print(&piece)?;
+            }
         }
-        Ok(())
-    };
-    let (generated, shown): (_, Done) =
-        engine.run(futures::future::join(branch.generate(generate), show))?;
-    let generated = generated?;
-    shown?;
+    }
+    let generation = job.wait()?;
+    session.close();
     if !flags.json {
         return print("\n");
     }
     print_json(&Printed {
-        prompt_tokens: tokens.len(),
-        tokens: generated.tokens,
-        text: generated.text,
-        logprobs: generated.logprobs,
-        finish_reason: match generated.finish {
+        prompt_tokens: generation.prompt_tokens,
+        token_ids: generation.token_ids,
+        text: generation.text,
+        logprobs: generation.logprobs,
+        finish_reason: match generation.finish {
             Finish::StopString(_) | Finish::StopToken(_) => "stop",
             Finish::Length | Finish::Context => "length",
         },
     })
+}
+
+/// What the flags have the model continue.
+fn prompt(flags: &GenerateFlags) -> Done<Prompt> {
+    let prompt = match flags.prompt.as_str() {
+        "-" => read_stdin("the prompt")?,
+        prompt => prompt.to_string(),
+    };
+    if flags.raw {
+        return Ok(Prompt::Raw(prompt));
+    }
+    let system = flags.system.iter().map(|s| Message::new("system", s));
+    let begun = flags.assistant.as_deref().map(unescape);
+    let begun = begun.map(|begun| Message::new("assistant", begun));
+    let messages = system.chain([Message::new("user", prompt)]).chain(begun);
+    Ok(Prompt::Messages(messages.collect()))
 }

@@ -2,30 +2,38 @@
 
 use std::rc::Rc;
 
-use engine::describe::{Description, Inspected, Verdict};
-use engine::hub::Need;
+use engine::describe::{Capability, Description, Inspected};
 use serde::Serialize;
+use session::Need;
+use session::models::{hub_name, source};
 use strategies::{PrmFormat, PrmKind};
 
 use super::{print, print_json};
-use crate::error::Done;
+use crate::downloads::Downloads;
+use crate::error::{Done, sentence};
 use crate::flags::InspectFlags;
-use crate::models;
 
 /// What `--json` prints.
 #[derive(Serialize)]
 struct Printed {
     #[serde(flatten)]
     description: Description,
+    /// Whether it can write solutions.
+    policy: Capability,
     /// Whether it can score steps.
-    prm: Verdict,
+    prm: Capability,
 }
 
 /// Runs the command.
 pub fn run(flags: &InspectFlags) -> Done {
-    let source = models::source("MODEL", &flags.model, Need::Description)?;
-    let mut inspected = engine::describe::inspect(source)?;
-    if models::hub_name(&flags.model).is_some() {
+    let found = source(
+        "model_argument",
+        &flags.model,
+        Need::Description,
+        &mut Downloads::default(),
+    )?;
+    let mut inspected = engine::describe::inspect(found)?;
+    if hub_name(&flags.model).is_some() {
         let description = &mut inspected.description;
         // The cache's folder is no name, and its weights were not asked for.
         description.name = flags.model.clone();
@@ -33,6 +41,7 @@ pub fn run(flags: &InspectFlags) -> Done {
             .map(|_| "not fetched yet, these figures are the config's".into());
     }
     let printed = Printed {
+        policy: inspected.description.writes.clone(),
         prm: prm(&inspected, &flags.model),
         description: inspected.description,
     };
@@ -43,24 +52,22 @@ pub fn run(flags: &InspectFlags) -> Done {
 }
 
 /// Whether and how a checkpoint can score steps. Its tokenizer is asked too, if it is there.
-fn prm(inspected: &Inspected, name: &str) -> Verdict {
+fn prm(inspected: &Inspected, name: &str) -> Capability {
     let config = &inspected.config;
     let tried = PrmKind::recognise(config, name).and_then(|kind| match &inspected.text {
         None => Ok(kind),
         Some((tokenizer, chat)) => {
-            PrmFormat::new(kind, config, Rc::clone(tokenizer), Rc::clone(chat))
-                .map(|_| kind)
-                .map_err(|error| error.to_string())
+            PrmFormat::new(kind, config, Rc::clone(tokenizer), Rc::clone(chat)).map(|_| kind)
         }
     });
     match tried {
-        Ok(kind) => Verdict {
+        Ok(kind) => Capability {
             can: true,
-            how: format!("{}: {}", kind.name(), kind.how()),
+            how: format!("{}: {}", kind.name(), kind.read_out()),
         },
-        Err(why) => Verdict {
+        Err(why) => Capability {
             can: false,
-            how: why,
+            how: sentence(why),
         },
     }
 }
@@ -105,7 +112,7 @@ fn render(printed: &Printed) -> String {
         None => String::new(),
         Some(why) => format!("weights    {why}\n"),
     };
-    let verdict = |role: &str, v: &Verdict| {
+    let verdict = |role: &str, v: &Capability| {
         format!(
             "{role}     {}: {}\n",
             if v.can { "yes" } else { "no" },
@@ -133,7 +140,7 @@ fn render(printed: &Printed) -> String {
         d.kv_heads,
         d.head_dim,
         d.kv_bytes_per_token,
-        verdict("policy", &d.policy),
+        verdict("policy", &printed.policy),
         verdict("PRM   ", &printed.prm)
     )
 }

@@ -11,14 +11,14 @@ use ::kernels::cuda::{Compiler, Which, cache_folder, compile_for, cubin};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use serde_json::{Value, json};
+use session::Device;
 
 use super::{print, print_json};
 use crate::error::{Done, Failure};
 use crate::flags::{
-    ArchFlags, Card, CheckFlags, Device, KernelsCommand, ProfileFlags, ProfiledKernel, SharingWord,
+    ArchFlags, Card, CheckFlags, KernelsCommand, ProfileFlags, ProfiledKernel, SharingWord,
     TimeFlags,
 };
-use crate::models;
 
 /// Runs the command.
 pub fn run(command: &KernelsCommand) -> Done {
@@ -291,7 +291,7 @@ struct Checked {
 }
 
 fn check(flags: &CheckFlags) -> Done {
-    let Some(mut backend) = models::cuda(flags.device)? else {
+    let Some(mut backend) = session::device::cuda(flags.device)?.0 else {
         return Err(Failure::new(
             "--device: the CPU backend is checked by its own tests; expected cuda, cuda:INDEX or emulated",
         ));

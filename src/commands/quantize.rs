@@ -1,22 +1,34 @@
 //! `offshoot quantize`: a checkpoint with its matrices in 8 or 4 bits.
 
-use engine::quantization;
+use engine::checkpoint::Checkpoint;
+use engine::checkpoint::quantize;
 use serde_json::json;
+use session::Need;
+use session::models::source;
 
 use super::{print, print_json};
+use crate::downloads::Downloads;
 use crate::error::Done;
 use crate::flags::QuantizeFlags;
-use crate::models;
+
+/// The setting that names the model.
+const ARGUMENT: &str = "model_argument";
 
 /// Runs the command.
 pub fn run(flags: &QuantizeFlags) -> Done {
-    let model = models::open("MODEL", &flags.model)?;
-    let kind = flags.kind.kind();
-    let written = quantization::write(&model.checkpoint, kind, flags.keep_head, &flags.to)?;
+    let found = source(
+        ARGUMENT,
+        &flags.model,
+        Need::Weights,
+        &mut Downloads::default(),
+    )?;
+    let checkpoint = Checkpoint::open(found)?;
+    let kind = flags.kind;
+    let written = quantize::write(&checkpoint, kind, flags.keep_head, &flags.to)?;
     let to = flags.to.display().to_string();
     if flags.json {
         return print_json(&json!({
-            "model": model.name,
+            "model": flags.model,
             "to": to,
             "kind": kind.name(),
             "bytes_before": written.bytes_before,

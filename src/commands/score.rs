@@ -1,12 +1,13 @@
 //! `offshoot score`: the PRM's scores of a solution's steps.
 
+use futures::executor::block_on;
 use serde::Serialize;
-use strategies::{EnginePrm, Prm};
+use session::{Options, Session};
 
 use super::{print, print_json, read_stdin};
+use crate::downloads::Downloads;
 use crate::error::{Done, Failure};
 use crate::flags::ScoreFlags;
-use crate::models;
 
 #[derive(Serialize)]
 struct Printed {
@@ -22,10 +23,9 @@ pub fn run(flags: &ScoreFlags) -> Done {
             .map_err(|e| Failure::io(&format!("--steps {}", flags.steps.display()), &e))?,
     };
     let text = text.replace("\r\n", "\n");
-    let steps: Vec<&str> = text
-        .split("\n\n")
-        .map(str::trim)
-        .filter(|s| !s.is_empty())
+    let steps: Vec<String> = (text.split("\n\n"))
+        .map(|step| step.trim().to_string())
+        .filter(|step| !step.is_empty())
         .collect();
     if steps.is_empty() {
         let file = flags.steps.display();
@@ -33,18 +33,20 @@ pub fn run(flags: &ScoreFlags) -> Done {
             "--steps {file}: no step in it, expected steps separated by blank lines"
         )));
     }
-    let prm = models::open("--prm", &flags.prm)?;
-    let format = prm.prm_format("--prm", flags.prm_format)?;
-    let (engine, models) = models::engine(&flags.engine, 0, &[(&prm, Some(&*format))])?;
-    let scorer = EnginePrm::new(models[0].clone(), format, flags.engine.past_limit);
-    let scores = engine.run(async {
-        let mut branch = scorer.start(&flags.problem).await?;
-        scorer.score(&mut branch, &steps).await
-    })??;
+    let options = Options {
+        prm: Some(flags.prm.clone()),
+        prm_format: flags.prm_format,
+        engine: flags.engine.options(),
+        ..Options::without_models()
+    };
+    let session = Session::open_watched(&options, &mut Downloads::default())?;
+    let scores = session.score(flags.problem.clone(), steps.clone()).wait()?;
+    let usage = block_on(session.usage())?;
+    session.close();
     if flags.json {
         return print_json(&Printed {
             scores,
-            tokens_processed: models[0].usage().tokens_processed,
+            tokens_processed: usage.prm.map_or(0, |prm| prm.work.tokens_processed),
         });
     }
     let lines = steps

@@ -2,12 +2,12 @@
 
 use std::io::{IsTerminal, stdout};
 
+use session::results::{Line, read_lines};
 use strategies::{Node, NodeState, Trace};
 
 use super::print;
 use crate::error::{Done, Failure};
 use crate::flags::ShowFlags;
-use crate::results::{Line, read_lines};
 
 /// Columns when the output is no terminal.
 const WIDTH: usize = 100;
@@ -16,7 +16,7 @@ const WIDTH: usize = 100;
 pub fn run(flags: &ShowFlags) -> Done {
     let path = &flags.results;
     let bytes = std::fs::read(path).map_err(|e| Failure::io(&path.display().to_string(), &e))?;
-    let lines = read_lines(path, &bytes)?;
+    let lines = read_lines("results_argument", path, &bytes)?;
     let by_number = flags
         .problem
         .parse::<usize>()
@@ -63,7 +63,7 @@ fn heading(line: &Line) -> String {
         line.n,
         line.seed,
         or_dash(&line.prediction),
-        line.verdict,
+        line.selection,
         or_dash(&line.answer)
     )
 }

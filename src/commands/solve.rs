@@ -1,136 +1,68 @@
 //! `offshoot solve`: problems in, answers out.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
-use std::rc::Rc;
 use std::time::Instant;
 
 use futures::StreamExt;
-use futures::stream;
-use strategies::{
-    Config, EnginePolicy, EnginePrm, NoPrm, Outcome, PrmFormat, Problem, PromptKind, PromptStyle,
-    Solution,
-};
+use futures::stream::FuturesUnordered;
+use session::results::{Line, Results, Settings};
+use session::{Config, Info, Options, Outcome, Problem, Session};
+use strategies::Solution;
 
 use super::{print, print_json, read_stdin};
-use crate::embedded;
-use crate::error::{Done, Failure, print_failure};
-use crate::flags::{KvDtype, SearchFlags, SolveFlags};
-use crate::models::{self, Loaded};
+use crate::downloads::Downloads;
+use crate::error::{Done, Failure, print_failure, sentence};
+use crate::flags::{SearchFlags, SolveFlags};
 use crate::progress::Progress;
-use crate::results::{Line, Results, Settings, Tokens};
-use crate::summary::{Counted, render, summarise};
+use crate::summary::{Counted, Run, Summary, render, summarise};
 
-/// Rows that keep the device busy: problems in work at once are chosen to give about as many.
-const ROWS_WANTED: usize = 384;
+const NO_POLICY: session::Error = session::Error::NoModel { role: "policy" };
 
 /// Runs the command.
 pub fn run(flags: &SolveFlags) -> Done {
     let began = Instant::now();
-    let search = &flags.search;
-    let config = search.config();
+    let config = flags.search.config();
     config.validate()?;
-    let (problems, bad_lines) = problems(flags.problem.as_deref(), search)?;
-    let Opened {
-        policy,
-        prm,
-        format,
-    } = open(search, &config)?;
-
+    let (problems, malformed) = problems(flags.problem.as_deref(), &flags.search)?;
+    let options = flags.search.session();
     // The answer to one problem shows the solution chosen.
     let trees = flags.trees || flags.problem.is_some();
-    let style = prompt_style(search, &policy);
-    let parts = (&policy, prm.as_ref(), format.as_deref());
-    let settings = settings(search, &config, &style, parts);
-    let (mut out, done) = match &flags.out {
-        Some(path) => {
-            let (out, done) = Results::open(path, &settings, trees, &problems)?;
-            (Some(out), done)
-        }
-        None => (None, HashMap::new()),
+    let (session, opened) = open(&options, &config, flags, trees, &problems)?;
+    if let Some(why) = &session.info().machine.unused_card {
+        eprintln!("running on the CPU: {why}");
+    }
+    let mut solving = Solving {
+        progress: Progress::new(problems.len(), opened.lines.len()),
+        failed: malformed,
+        trees,
+        opened,
     };
+    let outcome = futures::executor::block_on(solving.run(&session, &problems, &config));
+    solving.progress.end();
+    outcome?;
+    if let Some(out) = &mut solving.opened.out {
+        let ids: Vec<&str> = problems.iter().map(|p| p.id.as_str()).collect();
+        out.sort(&ids)?;
+    }
+    let usages = futures::executor::block_on(session.usage())?;
+    let info = session.info().clone();
+    session.close();
 
-    let scorer = prm.iter().map(|prm| (prm, format.as_deref()));
-    let loaded: Vec<_> = std::iter::once((&policy, None)).chain(scorer).collect();
-    let (engine, models) = models::engine(&search.engine, config.seed, &loaded)?;
-    let past_limit = search.engine.past_limit;
-    let writer = policy.policy(models[0].clone(), style, past_limit);
-    let scorer = format
-        .clone()
-        .map(|format| EnginePrm::new(models[1].clone(), format, past_limit));
-
-    let todo: Vec<&Problem> = problems
-        .iter()
-        .filter(|p| !done.contains_key(&p.id))
+    let Solving { failed, opened, .. } = solving;
+    let in_order: Vec<&Line> = (problems.iter())
+        .filter_map(|p| opened.lines.get(&p.id))
         .collect();
-    let progress = RefCell::new(Progress::new(problems.len(), problems.len() - todo.len()));
-    let mut lines: HashMap<String, Line> = done;
-    let mut failed = bad_lines;
-    let at_once = at_once(search, &config);
-    let run = async {
-        let tasks = todo.iter().map(|problem| async {
-            let solved = solve_one(&writer, scorer.as_ref(), problem, &config).await;
-            (*problem, solved)
-        });
-        let mut ended = stream::iter(tasks).buffer_unordered(at_once);
-        while let Some((problem, solved)) = ended.next().await {
-            match solved {
-                Ok((outcome, tokens)) => {
-                    let line = Line::new(problem, outcome, &settings, tokens, trees);
-                    if let Some(out) = &mut out {
-                        out.append(&line)?;
-                    }
-                    progress.borrow_mut().solved(line.correct);
-                    lines.insert(line.id.clone(), line);
-                }
-                Err(error) => {
-                    failed += 1;
-                    progress
-                        .borrow()
-                        .say(&format!("error: problem {}: {error}", problem.id));
-                }
-            }
-        }
-        Ok(())
-    };
-    let ran: Done = match engine.run(run) {
-        Ok(done) => done,
-        Err(error) => Err(error.into()),
-    };
-    progress.borrow().end();
-    ran?;
-    if let Some(out) = &mut out {
-        out.sort(&problems.iter().map(|p| p.id.as_str()).collect::<Vec<_>>())?;
-    }
-
-    let in_order: Vec<&Line> = problems.iter().filter_map(|p| lines.get(&p.id)).collect();
-    let count = |i: usize, loaded: &Loaded| Counted {
-        name: loaded.name.clone(),
-        params: loaded.checkpoint.params(),
-        usage: models[i].usage(),
-        kv: models[i].kv_usage(),
-    };
-    let counted = count(0, &policy);
-    let counted_prm = prm.as_ref().map(|prm| count(1, prm));
-    let seconds = began.elapsed().as_secs_f64();
-    let summary = summarise(
-        &in_order,
+    let summary = summarise(Run {
+        lines: &in_order,
         failed,
-        &config,
-        (engine.device(), past_limit),
-        &counted,
-        counted_prm.as_ref(),
-        seconds,
-    );
-    if flags.json {
-        print_json(&summary)?;
-    } else if flags.problem.is_some() {
-        for line in &in_order {
-            print(&answer(line))?;
-        }
-    } else {
-        print(&render(&summary))?;
-    }
+        config: &config,
+        device: info.machine.name,
+        context_overflow: options.engine.context_overflow,
+        policy: Counted::of(info.policy, usages.policy).ok_or(NO_POLICY)?,
+        prm: Counted::of(info.prm, usages.prm),
+        seconds: began.elapsed().as_secs_f64(),
+    });
+    report(flags, &in_order, &summary)?;
     match failed {
         0 => Ok(()),
         1 => Err(Failure::new("1 problem has no result")),
@@ -138,66 +70,106 @@ pub fn run(flags: &SolveFlags) -> Done {
     }
 }
 
-/// The models of a search.
-pub(super) struct Opened {
-    pub policy: Loaded,
-    pub prm: Option<Loaded>,
-    pub format: Option<Rc<PrmFormat>>,
+/// The settings of a run, its results file, and what is in it already.
+struct Opened {
+    settings: Settings,
+    out: Option<Results>,
+    lines: HashMap<String, Line>,
 }
 
-/// Opens the models that a search needs.
-pub(super) fn open(flags: &SearchFlags, config: &Config) -> Done<Opened> {
-    let policy = models::open("--policy", &flags.policy)?;
-    policy.must_write("--policy")?;
-    let prm = match config.strategy.needs_prm() {
-        true => Some(models::open("--prm", &flags.prm)?),
-        false => None,
+/// Opens the session; the results file before models are loaded, so that one of other settings is refused
+/// at once.
+fn open(
+    options: &Options,
+    config: &Config,
+    flags: &SolveFlags,
+    trees: bool,
+    problems: &[Problem],
+) -> Done<(Session, Opened)> {
+    let check = {
+        let (options, config) = (options.clone(), config.clone());
+        let (path, problems) = (flags.out.clone(), problems.to_vec());
+        move |info: &Info| {
+            let settings = Settings::new(&options, info, &config);
+            let (out, lines) = match &path {
+                Some(path) => {
+                    let (out, lines) = Results::open(path, &settings, trees, &problems)?;
+                    (Some(out), lines)
+                }
+                None => (None, HashMap::new()),
+            };
+            Ok(Opened {
+                settings,
+                out,
+                lines,
+            })
+        }
     };
-    let format = prm
-        .as_ref()
-        .map(|prm| prm.prm_format("--prm", flags.prm_format))
-        .transpose()?;
-    Ok(Opened {
-        policy,
-        prm,
-        format,
-    })
+    Ok(Session::open_checked(
+        options,
+        &mut Downloads::default(),
+        check,
+    )?)
 }
 
-/// Problems in work at once.
-pub(super) fn at_once(flags: &SearchFlags, config: &Config) -> usize {
-    match flags.concurrency {
-        Some(count) => count as usize,
-        None => (ROWS_WANTED / config.n).clamp(1, 64),
+/// Problems being solved.
+struct Solving {
+    opened: Opened,
+    progress: Progress,
+    /// Problems without a result.
+    failed: usize,
+    trees: bool,
+}
+
+impl Solving {
+    /// Solves what the results file does not have; a line is written as soon as its problem ends.
+    async fn run(&mut self, session: &Session, problems: &[Problem], config: &Config) -> Done {
+        let todo = (problems.iter()).filter(|p| !self.opened.lines.contains_key(&p.id));
+        let mut ended: FuturesUnordered<_> = todo
+            .map(|problem| {
+                let job = session.solve(problem.clone(), config.clone());
+                async move { (problem, job.outcome().await) }
+            })
+            .collect();
+        while let Some((problem, solved)) = ended.next().await {
+            match solved {
+                Ok(outcome) => self.solved(problem, outcome)?,
+                // The device failed, or its thread ended: so will all that is left.
+                Err(error @ (session::Error::Device(_) | session::Error::Ended)) => {
+                    return Err(error.into());
+                }
+                Err(error) => {
+                    self.failed += 1;
+                    self.progress.say(&format!(
+                        "error: problem {}: {}",
+                        problem.id,
+                        sentence(error)
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn solved(&mut self, problem: &Problem, outcome: Outcome) -> Done {
+        let line = Line::new(problem, outcome, &self.opened.settings, self.trees);
+        if let Some(out) = &mut self.opened.out {
+            out.append(&line)?;
+        }
+        self.progress.solved(line.correct);
+        self.opened.lines.insert(line.id.clone(), line);
+        Ok(())
     }
 }
 
-/// Searches for the answer of one problem.
-pub(super) async fn solve_one(
-    policy: &EnginePolicy,
-    prm: Option<&EnginePrm>,
-    problem: &Problem,
-    config: &Config,
-) -> Result<(Outcome, Tokens), strategies::Error> {
-    let policy = policy.again();
-    let (outcome, read) = match prm {
-        Some(prm) => {
-            let prm = prm.again();
-            let outcome = strategies::solve(&policy, Some(&prm), problem, config).await?;
-            (outcome, prm.tokens_read())
-        }
-        None => (
-            strategies::solve(&policy, None::<&NoPrm>, problem, config).await?,
-            0,
-        ),
-    };
-    Ok((
-        outcome,
-        Tokens {
-            policy: policy.tokens_drawn(),
-            prm: read,
-        },
-    ))
+fn report(flags: &SolveFlags, lines: &[&Line], summary: &Summary) -> Done {
+    if flags.json {
+        return print_json(summary);
+    }
+    if flags.problem.is_some() {
+        return lines.iter().try_for_each(|line| print(&answer(line)));
+    }
+    print(&render(summary))
 }
 
 /// The problems to solve, and how many lines of the file were none.
@@ -220,7 +192,7 @@ pub(super) fn problems(text: Option<&str>, flags: &SearchFlags) -> Done<(Vec<Pro
             let (problems, bad) = strategies::read_problems(&bytes);
             for line in &bad {
                 let sentence = format!("--problems {} {line}", path.display());
-                if flags.strict {
+                if flags.fail_on_malformed {
                     return Err(Failure::new(sentence));
                 }
                 print_failure(&Failure::new(sentence));
@@ -233,55 +205,16 @@ pub(super) fn problems(text: Option<&str>, flags: &SearchFlags) -> Done<(Vec<Pro
             }
             (problems, bad)
         }
-        (None, None) => strategies::read_problems(embedded::PROBLEMS),
+        (None, None) => strategies::read_problems(session::embedded::PROBLEMS),
     };
     problems.truncate(flags.limit.unwrap_or(usize::MAX));
     Ok((problems, bad.len()))
 }
 
-/// The prompt the flags ask for, else the one of the paper that fits the policy.
-pub(super) fn prompt_style(flags: &SearchFlags, policy: &Loaded) -> PromptStyle {
-    let recognised = || PromptKind::recognise(&policy.checkpoint.config, &policy.tokenizer);
-    let style = flags.prompt.unwrap_or_else(recognised).style();
-    let given = |flag: &Option<String>, own| match flag {
-        Some(text) => Some(text.clone()).filter(|text| !text.is_empty()),
-        None => own,
-    };
-    PromptStyle {
-        system: given(&flags.system, style.system),
-        instruction: given(&flags.instruction, style.instruction),
-    }
-}
-
-fn settings(
-    flags: &SearchFlags,
-    config: &Config,
-    style: &PromptStyle,
-    (policy, prm, format): (&Loaded, Option<&Loaded>, Option<&PrmFormat>),
-) -> Settings {
-    Settings {
-        policy: flags.policy.clone(),
-        policy_params: policy.checkpoint.params() as u64,
-        prm: prm.map(|prm| prm.name.clone()),
-        prm_params: prm.map(|prm| prm.checkpoint.params() as u64),
-        prm_format: format.map(|format| format.kind().name().to_string()),
-        system: style.system.clone(),
-        instruction: style.instruction.clone(),
-        past_limit: flags.engine.past_limit.name().to_string(),
-        kv_dtype: flags.engine.kv_dtype.map(|dtype| match dtype {
-            KvDtype::F32 => "f32".into(),
-            KvDtype::Bf16 => "bf16".into(),
-            KvDtype::F16 => "f16".into(),
-            KvDtype::Int8 => "int8".into(),
-        }),
-        quantize: (flags.engine.quantize).map(|quantize| quantize.kind().name().to_string()),
-        search: config.clone(),
-    }
-}
-
 /// The chosen solution of one problem and its answer, as text.
 fn answer(line: &Line) -> String {
-    let chosen = (line.verdicts.iter().find(|v| v.rule == line.verdict)).and_then(|v| v.solution);
+    let chosen =
+        (line.verdicts.iter().find(|v| v.selection == line.selection)).and_then(|v| v.solution);
     let solution: Option<&Solution> = line.solutions.as_ref().and_then(|all| all.get(chosen?));
     let mut out = String::new();
     if let Some(solution) = solution {

@@ -1,4 +1,4 @@
-//! From the scores of the steps to the score of a path (TTS.md 2.8).
+//! From the scores of the steps to the score of a path (SEMANTICS.md, "Aggregations").
 
 use serde::{Deserialize, Serialize};
 
@@ -38,7 +38,7 @@ impl Aggregation {
         }
     }
 
-    /// The word for it in flags and results.
+    /// The word for it in options and results.
     pub fn name(self) -> &'static str {
         match self {
             Aggregation::Min => "min",

@@ -1,61 +1,11 @@
-//! Every option of a search, with the defaults of the paper's code (TTS.md 2.1 and 2.2).
+//! Every option of a search, with the defaults of the paper's code (SEMANTICS.md, "Options").
 
-use crate::{Aggregation, Error, Grader, Rule, Sampling};
-use serde::{Deserialize, Serialize};
+use crate::{Aggregation, Error, Grader, Sampling, Selection, Strategy};
+use engine::Setting;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
 
-/// How compute is spent on one problem.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Strategy {
-    /// One solution.
-    Cot,
-    /// N solutions, the most frequent answer.
-    Majority,
-    /// N solutions, scored by the PRM.
-    BestOfN,
-    /// Beam search over steps, guided by the PRM.
-    Beam,
-    /// Diverse verifier tree search: N/M independent greedy searches.
-    Dvts,
-}
-
-impl Strategy {
-    /// Every strategy.
-    pub const ALL: [Strategy; 5] = [
-        Strategy::Cot,
-        Strategy::Majority,
-        Strategy::BestOfN,
-        Strategy::Beam,
-        Strategy::Dvts,
-    ];
-
-    /// The word for it in flags and results.
-    pub fn name(self) -> &'static str {
-        match self {
-            Strategy::Cot => "cot",
-            Strategy::Majority => "majority",
-            Strategy::BestOfN => "best-of-n",
-            Strategy::Beam => "beam",
-            Strategy::Dvts => "dvts",
-        }
-    }
-
-    /// Whether it needs a process reward model.
-    pub fn needs_prm(self) -> bool {
-        matches!(self, Strategy::BestOfN | Strategy::Beam | Strategy::Dvts)
-    }
-
-    /// The verdict that counts unless another is asked for: `last-vote` with a PRM (the best
-    /// row of the paper's Table 2), else `majority`.
-    pub fn default_verdict(self) -> Rule {
-        match self.needs_prm() {
-            true => Rule::Vote(Aggregation::Last),
-            false => Rule::Majority,
-        }
-    }
-}
-
-/// Which of the two published beam searches runs: `beam.rs` states both in full.
+/// Which of the two published beam searches runs: `strategy/beam.rs` states both in full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BeamMode {
@@ -67,8 +17,13 @@ pub enum BeamMode {
 }
 
 /// Every option of a search on one problem.
+///
+/// A configuration is read leniently (`Deserialize`), as results files of other releases hold it:
+/// an option that is not there has its default, an option that is not known is ignored, and the
+/// names of earlier releases are understood. [`Config::from_options`] reads a configuration written
+/// by a person, where an unknown name is an error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self")] // the derived functions are called by the impls below
 pub struct Config {
     /// The strategy.
     pub strategy: Strategy,
@@ -80,125 +35,193 @@ pub struct Config {
     pub beam_mode: BeamMode,
     /// Greedy steps looked ahead before a child is valued; 0 is off. Beam search and DVTS.
     pub lookahead: usize,
-    /// What a child is ranked by during the search.
-    pub value: Aggregation,
-    /// Most steps of a path in a step search.
+    /// How the scores of a path become the value by which a step search ranks it.
+    pub aggregation: Aggregation,
+    /// The maximum number of steps of a path in a step search.
     pub max_steps: usize,
-    /// Most tokens of a step in a step search.
-    pub step_tokens: usize,
-    /// Most tokens of a solution.
-    pub total_tokens: usize,
-    /// Expansions of a node before it is given up because no valid step came.
-    pub tries: usize,
+    /// The maximum number of tokens of a step in a step search.
+    pub max_step_tokens: usize,
+    /// The maximum number of tokens of a solution.
+    pub max_tokens: usize,
+    /// Expansions of a path, the first included, until one gives a valid step; then it is given up.
+    pub max_retries: usize,
     /// Text between two steps.
     pub delimiter: String,
+    /// Text in a step that ends its path, because the step holds the answer; empty for none. Step
+    /// searches.
+    pub answer_marker: String,
     /// How the policy's tokens are drawn.
     pub sampling: Sampling,
     /// Keys all random numbers, together with the problem's text.
     pub seed: u64,
-    /// The verdict that counts; `None` is [`Strategy::default_verdict`].
-    pub verdict: Option<Rule>,
-    /// Who compares answers.
+    /// The selection that counts; `None` is [`Strategy::default_selection`].
+    pub selection: Option<Selection>,
+    /// Which grader compares answers.
     pub grader: Grader,
 }
+
+impl BeamMode {
+    /// Both.
+    pub const ALL: [BeamMode; 2] = [BeamMode::Paper, BeamMode::SearchAndLearn];
+
+    /// The word for it in options and results.
+    pub fn name(self) -> &'static str {
+        match self {
+            BeamMode::Paper => "paper",
+            BeamMode::SearchAndLearn => "search-and-learn",
+        }
+    }
+}
+
+/// Options by the names that earlier releases wrote into results files.
+const OLD_NAMES: [(&str, &str); 5] = [
+    ("value", "aggregation"),
+    ("verdict", "selection"),
+    ("total_tokens", "max_tokens"),
+    ("step_tokens", "max_step_tokens"),
+    ("tries", "max_retries"),
+];
 
 impl Config {
     /// The paper's settings: N = 16 (1 for CoT), M = 4, temperature 0.7 (0 for CoT), 40 steps
     /// of 2,048 tokens, 8,192 tokens in all, 3 tries, blank lines between steps.
     pub fn new(strategy: Strategy) -> Config {
-        let cot = strategy == Strategy::Cot;
+        let row = strategy.row();
         Config {
             strategy,
-            n: if cot { 1 } else { 16 },
+            n: row.default_n,
             beam_width: 4,
             beam_mode: BeamMode::Paper,
             lookahead: 0,
-            value: Aggregation::Last,
+            aggregation: Aggregation::Last,
             max_steps: 40,
-            step_tokens: 2048,
-            total_tokens: 8192,
-            tries: 3,
+            max_step_tokens: 2048,
+            max_tokens: 8192,
+            max_retries: 3,
             delimiter: "\n\n".into(),
-            sampling: if cot {
-                Sampling::GREEDY
-            } else {
-                Sampling {
-                    temperature: 0.7,
-                    ..Sampling::GREEDY
-                }
+            answer_marker: "\\boxed{".into(),
+            sampling: Sampling {
+                temperature: row.default_temperature,
+                ..Sampling::GREEDY
             },
             seed: 0,
-            verdict: None,
+            selection: None,
             grader: Grader::Strict,
         }
     }
 
-    /// The verdict that counts.
-    pub fn rule(&self) -> Rule {
-        self.verdict.unwrap_or(self.strategy.default_verdict())
+    /// The selection that counts.
+    pub fn selection_or_default(&self) -> Selection {
+        self.selection.unwrap_or(self.strategy.default_selection())
     }
 
-    /// Refuses what no run could honour, in one sentence that names the flags.
-    pub fn validate(&self) -> Result<(), Error> {
-        let name = self.strategy.name();
-        let tree = matches!(self.strategy, Strategy::Beam | Strategy::Dvts);
-        let (n, m) = (self.n, self.beam_width);
-        let checks = [
-            (n >= 1, format!("--n must be at least 1, found {n}")),
-            (
-                self.strategy != Strategy::Cot || n == 1,
-                format!("--strategy cot writes one solution: --n must be 1, found {n}"),
-            ),
-            (
-                !tree || m >= 1,
-                format!("--beam-width must be at least 1, found {m}"),
-            ),
-            (
-                !tree || n.checked_rem(m) == Some(0),
-                format!(
-                    "--n {n} is not divisible by --beam-width {m}: --strategy {name} keeps n / beam-width branches"
-                ),
-            ),
-            (
-                tree || self.lookahead == 0,
-                format!("--lookahead works with --strategy beam and dvts, not {name}"),
-            ),
-            (
-                self.strategy.needs_prm() || !self.rule().needs_scores(),
-                format!(
-                    "--verdict {} needs scores, but --strategy {name} uses no PRM",
-                    self.rule()
-                ),
-            ),
-            (
-                self.max_steps >= 1,
-                "--max-steps must be at least 1, found 0".into(),
-            ),
-            (
-                self.step_tokens >= 1,
-                "--step-tokens must be at least 1, found 0".into(),
-            ),
-            (
-                self.total_tokens >= 1,
-                "--total-tokens must be at least 1, found 0".into(),
-            ),
-            (
-                self.tries >= 1,
-                "--tries must be at least 1, found 0".into(),
-            ),
-            (
-                !self.delimiter.is_empty(),
-                "--delimiter must not be empty".into(),
-            ),
-        ];
-        match checks.into_iter().find(|(holds, _)| !holds) {
-            Some((_, sentence)) => Err(Error::Config(sentence)),
-            None => check_sampling(&self.sampling),
+    /// Reads options that a person wrote, by the names of this struct's fields: `strategy` is
+    /// required, the others have the defaults of [`Config::new`]. The values are not validated.
+    ///
+    /// # Errors
+    /// A name that is not an option; a value that is not of the option's kind.
+    pub fn from_options(options: &Map<String, Value>) -> Result<Config, Error> {
+        // The strategy first: the other options' defaults depend on it.
+        let strategy = options.get_key_value("strategy");
+        let others = options.iter().filter(|(name, _)| *name != "strategy");
+        let mut read = Map::new();
+        for (name, value) in strategy.into_iter().chain(others) {
+            read.insert(name.clone(), value.clone());
+            let (_, unknown) = with_defaults(&read).map_err(|e| Error::Option {
+                name: name.clone(),
+                problem: format!("is {value}: {e}"),
+            })?;
+            if let Some(unknown) = unknown.into_iter().next() {
+                return Err(Error::Option {
+                    name: unknown,
+                    problem: "is not an option of a search".into(),
+                });
+            }
         }
+        let (config, _) = with_defaults(&read).map_err(|e| Error::Option {
+            name: "strategy".into(),
+            problem: format!("is needed: {e}"),
+        })?;
+        Ok(config)
+    }
+
+    /// Refuses options that no run could honour.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] with the first such option.
+    pub fn validate(&self) -> Result<(), Error> {
+        at_least_one("n", self.n)?;
+        (self.strategy.row().validate)(self)?;
+        let selection = self.selection_or_default();
+        if selection.needs_scores() && !self.strategy.needs_prm() {
+            let name = self.strategy.name();
+            let expected =
+                format!("majority: the strategy {name} uses no PRM and so has no scores");
+            return Err(Setting::new("selection", selection, expected).into());
+        }
+        at_least_one("max_steps", self.max_steps)?;
+        at_least_one("max_step_tokens", self.max_step_tokens)?;
+        at_least_one("max_tokens", self.max_tokens)?;
+        at_least_one("max_retries", self.max_retries)?;
+        if self.delimiter.is_empty() {
+            return Err(Setting::new("delimiter", "empty", "the text that ends a step").into());
+        }
+        check_sampling(&self.sampling)
     }
 }
 
-/// Refuses a distribution that cannot be drawn from, in one sentence that names the flag.
+impl Serialize for Config {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Config::serialize(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Config {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Config, D::Error> {
+        let mut given = Map::deserialize(deserializer)?;
+        for (old, new) in OLD_NAMES {
+            if let Some(value) = given.remove(old) {
+                given.insert(new.into(), value);
+            }
+        }
+        let (config, _) = with_defaults(&given).map_err(serde::de::Error::custom)?;
+        Ok(config)
+    }
+}
+
+/// The paper's settings for the strategy in `given`, overlaid with `given`, and the names in
+/// `given` that are not options.
+fn with_defaults(given: &Map<String, Value>) -> serde_json::Result<(Config, Vec<String>)> {
+    #[derive(Deserialize)]
+    struct Named {
+        strategy: Strategy,
+    }
+    let Named { strategy } = Named::deserialize(&Value::Object(given.clone()))?;
+    let mut options = serde_json::to_value(Config::new(strategy))?;
+    let mut unknown = Vec::new();
+    overlay(&mut options, &Value::Object(given.clone()), &mut unknown);
+    Ok((Config::deserialize(options)?, unknown))
+}
+
+/// Puts `given` in place of `option`, field by field.
+fn overlay(option: &mut Value, given: &Value, unknown: &mut Vec<String>) {
+    match (option, given) {
+        (Value::Object(fields), Value::Object(given)) => {
+            for (name, value) in given {
+                match fields.get_mut(name) {
+                    Some(field) => overlay(field, value, unknown),
+                    None => unknown.push(name.clone()),
+                }
+            }
+        }
+        (option, given) => *option = given.clone(),
+    }
+}
+
+/// Refuses a distribution that cannot be drawn from.
+///
+/// # Errors
+/// [`Error::Setting`] with the first such option.
 pub fn check_sampling(sampling: &Sampling) -> Result<(), Error> {
     let Sampling {
         temperature,
@@ -207,26 +230,82 @@ pub fn check_sampling(sampling: &Sampling) -> Result<(), Error> {
         repetition_penalty,
         ..
     } = *sampling;
-    let checks = [
-        (
-            temperature.is_finite() && temperature >= 0.0,
-            format!("--temperature must be a number from 0 up, found {temperature}"),
-        ),
-        (
-            top_p > 0.0 && top_p <= 1.0,
-            format!("--top-p must be above 0 and at most 1, found {top_p}"),
-        ),
-        (
-            (0.0..=1.0).contains(&min_p),
-            format!("--min-p must be between 0 and 1, found {min_p}"),
-        ),
-        (
-            repetition_penalty.is_finite() && repetition_penalty > 0.0,
-            format!("--repetition-penalty must be above 0, found {repetition_penalty}"),
-        ),
-    ];
-    match checks.into_iter().find(|(holds, _)| !holds) {
-        Some((_, sentence)) => Err(Error::Config(sentence)),
-        None => Ok(()),
+    let refuse = |name, found, expected: &str| Err(Setting::new(name, found, expected).into());
+    if !(temperature.is_finite() && temperature >= 0.0) {
+        return refuse("temperature", temperature, "a number from 0 up");
+    }
+    if !(top_p > 0.0 && top_p <= 1.0) {
+        return refuse("top_p", top_p, "a number above 0 and at most 1");
+    }
+    if !(0.0..=1.0).contains(&min_p) {
+        return refuse("min_p", min_p, "a number from 0 to 1");
+    }
+    if !(repetition_penalty.is_finite() && repetition_penalty > 0.0) {
+        return refuse("repetition_penalty", repetition_penalty, "a number above 0");
+    }
+    Ok(())
+}
+
+fn at_least_one(name: &'static str, found: usize) -> Result<(), Setting> {
+    if found == 0 {
+        return Err(Setting::new(name, found, "at least 1"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn options(value: Value) -> Map<String, Value> {
+        match value {
+            Value::Object(options) => options,
+            other => panic!("{other} is not an object"),
+        }
+    }
+
+    #[test]
+    fn options_that_are_not_there_have_the_papers_defaults() {
+        for strategy in Strategy::ALL {
+            let read: Config =
+                serde_json::from_value(json!({ "strategy": strategy })).expect("one");
+            assert_eq!(read, Config::new(strategy), "{}", strategy.name());
+            let back: Config = serde_json::from_value(json!(read)).expect("its own JSON");
+            assert_eq!(back, read, "{}", strategy.name());
+        }
+    }
+
+    #[test]
+    fn a_person_hears_of_an_option_that_does_not_exist() {
+        let given = options(json!({"strategy": "dvts", "n": 8, "sampling": {"top_k": 3}}));
+        let config = Config::from_options(&given).expect("valid options");
+        let dvts = Config::new(Strategy::Dvts);
+        let mut expected = Config { n: 8, ..dvts };
+        expected.sampling.top_k = 3;
+        assert_eq!(config, expected);
+        for (given, sentence) in [
+            (
+                json!({"strategy": "dvts", "beem_width": 8}),
+                "`beem_width` is not an option of a search",
+            ),
+            (
+                json!({"strategy": "dvts", "sampling": {"topk": 8}}),
+                "`topk` is not an option of a search",
+            ),
+            (
+                json!({"strategy": "dvts", "value": "min"}),
+                "`value` is not an option of a search",
+            ),
+            (
+                json!({"strategy": "dvts", "n": "four"}),
+                "`n` is \"four\": invalid type: string \"four\", expected usize",
+            ),
+            (json!({}), "`strategy` is needed: missing field `strategy`"),
+            (json!({"n": 4}), "`n` is 4: missing field `strategy`"),
+        ] {
+            let error = Config::from_options(&options(given)).expect_err(sentence);
+            assert_eq!(error.to_string(), sentence);
+        }
     }
 }

@@ -1,18 +1,34 @@
-//! What can go wrong in a search: one clear sentence each.
+//! The failures of a search: one clear sentence each.
+
+use engine::Setting;
 
 /// Any failure of a strategy. One failed problem never affects another: each has its own future.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A setting that no run could honour; the sentence names the flags.
-    #[error("{0}")]
-    Config(String),
+    /// An option that no run could honour.
+    #[error(transparent)]
+    Setting(#[from] Setting),
+
+    /// An option that a written configuration names and that does not exist, or whose value is not
+    /// of its kind.
+    #[error("`{name}` {problem}")]
+    Option {
+        /// The name as it was written.
+        name: String,
+        /// The problem with it.
+        problem: String,
+    },
 
     /// The strategy scores steps, but no process reward model was given.
-    #[error("--strategy {strategy} needs a process reward model: name one with --prm")]
+    #[error("the strategy {strategy} needs a process reward model (`prm`)")]
     NoPrm {
-        /// The strategy asked for.
+        /// The strategy.
         strategy: &'static str,
     },
+
+    /// A checkpoint that cannot be read as a PRM.
+    #[error("{0}")]
+    PrmFormat(String),
 
     /// The reward model returned another number of scores than steps.
     #[error("the PRM returned {found} scores for {expected} steps")]
@@ -23,23 +39,24 @@ pub enum Error {
         found: usize,
     },
 
-    /// A solution reached the end of the policy's positions, and that is to be an error.
+    /// A solution reached the policy's context length, and that is to be an error.
     #[error(
-        "a solution reached the end of the policy's {positions} positions (--past-limit refuse)"
+        "a solution reached the policy's context length of {context_length} tokens \
+         (`context_overflow` is refuse)"
     )]
-    PastLimit {
-        /// Positions of the policy.
-        positions: usize,
+    ContextOverflow {
+        /// The policy's context length in tokens.
+        context_length: usize,
     },
 
-    /// Not even the first step fits the PRM's positions.
+    /// Not even the first step fits the PRM's context length.
     #[error(
-        "the problem and its first step do not fit the PRM's {positions} positions; --past-limit \
-         run-on reads on all the same"
+        "the problem and its first step do not fit the PRM's context length of {context_length} \
+         tokens; with extend as `context_overflow` they are read all the same"
     )]
     NothingRead {
-        /// Positions of the PRM.
-        positions: usize,
+        /// The PRM's context length in tokens.
+        context_length: usize,
     },
 
     /// A score that cannot be ordered.
@@ -51,14 +68,78 @@ pub enum Error {
         step: String,
     },
 
-    /// A failure below this crate, in the policy or the reward model.
+    /// A failure of the engine.
+    #[error(transparent)]
+    Engine(#[from] engine::Error),
+
+    /// A failure of a policy or a reward model that is not the engine's.
     #[error(transparent)]
     Model(Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl Error {
-    /// Wraps an error of the models below, whose own sentence is shown.
+    /// Wraps an error of a policy or a reward model, whose own sentence is shown.
     pub fn model(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Error::Model(error.into())
+    }
+
+    /// Whether the names in backticks in this error's text are names of settings.
+    pub fn names_settings(&self) -> bool {
+        match self {
+            Error::Setting(_)
+            | Error::Option { .. }
+            | Error::NoPrm { .. }
+            | Error::PrmFormat(_)
+            | Error::ContextOverflow { .. }
+            | Error::NothingRead { .. } => true,
+            Error::Engine(error) => error.names_settings(),
+            Error::ScoreCount { .. } | Error::Score { .. } | Error::Model(_) => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Error;
+
+    /// Errors speak of settings; which flag sets one is the binary's knowledge.
+    #[test]
+    fn no_sentence_names_a_flag() {
+        let mut folders = vec![std::path::PathBuf::from(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/src"
+        ))];
+        let (mut files, mut found) = (0, Vec::new());
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder).expect("the sources are there") {
+                let path = entry.expect("an entry").path();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                files += 1;
+                let source = std::fs::read_to_string(&path).expect("UTF-8");
+                let code = source.split("#[cfg(test)]").next().unwrap_or_default();
+                for (number, line) in code.lines().enumerate() {
+                    let prose = line.trim_start().starts_with("//");
+                    let flag = line
+                        .split("--")
+                        .skip(1)
+                        .any(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '{'));
+                    if flag && !prose {
+                        found.push(format!("{}:{}: {line}", path.display(), number + 1));
+                    }
+                }
+            }
+        }
+        assert!(files > 30, "{files} files");
+        assert!(found.is_empty(), "{}", found.join("\n"));
+    }
+
+    #[test]
+    fn settings_of_the_engine_stay_settings() {
+        let engine = engine::Error::from(engine::Setting::new("kv_memory", 0, "more"));
+        assert!(Error::from(engine).names_settings());
+        assert!(!Error::model("the `file`").names_settings());
     }
 }

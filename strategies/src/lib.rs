@@ -3,15 +3,18 @@
 //!
 //! A strategy is one file and reads like its paper: [`cot`](Strategy::Cot),
 //! [`majority`](Strategy::Majority), [`best-of-n`](Strategy::BestOfN), [`beam`](Strategy::Beam),
-//! [`dvts`](Strategy::Dvts). It talks to two traits, [`Policy`] and [`Prm`], and never sees a
-//! tensor, a block or a device; it awaits many branches at once and the engine below batches
+//! [`dvts`](Strategy::Dvts). It works on a [`Search`] over two traits, [`Policy`] and [`Prm`], and
+//! never sees a tensor, a block or a device; it awaits many branches at once and the engine batches
 //! them. [`solve`] runs one problem and reports every aggregation and selection of its scores.
+//! `SEMANTICS.md` is the specification.
 //!
 //! Words: *N* is the budget, the candidates a strategy may hold at once; *M* the beam width, the
 //! children of a kept branch; *kept* = N/M branches survive a step.
 //!
 //! ```
-//! use offshoot_strategies::{solve, Config, Error, NoPrm, Policy, Problem, Step, StepEnd, StepParams, Strategy};
+//! use offshoot_strategies::{
+//!     Config, Error, NoPrm, Policy, Problem, Step, StepEnd, StepParams, Strategy, solve,
+//! };
 //!
 //! /// A policy that always writes the same.
 //! struct Parrot;
@@ -24,7 +27,7 @@
 //!     fn fork(&self, _: &()) {}
 //!     async fn step(&self, _: &mut (), _: &StepParams<'_>) -> Result<Step, Error> {
 //!         let text = "2 + 2 = 4.\n\nThe answer is \\boxed{4}.".into();
-//!         Ok(Step { text, tokens: 14, logprob: -0.1, end: StepEnd::Eos })
+//!         Ok(Step { text, num_tokens: 14, logprob: -0.1, end: StepEnd::Eos })
 //!     }
 //! }
 //!
@@ -39,42 +42,41 @@
 //! # Ok::<(), Error>(())
 //! ```
 //!
-//! Traps: a score is bound to the text of a step, a continuation to its branch, so of siblings
-//! that say the same the lowest branch index survives. Order never depends on which future
-//! finishes first, as long as the two models' own results do not.
+//! Traps: a score belongs to the text of a step, a continuation to its branch, so among siblings
+//! with the same text the lowest branch index survives. No result depends on which future finishes
+//! first, as long as the results of the two models do not.
 
 mod aggregate;
-mod beam;
-mod best_of_n;
 mod config;
-mod cot;
-mod dvts;
+mod context_overflow;
 mod error;
 mod grading;
-mod majority;
 mod model;
 mod policy;
 mod prm;
 mod problem;
 mod prompt;
-mod sample;
 mod search;
 mod select;
 mod solve;
+mod strategy;
 mod subsample;
 mod trace;
 
 pub use aggregate::Aggregation;
-pub use config::{BeamMode, Config, Strategy, check_sampling};
-pub use engine::Sampling;
+pub use config::{BeamMode, Config, check_sampling};
+pub use context_overflow::ContextOverflow;
+pub use engine::{Sampling, Setting};
 pub use error::Error;
 pub use grading::{Grader, last_boxed};
 pub use model::{NoPrm, Policy, Prm, Step, StepEnd, StepParams};
 pub use policy::EnginePolicy;
-pub use prm::{EnginePrm, PastLimit, PrmBranch, PrmFormat, PrmKind};
+pub use prm::{EnginePrm, PrmBranch, PrmFormat, PrmKind};
 pub use problem::{BadLine, Problem, read_object, read_problems, text_of};
 pub use prompt::{PromptKind, PromptStyle, REASON_STEP_BY_STEP};
-pub use select::{Rule, select};
+pub use search::{Expansion, Path, Search, stream};
+pub use select::{Selection, select};
 pub use solve::{Ending, Outcome, Solution, Subsample, Verdict, solve};
+pub use strategy::Strategy;
 pub use subsample::smaller_budgets;
 pub use trace::{Node, NodeState, Trace};

@@ -5,7 +5,7 @@
 //! them, so a strategy simply awaits many branches at once.
 
 use crate::Error;
-use engine::Sampling;
+use engine::{Finish, Sampling};
 
 /// The model that writes.
 #[expect(
@@ -27,8 +27,9 @@ pub trait Policy {
     fn fork(&self, branch: &Self::Branch) -> Self::Branch;
 
     /// Writes up to and including the next delimiter, or to the end of sequence, or until
-    /// `how.max_tokens` (or the model's context) is used up.
-    async fn step(&self, branch: &mut Self::Branch, how: &StepParams<'_>) -> Result<Step, Error>;
+    /// `params.max_tokens` (or the model's context) is used up.
+    async fn step(&self, branch: &mut Self::Branch, params: &StepParams<'_>)
+    -> Result<Step, Error>;
 }
 
 /// The model that scores: a process reward model.
@@ -49,6 +50,9 @@ pub trait Prm {
     /// Appends `steps` and returns one score for each, processing only their tokens. A score
     /// depends on the problem and the steps up to its own, never on how calls were split.
     async fn score(&self, branch: &mut Self::Branch, steps: &[&str]) -> Result<Vec<f64>, Error>;
+
+    /// Tokens on a branch: the problem and every step that was read.
+    fn num_tokens(&self, branch: &Self::Branch) -> usize;
 }
 
 /// How the next step is written.
@@ -56,19 +60,19 @@ pub trait Prm {
 pub struct StepParams<'a> {
     /// Text that ends a step and belongs to it; `None` writes the whole solution.
     pub delimiter: Option<&'a str>,
-    /// Most tokens to write.
+    /// The maximum number of tokens to write.
     pub max_tokens: usize,
     /// How a token is drawn.
     pub sampling: Sampling,
 }
 
-/// What one call of [`Policy::step`] wrote.
+/// The text of one call of [`Policy::step`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
     /// The new text, with its delimiter, without any end-of-sequence token.
     pub text: String,
     /// Tokens written, the end-of-sequence token included.
-    pub tokens: usize,
+    pub num_tokens: usize,
     /// Sum of their log-probabilities, in nats.
     pub logprob: f64,
     /// Why it ended.
@@ -84,6 +88,17 @@ pub enum StepEnd {
     Eos,
     /// The token limit or the context was used up.
     Length,
+}
+
+impl StepEnd {
+    /// How a step ended whose generation ended so.
+    pub fn of(finish: Finish) -> StepEnd {
+        match finish {
+            Finish::StopString(_) => StepEnd::Delimiter,
+            Finish::StopToken(_) => StepEnd::Eos,
+            Finish::Length | Finish::Context => StepEnd::Length,
+        }
+    }
 }
 
 /// The reward model of strategies that need none: `solve(&policy, None::<&NoPrm>, ..)`. It has
@@ -103,6 +118,10 @@ impl Prm for NoPrm {
     }
 
     async fn score(&self, branch: &mut NoPrm, _: &[&str]) -> Result<Vec<f64>, Error> {
+        match *branch {}
+    }
+
+    fn num_tokens(&self, branch: &NoPrm) -> usize {
         match *branch {}
     }
 }

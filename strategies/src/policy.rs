@@ -1,16 +1,15 @@
 //! The policy over the engine: steps and branches.
 //!
-//! A branch goes on token by token. It is never rendered and encoded again, so a template that trims
-//! the end of an assistant's message (Llama 3's) cannot take a step's blank line away.
+//! A branch goes on token by token. It is never rendered and encoded again, so a template that
+//! trims the end of an assistant's message (Llama 3's) cannot take a step's blank line away.
 
-use std::cell::Cell;
 use std::rc::Rc;
 
-use engine::chat::ChatTemplate;
-use engine::tokenizer::Tokenizer;
-use engine::{Branch, Finish, Generate, Model};
+use engine::text::chat::ChatTemplate;
+use engine::text::tokenizer::Tokenizer;
+use engine::{Branch, Finish, Generate, Generated, Model};
 
-use crate::{Error, PastLimit, Policy, PromptStyle, Step, StepEnd, StepParams};
+use crate::{ContextOverflow, Error, Policy, PromptStyle, Step, StepEnd, StepParams};
 
 /// A causal language model of the engine, as strategies see it.
 pub struct EnginePolicy {
@@ -19,20 +18,20 @@ pub struct EnginePolicy {
     chat: Rc<ChatTemplate>,
     style: PromptStyle,
     stop_tokens: Vec<u32>,
-    past_limit: PastLimit,
-    drawn: Cell<u64>,
+    context_overflow: ContextOverflow,
 }
 
 impl EnginePolicy {
-    /// `stop_tokens` end a solution: the checkpoint's end-of-sequence ids. To run on past its
-    /// positions the model must have been loaded for that ([`engine::Part::run_on`]).
+    /// `stop_tokens` end a solution: the checkpoint's end-of-sequence ids. For
+    /// [`ContextOverflow::Extend`] the model must have been loaded with tables beyond its context
+    /// length.
     pub fn new(
         model: Model,
         tokenizer: Rc<Tokenizer>,
         chat: Rc<ChatTemplate>,
         style: PromptStyle,
         stop_tokens: Vec<u32>,
-        past_limit: PastLimit,
+        context_overflow: ContextOverflow,
     ) -> EnginePolicy {
         EnginePolicy {
             model,
@@ -40,38 +39,44 @@ impl EnginePolicy {
             chat,
             style,
             stop_tokens,
-            past_limit,
-            drawn: Cell::new(0),
+            context_overflow,
         }
     }
 
-    /// The same model for another problem, with a count of its own.
-    pub fn again(&self) -> EnginePolicy {
-        EnginePolicy {
-            model: self.model.clone(),
-            tokenizer: Rc::clone(&self.tokenizer),
-            chat: Rc::clone(&self.chat),
-            style: self.style.clone(),
-            stop_tokens: self.stop_tokens.clone(),
-            past_limit: self.past_limit,
-            drawn: Cell::new(0),
+    /// Continues a branch as [`Policy::step`] does, and returns its tokens as well.
+    ///
+    /// # Errors
+    /// A full context, memory too small for this branch alone; the end of the context with
+    /// [`ContextOverflow::Refuse`].
+    pub async fn generate(
+        &self,
+        branch: &mut Branch,
+        params: &StepParams<'_>,
+    ) -> Result<Generated, Error> {
+        let generated = branch
+            .generate(Generate {
+                sampling: params.sampling,
+                max_tokens: params.max_tokens,
+                stop_strings: params.delimiter.iter().map(|d| d.to_string()).collect(),
+                include_stop: true,
+                stop_token_ids: self.stop_tokens.clone(),
+                stream: None,
+            })
+            .await?;
+        if generated.finish == Finish::Context && self.context_overflow == ContextOverflow::Refuse {
+            return Err(Error::ContextOverflow {
+                context_length: self.model.context_length(),
+            });
         }
-    }
-
-    /// Tokens drawn through this value.
-    pub fn tokens_drawn(&self) -> u64 {
-        self.drawn.get()
+        Ok(generated)
     }
 
     /// The prompt's tokens: the chat template with the problem as the user's turn, opened for the
     /// answer.
     fn prompt(&self, problem: &str) -> Result<Vec<u32>, Error> {
         let messages = self.style.messages(problem);
-        let text = self
-            .chat
-            .render(&messages, true, false)
-            .map_err(Error::model)?;
-        self.tokenizer.encode(&text, false).map_err(Error::model)
+        let text = self.chat.render(&messages, true, false)?;
+        Ok(self.tokenizer.encode(&text, false)?)
     }
 }
 
@@ -80,9 +85,7 @@ impl Policy for EnginePolicy {
 
     async fn start(&self, problem: &str, stream: u64) -> Result<Branch, Error> {
         let mut branch = self.model.root(stream);
-        branch
-            .append(&self.prompt(problem)?)
-            .map_err(Error::model)?;
+        branch.append(&self.prompt(problem)?)?;
         Ok(branch)
     }
 
@@ -90,34 +93,13 @@ impl Policy for EnginePolicy {
         branch.fork()
     }
 
-    async fn step(&self, branch: &mut Branch, how: &StepParams<'_>) -> Result<Step, Error> {
-        let generated = branch
-            .generate(Generate {
-                sampling: how.sampling,
-                max_tokens: how.max_tokens,
-                stop_strings: how.delimiter.iter().map(|d| d.to_string()).collect(),
-                include_stop: true,
-                stop_tokens: self.stop_tokens.clone(),
-                stream: None,
-            })
-            .await
-            .map_err(Error::model)?;
-        if generated.finish == Finish::Context && self.past_limit == PastLimit::Refuse {
-            return Err(Error::PastLimit {
-                positions: self.model.max_positions(),
-            });
-        }
-        let tokens = generated.logprobs.len();
-        self.drawn.set(self.drawn.get() + tokens as u64);
+    async fn step(&self, branch: &mut Branch, params: &StepParams<'_>) -> Result<Step, Error> {
+        let generated = self.generate(branch, params).await?;
         Ok(Step {
             text: generated.text,
-            tokens,
+            num_tokens: generated.logprobs.len(),
             logprob: generated.logprobs.iter().map(|&l| f64::from(l)).sum(),
-            end: match generated.finish {
-                Finish::StopString(_) => StepEnd::Delimiter,
-                Finish::StopToken(_) => StepEnd::Eos,
-                Finish::Length | Finish::Context => StepEnd::Length,
-            },
+            end: StepEnd::of(generated.finish),
         })
     }
 }

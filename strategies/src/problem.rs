@@ -1,16 +1,18 @@
 //! Problems, and the JSONL files they come in.
 //!
-//! One JSON object a line. Publishers name the same things differently, so a field is found by
-//! what is there, without regard to case, and the others are ignored:
+//! One JSON object per line. Publishers use different names for the same field, so each field has
+//! several names, compared without regard to case; other fields are ignored:
 //!
-//! | what | fields, the first one there counts |
-//! |---|---|
-//! | problem | `problem`, `question`, `prompt` |
-//! | answer | `answer` (after `####` if it has that, as in GSM8K), `final_answer` (a list in OlympiadBench), `extracted_groundtruth`, else the solution's `\boxed{}` or what follows its `####` |
-//! | solution | `solution` |
-//! | level | `level`: a number or "Level 3" |
-//! | subject | `subject`, `type` |
-//! | id | `id`, `unique_id`, `url`, else the line number |
+//! - problem: `problem`, `question`, `prompt`
+//! - answer: `answer` (after `####` if it has that, as in GSM8K), `final_answer` (a list in
+//!   OlympiadBench), `extracted_groundtruth`; else the solution's `\boxed{}` or the text after its
+//!   `####`
+//! - solution: `solution`
+//! - level: `level`, a number or "Level 3"
+//! - subject: `subject`, `type`
+//! - id: `id`, `unique_id`, `url`; else the line number
+//!
+//! The first name that is there counts.
 
 use crate::last_boxed;
 use serde::{Deserialize, Serialize};
@@ -49,12 +51,12 @@ impl Problem {
     }
 }
 
-/// A line that is no problem.
+/// A malformed line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct BadLine {
     /// Counted from 1.
     pub line: usize,
-    /// What was found and what was expected.
+    /// The text found and the text expected.
     pub reason: String,
 }
 
@@ -64,8 +66,8 @@ impl fmt::Display for BadLine {
     }
 }
 
-/// Reads a JSONL file. Malformed lines are collected, so that the others still run; blank lines
-/// are skipped. The bytes need not all be UTF-8: a line that is not is a malformed line.
+/// Reads a JSONL file. Malformed lines are returned beside the problems, so that a caller can skip
+/// them or fail; blank lines are skipped. A line that is not UTF-8 is malformed.
 pub fn read_problems(jsonl: &[u8]) -> (Vec<Problem>, Vec<BadLine>) {
     let mut problems = Vec::new();
     let mut bad = Vec::new();
@@ -93,7 +95,7 @@ pub fn read_problems(jsonl: &[u8]) -> (Vec<Problem>, Vec<BadLine>) {
     (problems, bad)
 }
 
-/// The JSON object on a line of a file, or what is there instead.
+/// The JSON object on a line of a file; the error says how the line is malformed.
 pub fn read_object(line: &[u8]) -> Result<Map<String, Value>, String> {
     let text = str::from_utf8(line).map_err(|_| "is not UTF-8 text".to_string())?;
     let value: Value = serde_json::from_str(text).map_err(|e| {
@@ -143,7 +145,7 @@ const ANSWER: [&str; 3] = ["answer", "final_answer", "extracted_groundtruth"];
 const ID: [&str; 3] = ["id", "unique_id", "url"];
 const SUBJECT: [&str; 2] = ["subject", "type"];
 
-/// What GSM8K writes after its reasoning: `#### 18`.
+/// The answer after GSM8K's reasoning: `#### 18`.
 fn after_hashes(text: &str) -> Option<&str> {
     let (_, answer) = text.rsplit_once("####")?;
     Some(answer.trim()).filter(|answer| !answer.is_empty())
@@ -228,7 +230,7 @@ pub fn text_of(value: &Value) -> Option<String> {
     }
 }
 
-/// `"Level 2"`, `"2"` or `2`. MATH's `"Level ?"` is no level.
+/// `"Level 2"`, `"2"` or `2`. MATH's `"Level ?"` is not a level.
 fn level(value: Option<&Value>) -> Result<Option<u8>, String> {
     let text = match value {
         None => return Ok(None),

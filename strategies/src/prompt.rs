@@ -1,8 +1,8 @@
-//! The paper's prompts: how a problem becomes the policy's first messages (TTS.md 2.2).
+//! The paper's prompts: a problem as the policy's first messages (SEMANTICS.md, "Prompts").
 
-use engine::chat::Message;
-use engine::config::ModelConfig;
-use engine::tokenizer::Tokenizer;
+use engine::checkpoint::config::ModelConfig;
+use engine::text::chat::Message;
+use engine::text::tokenizer::Tokenizer;
 
 /// The sentence Qwen2.5-Math and the paper's code use for every model but Llama.
 pub const REASON_STEP_BY_STEP: &str =
@@ -45,7 +45,7 @@ impl PromptKind {
         PromptKind::Plain,
     ];
 
-    /// The word for flags and results.
+    /// The word for it in options and results.
     pub fn name(self) -> &'static str {
         match self {
             PromptKind::Qwen => "qwen",
@@ -55,8 +55,8 @@ impl PromptKind {
         }
     }
 
-    /// The prompt the paper's code gives a model: its chat tokens tell R1's distillations and
-    /// Llama 3 from all others.
+    /// The prompt of the paper's code for a model, recognised by its chat tokens: R1 and its
+    /// distillations, Llama 3, all others.
     pub fn recognise(config: &ModelConfig, tokenizer: &Tokenizer) -> PromptKind {
         let has = |token| tokenizer.token_id(token).is_some();
         if has("<｜Assistant｜>") {

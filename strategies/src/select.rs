@@ -1,4 +1,4 @@
-//! From the solutions of one search to the answer (TTS.md 2.8).
+//! From the solutions of one search to the answer (SEMANTICS.md, "Selections").
 //!
 //! Solutions without an answer are left out. Answers are grouped by the grader's canonical
 //! form. Every tie is broken by a stated total order, so that a result never depends on timing:
@@ -16,7 +16,7 @@ use std::str::FromStr;
 /// One way to read an answer off the solutions, written `last-vote`, `min-max`, `majority`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
-pub enum Rule {
+pub enum Selection {
     /// The answer of the best-scored path (the paper's PRM-Max).
     Max(Aggregation),
     /// The answer whose paths have the highest sum of scores (the paper's PRM-Vote).
@@ -25,66 +25,68 @@ pub enum Rule {
     Majority,
 }
 
-impl Rule {
-    /// Every rule in the order in which results are reported.
-    pub fn all() -> impl Iterator<Item = Rule> {
+impl Selection {
+    /// Every selection in the order in which results are reported.
+    pub fn all() -> impl Iterator<Item = Selection> {
         Aggregation::ALL
             .into_iter()
-            .flat_map(|a| [Rule::Max(a), Rule::Vote(a)])
-            .chain([Rule::Majority])
+            .flat_map(|a| [Selection::Max(a), Selection::Vote(a)])
+            .chain([Selection::Majority])
     }
 
-    /// Whether the rule reads scores, so that it needs a reward model.
+    /// Whether it reads scores, so that it needs a reward model.
     pub fn needs_scores(self) -> bool {
-        self != Rule::Majority
+        self != Selection::Majority
     }
 }
 
-impl fmt::Display for Rule {
+impl fmt::Display for Selection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Rule::Max(a) => write!(f, "{}-max", a.name()),
-            Rule::Vote(a) => write!(f, "{}-vote", a.name()),
-            Rule::Majority => f.write_str("majority"),
+            Selection::Max(a) => write!(f, "{}-max", a.name()),
+            Selection::Vote(a) => write!(f, "{}-vote", a.name()),
+            Selection::Majority => f.write_str("majority"),
         }
     }
 }
 
-impl FromStr for Rule {
+impl FromStr for Selection {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Rule, String> {
-        Rule::all().find(|r| r.to_string() == text).ok_or_else(|| {
-            let names: Vec<String> = Rule::all().map(|r| r.to_string()).collect();
-            format!(
-                "{text:?} is not a verdict: expected one of {}",
-                names.join(", ")
-            )
-        })
+    fn from_str(text: &str) -> Result<Selection, String> {
+        Selection::all()
+            .find(|s| s.to_string() == text)
+            .ok_or_else(|| {
+                let names: Vec<String> = Selection::all().map(|s| s.to_string()).collect();
+                format!(
+                    "{text:?} is not a selection: expected one of {}",
+                    names.join(", ")
+                )
+            })
     }
 }
 
-impl From<Rule> for String {
-    fn from(rule: Rule) -> String {
-        rule.to_string()
+impl From<Selection> for String {
+    fn from(selection: Selection) -> String {
+        selection.to_string()
     }
 }
 
-impl TryFrom<String> for Rule {
+impl TryFrom<String> for Selection {
     type Error = String;
 
-    fn try_from(text: String) -> Result<Rule, String> {
+    fn try_from(text: String) -> Result<Selection, String> {
         text.parse()
     }
 }
 
-/// The index of the solution whose answer `rule` chooses; `None` when no solution has one.
+/// The index of the solution whose answer `selection` chooses; `None` when no solution has one.
 ///
 /// Under *vote* and *majority* it is the first solution of the winning group.
-pub fn select(rule: Rule, solutions: &[Solution], grader: Grader) -> Option<usize> {
-    let score = |s: &Solution| match rule {
-        Rule::Max(a) | Rule::Vote(a) => a.of(&s.scores),
-        Rule::Majority => 0.0,
+pub fn select(selection: Selection, solutions: &[Solution], grader: Grader) -> Option<usize> {
+    let score = |s: &Solution| match selection {
+        Selection::Max(a) | Selection::Vote(a) => a.of(&s.scores),
+        Selection::Majority => 0.0,
     };
     let mut groups: Vec<Group> = Vec::new();
     let mut by_key: HashMap<String, usize> = HashMap::new();
@@ -92,9 +94,9 @@ pub fn select(rule: Rule, solutions: &[Solution], grader: Grader) -> Option<usiz
         let Some(answer) = &solution.answer else {
             continue;
         };
-        let key = match rule {
-            Rule::Max(_) => index.to_string(), // every path stands for itself
-            Rule::Vote(_) | Rule::Majority => grader.canonical(answer),
+        let key = match selection {
+            Selection::Max(_) => index.to_string(), // every path stands for itself
+            Selection::Vote(_) | Selection::Majority => grader.canonical(answer),
         };
         let at = *by_key.entry(key).or_insert_with(|| {
             groups.push(Group {
@@ -129,7 +131,7 @@ mod tests {
 
     #[test]
     fn selection_table() {
-        // (rule, [(answer, scores)], index chosen); "-" is a solution without an answer
+        // (selection, [(answer, scores)], index chosen); "-" is a solution without an answer
         type Case = (
             &'static str,
             &'static [(&'static str, &'static [f64])],
@@ -202,7 +204,7 @@ mod tests {
             ("last-max", &[("1", &[]), ("2", &[0.0])], Some(1)),
         ];
         let mut failures = Vec::new();
-        for (rule, rows, want) in cases {
+        for (selection, rows, want) in cases {
             let solutions: Vec<Solution> = rows
                 .iter()
                 .map(|(answer, scores)| Solution {
@@ -211,29 +213,33 @@ mod tests {
                     answer: (*answer != "-").then(|| answer.to_string()),
                     correct: None,
                     ending: Ending::Finished,
-                    tokens: 0,
+                    num_tokens: 0,
                     logprob: 0.0,
                     node: 0,
                 })
                 .collect();
-            let got = select(rule.parse().expect("a rule"), &solutions, Grader::Strict);
+            let got = select(
+                selection.parse().expect("a selection"),
+                &solutions,
+                Grader::Strict,
+            );
             if got != *want {
-                failures.push(format!("{rule} of {rows:?}: {got:?}, not {want:?}"));
+                failures.push(format!("{selection} of {rows:?}: {got:?}, not {want:?}"));
             }
         }
         assert!(failures.is_empty(), "{}", failures.join("\n"));
     }
 
     #[test]
-    fn rules_round_trip_through_their_names() {
-        let names: Vec<String> = Rule::all().map(|r| r.to_string()).collect();
+    fn selections_round_trip_through_their_names() {
+        let names: Vec<String> = Selection::all().map(|s| s.to_string()).collect();
         assert_eq!(
             names.join(" "),
             "min-max min-vote last-max last-vote mean-max mean-vote product-max product-vote majority"
         );
-        for rule in Rule::all() {
-            assert_eq!(rule.to_string().parse(), Ok(rule));
+        for selection in Selection::all() {
+            assert_eq!(selection.to_string().parse(), Ok(selection));
         }
-        assert!("median-vote".parse::<Rule>().is_err());
+        assert!("median-vote".parse::<Selection>().is_err());
     }
 }

@@ -1,9 +1,7 @@
-//! One problem, from its text to a verdict.
+//! One problem, from its text to its answer.
 
-use crate::search::Search;
 use crate::{
-    Config, Error, Grader, Policy, Prm, Problem, Rule, Strategy, Trace, beam, best_of_n, cot, dvts,
-    majority, select, smaller_budgets,
+    Config, Error, Grader, Policy, Prm, Problem, Search, Selection, Trace, select, smaller_budgets,
 };
 use serde::{Deserialize, Serialize};
 
@@ -15,18 +13,22 @@ pub struct Outcome {
     pub solutions: Vec<Solution>,
     /// Every aggregation and selection.
     pub verdicts: Vec<Verdict>,
-    /// The rule that counts.
-    pub rule: Rule,
+    /// The selection that counts.
+    #[serde(alias = "rule")]
+    pub selection: Selection,
     /// Its answer; `None` when no solution has one.
     pub prediction: Option<String>,
     /// Whether it is right; `None` when the problem has no known answer.
     pub correct: Option<bool>,
-    /// The verdicts of smaller budgets, from the first solutions of this run.
+    /// The verdicts of smaller budgets N', from the first solutions of this run.
     pub by_n: Vec<Subsample>,
-    /// Who compared answers.
+    /// Which grader compared answers.
     pub grader: Grader,
     /// Tokens the policy wrote: kept, dropped, duplicate and looked ahead.
     pub policy_tokens: usize,
+    /// Tokens given to the PRM, each once per read: the problem and the steps; 0 without a PRM.
+    #[serde(default)]
+    pub prm_tokens: usize,
     /// The tree.
     pub trace: Trace,
 }
@@ -45,7 +47,8 @@ pub struct Solution {
     /// Why it ended.
     pub ending: Ending,
     /// Policy tokens along the path.
-    pub tokens: usize,
+    #[serde(alias = "tokens")]
+    pub num_tokens: usize,
     /// Sum of their log-probabilities, in nats.
     pub logprob: f64,
     /// Its last node in the trace.
@@ -62,15 +65,16 @@ pub enum Ending {
     LengthCut,
     /// The step limit.
     StepLimit,
-    /// No valid next step in all tries.
+    /// No try gave a valid next step.
     DeadEnd,
 }
 
-/// What one rule makes of the solutions.
+/// The answer that one selection gives.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
-    /// The rule.
-    pub rule: Rule,
+    /// The selection.
+    #[serde(alias = "rule")]
+    pub selection: Selection,
     /// The solution it points at.
     pub solution: Option<usize>,
     /// That solution's answer.
@@ -79,7 +83,7 @@ pub struct Verdict {
     pub correct: Option<bool>,
 }
 
-/// What the run would have been with a smaller budget.
+/// The verdicts of the run with a smaller budget.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Subsample {
     /// N'.
@@ -92,85 +96,68 @@ pub struct Subsample {
 /// `None::<&NoPrm>`.
 ///
 /// Dropping the future drops every branch.
+///
+/// # Errors
+/// Options that cannot be honoured, a missing PRM, and failures of the two models.
 pub async fn solve<P: Policy, R: Prm>(
     policy: &P,
     prm: Option<&R>,
     problem: &Problem,
     config: &Config,
 ) -> Result<Outcome, Error> {
-    config.validate()?;
-    let (text, stream) = (&problem.problem, stream(config.seed, &problem.problem));
-    let strategy = config.strategy.name();
-    let prm = prm.ok_or(Error::NoPrm { strategy });
-    let (mut solutions, mut trace) = match config.strategy {
-        Strategy::Cot => cot::cot(policy, policy.start(text, stream).await?, config).await?,
-        Strategy::Majority => {
-            majority::majority(policy, policy.start(text, stream).await?, config).await?
-        }
-        Strategy::BestOfN => {
-            let prm = prm?;
-            let roots = futures::try_join!(policy.start(text, stream), prm.start(text))?;
-            best_of_n::best_of_n(policy, prm, roots, config).await?
-        }
-        Strategy::Beam => {
-            let search = Search {
-                policy,
-                prm: prm?,
-                config,
-            };
-            beam::beam(&search, search.root(text, stream).await?).await?
-        }
-        Strategy::Dvts => {
-            let search = Search {
-                policy,
-                prm: prm?,
-                config,
-            };
-            dvts::dvts(&search, search.root(text, stream).await?).await?
-        }
-    };
-
-    for solution in &mut solutions {
-        solution.answer = config
-            .grader
-            .answer(&solution.steps.join(&config.delimiter));
-        solution.correct = problem.answer.as_ref().map(|truth| {
-            (solution.answer.as_ref()).is_some_and(|a| config.grader.equivalent(a, truth))
-        });
-    }
-    let verdicts = judge(&solutions, config, problem);
-    let chosen = verdicts
-        .iter()
-        .find(|verdict| verdict.rule == config.rule());
-    if let Some(index) = chosen.and_then(|verdict| verdict.solution) {
-        trace.choose(solutions[index].node);
-    }
-    let by_n = smaller_budgets(config)
-        .into_iter()
-        .map(|(n, count)| Subsample {
-            n,
-            verdicts: judge(&solutions[..count.min(solutions.len())], config, problem),
-        });
-    Ok(Outcome {
-        rule: config.rule(),
-        prediction: chosen.and_then(|verdict| verdict.prediction.clone()),
-        correct: chosen.and_then(|verdict| verdict.correct),
-        by_n: by_n.collect(),
-        grader: config.grader,
-        policy_tokens: trace.tokens(),
-        verdicts,
-        solutions,
-        trace,
-    })
+    let search = Search::new(policy, prm, problem, config)?;
+    let solutions = config.strategy.run(&search).await?;
+    Ok(search.outcome(solutions))
 }
 
-/// Every rule that the strategy's scores allow.
-fn judge(solutions: &[Solution], config: &Config, problem: &Problem) -> Vec<Verdict> {
-    let rules = Rule::all().filter(|rule| config.strategy.needs_prm() || !rule.needs_scores());
-    let verdicts = rules.map(|rule| {
-        let solution = select(rule, solutions, config.grader);
+impl<P: Policy, R: Prm> Search<'_, P, R> {
+    /// The end of a search: reads the solutions' answers, grades them and makes every selection.
+    pub fn outcome(self, mut solutions: Vec<Solution>) -> Outcome {
+        let Search {
+            config, problem, ..
+        } = self;
+        for solution in &mut solutions {
+            let text = solution.steps.join(&config.delimiter);
+            solution.answer = config.grader.answer(&text);
+            solution.correct = problem.answer.as_ref().map(|truth| {
+                (solution.answer.as_ref()).is_some_and(|a| config.grader.equivalent(a, truth))
+            });
+        }
+        let verdicts = verdicts(&solutions, config, problem);
+        let selection = config.selection_or_default();
+        let chosen = verdicts.iter().find(|v| v.selection == selection);
+        let mut trace = self.trace.into_inner();
+        if let Some(index) = chosen.and_then(|verdict| verdict.solution) {
+            trace.choose(solutions[index].node);
+        }
+        let by_n = smaller_budgets(config).into_iter().map(|(n, count)| {
+            let first = &solutions[..count.min(solutions.len())];
+            let verdicts = self::verdicts(first, config, problem);
+            Subsample { n, verdicts }
+        });
+        Outcome {
+            selection,
+            prediction: chosen.and_then(|verdict| verdict.prediction.clone()),
+            correct: chosen.and_then(|verdict| verdict.correct),
+            by_n: by_n.collect(),
+            grader: config.grader,
+            policy_tokens: trace.num_tokens(),
+            prm_tokens: self.prm_tokens.get(),
+            verdicts,
+            solutions,
+            trace,
+        }
+    }
+}
+
+/// The verdict of every selection that the strategy's scores allow.
+fn verdicts(solutions: &[Solution], config: &Config, problem: &Problem) -> Vec<Verdict> {
+    let scored = config.strategy.needs_prm();
+    let selections = Selection::all().filter(|selection| scored || !selection.needs_scores());
+    let verdicts = selections.map(|selection| {
+        let solution = select(selection, solutions, config.grader);
         Verdict {
-            rule,
+            selection,
             solution,
             prediction: solution.and_then(|i| solutions[i].answer.clone()),
             correct: (problem.answer.as_ref())
@@ -178,13 +165,4 @@ fn judge(solutions: &[Solution], config: &Config, problem: &Problem) -> Vec<Verd
         }
     });
     verdicts.collect()
-}
-
-/// The key of a problem's random numbers: the same text and seed give the same tree, wherever
-/// the problem stands in its file. FNV-1a over the seed and the text.
-fn stream(seed: u64, text: &str) -> u64 {
-    let bytes = seed.to_le_bytes().into_iter().chain(text.bytes());
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
 }

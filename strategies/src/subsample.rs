@@ -3,17 +3,16 @@
 //! In best-of-N, majority vote and DVTS the i-th solution does not depend on how many there
 //! are: its branch path, and so its random numbers, stay the same. The first N' candidates of
 //! a run are therefore *the* run with budget N' and the same seed, not an estimate of it
-//! (TTS.md 2.5). Beam search is not like that: its candidates compete.
+//! (SEMANTICS.md, "Smaller budgets"). Beam search is not like that: its candidates compete.
 
-use crate::{Config, Strategy};
+use crate::Config;
 
 /// The smaller budgets N' that a run with this configuration also answers, each with the number
 /// of its first solutions that make it up: N' = 1, 2, 4, … (M, 2M, 4M, … for DVTS) below N.
 pub fn smaller_budgets(config: &Config) -> Vec<(usize, usize)> {
-    let candidates_per_solution = match config.strategy {
-        Strategy::Majority | Strategy::BestOfN => 1,
-        Strategy::Dvts => config.beam_width,
-        Strategy::Cot | Strategy::Beam => return Vec::new(),
+    let Some(candidates_per_solution) = (config.strategy.row().candidates_per_solution)(config)
+    else {
+        return Vec::new();
     };
     std::iter::successors(Some(1usize), |count| count.checked_mul(2))
         .map(|count| (count.saturating_mul(candidates_per_solution), count))
@@ -24,6 +23,7 @@ pub fn smaller_budgets(config: &Config) -> Vec<(usize, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Strategy;
 
     #[test]
     fn smaller_budgets_table() {

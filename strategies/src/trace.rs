@@ -1,4 +1,4 @@
-//! The search tree as data: every step that was written, and what became of it.
+//! The search tree as data: every step that was written, and its fate.
 
 use serde::{Deserialize, Serialize};
 
@@ -23,20 +23,22 @@ pub struct Node {
     pub text: String,
     /// The PRM's score of this step; `None` where it was not scored.
     pub reward: Option<f64>,
-    /// What the search ranked it by: the aggregated scores of its path, looked ahead if asked.
+    /// The value by which the search ranked it: the aggregated scores of its path, those of the
+    /// steps looked ahead included.
     pub value: Option<f64>,
     /// Policy tokens written for it. A solution written in one call counts them on its last
     /// step.
-    pub tokens: usize,
+    #[serde(alias = "tokens")]
+    pub num_tokens: usize,
     /// Policy tokens written beyond it to look ahead, then thrown away.
     pub lookahead_tokens: usize,
-    /// What became of it.
+    /// Its fate.
     pub state: NodeState,
     /// Whether it is on the path whose answer was given.
     pub chosen: bool,
 }
 
-/// What became of a step.
+/// The fate of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NodeState {
@@ -46,13 +48,13 @@ pub enum NodeState {
     Dropped,
     /// Ends a solution: end of sequence or an answer.
     Finished,
-    /// Says the same as an earlier step of its parent.
+    /// Has the text of an earlier sibling.
     Duplicate,
     /// Hit the token limit.
     LengthCut,
     /// Wrote nothing but a delimiter.
     Empty,
-    /// Kept, but nothing could follow: the step limit, or no valid step in all tries.
+    /// Kept, but nothing could follow: the step limit, or no try gave a valid step.
     Stopped,
 }
 
@@ -72,7 +74,7 @@ impl Trace {
             text: String::new(),
             reward: None,
             value: None,
-            tokens: 0,
+            num_tokens: 0,
             lookahead_tokens: 0,
             state: NodeState::Kept,
             chosen: false,
@@ -108,25 +110,25 @@ impl Trace {
 
     /// Flags the path from the stem to `node`.
     pub(crate) fn choose(&mut self, node: usize) {
-        let mut at = Some(node);
-        while let Some(id) = at {
+        let mut next = Some(node);
+        while let Some(id) = next {
             self.nodes[id].chosen = true;
-            at = self.nodes[id].parent;
+            next = self.nodes[id].parent;
         }
     }
 
     /// All policy tokens written in this tree.
-    pub fn tokens(&self) -> usize {
+    pub fn num_tokens(&self) -> usize {
         self.nodes
             .iter()
-            .map(|n| n.tokens + n.lookahead_tokens)
+            .map(|n| n.num_tokens + n.lookahead_tokens)
             .sum()
     }
 }
 
 impl Node {
     /// A node that [`Trace::add`] will place.
-    pub(crate) fn new(text: String, tokens: usize, state: NodeState) -> Node {
+    pub(crate) fn new(text: String, num_tokens: usize, state: NodeState) -> Node {
         Node {
             id: 0,
             parent: None,
@@ -134,7 +136,7 @@ impl Node {
             text,
             reward: None,
             value: None,
-            tokens,
+            num_tokens,
             lookahead_tokens: 0,
             state,
             chosen: false,

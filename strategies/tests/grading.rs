@@ -54,7 +54,7 @@ fn pairs_are_judged_both_ways() {
     );
 }
 
-/// What answers are made of.
+/// The pieces that random answers are made of.
 const PIECES: &[&str] = &[
     "1",
     "23",

@@ -1,9 +1,10 @@
-//! Searches on scripted models: the exact tree, and what is read off it.
+//! Searches on scripted models: the exact tree and the answers.
 
 mod scripted;
 
 use offshoot_strategies::{
-    Aggregation, BeamMode, Config, Rule, Strategy, Subsample, smaller_budgets,
+    Aggregation, BeamMode, Config, Error, Path, Search, Selection, Strategy, Subsample,
+    smaller_budgets,
 };
 use scripted::{Script, tree};
 
@@ -35,7 +36,14 @@ fn check(cases: &[Case]) {
             script.delay = delay;
             let (found_tree, solutions) = match script.solve(&case.config) {
                 Ok(outcome) => {
-                    assert_eq!(outcome.policy_tokens, outcome.trace.tokens());
+                    assert_eq!(outcome.policy_tokens, outcome.trace.num_tokens());
+                    // One token for the problem, one for every step scored.
+                    let read = if case.config.strategy.needs_prm() {
+                        1 + script.scored.borrow().len()
+                    } else {
+                        0
+                    };
+                    assert_eq!(outcome.prm_tokens, read, "{}", case.name);
                     let mut once = script.scored.borrow().clone();
                     once.sort();
                     once.dedup();
@@ -237,7 +245,7 @@ fn beam_search() {
         Case {
             name: "the token limit of a solution",
             config: Config {
-                total_tokens: 2,
+                max_tokens: 2,
                 ..beam(2, 2)
             },
             script: "-: a:.2 b:.1
@@ -249,7 +257,7 @@ fn beam_search() {
         Case {
             name: "ranked by the least score: a weak step weighs on its path to the end",
             config: Config {
-                value: Aggregation::Min,
+                aggregation: Aggregation::Min,
                 ..beam(4, 2)
             },
             script: "-: a:.2 b:.4 c:.1 d:.1
@@ -389,7 +397,7 @@ fn lookahead() {
         Case {
             name: "the steps ahead are aggregated with the path's own",
             config: Config {
-                value: Aggregation::Min,
+                aggregation: Aggregation::Min,
                 ..ahead(1, dvts(2, 2))
             },
             script: "-/0: a:.1 b:.3
@@ -500,7 +508,7 @@ fn a_subsample_is_the_smaller_run() {
 }
 
 #[test]
-fn the_verdict_that_counts() {
+fn the_selection_that_counts() {
     let text = "-: a|[7]!:.1|.4 b|[8]!:.9|.2 b|[8]!:.9|.2 c|[9]!:.3|.5";
     let cases = [
         ("min-max", "9", false),
@@ -510,16 +518,16 @@ fn the_verdict_that_counts() {
         ("product-max", "8", false),
         ("majority", "8", false),
     ];
-    for (rule, prediction, correct) in cases {
-        let verdict: Option<Rule> = Some(rule.parse().expect("a rule"));
+    for (word, prediction, correct) in cases {
+        let selection: Option<Selection> = Some(word.parse().expect("a selection"));
         let config = Config {
             n: 4,
-            verdict,
+            selection,
             ..Config::new(Strategy::BestOfN)
         };
         let outcome = Script::new(text).solve(&config).expect("a run");
-        assert_eq!(outcome.prediction.as_deref(), Some(prediction), "{rule}");
-        assert_eq!(outcome.correct, Some(correct), "{rule}");
+        assert_eq!(outcome.prediction.as_deref(), Some(prediction), "{word}");
+        assert_eq!(outcome.correct, Some(correct), "{word}");
         assert_eq!(outcome.verdicts.len(), 9);
         let json = serde_json::to_string(&outcome).expect("JSON");
         assert_eq!(
@@ -527,6 +535,31 @@ fn the_verdict_that_counts() {
             outcome
         );
     }
+}
+
+/// A program outside of the crate writes a strategy with the same means: the best child, step by
+/// step, is beam search with N = M.
+#[test]
+fn a_strategy_can_be_written_outside() {
+    let text = "-: a:.1 b:.9 b a
+                b: b:.5 [7]:.6 b [7]!";
+    let config = beam(4, 4);
+    let expected = Script::new(text).solve(&config).expect("a run");
+    let script = Script::new(text);
+    let (policy, prm) = script.models();
+    let problem = Script::problem();
+    let outcome = futures::executor::block_on(async {
+        let search = Search::new(&policy, Some(&prm), &problem, &config)?;
+        let mut paths = vec![search.root().await?];
+        while paths.iter().any(|path| !path.has_ended()) {
+            let expansion = search.expand(paths, config.beam_width).await?;
+            paths = search.keep_best(expansion.candidates, 1);
+            paths.extend(expansion.dead_ends);
+        }
+        let solutions = paths.into_iter().map(Path::into_solution).collect();
+        Ok::<_, Error>(search.outcome(solutions))
+    });
+    assert_eq!(outcome.expect("a run"), expected);
 }
 
 /// Ended and dropped paths hold no branch: while one path of N/M goes on, only its stem, its
@@ -554,51 +587,51 @@ fn settings_that_cannot_run_are_one_sentence() {
                 n: 0,
                 ..whole.clone()
             },
-            "--n must be at least 1, found 0",
+            "`n` is 0; expected at least 1",
         ),
         (
             Config {
                 n: 4,
                 ..Config::new(Strategy::Cot)
             },
-            "--strategy cot writes one solution: --n must be 1, found 4",
+            "`n` is 4; expected 1: the strategy cot writes one solution",
         ),
         (
             beam(10, 4),
-            "--n 10 is not divisible by --beam-width 4: --strategy beam keeps n / beam-width branches",
+            "`n` is 10; expected a multiple of `beam_width`, 4: the strategy beam keeps n / 4 branches",
         ),
         (
             dvts(2, 4),
-            "--n 2 is not divisible by --beam-width 4: --strategy dvts keeps n / beam-width branches",
+            "`n` is 2; expected a multiple of `beam_width`, 4: the strategy dvts keeps n / 4 branches",
         ),
-        (beam(4, 0), "--beam-width must be at least 1, found 0"),
+        (beam(4, 0), "`beam_width` is 0; expected at least 1"),
         (
             Config {
                 lookahead: 1,
                 ..whole.clone()
             },
-            "--lookahead works with --strategy beam and dvts, not best-of-n",
+            "`lookahead` is 1; expected 0: the strategy best-of-n writes whole solutions, not steps",
         ),
         (
             Config {
-                verdict: Some(Rule::Max(Aggregation::Min)),
+                selection: Some(Selection::Max(Aggregation::Min)),
                 ..majority
             },
-            "--verdict min-max needs scores, but --strategy majority uses no PRM",
+            "`selection` is min-max; expected majority: the strategy majority uses no PRM and so has no scores",
         ),
         (
             Config {
                 max_steps: 0,
                 ..beam(4, 2)
             },
-            "--max-steps must be at least 1, found 0",
+            "`max_steps` is 0; expected at least 1",
         ),
         (
             Config {
                 delimiter: String::new(),
                 ..whole.clone()
             },
-            "--delimiter must not be empty",
+            "`delimiter` is empty; expected the text that ends a step",
         ),
     ];
     for (config, want) in cases {
@@ -609,7 +642,7 @@ fn settings_that_cannot_run_are_one_sentence() {
     hot.sampling.temperature = f32::NAN;
     assert_eq!(
         hot.validate().expect_err("NaN").to_string(),
-        "--temperature must be a number from 0 up, found NaN"
+        "`temperature` is NaN; expected a number from 0 up"
     );
 }
 

@@ -9,15 +9,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::rc::Rc;
 
-use engine::chat::ChatTemplate;
 use engine::checkpoint::Checkpoint;
-use engine::source::Source;
-use engine::tokenizer::Tokenizer;
-use engine::{Engine, Model, Options, Part};
+use engine::checkpoint::source::Source;
+use engine::text::chat::ChatTemplate;
+use engine::text::tokenizer::Tokenizer;
+use engine::{Engine, Model, ModelSpec, Options};
 use kernels::CpuBackend;
 use serde_json::Value;
 use strategies::{
-    Config, EnginePolicy, EnginePrm, Outcome, PastLimit, PrmFormat, PrmKind, Problem, PromptKind,
+    Config, ContextOverflow, EnginePolicy, EnginePrm, Outcome, PrmFormat, PrmKind, Problem,
+    PromptKind,
 };
 
 /// A path in the repository.
@@ -27,12 +28,12 @@ pub fn repository(path: &str) -> PathBuf {
 
 /// The directory of an embedded model.
 pub fn embedded(word: &str) -> PathBuf {
-    repository("src/embedded").join(word)
+    repository("session/src/embedded").join(word)
 }
 
 /// The bundled problems as text, one JSON object a line.
 pub fn heldout() -> String {
-    std::fs::read_to_string(repository("src/embedded/nano-heldout.jsonl"))
+    std::fs::read_to_string(repository("session/src/embedded/nano-heldout.jsonl"))
         .expect("the bundled problems are in the repository")
 }
 
@@ -89,7 +90,8 @@ pub struct Pair {
 /// Puts nano-small and nano-prm onto `threads` threads.
 pub fn pair(threads: usize, options: &Options) -> Pair {
     let (small, prm) = (open("nano-small"), open("nano-prm"));
-    let parts = [&small, &prm].map(|p| Part::new(&p.checkpoint, Some(Rc::clone(&p.tokenizer))));
+    let parts =
+        [&small, &prm].map(|p| ModelSpec::new(&p.checkpoint, Some(Rc::clone(&p.tokenizer))));
     let (engine, models) =
         Engine::new(CpuBackend::new(threads), &parts, options).expect("the family loads");
     let stop = small.checkpoint.eos().to_vec();
@@ -100,7 +102,7 @@ pub fn pair(threads: usize, options: &Options) -> Pair {
             Rc::clone(&small.chat),
             PromptKind::Qwen.style(),
             stop,
-            PastLimit::Truncate,
+            ContextOverflow::Truncate,
         ),
         prm: scorer(&prm, &models[1]),
         policy_model: models[0].clone(),
@@ -115,7 +117,7 @@ pub fn scorer(parts: &Parts, model: &Model) -> EnginePrm {
     let (tokenizer, chat) = (Rc::clone(&parts.tokenizer), Rc::clone(&parts.chat));
     let format = PrmFormat::new(kind, &parts.checkpoint.config, tokenizer, chat)
         .expect("an embedded PRM has a step marker");
-    EnginePrm::new(model.clone(), Rc::new(format), PastLimit::Truncate)
+    EnginePrm::new(model.clone(), Rc::new(format), ContextOverflow::Truncate)
 }
 
 impl Pair {

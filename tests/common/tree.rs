@@ -58,8 +58,20 @@ pub fn grow(
     tree: &[Node],
     at_once: bool,
 ) -> Vec<f64> {
+    grow_counted(engine, prm, problem, tree, at_once).0
+}
+
+/// As [`grow`], with the tokens that were given to the PRM.
+pub fn grow_counted(
+    engine: &Engine,
+    prm: &EnginePrm,
+    problem: &str,
+    tree: &[Node],
+    at_once: bool,
+) -> (Vec<f64>, u64) {
     let grow = async {
         let root = prm.start(problem).await?;
+        let mut tokens = prm.num_tokens(&root) as u64;
         let mut branches = Vec::new();
         let mut scores = vec![f64::NAN; tree.len()];
         branches.resize_with(tree.len(), || None);
@@ -70,18 +82,21 @@ pub fn grow(
             });
             let ready: Vec<usize> = ready.take(if at_once { tree.len() } else { 1 }).collect();
             if ready.is_empty() {
-                return Ok::<_, Error>(scores);
+                return Ok::<_, Error>((scores, tokens));
             }
             let round = ready.iter().map(|&i| {
                 let parent = tree[i].parent.and_then(|p| branches[p].as_ref());
                 let mut branch = prm.fork(parent.unwrap_or(&root));
                 async move {
+                    let before = prm.num_tokens(&branch);
                     let scores = prm.score(&mut branch, &[&tree[i].text]).await?;
                     assert_eq!(scores.len(), 1, "one score for one step");
-                    Ok::<_, Error>((i, branch, scores[0]))
+                    let read = (prm.num_tokens(&branch) - before) as u64;
+                    Ok::<_, Error>((i, branch, scores[0], read))
                 }
             });
-            for (i, branch, score) in futures::future::try_join_all(round).await? {
+            for (i, branch, score, read) in futures::future::try_join_all(round).await? {
+                tokens += read;
                 branches[i] = Some(branch);
                 scores[i] = score;
             }
@@ -96,6 +111,22 @@ pub fn grow(
 /// Scores a whole solution in one reading.
 pub fn read(engine: &Engine, prm: &EnginePrm, problem: &str, steps: &[&str]) -> Vec<f64> {
     try_read(engine, prm, problem, steps).expect("every step is scored")
+}
+
+/// As [`read`], with the tokens that were given to the PRM.
+pub fn read_counted(
+    engine: &Engine,
+    prm: &EnginePrm,
+    problem: &str,
+    steps: &[&str],
+) -> (Vec<f64>, u64) {
+    let read = async {
+        let mut branch = prm.start(problem).await?;
+        let scores = prm.score(&mut branch, steps).await?;
+        Ok::<_, Error>((scores, prm.num_tokens(&branch) as u64))
+    };
+    let read = engine.run(read).expect("the engine runs");
+    read.expect("every step is scored")
 }
 
 /// As [`read`], with the PRM's error if it has one.

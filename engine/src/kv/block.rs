@@ -11,7 +11,7 @@ use super::memory::KvMemory;
 pub type SharedMemory = Rc<RefCell<KvMemory>>;
 
 /// A live block. Its reference count is that of the `Rc` it lives in; dropping the last handle
-/// makes it dormant (if the radix tree knows it) or free.
+/// makes it cached (if it is in the prefix trie) or free.
 pub struct Block {
     id: BlockId,
     pool: usize,
@@ -34,7 +34,7 @@ impl Block {
         })
     }
 
-    /// Where the block lies.
+    /// The block's place in the arena.
     pub fn id(&self) -> BlockId {
         self.id
     }

@@ -1,21 +1,21 @@
-//! Which bytes of the arena belong to which model's blocks.
+//! The accounting of the arena: which bytes belong to which model's blocks.
 //!
-//! Models differ in the size of their blocks. The arena is cut into *superblocks*; each belongs
-//! to one model while any block of it is in use, and goes back to all of them when the last one
-//! is freed. So policy and PRM share one budget, whichever of them needs it more.
+//! Models differ in the size of their blocks. The arena is divided into *superblocks*; each belongs
+//! to one model while any block of it is in use, and returns to the shared pool when its last block
+//! is freed. So all models share one budget.
 
 use std::collections::{BTreeSet, HashMap};
 
 use kernels::BlockId;
 
-use super::radix::RadixTree;
+use super::trie::PrefixTrie;
 
 /// The block accounting of all models over one arena.
 #[derive(Debug)]
 pub struct KvMemory {
-    super_units: u32,
-    free_supers: BTreeSet<u32>,
-    supers: u32,
+    superblock_units: u32,
+    free_superblocks: BTreeSet<u32>,
+    superblocks: u32,
     pools: Vec<Pool>,
     clock: u64,
 }
@@ -26,50 +26,55 @@ struct Pool {
     /// Units from one block to the next.
     stride: u32,
     /// Blocks in one superblock.
-    per_super: u32,
+    per_superblock: u32,
     /// Superblocks of this model with a free block, and the free indices in each.
     open: BTreeSet<u32>,
     owned: HashMap<u32, BTreeSet<u32>>,
     live: usize,
     peak_live: usize,
-    tree: RadixTree,
+    trie: PrefixTrie,
 }
 
-/// How the arena is cut for a set of models.
+/// How the arena is divided for a set of models.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cut {
-    /// Bytes one step of a [`BlockId`] stands for.
+pub struct ArenaLayout {
+    /// Bytes between consecutive [`BlockId`]s.
     pub unit_bytes: usize,
     /// Bytes from one block to the next, for each model.
     pub strides: Vec<usize>,
     /// Bytes of a superblock.
-    pub super_bytes: usize,
+    pub superblock_bytes: usize,
     /// Superblocks in the arena.
-    pub supers: usize,
+    pub superblocks: usize,
 }
 
-impl Cut {
-    /// Cuts `bytes` for models whose blocks take `block_bytes` each.
+impl ArenaLayout {
+    /// Divides `bytes` for models whose blocks take `block_bytes` each.
     ///
-    /// A superblock is the least common multiple of the block sizes, so that nothing is wasted,
-    /// unless that is more than a sixteenth of the arena; then it is the largest block.
-    pub fn new(bytes: usize, block_bytes: &[usize]) -> Cut {
+    /// A superblock has the least common multiple of the block sizes, which wastes nothing, unless
+    /// that is more than a sixteenth of the arena; then it has the size of the largest block.
+    pub fn new(bytes: usize, block_bytes: &[usize]) -> ArenaLayout {
         let strides: Vec<usize> = block_bytes.iter().map(|b| b.next_multiple_of(64)).collect();
         let unit = strides.iter().copied().reduce(gcd).unwrap_or(64);
         let largest = strides.iter().copied().max().unwrap_or(64);
         let common = strides
             .iter()
             .try_fold(unit, |a, &b| (a / gcd(a, b)).checked_mul(b));
-        let super_bytes = match common {
+        let superblock_bytes = match common {
             Some(common) if common <= bytes / 16 => common,
             _ => largest,
         };
-        Cut {
+        ArenaLayout {
             unit_bytes: unit,
             strides,
-            super_bytes,
-            supers: bytes / super_bytes,
+            superblock_bytes,
+            superblocks: bytes / superblock_bytes,
         }
+    }
+
+    /// Bytes of the arena.
+    pub fn bytes(&self) -> usize {
+        self.superblocks * self.superblock_bytes
     }
 }
 
@@ -78,28 +83,28 @@ fn gcd(a: usize, b: usize) -> usize {
 }
 
 impl KvMemory {
-    /// Accounting for the models of `cut`, in its order; `block_tokens` tokens a block.
-    pub fn new(cut: &Cut, block_tokens: usize) -> KvMemory {
-        let units = |bytes: usize| (bytes / cut.unit_bytes) as u32;
-        let pools = cut.strides.iter().map(|&stride| Pool {
+    /// Accounting for the models of `layout`, in its order; `block_tokens` tokens a block.
+    pub fn new(layout: &ArenaLayout, block_tokens: usize) -> KvMemory {
+        let units = |bytes: usize| (bytes / layout.unit_bytes) as u32;
+        let pools = layout.strides.iter().map(|&stride| Pool {
             stride: units(stride),
-            per_super: (cut.super_bytes / stride) as u32,
+            per_superblock: (layout.superblock_bytes / stride) as u32,
             open: BTreeSet::new(),
             owned: HashMap::new(),
             live: 0,
             peak_live: 0,
-            tree: RadixTree::new(block_tokens),
+            trie: PrefixTrie::new(block_tokens),
         });
         KvMemory {
-            super_units: units(cut.super_bytes),
-            free_supers: (0..cut.supers as u32).collect(),
-            supers: cut.supers as u32,
+            superblock_units: units(layout.superblock_bytes),
+            free_superblocks: (0..layout.superblocks as u32).collect(),
+            superblocks: layout.superblocks as u32,
             pools: pools.collect(),
             clock: 0,
         }
     }
 
-    /// Takes a free block of `pool`, evicting dormant blocks of any model if there is none.
+    /// Takes a free block of `pool`, evicting cached blocks of any model if there is none.
     /// `None` when every block is live.
     pub(super) fn take(&mut self, pool: usize) -> Option<BlockId> {
         loop {
@@ -118,8 +123,8 @@ impl KvMemory {
         let place = match pool.open.first() {
             Some(&place) => place,
             None => {
-                let place = self.free_supers.pop_first()?;
-                pool.owned.insert(place, (0..pool.per_super).collect());
+                let place = self.free_superblocks.pop_first()?;
+                pool.owned.insert(place, (0..pool.per_superblock).collect());
                 pool.open.insert(place);
                 place
             }
@@ -129,56 +134,56 @@ impl KvMemory {
         if free.is_empty() {
             pool.open.remove(&place);
         }
-        Some(BlockId(place * self.super_units + slot * pool.stride))
+        Some(BlockId(place * self.superblock_units + slot * pool.stride))
     }
 
     fn put_free(&mut self, index: usize, id: BlockId) {
         let pool = &mut self.pools[index];
-        let place = id.0 / self.super_units;
-        let slot = (id.0 % self.super_units) / pool.stride;
+        let place = id.0 / self.superblock_units;
+        let slot = (id.0 % self.superblock_units) / pool.stride;
         let free = pool
             .owned
             .get_mut(&place)
             .expect("a freed block lies in a superblock of its pool");
         assert!(free.insert(slot), "block {id:?} freed twice");
-        if free.len() == pool.per_super as usize {
+        if free.len() == pool.per_superblock as usize {
             pool.owned.remove(&place);
             pool.open.remove(&place);
-            self.free_supers.insert(place);
+            self.free_superblocks.insert(place);
         } else {
             pool.open.insert(place);
         }
     }
 
-    /// Evicts the least recently used dormant block of any model.
+    /// Evicts the least recently used cached block of any model.
     fn evict_one(&mut self) -> Option<()> {
         let (index, _) = (self.pools.iter().enumerate())
-            .filter_map(|(i, p)| Some((i, p.tree.oldest()?)))
+            .filter_map(|(i, p)| Some((i, p.trie.oldest()?)))
             .min_by_key(|&(i, used)| (used, i))?;
-        let id = self.pools[index].tree.evict()?;
+        let id = self.pools[index].trie.evict()?;
         self.put_free(index, id);
         Some(())
     }
 
-    /// The last live handle of a block is gone: it becomes dormant or free.
+    /// Called when a block's last live handle drops: it becomes cached or free.
     pub(super) fn dropped(&mut self, index: usize, id: BlockId) {
         let pool = &mut self.pools[index];
         pool.live -= 1;
         self.clock += 1;
-        if !pool.tree.sleep(id, self.clock) {
+        if !pool.trie.release(id, self.clock) {
             self.put_free(index, id);
         }
     }
 
-    /// A dormant block is live again.
+    /// A cached block is live again.
     pub(super) fn revived(&mut self, pool: usize) {
         let pool = &mut self.pools[pool];
         pool.live += 1;
         pool.peak_live = pool.peak_live.max(pool.live);
     }
 
-    pub(super) fn tree(&mut self, pool: usize) -> &mut RadixTree {
-        &mut self.pools[pool].tree
+    pub(super) fn trie(&mut self, pool: usize) -> &mut PrefixTrie {
+        &mut self.pools[pool].trie
     }
 
     /// Blocks of `pool` that branches hold now.
@@ -186,33 +191,33 @@ impl KvMemory {
         self.pools[pool].live
     }
 
-    /// The most blocks of `pool` that branches ever held at once.
+    /// The largest number of blocks of `pool` that branches held at once.
     pub fn peak_live(&self, pool: usize) -> usize {
         self.pools[pool].peak_live
     }
 
-    /// Blocks of `pool` that only the radix tree remembers.
-    pub fn dormant(&self, pool: usize) -> usize {
-        self.pools[pool].tree.dormant()
+    /// Blocks of `pool` that only the prefix trie keeps.
+    pub fn cached(&self, pool: usize) -> usize {
+        self.pools[pool].trie.cached()
     }
 
-    /// Blocks `pool` would have if the whole arena were its own.
+    /// Blocks that `pool` would have if the whole arena were its own.
     pub fn capacity(&self, pool: usize) -> usize {
-        self.supers as usize * self.pools[pool].per_super as usize
+        self.superblocks as usize * self.pools[pool].per_superblock as usize
     }
 
-    /// Panics unless free + dormant + live blocks are all the blocks of every superblock, and the
+    /// Panics unless free + cached + live blocks are all the blocks of every superblock, and the
     /// superblocks of the pools and the free ones are all there are.
     #[cfg(test)]
     pub fn check(&self) {
         let mut owned = 0;
         for pool in &self.pools {
             let free: usize = pool.owned.values().map(BTreeSet::len).sum();
-            let total = pool.owned.len() * pool.per_super as usize;
+            let total = pool.owned.len() * pool.per_superblock as usize;
             assert_eq!(
-                free + pool.live + pool.tree.dormant(),
+                free + pool.live + pool.trie.cached(),
                 total,
-                "free + live + dormant = total"
+                "free + live + cached = total"
             );
             for (place, free) in &pool.owned {
                 assert_eq!(
@@ -222,11 +227,11 @@ impl KvMemory {
                 );
             }
             owned += pool.owned.len();
-            pool.tree.check();
+            pool.trie.check();
         }
         assert_eq!(
-            owned + self.free_supers.len(),
-            self.supers as usize,
+            owned + self.free_superblocks.len(),
+            self.superblocks as usize,
             "every superblock has one owner"
         );
     }
@@ -238,18 +243,22 @@ mod tests {
 
     #[test]
     fn a_superblock_fits_every_model_without_waste_when_that_is_affordable() {
-        for (bytes, blocks, unit, supers, super_bytes) in [
+        for (bytes, blocks, unit, superblocks, superblock_bytes) in [
             (1 << 20, vec![4096], 4096, 256, 4096),
             (1 << 20, vec![4096, 6144], 2048, 85, 12288),
             (1 << 16, vec![4096, 6144], 2048, 10, 6144),
             (1000, vec![50], 64, 15, 64),
             (100, vec![4096], 4096, 0, 4096),
         ] {
-            let cut = Cut::new(bytes, &blocks);
-            let found = (cut.unit_bytes, cut.supers, cut.super_bytes);
+            let layout = ArenaLayout::new(bytes, &blocks);
+            let found = (
+                layout.unit_bytes,
+                layout.superblocks,
+                layout.superblock_bytes,
+            );
             assert_eq!(
                 found,
-                (unit, supers, super_bytes),
+                (unit, superblocks, superblock_bytes),
                 "{bytes} bytes, blocks of {blocks:?}"
             );
         }

@@ -2,16 +2,16 @@
 //!
 //! - [`memory`]: which bytes of the arena belong to which model's blocks.
 //! - [`block`]: an owned block. Dropping the last handle returns it; there is no `free(ids)`.
-//! - [`radix`]: full blocks keyed by their tokens, so that a later request finds them again.
+//! - [`trie`]: full blocks keyed by their tokens, so that later requests reuse them.
 //! - [`table`]: a branch's list of blocks; forking shares it, appending copies or seals the tail.
 //!
-//! A block is *live* while a branch holds it, *dormant* when only the radix tree knows it
+//! A block is *live* while a branch holds it, *cached* when only the prefix trie refers to it
 //! (evictable, least recently used first), *free* otherwise.
 
 pub mod block;
 pub mod memory;
-pub mod radix;
 pub mod table;
+pub mod trie;
 
 pub use block::SharedMemory;
 pub use memory::KvMemory;

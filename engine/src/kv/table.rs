@@ -8,18 +8,18 @@
 //!
 //! Forking shares every block. No block is written while shared, so the first write into a shared,
 //! partly filled tail of `t` tokens held by `c` branches either *copies* the tail (the branch gets
-//! a block of its own, `t` tokens are stored twice) or *seals* it (the branch goes on in a fresh
-//! block and the tail stays as it is, `B - t` places empty, for all branches below it). Copying
-//! costs `(c - 1) t` places when all write, sealing `B - t`: the cheaper one is done. At step
-//! search's shapes (several children, steps of about a block) sealing keeps the tail stored and
-//! read once.
+//! a block of its own, `t` tokens are stored twice) or *seals* it (the branch continues in a fresh
+//! block and the tail stays as it is, `B - t` slots empty, for all branches below it). Copying
+//! costs `(c - 1) t` slots when all write, sealing `B - t`: the cheaper one is done. With the
+//! shapes of step search (several children, steps of about a block) sealing keeps the tail stored
+//! and read once.
 
 use std::rc::Rc;
 
 use kernels::{BlockId, Slot};
 
 use super::block::{Block, SharedMemory};
-use super::radix::Cursor;
+use super::trie::Cursor;
 
 #[derive(Clone, Debug)]
 struct Entry {
@@ -27,7 +27,7 @@ struct Entry {
     tokens: u32,
 }
 
-/// A block to copy before the step that writes into the copy.
+/// A block to copy before the batch that writes into the copy.
 #[derive(Clone, Debug)]
 pub struct CopyOnWrite {
     /// The shared tail; held until the copy has been enqueued.
@@ -75,7 +75,7 @@ impl Table {
         self.entries.len()
     }
 
-    /// Whether giving the blocks back would free any: one is held by this table alone.
+    /// Whether releasing the blocks would free any: one is held by this table alone.
     pub fn frees_something(&self) -> bool {
         self.entries.iter().any(|e| Rc::strong_count(&e.block) == 1)
     }
@@ -88,8 +88,8 @@ impl Table {
             .collect()
     }
 
-    /// Takes the longest prefix of `tokens` that the cache remembers, at most `max_tokens` of
-    /// them. Only for an empty table.
+    /// Takes the longest cached prefix of `tokens`, at most `max_tokens` of them. Only for an empty
+    /// table.
     pub fn reuse(&mut self, tokens: &[u32], max_tokens: usize) {
         debug_assert!(self.is_empty());
         let max_blocks = max_tokens / self.block_tokens as usize;
@@ -143,7 +143,7 @@ impl Table {
         Some((slot, copy))
     }
 
-    /// Forgets tokens from position `len` on, in whole blocks: afterwards `len()` is at most that.
+    /// Drops the blocks that hold positions from `len` on: afterwards `len()` is at most that.
     pub fn truncate(&mut self, len: usize) {
         while self.len > len {
             let Some(entry) = self.entries.pop() else {
@@ -151,12 +151,12 @@ impl Table {
             };
             self.len -= entry.tokens as usize;
         }
-        // A block the tree knows is never written again, so what follows stays out of the tree.
+        // A block in the trie is never written again, so blocks after the cut stay out of the trie.
         self.cursor.close_beyond(self.entries.len());
     }
 
     /// Takes back the tokens pushed last, down to `len`: they turned out not to be the sequence's.
-    /// Only for tokens that [`Table::remember`] has not been told of.
+    /// Only for tokens whose block is not in the trie.
     pub fn take_back(&mut self, len: usize) {
         while self.len > len {
             let Some(tail) = self.entries.last_mut() else {
@@ -170,16 +170,16 @@ impl Table {
         }
     }
 
-    /// Gives every block back; the sequence must be computed anew.
+    /// Releases every block; the sequence must be computed again.
     pub fn clear(&mut self) {
         self.entries.clear();
         self.len = 0;
         self.cursor = Cursor::default();
     }
 
-    /// Makes full blocks whose computation is enqueued known for reuse; `tokens` are the
-    /// sequence's, the first `len()` of which are in the table. One more token may be there that is
-    /// not known yet: its block is not made known.
+    /// Inserts full blocks whose computation is enqueued into the trie; `tokens` are the
+    /// sequence's, the first `len()` of which are in the table. A token in the table whose id is
+    /// not known yet keeps its block out.
     pub fn remember(&mut self, tokens: &[u32]) {
         let size = self.block_tokens as usize;
         while let Some(next) = self.cursor.next() {

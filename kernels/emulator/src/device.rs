@@ -1,11 +1,11 @@
 //! Profiles of real cards, from their published figures.
 
-/// What a program can ask a card about, and what the counters model.
+/// The properties of a card that programs query and counters model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Profile {
-    /// The word that `OFFSHOOT_EMULATOR_DEVICE` takes.
+    /// The value of `OFFSHOOT_EMULATOR_DEVICE` that selects it.
     pub word: &'static str,
-    /// The name that `cuDeviceGetName` yields.
+    /// The name that `cuDeviceGetName` returns.
     pub name: &'static str,
     /// Compute capability.
     pub capability: (u32, u32),
@@ -17,7 +17,7 @@ pub struct Profile {
     pub l2: u64,
     /// Shared memory of one multiprocessor in bytes.
     pub shared_per_sm: u32,
-    /// The most a block may opt in to.
+    /// Maximum of shared memory that a block may opt in to.
     pub shared_optin: u32,
     /// Threads that can be resident on one multiprocessor.
     pub threads_per_sm: u32,
@@ -96,7 +96,7 @@ pub const PROFILES: [Profile; 4] = [
 ];
 
 impl Profile {
-    /// The profile of that word.
+    /// The profile of that name.
     pub fn by_word(word: &str) -> Option<&'static Profile> {
         PROFILES.iter().find(|p| p.word.eq_ignore_ascii_case(word))
     }
@@ -104,7 +104,7 @@ impl Profile {
     /// Blocks of a launch that fit on one multiprocessor, by threads and shared memory.
     pub fn resident_blocks(&self, threads: u32, shared: u32) -> u32 {
         let by_threads = self.threads_per_sm / threads.next_multiple_of(32).max(32);
-        // The system keeps 1 KiB of every block's share.
+        // The system reserves 1 KiB of every block's shared memory.
         let by_shared = self.shared_per_sm / (shared + 1024);
         by_threads.min(by_shared).min(self.blocks_per_sm)
     }

@@ -9,7 +9,7 @@ pub enum Round {
     Up,
 }
 
-/// The quiet NaN that PTX arithmetic yields.
+/// The quiet NaN that PTX arithmetic returns.
 pub const NAN32: u32 = 0x7fff_ffff;
 /// For f16 and bf16 alike.
 pub const NAN16: u16 = 0x7fff;
@@ -17,7 +17,8 @@ pub const NAN16: u16 = 0x7fff;
 /// PTX's NaN in place of any other.
 #[inline(always)]
 pub fn canon(x: f32) -> f32 {
-    // By its bits: a float comparison here would be optimised away, as the language gives NaNs no fixed bits.
+    // By its bits: Rust does not define the bits of NaNs, so a float comparison would be optimised
+    // away.
     let b = x.to_bits();
     f32::from_bits(if b & 0x7fff_ffff > 0x7f80_0000 {
         NAN32
@@ -87,8 +88,8 @@ pub fn max64(a: f64, b: f64) -> f64 {
     }
 }
 
-/// Moves `r`, a neighbour of the exact value or the value itself, the way the mode wants. `above` is the sign of
-/// exact minus `r`.
+/// Moves `r`, the exact value or a neighbour of it, in the direction of the mode. `above` is the
+/// sign of the exact value minus `r`.
 fn direct64(r: f64, above: f64, mode: Round) -> f64 {
     if r.is_nan() {
         return r;
@@ -128,7 +129,7 @@ pub fn narrow32(hi: f64, lo: f64, mode: Round) -> f32 {
         if lo == 0.0 || hi.is_infinite() {
             return r;
         }
-        // To odd first, so that the second rounding sees what was cut off.
+        // To odd first, so that the second rounding depends on the bits cut off.
         return odd(hi, lo) as f32;
     }
     if r.is_infinite() {
@@ -161,7 +162,8 @@ fn odd(hi: f64, lo: f64) -> f64 {
     if lo == 0.0 || hi.to_bits() & 1 == 1 {
         return hi;
     }
-    // The exact value lies strictly between hi and its neighbour toward lo; the odd one of the two is the answer.
+    // The exact value lies strictly between hi and its neighbour toward lo; the odd one of the two
+    // is the answer.
     if (lo > 0.0) == (hi > 0.0) {
         f64::from_bits(hi.to_bits() | 1)
     } else {
@@ -365,7 +367,7 @@ pub fn f32_to_bf(x: f32) -> u16 {
     }
 }
 
-/// f64 to f32 rounded to odd: a second rounding to fewer bits is then the right one.
+/// f64 to f32 rounded to odd: a second rounding to fewer bits then gives the correct result.
 #[inline(always)]
 pub fn f64_to_f32_odd(x: f64) -> f32 {
     let r = x as f32;
@@ -439,7 +441,7 @@ pub fn f32_to_tf32(x: f32) -> f32 {
 mod tests {
     use super::*;
 
-    /// Rounds `x` to a binary16 by search over all of them: slow and obviously right.
+    /// Rounds `x` to a binary16 by search over all of them.
     fn nearest_half(x: f64) -> u16 {
         let value = |h: u16| f64::from(half_to_f32(h));
         if x.is_nan() {
@@ -483,7 +485,7 @@ mod tests {
 
     #[test]
     fn one_rounding_from_f64() {
-        // Just above the middle between two halves by less than an f32 can tell.
+        // Just above the middle between two halves by less than an f32 can represent.
         let x = 1.0 + 2f64.powi(-11) + 2f64.powi(-40);
         assert_eq!(f64_to_half(x), 0x3c01);
         assert_eq!(f32_to_half(x as f32), 0x3c00);

@@ -1,11 +1,11 @@
-//! One emulated device: its memory, the modules on it, launches. The driver API is a thin layer over this, and
-//! tests that want the whole report use it directly.
+//! One emulated device: its memory, its modules, launches. The driver API is a thin layer over it;
+//! tests that need the whole report use it directly.
 
-use crate::build::Symbol;
 use crate::checks::Report;
 use crate::counters::{self, L2, LaunchCounts, Modelled, Range};
 use crate::decode;
 use crate::device::{PROFILES, Profile};
+use crate::lower::Symbol;
 use crate::machine::{self, LaunchSetup, Program};
 use crate::memory::{Heap, Kind};
 use crate::ptx::tree::{self, Init, Stmt, Var};
@@ -27,9 +27,10 @@ pub struct Options {
     pub counters: bool,
     /// Order of the blocks; 0 is launch order.
     pub seed: u64,
-    /// The most warp instructions a host thread may run for one launch.
+    /// Maximum of warp instructions that a host thread may run for one launch.
     pub limit: u64,
-    /// Host threads for a launch; 0 picks: all cores for kernels whose blocks do not talk to one another, else one.
+    /// Host threads for a launch; 0: all cores for kernels whose blocks do not communicate, else
+    /// one.
     pub threads: usize,
 }
 
@@ -47,7 +48,10 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Options by environment; the error names the variable, what was found and what is expected.
+    /// Options from the environment.
+    ///
+    /// # Errors
+    /// Names the variable, the value found and the values expected.
     pub fn from_env() -> Result<Options, String> {
         let var = |name: &str| {
             std::env::var(format!("OFFSHOOT_EMULATOR_{name}"))
@@ -160,7 +164,7 @@ impl Shape {
 /// Why a launch did not run to its end.
 #[derive(Debug)]
 pub enum LaunchError {
-    /// The launch itself is not possible; nothing ran.
+    /// The launch is not possible; nothing ran.
     Invalid(String),
     /// More resources than the card has.
     Resources(String),
@@ -190,7 +194,8 @@ impl Gpu {
     pub fn new(options: Options) -> io::Result<Gpu> {
         let heap = Heap::new(options.profile.memory, options.checks)?;
         let l2 = Arc::new(Mutex::new(L2::new(options.profile.l2)));
-        // The word that cooperative_groups' grid barrier finds through its environment registers.
+        // The barrier word that cooperative_groups' grid barrier finds through `%envreg1` and
+        // `%envreg2`.
         let workspace = heap.alloc(64, Kind::Device).unwrap_or(0);
         heap.fill(workspace, 64, 0);
         Ok(Gpu {
@@ -219,7 +224,7 @@ impl Gpu {
         self.heap.alloc(bytes, Kind::Device)
     }
 
-    /// Frees an allocation; false when there is none at `addr`.
+    /// Frees an allocation; false if there is none at `addr`.
     pub fn free(&self, addr: u64) -> bool {
         self.heap.free(addr)
     }
@@ -250,7 +255,7 @@ impl Gpu {
                 .is_some_and(|e| addr.checked_add(len).is_some_and(|end| end <= e.end))
     }
 
-    /// Reads PTX and places its variables. Kernels are decoded when they are first asked for.
+    /// Parses PTX and allocates its variables. Kernels are decoded on first use.
     pub fn load(&self, text: &str) -> Result<Module, PtxError> {
         let tree = ptx::parse(text)?;
         let mut vars: Vec<&Var> = tree.vars.iter().collect();
@@ -292,14 +297,14 @@ impl Gpu {
                 }
                 _ => {
                     let kind = Kind::Variable(v.name.clone());
-                    let Some(at) = self.heap.alloc(bytes.max(1), kind) else {
+                    let Some(addr) = self.heap.alloc(bytes.max(1), kind) else {
                         return refuse(
                             v.line,
                             format!("no room for variable {:?} of {bytes} bytes", v.name),
                         );
                     };
-                    globals.push((v.name.clone(), at, bytes));
-                    Symbol::Device(at)
+                    globals.push((v.name.clone(), addr, bytes));
+                    Symbol::Device(addr)
                 }
             };
             if symbols.insert(v.name.clone(), symbol).is_some() {
@@ -307,8 +312,8 @@ impl Gpu {
             }
         }
         for v in vars {
-            if let Some(Symbol::Device(at)) = symbols.get(&v.name) {
-                self.initialise(v, *at, &symbols)?;
+            if let Some(Symbol::Device(addr)) = symbols.get(&v.name) {
+                self.initialise(v, *addr, &symbols)?;
             }
         }
         Ok(Module {
@@ -323,12 +328,15 @@ impl Gpu {
     fn initialise(
         &self,
         v: &Var,
-        at: u64,
+        addr: u64,
         symbols: &HashMap<String, Symbol>,
     ) -> Result<(), PtxError> {
-        // Device variables start as zero where nothing else is said, as CUDA C++ has it.
-        self.heap.fill(at, v.bytes().max(1), 0);
+        // Device variables without initialiser are zero, as in CUDA C++.
+        self.heap.fill(addr, v.bytes().max(1), 0);
         let width = u64::from(v.ty.bytes());
+        if width > 8 && !v.init.is_empty() {
+            return refuse(v.line, "128-bit initialisers are not supported");
+        }
         for (i, init) in v.init.iter().enumerate() {
             let value = match init {
                 Init::Bits(b) => *b,
@@ -348,31 +356,31 @@ impl Gpu {
                 },
             };
             self.heap.copy_in(
-                at + i as u64 * width,
+                addr + i as u64 * width,
                 &value.to_le_bytes()[..width as usize],
             );
         }
         if v.space == Space::Const {
-            self.heap.set_read_only(at);
+            self.heap.set_read_only(addr);
         }
         Ok(())
     }
 
     /// Frees the module's variables.
     pub fn unload(&self, module: &Module) {
-        for (_, at, _) in &module.globals {
-            self.heap.free(*at);
+        for (_, addr, _) in &module.globals {
+            self.heap.free(*addr);
         }
     }
 
-    /// Launches a kernel and waits for it. `params` is the parameter buffer, laid out as the PTX declares it.
-    pub fn launch(
+    /// Checks a launch against the card. Returns the blocks that one multiprocessor and the device
+    /// hold at once. `params`: bytes of parameters.
+    fn resources(
         &self,
-        kernel: &Kernel,
+        p: &Program,
         shape: Shape,
-        params: Vec<u8>,
-    ) -> Result<(), LaunchError> {
-        let p = &kernel.program;
+        params: usize,
+    ) -> Result<(u32, u64), LaunchError> {
         let threads: u64 = shape.block.iter().map(|n| u64::from(*n)).product();
         if threads == 0 || shape.grid.contains(&0) {
             return Err(LaunchError::Invalid(format!(
@@ -400,12 +408,10 @@ impl Gpu {
                 p.name, self.options.profile.shared_optin
             )));
         }
-        if params.len() != p.param_bytes as usize {
+        if params != p.param_bytes as usize {
             return Err(LaunchError::Invalid(format!(
                 "{}: {} parameter bytes, {} are expected",
-                p.name,
-                params.len(),
-                p.param_bytes
+                p.name, params, p.param_bytes
             )));
         }
         let per_sm = self.options.profile.resident_blocks(threads as u32, shared);
@@ -417,6 +423,19 @@ impl Gpu {
                 p.name
             )));
         }
+        Ok((per_sm, resident))
+    }
+
+    /// Launches a kernel and waits for it. `params` is the parameter buffer, laid out as the PTX
+    /// declares it.
+    pub fn launch(
+        &self,
+        kernel: &Kernel,
+        shape: Shape,
+        params: Vec<u8>,
+    ) -> Result<(), LaunchError> {
+        let p = &kernel.program;
+        let (per_sm, resident) = self.resources(p, shape, params.len())?;
         let number = self.launches.fetch_add(1, Relaxed);
         let epoch = number % 1023 + 1;
         if epoch == 1 && number > 0 {
@@ -430,7 +449,7 @@ impl Gpu {
             warps_per_sm: self.options.profile.threads_per_sm / 32,
             grid: shape.grid,
             block: shape.block,
-            shared_bytes: shared,
+            shared_bytes: p.shared_bytes + shape.shared,
         });
         let counts = machine::run(LaunchSetup {
             program: p,
@@ -460,7 +479,8 @@ impl Gpu {
         self.options.counters
     }
 
-    /// Starts counting from nothing, with an empty L2, or stops. What was counted stays until the next start.
+    /// Starts counting from nothing, with an empty L2, or stops. The counts are kept until the next
+    /// start.
     pub fn count(&self, on: bool) {
         if on {
             lock(&self.counts).clear();
@@ -469,8 +489,8 @@ impl Gpu {
         self.counting.store(on, Relaxed);
     }
 
-    /// Counts the traffic of `bytes` at `from` under a name of its own as well, in launches from here on. The same
-    /// name again moves the range; no bytes remove it. Ranges may overlap.
+    /// Counts the traffic of `bytes` at `from` also under `name`, in later launches. The same name
+    /// again moves the range; 0 bytes remove it. Ranges may overlap.
     pub fn name_range(&self, name: &str, from: u64, bytes: u64) {
         let mut ranges = lock(&self.ranges);
         let mut all: Vec<Range> = ranges.iter().filter(|r| r.name != name).cloned().collect();
@@ -484,17 +504,17 @@ impl Gpu {
         *ranges = all.into();
     }
 
-    /// What was counted so far, as JSON.
+    /// The counts so far, as JSON.
     pub fn counters_json(&self) -> String {
         counters::json(self.options.profile.name, &lock(&self.counts))
     }
 
-    /// What was counted so far, as a table.
+    /// The counts so far, as a table.
     pub fn counters_table(&self) -> String {
         counters::table(self.options.profile.name, &lock(&self.counts))
     }
 
-    /// Allocations that nobody freed: address and bytes.
+    /// Allocations that were not freed: address and bytes.
     pub fn leaks(&self) -> Vec<(u64, u64)> {
         self.heap
             .live()
@@ -505,7 +525,7 @@ impl Gpu {
     }
 }
 
-/// Function addresses: no memory lies there.
+/// Function addresses: outside of all memory.
 const FUNCTIONS: u64 = 0x7f << 48;
 
 impl Module {

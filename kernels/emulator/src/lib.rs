@@ -1,13 +1,15 @@
 //! A CUDA driver in software: runs, checks and counts real PTX without a GPU.
 //!
-//! Built as `libcuda.so` it stands in for the driver: a program that speaks the driver API (cudarc, ctypes) loads it
-//! unchanged. It executes the PTX that NVRTC or another compiler produced, a warp at a time; it checks every access
-//! as a sanitizer would and counts what a profiler would. See `README.md` for what it checks, counts and refuses.
+//! Built as `libcuda.so` it replaces the driver: a program that uses the driver API (cudarc,
+//! ctypes) loads it unchanged. It executes the PTX of NVRTC or another compiler, one warp at a
+//! time; it checks every access as a sanitizer does and counts as a profiler does. `README.md`
+//! lists its checks, counts and refusals.
 //!
-//! Rooms, each of which knows only those before it: `types` and `float`; `ptx` (text to tree); `memory`; `checks`;
-//! `counters` and `machine` (registers, warps, blocks, launches); `build` (what decoders work with); `isa` (the
-//! instructions); `decode` (a kernel's calls and control flow); `gpu` (a device); `driver` (the C interface).
-//! The one loop among them: counters read the classes of a program, and the machine feeds the counters.
+//! Modules, each of which uses only those before it: `types` and `float`; `ptx` (text to tree);
+//! `memory`; `checks`; `counters` and `machine` (registers, warps, blocks, launches); `lower` (the
+//! types that decoders work with); `isa` (the instructions); `decode` (a kernel's calls and control
+//! flow); `gpu` (a device); `driver` (the C interface). One circle is left: counters read the
+//! classes of a program, and the machine feeds the counters.
 //!
 //! ```
 //! use cuda::{Gpu, Options, Shape};
@@ -25,7 +27,6 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod build;
 mod checks;
 mod counters;
 mod decode;
@@ -34,6 +35,7 @@ mod driver;
 mod float;
 mod gpu;
 mod isa;
+mod lower;
 mod machine;
 mod memory;
 mod ptx;
@@ -45,7 +47,7 @@ pub use device::{PROFILES, Profile};
 pub use gpu::{Gpu, Kernel, LaunchError, Module, Options, Shape};
 pub use ptx::PtxError;
 
-/// Every opcode the emulator knows.
+/// Every opcode the emulator supports.
 pub fn opcodes() -> Vec<&'static str> {
     isa::opcodes().collect()
 }

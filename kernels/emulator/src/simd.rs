@@ -1,7 +1,7 @@
-//! Whether this processor has what the hot loops are compiled for a second time.
+//! Whether this processor has the features of the hot loops' second variant.
 
-/// Whether functions marked `avx2,fma,bmi1,bmi2,lzcnt,popcnt`, or less of these, may be called. A
-/// function that asks for another feature needs it added here.
+/// Whether functions marked with `avx2,fma,bmi1,bmi2,lzcnt,popcnt`, or some of these, may be
+/// called. A feature that another function needs must be added here.
 pub fn fast() -> bool {
     #[cfg(target_arch = "x86_64")]
     {

@@ -31,6 +31,15 @@ pub enum Ty {
 }
 
 impl Ty {
+    /// All types.
+    pub const ALL: [Ty; 25] = {
+        use Ty::*;
+        [
+            Pred, B8, B16, B32, B64, B128, U8, U16, U32, U64, S8, S16, S32, S64, U16x2, S16x2, F16,
+            F16x2, Bf16, Bf16x2, Tf32, F32, F64, E4m3x2, E5m2x2,
+        ]
+    };
+
     /// The type whose PTX name (without its dot) is `word`.
     pub fn parse(word: &str) -> Option<Ty> {
         use Ty::*;

@@ -162,7 +162,7 @@ fn cases() -> Vec<Case> {
             if (threadIdx.x < 32) asm volatile("bar.sync 1, 64;" ::: "memory");
             else asm volatile("bar.sync 1, 32;" ::: "memory"); // here
         "#),
-        case("barrier nobody completes", Deadlock, (1, 64, 0), "waits at barrier 1", r#"
+        case("barrier that is never completed", Deadlock, (1, 64, 0), "waits at barrier 1", r#"
             if (threadIdx.x < 32) asm volatile("bar.sync 1, 64;" ::: "memory"); // here
         "#),
         case("async copy without wait", AsyncCopy, (1, 32, 0), "not been waited for", r#"
@@ -264,7 +264,7 @@ extern "C" __global__ void k(int* p, int n) {
 
 fn run(body: &str, c: &Case) -> Result<(), Box<cuda::Report>> {
     // One after the other, so that which of two blocks is caught does not depend on the host. Blocks
-    // at once: `one_of_two_at_once_is_told` in `checks/global.rs`.
+    // at once: `one_of_two_parallel_blocks_is_reported` in `checks/global.rs`.
     let gpu = cuda::Gpu::new(cuda::Options {
         threads: 1,
         ..Default::default()
@@ -379,13 +379,13 @@ fn a_launch_that_never_ends_is_ended() {
             other => panic!("{name}: {other:?}"),
         }
     };
-    // Nobody writes what they wait for: found without a limit, in one block and in several.
+    // The value they wait for is never written: found without a limit, in one block and in several.
     for (name, blocks, threads) in [("waits", 1, 64), ("waits", 3, 64), ("locked", 2, 32)] {
         let r = run(name, u64::MAX, blocks, threads);
         assert_eq!(r.kind, FaultKind::Deadlock, "{r}");
         assert!(r.message.contains("none writes any more"), "{r}");
     }
-    // A loop that looks at nothing might end one day; the option ends it.
+    // A loop that reads no memory might end one day; the option ends it.
     let r = run("loops", 1_000_000, 1, 32);
     assert_eq!(r.kind, FaultKind::Limit, "{r}");
 }

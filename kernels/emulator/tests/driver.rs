@@ -1,4 +1,5 @@
-//! Errors, captures and graph updates, as the real driver has them. One test, as the primary context is one.
+//! Errors, captures and graph updates, as the real driver has them. One test, as the primary
+//! context is one.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -82,7 +83,7 @@ fn errors_captures_and_updates() {
             module.load_function("nothing").err().map(|e| e.0),
             Some(CUresult::CUDA_ERROR_NOT_FOUND)
         );
-        // SAFETY: nobody reads the memory.
+        // SAFETY: the memory is not read.
         let huge = unsafe { stream.alloc::<u8>(100 << 30) };
         assert_eq!(
             huge.err().map(|e| e.0),
@@ -138,7 +139,8 @@ fn errors_captures_and_updates() {
         assert_eq!(end, CUresult::CUDA_ERROR_STREAM_CAPTURE_INVALIDATED);
         assert_eq!(launch(&stream, &scale, &mut x, 1.0, 64), None);
 
-        // Two streams in one capture, joined by events; without the second event the end is refused.
+        // Two streams in one capture, joined by events; without the second event the end is
+        // refused.
         let other = ctx.new_stream().unwrap();
         for joined in [true, false] {
             stream

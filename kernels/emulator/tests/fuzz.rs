@@ -1,4 +1,5 @@
-//! Damaged PTX must be refused, never panic or hang. `OFFSHOOT_FUZZ_ROUNDS` (default 3000) sets how long it looks.
+//! Damaged PTX must be refused, never panic or hang. `OFFSHOOT_FUZZ_ROUNDS` (default 3000) sets how
+//! long it looks.
 #![allow(clippy::unwrap_used)]
 
 mod common;

@@ -1,5 +1,6 @@
-//! Graphs through the driver API: copies and fills in a capture, nodes made by hand, parameters read and changed,
-//! child graphs, capture modes; and counters read by the program itself. One test, as the primary context is one.
+//! Graphs through the driver API: copies and fills in a capture, nodes made by hand, parameters
+//! read and changed, child graphs, capture modes; and counters read by the program itself. One
+//! test, as the primary context is one.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -285,7 +286,8 @@ fn graphs_and_counters_as_a_program_uses_them() {
             "the fill comes first"
         );
         assert_eq!(calls, 2);
-        // The same graph with another function takes the place of the old one; one with a node more does not.
+        // The same graph with another function takes the place of the old one; one with a node more
+        // does not.
         (&raw mut by).write(9.0);
         ok(sys::cuGraphKernelNodeSetParams_v2(node, &p));
         let mut again = std::ptr::null_mut();
@@ -409,7 +411,8 @@ fn graphs_and_counters_as_a_program_uses_them() {
         json.contains("\"kernel\": \"copy\", \"launches\": 2"),
         "{json}"
     );
-    // Half of the source lies in the range: 64 warp requests of 4 sectors, from DRAM the first time.
+    // Half of the source lies in the range: 64 warp requests of 4 sectors, from DRAM the first
+    // time.
     let weights = "\"weights\": {\"load\": {\"requests\": 64, \"sectors\": 256, \"bytes_used\": 8192}, \"store\": {\"requests\": 0, \"sectors\": 0, \"bytes_used\": 0}, \"atomic\": {\"requests\": 0, \"sectors\": 0, \"bytes_used\": 0}, \"l2_hit_sectors\": 0, \"l2_miss_sectors\": 256, \"dram_read_bytes\": 8192}";
     assert!(json.contains(weights), "{json}");
     assert!(

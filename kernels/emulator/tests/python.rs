@@ -1,4 +1,5 @@
-//! PTX of another compiler (Triton), loaded through the driver API from Python, and what the environment changes.
+//! PTX of another compiler (Triton), loaded through the driver API from Python, and what the
+//! environment changes.
 #![allow(clippy::unwrap_used)]
 
 mod common;

@@ -1,19 +1,19 @@
 //! The CPU backend's memory: activations, packed weights, the KV arena.
 
 use super::quantized;
-use super::tile::{COLS, Isa, padded_inputs, pair_place};
+use super::tile::{COLS, Isa, padded_inputs, pair_offset};
 use super::workers::Workers;
 use crate::quant::{GROUP, Quantization, Quantized};
 use crate::{Dtype, Error, MatrixView};
 use half::{bf16, f16};
 use memmap2::MmapMut;
 
-/// From this size on a buffer asks for huge pages: the weights of a model have more small ones than a
-/// processor keeps the addresses of.
+/// Buffers of at least this size request huge pages: a model's weights span more 4 KiB pages than
+/// the TLB covers.
 #[cfg(target_os = "linux")]
 const HUGE_PAGE: usize = 2 << 20;
 
-/// Zeroed memory that begins on a page. The operating system commits it as it is touched.
+/// Zeroed, page-aligned memory. The operating system commits it on first touch.
 #[derive(Debug)]
 pub(crate) struct Bytes {
     map: MmapMut,
@@ -22,7 +22,7 @@ pub(crate) struct Bytes {
 
 impl Bytes {
     pub(crate) fn zeroed(len: usize, what: &'static str) -> Result<Bytes, Error> {
-        // An empty mapping cannot be.
+        // A mapping cannot be empty.
         let map = MmapMut::map_anon(len.max(1)).map_err(|_| Error::OutOfMemory {
             device: "CPU".into(),
             bytes: len,
@@ -30,7 +30,7 @@ impl Bytes {
         })?;
         #[cfg(target_os = "linux")]
         if len >= HUGE_PAGE {
-            // A kernel without them says no, and small ones do as well.
+            // A kernel without huge pages refuses, and the buffer works without them.
             let _ = map.advise(memmap2::Advice::HugePage);
         }
         Ok(Bytes { map, len })
@@ -45,7 +45,7 @@ impl Bytes {
     }
 }
 
-/// Activations: row-major `[rows, cols]` f32, the first row on a page.
+/// Activations: row-major `[rows, cols]` f32, page-aligned.
 #[derive(Debug)]
 pub struct Activations {
     rows: usize,
@@ -59,7 +59,7 @@ impl Activations {
         Ok(Activations { rows, cols, bytes })
     }
 
-    /// Rows it has room for.
+    /// Rows it can hold.
     pub fn rows(&self) -> usize {
         self.rows
     }
@@ -69,21 +69,21 @@ impl Activations {
         self.cols
     }
 
-    /// All numbers, row-major.
+    /// All elements, row-major.
     pub fn data(&self) -> &[f32] {
         bytemuck::cast_slice(self.bytes.as_slice())
     }
 
-    /// All numbers, row-major.
+    /// All elements, row-major.
     pub fn data_mut(&mut self) -> &mut [f32] {
         bytemuck::cast_slice_mut(self.bytes.as_mut_slice())
     }
 
-    /// One row.
+    /// One row, `[cols]`.
     ///
     /// # Panics
     ///
-    /// If there is no such row.
+    /// If `row` is not below [`Activations::rows`].
     pub fn row(&self, row: usize) -> &[f32] {
         &self.data()[row * self.cols..][..self.cols]
     }
@@ -95,7 +95,7 @@ impl Activations {
     }
 }
 
-/// The memory KV blocks lie in.
+/// The memory that holds all KV blocks.
 #[derive(Debug)]
 pub struct Arena {
     bytes: Bytes,
@@ -107,18 +107,18 @@ impl Arena {
         Ok(Arena { bytes })
     }
 
-    /// All of it.
+    /// All its bytes.
     pub fn bytes(&self) -> &[u8] {
         self.bytes.as_slice()
     }
 
-    /// All of it.
+    /// All its bytes.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         self.bytes.as_mut_slice()
     }
 }
 
-/// How the numbers of a [`Weight`] are stored.
+/// The storage type of a [`Weight`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stored {
     /// In floating point.
@@ -128,7 +128,7 @@ pub enum Stored {
 }
 
 impl Stored {
-    /// Bytes of a panel of 16 output features.
+    /// Bytes of a panel of 16 output features and `cols` inputs.
     fn panel_bytes(self, cols: usize) -> usize {
         match self {
             Stored::Float(Dtype::Bf16) => padded_inputs(cols) * COLS * Dtype::Bf16.bytes(),
@@ -140,9 +140,9 @@ impl Stored {
 
 /// A weight matrix `[rows, cols]` (output features, input features), packed.
 ///
-/// Layout: `[panel][cols][16]`, a *panel* being 16 consecutive output features, the last one
-/// padded with zeros; bf16 is `[panel][cols / 2][16][2]`, padded to `tile::padded_inputs`. Quantised
-/// panels: `quantized`.
+/// Layout: `[panel][cols][16]`. A *panel* is 16 consecutive output features; the last one is padded
+/// with zeros. bf16 is `[panel][cols / 2][16][2]`, padded to `tile::padded_inputs`. `quantized`
+/// describes quantised panels.
 #[derive(Debug)]
 pub struct Weight {
     rows: usize,
@@ -167,12 +167,13 @@ impl Weight {
         }
         // Halves widen exactly, so stacked parts of several types become f32.
         let first = parts.first().map_or(Dtype::F32, |part| part.dtype);
-        let dtype = match parts.iter().all(|part| part.dtype == first) {
-            true => first,
-            false => Dtype::F32,
+        let dtype = if parts.iter().all(|part| part.dtype == first) {
+            first
+        } else {
+            Dtype::F32
         };
         let rows: usize = parts.iter().map(|part| part.rows).sum();
-        // The file's row of every packed row.
+        // For every packed row, its row in the file.
         let sources: Vec<(Dtype, &[u8])> = parts
             .iter()
             .flat_map(|part| {
@@ -192,11 +193,11 @@ impl Weight {
         )
     }
 
-    /// Packs quantised matrices stacked along their rows, for products with `isa`.
+    /// Packs quantised matrices stacked along the rows, in the layout of `isa`.
     ///
     /// # Panics
     ///
-    /// If they differ in width or kind, or there are none.
+    /// If they differ in width or kind, or `parts` is empty.
     pub(crate) fn pack_quantized(
         parts: &[Quantized<'_>],
         workers: &Workers,
@@ -211,12 +212,12 @@ impl Weight {
         let stored = Stored::Quantized(kind);
         Weight::packed(rows, cols, stored, workers, |mut row, column, panel| {
             let mut parts = parts.iter();
-            let part = parts.find(|part| match row < part.rows {
-                true => true,
-                false => {
+            let part = parts.find(|part| {
+                let found = row < part.rows;
+                if !found {
                     row -= part.rows;
-                    false
                 }
+                found
             });
             quantized::pack_column(isa, part.expect("a part's row"), row, column, panel);
         })
@@ -263,12 +264,12 @@ impl Weight {
         self.cols
     }
 
-    /// How its elements are stored.
+    /// Its storage type.
     pub fn stored(&self) -> Stored {
         self.stored
     }
 
-    /// Bytes it takes, padding included.
+    /// Its size in bytes, padding included.
     pub fn bytes(&self) -> usize {
         self.bytes.as_slice().len()
     }
@@ -292,7 +293,7 @@ fn pack_column(source: (Dtype, &[u8]), dtype: Dtype, column: usize, panel: &mut 
         (Dtype::Bf16, Dtype::Bf16) => {
             let panel: &mut [u16] = bytemuck::cast_slice_mut(panel);
             for (k, value) in bytes.chunks_exact(2).enumerate() {
-                panel[pair_place(k, column)] = u16::from_le_bytes([value[0], value[1]]);
+                panel[pair_offset(k, column)] = u16::from_le_bytes([value[0], value[1]]);
             }
         }
         (Dtype::F32, _) => {

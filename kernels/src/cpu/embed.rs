@@ -1,17 +1,18 @@
-//! Rows by index: the embedding and the gathering of outputs.
+//! Rows by index: the embedding lookup and the gathering of output rows.
 //!
 //! What: `out[r, :] = scale * table[rows[r].token, :]` in f32; `out[i, :] = x[outputs[i], :]`.
 //! Tiling: a row at a time, on the calling thread. Layout: the table is a packed [`Weight`], so a
-//! row is a column of a panel and its elements lie 16 apart. Numerics: one rounding by the scale,
-//! none where that is 1; gathered rows are exact copies.
+//! row is a column of a panel and its elements are 16 apart. Numerics: the scale rounds once, a scale
+//! of 1 does not; gathered rows are exact copies.
 //! Budget: one cache line read and 4 bytes written per element (embed, from bf16: half a line);
 //! 8 bytes per element (gather). One FLOP per element (embed).
 
 use super::buffers::{Activations, Stored, Weight};
-use super::tile::{COLS, pair_place};
+use super::tile::{COLS, pair_offset};
 use crate::{Dtype, StepPlan};
 use half::{bf16, f16};
 
+/// [`Backend::embed`](crate::Backend::embed).
 pub(crate) fn embed(table: &Weight, plan: &StepPlan, scale: f32, out: &mut Activations) {
     let cols = table.cols();
     assert_eq!(out.cols(), cols, "columns of the embedding");
@@ -38,7 +39,7 @@ pub(crate) fn embed(table: &Weight, plan: &StepPlan, scale: f32, out: &mut Activ
             Stored::Float(Dtype::Bf16) => {
                 let values: &[bf16] = bytemuck::cast_slice(panel);
                 for (k, o) in out.iter_mut().enumerate() {
-                    *o = scale * values[pair_place(k, token % COLS)].to_f32();
+                    *o = scale * values[pair_offset(k, token % COLS)].to_f32();
                 }
             }
             Stored::Float(Dtype::F16) => {
@@ -48,11 +49,12 @@ pub(crate) fn embed(table: &Weight, plan: &StepPlan, scale: f32, out: &mut Activ
                     .zip(column)
                     .for_each(|(o, v)| *o = scale * v.to_f32());
             }
-            Stored::Quantized(_) => unreachable!("an embedding is loaded as it is stored"),
+            Stored::Quantized(_) => unreachable!("an embedding is never quantised"),
         }
     }
 }
 
+/// [`Backend::gather_outputs`](crate::Backend::gather_outputs).
 pub(crate) fn gather_outputs(x: &Activations, plan: &StepPlan, out: &mut Activations) {
     let cols = x.cols();
     assert_eq!(out.cols(), cols, "columns of the outputs");

@@ -5,10 +5,11 @@
 //! constants of [`Activation::GeluTanh`]).
 //! Tiling: a row at a time; rows are divided among threads.
 //! Layout: `gate_up` `[rows, 2 * cols]` (gates, then ups), `out` `[rows, cols]`, row-major.
-//! Numerics: `e^-y = 2^(-y * log2 e)` by the crate's polynomial, clamped to `2^127`: a gate with `y`
-//! below -88 gives `g / 2^127` where f32 arithmetic would give -0. No fused multiply-add, so the bits
-//! are the same on every instruction set. The activation's relative error is at most `(4 + 5 |y|) u`,
-//! `u = 2^-24` (tested in this file), and below 6 u where g is positive. NaN stays NaN.
+//! Numerics: `e^-y = 2^(-y * log2 e)` by the crate's polynomial, clamped to `2^127`: a gate with
+//! `y` below -88 gives `g / 2^127` where f32 arithmetic would give -0. No fused multiply-add, so
+//! the bits are the same on every instruction set. The activation's relative error is at most
+//! `(4 + 5 |y|) u`, `u = 2^-24`, and below 6 u where g is positive (tested in this file). NaN stays
+//! NaN.
 //! Budget: `12 * rows * cols` bytes, about `20 * rows * cols` FLOPs (GELU: 23).
 
 use super::buffers::Activations;

@@ -1,9 +1,10 @@
-//! What this machine could do at most: the roofs that measurements stand under.
+//! This machine's roofline: the limits that measurements are compared with.
 //!
-//! [`read_bandwidth`]: every thread adds up a buffer of its own that no cache holds.
-//! [`fma_peak`]: every thread does nothing but independent f32 multiply-adds of the widest vectors
-//! it has, on registers. [`amx_peak`]: the same of AMX's products of bf16. All are meant to be measured in the run whose figures they judge, with
-//! the same number of threads: a shared machine's limits change from minute to minute.
+//! [`read_bandwidth`]: every thread sums a buffer of its own that does not fit in a cache.
+//! [`fma_peak`]: every thread executes independent f32 multiply-adds of the widest vectors, on
+//! registers only. [`amx_peak`]: the same with AMX's `tdpbf16ps`. Measure the limits in the same
+//! run and with the same number of threads as the figures compared with them: a shared machine's
+//! limits change from minute to minute.
 #![allow(unsafe_code)] // The peak is measured with intrinsics.
 
 use std::hint::black_box;
@@ -14,20 +15,20 @@ use std::time::Instant;
 use super::amx;
 use super::buffers::Bytes;
 
-/// Bytes per second that `threads` threads read together from memory: each `bytes_each` bytes of its
-/// own, `passes` times, as one stream of addresses and as several at once (which prefetchers may
-/// like better); the best pass counts.
+/// Bytes per second that `threads` threads read together from memory, the best of all passes. Each
+/// thread reads `bytes_each` bytes of its own, `passes` times as one stream of addresses and
+/// `passes` times as several, which suits some prefetchers better.
 ///
 /// # Panics
 ///
-/// If `threads` or `passes` is 0, or there is no memory for the buffers.
+/// If `threads` or `passes` is 0, or the buffers cannot be allocated.
 pub fn read_bandwidth(threads: usize, bytes_each: usize, passes: usize) -> f64 {
     assert!(passes > 0, "a measurement without a pass");
-    let words = bytes_each.next_multiple_of(64 * MOST_STREAMS) / 8;
+    let words = bytes_each.next_multiple_of(64 * MAX_STREAMS) / 8;
     let turns = AtomicUsize::new(0);
-    let seconds = together(
+    let seconds = best_time(
         threads,
-        // The memory that weights lie in, touched here, by the thread that reads it.
+        // Memory of the kind that holds weights, first touched by the thread that reads it.
         |thread| {
             let mut buffer = Bytes::zeroed(8 * words, "measuring memory")
                 .unwrap_or_else(|error| panic!("{error}"));
@@ -44,32 +45,32 @@ pub fn read_bandwidth(threads: usize, bytes_each: usize, passes: usize) -> f64 {
     (threads * words * 8) as f64 / seconds
 }
 
-/// Streams of addresses that a thread reads at once.
-const STREAMS: [usize; 3] = [1, 4, MOST_STREAMS];
-const MOST_STREAMS: usize = 8;
+/// Numbers of streams of addresses that a thread reads at once.
+const STREAMS: [usize; 3] = [1, 4, MAX_STREAMS];
+const MAX_STREAMS: usize = 8;
 
-/// f32 operations per second (two per multiply-add) that `threads` threads reach together in
-/// registers; the best of `passes` passes of about `rounds * 12` vector instructions counts.
+/// f32 operations per second (two per multiply-add) that `threads` threads reach together on
+/// registers, the best of `passes` passes of about `rounds * 12` vector instructions.
 ///
 /// # Panics
 ///
 /// If `threads` or `passes` is 0.
 pub fn fma_peak(threads: usize, rounds: usize, passes: usize) -> f64 {
     assert!(passes > 0, "a measurement without a pass");
-    let burn = Burn::best();
-    let seconds = together(
+    let peak_loop = PeakLoop::best();
+    let seconds = best_time(
         threads,
         |_| (),
         |()| {
-            black_box(burn.run(rounds));
+            black_box(peak_loop.run(rounds));
         },
         passes,
     );
-    (threads * rounds * burn.operations()) as f64 / seconds
+    (threads * rounds * peak_loop.operations()) as f64 / seconds
 }
 
-/// bf16 operations per second (two per product and sum) that `threads` threads reach together in AMX's
-/// registers; the best of `passes` passes of `rounds * 8` products of tiles counts. `None` without AMX.
+/// bf16 operations per second (two per multiply-add) that `threads` threads reach together on AMX's
+/// tile registers, the best of `passes` passes of `rounds * 8` `tdpbf16ps`. `None` without AMX.
 ///
 /// # Panics
 ///
@@ -79,13 +80,13 @@ pub fn amx_peak(threads: usize, rounds: usize, passes: usize) -> Option<f64> {
     if !amx::available() {
         return None;
     }
-    let seconds = together(threads, |_| (), |()| amx::burn(rounds), passes);
-    Some((threads * rounds * amx::BURNT) as f64 / seconds)
+    let seconds = best_time(threads, |_| (), |()| amx::peak_loop(rounds), passes);
+    Some((threads * rounds * amx::PEAK_ROUND_OPS) as f64 / seconds)
 }
 
-/// The shortest of `passes` times that `work` takes on `threads` threads which begin together:
-/// from the start to the end of the last.
-fn together<T>(
+/// The shortest of `passes` times, in seconds, from the common start of `work` on `threads` threads
+/// to the end of the last one.
+fn best_time<T>(
     threads: usize,
     prepare: impl Fn(usize) -> T + Sync,
     work: impl Fn(&T) + Sync,
@@ -113,7 +114,7 @@ fn together<T>(
             .collect();
         let mine = one(0);
         for other in others {
-            // A panic of another thread is this one's.
+            // Passes on a panic of another thread.
             if let Err(panic) = other.join() {
                 std::panic::resume_unwind(panic);
             }
@@ -122,12 +123,12 @@ fn together<T>(
     })
 }
 
-/// The wrapping sum of a buffer read as `streams` streams, a cache line of each in turn. What is left
-/// behind the last whole line of every stream is not read.
+/// The wrapping sum of a buffer read as `streams` streams, one cache line of each in turn. The
+/// words after the last whole line of a stream are not read.
 fn sum(words: &[u64], streams: usize) -> u64 {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") {
-        // SAFETY: the feature was found.
+        // SAFETY: the feature was detected.
         return unsafe { sum_avx2(words, streams) };
     }
     sum_lines(words, streams)
@@ -144,7 +145,7 @@ fn sum_lines(words: &[u64], streams: usize) -> u64 {
     match streams {
         1 => sum_streams::<1>(words),
         4 => sum_streams::<4>(words),
-        _ => sum_streams::<MOST_STREAMS>(words),
+        _ => sum_streams::<MAX_STREAMS>(words),
     }
 }
 
@@ -166,14 +167,14 @@ fn sum_streams<const N: usize>(words: &[u64]) -> u64 {
     sums.into_iter().flatten().fold(0, u64::wrapping_add)
 }
 
-/// Independent accumulators: more than latency times throughput of a multiply-add on any machine
-/// we know (4 cycles, 2 a cycle).
+/// Independent accumulators: more than latency times throughput of a multiply-add on any known
+/// machine (4 cycles, 2 a cycle).
 const CHAINS: usize = 12;
 
-/// How multiply-adds are issued.
+/// The instructions of a peak measurement.
 #[derive(Clone, Copy)]
-enum Burn {
-    /// What the compiler makes of plain Rust: `lanes` is a guess of the vector's width.
+enum PeakLoop {
+    /// Plain Rust; `lanes` guesses the vector width the compiler uses.
     Portable,
     #[cfg(target_arch = "x86_64")]
     Avx2,
@@ -181,41 +182,41 @@ enum Burn {
     Avx512,
 }
 
-impl Burn {
-    fn best() -> Burn {
+impl PeakLoop {
+    fn best() -> PeakLoop {
         #[cfg(target_arch = "x86_64")]
         {
             if is_x86_feature_detected!("avx512f") {
-                return Burn::Avx512;
+                return PeakLoop::Avx512;
             }
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                return Burn::Avx2;
+                return PeakLoop::Avx2;
             }
         }
-        Burn::Portable
+        PeakLoop::Portable
     }
 
     /// f32 operations of one round.
     fn operations(self) -> usize {
         let lanes = match self {
-            Burn::Portable => 4,
+            PeakLoop::Portable => 4,
             #[cfg(target_arch = "x86_64")]
-            Burn::Avx2 => 8,
+            PeakLoop::Avx2 => 8,
             #[cfg(target_arch = "x86_64")]
-            Burn::Avx512 => 16,
+            PeakLoop::Avx512 => 16,
         };
         2 * CHAINS * lanes
     }
 
     fn run(self, rounds: usize) -> f32 {
         match self {
-            Burn::Portable => portable(rounds),
-            // SAFETY: `best` found the features.
+            PeakLoop::Portable => portable(rounds),
+            // SAFETY: `best` detected the features.
             #[cfg(target_arch = "x86_64")]
-            Burn::Avx2 => unsafe { avx2(rounds) },
+            PeakLoop::Avx2 => unsafe { avx2(rounds) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Burn::Avx512 => unsafe { avx512(rounds) },
+            PeakLoop::Avx512 => unsafe { avx512(rounds) },
         }
     }
 }
@@ -227,7 +228,8 @@ fn portable(rounds: usize) -> f32 {
     for _ in 0..rounds {
         for sum in &mut sums {
             for (sum, factor) in sum.iter_mut().zip(factor) {
-                // Fused where the target always has it; a call of the mathematics library elsewhere.
+                // Fused only if every machine of the target has it; else it would be a library
+                // call.
                 #[cfg(target_arch = "aarch64")]
                 let next = sum.mul_add(factor, factor);
                 #[cfg(not(target_arch = "aarch64"))]
@@ -275,13 +277,13 @@ mod tests {
     #[test]
     fn the_work_is_done() {
         assert_eq!(portable(100), (CHAINS * 4) as f32);
-        let burn = Burn::best();
-        let lanes_summed = match burn {
-            Burn::Portable => CHAINS * 4,
+        let peak_loop = PeakLoop::best();
+        let lanes_summed = match peak_loop {
+            PeakLoop::Portable => CHAINS * 4,
             #[cfg(target_arch = "x86_64")]
             _ => CHAINS,
         };
-        assert_eq!(burn.run(100), lanes_summed as f32);
+        assert_eq!(peak_loop.run(100), lanes_summed as f32);
         for streams in STREAMS {
             assert_eq!(sum(&vec![3; 64 * 100], streams), 19_200);
         }

@@ -1,19 +1,20 @@
 //! Root-mean-square normalisation, of whole rows or of the Q and K heads in them.
 //!
-//! What: `out[r, c] = x[r, c] * (1 / sqrt(sum_c x[r, c]^2 / cols + eps)) * weight[c]`, or that added
-//! to `out[r, c]`; for heads the same in place, with `cols` the head dimension.
+//! What: `out[r, c] = x[r, c] * (1 / sqrt(sum_c x[r, c]^2 / cols + eps)) * weight[c]`, or `+=`;
+//! for heads the same in place, with `cols` the head dimension.
 //! Tiling: a row at a time; rows are divided among threads.
 //! Layout: `x` and `out` row-major `[rows, cols]`, `weight` `[cols]`.
 //! Numerics: the squares are summed in 16 lanes by column modulo 16, then the lanes in order, so
-//! the bits depend on the row alone. Products are rounded before they are added.
-//! Budget: `8 * rows * cols + 4 * cols` bytes (12 instead of 8 where it adds), `4 * rows * cols`
-//! FLOPs.
+//! the bits depend on the row alone. Squares are rounded before they are added.
+//! Budget: `8 * rows * cols + 4 * cols` bytes (`12 * rows * cols` where it adds),
+//! `4 * rows * cols` FLOPs.
 
 use super::buffers::Activations;
 use super::workers::Workers;
 use crate::KvLayout;
 use crate::widest::widest;
 
+/// [`Backend::rms_norm`](crate::Backend::rms_norm).
 pub(crate) fn rms_norm(
     workers: &Workers,
     x: &Activations,
@@ -27,7 +28,7 @@ pub(crate) fn rms_norm(
     });
 }
 
-/// Adds the normalised rows to `out`.
+/// [`Backend::add_rms_norm`](crate::Backend::add_rms_norm).
 pub(crate) fn add_rms_norm(
     workers: &Workers,
     x: &Activations,

@@ -1,79 +1,82 @@
-//! The micro-kernel of products with quantised weights.
+//! The GEMM micro-kernel for quantised weights.
 //!
-//! What: `out[i][16 j + c] = sum_g sx[i][g] * sw[j][g][c] * sum_{k in g} q[i][k] * w[j][k][c]`, for up
-//! to [`MAX_ROWS`](super::tile::MAX_ROWS) rows `i`, panels `j` and 16 columns `c`; `g` are the groups
-//! of 32 of [`quant`](crate::quant).
+//! What: `out[i][16 j + c] = sum_g sx[i][g] * sw[j][g][c] * sum_{k in g} q[i][k] * w[j][k][c]`, for
+//! up to [`MAX_ROWS`](super::tile::MAX_ROWS) rows `i`, panels `j` and 16 columns `c`; `g` are the
+//! groups of 32 of [`quant`](crate::quant).
 //!
-//! Tiling: that of [`tile`](super::tile): integer sums of `rows x panels` stay in registers for one
-//! group; the f32 sums lie in `out`, in the first-level cache, and are touched once a group. The next
-//! panel is asked for as there; int4 of more than four rows, which reads little, gains nothing by it.
+//! Tiling: as in [`tile`](super::tile). The integer sums of `rows x panels` stay in registers for
+//! one group. The f32 sums are kept in `out`, in the first-level cache, and are updated once per
+//! group. The next panel is prefetched as in `tile`, except for int4 of more than four rows, which
+//! reads too little to gain from it.
 //!
-//! Layout: a panel is a sequence of groups, each its 16 scales (bf16, in the order of
-//! `scale_place`) and its integers:
-//! - int8, `[k / 2][c][2]`: a pair of inputs of one column is what `vpmaddwd` multiplies and adds.
-//! - int8 for AVX-512 and AMX, `[k / 4][c][4]`: four inputs of one column are what `vpdpbusd` adds up (with 128
-//!   added, as it takes what is below 0 in one place only), and `tdpbssd`.
-//! - int4, plus 8, `[k / 4][c % 8][4]` bytes, `c < 8` in the low half, `c >= 8` in the high one: four
-//!   inputs of one column are what `vpmaddubsw` adds up to two 16-bit sums, or `vpdpbusd` to one.
+//! Layout: a panel is a sequence of groups. A group is its 16 scales (bf16, in the order of
+//! [`scale_offset`]) and its integers ([`Packing`]):
+//! - int8, `[k / 2][c][2]`: `vpmaddwd` multiplies and adds two inputs of one column.
+//! - int8 for AVX-512 and AMX, `[k / 4][c][4]`: `vpdpbusd` and `tdpbssd` multiply and add four
+//!   inputs of one column. For `vpdpbusd` the weights are biased by 128: it takes one unsigned and
+//!   one signed operand.
+//! - int4, biased by 8, `[k / 4][c % 8][4]` bytes, `c < 8` in the low half, `c >= 8` in the high
+//!   half: `vpmaddubsw` adds four inputs of one column to two 16-bit sums, `vpdpbusd` to one 32-bit
+//!   sum.
 //!
-//! A row is its `q` (i16 where weights come in pairs, else i8), its scales, and its sums times what was
-//! added to the weights, which is taken away once a group.
+//! A row is its `q` (i16 for weights in pairs, else i8), its scales, and its group sums times the
+//! weights' bias, which are subtracted once per group.
 //!
-//! Numerics: a group's sum is an integer below 2^20 and exact; of int4 the 16-bit sums stay below
-//! 8 * 2 * 15 * 127 = 30,480. Groups are added in their order, one fused multiply-add of the sum and
-//! the rounded product of both scales. So bits depend on the row and the column alone; the portable
-//! path differs from AVX2 only where the machine has no fused multiply-add.
+//! Numerics: a group's sum is an exact integer below 2^20; the 16-bit sums of int4 stay below 8 * 2
+//! * 15 * 127 = 30,480. Groups are added in order, each with one fused multiply-add of its sum and
+//! the rounded product of both scales. So the bits depend on the row and the column alone. The
+//! portable path differs from AVX2 only on machines without fused multiply-add.
 //!
 //! Budget: `34 / 32` (int8) or `18 / 32` (int4) bytes a weight; `2 * k * rows * panels * 16`
-//! operations. One instruction multiplies 8 pairs in f32, 16 of int8 (`vpmaddwd`), 32 of int4
-//! (`vpmaddubsw`), 64 of either with VNNI; each but the fused ones is followed by an addition.
+//! operations. One instruction multiplies 8 pairs of f32, 16 of int8 (`vpmaddwd`), 32 of int4
+//! (`vpmaddubsw`), or 64 of either (VNNI). Those without a fused addition are followed by one.
 #![allow(unsafe_code)] // SIMD intrinsics on raw pointers; each function states what it needs.
 #![allow(clippy::needless_range_loop)] // Constant bounds, so that the sums stay in registers.
 
 use super::amx;
-use super::tile::{Ahead, COLS, Isa, multiply_add};
+use super::tile::{COLS, Isa, Prefetch, multiply_add};
 use super::workers::Workers;
 use crate::quant::{GROUP, Quantization, Quantized, quantize_row};
 use crate::widest::widest;
 
-/// [`Quantization`] as a constant parameter.
+/// [`Quantization`] as a const generic argument.
 const INT8: u8 = Quantization::Int8 as u8;
 const INT4: u8 = Quantization::Int4 as u8;
 
-/// How integers lie in a group.
+/// The layout of a group's integers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
+enum Packing {
     /// int8, `[k / 2][c][2]`.
     Pairs,
     /// int8, `[k / 4][c][4]`.
     Fours,
-    /// int4 plus 8, `[k / 4][c % 8][4]`, two to a byte.
-    Halves,
+    /// int4 biased by 8, `[k / 4][c % 8][4]`, two to a byte.
+    Nibbles,
 }
 
-impl Form {
-    const fn of(isa: Isa, kind: Quantization) -> Form {
+impl Packing {
+    const fn of(isa: Isa, kind: Quantization) -> Packing {
         match (isa.vectors(), kind) {
-            (_, Quantization::Int4) => Form::Halves,
-            (Isa::Avx512, Quantization::Int8) => Form::Fours,
-            (_, Quantization::Int8) => Form::Pairs,
+            (_, Quantization::Int4) => Packing::Nibbles,
+            (Isa::Avx512, Quantization::Int8) => Packing::Fours,
+            (_, Quantization::Int8) => Packing::Pairs,
         }
     }
 
-    /// What is added to every weight that the vector units multiply.
-    const fn offset(self) -> i32 {
+    /// Added to every weight that the vector units multiply.
+    const fn bias(self) -> i32 {
         match self {
-            Form::Pairs => 0,
-            Form::Fours => 128,
-            Form::Halves => 8,
+            Packing::Pairs => 0,
+            Packing::Fours => 128,
+            Packing::Nibbles => 8,
         }
     }
 
     /// 32-bit words of a row's `q`.
     const fn value_words(self, k: usize) -> usize {
         match self {
-            Form::Pairs => k / 2,
-            Form::Fours | Form::Halves => k / 4,
+            Packing::Pairs => k / 2,
+            Packing::Fours | Packing::Nibbles => k / 4,
         }
     }
 
@@ -83,13 +86,13 @@ impl Form {
     }
 }
 
-/// Where the scale of column `c` lies among those of a group: 0, 8, 1, 9, ..., 7, 15 by place, so that one
-/// shift and one mask widen all 16.
-const fn scale_place(column: usize) -> usize {
+/// Index of column `c`'s scale among the group's. The columns are in the order 0, 8, 1, 9, ..., 7,
+/// 15, so that one shift and one mask widen all 16 scales.
+const fn scale_offset(column: usize) -> usize {
     2 * (column % 8) + column / 8
 }
 
-/// Widens 16 bf16 in the order of [`scale_place`]: columns 0 to 7 and 8 to 15.
+/// Widens 16 scales in the order of [`scale_offset`]: columns 0 to 7, and 8 to 15.
 ///
 /// # Safety
 ///
@@ -101,7 +104,7 @@ unsafe fn avx2_scales(row: *const u8) -> [std::arch::x86_64::__m256; 2] {
     use std::arch::x86_64::*;
     // SAFETY: the caller promises the bytes.
     let words = unsafe { _mm256_loadu_si256(row.cast()) };
-    // Each 32-bit word holds column c below and column c + 8 above.
+    // Each 32-bit word holds column c in its low half and column c + 8 in its high half.
     let above = _mm256_set1_epi32(0xffff_0000_u32 as i32);
     [
         _mm256_castsi256_ps(_mm256_slli_epi32::<16>(words)),
@@ -113,7 +116,7 @@ unsafe fn avx2_scales(row: *const u8) -> [std::arch::x86_64::__m256; 2] {
 ///
 /// # Safety
 ///
-/// As there, the machine having AVX-512.
+/// `row` can be read for 32 bytes, and the machine has AVX-512.
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -125,7 +128,7 @@ pub(super) unsafe fn avx512_scales(row: *const u8) -> std::arch::x86_64::__m512 
     _mm512_castpd_ps(_mm512_insertf64x4::<1>(low, _mm256_castps_pd(high)))
 }
 
-/// Bytes of the scales of a group of a panel.
+/// Bytes of a group's scales.
 const SCALE_BYTES: usize = COLS * 2;
 
 /// Bytes of one group of a panel.
@@ -141,18 +144,19 @@ pub(crate) fn pack_column(
     column: usize,
     panel: &mut [u8],
 ) {
-    let form = Form::of(isa, matrix.kind);
+    let packing = Packing::of(isa, matrix.kind);
     for (g, group) in panel.chunks_exact_mut(group_bytes(matrix.kind)).enumerate() {
         let (scales, values) = group.split_at_mut(SCALE_BYTES);
-        scales[2 * scale_place(column)..][..2].copy_from_slice(&matrix.scale(row, g).to_le_bytes());
+        scales[2 * scale_offset(column)..][..2]
+            .copy_from_slice(&matrix.scale(row, g).to_le_bytes());
         for k in 0..GROUP {
             let value = matrix.value(row, g * GROUP + k);
-            match form {
-                Form::Pairs => values[(k / 2 * COLS + column) * 2 + k % 2] = value as u8,
-                Form::Fours => values[(k / 4 * COLS + column) * 4 + k % 4] = value as u8,
-                Form::Halves => {
-                    let plus = (value + 8) as u8;
-                    values[(k / 4 * 8 + column % 8) * 4 + k % 4] |= plus << (column / 8 * 4);
+            match packing {
+                Packing::Pairs => values[(k / 2 * COLS + column) * 2 + k % 2] = value as u8,
+                Packing::Fours => values[(k / 4 * COLS + column) * 4 + k % 4] = value as u8,
+                Packing::Nibbles => {
+                    let biased = (value + 8) as u8;
+                    values[(k / 4 * 8 + column % 8) * 4 + k % 4] |= biased << (column / 8 * 4);
                 }
             }
         }
@@ -160,7 +164,7 @@ pub(crate) fn pack_column(
 }
 
 widest! {
-    /// Writes a panel of int4 as one of int8 in [`Form::Fours`].
+    /// Widens an int4 panel to int8 in [`Packing::Fours`].
     pub(crate) fn widen_panel(panel: &[u8], out: &mut Vec<u8>) {
         let (narrow, wide) = (group_bytes(Quantization::Int4), group_bytes(Quantization::Int8));
         let len = panel.len() / narrow * wide;
@@ -171,7 +175,8 @@ widest! {
             let (scales, values) = from.split_at(SCALE_BYTES);
             let (to_scales, to_values) = to.split_at_mut(SCALE_BYTES);
             to_scales.copy_from_slice(scales);
-            // Four inputs of all columns: the low halves are columns 0 to 7, the high ones 8 to 15.
+            // Four inputs of all columns: columns 0 to 7 in the low halves, 8 to 15 in the high
+            // ones.
             for (from, to) in values.chunks_exact(32).zip(to_values.chunks_exact_mut(64)) {
                 let (low, high) = to.split_at_mut(32);
                 for ((&from, low), high) in from.iter().zip(low).zip(high) {
@@ -183,8 +188,8 @@ widest! {
     }
 }
 
-/// Quantised rows, in memory that is kept for the next product. A row is 32-bit words: its `q`, its
-/// `k / GROUP` scales (f32) and as many sums (i32, times the offset of the weights).
+/// Quantised rows; the memory is reused by the next GEMM. A row is 32-bit words: its `q`, its
+/// `k / GROUP` scales (f32), and as many sums of `q` (i32, times the weights' bias).
 #[derive(Debug, Default)]
 pub(crate) struct Rows {
     words: Vec<i32>,
@@ -192,7 +197,7 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
-    /// Quantises the first `rows` of `x`, `[.., k]`, for weights of that kind.
+    /// Quantises the first `rows` rows of `x`, `[.., k]`, for weights of `kind`.
     pub(crate) fn fill(
         &mut self,
         workers: &Workers,
@@ -201,8 +206,8 @@ impl Rows {
         k: usize,
         rows: usize,
     ) {
-        let form = Form::of(isa, kind);
-        let words = form.row_words(k);
+        let packing = Packing::of(isa, kind);
+        let words = packing.row_words(k);
         self.row_words = words;
         // AMX reads whole tiles of rows.
         let room = rows.next_multiple_of(amx::ROWS) * words;
@@ -216,10 +221,10 @@ impl Rows {
             words,
             operations,
             |i, row| {
-                let (values, others) = row.split_at_mut(form.value_words(k));
+                let (values, others) = row.split_at_mut(packing.value_words(k));
                 let (scales, sums) = others.split_at_mut(k / GROUP);
                 let (x, scales) = (&x[i * k..][..k], bytemuck::cast_slice_mut(scales));
-                if form == Form::Pairs {
+                if packing == Packing::Pairs {
                     let values: &mut [i16] = bytemuck::cast_slice_mut(values);
                     let mut q = [0i8; GROUP];
                     for (g, values) in values.chunks_exact_mut(GROUP).enumerate() {
@@ -230,12 +235,12 @@ impl Rows {
                 } else {
                     quantize_row(x, bytemuck::cast_slice_mut(values), scales, sums);
                 }
-                sums.iter_mut().for_each(|sum| *sum *= form.offset());
+                sums.iter_mut().for_each(|sum| *sum *= packing.bias());
             },
         );
     }
 
-    /// Row `i` of those last filled, and all behind it.
+    /// The words of row `i` and of all rows after it.
     pub(crate) fn row(&self, i: usize) -> &[i32] {
         &self.words[i * self.row_words..]
     }
@@ -246,13 +251,13 @@ impl Rows {
     }
 }
 
-/// Computes one tile; see the file's head.
+/// Multiplies up to [`MAX_ROWS`](super::tile::MAX_ROWS) rows with some panels; see the file's head.
 ///
 /// # Safety
 ///
-/// `isa` is available. Each of `x` is a row of [`Rows`] for this `isa`, kind and `k`, each of `w` can be
-/// read for `k / GROUP * group_bytes(kind)` bytes, each of `out` can be written for `w.len() * 16` f32, and
-/// no other thread touches `out` meanwhile.
+/// `isa` is available. Each of `x` is a row of [`Rows`] for this `isa`, kind and `k`, each of `w`
+/// can be read for `k / GROUP * group_bytes(kind)` bytes, each of `out` can be written for
+/// `w.len() * 16` f32, and no other thread touches `out` meanwhile.
 ///
 /// # Panics
 ///
@@ -264,23 +269,23 @@ pub(crate) unsafe fn tile(
     w: &[*const u8],
     k: usize,
     out: &[*mut f32],
-    #[cfg_attr(not(target_arch = "x86_64"), allow(unused))] ahead: Option<Ahead>,
+    #[cfg_attr(not(target_arch = "x86_64"), allow(unused))] prefetch: Option<Prefetch>,
 ) {
     macro_rules! run {
         ($rows:literal x $panels:literal) => {{
             let x: &[*const i32; $rows] = x.try_into().expect("matched");
             let w: &[*const u8; $panels] = w.try_into().expect("matched");
             let out: &[*mut f32; $rows] = out.try_into().expect("an output for every row");
-            // SAFETY: the caller's promises are those the variants ask for.
+            // SAFETY: the caller's promises are those the variants need.
             unsafe {
                 match (isa.vectors(), kind) {
                     #[cfg(target_arch = "x86_64")]
                     (Isa::Avx2, Quantization::Int8) => {
-                        avx2::<$rows, $panels, INT8>(x, w, k, out, ahead)
+                        avx2::<$rows, $panels, INT8>(x, w, k, out, prefetch)
                     }
                     #[cfg(target_arch = "x86_64")]
                     (Isa::Avx2, Quantization::Int4) => {
-                        avx2::<$rows, $panels, INT4>(x, w, k, out, ahead)
+                        avx2::<$rows, $panels, INT4>(x, w, k, out, prefetch)
                     }
                     #[cfg(target_arch = "x86_64")]
                     (Isa::Avx512, Quantization::Int8) => {
@@ -299,22 +304,22 @@ pub(crate) unsafe fn tile(
     super::tile::for_each_tile!(run, x.len(), w.len());
 }
 
-/// Steps of a group with AVX2, each 32 bytes of a panel and one word of a row: two inputs of int8, four of
-/// int4.
-const fn steps(kind: Quantization) -> usize {
+/// Loads of a group with AVX2, each of 32 bytes of a panel and one word of a row: two inputs of
+/// int8, or four of int4.
+const fn loads(kind: Quantization) -> usize {
     match kind {
         Quantization::Int8 => GROUP / 2,
         Quantization::Int4 => GROUP / 4,
     }
 }
 
-/// Requests ([`Ahead`]) of a tile of `k`: one for two steps, which are a line of memory.
-pub(crate) const fn requests(kind: Quantization, k: usize) -> usize {
-    k / GROUP * steps(kind) / 2
+/// Prefetches of a tile of `k` inputs: one per two loads, which are a cache line.
+pub(crate) const fn prefetches(kind: Quantization, k: usize) -> usize {
+    k / GROUP * loads(kind) / 2
 }
 
-/// `sum += a * b`, two instructions by name: sums of integers may be reordered, and the compiler
-/// does, until no register is left.
+/// `sum += a * b` as two named instructions. (The compiler may reorder integer sums, and does so
+/// until it spills registers.)
 #[cfg(target_arch = "x86_64")]
 macro_rules! multiply_add {
     ($multiply:literal, $add:literal, $sum:expr, $a:expr, $b:expr) => {
@@ -342,20 +347,19 @@ unsafe fn avx2<const ROWS: usize, const PANELS: usize, const KIND: u8>(
     w: &[*const u8; PANELS],
     k: usize,
     out: &[*mut f32; ROWS],
-    ahead: Option<Ahead>,
+    prefetch: Option<Prefetch>,
 ) {
     use std::arch::x86_64::*;
     let kind = match KIND {
         INT4 => Quantization::Int4,
         _ => Quantization::Int8,
     };
-    let steps = steps(kind);
+    let loads = loads(kind);
     let groups = k / GROUP;
-    let words = groups * steps;
-    let (half, ones) = (_mm256_set1_epi8(15), _mm256_set1_epi16(1));
-    // More rows are read slower, and leave no register for requests between the steps.
+    let words = groups * loads;
+    // More rows leave no register for prefetches between the loads.
     let between = ROWS <= 4;
-    let mut ahead = ahead.unwrap_or(Ahead::nothing(w[0]));
+    let mut prefetch = prefetch.unwrap_or(Prefetch::nothing(w[0]));
     // SAFETY: the caller promises every pointer for exactly these ranges.
     unsafe {
         for i in 0..ROWS {
@@ -365,31 +369,20 @@ unsafe fn avx2<const ROWS: usize, const PANELS: usize, const KIND: u8>(
         }
         for g in 0..groups {
             let mut sums = [[[_mm256_setzero_si256(); 2]; PANELS]; ROWS];
-            let at = g * group_bytes(kind);
+            let group = w.map(|w| w.add(g * group_bytes(kind)));
             if PANELS == 1 && !between && KIND == INT8 {
-                for _ in 0..steps / 2 {
-                    ahead.request();
+                for _ in 0..loads / 2 {
+                    prefetch.next();
                 }
             }
-            for step in 0..steps {
-                if PANELS == 1 && between && step % 2 == 0 {
-                    ahead.request();
+            for load in 0..loads {
+                if PANELS == 1 && between && load % 2 == 0 {
+                    prefetch.next();
                 }
                 for j in 0..PANELS {
-                    let values = w[j].add(at + SCALE_BYTES + 32 * step);
-                    let (low, high) = if KIND == INT4 {
-                        let both = _mm256_loadu_si256(values.cast());
-                        let high = _mm256_srli_epi16::<4>(both);
-                        (_mm256_and_si256(both, half), _mm256_and_si256(high, half))
-                    } else {
-                        let values: *const __m128i = values.cast();
-                        (
-                            _mm256_cvtepi8_epi16(_mm_loadu_si128(values)),
-                            _mm256_cvtepi8_epi16(_mm_loadu_si128(values.add(1))),
-                        )
-                    };
+                    let [low, high] = avx2_weights::<KIND>(group[j].add(SCALE_BYTES + 32 * load));
                     for i in 0..ROWS {
-                        let x = _mm256_set1_epi32(*x[i].add(g * steps + step));
+                        let x = _mm256_set1_epi32(*x[i].add(g * loads + load));
                         let [a, b] = &mut sums[i][j];
                         if KIND == INT4 {
                             multiply_add!("vpmaddubsw", "vpaddw", *a, low, x);
@@ -402,28 +395,77 @@ unsafe fn avx2<const ROWS: usize, const PANELS: usize, const KIND: u8>(
                 }
             }
             for j in 0..PANELS {
-                let scales = avx2_scales(w[j].add(at));
+                let scales = avx2_scales(group[j]);
                 for i in 0..ROWS {
-                    let sx = _mm256_set1_ps(f32::from_bits(*x[i].add(words + g) as u32));
-                    let added = _mm256_set1_epi32(*x[i].add(words + groups + g));
-                    for c in 0..2 {
-                        let out = out[i].add(16 * j + 8 * c);
-                        let mut sum = sums[i][j][c];
-                        if KIND == INT4 {
-                            sum = _mm256_sub_epi32(_mm256_madd_epi16(sum, ones), added);
-                        }
-                        let scale = _mm256_mul_ps(sx, scales[c]);
-                        let old = _mm256_loadu_ps(out);
-                        let new = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scale, old);
-                        _mm256_storeu_ps(out, new);
-                    }
+                    let sx = f32::from_bits(*x[i].add(words + g) as u32);
+                    let bias = *x[i].add(words + groups + g);
+                    avx2_add_group::<KIND>(sums[i][j], sx, scales, bias, out[i].add(16 * j));
                 }
             }
         }
     }
 }
 
-/// [`tile`] with AVX-512 and VNNI, int8 in [`Form::Fours`].
+/// The weights of columns 0 to 7 and 8 to 15 in one load: two inputs as i16, or four as u8 for
+/// int4.
+///
+/// # Safety
+///
+/// `values` can be read for 32 bytes, and the machine has AVX2.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2_weights<const KIND: u8>(values: *const u8) -> [std::arch::x86_64::__m256i; 2] {
+    use std::arch::x86_64::*;
+    // SAFETY: the caller promises the bytes.
+    unsafe {
+        if KIND == INT4 {
+            let nibble = _mm256_set1_epi8(15);
+            let both = _mm256_loadu_si256(values.cast());
+            [both, _mm256_srli_epi16::<4>(both)].map(|half| _mm256_and_si256(half, nibble))
+        } else {
+            let values: *const __m128i = values.cast();
+            [
+                _mm256_cvtepi8_epi16(_mm_loadu_si128(values)),
+                _mm256_cvtepi8_epi16(_mm_loadu_si128(values.add(1))),
+            ]
+        }
+    }
+}
+
+/// Adds a group's integer sums of 16 columns, less `bias` for int4, times both scales to `out`.
+///
+/// # Safety
+///
+/// `out` can be read and written for 16 f32; the machine has AVX2 and FMA.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2_add_group<const KIND: u8>(
+    sums: [std::arch::x86_64::__m256i; 2],
+    sx: f32,
+    scales: [std::arch::x86_64::__m256; 2],
+    bias: i32,
+    out: *mut f32,
+) {
+    use std::arch::x86_64::*;
+    let (sx, bias) = (_mm256_set1_ps(sx), _mm256_set1_epi32(bias));
+    for c in 0..2 {
+        let mut sum = sums[c];
+        if KIND == INT4 {
+            sum = _mm256_sub_epi32(_mm256_madd_epi16(sum, _mm256_set1_epi16(1)), bias);
+        }
+        let scale = _mm256_mul_ps(sx, scales[c]);
+        // SAFETY: the caller promises 16 numbers.
+        unsafe {
+            let out = out.add(8 * c);
+            let old = _mm256_loadu_ps(out);
+            _mm256_storeu_ps(out, _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scale, old));
+        }
+    }
+}
+
+/// [`tile`] with AVX-512 and VNNI, int8 in [`Packing::Fours`].
 ///
 /// # Safety
 ///
@@ -451,15 +493,15 @@ unsafe fn avx512<const ROWS: usize, const PANELS: usize, const KIND: u8>(
         }
         for g in 0..groups {
             let mut sums = [[_mm512_setzero_si512(); PANELS]; ROWS];
-            let at = g * group_bytes(kind);
+            let group = w.map(|w| w.add(g * group_bytes(kind)));
             for four in 0..GROUP / 4 {
                 for j in 0..PANELS {
-                    let values = w[j].add(at + SCALE_BYTES);
+                    let values = group[j].add(SCALE_BYTES);
                     let w = if KIND == INT4 {
                         let both = _mm256_loadu_si256(values.add(32 * four).cast());
-                        let half = _mm256_set1_epi8(15);
-                        let high = _mm256_and_si256(_mm256_srli_epi16::<4>(both), half);
-                        let low = _mm512_castsi256_si512(_mm256_and_si256(both, half));
+                        let nibble = _mm256_set1_epi8(15);
+                        let high = _mm256_and_si256(_mm256_srli_epi16::<4>(both), nibble);
+                        let low = _mm512_castsi256_si512(_mm256_and_si256(both, nibble));
                         _mm512_inserti64x4::<1>(low, high)
                     } else {
                         let values = _mm512_loadu_si512(values.add(64 * four).cast());
@@ -472,12 +514,12 @@ unsafe fn avx512<const ROWS: usize, const PANELS: usize, const KIND: u8>(
                 }
             }
             for j in 0..PANELS {
-                let scales = avx512_scales(w[j].add(at));
+                let scales = avx512_scales(group[j]);
                 for i in 0..ROWS {
                     let sx = _mm512_set1_ps(f32::from_bits(*x[i].add(words + g) as u32));
-                    let added = _mm512_set1_epi32(*x[i].add(words + groups + g));
+                    let bias = _mm512_set1_epi32(*x[i].add(words + groups + g));
                     let out = out[i].add(16 * j);
-                    let sum = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums[i][j], added));
+                    let sum = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums[i][j], bias));
                     let scale = _mm512_mul_ps(sx, scales);
                     _mm512_storeu_ps(out, _mm512_fmadd_ps(sum, scale, _mm512_loadu_ps(out)));
                 }
@@ -501,13 +543,13 @@ unsafe fn portable<const ROWS: usize, const PANELS: usize, const KIND: u8>(
         INT4 => Quantization::Int4,
         _ => Quantization::Int8,
     };
-    let (words, groups) = (Form::of(Isa::Portable, kind).value_words(k), k / GROUP);
+    let (words, groups) = (Packing::of(Isa::Portable, kind).value_words(k), k / GROUP);
     for i in 0..ROWS {
         for j in 0..PANELS {
             let mut out_sums = [0.0f32; COLS];
             for g in 0..groups {
                 // SAFETY: the caller promises every pointer for exactly these ranges.
-                let (sx, eight, scales) = unsafe {
+                let (sx, bias, scales) = unsafe {
                     let group = w[j].add(g * group_bytes(kind));
                     let scales: [u16; COLS] = group.cast::<[u16; COLS]>().read_unaligned();
                     let sx = f32::from_bits(*x[i].add(words + g) as u32);
@@ -533,8 +575,8 @@ unsafe fn portable<const ROWS: usize, const PANELS: usize, const KIND: u8>(
                     }
                 }
                 for (c, (out, sum)) in out_sums.iter_mut().zip(sums).enumerate() {
-                    let sum = (if KIND == INT4 { sum - eight } else { sum }) as f32;
-                    let scale = f32::from_bits(u32::from(scales[scale_place(c)]) << 16) * sx;
+                    let sum = (if KIND == INT4 { sum - bias } else { sum }) as f32;
+                    let scale = f32::from_bits(u32::from(scales[scale_offset(c)]) << 16) * sx;
                     *out = multiply_add(sum, scale, *out);
                 }
             }

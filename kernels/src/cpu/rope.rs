@@ -1,13 +1,14 @@
-//! Rotary embedding, and the writing of K and V into the cache.
+//! Rotary embedding, and writing K and V to the cache.
 //!
 //! What: for every row and every head of Q and K, with `c, s` the cosine and sine of the row's
 //! position and pair `i`: `(a, b) = (a c - b s, b c + a s)`, `a` at `i`, `b` at `i + head_dim / 2`.
 //! Then K (rotated) and V go to the row's slot, if it has one.
 //!
-//! Tiling: rotation a row at a time, rows divided among threads; the writing on the calling thread.
+//! Tiling: rotation a row at a time, rows divided among threads; K and V are written by the calling
+//! thread.
 //! Layout: `qkv` row-major `[rows, q heads | k heads | v heads]`, rotated in place; the cache as
-//! [`kv`](super::kv) says. Numerics: two products and one sum, each rounded; to bf16 to the
-//! nearest, ties to even.
+//! [`kv`](super::kv) describes. Numerics: two products and one sum, each rounded; rounding to bf16
+//! is to nearest even.
 //! Budget: `8 * rows * (heads + kv_heads) * head_dim` bytes of rows, `rows * token_bytes / layers`
 //! written; `3 * rows * (heads + kv_heads) * head_dim` FLOPs.
 
@@ -16,6 +17,7 @@ use super::kv;
 use super::workers::Workers;
 use crate::{KvLayout, RopeTable, StepPlan};
 
+/// [`Backend::rope_and_append`](crate::Backend::rope_and_append).
 pub(crate) fn rope_and_append(
     workers: &Workers,
     qkv: &mut Activations,
@@ -39,8 +41,8 @@ pub(crate) fn rope_and_append(
         cols,
         3 * rows * rotated,
         |r, row| {
-            let at = plan.rows[r].position as usize * half;
-            let (cos, sin) = (&rope.cos[at..][..half], &rope.sin[at..][..half]);
+            let start = plan.rows[r].position as usize * half;
+            let (cos, sin) = (&rope.cos[start..][..half], &rope.sin[start..][..half]);
             for head in row[..rotated].chunks_exact_mut(head_dim) {
                 let (a, b) = head.split_at_mut(half);
                 for (((a, b), &c), &s) in a.iter_mut().zip(b).zip(cos).zip(sin) {

@@ -1,11 +1,11 @@
-//! Sampling: draws divided among threads.
+//! Sampling: draws are divided among threads.
 //!
-//! What: the exact arithmetic of [`crate::sampling`], one draw per row of logits.
-//! Tiling: a draw at a time, each thread with a [`Sampler`] of its own.
+//! What: the exact arithmetic of [`crate::sampling`], draw by draw.
+//! Tiling: one draw at a time; each thread has its own [`Sampler`].
 //! Layout: logits row-major `[rows, vocabulary]`.
 //! Numerics: integer weights; a draw's bits depend on its own logits, key and position alone.
-//! Budget: the logits are read three times (`4 * vocabulary` bytes each), about
-//! `50 * vocabulary` operations a draw.
+//! Budget, per draw: three reads of the logits (`4 * vocabulary` bytes each), about
+//! `50 * vocabulary` operations.
 
 use super::buffers::Activations;
 use super::workers::Workers;
@@ -17,7 +17,7 @@ thread_local! {
     static SAMPLER: RefCell<Sampler> = RefCell::new(Sampler::new());
 }
 
-/// The first error, in the order of the draws, fails the call.
+/// [`Backend::sample`](crate::Backend::sample); returns the error of the first draw that fails.
 pub(crate) fn sample(
     workers: &Workers,
     logits: &Activations,

@@ -1,4 +1,4 @@
-//! The CPU backend against the tables of cases, and its promise about bits.
+//! The CPU backend against the tables of cases, and the reproducibility of its bits.
 
 #![allow(clippy::unwrap_used)] // A failed operation fails the test.
 
@@ -18,7 +18,7 @@ impl Device for CpuBackend {
 
     fn input_rounding(&self, weights: Dtype) -> f64 {
         match (self.isa, weights) {
-            // The low part is at most 2^-9 of an input, and rounded by as much of itself.
+            // The low part is at most 2^-9 of an input, and its own rounding at most 2^-9 of it.
             (Isa::Amx, Dtype::Bf16) => 1.0 / f64::from(1 << 18),
             _ => 0.0,
         }
@@ -53,9 +53,9 @@ fn linear_is_right() {
     }
 }
 
-/// 16-bit sums of int4 products do not overflow: every product as large as it can be.
+/// The 16-bit sums of int4 do not overflow when every product is as large as possible.
 #[test]
-fn quantized_products_hold_the_largest_sums() {
+fn quantized_linear_holds_the_largest_sums() {
     let (rows, n, k) = (7, 33, 3 * GROUP);
     for mut backend in backends() {
         for kind in Quantization::ALL {
@@ -69,7 +69,7 @@ fn quantized_products_hold_the_largest_sums() {
                 };
                 let mut matrix = Quantized::new(&matrix, kind);
                 if kind == Quantization::Int4 && w < 0.0 {
-                    // As stored by others: 7, and a code of 15.
+                    // As other programs store it: 7, which is code 15.
                     matrix.values = vec![0xff; n * k / 2].into();
                 }
                 let weight = backend.load_quantized(&[matrix.clone()]).unwrap();
@@ -87,8 +87,8 @@ fn quantized_products_hold_the_largest_sums() {
     }
 }
 
-/// A product on AMX with bf16 weights `[n, k]`, of f32 rows.
-fn amx_product(w: &[f32], x: &[f32], k: usize) -> Option<Vec<f32>> {
+/// A linear layer on AMX with bf16 weights `[n, k]` and f32 rows; `None` without AMX.
+fn amx_linear(w: &[f32], x: &[f32], k: usize) -> Option<Vec<f32>> {
     if !Isa::Amx.available() {
         eprintln!("not run: this machine has no AMX");
         return None;
@@ -110,10 +110,10 @@ fn amx_product(w: &[f32], x: &[f32], k: usize) -> Option<Vec<f32>> {
     Some(out.data().to_vec())
 }
 
-/// The order of AMX's sums, written out. (That of Intel's manual, TDPBF16PS.)
+/// AMX sums in the order of `tdpbf16ps` in Intel's manual, written out here.
 #[test]
-fn amx_sums_as_its_file_says() {
-    // The second goes on with sums of earlier inputs.
+fn amx_sums_in_the_documented_order() {
+    // The second accumulates to sums of earlier inputs.
     for (rows, n, k) in [(37, 40, 3 * 32 + 7), (19, 50, 2 * 1024 + 40)] {
         sums_are_in_order(rows, n, k);
     }
@@ -121,7 +121,7 @@ fn amx_sums_as_its_file_says() {
 
 fn sums_are_in_order(rows: usize, n: usize, k: usize) {
     let (w, x) = (cases::numbers(5, n * k), cases::numbers(6, rows * k));
-    let Some(out) = amx_product(&w, &x, k) else {
+    let Some(out) = amx_linear(&w, &x, k) else {
         return;
     };
     let bf16 = |value: f32| half::bf16::from_f32(value).to_f32();
@@ -136,11 +136,11 @@ fn sums_are_in_order(rows: usize, n: usize, k: usize) {
                     .map(|(x, high)| bf16(x - high))
                     .collect();
                 for part in [high, low] {
-                    let mut places = [0.0f32; 2];
-                    for (at, (x, &w)) in part.iter().zip(w).enumerate() {
-                        places[at % 2] = x.mul_add(bf16(w), places[at % 2]);
+                    let mut parity = [0.0f32; 2];
+                    for (i, (x, &w)) in part.iter().zip(w).enumerate() {
+                        parity[i % 2] = x.mul_add(bf16(w), parity[i % 2]);
                     }
-                    sum += places[0] + places[1];
+                    sum += parity[0] + parity[1];
                 }
             }
             let got = out[row * n + column];
@@ -150,12 +150,12 @@ fn sums_are_in_order(rows: usize, n: usize, k: usize) {
 }
 
 #[test]
-fn amx_keeps_what_is_finite_and_what_is_not() {
+fn amx_keeps_finite_and_non_finite_inputs() {
     let (n, k) = (16, 32);
     let mut x = vec![1.0; 5 * k];
     x[3] = f32::MAX;
     (x[k + 4], x[2 * k + 5], x[3 * k + 6]) = (f32::INFINITY, f32::NAN, f32::from_bits(0x7f80_0001));
-    let Some(out) = amx_product(&vec![0.25; n * k], &x, k) else {
+    let Some(out) = amx_linear(&vec![0.25; n * k], &x, k) else {
         return;
     };
     let row = |i: usize| &out[i * n..][..n];
@@ -216,8 +216,9 @@ fn linear_rows_do_not_depend_on_rows_or_threads() {
                 bias: true,
                 accumulate: true,
             };
-            let (n, most) = (200, 300);
-            let all = cases::check_linear(&mut CpuBackend::with_isa(1, isa), &case(most)).unwrap();
+            let (n, max_rows) = (200, 300);
+            let all =
+                cases::check_linear(&mut CpuBackend::with_isa(1, isa), &case(max_rows)).unwrap();
             for threads in [1, 2, 5] {
                 for rows in (1..=14).chain([47, 48, 49, 95, 97, 300]) {
                     let mut backend = CpuBackend::with_isa(threads, isa);
@@ -258,9 +259,14 @@ fn attention_rows_do_not_depend_on_batch_blocks_or_threads() {
                 let mut one = CpuBackend::with_isa(1, isa);
                 let expected = cases::check_attention(&mut one, &case(16), &nodes).unwrap();
                 let same = |got: cases::NodeRows, what: &str| {
-                    for (at, row) in got {
-                        let (_, expected) = expected.iter().find(|(e, _)| *e == at).unwrap();
-                        assert_eq!(bits(&row), bits(expected), "{}: {what}, {at:?}", tree.name);
+                    for (node_row, row) in got {
+                        let (_, expected) = expected.iter().find(|(e, _)| *e == node_row).unwrap();
+                        assert_eq!(
+                            bits(&row),
+                            bits(expected),
+                            "{}: {what}, {node_row:?}",
+                            tree.name
+                        );
                     }
                 };
                 for block_tokens in [1, 2, 4, 32] {
@@ -374,17 +380,17 @@ fn copied_blocks_hold_all_layers_and_touch_nothing_else() {
     assert_eq!(arena.bytes(), expected);
 }
 
-/// Every tile of every instruction set, alone: with fused multiply-adds, the same bits. Small enough
-/// for Miri, which runs instructions that this machine may not have:
+/// Every tile of every instruction set by itself: all with fused multiply-add give the same bits.
+/// Small enough for Miri, which emulates instructions that this machine may lack:
 ///
 ///     RUSTFLAGS="-Ctarget-feature=+avx2,+fma,+f16c,+avx512f,+avx512bw,+avx512vnni" \
 ///     MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-disable-stacked-borrows -Zmiri-ignore-leaks" \
 ///     cargo +nightly miri test -p offshoot-kernels --lib tiles_of_all
 ///
-/// and the same with `--target aarch64-unknown-linux-gnu` and no RUSTFLAGS. (crossbeam, below rayon,
-/// does not keep to stacked borrows.) AMX's tiles are assembly, which Miri does not run either.
+/// and the same with `--target aarch64-unknown-linux-gnu` without RUSTFLAGS. (crossbeam, below
+/// rayon, violates stacked borrows.) AMX's tiles are assembly, which Miri does not run.
 #[test]
-#[allow(unsafe_code)] // The tiles are called as they are.
+#[allow(unsafe_code)] // The tiles are called directly.
 fn tiles_of_all_instruction_sets_agree() {
     let workers = Workers::new(1);
     let (n, k) = (64, 2 * GROUP);
@@ -402,10 +408,11 @@ fn tiles_of_all_instruction_sets_agree() {
     ];
     let of_avx512 = [(2, 4), (3, 3), (3, 4), (4, 2), (5, 2), (6, 2)];
     let narrow = [(4, 1), (5, 1), (6, 1)];
-    // Miri does not know how AVX-512 widens f16.
-    let dtypes: &[Dtype] = match cfg!(miri) {
-        true => &[Dtype::F32, Dtype::Bf16],
-        false => &[Dtype::F32, Dtype::Bf16, Dtype::F16],
+    // Miri lacks AVX-512's widening of f16.
+    let dtypes: &[Dtype] = if cfg!(miri) {
+        &[Dtype::F32, Dtype::Bf16]
+    } else {
+        &[Dtype::F32, Dtype::Bf16, Dtype::F16]
     };
     let kinds = (dtypes.iter().map(|&dtype| (dtype, None)))
         .chain(Quantization::ALL.map(|kind| (Dtype::F32, Some(kind))));
@@ -417,13 +424,13 @@ fn tiles_of_all_instruction_sets_agree() {
             dtype,
             bytes: &bytes,
         };
-        let there: Vec<Isa> = (Isa::ALL.into_iter())
-            // AVX2's integer products are written in assembly, which Miri does not run.
+        let available: Vec<Isa> = (Isa::ALL.into_iter())
+            // AVX2's integer tiles contain assembly, which Miri does not run.
             .filter(|&isa| !(cfg!(miri) && isa == Isa::Avx2 && quantized.is_some()))
             .filter(|isa| isa.available())
             .collect();
-        // Of every set once: packing takes Miri longer than the tiles.
-        let packed = there.iter().map(|&isa| {
+        // Packed once per instruction set: packing takes Miri longer than the tiles.
+        let packed = available.iter().map(|&isa| {
             let mut filled = quantized::Rows::default();
             let weight = match quantized {
                 None => Weight::pack(&[matrix], &workers),
@@ -437,26 +444,26 @@ fn tiles_of_all_instruction_sets_agree() {
         let packed: Vec<_> = packed.collect();
         let compute = |(isa, weight, filled): &(Isa, Weight, quantized::Rows), rows, panels| {
             let isa = *isa;
-            let w_at: Vec<_> = (0..panels).map(|j| weight.panel(j).as_ptr()).collect();
+            let w_ptrs: Vec<_> = (0..panels).map(|j| weight.panel(j).as_ptr()).collect();
             let mut out = vec![vec![f32::NAN; panels * tile::COLS]; rows];
-            let out_at: Vec<_> = out.iter_mut().map(|row| row.as_mut_ptr()).collect();
+            let out_ptrs: Vec<_> = out.iter_mut().map(|row| row.as_mut_ptr()).collect();
             match quantized {
                 None => {
-                    let x_at: Vec<_> = (0..rows).map(|i| x[i * k..][..k].as_ptr()).collect();
-                    // SAFETY: the set is there; rows of k numbers, whole panels, their outputs.
-                    unsafe { tile::tile(isa, dtype, &x_at, &w_at, k, false, &out_at, None) };
+                    let x_ptrs: Vec<_> = (0..rows).map(|i| x[i * k..][..k].as_ptr()).collect();
+                    // SAFETY: the set is available; rows of k numbers, whole panels, their outputs.
+                    unsafe { tile::tile(isa, dtype, &x_ptrs, &w_ptrs, k, false, &out_ptrs, None) };
                 }
                 Some(kind) => {
-                    let x_at: Vec<_> = (0..rows).map(|i| filled.row(i).as_ptr()).collect();
-                    // SAFETY: as above, the rows being made for this set, kind and k.
-                    unsafe { quantized::tile(isa, kind, &x_at, &w_at, k, &out_at, None) };
+                    let x_ptrs: Vec<_> = (0..rows).map(|i| filled.row(i).as_ptr()).collect();
+                    // SAFETY: as above; the rows were filled for this set, kind and k.
+                    unsafe { quantized::tile(isa, kind, &x_ptrs, &w_ptrs, k, &out_ptrs, None) };
                 }
             }
             out.concat()
         };
         for (rows, panels) in sizes.into_iter().chain(of_avx512).chain(narrow) {
             let [portable, others @ ..] = &packed[..] else {
-                panic!("the portable form is everywhere");
+                panic!("the portable tiles are always available");
             };
             let portable = compute(portable, rows, panels);
             if dtype == Dtype::F32 && quantized.is_none() {

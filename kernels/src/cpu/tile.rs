@@ -1,26 +1,28 @@
-//! The matrix micro-kernel that linear layers and both halves of attention share.
+//! The GEMM micro-kernel that linear layers and both passes of attention share.
 //!
 //! What: `out[i][16 j + c] = (load ? out[i][16 j + c] : 0) + sum_k x[i][k] * w[j][k][c]` for up to
 //! [`MAX_ROWS`] rows `i`, panels `j` and 16 columns `c`.
 //!
-//! Tiling: the sums of `rows x` [`panels_at_once`] stay in registers while `k` runs: with AVX2 at most
-//! 6 x 1 (12 of 16 registers), with AVX-512 6 x 2 (12 of 32). One or two rows take several panels
-//! instead, so that at least 8 sums are under way, as many as the multiply-add units have in flight;
-//! three of AVX2 do not, as 3 x 2 sums and the weights are a register too many.
+//! Tiling: the sums of `rows x` [`panels_at_once`] stay in registers over all of `k`: at most 6 x 1
+//! with AVX2 (12 of 16 registers), 6 x 2 with AVX-512 (12 of 32). One or two rows take several
+//! panels instead, so that at least 8 independent sums hide the latency of the multiply-add units.
+//! Three rows on AVX2 do not: 3 x 2 sums and the weights need one register too many.
 //!
-//! Where few tiles share a panel, memory would be idle while all but the first compute: with AVX2 and one
-//! panel at a time each asks for its share of the next panel ([`Ahead`]). (Measured with `offshoot bench
-//! linear --product gate-up`: 4 rows 48 to 65 % of the read bandwidth, 16 rows 82 to 91 % of the
-//! multiply-add peak, one Zen 3 core. With AVX-512 not measured, and so not built.)
+//! If few tiles share a panel, memory is idle while all tiles but the first compute. With AVX2 and
+//! one panel at a time, each tile therefore prefetches its share of the next panel ([`Prefetch`]).
+//! (Measured with `offshoot bench linear --product gate-up` on one Zen 3 core: 4 rows went from 48
+//! to 65 % of the read bandwidth, 16 rows from 82 to 91 % of the multiply-add peak. Not measured
+//! with AVX-512, and therefore not built.)
 //!
-//! Layout: a *panel* is `[k][16]` in f32 or f16, and `[k / 2][16][2]` in bf16 ([`pair_place`]): a column's two
-//! neighbours lie in one word, which a shift and a mask widen, and which is what AMX multiplies
-//! ([`amx`](super::amx)). Rows, panels and outputs are given as pointers, each contiguous, of any alignment.
+//! Layout: a *panel* is `[k][16]` in f32 or f16, and `[k / 2][16][2]` in bf16 ([`pair_offset`]):
+//! two consecutive inputs of a column share a 32-bit word. A shift and a mask widen it, and
+//! `tdpbf16ps` reads it as it is ([`amx`](super::amx)). Rows, panels and outputs are given as
+//! pointers, each contiguous, of any alignment.
 //!
 //! Numerics: f32. Every element's terms are added in the order of `k`, one fused multiply-add
-//! each, whatever the tile; so the bits depend on `x[i]` and the column alone, and splitting `k`
-//! over calls with `load` changes nothing. The portable path rounds the product first where the
-//! machine has no fused multiply-add. Columns never mix: rubbish in one stays in it.
+//! each, in every tile. So the bits depend on `x[i]` and the column alone, and splitting `k` over
+//! several calls with `load` does not change them. On a machine without fused multiply-add the
+//! portable path rounds before it adds. Columns never mix: garbage in one stays in it.
 //!
 //! Budget: `k * panels * 16 * width` bytes of weights, `2 * k * rows * panels * 16` FLOPs.
 #![allow(unsafe_code)] // SIMD intrinsics on raw pointers; each function states what it needs.
@@ -35,22 +37,23 @@ pub(crate) const COLS: usize = 16;
 pub(crate) const MAX_ROWS: usize = 6;
 /// Panels of the widest tile.
 pub(crate) const MAX_PANELS: usize = 4;
-/// [`Dtype`] as a constant parameter.
+/// [`Dtype`] as a const generic argument.
 const F32: u8 = Dtype::F32 as u8;
 const BF16: u8 = Dtype::Bf16 as u8;
 const F16: u8 = Dtype::F16 as u8;
 
-/// Where input `k` of a column lies in a panel of pairs, `[k / 2][16][2]`.
-pub(crate) const fn pair_place(k: usize, column: usize) -> usize {
+/// Index of input `k` of a column in a panel of pairs, `[k / 2][16][2]`.
+pub(crate) const fn pair_offset(k: usize, column: usize) -> usize {
     (k / 2 * COLS + column) * 2 + k % 2
 }
 
-/// Inputs of a bf16 panel of weights of that many, padding included: whole tiles of AMX, on every machine.
+/// Inputs of a bf16 weight panel of `k` inputs, padding included: whole AMX tiles, on every
+/// machine.
 pub(crate) const fn padded_inputs(k: usize) -> usize {
     k.next_multiple_of(32)
 }
 
-/// Panels a tile of `rows` rows takes at once: never more than one of fewer rows.
+/// Panels that a tile of `rows` rows takes at once. Does not grow with `rows`.
 pub(crate) const fn panels_at_once(isa: Isa, rows: usize) -> usize {
     match (isa.vectors(), rows) {
         (_, 1) => 4,
@@ -62,14 +65,14 @@ pub(crate) const fn panels_at_once(isa: Isa, rows: usize) -> usize {
     }
 }
 
-/// Cuts `rows` into the fewest parts of at most `most` rows and nearly equal height that begin at multiples
-/// of `unit`, a divisor of `most`; yields their `(first, count)`.
+/// Cuts `rows` into the fewest parts of at most `max` rows and nearly equal height that begin at
+/// multiples of `unit`, a divisor of `max`; yields their `(first, count)`.
 pub(crate) fn row_parts(
     rows: usize,
-    most: usize,
+    max: usize,
     unit: usize,
 ) -> impl ExactSizeIterator<Item = (usize, usize)> + Clone {
-    let parts = rows.div_ceil(most);
+    let parts = rows.div_ceil(max);
     let first = move |i: usize| (i * rows / parts).next_multiple_of(unit).min(rows);
     (0..parts).map(move |i| (first(i), first(i + 1) - first(i)))
 }
@@ -82,25 +85,25 @@ pub(crate) fn row_tiles(rows: usize) -> impl ExactSizeIterator<Item = (usize, us
 /// An instruction set the CPU backend has a micro-kernel for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
-    /// What the compiler makes of plain Rust for the target.
+    /// Plain Rust, compiled for the target.
     Portable,
     /// x86-64 with AVX2, FMA and F16C.
     Avx2,
     /// x86-64 with AVX-512 (F, BW, VNNI).
     Avx512,
-    /// The same with AMX (BF16, INT8), which Linux allows.
+    /// [`Isa::Avx512`] with AMX (BF16, INT8), on Linux.
     Amx,
 }
 
 impl Isa {
-    /// All of them.
+    /// All instruction sets, the widest last.
     pub const ALL: [Isa; 4] = [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Amx];
 
-    /// The one of that name, if this machine has it.
+    /// The instruction set named `word`, if this machine has it.
     ///
     /// # Errors
     ///
-    /// What was expected, in words.
+    /// A sentence that says what was expected.
     pub fn parse(word: &str) -> Result<Isa, String> {
         let same = |isa: &Isa| isa.name().eq_ignore_ascii_case(word);
         match Isa::ALL.into_iter().find(same) {
@@ -110,7 +113,7 @@ impl Isa {
         }
     }
 
-    /// Its vector instructions: AMX has none of its own.
+    /// The vector instruction set that its code uses beside tiles: AMX comes with AVX-512.
     pub(crate) const fn vectors(self) -> Isa {
         match self {
             Isa::Amx => Isa::Avx512,
@@ -118,7 +121,7 @@ impl Isa {
         }
     }
 
-    /// The best one this machine has.
+    /// The widest one this machine has.
     pub fn best() -> Isa {
         let mut from_best = Isa::ALL.into_iter().rev();
         from_best
@@ -159,7 +162,7 @@ impl Isa {
     }
 }
 
-/// Expands `$run!(rows x panels, args)` for the tile of that many.
+/// Expands to `$run!(rows x panels, args)` with both numbers as literals.
 macro_rules! for_each_tile {
     ($run:ident, $rows:expr, $panels:expr $(, $arg:expr)*) => {
         match ($rows, $panels) {
@@ -187,48 +190,48 @@ macro_rules! for_each_tile {
 }
 pub(crate) use for_each_tile;
 
-/// Memory that a tile asks for while it computes: its share of the panel that comes next. (By itself a
-/// processor looks ahead within a page.)
+/// Memory that a tile prefetches while it computes: its share of the next panel. (The hardware
+/// prefetchers stop at the end of a page.)
 #[derive(Clone, Copy)]
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // Only AVX2's tiles ask.
-pub(crate) struct Ahead {
-    from: *const u8,
-    /// Bytes from one request to the next.
-    step: usize,
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // Only AVX2's tiles prefetch.
+pub(crate) struct Prefetch {
+    addr: *const u8,
+    /// Bytes from one prefetch to the next.
+    stride: usize,
 }
 
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // Only AVX2's tiles ask.
-impl Ahead {
-    /// The share of tile `index` of `tiles` in `panel`, if each makes `requests` requests.
-    pub(crate) fn share(panel: &[u8], requests: usize, index: usize, tiles: usize) -> Ahead {
-        let step = panel.len() / requests.max(1) / tiles;
-        let from = panel.as_ptr().wrapping_add(step * requests * index);
-        Ahead { from, step }
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // Only AVX2's tiles prefetch.
+impl Prefetch {
+    /// The share of tile `index` of `tiles` in `panel`, each of which prefetches `count` times.
+    pub(crate) fn share(panel: &[u8], count: usize, index: usize, tiles: usize) -> Prefetch {
+        let stride = panel.len() / count.max(1) / tiles;
+        let addr = panel.as_ptr().wrapping_add(stride * count * index);
+        Prefetch { addr, stride }
     }
 
-    /// Nothing: what lies at `at` again and again.
-    pub(crate) fn nothing(at: *const u8) -> Ahead {
-        Ahead { from: at, step: 0 }
+    /// Prefetches `addr` again and again, which costs nothing.
+    pub(crate) fn nothing(addr: *const u8) -> Prefetch {
+        Prefetch { addr, stride: 0 }
     }
 
-    /// Makes a request; any address will do.
+    /// `prefetcht1` of the next address; it need not be mapped.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    pub(crate) fn request(&mut self) {
+    pub(crate) fn next(&mut self) {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: a prefetch reads nothing, and its instruction set is the base's.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(self.from.cast()) };
-        self.from = self.from.wrapping_add(self.step);
+        // SAFETY: a prefetch does not access memory architecturally, and x86-64 always has it.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(self.addr.cast()) };
+        self.addr = self.addr.wrapping_add(self.stride);
     }
 }
 
-/// Requests ([`Ahead`]) of a tile of `k`: one for two inputs, which are a line of memory in the 16-bit types.
-pub(crate) const fn requests(k: usize) -> usize {
+/// Prefetches of a tile of `k` inputs: one per two inputs, which are a cache line in 16-bit types.
+pub(crate) const fn prefetches(k: usize) -> usize {
     k / 2
 }
 
-/// Computes the tiles of some rows and any number of panels, [`panels_at_once`] by
-/// [`panels_at_once`]; see the file's head.
+/// Multiplies up to [`MAX_ROWS`] rows with any number of panels, [`panels_at_once`] at a time; see
+/// the file's head.
 ///
 /// # Safety
 ///
@@ -239,7 +242,7 @@ pub(crate) const fn requests(k: usize) -> usize {
 /// # Panics
 ///
 /// If there is no tile of `x.len()` rows, or `out.len() != x.len()`.
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments)] // each is one of the formula's names
 pub(crate) unsafe fn tile(
     isa: Isa,
     dtype: Dtype,
@@ -248,7 +251,7 @@ pub(crate) unsafe fn tile(
     k: usize,
     load: bool,
     out: &[*mut f32],
-    #[cfg_attr(not(target_arch = "x86_64"), allow(unused))] ahead: Option<Ahead>,
+    #[cfg_attr(not(target_arch = "x86_64"), allow(unused))] prefetch: Option<Prefetch>,
 ) {
     macro_rules! run {
         ($rows:literal x $panels:literal, $done:expr, $w:expr) => {{
@@ -257,20 +260,20 @@ pub(crate) unsafe fn tile(
             // SAFETY: `done` panels of 16 columns lie within every output.
             let out = &out.map(|out| unsafe { out.add($done * COLS) });
             let (w, _): (&[[*const u8; $panels]], _) = $w.as_chunks();
-            // SAFETY: the caller's promises are those the variants ask for.
+            // SAFETY: the caller's promises are those the variants need.
             unsafe {
                 match (isa.vectors(), dtype) {
                     #[cfg(target_arch = "x86_64")]
                     (Isa::Avx2, Dtype::F32) => {
-                        avx2::<$rows, $panels, F32>(x, w, k, load, out, ahead)
+                        avx2::<$rows, $panels, F32>(x, w, k, load, out, prefetch)
                     }
                     #[cfg(target_arch = "x86_64")]
                     (Isa::Avx2, Dtype::Bf16) => {
-                        avx2::<$rows, $panels, BF16>(x, w, k, load, out, ahead)
+                        avx2::<$rows, $panels, BF16>(x, w, k, load, out, prefetch)
                     }
                     #[cfg(target_arch = "x86_64")]
                     (Isa::Avx2, Dtype::F16) => {
-                        avx2::<$rows, $panels, F16>(x, w, k, load, out, ahead)
+                        avx2::<$rows, $panels, F16>(x, w, k, load, out, prefetch)
                     }
                     #[cfg(target_arch = "x86_64")]
                     (Isa::Avx512, Dtype::F32) => avx512::<$rows, $panels, F32>(x, w, k, load, out),
@@ -287,10 +290,10 @@ pub(crate) unsafe fn tile(
             }
         }};
     }
-    let step = panels_at_once(isa, x.len());
-    let (whole, rest) = w.split_at(w.len() / step * step);
+    let at_once = panels_at_once(isa, x.len());
+    let (whole, rest) = w.split_at(w.len() / at_once * at_once);
     if !whole.is_empty() {
-        for_each_tile!(run, x.len(), step, 0, whole);
+        for_each_tile!(run, x.len(), at_once, 0, whole);
     }
     if !rest.is_empty() {
         for_each_tile!(run, x.len(), rest.len(), whole.len(), rest);
@@ -310,10 +313,9 @@ unsafe fn avx2<const ROWS: usize, const PANELS: usize, const DTYPE: u8>(
     k: usize,
     load: bool,
     out: &[*mut f32; ROWS],
-    ahead: Option<Ahead>,
+    prefetch: Option<Prefetch>,
 ) {
     use std::arch::x86_64::*;
-    let odd_half = _mm256_set1_epi32(0xffff_0000_u32 as i32);
     // SAFETY: the caller promises every pointer for exactly these ranges.
     unsafe {
         for (group, w) in w.iter().enumerate() {
@@ -327,27 +329,9 @@ unsafe fn avx2<const ROWS: usize, const PANELS: usize, const DTYPE: u8>(
                     }
                 }
             }
-            let mut step = |k: usize, odd: bool| {
+            let mut multiply_add = |k: usize, odd: bool| {
                 for j in 0..PANELS {
-                    let [low, high] = if DTYPE == BF16 {
-                        let words: *const __m256i = w[j].add(64 * (k / 2)).cast();
-                        let words = [0, 1].map(|half| _mm256_loadu_si256(words.add(half)));
-                        match odd {
-                            false => words.map(|w| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(w))),
-                            true => {
-                                words.map(|w| _mm256_castsi256_ps(_mm256_and_si256(w, odd_half)))
-                            }
-                        }
-                    } else if DTYPE == F16 {
-                        let row: *const __m128i = w[j].add(32 * k).cast();
-                        [
-                            _mm256_cvtph_ps(_mm_loadu_si128(row)),
-                            _mm256_cvtph_ps(_mm_loadu_si128(row.add(1))),
-                        ]
-                    } else {
-                        let row: *const f32 = w[j].add(64 * k).cast();
-                        [_mm256_loadu_ps(row), _mm256_loadu_ps(row.add(8))]
-                    };
+                    let [low, high] = avx2_row::<DTYPE>(w[j], k, odd);
                     for i in 0..ROWS {
                         let x = _mm256_broadcast_ss(&*x[i].add(k));
                         sums[i][j][0] = _mm256_fmadd_ps(x, low, sums[i][j][0]);
@@ -355,17 +339,17 @@ unsafe fn avx2<const ROWS: usize, const PANELS: usize, const DTYPE: u8>(
                     }
                 }
             };
-            let mut ahead = ahead.unwrap_or(Ahead::nothing(w[0]));
+            let mut prefetch = prefetch.unwrap_or(Prefetch::nothing(w[0]));
             for pair in 0..k / 2 {
-                // Several panels at once are read as fast as memory gives them.
+                // Several panels at once already saturate memory.
                 if PANELS == 1 {
-                    ahead.request();
+                    prefetch.next();
                 }
-                step(2 * pair, false);
-                step(2 * pair + 1, true);
+                multiply_add(2 * pair, false);
+                multiply_add(2 * pair + 1, true);
             }
             if k % 2 == 1 {
-                step(k - 1, false);
+                multiply_add(k - 1, false);
             }
             for i in 0..ROWS {
                 for j in 0..PANELS {
@@ -373,6 +357,44 @@ unsafe fn avx2<const ROWS: usize, const PANELS: usize, const DTYPE: u8>(
                     _mm256_storeu_ps(out[i].add(column(j) + 8), sums[i][j][1]);
                 }
             }
+        }
+    }
+}
+
+/// The 16 weights of input `k` of a panel, widened to f32; `odd` is whether `k` is odd.
+///
+/// # Safety
+///
+/// `panel` can be read for more than `k` inputs, and the machine has AVX2 and F16C.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn avx2_row<const DTYPE: u8>(
+    panel: *const u8,
+    k: usize,
+    odd: bool,
+) -> [std::arch::x86_64::__m256; 2] {
+    use std::arch::x86_64::*;
+    // SAFETY: the caller promises the panel.
+    unsafe {
+        if DTYPE == BF16 {
+            let words: *const __m256i = panel.add(64 * (k / 2)).cast();
+            let words = [0, 1].map(|half| _mm256_loadu_si256(words.add(half)));
+            if odd {
+                let odd_half = _mm256_set1_epi32(0xffff_0000_u32 as i32);
+                words.map(|w| _mm256_castsi256_ps(_mm256_and_si256(w, odd_half)))
+            } else {
+                words.map(|w| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(w)))
+            }
+        } else if DTYPE == F16 {
+            let row: *const __m128i = panel.add(32 * k).cast();
+            [
+                _mm256_cvtph_ps(_mm_loadu_si128(row)),
+                _mm256_cvtph_ps(_mm_loadu_si128(row.add(1))),
+            ]
+        } else {
+            let row: *const f32 = panel.add(64 * k).cast();
+            [_mm256_loadu_ps(row), _mm256_loadu_ps(row.add(8))]
         }
     }
 }
@@ -405,13 +427,14 @@ unsafe fn avx512<const ROWS: usize, const PANELS: usize, const DTYPE: u8>(
                     }
                 }
             }
-            let mut step = |k: usize, odd: bool| {
+            let mut multiply_add = |k: usize, odd: bool| {
                 for j in 0..PANELS {
                     let row = if DTYPE == BF16 {
                         let words = _mm512_loadu_si512(w[j].add(64 * (k / 2)).cast());
-                        _mm512_castsi512_ps(match odd {
-                            false => _mm512_slli_epi32::<16>(words),
-                            true => _mm512_and_si512(words, odd_half),
+                        _mm512_castsi512_ps(if odd {
+                            _mm512_and_si512(words, odd_half)
+                        } else {
+                            _mm512_slli_epi32::<16>(words)
                         })
                     } else if DTYPE == F16 {
                         _mm512_cvtph_ps(_mm256_loadu_si256(w[j].add(32 * k).cast()))
@@ -425,11 +448,11 @@ unsafe fn avx512<const ROWS: usize, const PANELS: usize, const DTYPE: u8>(
                 }
             };
             for pair in 0..k / 2 {
-                step(2 * pair, false);
-                step(2 * pair + 1, true);
+                multiply_add(2 * pair, false);
+                multiply_add(2 * pair + 1, true);
             }
             if k % 2 == 1 {
-                step(k - 1, false);
+                multiply_add(k - 1, false);
             }
             for i in 0..ROWS {
                 for j in 0..PANELS {
@@ -440,13 +463,14 @@ unsafe fn avx512<const ROWS: usize, const PANELS: usize, const DTYPE: u8>(
     }
 }
 
-/// `a * b + c`, rounded once where the target has the instruction: `mul_add` would be a call into
-/// the C library where it has not.
+/// `a * b + c`, rounded once if the target has the instruction. (Without it `mul_add` would be a
+/// call into the C library.)
 #[inline(always)]
 pub(crate) fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
-    match cfg!(any(target_arch = "aarch64", target_feature = "fma")) {
-        true => a.mul_add(b, c),
-        false => a * b + c,
+    if cfg!(any(target_arch = "aarch64", target_feature = "fma")) {
+        a.mul_add(b, c)
+    } else {
+        a * b + c
     }
 }
 
@@ -465,14 +489,14 @@ unsafe fn portable<const ROWS: usize, const PANELS: usize, const DTYPE: u8>(
     // SAFETY: the caller promises every pointer for exactly these ranges.
     unsafe {
         for (group, w) in w.iter().enumerate() {
-            let at = |i: usize, j: usize| -> *mut [f32; COLS] {
+            let out_ptr = |i: usize, j: usize| -> *mut [f32; COLS] {
                 out[i].add(COLS * (PANELS * group + j)).cast()
             };
             let mut sums = [[[0.0f32; COLS]; PANELS]; ROWS];
             if load {
                 for i in 0..ROWS {
                     for j in 0..PANELS {
-                        sums[i][j] = at(i, j).read_unaligned();
+                        sums[i][j] = out_ptr(i, j).read_unaligned();
                     }
                 }
             }
@@ -502,7 +526,7 @@ unsafe fn portable<const ROWS: usize, const PANELS: usize, const DTYPE: u8>(
             }
             for i in 0..ROWS {
                 for j in 0..PANELS {
-                    at(i, j).write_unaligned(sums[i][j]);
+                    out_ptr(i, j).write_unaligned(sums[i][j]);
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! Threads: one parallel loop over independent tasks, small work on the calling thread.
+//! Threads: a parallel loop over independent tasks. Small work stays on the calling thread.
 
 mod pool;
 
@@ -7,11 +7,12 @@ use std::sync::{Mutex, PoisonError};
 
 use self::pool::Pool;
 
-/// Work of fewer operations than this is done by the calling thread: waking another one costs
-/// about as long as this many operations take.
-const SERIAL_BELOW: usize = 1_000_000;
+/// The calling thread does work of fewer operations alone: waking another thread takes about as
+/// long as this many operations.
+const MIN_PARALLEL_OPS: usize = 1_000_000;
 
-/// Spans of rows per thread, so that one that was held up is helped out by the others.
+/// Spans of rows per thread. With more than one, the other threads take over the share of a thread
+/// that is delayed.
 const SPANS_PER_THREAD: usize = 4;
 
 /// Cores that this process may use.
@@ -19,7 +20,7 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// The calling thread and a pool of the others.
+/// The calling thread, and a pool of the other threads.
 pub(crate) struct Workers {
     pool: Option<Pool>,
     threads: usize,
@@ -40,21 +41,21 @@ impl Workers {
         self.threads
     }
 
-    /// The pool, if work of that many operations is worth its while.
+    /// The pool, if there are several tasks and enough operations to pay for it.
     fn pool_for(&self, tasks: usize, operations: usize) -> Option<&Pool> {
         self.pool
             .as_ref()
-            .filter(|_| tasks > 1 && operations >= SERIAL_BELOW)
+            .filter(|_| tasks > 1 && operations >= MIN_PARALLEL_OPS)
     }
 
-    /// Runs `task(i)` for all `i < tasks`, in any order, on any thread. `operations` is the work of
-    /// all of them together, in floating-point operations or thereabouts.
+    /// Runs `task(i)` for all `i < tasks`, in any order, on any thread. `operations` estimates the
+    /// floating-point operations of all tasks together.
     pub(crate) fn run(&self, tasks: usize, operations: usize, task: impl Fn(usize) + Sync) {
         let Some(pool) = self.pool_for(tasks, operations) else {
             return (0..tasks).for_each(task);
         };
         let next = AtomicUsize::new(0);
-        pool.together(&|| {
+        pool.run(&|| {
             loop {
                 let i = next.fetch_add(1, Ordering::Relaxed);
                 if i >= tasks {
@@ -65,7 +66,8 @@ impl Workers {
         });
     }
 
-    /// Runs `task(i, row i)` for every row of `cols` items of `data`.
+    /// Runs `task(i, row i)` for every row of `cols` elements of `data`; `operations` as for
+    /// [`Workers::run`].
     pub(crate) fn rows<T: Send>(
         &self,
         data: &mut [T],
@@ -87,7 +89,7 @@ impl Workers {
         };
         let each = rows.div_ceil(self.threads * SPANS_PER_THREAD);
         let spans = Mutex::new(data.chunks_mut(each * cols).enumerate());
-        pool.together(&|| {
+        pool.run(&|| {
             loop {
                 let next = spans.lock().unwrap_or_else(PoisonError::into_inner).next();
                 let Some((index, rows)) = next else {

@@ -1,189 +1,166 @@
-//! Every kernel there is: sources, specialisations, and the caps the compile gate holds them to.
+//! The table of all CUDA modules: their sources, their kernels with the caps that the compile gate
+//! checks, and the constants they share with Rust.
+//!
+//! A constant that both sides need stands in Rust only, beside the launcher that uses it, and
+//! reaches the source by the compiler's `-D`. To add a kernel: write it in its `.cu`, add its row
+//! here, launch it.
 
-use super::cubin::Compiled;
+mod architecture;
+
+pub use self::architecture::{ARCHITECTURES, Architecture, HEAD_DIMS};
+
+use super::items::{ADDRESS_UNIT, FEW_ROWS, MANY_ROWS, TILE, WorkItem, max_rows};
 use super::tiling::Tiling;
+use super::{attention, linear, rows, sample};
 use crate::Activation;
+use std::hash::{Hash, Hasher};
 
-/// What all sources include.
+/// The header that all sources include: its name and its text.
 pub const COMMON: (&str, &str) = ("common.cuh", include_str!("../../cuda/common.cuh"));
 
-/// One source with its constants: a unit of compilation.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Module {
-    /// File name below `kernels/cuda`.
-    pub file: &'static str,
-    /// Names and values of the constants it is specialised by.
-    pub constants: Vec<(&'static str, usize)>,
+/// A source with its constants and kernels: a row of the table.
+#[derive(Debug)]
+struct Source {
+    /// Its name below `kernels/cuda`.
+    file: &'static str,
+    text: &'static str,
+    /// The constants it shares with Rust, for `-D`.
+    constants: fn() -> Vec<(&'static str, String)>,
+    kernels: fn() -> Vec<Kernel>,
 }
 
-/// What must hold of a compiled kernel.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A unit of compilation: a source, specialised by a tiling or an activation where it has one.
+#[derive(Clone, Copy, Debug)]
+pub struct Module {
+    source: &'static Source,
+    tiling: Option<Tiling>,
+    activation: Option<Activation>,
+}
+
+/// A kernel, and what must hold of it once it is compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kernel {
     /// The function's name.
     pub name: &'static str,
-    /// Threads of a block.
+    /// Threads per block.
     pub threads: usize,
-    /// Shared memory asked for at the launch, in bytes.
-    pub shared: usize,
-    /// Most registers a thread may have.
+    /// Dynamic shared memory per block in bytes; `None` in the table: the module's tiling decides.
+    pub shared: Option<usize>,
+    /// Registers a thread may have at most.
     pub registers: usize,
-    /// Blocks that must fit on one multiprocessor.
+    /// Blocks that must fit on a multiprocessor.
     pub resident: usize,
-    /// Whether it must have tensor-core instructions.
+    /// Whether it must have tensor-core instructions; a kernel without this must have none.
     pub tensor: bool,
 }
 
-/// The row-wise operations.
-pub fn rows() -> Module {
-    Module {
-        file: "rows.cu",
-        constants: Vec::new(),
+static ROWS: Source = Source {
+    file: "rows.cu",
+    text: include_str!("../../cuda/rows.cu"),
+    constants: || {
+        constants(&[
+            ("THREADS", rows::THREADS),
+            ("COPY_BLOCK_BYTES", rows::COPY_BLOCK_BYTES),
+        ])
+    },
+    kernels: || ROW_KERNELS.map(row_kernel).to_vec(),
+};
+
+static LINEAR: Source = Source {
+    file: "linear.cu",
+    text: include_str!("../../cuda/linear.cu"),
+    constants: linear_constants,
+    kernels: || linear_tiles().flat_map(|t| [t.f32, t.bf16]).collect(),
+};
+
+/// The gated kernels of `linear.cu`, which is compiled again for each activation.
+static LINEAR_GATED: Source = Source {
+    kernels: || linear_tiles().map(|t| t.gated).collect(),
+    ..LINEAR
+};
+
+static SAMPLE: Source = Source {
+    file: "sample.cu",
+    text: include_str!("../../cuda/sample.cu"),
+    constants: || {
+        constants(&[
+            ("THREADS", sample::THREADS),
+            ("FEED_THREADS", sample::FEED_THREADS),
+            ("MAX_WEIGHT", sample::MAX_WEIGHT),
+            ("DRAW_BYTES", size_of::<sample::DeviceDraw>()),
+            ("DRAWN_BYTES", size_of::<sample::Drawn>()),
+        ])
+    },
+    kernels: || {
+        vec![
+            kernel("sample", sample::THREADS, Some(0), 96, 1, false),
+            kernel("feed", sample::FEED_THREADS, Some(0), 32, 16, false),
+        ]
+    },
+};
+
+static TREE_ATTENTION: Source = Source {
+    file: "tree_attention.cu",
+    text: include_str!("../../cuda/tree_attention.cu"),
+    constants: || {
+        constants(&[
+            ("THREADS", attention::THREADS),
+            ("TILE", TILE),
+            ("MANY_ROWS", MANY_ROWS),
+            ("FEW_ROWS", FEW_ROWS),
+            ("ADDRESS_UNIT", ADDRESS_UNIT),
+            ("WORK_ITEM_BYTES", size_of::<WorkItem>()),
+        ])
+    },
+    kernels: || {
+        vec![
+            kernel("tree_attention", attention::THREADS, None, 255, 1, true),
+            kernel("merge", attention::THREADS, Some(0), 64, 8, false),
+        ]
+    },
+};
+
+fn linear_tiles() -> impl Iterator<Item = &'static LinearTile> {
+    SKINNY.iter().chain(&TILED)
+}
+
+fn linear_constants() -> Vec<(&'static str, String)> {
+    let mut all = constants(&[
+        ("SKINNY_THREADS", linear::SKINNY_THREADS),
+        ("SKINNY_STAGE_COLS", linear::SKINNY_STAGE_COLS),
+        ("TILED_THREADS", linear::TILED_THREADS),
+        ("TILED_STAGE_COLS", linear::TILED_STAGE_COLS),
+        ("TILED_STAGES", linear::TILED_STAGES),
+    ]);
+    let instances = |tiles: &[LinearTile]| tiles.iter().map(|tile| tile.instance).collect();
+    all.push(("SKINNY_TILES", instances(&SKINNY)));
+    all.push(("TILED_TILES", instances(&TILED)));
+    all
+}
+
+const fn kernel(
+    name: &'static str,
+    threads: usize,
+    shared: Option<usize>,
+    registers: usize,
+    resident: usize,
+    tensor: bool,
+) -> Kernel {
+    Kernel {
+        name,
+        threads,
+        shared,
+        registers,
+        resident,
+        tensor,
     }
 }
 
-/// The products that are not gated.
-pub fn linear() -> Module {
-    Module {
-        file: "linear.cu",
-        constants: vec![("ACTIVATION", 0)],
-    }
+const fn row_kernel(name: &'static str) -> Kernel {
+    kernel(name, rows::THREADS, Some(0), 64, 8, false)
 }
 
-/// The gated products of an activation.
-pub fn linear_gated(activation: Activation) -> Module {
-    // As `enum Activation` in `common.cuh`.
-    let number = match activation {
-        Activation::Silu => 1,
-        Activation::GeluTanh => 2,
-    };
-    Module {
-        file: "linear.cu",
-        constants: vec![("ACTIVATION", number)],
-    }
-}
-
-/// Sampling.
-pub fn sample() -> Module {
-    Module {
-        file: "sample.cu",
-        constants: Vec::new(),
-    }
-}
-
-/// Tree attention of one head dimension.
-pub fn tree_attention(tiling: &Tiling) -> Module {
-    Module {
-        file: "tree_attention.cu",
-        constants: vec![
-            ("HEAD_DIM", tiling.head_dim),
-            ("SLOTS", tiling.slots),
-            ("SHARED_BYTES", tiling.shared_bytes()),
-            ("RESIDENT", tiling.resident),
-        ],
-    }
-}
-
-/// Shared memory of a skinny product of `16 mt` rows, `8 nt` columns and `stages` stages.
-pub const fn skinny_shared(mt: usize, nt: usize, stages: usize) -> usize {
-    stages * (16 * mt + 8 * nt) * 128 * 2
-}
-
-/// Shared memory of a tiled product.
-pub const fn tiled_shared(bm: usize, bn: usize) -> usize {
-    4 * (bm + bn) * 32 * 2
-}
-
-impl Module {
-    /// The source.
-    pub fn source(&self) -> &'static str {
-        match self.file {
-            "rows.cu" => include_str!("../../cuda/rows.cu"),
-            "linear.cu" => include_str!("../../cuda/linear.cu"),
-            "sample.cu" => include_str!("../../cuda/sample.cu"),
-            "tree_attention.cu" => include_str!("../../cuda/tree_attention.cu"),
-            other => unreachable!("no source {other}"),
-        }
-    }
-
-    /// The file and its constants, for messages.
-    pub fn title(&self) -> String {
-        let constants: Vec<String> = self
-            .constants
-            .iter()
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect();
-        match constants.is_empty() {
-            true => self.file.into(),
-            false => format!("{} {}", self.file, constants.join(" ")),
-        }
-    }
-
-    /// Options of the compiler for an architecture such as `sm_90a` or `compute_80`.
-    pub fn options(&self, arch: &str) -> Vec<String> {
-        let mut options = vec![
-            format!("-arch={arch}"),
-            "-std=c++17".into(),
-            "-lineinfo".into(),
-        ];
-        let constants = self.constants.iter();
-        options.extend(constants.map(|(name, value)| format!("-D{name}={value}")));
-        options
-    }
-
-    /// The kernels of this module.
-    pub fn kernels(&self) -> Vec<Kernel> {
-        let kernel = |name, threads, shared, registers, resident, tensor| Kernel {
-            name,
-            threads,
-            shared,
-            registers,
-            resident,
-            tensor,
-        };
-        match self.file {
-            "rows.cu" => ROWS
-                .iter()
-                .map(|name| kernel(name, 128, 0, 64, 8, false))
-                .collect(),
-            "linear.cu" => {
-                let variants = match self.constants[..] {
-                    [("ACTIVATION", 0)] => 0..2,
-                    _ => 2..3,
-                };
-                let mut all = Vec::new();
-                for (names, mt, nt, stages, registers) in SKINNY {
-                    for name in &names[variants.clone()] {
-                        let shared = skinny_shared(mt, nt, stages);
-                        all.push(kernel(name, 128, shared, registers, 2, true));
-                    }
-                }
-                for (names, bm, bn) in TILED {
-                    for name in &names[variants.clone()] {
-                        all.push(kernel(name, 256, tiled_shared(bm, bn), 128, 1, true));
-                    }
-                }
-                all
-            }
-            "sample.cu" => vec![
-                kernel("sample", 512, 0, 96, 1, false),
-                kernel("feed", 128, 0, 32, 16, false),
-            ],
-            "tree_attention.cu" => {
-                let value = |name| {
-                    let found = self.constants.iter().find(|c| c.0 == name);
-                    found.map_or(0, |c| c.1)
-                };
-                vec![
-                    kernel("tree_attention", 128, value("SHARED_BYTES"), 255, 1, true),
-                    kernel("merge", 128, 0, 64, 8, false),
-                ]
-            }
-            other => unreachable!("no source {other}"),
-        }
-    }
-}
-
-const ROWS: [&str; 27] = [
+const ROW_KERNELS: [&str; 27] = [
     "embed_f32",
     "embed_bf16",
     "rms_norm_f32_f32",
@@ -213,196 +190,209 @@ const ROWS: [&str; 27] = [
     "copy_blocks",
 ];
 
-/// Names (f32 and bf16 output, gated), row tiles of 16, column tiles of 8, stages, register cap: more,
-/// and registers, not shared memory, would decide how many blocks share a multiprocessor.
-pub(crate) const SKINNY: [([&str; 3], usize, usize, usize, usize); 6] = [
-    (
-        ["skinny_1_2_f32", "skinny_1_2_bf16", "skinny_1_2_gated"],
-        1,
-        2,
-        4,
-        80,
-    ),
-    (
-        ["skinny_1_4_f32", "skinny_1_4_bf16", "skinny_1_4_gated"],
-        1,
-        4,
-        4,
-        96,
-    ),
-    (
-        ["skinny_2_2_f32", "skinny_2_2_bf16", "skinny_2_2_gated"],
-        2,
-        2,
-        4,
-        112,
-    ),
-    (
-        ["skinny_2_4_f32", "skinny_2_4_bf16", "skinny_2_4_gated"],
-        2,
-        4,
-        4,
-        112,
-    ),
-    (
-        ["skinny_4_2_f32", "skinny_4_2_bf16", "skinny_4_2_gated"],
-        4,
-        2,
-        3,
-        144,
-    ),
-    (
-        ["skinny_4_4_f32", "skinny_4_4_bf16", "skinny_4_4_gated"],
-        4,
-        4,
-        3,
-        160,
-    ),
-];
-
-/// Names, rows and columns of a tile.
-pub(crate) const TILED: [([&str; 3], usize, usize); 2] = [
-    (
-        ["tiled_64_64_f32", "tiled_64_64_bf16", "tiled_64_64_gated"],
-        64,
-        64,
-    ),
-    (
-        [
-            "tiled_128_128_f32",
-            "tiled_128_128_bf16",
-            "tiled_128_128_gated",
-        ],
-        128,
-        128,
-    ),
-];
-
-/// Head dimensions that the gate compiles attention for: those of published models and the nano
-/// family. Others (multiples of 16 up to 256) are compiled when a model asks for them.
-pub const HEAD_DIMS: [usize; 6] = [32, 64, 80, 96, 128, 256];
-
-/// The system keeps this much shared memory of every block's share.
-const RESERVED: usize = 1024;
-
-/// What bounds a multiprocessor of an architecture (CUDA programming guide, "compute capabilities").
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Architecture {
-    /// The compiler's name for it.
-    pub name: &'static str,
-    /// Bytes of shared memory of a multiprocessor.
-    pub shared_per_sm: usize,
-    /// The most one block may have.
-    pub shared_per_block: usize,
-    /// Threads of a multiprocessor.
-    pub threads: usize,
-    /// Blocks of a multiprocessor.
-    pub blocks: usize,
+/// A tile of `linear.cu`: a template instance with its three kernels.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LinearTile {
+    /// The kernel with f32 output.
+    pub f32: Kernel,
+    /// The kernel with bf16 output.
+    pub bf16: Kernel,
+    /// The gated kernel, with bf16 output.
+    pub gated: Kernel,
+    /// Rows of x in a tile.
+    pub rows: usize,
+    /// Rows of W in a tile.
+    pub cols: usize,
+    /// The macro call in `linear.cu` that defines the kernels.
+    instance: &'static str,
 }
 
-const fn architecture(
-    name: &'static str,
-    shared_kib: usize,
-    threads: usize,
-    blocks: usize,
-) -> Architecture {
-    Architecture {
-        name,
-        shared_per_sm: shared_kib << 10,
-        shared_per_block: (shared_kib - 1) << 10,
-        threads,
-        blocks,
+/// A skinny tile of 16 `mt` rows of x and 8 `nt` rows of W, `stages` stages, and its register cap:
+/// more, and registers, not shared memory, would decide how many blocks share a multiprocessor.
+macro_rules! skinny {
+    ($mt:literal, $nt:literal, $stages:literal, $registers:literal) => {{
+        let (rows, cols) = (16 * $mt, 8 * $nt);
+        let shared = $stages * (rows + cols) * linear::SKINNY_STAGE_COLS * 2;
+        let base = kernel(
+            "",
+            linear::SKINNY_THREADS,
+            Some(shared),
+            $registers,
+            2,
+            true,
+        );
+        linear_tile!("skinny", "SKINNY", rows, cols, base, $mt, $nt, $stages)
+    }};
+}
+
+/// A tile of `bm` rows of x and `bn` rows of W.
+macro_rules! tiled {
+    ($bm:literal, $bn:literal) => {{
+        let shared = linear::TILED_STAGES * ($bm + $bn) * linear::TILED_STAGE_COLS * 2;
+        let base = kernel("", linear::TILED_THREADS, Some(shared), 128, 1, true);
+        linear_tile!("tiled", "TILED", $bm, $bn, base, $bm, $bn)
+    }};
+}
+
+macro_rules! linear_tile {
+    ($name:literal, $macro:literal, $rows:expr, $cols:expr, $base:expr, $a:literal, $b:literal $(, $more:literal)?) => {
+        LinearTile {
+            f32: Kernel { name: concat!($name, "_", $a, "_", $b, "_f32"), ..$base },
+            bf16: Kernel { name: concat!($name, "_", $a, "_", $b, "_bf16"), ..$base },
+            gated: Kernel { name: concat!($name, "_", $a, "_", $b, "_gated"), ..$base },
+            rows: $rows,
+            cols: $cols,
+            instance: concat!($macro, "(", $a, ",", $b $(, ",", $more)?, ")"),
+        }
+    };
+}
+
+/// Tiles of up to 16, 32 and 64 rows: each narrow, then wide.
+pub(super) static SKINNY: [LinearTile; 6] = [
+    skinny!(1, 2, 4, 80),
+    skinny!(1, 4, 4, 96),
+    skinny!(2, 2, 4, 112),
+    skinny!(2, 4, 4, 112),
+    skinny!(4, 2, 3, 144),
+    skinny!(4, 4, 3, 160),
+];
+
+/// Tiles of any number of rows: small, then large.
+pub(super) static TILED: [LinearTile; 2] = [tiled!(64, 64), tiled!(128, 128)];
+
+/// The row-wise operations.
+pub fn rows() -> Module {
+    Module::of(&ROWS)
+}
+
+/// The linear layers that are not gated.
+pub fn linear() -> Module {
+    Module::of(&LINEAR)
+}
+
+/// The gated linear layers of an activation.
+pub fn linear_gated(activation: Activation) -> Module {
+    Module {
+        activation: Some(activation),
+        ..Module::of(&LINEAR_GATED)
     }
 }
 
-/// A100, RTX 30, RTX 40, H100 and H200, B200, RTX 50.
-pub const ARCHITECTURES: [Architecture; 6] = [
-    architecture("sm_80", 164, 2048, 32),
-    architecture("sm_86", 100, 1536, 16),
-    architecture("sm_89", 100, 1536, 24),
-    architecture("sm_90a", 228, 2048, 32),
-    architecture("sm_100", 228, 2048, 32),
-    architecture("sm_120", 100, 1536, 32),
-];
+/// Sampling.
+pub fn sample() -> Module {
+    Module::of(&SAMPLE)
+}
 
-impl Architecture {
-    /// By the compiler's name.
-    pub fn find(name: &str) -> Option<&'static Architecture> {
-        ARCHITECTURES.iter().find(|a| a.name == name)
+/// Tree attention of one head dimension.
+pub fn tree_attention(tiling: &Tiling) -> Module {
+    Module {
+        tiling: Some(*tiling),
+        ..Module::of(&TREE_ATTENTION)
+    }
+}
+
+fn constants(values: &[(&'static str, usize)]) -> Vec<(&'static str, String)> {
+    let text = |&(name, value): &(&'static str, usize)| (name, value.to_string());
+    values.iter().map(text).collect()
+}
+
+/// What specialises a source to a tiling.
+fn tiling_constants(tiling: &Tiling) -> [(&'static str, usize); 5] {
+    [
+        ("HEAD_DIM", tiling.head_dim),
+        ("STAGES", tiling.stages),
+        ("SHARED_BYTES", tiling.shared_bytes()),
+        ("RESIDENT", tiling.resident),
+        ("MAX_ROWS", max_rows(tiling.head_dim)),
+    ]
+}
+
+/// The activation's name in `common.cuh`.
+fn activation_constant(activation: Activation) -> &'static str {
+    match activation {
+        Activation::Silu => "SILU",
+        Activation::GeluTanh => "GELU_TANH",
+    }
+}
+
+impl Module {
+    const fn of(source: &'static Source) -> Module {
+        Module {
+            source,
+            tiling: None,
+            activation: None,
+        }
     }
 
-    /// Everything the gate compiles for it.
-    pub fn modules(&self) -> Vec<Module> {
-        let attention = HEAD_DIMS
-            .iter()
-            .map(|&d| tree_attention(&Tiling::new(d, self.shared_per_sm, self.shared_per_block)));
-        [rows(), linear(), sample()]
-            .into_iter()
-            .chain(Activation::ALL.map(linear_gated))
-            .chain(attention)
-            .collect()
+    /// The source's file name below `kernels/cuda`.
+    pub fn file(&self) -> &'static str {
+        self.source.file
     }
 
-    /// Blocks of a kernel that fit on a multiprocessor: by registers (64 Ki, given to warps by 256),
-    /// shared memory (1 KiB of each block's is the system's) and threads.
-    pub fn resident(&self, kernel: &Kernel, compiled: &Compiled) -> usize {
-        let warps = kernel.threads.div_ceil(32);
-        let registers = (compiled.registers * 32).next_multiple_of(256) * warps;
-        let shared = self.shared(kernel, compiled) + RESERVED;
-        (65_536 / registers.max(1))
-            .min(self.shared_per_sm / shared)
-            .min(self.threads / kernel.threads)
-            .min(self.blocks)
+    /// The source's text.
+    pub fn source(&self) -> &'static str {
+        self.source.text
     }
 
-    /// Bytes of shared memory of a block, the system's share aside.
-    pub fn shared(&self, kernel: &Kernel, compiled: &Compiled) -> usize {
-        // From sm_90 on the compiler counts the system's share as the kernel's, if it has any.
-        let own = match self.name {
-            "sm_80" | "sm_86" | "sm_89" => compiled.shared,
-            _ => compiled.shared.saturating_sub(RESERVED),
-        };
-        kernel.shared + own
+    /// The file and the constants that specialise it, for messages.
+    pub fn title(&self) -> String {
+        let mut title = self.file().to_owned();
+        for (name, value) in self.specialisation() {
+            title += &format!(" {name}={value}");
+        }
+        title
     }
 
-    /// What is wrong with a compiled kernel: one sentence each.
-    pub fn complaints(&self, kernel: &Kernel, compiled: &Compiled) -> Vec<String> {
+    /// The constants that distinguish this module from others of its source.
+    fn specialisation(&self) -> Vec<(&'static str, String)> {
         let mut all = Vec::new();
-        let mut complain = |wrong: bool, what: String| all.extend(wrong.then_some(what));
-        complain(
-            compiled.registers == 0 || compiled.registers > kernel.registers,
-            format!(
-                "{} registers, the cap is {}",
-                compiled.registers, kernel.registers
-            ),
-        );
-        complain(
-            compiled.stack > 0,
-            format!("{} bytes of stack", compiled.stack),
-        );
-        complain(
-            compiled.local > 0,
-            format!("{} accesses to local memory", compiled.local),
-        );
-        complain(
-            kernel.tensor != (compiled.tensor > 0),
-            format!("{} tensor-core products", compiled.tensor),
-        );
-        let shared = self.shared(kernel, compiled);
-        complain(
-            shared > self.shared_per_block,
-            format!("{shared} bytes of shared memory"),
-        );
-        // Smaller cards have room for one block of the large tiles.
-        let wanted = match self.shared_per_sm >= 164 << 10 {
-            true => kernel.resident,
-            false => 1,
-        };
-        let resident = self.resident(kernel, compiled);
-        complain(
-            resident < wanted,
-            format!("{resident} blocks fit on a multiprocessor, not {wanted}"),
-        );
+        if let Some(tiling) = &self.tiling {
+            all.extend(constants(&tiling_constants(tiling)));
+        }
+        if let Some(activation) = self.activation {
+            all.push(("ACTIVATION", activation_constant(activation).into()));
+        }
         all
+    }
+
+    /// Compiler options for an architecture such as `sm_90a` or `compute_80`.
+    pub fn options(&self, arch: &str) -> Vec<String> {
+        let mut options = vec![
+            format!("-arch={arch}"),
+            "-std=c++17".into(),
+            "-lineinfo".into(),
+        ];
+        let mut all = (self.source.constants)();
+        all.extend(self.specialisation());
+        options.extend(all.iter().map(|(name, value)| format!("-D{name}={value}")));
+        options
+    }
+
+    /// The kernels of this module.
+    pub fn kernels(&self) -> Vec<Kernel> {
+        let mut kernels = (self.source.kernels)();
+        for kernel in &mut kernels {
+            kernel.shared = (kernel.shared).or(self.tiling.map(|tiling| tiling.shared_bytes()));
+        }
+        kernels
+    }
+}
+
+// Rows are statics: a module's row is compared and hashed by its address, on every launch.
+impl PartialEq for Module {
+    fn eq(&self, other: &Module) -> bool {
+        std::ptr::eq(self.source, other.source)
+            && self.tiling == other.tiling
+            && self.activation == other.activation
+    }
+}
+
+impl Eq for Module {}
+
+impl Hash for Module {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        std::ptr::hash(self.source, state);
+        self.tiling.hash(state);
+        self.activation.hash(state);
     }
 }

@@ -1,8 +1,8 @@
-//! What the compiler made of a kernel, read from its cubin: registers, stack, shared memory, and the
-//! instructions that a gate asks about. No tool of the toolkit is needed.
+//! What the compiler made of a kernel, read from its cubin: registers, stack, shared memory, and
+//! the instructions that a gate asks about. No tool of the toolkit is needed.
 //!
-//! A cubin is an ELF file. Per kernel there is `.text.NAME` (16-byte instructions, the opcode in the
-//! low 12 bits), `.nv.shared.NAME` (static shared memory) and, in `.nv.info`, records of
+//! A cubin is an ELF file. Per kernel there is `.text.NAME` (16-byte instructions, the opcode in
+//! the low 12 bits), `.nv.shared.NAME` (static shared memory) and, in `.nv.info`, records of
 //! {format, attribute, size, payload}; those of 8 bytes name a kernel by its symbol and give a
 //! number. Attributes: 0x2f registers, 0x11 frame size. Opcodes were read off `nvdisasm -hex` for
 //! sm_80 to sm_120: 0x23c HMMA, 0x983 LDL, 0x387 and 0x987 STL.

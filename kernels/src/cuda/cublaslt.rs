@@ -2,8 +2,8 @@
 //!
 //! For products of many rows without a bias; everything else is `linear.cu`'s, and so is everything
 //! where the library is not installed. A row-major `out = x w^T` is, in the library's column-major
-//! words, `D = A^T B` with A = w, B = x, D = out. Sums and scales are f32; `beta` adds the old output.
-//! The library is asked once per shape which of its kernels it would take.
+//! words, `D = A^T B` with A = w, B = x, D = out. Sums and scales are f32; `beta` adds the old
+//! output. The library is asked once per shape which of its kernels it would take.
 //!
 //! Names, values and structures are those of NVIDIA's documentation of the cuBLASLt API.
 #![allow(unsafe_code)] // A C library: each call states what it relies on.
@@ -108,8 +108,8 @@ pub struct Library {
 
 impl Library {
     /// The library that `OFFSHOOT_CUBLASLT` names, else, unless `named` is wanted, the one that is
-    /// installed beside NVRTC, in the CUDA toolkit, or where the system looks; `None` if there is none or
-    /// the variable says `off`.
+    /// installed beside NVRTC, in the CUDA toolkit, or where the system looks; `None` if there is
+    /// none or the variable says `off`.
     ///
     /// # Errors
     ///
@@ -241,7 +241,8 @@ impl CublasLt {
         self.calls
     }
 
-    /// `out = x w^T (+ out)`; sizes are the caller's to check. False if the library has no kernel for it.
+    /// `out = x w^T (+ out)`; sizes are the caller's to check. False if the library has no kernel
+    /// for it.
     pub(super) fn linear(
         &mut self,
         card: &Card,
@@ -282,9 +283,9 @@ impl CublasLt {
         };
         let alpha = 1.0f32;
         let beta = f32::from(u8::from(accumulate));
-        // SAFETY: handles made by this library; the matrices have at least the sizes the layouts say, as
-        // the caller has checked; the scalars are read before the call returns; the workspace is this
-        // stream's alone.
+        // SAFETY: handles made by this library; the matrices have at least the sizes the layouts
+        // say, as the caller has checked; the scalars are read before the call returns; the
+        // workspace is this stream's alone.
         let code = unsafe {
             (self.library.matmul)(
                 self.handle,

@@ -1,15 +1,15 @@
-//! Recorded passes: CUDA graphs of decoding steps, one launch in place of hundreds.
+//! Recorded passes: CUDA graphs of decode batches, one launch in place of hundreds.
 //!
-//! The first step of a number of rows runs as it is: kernels are loaded, scratch memory grows. The
-//! second is recorded by stream capture, and launched. From then on the host writes the plan and the
-//! attention's work to their fixed places and launches the recording, as long as nothing it has
-//! addresses of has moved (its [`Stamp`]); if something has, it is recorded anew. What cannot be
-//! recorded runs as it is for ever.
+//! The first batch of a number of rows runs kernel by kernel: kernels are loaded, scratch memory
+//! grows. The second is recorded by stream capture, and launched. From then on the host writes the
+//! plan and the attention's work to their fixed places and launches the recording, as long as no
+//! address in it has changed (its [`Stamp`]); after a change it is recorded anew. A pass the driver
+//! cannot capture is never captured again; it runs kernel by kernel.
 #![allow(unsafe_code)] // Calls of the driver; each states what it relies on.
 
-use super::device::{Card, words};
+use super::device::{Card, driver_message};
 use super::plan::{Needs, Plan};
-use super::{CudaBackend, attention};
+use super::{CudaBackend, attention, attention_work};
 use crate::Error;
 use cudarc::driver::{result, sys};
 use std::collections::HashMap;
@@ -20,14 +20,14 @@ use std::rc::Rc;
 pub struct Recordings(HashMap<usize, Recording>);
 
 enum Recording {
-    /// A step has run, and its operations relied on this.
+    /// A batch has run; its operations relied on this.
     Warm(Needs),
     Recorded(Graph),
     /// The driver did not record it.
     Never,
 }
 
-/// Addresses and versions of what may move from one step to the next.
+/// Addresses and versions of the memory that may move from one batch to the next.
 type Stamp = Vec<u64>;
 
 struct Graph {
@@ -39,16 +39,16 @@ struct Graph {
 
 impl Graph {
     fn launch(&self) -> Result<(), Error> {
-        // SAFETY: instantiated by `record`; the addresses in it are those of buffers that live as
-        // long as the model that owns it, and of those its stamp has been compared for.
+        // SAFETY: instantiated by `record`; the addresses in it are of buffers that live as long as
+        // the model that owns it, and of those in its stamp, which has been compared.
         unsafe { result::graph::launch(self.handle, self.card.stream()) }
-            .map_err(|e| self.card.failure("launching a graph", &words(&e)))
+            .map_err(|e| self.card.failure("launching a graph", &driver_message(&e)))
     }
 }
 
 impl Drop for Graph {
     fn drop(&mut self) {
-        // It may be under way. Failures have nobody to go to.
+        // It may still run. Nobody can handle a failure here.
         let _ = self.card.bind();
         let _ = self.card.synchronize();
         // SAFETY: instantiated by `record`, and not used after this.
@@ -105,7 +105,7 @@ pub(super) fn run(
             Recording::Recorded(graph)
         }
         None => {
-            // If it was not for the recording, it fails again.
+            // If capture was not the reason, it fails again.
             pass(backend);
             Recording::Never
         }
@@ -113,29 +113,29 @@ pub(super) fn run(
     recordings.0.insert(rows, recording);
 }
 
-/// Makes the attention's work of a plan and says where it and its scratch memory are.
+/// Builds the attention's work of a plan, and returns where it and its scratch memory are.
 fn stamp(backend: &mut CudaBackend, plan: &Plan, needs: &Needs) -> Result<Stamp, Error> {
     let mut stamp = vec![plan.at()];
-    for (shape, head_dim) in &needs.attention {
-        let work = attention::work(backend, plan, shape)?;
-        attention::scratch(backend, &work, shape.kv_heads, *head_dim)?;
+    for shape in &needs.attention {
+        let work = attention_work::of_plan(backend, plan, shape)?;
+        attention::scratch(backend, &work, shape)?;
         stamp.push(work.version());
     }
-    // Known when the last shape has grown them.
+    // Final only when the last shape has grown them.
     stamp.extend(backend.attention.at());
     Ok(stamp)
 }
 
-/// Records a pass; `None` where that does not work.
+/// Records a pass; `None` if the driver cannot capture it or an operation failed.
 fn record(
     backend: &mut CudaBackend,
     pass: &mut dyn FnMut(&mut CudaBackend),
 ) -> Option<sys::CUgraphExec> {
     let card = Rc::clone(&backend.card);
-    // Other threads may allocate meanwhile; this one does not.
+    // Other threads may allocate during the capture; this one does not.
     let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
     card.bind().ok()?;
-    // SAFETY: the card's stream lives; nothing in a pass but launches goes to it.
+    // SAFETY: the card's stream lives; a pass enqueues nothing but launches.
     unsafe { result::stream::begin_capture(card.stream(), mode) }.ok()?;
     pass(backend);
     // SAFETY: the capture began above; it ends whatever happened since.

@@ -1,7 +1,7 @@
-//! Weights and products: `linear.cu`.
+//! Weights and linear layers: `linear.cu`.
 #![allow(unsafe_code)] // Launches: each passes its kernel's parameters, sizes checked before.
 
-use super::catalog::{self, SKINNY, TILED, skinny_shared, tiled_shared};
+use super::catalog::{self, LinearTile, SKINNY, TILED};
 use super::cublaslt::CublasLt;
 use super::device::{Card, Grid, launch};
 use super::memory::Lasting;
@@ -9,11 +9,27 @@ use super::{Activations, Vector, Weight};
 use crate::{Activation, Dtype, Error, MatrixView};
 use half::{bf16, f16};
 
-/// Rows are padded to a multiple of this many elements, so that a copy of 16 bytes is aligned and
-/// whole wherever the kernel takes it.
+/// Threads per block of the skinny kernels.
+pub(super) const SKINNY_THREADS: usize = 128;
+/// Columns of a stage of the skinny kernels.
+pub(super) const SKINNY_STAGE_COLS: usize = 128;
+/// Threads per block of the tiled kernels.
+pub(super) const TILED_THREADS: usize = 256;
+/// Columns of a stage of the tiled kernels.
+pub(super) const TILED_STAGE_COLS: usize = 32;
+/// Stages of the tiled kernels.
+pub(super) const TILED_STAGES: usize = 4;
+
+/// Rows are padded to a multiple of this many elements, so that every 16-byte chunk the kernel
+/// copies is aligned and whole.
 const PITCH: usize = 64;
 /// Bytes converted and copied at once.
 const STAGING: usize = 32 << 20;
+
+/// Bytes of a matrix on the device.
+pub(super) fn weight_bytes(rows: usize, cols: usize) -> usize {
+    rows * cols.next_multiple_of(PITCH) * size_of::<bf16>()
+}
 
 /// Puts a matrix onto the device, rounded to bf16.
 pub(super) fn load(memory: &Lasting, parts: &[MatrixView<'_>]) -> Result<Weight, Error> {
@@ -21,10 +37,9 @@ pub(super) fn load(memory: &Lasting, parts: &[MatrixView<'_>]) -> Result<Weight,
     assert!(parts.iter().all(|p| p.cols == cols), "columns of the parts");
     let rows = parts.iter().map(|p| p.rows).sum();
     let pitch = cols.next_multiple_of(PITCH);
-    let buffer = memory.buffer(rows * pitch * 2, "a weight matrix")?;
+    let buffer = memory.buffer(weight_bytes(rows, cols), "a weight matrix")?;
     let mut offset = 0;
-    // What is only counted is not to be read from the disk.
-    for part in parts.iter().filter(|_| buffer.has_memory()) {
+    for part in parts {
         let row_bytes = cols * part.dtype.bytes();
         let at_once = (STAGING / (pitch * 2)).max(1);
         for rows in part.bytes.chunks(at_once * row_bytes) {
@@ -73,13 +88,13 @@ enum Into {
     Gated(Activation),
 }
 
-/// The most rows of the skinny kernels.
-const FEW_ROWS: usize = 64;
+/// Rows of the skinny kernels at most.
+const SKINNY_MAX_ROWS: usize = 64;
 
-/// Whether cuBLASLt, where there is one, computes a product: of many rows, and without a bias, which it
-/// would want in the output's type.
+/// Whether cuBLASLt, where it is installed, computes a linear layer: of many rows, and without a
+/// bias, which it takes in the output's type only.
 pub(super) fn for_cublaslt(bias: Option<&Vector>, rows: usize) -> bool {
-    rows > FEW_ROWS && bias.is_none()
+    rows > SKINNY_MAX_ROWS && bias.is_none()
 }
 
 #[allow(clippy::too_many_arguments)] // The operation's own.
@@ -106,8 +121,8 @@ pub(super) fn linear(
     product(card, x, w, bias, rows, into, out)
 }
 
+/// A linear layer of gates and ups, then its gated activation, in one kernel. `out` is bf16.
 #[allow(clippy::too_many_arguments)] // The operation's own.
-/// A product of gates and ups, then the gated activation, in one kernel. `out` is bf16.
 pub(super) fn linear_gated(
     card: &Card,
     x: &Activations,
@@ -130,14 +145,24 @@ fn product(
     into: Into,
     out: &mut Activations,
 ) -> Result<(), Error> {
-    let (halves, variant, module) = match into {
-        Into::Gated(activation) => (2, 2, catalog::linear_gated(activation)),
-        _ => (1, out.suffix(), catalog::linear()),
+    let (halves, module) = match into {
+        Into::Gated(activation) => (2, catalog::linear_gated(activation)),
+        _ => (1, catalog::linear()),
     };
     check(card, x, w, bias, rows, halves, out)?;
     let shape = || format!("{rows} x {} x {}", w.rows, w.cols);
-    let (name, grid) = choose(rows, w.rows, card.limits().sms, variant);
-    let function = card.function(&module, name, grid.shared)?;
+    let (tile, blocks) = choose(rows, w.rows, card.limits().sms);
+    let kernel = match (into, out.dtype) {
+        (Into::Gated(_), _) => tile.gated,
+        (_, Dtype::F32) => tile.f32,
+        _ => tile.bf16,
+    };
+    let grid = Grid {
+        blocks,
+        threads: kernel.threads,
+        shared: kernel.shared.unwrap_or(0),
+    };
+    let function = card.function(&module, kernel.name, grid.shared)?;
     launch!(
         card,
         function,
@@ -184,31 +209,22 @@ fn check(
     })
 }
 
-/// The kernel for a product of `rows` rows and `n` rows of weights, of which a block has as many as
-/// its tile has columns; gated or not.
-fn choose(rows: usize, n: usize, sms: usize, variant: usize) -> (&'static str, Grid) {
-    if rows <= FEW_ROWS {
+/// The tile for `rows` rows of x and `n` rows of W, and the grid's blocks.
+fn choose(rows: usize, n: usize, sms: usize) -> (&'static LinearTile, (usize, usize)) {
+    if rows <= SKINNY_MAX_ROWS {
         let tall = match rows {
             0..=16 => 0,
             17..=32 => 1,
             _ => 2,
         };
-        // Narrow tiles while there are too few wide ones for the card.
+        // Narrow tiles where wide ones are too few for the card.
         let wide = n.div_ceil(32) >= sms;
-        let (names, mt, nt, stages, _) = SKINNY[2 * tall + usize::from(wide)];
-        let grid = Grid {
-            blocks: (if rows == 0 { 0 } else { n.div_ceil(8 * nt) }, 1),
-            threads: 128,
-            shared: skinny_shared(mt, nt, stages),
-        };
-        return (names[variant], grid);
+        let tile = &SKINNY[2 * tall + usize::from(wide)];
+        let blocks = if rows == 0 { 0 } else { n.div_ceil(tile.cols) };
+        (tile, (blocks, 1))
+    } else {
+        let large = rows.div_ceil(128) * n.div_ceil(128) >= sms;
+        let tile = &TILED[usize::from(large)];
+        (tile, (rows.div_ceil(tile.rows), n.div_ceil(tile.cols)))
     }
-    let large = rows.div_ceil(128) * n.div_ceil(128) >= sms;
-    let (names, bm, bn) = TILED[usize::from(large)];
-    let grid = Grid {
-        blocks: (rows.div_ceil(bm), n.div_ceil(bn)),
-        threads: 256,
-        shared: tiled_shared(bm, bn),
-    };
-    (names[variant], grid)
 }

@@ -1,13 +1,14 @@
 //! Device memory and page-locked host memory, freed when dropped.
 //!
-//! What lives as long as a model (weights, tables, activations) lies in one arena: its size is
-//! counted by loading everything once without memory ([`Lasting`]), so that one allocation serves,
-//! and what does not fit is refused before anything is read. The KV pages are the other arena.
+//! What lives as long as a model (weights, tables, activations) lies in one arena ([`Lasting`]) whose
+//! size is known before anything is read ([`reserved_bytes`]): one allocation serves, and models that
+//! do not fit are refused. The KV pages are the other arena.
 //! Plans and scratch memory come from pools and buffers that grow to their largest size and stay.
 #![allow(unsafe_code)] // Calls of the driver with raw addresses; each states what it relies on.
 
-use super::device::{Card, words};
-use crate::Error;
+use super::device::{Card, driver_message};
+use super::linear;
+use crate::{Allocation, Dtype, Error};
 use cudarc::driver::{result, sys};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -26,8 +27,6 @@ enum Owner {
     Own,
     /// The last part of the arena to go.
     Arena(#[allow(dead_code)] Rc<Buffer>), // Held, never read.
-    /// Nobody: it was only counted and has no memory.
-    Counted,
 }
 
 impl Buffer {
@@ -65,11 +64,6 @@ impl Buffer {
         self.at
     }
 
-    /// Whether it has memory and was not only counted.
-    pub(crate) fn has_memory(&self) -> bool {
-        !matches!(self.owner, Owner::Counted)
-    }
-
     /// Its size.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
@@ -77,12 +71,12 @@ impl Buffer {
 
     /// Enqueues filling all of it with one byte.
     pub(crate) fn fill(&self, byte: u8) -> Result<(), Error> {
-        if self.bytes == 0 || !self.has_memory() {
+        if self.bytes == 0 {
             return Ok(());
         }
         // SAFETY: the range is this buffer's.
         unsafe { result::memset_d8_async(self.at, byte, self.bytes, self.card.stream()) }
-            .map_err(|e| self.card.failure("filling memory", &words(&e)))
+            .map_err(|e| self.card.failure("filling memory", &driver_message(&e)))
     }
 
     /// Enqueues a copy to the device. The values have been taken when this returns: the driver
@@ -90,12 +84,15 @@ impl Buffer {
     pub(crate) fn write<T: bytemuck::Pod>(&self, offset: usize, values: &[T]) -> Result<(), Error> {
         let bytes: &[u8] = bytemuck::cast_slice(values);
         assert!(offset + bytes.len() <= self.bytes, "a copy past the end");
-        if bytes.is_empty() || !self.has_memory() {
+        if bytes.is_empty() {
             return Ok(());
         }
         // SAFETY: the range is inside this buffer, checked above.
         unsafe { result::memcpy_htod_async(self.at + offset as u64, bytes, self.card.stream()) }
-            .map_err(|e| self.card.failure("a copy to the device", &words(&e)))
+            .map_err(|e| {
+                self.card
+                    .failure("a copy to the device", &driver_message(&e))
+            })
     }
 
     /// Enqueues a copy to the beginning of the buffer by way of page-locked memory: unlike
@@ -112,7 +109,10 @@ impl Buffer {
         // SAFETY: the range is inside this buffer, checked above; `from` is kept until the event is
         // done.
         unsafe { result::memcpy_htod_async(self.at, from.bytes_mut(), self.card.stream()) }
-            .map_err(|e| self.card.failure("a copy to the device", &words(&e)))?;
+            .map_err(|e| {
+                self.card
+                    .failure("a copy to the device", &driver_message(&e))
+            })?;
         let event = self.card.event()?;
         self.card.keep_until(event, from.into_parts());
         Ok(())
@@ -126,8 +126,12 @@ impl Buffer {
             let at = self.at + offset as u64;
             // SAFETY: the range is inside this buffer; `to` lives until the event is done, since
             // `Copying` waits for it when dropped.
-            unsafe { result::memcpy_dtoh_async(to.bytes_mut(), at, self.card.stream()) }
-                .map_err(|e| self.card.failure("a copy from the device", &words(&e)))?;
+            unsafe { result::memcpy_dtoh_async(to.bytes_mut(), at, self.card.stream()) }.map_err(
+                |e| {
+                    self.card
+                        .failure("a copy from the device", &driver_message(&e))
+                },
+            )?;
         }
         let event = self.card.event()?;
         Ok(Copying {
@@ -154,12 +158,38 @@ pub(crate) struct Lasting {
     state: RefCell<State>,
 }
 
+/// What a buffer takes of the arena: a multiple of what the driver aligns its own allocations to.
+fn span(bytes: usize) -> usize {
+    bytes.max(1).next_multiple_of(256)
+}
+
+/// The elements that `len` elements of a vector or of a row of activations are padded to.
+pub(super) fn padded(len: usize) -> usize {
+    len.next_multiple_of(8)
+}
+
+/// Bytes of the arena that holds all of `models`.
+pub(super) fn reserved_bytes(models: &[Allocation]) -> usize {
+    let bytes = |allocation: &Allocation| match *allocation {
+        // Loading refuses quantised matrices.
+        Allocation::Matrix { rows, cols } | Allocation::Quantized { rows, cols, .. } => {
+            linear::weight_bytes(rows, cols)
+        }
+        Allocation::Vector { len } => padded(len) * size_of::<f32>(),
+        Allocation::Rope {
+            positions,
+            half_dim,
+        } => 2 * positions * half_dim * size_of::<f32>(),
+        Allocation::Activations { rows, cols } => rows * padded(cols) * Dtype::F32.bytes(),
+        Allocation::HalfActivations { rows, cols } => rows * padded(cols) * Dtype::Bf16.bytes(),
+    };
+    models.iter().map(bytes).map(span).sum()
+}
+
 enum State {
     /// Every buffer is an allocation of its own: tests and studies, whose buffers the emulator then
     /// guards one by one.
     Single,
-    /// Bytes asked for so far; nothing is allocated.
-    Counting(usize),
     /// The arena and how much of it is taken.
     Arena(Rc<Buffer>, usize),
 }
@@ -172,40 +202,17 @@ impl Lasting {
         }
     }
 
-    /// From here on what is asked for is counted and not given.
-    pub(crate) fn count(&self) {
-        self.state.replace(State::Counting(0));
-    }
-
-    /// The bytes counted.
-    pub(crate) fn counted(&self) -> usize {
-        match *self.state.borrow() {
-            State::Counting(bytes) => bytes,
-            _ => 0,
-        }
-    }
-
-    /// Allocates what was counted.
-    pub(crate) fn reserve(&self) -> Result<(), Error> {
-        let arena = Buffer::new(&self.card, self.counted(), "weights and activations")?;
+    /// Allocates the arena, of [`reserved_bytes`].
+    pub(crate) fn reserve(&self, bytes: usize) -> Result<(), Error> {
+        let arena = Buffer::new(&self.card, bytes, "weights and activations")?;
         self.state.replace(State::Arena(Rc::new(arena), 0));
         Ok(())
     }
 
     /// Uninitialised memory.
     pub(crate) fn buffer(&self, bytes: usize, what: &'static str) -> Result<Buffer, Error> {
-        // A multiple of what the driver aligns its own allocations to.
-        let span = bytes.max(1).next_multiple_of(256);
+        let span = span(bytes);
         match &mut *self.state.borrow_mut() {
-            State::Counting(total) => {
-                *total += span;
-                Ok(Buffer {
-                    card: Rc::clone(&self.card),
-                    at: 0,
-                    bytes,
-                    owner: Owner::Counted,
-                })
-            }
             State::Arena(arena, taken) if *taken + span <= arena.bytes => {
                 let at = arena.at + *taken as u64;
                 *taken += span;

@@ -25,7 +25,8 @@ pub struct Compiler {
 /// What a compilation makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// Text that the driver compiles further: for the emulator, and for cards newer than the compiler.
+    /// Text that the driver compiles further: for the emulator, and for cards newer than the
+    /// compiler.
     Ptx,
     /// Machine code of one architecture.
     Cubin,
@@ -49,8 +50,8 @@ pub struct Job<'a> {
 type Program = *mut c_void;
 
 impl Compiler {
-    /// Looks for the library in `OFFSHOOT_NVRTC_DIR`, in `nvrtc` beside or above the program, in the CUDA
-    /// toolkit, and where the system looks.
+    /// Looks for the library in `OFFSHOOT_NVRTC_DIR`, in `nvrtc` beside or above the program, in
+    /// the CUDA toolkit, and where the system looks.
     ///
     /// # Errors
     ///
@@ -243,8 +244,8 @@ fn candidates() -> Vec<PathBuf> {
     beside(&["cuda_nvrtc", "cu13"], &NAMES)
 }
 
-/// Where a library of NVIDIA's may be, most particular first: wheels unpacked into `nvidia/WHEEL/lib`, the
-/// CUDA toolkit, the system's library path.
+/// Where a library of NVIDIA's may be, most particular first: wheels unpacked into
+/// `nvidia/WHEEL/lib`, the CUDA toolkit, the system's library path.
 pub(super) fn beside(wheels: &[&str], names: &[&str]) -> Vec<PathBuf> {
     let mut folders = Vec::new();
     let mut below = |root: PathBuf| {

@@ -1,21 +1,22 @@
-//! A step's plan on the device: where its rows lie, and what every use of it relies on.
+//! A batch plan on the device: the addresses of its rows, and what every use of it relies on.
 //!
-//! A plan of a *decoding* step, of which every row is an output, has a fixed place for its number of
-//! rows: the same addresses in every step, so that a recorded pass ([`super::graph`]) can be launched
-//! again over whatever the host has put there since. Other plans lie in pooled buffers.
+//! A plan of a *decode batch*, of which every row is an output, has a fixed place for its number of
+//! rows: the same addresses in every batch, so that a recorded pass ([`super::graph`]) can be
+//! launched again over the plan that the host has written there since. Other plans lie in pooled
+//! buffers.
 //!
 //! # Padding
 //!
-//! Decoding steps are padded to one of [`BUCKETS`] rows, so that few recordings serve them all. A
-//! padding row is token 0 at position 0, writes no K and V, belongs to no run and is nobody's output.
-//! Attention has no work for it, so its share of attention's output is what an earlier step left
-//! there; products, norms and the head compute it row by row like any other. Nothing ever adds up
-//! over rows, so what it holds reaches no other row; and the buckets do not cross the numbers of rows
-//! at which products choose another kernel, so the other rows' bits are those without it.
+//! Decode batches are padded to one of [`BUCKETS`] rows, so that few recordings serve them all. A
+//! padding row is token 0 at position 0, writes no K and V, belongs to no run and is not an output.
+//! Attention has no work for it, so its row of attention's output holds values of an earlier batch;
+//! linear layers, norms and the head compute it like any other row. No operation sums over rows, so
+//! its values reach no other row; and no bucket crosses a number of rows at which linear layers
+//! choose another kernel, so the other rows have the bits they have without padding.
 
-use super::attention::{Region, Work};
+use super::attention_work::{DeviceWork, Region};
 use super::device::Card;
-use super::items::Shape;
+use super::items::AttentionShape;
 use super::memory::Buffer;
 use crate::Error;
 use crate::plan::StepPlan;
@@ -23,52 +24,53 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-/// Rows of decoding steps.
+/// Rows of decode batches.
 const BUCKETS: [usize; 15] = [1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256];
-/// The most rows of a decoding step that has a fixed place.
-const MOST_ROWS: usize = BUCKETS[BUCKETS.len() - 1];
+/// Rows of the largest decode batch that has a fixed place.
+const MAX_ROWS: usize = BUCKETS[BUCKETS.len() - 1];
 
-/// Whether a step decodes and nothing else, in few rows enough for launching to be what it costs.
+/// Whether a batch only decodes, in so few rows that launches dominate its time.
 fn decodes(plan: &StepPlan) -> bool {
-    plan.outputs.len() == plan.rows.len() && (1..=MOST_ROWS).contains(&plan.rows.len())
+    plan.outputs.len() == plan.rows.len() && (1..=MAX_ROWS).contains(&plan.rows.len())
 }
 
-/// The rows a step is to be padded to.
+/// The number of rows to pad a batch to.
 pub(super) fn padded_rows(plan: &StepPlan) -> usize {
     let rows = plan.rows.len();
     let bucket = BUCKETS.into_iter().find(|&bucket| bucket >= rows);
     bucket.filter(|_| decodes(plan)).unwrap_or(rows)
 }
 
-/// A plan on the device. The attention's work is made at its first use, for every shape it is used
+/// A plan on the device. The attention's work is built at its first use, for each shape it is used
 /// with.
 pub struct Plan {
     pub(super) step: StepPlan,
-    at: At,
-    pub(super) work: RefCell<Vec<(Shape, Rc<Work>)>>,
+    location: Location,
+    pub(super) work: RefCell<Vec<(AttentionShape, Rc<DeviceWork>)>>,
     pub(super) needs: RefCell<Needs>,
-    /// Tokens that the device puts into rows are below this.
+    /// Token ids that the device puts into rows are below this.
     pub(super) fed_below: usize,
 }
 
-enum At {
+enum Location {
     Pooled(Pooled),
     Place(Rc<Place>),
 }
 
-/// The place of plans of one number of rows. Used by one step after the other, whatever its model:
-/// what is written for the next is written behind this one's kernels.
+/// The place of plans of one number of rows. Batches of all models use it one after the other: the
+/// copy of the next plan is enqueued behind the kernels of this one.
 pub(super) struct Place {
     buffer: Buffer,
-    /// Of the attention's work.
-    pub regions: RefCell<Vec<(Shape, Rc<Region>)>>,
+    /// The attention's work, by shape.
+    pub regions: RefCell<Vec<(AttentionShape, Rc<Region>)>>,
 }
 
 /// The places, by number of rows.
 #[derive(Default)]
 pub(super) struct Places(HashMap<usize, Rc<Place>>);
 
-/// What the operations of a pass have relied on, to be checked again before it is launched again.
+/// The bounds that the operations of a pass rely on, checked again before a recorded pass is
+/// launched.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Needs {
     /// Tokens are below each of these.
@@ -77,19 +79,19 @@ pub(super) struct Needs {
     pub positions: Vec<usize>,
     /// Blocks are below each of these.
     pub blocks: Vec<usize>,
-    /// The attention's shapes, with their head dimensions.
-    pub attention: Vec<(Shape, usize)>,
+    /// The attention's shapes.
+    pub attention: Vec<AttentionShape>,
 }
 
 impl Needs {
-    /// Adds one that is not there.
+    /// Adds `one` unless it is there.
     pub fn add<T: PartialEq>(all: &mut Vec<T>, one: T) {
         if !all.contains(&one) {
             all.push(one);
         }
     }
 
-    /// Panics if a plan does not have what they say: its kernels would read or write elsewhere.
+    /// Panics if a plan exceeds a bound: its kernels would read or write out of bounds.
     pub fn check(&self, plan: &Plan) {
         for &limit in &self.tokens {
             let fed_below = plan.fed_below;
@@ -130,20 +132,21 @@ impl Plan {
             words.extend([row.token, row.position, block, offset]);
         }
         words.extend(&plan.outputs);
-        let at = match decodes(plan) {
-            true => places.of(card, plan.rows.len())?,
-            false => None,
+        let place = if decodes(plan) {
+            places.of(card, plan.rows.len())?
+        } else {
+            None
         };
-        let at = match at {
+        let location = match place {
             Some(place) => {
                 place.buffer.upload(&words)?;
-                At::Place(place)
+                Location::Place(place)
             }
-            None => At::Pooled(pool.upload(card, &words)?),
+            None => Location::Pooled(pool.upload(card, &words)?),
         };
         Ok(Plan {
             step: plan.clone(),
-            at,
+            location,
             work: RefCell::default(),
             needs: RefCell::default(),
             fed_below: 0,
@@ -152,17 +155,17 @@ impl Plan {
 
     /// The address of the rows.
     pub(super) fn at(&self) -> u64 {
-        match &self.at {
-            At::Pooled(pooled) => pooled.at(),
-            At::Place(place) => place.buffer.at(),
+        match &self.location {
+            Location::Pooled(pooled) => pooled.at(),
+            Location::Place(place) => place.buffer.at(),
         }
     }
 
     /// Its fixed place, if it has one.
     pub(super) fn place(&self) -> Option<&Rc<Place>> {
-        match &self.at {
-            At::Pooled(_) => None,
-            At::Place(place) => Some(place),
+        match &self.location {
+            Location::Pooled(_) => None,
+            Location::Place(place) => Some(place),
         }
     }
 }
@@ -174,7 +177,7 @@ impl Places {
             Some(place) => place,
             None => {
                 let place = Rc::new(Place {
-                    buffer: Buffer::new(card, rows * 5 * 4, "a step's plan")?,
+                    buffer: Buffer::new(card, rows * 5 * 4, "a batch plan")?,
                     regions: RefCell::default(),
                 });
                 self.0.entry(rows).or_insert(place)
@@ -184,23 +187,23 @@ impl Places {
     }
 }
 
-/// Buffers to be used again.
+/// Buffers for reuse.
 #[derive(Clone, Default)]
 pub(super) struct Pool(Rc<RefCell<Vec<Buffer>>>);
 
-/// A buffer that returns to its pool. Whoever takes it next enqueues behind whoever had it.
+/// A buffer that returns to its pool. Its next user enqueues behind its last one.
 pub(super) struct Pooled {
     buffer: Option<Buffer>,
     pool: Pool,
 }
 
 impl Pool {
-    /// A buffer of at least that many bytes, which holds anything.
+    /// A buffer of at least that many bytes, with unspecified content.
     pub fn take(&self, card: &Rc<Card>, bytes: usize) -> Result<Pooled, Error> {
         let fitting = self.0.borrow().iter().position(|b| b.bytes() >= bytes);
         let buffer = match fitting {
             Some(index) => self.0.borrow_mut().swap_remove(index),
-            None => Buffer::new(card, bytes.next_power_of_two().max(4096), "a step's plan")?,
+            None => Buffer::new(card, bytes.next_power_of_two().max(4096), "a batch plan")?,
         };
         Ok(Pooled {
             buffer: Some(buffer),

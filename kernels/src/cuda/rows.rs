@@ -9,7 +9,10 @@ use crate::plan::BlockId;
 use crate::{Activation, Dtype, Error, KvLayout};
 use std::rc::Rc;
 
-const THREADS: usize = 128;
+/// Threads per block of all kernels.
+pub(super) const THREADS: usize = 128;
+/// Bytes that a thread block of `copy_blocks` copies.
+pub(super) const COPY_BLOCK_BYTES: usize = 16 << 10;
 
 /// Launches the kernel `$name`, a block for each of `$rows` rows.
 macro_rules! launch_rows {
@@ -220,7 +223,6 @@ pub(super) fn rope_and_append(
     assert_eq!(qkv.cols, layout.qkv_cols(), "columns of Q, K and V");
     assert!(layer < layout.layers, "layer {layer} of {}", layout.layers);
     qkv.require(rows, "Q, K and V");
-    // Blocks from there on do not fit.
     let blocks = blocks_of(arena, layout);
     let mut needs = Needs::default();
     needs.positions.push(rope.positions);
@@ -250,7 +252,7 @@ pub(super) fn rope_and_append(
     )
 }
 
-/// Blocks of the arena, in units of ids: those from there on would reach over its end.
+/// The first block id that does not lie in the arena.
 pub(super) fn blocks_of(arena: &Arena, layout: &KvLayout) -> usize {
     match arena.buffer.bytes().checked_sub(layout.block_bytes()) {
         Some(last) => last / layout.unit_bytes + 1,
@@ -280,7 +282,7 @@ pub(super) fn copy_blocks(
     let staged = staging.of(card, words.len() * 8)?;
     staged.upload(&words)?;
     let grid = Grid {
-        blocks: (bytes.div_ceil(16 << 10), pairs.len()),
+        blocks: (bytes.div_ceil(COPY_BLOCK_BYTES), pairs.len()),
         threads: THREADS,
         shared: 0,
     };

@@ -11,15 +11,17 @@ use crate::{Dtype, Error};
 use std::f32::consts::LOG2_E;
 use std::rc::Rc;
 
-const THREADS: usize = 512;
-const FEED_THREADS: usize = 128;
+/// Threads per block of `sample`.
+pub(super) const THREADS: usize = 512;
+/// Threads per block of `feed`.
+pub(super) const FEED_THREADS: usize = 128;
 /// The weight of the most likely token.
-const ONE: f64 = 1_073_741_824.0;
+pub(super) const MAX_WEIGHT: usize = 1 << 30;
 
-/// `Draw` of `sample.cu`.
+/// `Draw` of `sample.cu`, which describes the fields.
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-struct DeviceDraw {
+pub(super) struct DeviceDraw {
     key: u64,
     position: u64,
     top_p: f64,
@@ -29,11 +31,11 @@ struct DeviceDraw {
     history_len: u32,
     scale: f32,
     penalty: f32,
-    least: u32,
+    min_weight: u32,
     scratch: u32,
 }
 
-/// `Drawn` of `sample.cu`.
+/// `Drawn` of `sample.cu`, which describes the fields.
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 pub(super) struct Drawn {
@@ -44,8 +46,8 @@ pub(super) struct Drawn {
     value: f32,
 }
 
-/// Memory of the calls; one call's is free when the next is enqueued. The drawn tokens have a place of
-/// their own for each call: the next step may take them from there.
+/// Memory of the calls; each call overwrites that of the last, in stream order. The drawn tokens of
+/// each call have memory of their own, because the next batch may read them from there.
 pub(super) struct Scratch {
     draws: Growing,
     history: Growing,
@@ -62,7 +64,7 @@ impl Scratch {
     }
 }
 
-/// Tokens under way.
+/// Sampled tokens that are being computed and copied.
 pub struct Pending {
     drawn: Result<(Copying, Pooled), Error>,
     /// The row of each draw, for messages.
@@ -117,48 +119,11 @@ pub(super) fn sample(
             what: "drawing from bfloat16 logits".into(),
         });
     }
-    let mut history: Vec<u32> = Vec::new();
-    let mut penalised = 0;
-    let device_draws: Vec<DeviceDraw> = draws
-        .iter()
-        .map(|draw| {
-            let sampling = draw.sampling;
-            logits.require(draw.row + 1, "the logits");
-            assert!(
-                sampling.temperature >= 0.0,
-                "temperature {} is not a number from 0 up",
-                sampling.temperature
-            );
-            let first = history.len() as u32;
-            if sampling.repetition_penalty != 1.0 {
-                let known = draw.history.iter().all(|&id| (id as usize) < vocabulary);
-                assert!(known, "history beyond a vocabulary of {vocabulary}");
-                history.extend(draw.history);
-            }
-            let history_len = history.len() as u32 - first;
-            let own = penalised;
-            penalised += u32::from(history_len > 0);
-            DeviceDraw {
-                key: draw.key,
-                position: draw.position,
-                top_p: f64::from(sampling.top_p.max(0.0)),
-                row: draw.row as u32,
-                top_k: sampling.top_k,
-                history: first,
-                history_len,
-                scale: match sampling.temperature {
-                    0.0 => -1.0,
-                    temperature => (LOG2_E / temperature).min(f32::MAX),
-                },
-                penalty: sampling.repetition_penalty,
-                least: match sampling.min_p > 0.0 {
-                    true => (f64::from(sampling.min_p.min(1.0)) * ONE).ceil() as u32,
-                    false => 0,
-                },
-                scratch: own,
-            }
-        })
-        .collect();
+    let Described {
+        draws: device_draws,
+        history,
+        penalised,
+    } = describe(logits, draws);
 
     let count = draws.len();
     let staged = scratch
@@ -195,6 +160,65 @@ pub(super) fn sample(
     Ok((copying, drawn))
 }
 
+/// The draws as the kernel reads them.
+struct Described {
+    draws: Vec<DeviceDraw>,
+    /// The histories of all draws with a repetition penalty, one after the other.
+    history: Vec<u32>,
+    /// Draws with a row of penalised logits.
+    penalised: u32,
+}
+
+/// Panics where a draw's row, temperature or history is out of range.
+fn describe(logits: &Activations, draws: &[Draw<'_>]) -> Described {
+    let vocabulary = logits.cols;
+    let mut history: Vec<u32> = Vec::new();
+    let mut penalised = 0;
+    let device_draw = |draw: &Draw<'_>| {
+        let sampling = draw.sampling;
+        logits.require(draw.row + 1, "the logits");
+        assert!(
+            sampling.temperature >= 0.0,
+            "temperature {} is not a number from 0 up",
+            sampling.temperature
+        );
+        let first = history.len() as u32;
+        if sampling.repetition_penalty != 1.0 {
+            let known = draw.history.iter().all(|&id| (id as usize) < vocabulary);
+            assert!(known, "history beyond a vocabulary of {vocabulary}");
+            history.extend(draw.history);
+        }
+        let history_len = history.len() as u32 - first;
+        let scratch = penalised;
+        penalised += u32::from(history_len > 0);
+        DeviceDraw {
+            key: draw.key,
+            position: draw.position,
+            top_p: f64::from(sampling.top_p.max(0.0)),
+            row: draw.row as u32,
+            top_k: sampling.top_k,
+            history: first,
+            history_len,
+            scale: match sampling.temperature {
+                0.0 => -1.0,
+                temperature => (LOG2_E / temperature).min(f32::MAX),
+            },
+            penalty: sampling.repetition_penalty,
+            min_weight: if sampling.min_p > 0.0 {
+                (f64::from(sampling.min_p.min(1.0)) * MAX_WEIGHT as f64).ceil() as u32
+            } else {
+                0
+            },
+            scratch,
+        }
+    };
+    Described {
+        draws: draws.iter().map(device_draw).collect(),
+        history,
+        penalised,
+    }
+}
+
 /// Puts drawn tokens into the rows of a plan, on the device.
 pub(super) fn feed(
     card: &Rc<Card>,
@@ -203,7 +227,7 @@ pub(super) fn feed(
     feeds: &[Feed],
     samples: &Pending,
 ) -> Result<(), Error> {
-    // Whoever waits for samples that failed is told why.
+    // Sampling failed: `finish_samples` returns the error.
     let Ok((_, drawn)) = &samples.drawn else {
         return Ok(());
     };

@@ -1,11 +1,10 @@
 //! One attention step or product on the emulated GPU, with inputs made for counting: what
 //! `offshoot kernels profile` runs.
 //!
-//! Counts do not depend on the numbers, only on which are zeros; so K and V are one constant and not
-//! computed.
+//! Counts do not depend on the numbers, only on which are zeros; so K and V are one constant and
+//! not computed.
 
-use super::items::{self, Shape, Sharing};
-use super::tiling::Tiling;
+use super::items::{self, Sharing};
 use super::{CublasLtLibrary, CudaBackend, Which};
 use crate::philox::uniform_u64;
 use crate::plan::{BlockId, SequenceRows, StepPlan};
@@ -85,7 +84,8 @@ impl Beam {
 pub struct Budget {
     /// KV tokens of the tree, each once.
     pub unique_tokens: usize,
-    /// Each counted once per largest tile of Q's packed rows that see it: the least that such tiles read.
+    /// Each counted once per largest tile of Q's packed rows that see it: the least that such tiles
+    /// read.
     pub tiled_tokens: usize,
     /// The unique tokens' bytes, one layer.
     pub unique_kv_bytes: usize,
@@ -193,19 +193,9 @@ pub fn attention(
     step.run(&mut backend);
     step.check(&mut backend)?;
     let Attention { plan, layout, .. } = step;
-    let (heads, kv_heads, head_dim) = heads;
+    let (heads, _, head_dim) = heads;
 
-    let limits = *backend.card.limits();
-    let tiling = Tiling::new(head_dim, limits.shared_per_sm, limits.shared_per_block);
-    let shape = Shape {
-        head_dim,
-        group: heads / kv_heads,
-        kv_heads,
-        block_tokens: BLOCK_TOKENS,
-        window: None,
-        sms: limits.sms,
-        resident: tiling.resident,
-    };
+    let (shape, _) = super::attention::shape(&backend.card, &layout, None);
     let work = items::build(&plan, &shape, sharing);
     let flat_tokens = plan.rows.iter().map(|r| r.position as usize + 1).sum();
     Ok(Budget {
@@ -215,7 +205,7 @@ pub fn attention(
             .iter()
             .map(|run| {
                 let packed = run.rows.len() * shape.group;
-                run.tokens as usize * packed.div_ceil(items::most_rows(head_dim))
+                run.tokens as usize * packed.div_ceil(items::max_rows(head_dim))
             })
             .sum(),
         unique_kv_bytes: plan.kv_tokens() * layout.token_bytes(),
@@ -284,9 +274,10 @@ fn time(
     Ok(spans[spans.len() / 2])
 }
 
-/// How a product of `rows` x `n` x `k` can be computed, with the seconds of one call: by this project's
-/// kernel, by cuBLASLt where it is installed and takes it, and, gated (`2 n` rows of weights), in one kernel
-/// and in two. Weights of 256 MiB in turn, so that the cache holds none of them.
+/// How a product of `rows` x `n` x `k` can be computed, with the seconds of one call: by this
+/// project's kernel, by cuBLASLt where it is installed and takes it, and, gated (`2 n` rows of
+/// weights), in one kernel and in two. Weights of 256 MiB in turn, so that the cache holds none of
+/// them.
 ///
 /// # Errors
 ///

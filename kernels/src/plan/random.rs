@@ -3,7 +3,7 @@
 use super::{BlockId, SequenceRows, StepPlan};
 use crate::philox::uniform_u64;
 
-/// Random numbers below a bound.
+/// A generator of random numbers below a bound.
 pub(crate) struct Random {
     pub(crate) seed: u64,
     pub(crate) count: u64,
@@ -16,8 +16,8 @@ impl Random {
     }
 }
 
-/// A step over a random forest: forks at blocks and at sealed tails, decode and prefill rows, rows
-/// that end inside their parents' runs.
+/// A batch over a random forest: forks at blocks and at sealed tails, decode and prefill rows, and
+/// rows that end inside their parents' runs.
 pub(crate) fn random_plan(random: &mut Random, block_tokens: usize) -> StepPlan {
     let (mut next_block, mut tables) = (0, Vec::<Vec<(BlockId, u32)>>::new());
     for index in 0..1 + random.below(20) {
@@ -29,9 +29,10 @@ pub(crate) fn random_plan(random: &mut Random, block_tokens: usize) -> StepPlan 
         let own = random.below(12) + usize::from(table.is_empty());
         for i in 0..own {
             let full = i + 1 < own || random.below(3) == 0;
-            let tokens = match full {
-                true => block_tokens,
-                false => 1 + random.below(block_tokens),
+            let tokens = if full {
+                block_tokens
+            } else {
+                1 + random.below(block_tokens)
             };
             table.push((BlockId(next_block), tokens as u32));
             next_block += 1;

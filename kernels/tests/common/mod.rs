@@ -13,7 +13,8 @@ pub fn target() -> PathBuf {
     exe.ancestors().nth(3).expect("three folders up").to_owned()
 }
 
-/// NVRTC, or the end of the test run with one line, past the harness, which would keep it to itself.
+/// NVRTC, or the end of the test run with one line, past the harness, which would keep it to
+/// itself.
 pub fn compiler() -> Compiler {
     Compiler::find().unwrap_or_else(|why| {
         use std::io::Write;
@@ -50,9 +51,9 @@ pub fn cublaslt() -> CublasLtLibrary {
     CublasLtLibrary::load(&target.join("libcublasLt.so")).unwrap()
 }
 
-/// The emulated device, for one test at a time: a fault ends the context for all of the process, and
-/// its calls are counted. The guard comes first because a pattern's last binding is dropped first: the
-/// next test must not begin while this one's backend still frees its memory.
+/// The emulated device, for one test at a time: a fault ends the context for all of the process,
+/// and its calls are counted. The guard comes first because a pattern's last binding is dropped
+/// first: the next test must not begin while this one's backend still frees its memory.
 pub fn emulated() -> (MutexGuard<'static, ()>, CudaBackend) {
     static ONE: Mutex<()> = Mutex::new(());
     let guard = ONE.lock().unwrap_or_else(PoisonError::into_inner);

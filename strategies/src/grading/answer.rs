@@ -7,13 +7,13 @@ use super::relation::relation;
 use super::text;
 use super::units;
 
-/// Longer answers are compared as they stand.
+/// Longer answers are compared as text, unchanged.
 const MAX_LENGTH: usize = 4096;
 
 /// An answer, or a part of one.
 #[derive(Debug, Clone)]
 pub(super) struct Answer {
-    /// What it is the value of: the `x` of `x = 5` or of `x \in [0, 1]`.
+    /// Its label: the `x` of `x = 5` or of `x \in [0, 1]`.
     pub(super) label: Option<String>,
     /// Its unit of measure.
     pub(super) unit: Option<String>,
@@ -30,7 +30,7 @@ pub(super) struct Answer {
 pub(super) enum Body {
     /// A number or an expression.
     Value(Frac),
-    /// Words, or what nothing else fits; the key is the text.
+    /// Words, and anything that has no other shape; the key is the text.
     Text,
     /// A tuple, an interval, a ratio: parts in order.
     Sequence {
@@ -38,15 +38,15 @@ pub(super) enum Body {
         close: String,
         items: Vec<Answer>,
     },
-    /// A list or set: parts in any order, as they stood.
+    /// A list or set: parts in any order, kept in the order of the answer.
     Collection(Vec<Answer>),
     /// Sets joined by `\cup`, in any order.
     Union(Vec<Answer>),
     /// Rows of cells.
     Matrix(Vec<Vec<Answer>>),
-    /// Left side less right side, up to a factor.
+    /// An equation: left side minus right side, up to a factor.
     Equation(Sum),
-    /// Any other relation or operation: what stands between the parts, and the parts.
+    /// Any other relation or operation: the operator between the parts, and the parts.
     Relation(Vec<String>, Vec<Answer>),
 }
 
@@ -71,7 +71,7 @@ impl Answer {
     }
 
     pub(super) fn sequence(open: &str, close: &str, items: Vec<Answer>) -> Answer {
-        // nothing ends at infinity: [-oo, 0] can only mean (-oo, 0]
+        // an end at infinity is open: [-oo, 0] can only mean (-oo, 0]
         let infinite =
             |item: Option<&Answer>| item.is_some_and(|item| item.key.ends_with("\\infty"));
         let pair = items.len() == 2;
@@ -91,7 +91,7 @@ impl Answer {
         Answer::new(Body::Sequence { open, close, items }, key)
     }
 
-    /// Reads an answer. Whatever it is, it has some shape.
+    /// Reads an answer. Any text has some shape.
     pub(super) fn read(answer: &str, fuel: &Fuel) -> Answer {
         let trimmed = answer.trim();
         let as_it_stands = || Answer::new(Body::Text, trimmed.into());
@@ -137,7 +137,7 @@ fn parts(nodes: &[Node], depth: usize, fuel: &Fuel) -> Vec<Answer> {
     items
 }
 
-/// Whether `\pm` stands in it, outside of sets.
+/// Whether it contains `\pm`, outside of sets.
 fn has_choice(nodes: &[Node]) -> bool {
     let mut sets = 0usize;
     nodes.iter().any(|node| match node {
@@ -201,14 +201,16 @@ fn unordered(items: Vec<Answer>, union: bool) -> Answer {
         })
         .collect();
     keys.sort();
-    match union {
-        true => Answer::new(Body::Union(items), keys.join(" cup ")),
-        false if items.len() == 1 => Answer::new(Body::Collection(items), keys.remove(0)),
-        false => Answer::new(Body::Collection(items), format!("{{{}}}", keys.join(","))),
+    if union {
+        Answer::new(Body::Union(items), keys.join(" cup "))
+    } else if items.len() == 1 {
+        Answer::new(Body::Collection(items), keys.remove(0))
+    } else {
+        Answer::new(Body::Collection(items), format!("{{{}}}", keys.join(",")))
     }
 }
 
-/// A part that is no list.
+/// A part that is not a list.
 fn single(nodes: &[Node], depth: usize, fuel: &Fuel) -> Answer {
     let nodes = trimmed(nodes);
     if depth > MAX_DEPTH || fuel.take(1 + nodes.len() as u64).is_none() {
@@ -333,7 +335,7 @@ pub(super) fn separators(nodes: &[Node], pieces: &[&[Node]]) -> Vec<String> {
         .collect()
 }
 
-/// Tuples, intervals, sets; plain brackets around one part say nothing.
+/// Tuples, intervals, sets; plain brackets around one part are ignored.
 fn in_brackets(nodes: &[Node], depth: usize, fuel: &Fuel) -> Option<Answer> {
     let [open, inner @ .., close] = nodes else {
         return match nodes {
@@ -351,9 +353,10 @@ fn in_brackets(nodes: &[Node], depth: usize, fuel: &Fuel) -> Option<Answer> {
         let mut items = parts(inner, depth + 1, fuel);
         let mut seen = std::collections::HashSet::new();
         items.retain(|item| seen.insert(item.key.clone()));
-        return Some(match items.is_empty() {
-            true => Answer::new(Body::Collection(items), "{}".into()),
-            false => unordered(items, false),
+        return Some(if items.is_empty() {
+            Answer::new(Body::Collection(items), "{}".into())
+        } else {
+            unordered(items, false)
         });
     }
     let pieces = split(inner, is_comma);
@@ -411,7 +414,7 @@ fn based_number(nodes: &[Node]) -> Option<String> {
     (has_digit && fits).then(|| format!("{sign}{digits}_{number}"))
 }
 
-/// `\begin{pmatrix} a & b \\ c & d \end{pmatrix}`, cell by cell; the kind of bracket is spelling,
+/// `\begin{pmatrix} a & b \\ c & d \end{pmatrix}`, cell by cell; the kind of bracket is ignored,
 /// unless it makes a determinant.
 fn matrix(nodes: &[Node], depth: usize, fuel: &Fuel) -> Option<Answer> {
     let is = |node: &Node, name: &str| *node == Node::Command(name.into());
@@ -464,7 +467,7 @@ pub(super) fn trimmed(nodes: &[Node]) -> &[Node] {
     nodes
 }
 
-/// The parts between separators that stand in no brackets.
+/// The parts between separators outside of brackets.
 pub(super) fn split(nodes: &[Node], separates: impl Fn(&Node) -> bool) -> Vec<&[Node]> {
     let mut parts = Vec::new();
     let (mut start, mut open, mut environments) = (0, 0usize, 0usize);

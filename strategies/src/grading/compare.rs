@@ -6,7 +6,7 @@ use super::numeric;
 use super::units::PERCENT;
 use num_rational::BigRational;
 
-/// What a comparison goes by.
+/// The rules of a comparison.
 pub(super) struct Rules<'a> {
     pub(super) fuel: &'a Fuel,
     /// The Qwen grader's leniencies.
@@ -14,8 +14,8 @@ pub(super) struct Rules<'a> {
 }
 
 impl Rules<'_> {
-    /// Whether the answers are equal. Not the order of the two but their keys decide which is
-    /// looked at first, so the verdict is symmetric.
+    /// Whether the answers are equal. Their keys decide which is taken first, not the order of the
+    /// arguments, so the verdict is symmetric.
     pub(super) fn same(&self, a: &Answer, b: &Answer) -> bool {
         let rank = |x: &Answer| (x.key.clone(), x.label.clone(), x.unit.clone(), x.choice);
         let (a, b) = if rank(a) <= rank(b) { (a, b) } else { (b, a) };
@@ -39,7 +39,7 @@ impl Rules<'_> {
         }
     }
 
-    /// A letter before an answer: both letters must agree; one stands for itself or for what
+    /// A choice letter before an answer: both letters must agree; one stands for itself or for what
     /// follows it.
     fn choices(&self, a: &Answer, b: &Answer) -> Option<bool> {
         let is = |letter: char, x: &Answer| x.key == letter.to_string();
@@ -192,7 +192,7 @@ fn is_one_element(answer: &Answer) -> bool {
     matches!(&answer.body, Body::Collection(items) if items.len() == 1)
 }
 
-/// Whether the items say what they are the values of.
+/// Whether the items have labels.
 fn named(items: &[Answer]) -> bool {
     !items.is_empty() && items.iter().all(|item| item.label.is_some())
 }

@@ -1,8 +1,8 @@
 //! Values of expressions.
 //!
 //! ```text
-//! sum     = [sign] product (sign product)*             sign is + - or, as told, \pm \mp
-//! product = signed (("*" | "/") signed | power)*       what is no number may follow without a sign
+//! sum     = [sign] product (sign product)*             sign is + - or, by `upper`, \pm \mp
+//! product = signed (("*" | "/") signed | power)*       a factor that is not a number needs no sign
 //! signed  = sign* power
 //! power   = atom ("^" (atom | signed) | "!" | "%" | degree)*
 //! atom    = number | mixed | symbol | "(" sum ")" | {sum} | "|" sum "|" | \frac sum sum
@@ -15,8 +15,8 @@ use super::latex::{MAX_DEPTH, Node};
 use num_bigint::BigInt;
 use num_rational::BigRational;
 
-/// The value of all of `nodes`; `None` if they are no expression, or too long a one. `upper` says
-/// whether `\pm` is plus.
+/// The value of all of `nodes`; `None` if they are not an expression, or too long. With `upper`
+/// `\pm` is plus.
 pub(super) fn value(nodes: &[Node], upper: bool, fuel: &Fuel) -> Option<Frac> {
     let parser = Parser {
         nodes,
@@ -45,7 +45,7 @@ const FUNCTIONS: [&str; 24] = [
     "cosh", "tanh", "ln", "log", "exp", "arg", "gcd", "lcm", "max", "min", "Re", "Im", "det",
 ];
 
-/// Letters and accents that make a name with what is below them.
+/// Fonts and accents that make a name with their argument.
 const DECORATIONS: [&str; 10] = [
     "overline",
     "bar",
@@ -322,8 +322,8 @@ impl<'a, 'f> Parser<'a, 'f> {
         Some(Frac::number(whole))
     }
 
-    /// What follows the whole part of a mixed number. `None` if a number follows that makes no
-    /// mixed number, since then nobody knows what is meant.
+    /// The fraction of a mixed number, after its whole part. `None` if a number follows that does
+    /// not make a mixed number, since its meaning is not clear.
     fn fraction_of_mixed(&mut self, whole: &str) -> Option<Option<BigRational>> {
         let (top, bottom, used) = match &self.nodes[self.at..] {
             [Node::Command(frac), top, bottom, ..] if frac == "frac" => (top, bottom, 3),
@@ -559,7 +559,7 @@ pub(super) fn is_circ(node: &Node) -> bool {
     }
 }
 
-/// An index or what is below an accent, if it is letters, digits, commas and signs.
+/// An index or the argument of an accent, if it is letters, digits, commas and signs.
 fn plain_text(node: &Node) -> Option<String> {
     match node {
         Node::Number(digits) => Some(digits.clone()),

@@ -48,7 +48,7 @@ const NAMES: [(&str, &str); 27] = [
     ("frac", "frac"),
 ];
 
-/// Groups may be nested this deep; deeper answers are compared as they stand.
+/// The maximum depth of nested groups; deeper answers are compared as text, unchanged.
 pub(super) const MAX_DEPTH: usize = 32;
 
 /// Parses an answer; `None` if its braces do not match or are nested too deep.
@@ -77,7 +77,7 @@ impl Parser<'_> {
             return None;
         }
         let mut nodes = Vec::new();
-        // What the next arguments of \frac are still to be: `\frac43` is 4 over 3.
+        // Arguments that \frac still needs: `\frac43` is 4 over 3.
         let mut single_digits = 0usize;
         while let Some(c) = self.peek(0).filter(|&c| c != '}') {
             self.at += 1;
@@ -307,8 +307,8 @@ impl Parser<'_> {
         None
     }
 
-    /// What follows the digits of 1.5e-3: `e` and a sign make an exponent only after a point or a
-    /// lone 1, because 2e-3 may be a multiple of e less 3.
+    /// The exponent after the digits of 1.5e-3: `e` and a sign make an exponent only after a point
+    /// or a lone 1, because 2e-3 may be a multiple of e less 3.
     fn scientific(&mut self, nodes: &mut Vec<Node>) {
         let Some(Node::Number(mantissa)) = nodes.last() else {
             return;
@@ -401,10 +401,11 @@ impl Parser<'_> {
     }
 
     fn bracket(&mut self, node: Node, nodes: &mut Vec<Node>) {
-        match opens(&node) {
-            true => self.brackets += 1,
-            false => self.brackets = self.brackets.saturating_sub(1),
-        }
+        self.brackets = if opens(&node) {
+            self.brackets + 1
+        } else {
+            self.brackets.saturating_sub(1)
+        };
         nodes.push(node);
     }
 
@@ -435,7 +436,7 @@ pub(super) fn closes(node: &Node) -> bool {
     }
 }
 
-/// Space says something only between two numbers ("3 1/2") or two letters ("no solution").
+/// Space has a meaning only between two numbers ("3 1/2") or two letters ("no solution").
 fn without_idle_space(nodes: Vec<Node>) -> Vec<Node> {
     let letter = |n: &Node| matches!(n, Node::Char(c) if c.is_alphabetic());
     let number = |n: &Node| matches!(n, Node::Number(_));

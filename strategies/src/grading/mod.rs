@@ -1,7 +1,7 @@
 //! Reading answers off solutions and comparing them.
 //!
-//! The choice of a grader moves accuracies by more than many methods do (TTS.md 5.2), so its
-//! name is part of every result.
+//! The choice of a grader moves accuracies by more than many methods do (SEMANTICS.md, "Answers
+//! and grading"), so its name is part of every result.
 
 mod answer;
 mod compare;
@@ -22,12 +22,12 @@ use compare::Rules;
 use exact::Fuel;
 use serde::{Deserialize, Serialize};
 
-/// Who compares answers.
+/// Which grader compares answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Grader {
     /// Exact: two answers are equal if they have the same value or shape, whatever their LaTeX.
-    /// No tolerance, no factor of 100, no guess at what was meant:
+    /// No tolerance, no factor of 100, no guess at the intended answer:
     ///
     /// - expressions are compared by an exact normal form over the rationals, radicals, i, π, e
     ///   and variables; only where functions such as sin or nested radicals are left are they
@@ -35,7 +35,7 @@ pub enum Grader {
     /// - tuples, intervals and matrices are compared part by part; lists, sets and unions in any
     ///   order; `\pm` is two answers; inequalities in one variable are intervals; equations are
     ///   equal up to a factor;
-    /// - a unit, a currency sign or what is before `=` may be left out; two different ones are
+    /// - a unit, a currency sign or a label before `=` may be left out; two different ones are
     ///   different answers. `50\%` is 50, or one half;
     /// - everything else is compared as text, words without regard to case.
     #[default]
@@ -52,7 +52,7 @@ impl Grader {
     /// Every grader.
     pub const ALL: [Grader; 2] = [Grader::Strict, Grader::Qwen];
 
-    /// The word for it in flags and results.
+    /// The word for it in options and results.
     pub fn name(self) -> &'static str {
         match self {
             Grader::Strict => "strict",
@@ -61,7 +61,7 @@ impl Grader {
     }
 
     /// The answer of a solution: the content of its last complete `\boxed{}`; for `Qwen`, failing
-    /// that, what it says the answer is, or its last number.
+    /// that, the text after "the answer is", or its last number.
     pub fn answer(self, solution: &str) -> Option<String> {
         match self {
             Grader::Strict => last_boxed(solution).map(String::from),
@@ -69,15 +69,15 @@ impl Grader {
         }
     }
 
-    /// The normal form in which answers written differently are equal texts, for votes. Units,
-    /// and what is before `=`, are left out.
+    /// The normal form of an answer, for votes: equal answers have equal forms. Units and labels
+    /// before `=` are left out.
     pub fn canonical(self, answer: &str) -> String {
         self.read(answer, &Fuel::full()).key
     }
 
     /// Whether the two answers are equal. Symmetric; never panics; and always ends after a bounded
-    /// number of operations (no clock is asked, so a verdict is the same on every machine): what
-    /// is too large for them is compared as text.
+    /// number of operations, not by a clock, so a verdict is the same on every machine: an answer
+    /// that needs more is compared as text.
     pub fn equivalent(self, a: &str, b: &str) -> bool {
         // Each answer has its own fuel, so that its form does not depend on the other.
         let (a, b) = (self.read(a, &Fuel::full()), self.read(b, &Fuel::full()));

@@ -1,18 +1,20 @@
-//! Whether a difference is zero that the normal form cannot decide: its value at fixed points.
+//! Whether a difference is zero, where the normal form cannot decide it: by its value at fixed
+//! points.
 
 use super::exact::{Atom, Frac, Fuel, Kind, Sum};
 use num_complex::Complex64;
 use num_rational::Rational64;
 use num_traits::{ToPrimitive, Zero};
 
-/// Where variables are put: positive, negative and complex numbers, the same for every run.
+/// The values that variables take: positive, negative and complex numbers, the same for every run.
 const POINTS: usize = 6;
 
-/// Relative to the sum of the sizes of all terms, what is below this is zero.
+/// A value below this, relative to the sum of the absolute values of all terms, is zero.
 const ZERO: f64 = 1e-11;
 
-/// Whether `difference` is zero. Only sums with small coefficients are decided so: in others a
-/// decimal expansion could hide. What has no finite value at most points is not zero.
+/// Whether `difference` is zero. Only sums with small coefficients are decided this way: large
+/// ones could hide a decimal expansion. A difference without a finite value at most points is not
+/// zero.
 pub(super) fn vanishes(difference: &Sum, fuel: &Fuel) -> bool {
     let Some(sum) = difference.primitive(fuel) else {
         return false;
@@ -34,7 +36,7 @@ pub(super) fn vanishes(difference: &Sum, fuel: &Fuel) -> bool {
     2 * finite > points
 }
 
-/// The value at a point and the sum of the sizes of the terms, if finite.
+/// The value at a point and the sum of the absolute values of the terms, if finite.
 fn terms(sum: &Sum, point: usize, fuel: &Fuel) -> Option<(Complex64, f64)> {
     let (mut total, mut size) = (Complex64::zero(), 0.0);
     for (product, c) in &sum.0 {
@@ -94,7 +96,7 @@ fn value_of(atom: &Atom, point: usize, fuel: &Fuel) -> Option<Complex64> {
     })
 }
 
-/// A variable's value: a number without meaning, by its name.
+/// A variable's value: an arbitrary number, derived from its name.
 fn symbol(name: &str, point: usize) -> Complex64 {
     let seed = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
@@ -179,7 +181,7 @@ pub(super) fn real(x: &Frac, fuel: &Fuel) -> Option<f64> {
     (value.im.abs() <= 1e-12 * (1.0 + value.re.abs())).then_some(value.re)
 }
 
-/// Whether no variable is in it, however deep.
+/// Whether it contains no variable at any depth.
 fn is_constant(x: &Frac) -> bool {
     x.top
         .atoms()

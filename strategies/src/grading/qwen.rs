@@ -1,11 +1,12 @@
-//! The leniencies of Qwen2.5-Math's grader that are about text (TTS.md 5.1): where the answer of
-//! a solution is, and what of its words does not matter.
+//! What the Qwen2.5-Math grader accepts beyond `strict` in texts (SEMANTICS.md, "Answers and
+//! grading"): where a solution's answer is, and which differences in wording are ignored.
 
 use super::answer::Answer;
 use super::extract::last_boxed;
 
 /// The answer of a solution, in this order: `final answer is $...$. I hope`, the last `\boxed{}`,
-/// whether or not it is closed, what follows "the answer is" or "final answer is", the last number.
+/// whether or not it is closed, the text after "the answer is" or "final answer is", the last
+/// number.
 pub(super) fn answer(solution: &str) -> Option<String> {
     let hoped = || {
         let (_, rest) = solution.split_once("final answer is $")?;

@@ -1,5 +1,4 @@
-//! Relations: what is before `=` as the label of what is behind, inequalities as intervals,
-//! equations.
+//! Relations: `label = value`, inequalities as intervals, equations.
 
 use super::answer::{Answer, Body, chain, list, separators, split, trimmed};
 use super::exact::{Frac, Fuel};
@@ -21,7 +20,7 @@ pub(super) fn relation(nodes: &[Node], depth: usize, fuel: &Fuel) -> Option<Answ
         return None;
     }
     let mut between = separators(nodes, &sides);
-    // what is only about right comes after what is right
+    // an approximate value follows the exact one
     let about = between.iter().position(|s| s == "\\approx");
     if let Some(about) = about.filter(|&about| about > 0 || label(sides[0]).is_none()) {
         sides.truncate(about + 1);
@@ -166,7 +165,8 @@ fn interval(
     ))
 }
 
-/// What an equation may state the value of: a symbol, a function of symbols, a segment, words.
+/// Whether the left side of an equation can be a label: a symbol, a function of symbols, a segment,
+/// words.
 fn label(nodes: &[Node]) -> Option<String> {
     let nodes = trimmed(nodes);
     if let [Node::Text(words)] = nodes {

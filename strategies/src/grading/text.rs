@@ -1,11 +1,11 @@
-//! Answers that are words, and what has no value, as text: fractions as a/b, arguments in normal
-//! form, idle product signs left out, words in lower case.
+//! Answers without a value, words among them, as text: fractions as a/b, arguments in normal form,
+//! redundant product signs left out, words in lower case.
 
 use super::exact::Fuel;
 use super::expression::value;
 use super::latex::{MAX_DEPTH, Node, parse};
 
-/// Text that is no unit is read like the rest: `\text{(C)}` is (C).
+/// Text that is not a unit is read like the rest: `\text{(C)}` is (C).
 pub(super) fn words(nodes: Vec<Node>, depth: usize) -> Vec<Node> {
     let mut out = Vec::with_capacity(nodes.len());
     for node in nodes {
@@ -21,7 +21,7 @@ pub(super) fn words(nodes: Vec<Node>, depth: usize) -> Vec<Node> {
     out
 }
 
-/// The nodes as words in lower case and without an article, if they are nothing but words: three
+/// The nodes as words in lower case and without an article, if they are words only: three
 /// letters or more, so that xy stays a product.
 pub(super) fn as_words(nodes: &[Node]) -> Option<String> {
     let mut text = String::new();
@@ -122,7 +122,7 @@ fn rendered(nodes: &[Node], depth: usize, fuel: &Fuel) -> String {
     out
 }
 
-/// The argument at `at`: what is in its braces, or one node.
+/// The argument at `at`: the content of its braces, or one node.
 fn argument<'a>(nodes: &'a [Node], at: &mut usize) -> &'a [Node] {
     *at += 1;
     nodes.get(*at - 1).map_or(&[], |node| match node {
@@ -135,9 +135,10 @@ fn argument<'a>(nodes: &'a [Node], at: &mut usize) -> &'a [Node] {
 fn lower_case(word: String) -> String {
     let mut letters = word.chars().skip(1);
     let title = word.chars().count() > 1 && letters.all(char::is_lowercase);
-    match word.chars().count() >= 3 || title {
-        true => word.to_lowercase(),
-        false => word,
+    if word.chars().count() >= 3 || title {
+        word.to_lowercase()
+    } else {
+        word
     }
 }
 

@@ -55,8 +55,8 @@ const NAMES: &[&[&str]] = &[
 /// The unit of `50\%`: the one that has a value.
 pub(super) const PERCENT: &str = "percent";
 
-/// Splits an answer into what is measured and its unit, if it has one at its end or, a currency,
-/// at its start. "Units" say nothing.
+/// Splits an answer into its quantity and its unit, if it has one at its end or, for a currency, at
+/// its start. The word "units" is ignored.
 pub(super) fn split(nodes: Vec<Node>, fuel: &Fuel) -> (Vec<Node>, Option<String>) {
     let is_value = |nodes: &[Node]| value(nodes, true, fuel).is_some();
     // in \sin 30^\circ the degrees are the argument's

@@ -1,12 +1,13 @@
-//! The process reward model over the engine.
+//! Process reward models: the families of checkpoints, and a PRM over the engine.
 //!
-//! The PRM keeps a branch of its own for every branch of the policy. A step is encoded once, on
-//! its own, and only its tokens are computed. That is exact: all formats here are causal, so the
-//! score at a marker depends on nothing after it (TTS.md 3.1).
+//! A family is one file: a [`Family`] row (name, heads it reads, how it is recognised) and a
+//! [`StepFormat`] (how problem and steps become tokens, where the head is read and what its numbers
+//! mean). To add one, write its file and give it a variant and its two entries here.
 //!
-//! How a problem and its steps become tokens, where the head is read and what its numbers mean is
-//! a [`PrmFormat`]: one file per family of checkpoints.
+//! - `format.rs`: the interface of a family, and the tokenizer helpers that families share.
+//! - `engine.rs`: the PRM over the engine.
 
+mod engine;
 mod format;
 mod math_shepherd;
 mod qwen_math;
@@ -14,144 +15,135 @@ mod rlhflow;
 mod skywork;
 mod token_classification;
 
-use std::cell::Cell;
 use std::rc::Rc;
 
-use engine::{Branch, Model};
+use ::engine::checkpoint::config::{HeadKind, ModelConfig};
+use ::engine::text::chat::ChatTemplate;
+use ::engine::text::tokenizer::Tokenizer;
 
-pub use format::{PrmFormat, PrmKind};
+pub use engine::{EnginePrm, PrmBranch};
 
-use crate::{Error, Prm};
+use crate::Error;
+use format::{Family, StepFormat, Text};
 
-/// What becomes of tokens past the positions a model was made for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum PastLimit {
-    /// They are computed all the same (the paper's code): the model is asked for what it never
-    /// saw, up to eight times its positions.
-    RunOn,
-    /// A solution is cut there. A PRM reads no step that does not fit whole, nor any after it; they
-    /// have the score of the last step it read.
-    #[default]
-    Truncate,
-    /// The problem fails with an error.
-    Refuse,
+/// A family of PRMs (SEMANTICS.md, "Process reward models").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PrmKind {
+    /// A token classifier of two labels (TRL's PRM trainer, nano-prm).
+    TokenClassification,
+    /// Math-Shepherd: an LM head's `+` and `-` at the marker `ки`.
+    MathShepherd,
+    /// RLHFlow: an LM head's `+` and `-` where the assistant would answer each step.
+    RlhFlow,
+    /// Skywork-o1-Open-PRM: a value head at the newline that closes each step.
+    Skywork,
+    /// Qwen2.5-Math-PRM: a two-layer head at `<extra_0>`.
+    QwenMath,
 }
 
-impl PastLimit {
-    /// All of them.
-    pub const ALL: [PastLimit; 3] = [PastLimit::RunOn, PastLimit::Truncate, PastLimit::Refuse];
+impl PrmKind {
+    /// Every family. A checkpoint is of the first that recognises it.
+    pub const ALL: [PrmKind; 5] = [
+        PrmKind::TokenClassification,
+        PrmKind::MathShepherd,
+        PrmKind::RlhFlow,
+        PrmKind::Skywork,
+        PrmKind::QwenMath,
+    ];
 
-    /// The word for flags and results.
-    pub fn name(self) -> &'static str {
+    fn family(self) -> &'static Family {
         match self {
-            PastLimit::RunOn => "run-on",
-            PastLimit::Truncate => "truncate",
-            PastLimit::Refuse => "refuse",
-        }
-    }
-}
-
-/// A reward model of the engine, as strategies see it.
-pub struct EnginePrm {
-    model: Model,
-    format: Rc<PrmFormat>,
-    past_limit: PastLimit,
-    read: Cell<u64>,
-}
-
-/// A solution as far as the PRM has read it.
-pub struct PrmBranch {
-    branch: Branch,
-    problem: Rc<str>,
-    /// Steps given.
-    steps: usize,
-    /// The score of the last step that was read.
-    last: Option<f64>,
-    /// Whether a step did not fit: no further one is read.
-    full: bool,
-}
-
-impl EnginePrm {
-    /// A PRM that reads steps in `format`. To run on past its positions the model must have been
-    /// loaded for that ([`engine::Part::run_on`]).
-    pub fn new(model: Model, format: Rc<PrmFormat>, past_limit: PastLimit) -> EnginePrm {
-        EnginePrm {
-            model,
-            format,
-            past_limit,
-            read: Cell::new(0),
+            PrmKind::TokenClassification => &token_classification::FAMILY,
+            PrmKind::MathShepherd => &math_shepherd::FAMILY,
+            PrmKind::RlhFlow => &rlhflow::FAMILY,
+            PrmKind::Skywork => &skywork::FAMILY,
+            PrmKind::QwenMath => &qwen_math::FAMILY,
         }
     }
 
-    /// The same model for another problem, with a count of its own.
-    pub fn again(&self) -> EnginePrm {
-        EnginePrm::new(self.model.clone(), Rc::clone(&self.format), self.past_limit)
+    /// The word for it in options and results.
+    pub fn name(self) -> &'static str {
+        self.family().name
     }
 
-    /// Tokens given to the model through this value: those of the prompt and of every step, each
-    /// once.
-    pub fn tokens_read(&self) -> u64 {
-        self.read.get()
+    /// How it scores a step, in words.
+    pub fn read_out(self) -> &'static str {
+        self.family().read_out
     }
 
-    fn count(&self, tokens: usize) {
-        self.read.set(self.read.get() + tokens as u64);
-    }
-}
-
-impl Prm for EnginePrm {
-    type Branch = PrmBranch;
-
-    async fn start(&self, problem: &str) -> Result<PrmBranch, Error> {
-        let tokens = self.format.prompt(problem)?;
-        self.count(tokens.len());
-        // Nothing is drawn from a PRM, so the stream of random numbers does not matter.
-        let mut branch = self.model.root(0);
-        branch.append(&tokens).map_err(Error::model)?;
-        Ok(PrmBranch {
-            branch,
-            problem: problem.into(),
-            steps: 0,
-            last: None,
-            full: false,
-        })
-    }
-
-    fn fork(&self, branch: &PrmBranch) -> PrmBranch {
-        PrmBranch {
-            branch: branch.branch.fork(),
-            problem: Rc::clone(&branch.problem),
-            ..*branch
+    /// The family of a checkpoint, by its head. An LM head fits several families, so there the
+    /// `name` of the model decides.
+    ///
+    /// # Errors
+    /// [`Error::PrmFormat`] with the reason why no family is certain.
+    pub fn recognise(config: &ModelConfig, name: &str) -> Result<PrmKind, Error> {
+        let name = name.to_lowercase();
+        let fits = |kind: &PrmKind| (kind.family().fits)(&config.head);
+        let fitting: Vec<PrmKind> = PrmKind::ALL.into_iter().filter(fits).collect();
+        if let Some(&kind) = fitting.iter().find(|k| (k.family().recognise)(&name)) {
+            return Ok(kind);
         }
-    }
-
-    async fn score(&self, branch: &mut PrmBranch, steps: &[&str]) -> Result<Vec<f64>, Error> {
-        let room = match self.past_limit {
-            PastLimit::Truncate => self.model.max_positions() - branch.branch.len(),
-            // Where there is none, appending says so.
-            PastLimit::RunOn | PastLimit::Refuse => usize::MAX,
-        };
-        let (mut tokens, mut at) = (Vec::new(), Vec::new());
-        for step in steps {
-            let (more, offset) = self.format.step(&branch.problem, branch.steps, step)?;
-            branch.steps += 1;
-            branch.full |= tokens.len() + more.len() > room;
-            if !branch.full {
-                at.push(tokens.len() + offset);
-                tokens.extend(more);
+        Err(Error::PrmFormat(match &config.head {
+            HeadKind::TokenClassification { labels } => format!(
+                "its score head has {} labels; expected 2, wrong and right",
+                labels.len()
+            ),
+            HeadKind::Causal => {
+                let names: Vec<&str> = fitting.iter().map(|kind| kind.name()).collect();
+                format!(
+                    "{} has an LM head and no reward head; if it was trained to answer steps with \
+                     + and -, name its form with `prm_format`: {}",
+                    config.architecture,
+                    names.join(" or ")
+                )
             }
+            _ => format!("no PRM format reads the head of {}", config.architecture),
+        }))
+    }
+}
+
+/// How a checkpoint is read as a PRM.
+pub struct PrmFormat {
+    kind: PrmKind,
+    steps: Box<dyn StepFormat>,
+}
+
+impl PrmFormat {
+    /// The format of `kind` with a checkpoint's tokenizer and template.
+    ///
+    /// # Errors
+    /// A head that cannot be read this way; a tokenizer without the tokens it takes; no
+    /// chat template for a family that needs one.
+    pub fn new(
+        kind: PrmKind,
+        config: &ModelConfig,
+        tokenizer: Rc<Tokenizer>,
+        chat: Rc<ChatTemplate>,
+    ) -> Result<PrmFormat, Error> {
+        let family = kind.family();
+        if !(family.fits)(&config.head) {
+            return Err(Error::PrmFormat(format!(
+                "{} cannot be read as {}, which needs {}",
+                config.architecture, family.name, family.head
+            )));
         }
-        self.count(tokens.len());
-        let read = branch.branch.read(&tokens, &at);
-        let values = read.await.map_err(Error::model)?;
-        let mut scores: Vec<f64> = values.iter().map(|v| self.format.score(v)).collect();
-        branch.last = scores.last().copied().or(branch.last);
-        let Some(last) = branch.last else {
-            return Err(Error::NothingRead {
-                positions: self.model.max_positions(),
-            });
-        };
-        scores.resize(steps.len(), last);
-        Ok(scores)
+        if family.needs_chat_template && chat.is_plain() {
+            return Err(Error::PrmFormat(format!(
+                "no chat template, in which a PRM of the form {} reads its steps",
+                family.name
+            )));
+        }
+        let steps = (family.open)(Text::new(tokenizer), chat)?;
+        Ok(PrmFormat { kind, steps })
+    }
+
+    /// Its family.
+    pub fn kind(&self) -> PrmKind {
+        self.kind
+    }
+
+    /// The rows of the LM head it reads; `None` for a head of its own.
+    pub fn head_rows(&self) -> Option<Vec<u32>> {
+        self.steps.head_rows()
     }
 }

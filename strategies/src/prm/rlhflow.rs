@@ -1,20 +1,32 @@
 //! RLHFlow's PRMs (Llama3.1-8B-PRM-*-Data): a chat with one user's turn per step, the first with
 //! the problem before it, every one answered by `+`. The probability of `+` against `-` from the LM
-//! head at the last token before an answer, which is the one that foretells it.
+//! head at the last token before an answer, which predicts it.
 
 use std::rc::Rc;
 
-use engine::chat::{ChatTemplate, Message};
+use engine::checkpoint::config::HeadKind;
+use engine::text::chat::{ChatTemplate, Message};
 
-use super::format::{Format, Text, softmax_second};
+use super::format::{Family, StepFormat, Text, softmax_second};
 use crate::Error;
 
 const GOOD: &str = "+";
 const BAD: &str = "-";
-/// Stands for a step while the template's own text is cut out around it.
+/// A placeholder for a step while the template's own text is cut out around it.
 const STEP: &str = "@step@";
 
-pub(super) struct RlhFlow {
+pub(super) const FAMILY: Family = Family {
+    name: "rlhflow",
+    read_out: "the probability of + against - from its LM head where the assistant's turn begins, \
+               one user turn per step",
+    head: "an LM head",
+    fits: |head| *head == HeadKind::Causal,
+    recognise: |name| name.contains("rlhflow") || name.contains("llama3.1-8b-prm"),
+    needs_chat_template: true,
+    open: |text, chat| Ok(Box::new(RlhFlow::new(text, chat)?)),
+};
+
+struct RlhFlow {
     text: Text,
     chat: Rc<ChatTemplate>,
     /// `-`, then `+`.
@@ -26,19 +38,20 @@ pub(super) struct RlhFlow {
 }
 
 impl RlhFlow {
-    pub fn new(text: Text, chat: Rc<ChatTemplate>) -> Result<RlhFlow, Error> {
+    fn new(text: Text, chat: Rc<ChatTemplate>) -> Result<RlhFlow, Error> {
         let answers = [text.single(BAD, "answer")?, text.single(GOOD, "answer")?];
         let turns = [
             Message::new("user", STEP),
             Message::new("assistant", GOOD),
             Message::new("user", STEP),
         ];
-        let whole = chat.render(&turns, true, false).map_err(Error::model)?;
+        let whole = chat.render(&turns, true, false)?;
         let parts: Vec<&str> = whole.split(STEP).collect();
         let unusable = || {
-            Error::model(
-                "the chat template does not put one turn after the other, which --prm-format rlhflow \
-                 needs",
+            Error::PrmFormat(
+                "the chat template does not put one turn after the other, which the PRM format \
+                 rlhflow needs"
+                    .into(),
             )
         };
         let &[_, between, opening] = parts.as_slice() else {
@@ -60,14 +73,13 @@ impl RlhFlow {
     /// Everything before the first step, with the space between problem and step left to that.
     fn head(&self, problem: &str) -> Result<String, Error> {
         let turns = [Message::new("user", format!("{problem} {STEP}"))];
-        let text = self.chat.render(&turns, false, false);
-        let text = text.map_err(Error::model)?;
+        let text = self.chat.render(&turns, false, false)?;
         let before = text.rsplit_once(STEP).map_or("", |(before, _)| before);
         Ok(before.strip_suffix(' ').unwrap_or(before).into())
     }
 }
 
-impl Format for RlhFlow {
+impl StepFormat for RlhFlow {
     fn prompt(&self, problem: &str) -> Result<Vec<u32>, Error> {
         self.text.encode(&self.head(problem)?)
     }
@@ -78,8 +90,8 @@ impl Format for RlhFlow {
             0 => (self.text).after(&self.head(problem)?, &format!(" {step}{opening}"))?,
             _ => (self.text).after(opening, &format!("{closing}{step}{opening}"))?,
         };
-        let at = tokens.len() - 1;
-        Ok((tokens, at))
+        let offset = tokens.len() - 1;
+        Ok((tokens, offset))
     }
 
     fn score(&self, head: &[f32]) -> f64 {

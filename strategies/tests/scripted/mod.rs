@@ -1,4 +1,4 @@
-//! A policy and a PRM read from a table: no weights, and every branch is known beforehand.
+//! A policy and a PRM read from a table: no weights, every branch known in advance.
 
 use futures::executor::block_on;
 use offshoot_strategies::{
@@ -10,7 +10,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
-/// What the models say, one line a node:
+/// The steps and scores of the models, one line per node:
 ///
 /// ```text
 /// path: word:score word:score ...
@@ -20,11 +20,12 @@ use std::task::Poll;
 /// writes the i-th word, one token each. A word ends in `!` for end of sequence, `~` for a cut,
 /// and neither for the delimiter; `[7]` stands for `\boxed{7}`, `_` for nothing. The score is
 /// the PRM's for that step on that path. A line `path?: word:score` is the greedy
-/// continuation of a branch itself. A fork of the i-th fork of the stem stands at `-/i`. Several words written in one go are joined by `|`.
+/// continuation of a branch itself. A fork of the i-th fork of the stem is at `-/i`. Several words
+/// written in one go are joined by `|`.
 pub struct Script {
     rows: HashMap<String, Vec<String>>,
     scores: HashMap<String, f64>,
-    /// Ask for this order of completion: how often a call yields before it is done.
+    /// The order of completion: how often a call yields before it is done.
     pub delay: fn(usize) -> usize,
     calls: Cell<usize>,
     /// Paths the PRM scored, in order.
@@ -82,15 +83,25 @@ impl Script {
         }
     }
 
-    /// Solves the problem "p" with the answer 7.
+    /// Solves [`Script::problem`].
     pub fn solve(&self, config: &Config) -> Result<Outcome, Error> {
-        let problem = Problem {
-            answer: Some("7".into()),
-            ..Problem::new("1", "p")
-        };
+        let problem = Script::problem();
         let outcome = block_on(solve(&Writer(self), Some(&Scorer(self)), &problem, config));
         assert_eq!(self.live.get(), 0, "every branch is dropped at the end");
         outcome
+    }
+
+    /// The two models, for a strategy of a test's own.
+    pub fn models(&self) -> (Writer<'_>, Scorer<'_>) {
+        (Writer(self), Scorer(self))
+    }
+
+    /// The problem "p" with the answer 7.
+    pub fn problem() -> Problem {
+        Problem {
+            answer: Some("7".into()),
+            ..Problem::new("1", "p")
+        }
     }
 
     fn branch(&self, path: &str, index: Option<usize>) -> Branch {
@@ -160,13 +171,13 @@ impl Policy for Writer<'_> {
         self.0.branch(&path, Some(index))
     }
 
-    async fn step(&self, branch: &mut Branch, how: &StepParams<'_>) -> Result<Step, Error> {
+    async fn step(&self, branch: &mut Branch, params: &StepParams<'_>) -> Result<Step, Error> {
         self.0.yields().await;
-        let row = match how.sampling.temperature {
+        let row = match params.sampling.temperature {
             0.0 => format!("{}?", branch.path),
             _ => branch.path.clone(),
         };
-        let index = match how.sampling.temperature {
+        let index = match params.sampling.temperature {
             0.0 => 0,
             _ => branch.index.unwrap_or(0),
         };
@@ -177,7 +188,7 @@ impl Policy for Writer<'_> {
             )));
         };
         let end = match words.chars().last() {
-            _ if how.max_tokens == 0 => panic!("asked for no tokens"),
+            _ if params.max_tokens == 0 => panic!("asked for no tokens"),
             Some('!') => StepEnd::Eos,
             Some('~') => StepEnd::Length,
             _ => StepEnd::Delimiter,
@@ -192,15 +203,15 @@ impl Policy for Writer<'_> {
                 .replace('_', "");
         }
         if end == StepEnd::Delimiter {
-            text += how.delimiter.expect("only a step ends in a delimiter");
+            text += params.delimiter.expect("only a step ends in a delimiter");
         }
         branch.index = None;
         branch.forks.set(0);
-        let tokens = words.split('|').count();
+        let num_tokens = words.split('|').count();
         Ok(Step {
             text,
-            tokens,
-            logprob: -(tokens as f64),
+            num_tokens,
+            logprob: -(num_tokens as f64),
             end,
         })
     }
@@ -217,6 +228,14 @@ impl Prm for Scorer<'_> {
 
     fn fork(&self, branch: &Branch) -> Branch {
         self.0.branch(&branch.path, None)
+    }
+
+    /// One token for the problem and one for each step.
+    fn num_tokens(&self, branch: &Branch) -> usize {
+        match branch.path.as_str() {
+            "-" => 1,
+            path => 1 + path.split('.').count(),
+        }
     }
 
     async fn score(&self, branch: &mut Branch, steps: &[&str]) -> Result<Vec<f64>, Error> {

@@ -39,8 +39,8 @@ impl Driver {
         }
         let symbol = |name: &CStr| {
             // SAFETY: a loaded library and a C string.
-            let at = unsafe { libc::dlsym(library, name.as_ptr()) };
-            (!at.is_null()).then_some(at)
+            let function = unsafe { libc::dlsym(library, name.as_ptr()) };
+            (!function.is_null()).then_some(function)
         };
         symbol(c"offshoot_emulator_count")?;
         // SAFETY: the driver API's functions of these names have these types.
@@ -87,13 +87,13 @@ impl Driver {
         stream: *mut c_void,
         parameters: &[&[u8]],
     ) -> bool {
-        let mut at: Vec<*mut c_void> = parameters
+        let mut pointers: Vec<*mut c_void> = parameters
             .iter()
             .map(|p| p.as_ptr().cast_mut().cast())
             .collect();
         let none = std::ptr::null_mut();
-        // SAFETY: a kernel of `load`, the caller's stream, and a pointer to each parameter, which the
-        // driver reads before it returns.
+        // SAFETY: a kernel of `load`, the caller's stream, and a pointer to each parameter, which
+        // the driver reads before it returns.
         let code = unsafe {
             (self.launch)(
                 function,
@@ -105,7 +105,7 @@ impl Driver {
                 1,
                 0,
                 stream,
-                at.as_mut_ptr(),
+                pointers.as_mut_ptr(),
                 none,
             )
         };

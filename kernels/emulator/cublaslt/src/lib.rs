@@ -1,10 +1,10 @@
 //! The part of cuBLASLt that Offshoot calls, over the CUDA driver in software.
 //!
-//! Built as `libcublasLt.so`. It is a client of the driver, as the real library is: a product is the
-//! launch of a PTX kernel on the caller's stream, so it is captured into graphs, checked and counted like
-//! any other. It knows `D = alpha A^T B + beta C` of bf16 with f32 sums, C and D of one layout, f32 or
-//! bf16, and refuses everything else (status 15) with a line on standard error. It runs on the emulator
-//! only.
+//! Built as `libcublasLt.so`. It is a client of the driver, as the real library is: a GEMM is the
+//! launch of a PTX kernel on the caller's stream, so it is captured into graphs, checked and
+//! counted like any other. It supports `D = alpha A^T B + beta C` of bf16 with f32 sums, C and D of
+//! one layout, f32 or bf16, and refuses everything else (status 15) with a line on standard error.
+//! It runs on the emulator only.
 //!
 //! Names, values and arguments are those of NVIDIA's documentation of the cuBLASLt API.
 #![allow(non_snake_case)] // The API's names.
@@ -32,14 +32,14 @@ const COMPUTE_32F: i32 = 68;
 /// `CUBLAS_OP_N` and `CUBLAS_OP_T`.
 const OP_N: i32 = 0;
 const OP_T: i32 = 1;
-/// Attributes of a product: the operations on A and B, what is done to the result.
+/// Attributes of a GEMM: the operations on A and B, the epilogue.
 const DESC_TRANSA: i32 = 3;
 const DESC_TRANSB: i32 = 4;
 const DESC_EPILOGUE: i32 = 7;
 /// `CUBLASLT_EPILOGUE_DEFAULT`.
 const EPILOGUE_DEFAULT: i32 = 1;
 
-/// What `cublasLtHandle_t` points to.
+/// The target of a `cublasLtHandle_t`.
 pub struct Handle {
     driver: Driver,
     module: usize,
@@ -47,7 +47,7 @@ pub struct Handle {
     functions: [usize; 2],
 }
 
-/// What `cublasLtMatrixLayout_t` points to: a matrix in column-major order.
+/// The target of a `cublasLtMatrixLayout_t`: a matrix in column-major order.
 #[derive(Clone, Copy, PartialEq)]
 pub struct Layout {
     kind: i32,
@@ -56,7 +56,7 @@ pub struct Layout {
     ld: i64,
 }
 
-/// What `cublasLtMatmulDesc_t` points to.
+/// The target of a `cublasLtMatmulDesc_t`.
 #[derive(Clone, Copy)]
 pub struct Desc {
     compute: i32,
@@ -66,7 +66,7 @@ pub struct Desc {
     epilogue: i32,
 }
 
-/// What `cublasLtMatmulPreference_t` points to. One algorithm serves all preferences.
+/// The target of a `cublasLtMatmulPreference_t`. One algorithm serves all preferences.
 pub struct Preference;
 
 /// `cublasLtMatmulAlgo_t`.
@@ -85,7 +85,7 @@ pub struct HeuristicResult {
     reserved: [c_int; 4],
 }
 
-/// Marks what [`cublasLtMatmulAlgoGetHeuristic`] gave.
+/// Marks an algorithm of [`cublasLtMatmulAlgoGetHeuristic`].
 const ALGO: u64 = 0x6f66_6673_686f_6f74;
 
 fn refuse(why: &str) -> c_int {
@@ -93,7 +93,7 @@ fn refuse(why: &str) -> c_int {
     status::NOT_SUPPORTED
 }
 
-/// Hands a value over to the caller.
+/// Moves a value to the heap and gives the caller its address.
 ///
 /// # Safety
 /// `to` is null or can take a pointer.
@@ -120,7 +120,7 @@ unsafe fn take<T>(from: *mut T) -> c_int {
 }
 
 /// # Safety
-/// As cuBLASLt's documentation says of its pointers; so for all functions here.
+/// The pointers must be as cuBLASLt documents; so for all functions here.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cublasLtCreate(handle: *mut *mut Handle) -> c_int {
     let Some(driver) = Driver::emulated() else {
@@ -151,7 +151,7 @@ pub unsafe extern "C" fn cublasLtDestroy(handle: *mut Handle) -> c_int {
     unsafe { take(handle) }
 }
 
-/// The version this speaks for: 12.9.1.
+/// The version this library reports: 12.9.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn cublasLtGetVersion() -> usize {
     120_901
@@ -249,7 +249,7 @@ pub unsafe extern "C" fn cublasLtMatmulPreferenceCreate(preference: *mut *mut Pr
     unsafe { give(preference, Preference) }
 }
 
-/// Any preference is taken note of by doing as always.
+/// Accepts any preference without effect.
 ///
 /// # Safety
 /// See [`cublasLtCreate`].
@@ -260,9 +260,10 @@ pub unsafe extern "C" fn cublasLtMatmulPreferenceSetAttribute(
     value: *const c_void,
     _bytes: usize,
 ) -> c_int {
-    match preference.is_null() || value.is_null() {
-        true => status::INVALID_VALUE,
-        false => status::SUCCESS,
+    if preference.is_null() || value.is_null() {
+        status::INVALID_VALUE
+    } else {
+        status::SUCCESS
     }
 }
 
@@ -274,7 +275,7 @@ pub unsafe extern "C" fn cublasLtMatmulPreferenceDestroy(preference: *mut Prefer
     unsafe { take(preference) }
 }
 
-/// The product that a description and its layouts say, or why it cannot be.
+/// The GEMM of a description and its layouts, or why it is refused.
 fn understood(desc: &Desc, [a, b, c, d]: [&Layout; 4]) -> Result<(), String> {
     if (desc.compute, desc.scale) != (COMPUTE_32F, R_32F) {
         return Err(format!(
@@ -308,7 +309,7 @@ fn understood(desc: &Desc, [a, b, c, d]: [&Layout; 4]) -> Result<(), String> {
     Ok(())
 }
 
-/// References to what the caller points to, if nothing is null.
+/// References to the targets of the caller's pointers, if none is null.
 ///
 /// # Safety
 /// Each pointer is null or one of ours.
@@ -334,7 +335,7 @@ pub unsafe extern "C" fn cublasLtMatmulAlgoGetHeuristic(
     c: *const Layout,
     d: *const Layout,
     preference: *const Preference,
-    asked: c_int,
+    requested: c_int,
     results: *mut HeuristicResult,
     found: *mut c_int,
 ) -> c_int {
@@ -343,7 +344,7 @@ pub unsafe extern "C" fn cublasLtMatmulAlgoGetHeuristic(
         return status::INVALID_VALUE;
     };
     let missing = handle.is_null() || preference.is_null() || results.is_null() || found.is_null();
-    if missing || asked < 1 {
+    if missing || requested < 1 {
         return status::INVALID_VALUE;
     }
     if let Err(why) = understood(desc, layouts) {
@@ -358,7 +359,7 @@ pub unsafe extern "C" fn cublasLtMatmulAlgoGetHeuristic(
         waves: 1.0,
         reserved: [0; 4],
     };
-    // SAFETY: not null; there is room for one result, since at least one was asked for.
+    // SAFETY: not null; there is room for one result, since at least one was requested.
     unsafe {
         results.write(result);
         found.write(1);
@@ -407,9 +408,9 @@ pub unsafe extern "C" fn cublasLtMatmul(
     if d_layout.rows == 0 || d_layout.cols == 0 {
         return status::SUCCESS;
     }
-    let scalar = |at: *const c_void| {
+    let scalar = |value: *const c_void| {
         // SAFETY: not null; the scale's type is f32.
-        unsafe { at.cast::<f32>().read_unaligned() }
+        unsafe { value.cast::<f32>().read_unaligned() }
     };
     let done = handle.driver.launch(
         handle.functions[usize::from(d_layout.kind == R_16BF)],
@@ -433,8 +434,9 @@ pub unsafe extern "C" fn cublasLtMatmul(
             &scalar(beta).to_le_bytes(),
         ],
     );
-    match done {
-        true => status::SUCCESS,
-        false => status::EXECUTION_FAILED,
+    if done {
+        status::SUCCESS
+    } else {
+        status::EXECUTION_FAILED
     }
 }

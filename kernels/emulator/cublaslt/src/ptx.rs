@@ -1,24 +1,25 @@
 //! The kernel: `D[m, n] = alpha sum_k A[k, m] B[k, n] + beta C[m, n]`, column-major.
 //!
-//! A warp has 8 rows of D (features of a linear layer) and 16 columns (its rows), by mma.sync m16n8k16.
-//! Elements are loaded one by one, so that nothing is asked of alignment and nothing beyond k is read.
+//! A warp computes 8 rows of D (features of a linear layer) and 16 columns (its rows) by `mma.sync`
+//! m16n8k16. Elements are loaded one by one, so that any alignment works and no byte beyond k is
+//! read.
 
-/// Rows of D of a warp.
+/// Rows of D that a warp computes.
 pub const OUTPUTS: u64 = 8;
-/// Columns of D of a warp.
+/// Columns of D that a warp computes.
 pub const ROWS: u64 = 16;
 /// The kernels' names, by D's type: f32, bf16.
 pub const NAMES: [&str; 2] = ["cublaslt_f32", "cublaslt_bf16"];
 
-/// Two neighbouring elements along k of a row at `base`, `offset` elements on, into `to`.
+/// Loads two neighbouring elements along k of the row at `base`, `offset` elements on, into `to`.
 fn pair(to: &str, base: &str, there: &str, offset: u32) -> String {
     let mut text = String::new();
     for (half, add) in [("%h0", 0), ("%h1", 1)] {
-        let at = offset + add;
+        let index = offset + add;
         text += &format!(
-            "add.u32 %at, %kc, {at};\nsetp.lt.and.u32 %in, %at, %k, {there};\nmov.u16 {half}, 0;\n\
+            "add.u32 %at, %kc, {index};\nsetp.lt.and.u32 %in, %at, %k, {there};\nmov.u16 {half}, 0;\n\
              @%in ld.global.u16 {half}, [{base}+{}];\n",
-            2 * at
+            2 * index
         );
     }
     text + &format!("mov.b32 {to}, {{%h0, %h1}};\n")
@@ -26,19 +27,20 @@ fn pair(to: &str, base: &str, there: &str, offset: u32) -> String {
 
 /// Element `index` of a lane's four of D: sum `sum`, row `row` of D, column `col`.
 fn element(bf16: bool, index: usize, sum: &str, row: &str, col: &str) -> String {
-    let (shift, load, store) = match bf16 {
-        true => (
+    let (shift, load, store) = if bf16 {
+        (
             1,
             "ld.global.u16 %h0, [%addr];\ncvt.u32.u16 %at, %h0;\nshl.b32 %at, %at, 16;\n\
              mov.b32 %old, %at;\n",
             "mov.f32 %zero, 0f00000000;\ncvt.rn.bf16x2.f32 %at, %zero, %out;\n\
              cvt.u16.u32 %h0, %at;\nst.global.u16 [%addr], %h0;\n",
-        ),
-        false => (
+        )
+    } else {
+        (
             2,
             "ld.global.f32 %old, [%addr];\n",
             "st.global.f32 [%addr], %out;\n",
-        ),
+        )
     };
     let place = |from: &str| {
         format!(
@@ -56,8 +58,8 @@ fn element(bf16: bool, index: usize, sum: &str, row: &str, col: &str) -> String 
     )
 }
 
-fn kernel(bf16: bool) -> String {
-    let name = NAMES[usize::from(bf16)];
+/// The head of a kernel: its parameters and registers.
+fn head(name: &str) -> String {
     let parameters = [
         ("u64", "a"),
         ("u64", "b"),
@@ -91,29 +93,44 @@ fn kernel(bf16: bool) -> String {
         };
         text += &format!("{space} %{name};\nld.param.{kind} %{name}, [p_{name}];\n");
     }
-    // Lane l has row l / 4 of either operand, and l / 4 + 8 of x, at columns 2 (l % 4) and 8 further on.
-    text += "mov.u32 %lane, %tid.x;\nshr.u32 %group, %lane, 2;\nand.b32 %kc, %lane, 3;\n\
+    text
+}
+
+/// The places and addresses of a lane, and its sums at zero.
+fn places() -> String {
+    // Lane l has row l / 4 of either operand, and l / 4 + 8 of x, at columns 2 (l % 4) and 8
+    // further on.
+    let mut text = String::from(
+        "mov.u32 %lane, %tid.x;\nshr.u32 %group, %lane, 2;\nand.b32 %kc, %lane, 3;\n\
              shl.b32 %kc, %kc, 1;\nmov.u32 %first, %ctaid.x;\nshl.b32 %first, %first, 3;\n\
              mov.u32 %low, %ctaid.y;\nshl.b32 %low, %low, 4;\nadd.u32 %row, %first, %group;\n\
-             setp.lt.u32 %wrow, %row, %m;\n";
+             setp.lt.u32 %wrow, %row, %m;\n",
+    );
     // The outputs of this lane: rows of D `first`, `next`.
     text += "add.u32 %low, %low, %group;\nadd.u32 %high, %low, 8;\n\
              setp.lt.u32 %xlow, %low, %n;\nsetp.lt.u32 %xhigh, %high, %n;\n";
-    for (at, base, row, pitch) in [
+    for (addr, base, row, pitch) in [
         ("%wat", "%a", "%row", "%lda"),
         ("%lowat", "%b", "%low", "%ldb"),
         ("%highat", "%b", "%high", "%ldb"),
     ] {
         text += &format!(
-            "cvt.u64.u32 {at}, {row};\nmul.lo.u64 {at}, {at}, {pitch};\ncvt.u64.u32 %wide, %kc;\n\
-             add.u64 {at}, {at}, %wide;\nshl.b64 {at}, {at}, 1;\nadd.u64 {at}, {at}, {base};\n"
+            "cvt.u64.u32 {addr}, {row};\nmul.lo.u64 {addr}, {addr}, {pitch};\ncvt.u64.u32 %wide, %kc;\n\
+             add.u64 {addr}, {addr}, %wide;\nshl.b64 {addr}, {addr}, 1;\nadd.u64 {addr}, {addr}, {base};\n"
         );
     }
     text += "add.u32 %first, %first, %kc;\nadd.u32 %next, %first, 1;\n";
     for sum in ["%s0", "%s1", "%s2", "%s3"] {
         text += &format!("mov.f32 {sum}, 0f00000000;\n");
     }
-    text += "mov.u32 %step, 0;\nsetp.lt.u32 %more, %step, %k;\n@!%more bra summed;\nloop:\n";
+    text
+}
+
+/// The loop over k.
+fn sums() -> String {
+    let mut text = String::from(
+        "mov.u32 %step, 0;\nsetp.lt.u32 %more, %step, %k;\n@!%more bra summed;\nloop:\n",
+    );
     for (to, base, there, offset) in [
         ("%a0", "%lowat", "%xlow", 0),
         ("%a1", "%highat", "%xhigh", 0),
@@ -124,11 +141,15 @@ fn kernel(bf16: bool) -> String {
     ] {
         text += &pair(to, base, there, offset);
     }
-    text += "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%s0, %s1, %s2, %s3}, \
+    text + "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%s0, %s1, %s2, %s3}, \
              {%a0, %a1, %a2, %a3}, {%b0, %b1}, {%s0, %s1, %s2, %s3};\n\
              add.u32 %step, %step, 16;\nadd.u32 %kc, %kc, 16;\nadd.u64 %wat, %wat, 32;\n\
              add.u64 %lowat, %lowat, 32;\nadd.u64 %highat, %highat, 32;\n\
-             setp.lt.u32 %more, %step, %k;\n@%more bra loop;\nsummed:\n";
+             setp.lt.u32 %more, %step, %k;\n@%more bra loop;\nsummed:\n"
+}
+
+fn kernel(bf16: bool) -> String {
+    let mut text = head(NAMES[usize::from(bf16)]) + &places() + &sums();
     let lane = [
         ("%s0", "%first", "%low"),
         ("%s1", "%next", "%low"),

@@ -1,11 +1,11 @@
-//! Vector clocks: what a warp knows about the progress of all warps of its block.
+//! Vector clocks: for each warp, the progress of all warps of its block that happened before it.
 
-/// Progress of all warps, as barriers and flags hand it on.
+/// The progress of all warps that a barrier or flag passes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Clock([u32; 32]);
 
 impl Clock {
-    /// Knows of nothing.
+    /// No progress of any warp.
     pub fn nothing() -> Clock {
         Clock([0; 32])
     }
@@ -17,19 +17,19 @@ impl Clock {
     }
 }
 
-/// The clock of one warp. Its own entry counts up with everything that orders.
+/// The clock of one warp. Its own entry counts its ordering operations.
 #[derive(Clone, Debug)]
 pub struct WarpClock {
     seen: Clock,
     warp: usize,
-    /// The least of the other warps' entries.
+    /// The smallest of the other warps' entries.
     others: u32,
 }
 
 impl WarpClock {
-    /// Warp `warp` of `warps` at the start of a block. All that was before `base` is past.
+    /// Warp `warp` of `warps` at the start of a block. Everything up to `base` is in the past.
     pub fn new(warp: u32, warps: u32, base: u32) -> WarpClock {
-        // Warps that do not exist touch nothing.
+        // Warps that do not exist access nothing.
         let mut seen = Clock([u32::MAX; 32]);
         seen.0[..warps.min(32) as usize].fill(base);
         let mut c = WarpClock {
@@ -58,13 +58,13 @@ impl WarpClock {
         self.seen.0[self.warp]
     }
 
-    /// Touches at or below it are in the past of this warp, whoever's they are.
+    /// Accesses at or below it are in the past of this warp, by whichever warp.
     #[inline(always)]
     pub fn low(&self) -> u32 {
         self.others.min(self.own() - 1)
     }
 
-    /// Whether what warp `warp` did at `time` is past.
+    /// Whether an access of warp `warp` at `time` is in the past.
     #[inline(always)]
     pub fn covers(&self, warp: u32, time: u32) -> bool {
         let seen = self.seen.0[warp as usize % 32];
@@ -75,23 +75,24 @@ impl WarpClock {
         }
     }
 
-    /// What this warp hands on.
+    /// The clock that this warp passes on.
     pub fn shared(&self) -> &Clock {
         &self.seen
     }
 
-    /// Learns what others handed on.
+    /// Joins a clock that another warp passed on.
     pub fn learn(&mut self, other: &Clock) {
         self.seen.join(other);
         self.settle();
     }
 
-    /// What the warp does from here is later than what it has handed on.
+    /// Later accesses are not covered by the clock passed on so far.
     pub fn advance(&mut self) {
         self.seen.0[self.warp] += 1;
     }
 
-    /// A barrier at which all of `warps` have waited: they know everything about one another, and go on at one time.
+    /// A barrier at which all of `warps` have waited: each joins the clocks of all, and they go on
+    /// at one time.
     pub fn leave_barrier(&mut self, joined: &Clock, warps: impl Iterator<Item = u32> + Clone) {
         self.seen.join(joined);
         let now = warps.clone().map(|w| joined.0[w as usize]).max();

@@ -1,12 +1,13 @@
 //! Races between the blocks of one launch in global memory.
 //!
-//! Four bytes share one record: which launch, which block wrote which of them last, which block read them. Two
-//! blocks conflict unless something can order them: the earlier one has executed a fence since its write, and the
-//! later one has read something by an atomic or a strong load. Records of other launches count for nothing.
+//! Four bytes share one record: the launch, the block that wrote last and which of the bytes, the
+//! block that read. Two blocks conflict unless they can be ordered: the earlier one has executed a
+//! fence since its write, and the later one has executed an atomic or a strong load. Records of
+//! other launches are ignored.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// What a block knows about order when it touches memory.
+/// What can order a block's access after those of other blocks.
 #[derive(Clone, Copy)]
 pub struct Order {
     /// Launch number, 1 to 1023.
@@ -54,12 +55,13 @@ fn pack(epoch: u64, r: &Record) -> u64 {
     epoch << 54 | r.writer << 34 | r.fences << 28 | r.reader << 8 | r.wrote << 4 | r.read
 }
 
-/// Block number as stored: 1 to 2^20 - 2. Grids beyond that share numbers, which can only hide a race.
+/// Block number as stored: 1 to 2^20 - 2. Grids beyond that share numbers, which can only hide a
+/// race.
 fn id(block: u64) -> u64 {
     block % (IDS - 1) + 1
 }
 
-/// What a cell holds of which this block, or several, have read all bytes and that nobody has written.
+/// Records of a cell whose bytes this block, or several, have all read and no block has written.
 pub fn read_before(me: Order) -> [u64; 2] {
     [id(me.block), MANY].map(|reader| {
         pack(
@@ -128,8 +130,9 @@ pub fn race_write(
     })
 }
 
-/// Changes a cell's record, unless `change` says what is wrong with it. Blocks run at once: if another has changed
-/// the cell meanwhile, it is looked at again, as each would miss what the other noted.
+/// Changes a cell's record unless `change` finds a race. Blocks run in parallel: if another block
+/// has changed the cell meanwhile, `change` runs again on the new record, otherwise each would miss
+/// the other's access.
 #[inline]
 fn note<T>(cell: &AtomicU64, epoch: u64, change: impl Fn(&mut Record) -> Option<T>) -> Option<T> {
     let mut word = cell.load(Relaxed);
@@ -205,18 +208,18 @@ mod tests {
     }
 
     #[test]
-    fn one_of_two_at_once_is_told() {
+    fn one_of_two_parallel_blocks_is_reported() {
         let start = std::sync::Barrier::new(2);
         let cells: Vec<AtomicU64> = (0..20_000).map(|_| AtomicU64::new(0)).collect();
         let (write, read) = std::thread::scope(|scope| {
             let writer = scope.spawn(|| {
                 start.wait();
-                let told = |cell| race_write(cell, 15, order(0, 0, false), |_| 0).is_some();
-                cells.iter().map(told).collect::<Vec<_>>()
+                let races = |cell| race_write(cell, 15, order(0, 0, false), |_| 0).is_some();
+                cells.iter().map(races).collect::<Vec<_>>()
             });
             start.wait();
-            let told = |cell| race_read(cell, 15, order(1, 0, false), |_| 0).is_some();
-            let read: Vec<bool> = cells.iter().map(told).collect();
+            let races = |cell| race_read(cell, 15, order(1, 0, false), |_| 0).is_some();
+            let read: Vec<bool> = cells.iter().map(races).collect();
             (writer.join().expect("it ends"), read)
         });
         assert!(write.iter().zip(&read).all(|(write, read)| write ^ read));

@@ -1,4 +1,5 @@
-//! What a sanitizer would say: the kinds of fault, the report, and the shadows that find races.
+//! The checks of a sanitizer: the kinds of fault, the report, and the shadow state that finds
+//! races.
 
 mod clock;
 mod global;
@@ -19,13 +20,14 @@ pub enum FaultKind {
     ReadOnly,
     /// An address that is not a multiple of the access width.
     Misaligned,
-    /// A read of bytes or of a register that nothing wrote.
+    /// A read of bytes or of a register that were never written.
     Uninitialised,
-    /// Two threads of a block touch one shared byte, one of them writing, with no barrier between.
+    /// Two threads of a block access one shared byte, at least one writes, and no barrier lies
+    /// between.
     SharedRace,
-    /// Two blocks of a launch touch one global byte, one of them writing, with nothing that orders them.
+    /// Two blocks of a launch access one global byte, at least one writes, and nothing orders them.
     GlobalRace,
-    /// A `.sync` instruction which not all threads it names execute.
+    /// A `.sync` instruction that not all threads it names execute.
     DivergentSync,
     /// A barrier used with two different thread counts or kinds.
     BarrierMismatch,
@@ -33,13 +35,13 @@ pub enum FaultKind {
     Deadlock,
     /// More instructions than the option allows.
     Limit,
-    /// Bytes of an asynchronous copy touched before the wait for it.
+    /// An access to the bytes of an asynchronous copy before the wait for it.
     AsyncCopy,
     /// `trap`.
     Trap,
     /// A device-side assertion failed.
     Assert,
-    /// An operand value the instruction has no meaning for.
+    /// An operand value that the instruction does not define.
     BadOperand,
 }
 
@@ -66,7 +68,7 @@ impl FaultKind {
     }
 }
 
-/// A fault where it happened, before names and lines are put to it.
+/// A fault at an instruction and thread, before its names and lines are looked up.
 #[derive(Clone, Debug)]
 pub struct Fault {
     pub kind: FaultKind,
@@ -82,7 +84,7 @@ pub struct Report {
     pub kind: FaultKind,
     /// Name of the kernel.
     pub kernel: String,
-    /// Line in the PTX text, counted from 1.
+    /// PTX line, counted from 1.
     pub line: u32,
     /// The instruction on that line.
     pub instruction: String,
@@ -92,7 +94,7 @@ pub struct Report {
     pub block: [u32; 3],
     /// Thread index inside the block.
     pub thread: [u32; 3],
-    /// The particulars.
+    /// Addresses, values and lanes.
     pub message: String,
 }
 

@@ -1,15 +1,16 @@
-//! Races inside a block: who touched which shared word, and what orders the touches.
+//! Races inside a block: which threads accessed which shared word, and what orders the accesses.
 //!
-//! Every warp carries a vector clock. A barrier joins the clocks of the warps that meet there, `bar.warp.sync`
-//! advances a warp's own. A touch is remembered with the clock of its warp; a later touch by another thread
-//! conflicts when its warp's clock does not cover it. Threads of one warp are ordered by the warp's own syncs only.
-//! Strong accesses (atomic, volatile, relaxed, acquire, release) never conflict with one another and hand the clock
-//! on through the word, as flags and locks do.
+//! Every warp carries a vector clock. A barrier joins the clocks of the warps that meet there,
+//! `bar.warp.sync` advances a warp's own. An access is recorded with the clock of its warp; a later
+//! access by another thread conflicts if its warp's clock does not cover the record. Threads of one
+//! warp are ordered by the warp's own syncs only. Strong accesses (atomic, volatile, relaxed,
+//! acquire, release) never conflict with one another and pass the clock on through the word: that
+//! is how flags and locks order threads.
 
 use super::clock::{Clock, WarpClock};
 use std::collections::HashMap;
 
-/// How an instruction touches memory.
+/// How an instruction accesses memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Touch {
     Read,
@@ -34,22 +35,21 @@ impl Touch {
     }
 }
 
-/// Why a touch is a fault.
+/// Why an access is a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Conflict {
-    /// Bytes nothing wrote.
+    /// Bytes that were never written.
     Unwritten,
-    /// Bytes an asynchronous copy is still on its way to.
+    /// Bytes that an asynchronous copy has not landed in yet.
     Pending,
-    /// Thread that wrote before.
+    /// The thread that wrote before.
     AfterWrite(u32),
-    /// Thread (or warp, when several of its lanes did) that read before.
+    /// The thread that read before (or the warp, when several of its lanes did).
     AfterRead { warp: u32, lane: Option<u32> },
 }
 
-/// The last write of a word and what holds of its bytes:
-/// clock 22 | instance 19 | strong 1 | bytes written then 4 | thread 10 | bytes ever written 4 | bytes with an
-/// asynchronous copy under way 4.
+/// The last write of a word and the state of its bytes: clock 22 | instance 19 | strong 1 | bytes
+/// written then 4 | thread 10 | bytes ever written 4 | bytes with an asynchronous copy under way 4.
 #[derive(Clone, Copy, Default)]
 struct Writer(u64);
 
@@ -72,7 +72,8 @@ impl Writer {
     fn clock(self) -> u32 {
         (self.0 >> 42) as u32
     }
-    /// The execution of an instruction that wrote: lanes of one may write one word, if they agree on the value.
+    /// Which execution of an instruction wrote: its lanes may write one word if they write one
+    /// value.
     fn instance(self) -> u32 {
         (self.0 >> 23) as u32 & INSTANCES
     }
@@ -85,7 +86,7 @@ impl Writer {
     fn thread(self) -> u32 {
         (self.0 >> 8) as u32 & 1023
     }
-    /// High nibble: bytes ever written. Low nibble: bytes on their way.
+    /// High nibble: bytes ever written. Low nibble: bytes with a copy under way.
     #[inline(always)]
     fn state(self) -> u8 {
         self.0 as u8
@@ -93,7 +94,7 @@ impl Writer {
 }
 
 const INSTANCES: u32 = (1 << 19) - 1;
-/// A word that was written and that no copy is on its way to.
+/// A word that was written and has no copy under way.
 const WHOLE: u8 = 0xf0;
 
 /// The last read of a word by one warp: clock 22 | lane 6 (32: several) | bytes 4.
@@ -101,15 +102,16 @@ const WHOLE: u8 = 0xf0;
 struct Reader(u32);
 
 const SEVERAL: u32 = 32;
-/// Clocks from here on are not recorded: a race could be missed, none made up.
+/// Clocks from here on are not recorded: a race could be missed, but none is reported wrongly.
 const CLOCKS: u32 = 1 << 22;
 
-/// The shadow of one block's shared memory. Records of earlier blocks stay where they are: the clocks of a new block
-/// start above theirs.
+/// The shadow of one block's shared memory. Records of earlier blocks are not cleared: the clocks
+/// of a new block start above theirs.
 pub struct SharedShadow {
     warps: usize,
     writers: Vec<Writer>,
-    /// By word: the latest clock of a read. A write of the whole word that came after all reads takes it back to 0.
+    /// By word: the latest clock of a read. A write of the whole word that came after all reads
+    /// resets it to 0.
     reads: Vec<u32>,
     /// By warp, then by word.
     readers: Vec<Reader>,
@@ -138,7 +140,7 @@ impl SharedShadow {
         }
     }
 
-    /// Ready for the next block; returns the base of its clocks.
+    /// Prepares for the next block; returns the base of its clocks.
     pub fn reset(&mut self) -> u32 {
         for w in &mut self.writers {
             *w = w.with_state(0);
@@ -155,8 +157,8 @@ impl SharedShadow {
         self.base
     }
 
-    /// A warp instruction with the lanes of `mask` touches `len` bytes at each address, all inside of shared memory.
-    /// The error names the lane.
+    /// A warp instruction with the lanes of `mask` accesses `len` bytes at each address, all inside
+    /// shared memory. The error names the lane.
     pub fn touch_lanes(
         &mut self,
         addrs: &[u64; 32],
@@ -181,8 +183,8 @@ impl SharedShadow {
         Ok(())
     }
 
-    /// Notes the touches of whole words that are certainly in order: barriers lie between them and what was before.
-    /// The lanes left over need a closer look.
+    /// Records the accesses to whole words that are certainly in order: barriers lie between them
+    /// and earlier ones. Returns the lanes left over, which need the full check.
     fn settled(
         &mut self,
         addrs: &[u64; 32],
@@ -194,7 +196,7 @@ impl SharedShadow {
     ) -> u32 {
         #[cfg(target_arch = "x86_64")]
         if crate::simd::fast() {
-            // SAFETY: the processor has the features the function asks for.
+            // SAFETY: the processor has the features that the function requires.
             return unsafe { self.settled_newer(addrs, mask, words, write, warp, clock) };
         }
         self.settled_body(addrs, mask, words, write, warp, clock)
@@ -269,7 +271,8 @@ impl SharedShadow {
         slow
     }
 
-    /// `W` words from `word` on, `N` to a lane. False, with nothing noted, when order is not certain.
+    /// `W` words from `word` on, `N` to a lane. False, with nothing recorded, when order is not
+    /// certain.
     #[inline(always)]
     fn unit<const W: usize, const N: usize, const WRITE: bool>(
         &mut self,
@@ -320,13 +323,14 @@ impl SharedShadow {
         true
     }
 
-    /// Touches from here belong to another instruction.
+    /// Later accesses belong to another instruction.
     fn next_instruction(&mut self) {
         self.instance = self.instance.wrapping_add(1);
         self.overlap = false;
     }
 
-    /// Thread `warp * 32 + lane` touches `len` bytes at `offset`. A strong touch also joins clocks.
+    /// Thread `warp * 32 + lane` accesses `len` bytes at `offset`. A strong access also joins
+    /// clocks.
     fn touch(
         &mut self,
         offset: u32,
@@ -336,13 +340,13 @@ impl SharedShadow {
         lane: u32,
         clock: &mut WarpClock,
     ) -> Result<(), Conflict> {
-        let mut at = offset;
+        let mut addr = offset;
         let end = offset + len;
-        while at < end {
-            let n = (4 - at % 4).min(end - at);
-            let bytes = (((1u32 << n) - 1) << (at % 4)) as u8;
-            self.touch_word(at as usize / 4, bytes, touch, warp, lane, clock)?;
-            at += n;
+        while addr < end {
+            let n = (4 - addr % 4).min(end - addr);
+            let bytes = (((1u32 << n) - 1) << (addr % 4)) as u8;
+            self.touch_word(addr as usize / 4, bytes, touch, warp, lane, clock)?;
+            addr += n;
         }
         Ok(())
     }
@@ -393,27 +397,7 @@ impl SharedShadow {
                     self.reads[word] = 0;
                 }
             }
-            let kept = if w.thread() == thread && w.clock() == own {
-                w.bytes()
-            } else {
-                0
-            };
-            let new = if own < CLOCKS {
-                Writer::new(own, self.instance, touch.strong(), kept | bytes, thread)
-            } else {
-                w
-            };
-            self.writers[word] = new.with_state(w.state() | bytes << 4);
-            if touch.strong() {
-                match self.flags.get_mut(&(word as u32)) {
-                    Some(f) => f.join(clock.shared()),
-                    None => {
-                        self.flags.insert(word as u32, clock.shared().clone());
-                    }
-                }
-                // What this thread does next is not covered by what it just released.
-                clock.advance();
-            }
+            self.note_write(word, bytes, touch, thread, clock);
         }
         if touch == Touch::Read && own < CLOCKS {
             let slot = &mut self.readers[warp as usize * self.writers.len() + word];
@@ -421,6 +405,40 @@ impl SharedShadow {
             self.reads[word] = self.reads[word].max(own);
         }
         Ok(())
+    }
+
+    /// Records the writer of a word; a strong write also passes its clock on.
+    #[inline(always)]
+    fn note_write(
+        &mut self,
+        word: usize,
+        bytes: u8,
+        touch: Touch,
+        thread: u32,
+        clock: &mut WarpClock,
+    ) {
+        let (w, own) = (self.writers[word], clock.own());
+        let kept = if w.thread() == thread && w.clock() == own {
+            w.bytes()
+        } else {
+            0
+        };
+        let new = if own < CLOCKS {
+            Writer::new(own, self.instance, touch.strong(), kept | bytes, thread)
+        } else {
+            w
+        };
+        self.writers[word] = new.with_state(w.state() | bytes << 4);
+        if touch.strong() {
+            match self.flags.get_mut(&(word as u32)) {
+                Some(f) => f.join(clock.shared()),
+                None => {
+                    self.flags.insert(word as u32, clock.shared().clone());
+                }
+            }
+            // Later accesses of this thread are not covered by the clock it just released.
+            clock.advance();
+        }
     }
 
     fn check_readers(
@@ -460,7 +478,7 @@ impl SharedShadow {
         clock: &mut WarpClock,
     ) -> Result<(), (usize, Conflict)> {
         self.touch_lanes(addrs, mask, len, Touch::Write, warp, clock)?;
-        // Two copies of one instruction to one place have no order either.
+        // Two copies of one instruction to one address are not ordered either.
         let overlap = self.overlap;
         for lane in lanes(mask) {
             let first = addrs[lane] as usize / 4;
@@ -474,7 +492,7 @@ impl SharedShadow {
         Ok(())
     }
 
-    /// The copy lands, as a write at this moment.
+    /// The copy lands: a write at this moment.
     pub fn land_copy(&mut self, offset: u32, len: u32, warp: u32, lane: u32, clock: &WarpClock) {
         let own = clock.own().min(CLOCKS - 1);
         self.latest = self.latest.max(own);
@@ -491,7 +509,7 @@ impl SharedShadow {
     }
 }
 
-/// The record of a warp's reads with one more at time `own`. Reads at one time are of one block.
+/// The record of a warp's reads with one more at time `own`. Reads at one time belong to one block.
 #[inline(always)]
 fn noted(old: Reader, own: u32, lane: u32, bytes: u8) -> Reader {
     let fresh = own << 10 | lane << 4 | u32::from(bytes);

@@ -1,20 +1,20 @@
-//! The modelled L2: lines of four sectors, sixteen ways, least recently used leaves, writes stay until then.
+//! The modelled L2: cache lines of four sectors, sixteen ways, LRU replacement, write-back.
 
 const WAYS: usize = 16;
 
 #[derive(Clone, Copy, Default)]
 struct Way {
-    /// Line number plus one; 0 is empty.
+    /// Cache line number plus one; 0 is empty.
     tag: u64,
     valid: u8,
     dirty: u8,
     used: u64,
 }
 
-/// What an access did.
+/// The effect of an access.
 pub struct Seen {
     pub hit: bool,
-    /// Dirty sectors that left.
+    /// Dirty sectors evicted.
     pub written_back: u64,
 }
 
@@ -33,20 +33,21 @@ impl L2 {
         }
     }
 
-    /// Empty again; what was dirty is dropped.
+    /// Empties the cache without writing dirty sectors back.
     pub fn clear(&mut self) {
         self.sets.fill([Way::default(); WAYS]);
     }
 
-    /// Touches a 32-byte sector.
+    /// Accesses a 32-byte sector.
     pub fn access(&mut self, sector: u64, write: bool) -> Seen {
         self.time += 1;
-        let (line, bit) = (sector / 4, 1u8 << (sector % 4));
-        // Lines a power of two apart would fall into one set; a multiplicative hash spreads them as hardware does.
-        let set = (line.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 24) as usize % self.sets.len();
+        let (cache_line, bit) = (sector / 4, 1u8 << (sector % 4));
+        // Cache lines a power of two apart would share a set; a multiplicative hash spreads them,
+        // as hardware does.
+        let set = (cache_line.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 24) as usize % self.sets.len();
         let ways = &mut self.sets[set];
         let mut written_back = 0;
-        let way = match ways.iter().position(|w| w.tag == line + 1) {
+        let way = match ways.iter().position(|w| w.tag == cache_line + 1) {
             Some(i) => &mut ways[i],
             None => {
                 let oldest = ways.iter_mut().min_by_key(|w| w.used);
@@ -58,7 +59,7 @@ impl L2 {
                 };
                 written_back = u64::from(w.dirty.count_ones());
                 *w = Way {
-                    tag: line + 1,
+                    tag: cache_line + 1,
                     ..Way::default()
                 };
                 w

@@ -1,4 +1,4 @@
-//! What a profiler would count. Never seconds: every figure is a count of the program's own doing, so two runs
+//! The counts of a profiler, never seconds. Every figure depends on the program alone, so two runs
 //! print the same.
 
 mod l2;
@@ -17,9 +17,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Traffic {
     /// Warp instructions.
     pub requests: u64,
-    /// 32-byte sectors they touch, once per instruction.
+    /// 32-byte sectors they access, once per instruction.
     pub sectors: u64,
-    /// Different bytes they touch, once per instruction.
+    /// Distinct bytes they access, once per instruction.
     pub bytes: u64,
 }
 
@@ -31,7 +31,7 @@ impl Traffic {
     }
 }
 
-/// Device memory whose traffic is counted by itself.
+/// Device memory whose traffic is also counted separately.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Range {
     pub name: String,
@@ -61,7 +61,7 @@ impl RangeTraffic {
     }
 }
 
-/// Figures that simply add up.
+/// Figures that add up over blocks and launches.
 #[derive(Clone, Default, Debug, PartialEq, Eq)]
 pub struct Totals {
     /// Warp instructions by class.
@@ -80,7 +80,7 @@ pub struct Totals {
     pub bank_conflicts: u64,
     /// Multiply-adds of tensor-core instructions.
     pub tensor_products: u64,
-    /// Those whose row and column both hold something but zeros.
+    /// Those whose row and column both contain a value other than zero.
     pub tensor_useful: u64,
     pub dram_read_bytes: u64,
     pub dram_write_bytes: u64,
@@ -144,37 +144,33 @@ pub struct Counts {
 impl Counts {
     pub fn new(program: &Program, ranges: Arc<[Range]>) -> Counts {
         let n = program.code.len();
-        Counts {
-            by_range: vec![RangeTraffic::default(); ranges.len()],
-            ranges,
-            executed: vec![0; n],
-            lanes: vec![0; n],
-            classes: program.code.iter().map(|i| i.class).collect(),
-            divergent_branches: 0,
-            barriers: 0,
-            tensor_products: 0,
-            tensor_useful: 0,
-            loads: Traffic::default(),
-            stores: Traffic::default(),
-            atomics: Traffic::default(),
-            shared_requests: 0,
-            shared_passes: 0,
-            bank_conflicts: 0,
-            log: Vec::new(),
-        }
+        let classes = program.code.iter().map(|i| i.class).collect();
+        Counts::zero(vec![0; n], vec![0; n], classes, ranges)
     }
 
     /// All zero, for the next block.
     pub fn restart(&mut self) {
         self.executed.fill(0);
         self.lanes.fill(0);
-        *self = Counts {
-            executed: std::mem::take(&mut self.executed),
-            lanes: std::mem::take(&mut self.lanes),
-            classes: std::mem::take(&mut self.classes),
-            by_range: vec![RangeTraffic::default(); self.ranges.len()],
-            ranges: self.ranges.clone(),
-            log: Vec::new(),
+        *self = Counts::zero(
+            std::mem::take(&mut self.executed),
+            std::mem::take(&mut self.lanes),
+            std::mem::take(&mut self.classes),
+            self.ranges.clone(),
+        );
+    }
+
+    /// `executed` and `lanes` by instruction, all zero.
+    fn zero(
+        executed: Vec<u64>,
+        lanes: Vec<u64>,
+        classes: Vec<Class>,
+        ranges: Arc<[Range]>,
+    ) -> Counts {
+        Counts {
+            executed,
+            lanes,
+            classes,
             divergent_branches: 0,
             barriers: 0,
             tensor_products: 0,
@@ -185,7 +181,10 @@ impl Counts {
             shared_requests: 0,
             shared_passes: 0,
             bank_conflicts: 0,
-        };
+            by_range: vec![RangeTraffic::default(); ranges.len()],
+            ranges,
+            log: Vec::new(),
+        }
     }
 
     #[inline(always)]
@@ -232,8 +231,8 @@ impl Counts {
         self.log.extend(sectors[..n].iter().map(|s| s * 2 + write));
     }
 
-    /// Lanes of an asynchronous copy that read `read` bytes each, less than they write; `alone` when they are all the
-    /// lanes of their request.
+    /// Lanes of an asynchronous copy that read `read` bytes each, less than they write; `alone`
+    /// when they are all the lanes of their request.
     pub fn partial_copy(&mut self, addrs: &[u64; 32], read: &[u32; 32], mask: u32, alone: bool) {
         let before = (self.loads.requests, self.by_range.clone());
         let mut any = false;
@@ -248,8 +247,8 @@ impl Counts {
         }
     }
 
-    /// A request to shared memory: 32 banks of four bytes; wider accesses go half or quarter warp by half or
-    /// quarter warp, and lanes that name the same word share it.
+    /// A request to shared memory: 32 banks of four bytes; wider accesses go half or quarter warp
+    /// by half or quarter warp, and lanes that name the same word share it.
     pub fn shared(&mut self, addrs: &[u64; 32], mask: u32, bytes: u32, touch: Touch) {
         if mask == 0 {
             return;
@@ -265,7 +264,7 @@ impl Counts {
             if part == 0 {
                 continue;
             }
-            // Nearly always every bank is asked for one word.
+            // Nearly always every bank serves one word.
             let mut first = [u64::MAX; 32];
             let mut clear = touch != Touch::Atomic;
             for lane in lanes_of(part) {
@@ -303,7 +302,7 @@ impl Counts {
     }
 }
 
-/// The sectors a request touches, and how many different bytes.
+/// The sectors a request accesses, and how many distinct bytes.
 fn footprint(addrs: &[u64; 32], mask: u32, bytes: u32, sectors: &mut [u64; 64]) -> (usize, u64) {
     let mut n = 0;
     if contiguous(addrs, mask, bytes) {
@@ -344,7 +343,7 @@ fn dedup(sorted: &mut [u64]) -> usize {
     n
 }
 
-/// What the counters need to know of the device and the launch.
+/// Facts of the device and the launch that the counters need.
 #[derive(Clone)]
 pub struct Modelled {
     pub l2: Arc<Mutex<L2>>,
@@ -374,7 +373,7 @@ pub struct LaunchCounts {
     /// Executions by PTX line.
     pub lines: BTreeMap<u32, u64>,
     debug: Vec<u32>,
-    /// Sector logs of blocks that finished before their turn.
+    /// Sector logs of blocks that finished before an earlier block did.
     early: BTreeMap<u64, Vec<u64>>,
     next: u64,
 }
@@ -435,7 +434,8 @@ impl LaunchCounts {
         }
     }
 
-    /// Blocks pass the L2 in launch order, whichever thread ran them when.
+    /// Replays the sector logs into the L2 in launch order, independent of the threads that ran the
+    /// blocks.
     fn through_l2(&mut self, log: &[u64]) {
         let mut l2 = self
             .modelled
@@ -482,8 +482,8 @@ impl LaunchCounts {
         most as f64 * self.sm_instructions.len() as f64 / sum as f64
     }
 
-    /// Resident warps over the most a multiprocessor can hold, by threads and shared memory. Registers are the
-    /// real compiler's to tell.
+    /// Resident warps over the maximum of a multiprocessor, by threads and shared memory. Register
+    /// counts are not known: the real compiler assigns registers.
     pub fn occupancy(&self) -> f64 {
         let m = &self.modelled;
         let warps = m.block.iter().product::<u32>().div_ceil(32) * m.blocks_per_sm;

@@ -152,6 +152,42 @@ pub fn json(device: &str, launches: &[LaunchCounts]) -> String {
     s
 }
 
+/// `part` of `whole` in percent.
+fn percent(part: u64, whole: u64) -> String {
+    if whole == 0 {
+        "-".to_owned()
+    } else {
+        format!("{:.1}", 100.0 * part as f64 / whole as f64)
+    }
+}
+
+/// A kernel's row of the table.
+fn cells(name: &str, launches: u64, t: &Totals) -> Vec<String> {
+    let w = t.warp_instructions();
+    vec![
+        name.to_owned(),
+        launches.to_string(),
+        w.to_string(),
+        if w == 0 {
+            "-".to_owned()
+        } else {
+            format!("{:.2}", t.lanes as f64 / w as f64)
+        },
+        t.divergent_branches.to_string(),
+        t.global_load.sectors.to_string(),
+        percent(t.global_load.bytes, t.global_load.sectors * 32),
+        t.global_store.sectors.to_string(),
+        percent(t.global_store.bytes, t.global_store.sectors * 32),
+        t.dram_read_bytes.to_string(),
+        t.dram_write_bytes.to_string(),
+        t.bank_conflicts.to_string(),
+        t.tensor_products.to_string(),
+        percent(t.tensor_useful, t.tensor_products),
+        t.barriers.to_string(),
+        t.global_atomic.requests.to_string(),
+    ]
+}
+
 /// Sums by kernel, one row each.
 pub fn table(device: &str, launches: &[LaunchCounts]) -> String {
     let head = [
@@ -172,38 +208,9 @@ pub fn table(device: &str, launches: &[LaunchCounts]) -> String {
         "barriers",
         "atomics",
     ];
-    let percent = |part: u64, whole: u64| {
-        if whole == 0 {
-            "-".to_owned()
-        } else {
-            format!("{:.1}", 100.0 * part as f64 / whole as f64)
-        }
-    };
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for (name, (n, t)) in by_kernel(launches) {
-        let w = t.warp_instructions();
-        rows.push(vec![
-            name.to_owned(),
-            n.to_string(),
-            w.to_string(),
-            if w == 0 {
-                "-".to_owned()
-            } else {
-                format!("{:.2}", t.lanes as f64 / w as f64)
-            },
-            t.divergent_branches.to_string(),
-            t.global_load.sectors.to_string(),
-            percent(t.global_load.bytes, t.global_load.sectors * 32),
-            t.global_store.sectors.to_string(),
-            percent(t.global_store.bytes, t.global_store.sectors * 32),
-            t.dram_read_bytes.to_string(),
-            t.dram_write_bytes.to_string(),
-            t.bank_conflicts.to_string(),
-            t.tensor_products.to_string(),
-            percent(t.tensor_useful, t.tensor_products),
-            t.barriers.to_string(),
-            t.global_atomic.requests.to_string(),
-        ]);
+        rows.push(cells(name, n, &t));
     }
     let width: Vec<usize> = (0..head.len())
         .map(|c| rows.iter().map(|r| r[c].len()).max().unwrap_or(0))

@@ -1,12 +1,13 @@
 //! Registers that may be read before they are written.
 //!
-//! Most registers are written on every way to every read, which is known before the kernel runs and costs nothing.
-//! The others are watched: a check before each doubtful read, a mark after each write. A plain move hands the doubt
-//! on instead of faulting, as compilers move undefined values about.
+//! Most registers are written on every path to every read, which data flow proves before the kernel
+//! runs. The others are watched: a check before each doubtful read, a mark after each write. A
+//! plain `mov` of an unwritten register is not a fault, since compilers copy undefined values; its
+//! destination counts as unwritten.
 
 use super::is_pred;
 use super::layout::Block;
-use crate::build::Builder;
+use crate::lower::Builder;
 use crate::machine::{CHECK_REG, COPY_WRITTEN, Class, Ins, MARK};
 use std::collections::HashMap;
 
@@ -37,10 +38,10 @@ impl Set {
     }
 }
 
-/// What is certainly written after an instruction.
-fn step(b: &Builder, at: usize, slot: &HashMap<u32, usize>, set: &mut Set) {
-    let m = &b.meta[at];
-    if b.code[at].guard != 0 {
+/// Adds the registers that are certainly written after an instruction.
+fn step(b: &Builder, pc: usize, slot: &HashMap<u32, usize>, set: &mut Set) {
+    let m = &b.meta[pc];
+    if b.code[pc].guard != 0 {
         return;
     }
     if m.copies
@@ -57,7 +58,7 @@ fn step(b: &Builder, at: usize, slot: &HashMap<u32, usize>, set: &mut Set) {
     }
 }
 
-/// Finds them.
+/// The registers to watch.
 pub fn watched(b: &Builder, blocks: &[Block], order: &[usize]) -> Watch {
     let mut registers: Vec<u32> = b.declared.keys().copied().collect();
     registers.sort_unstable();
@@ -70,8 +71,8 @@ pub fn watched(b: &Builder, blocks: &[Block], order: &[usize]) -> Watch {
         let mut changed = false;
         for &k in order {
             let mut set = at_entry[k].clone();
-            for at in blocks[k].first..blocks[k].end {
-                step(b, at, &slot, &mut set);
+            for pc in blocks[k].first..blocks[k].end {
+                step(b, pc, &slot, &mut set);
             }
             for s in blocks[k].successors() {
                 let before = at_entry[s].clone();
@@ -90,21 +91,21 @@ pub fn watched(b: &Builder, blocks: &[Block], order: &[usize]) -> Watch {
     };
     for &k in order {
         let mut set = at_entry[k].clone();
-        for at in blocks[k].first..blocks[k].end {
-            for u in &b.meta[at].uses {
+        for pc in blocks[k].first..blocks[k].end {
+            for u in &b.meta[pc].uses {
                 let Some(s) = slot.get(u) else { continue };
                 if !set.has(*s) {
                     watch.add(b, *u);
-                    if b.meta[at].copies {
-                        for d in b.meta[at].defs.clone() {
+                    if b.meta[pc].copies {
+                        for d in b.meta[pc].defs.clone() {
                             watch.add(b, d);
                         }
                     } else {
-                        watch.doubtful.entry(at).or_default().push(*u);
+                        watch.doubtful.entry(pc).or_default().push(*u);
                     }
                 }
             }
-            step(b, at, &slot, &mut set);
+            step(b, pc, &slot, &mut set);
         }
     }
     watch
@@ -112,16 +113,9 @@ pub fn watched(b: &Builder, blocks: &[Block], order: &[usize]) -> Watch {
 
 fn hidden(exec: crate::machine::Exec, from: &Ins) -> Ins {
     Ins {
-        exec,
-        d: 0,
-        a: 0,
-        b: 0,
-        c: 0,
-        imm: 0,
         guard: from.guard,
         flip: from.flip,
-        list: 0,
-        class: Class::Hidden,
+        ..Ins::new(exec, Class::Hidden)
     }
 }
 
@@ -138,15 +132,15 @@ impl Watch {
     }
 
     /// Checks that go before an instruction.
-    pub fn before(&self, b: &Builder, at: usize) -> Vec<Ins> {
-        let Some(list) = self.doubtful.get(&at) else {
+    pub fn before(&self, b: &Builder, pc: usize) -> Vec<Ins> {
+        let Some(list) = self.doubtful.get(&pc) else {
             return Vec::new();
         };
         let mut out = Vec::new();
         for r in list {
             // The guard itself must hold something for all lanes.
-            let guard = is_pred(*r) && b.code[at].guard == *r & !crate::build::PRED;
-            let mut i = hidden(CHECK_REG, &b.code[at]);
+            let guard = is_pred(*r) && b.code[pc].guard == *r & !crate::lower::PRED;
+            let mut i = hidden(CHECK_REG, &b.code[pc]);
             if guard {
                 (i.guard, i.flip) = (0, 0);
             }
@@ -160,19 +154,19 @@ impl Watch {
     }
 
     /// Marks that go after it.
-    pub fn after(&self, b: &Builder, at: usize) -> Vec<Ins> {
-        let m = &b.meta[at];
+    pub fn after(&self, b: &Builder, pc: usize) -> Vec<Ins> {
+        let m = &b.meta[pc];
         let mut out = Vec::new();
         for d in &m.defs {
             let Some(index) = self.index.get(d) else {
                 continue;
             };
             let source = m.uses.first().and_then(|u| self.index.get(u));
-            let mut i = hidden(MARK, &b.code[at]);
+            let mut i = hidden(MARK, &b.code[pc]);
             i.imm = u64::from(*index);
             if let (true, Some(source)) = (m.copies, source) {
                 i.exec = COPY_WRITTEN;
-                i.a = *source;
+                i.src[0] = *source;
             }
             out.push(i);
         }

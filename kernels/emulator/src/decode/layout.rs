@@ -1,11 +1,12 @@
 //! Basic blocks, their order, and the final code.
 //!
-//! The order is topological, with every loop in one piece: strongly connected components in topological order, and
-//! inside each the same again without the edges back to its entry. A diverged warp runs its lowest fragment, so
-//! the fragments that left a loop or an arm early wait at the first place all the others must come by.
+//! The order is topological, with every loop in one piece: strongly connected components in
+//! topological order, and inside each the same again without the edges back to its entry. A
+//! diverged warp runs its lowest subset, so the subsets that left a loop or an arm early wait at
+//! the first instruction that all others must pass.
 
 use super::flow;
-use crate::build::{Builder, Meta, Res, refuse};
+use crate::lower::{Builder, Meta, Res, refuse};
 use crate::machine::{Class, Debug, Ins, JUMP, Program};
 
 /// One basic block: its instructions and where it goes.
@@ -54,7 +55,7 @@ fn blocks(b: &Builder) -> Res<Vec<Block>> {
         }
     }
     let target = |label: u64, line: u32| match b.labels.get(label as usize) {
-        Some(&at) if at < n => Ok(number[at]),
+        Some(&pc) if pc < n => Ok(number[pc]),
         _ => refuse(line, "a jump goes to a label that is not defined"),
     };
     for k in 0..out.len() {
@@ -90,8 +91,8 @@ pub fn order(blocks: &[Block]) -> Vec<usize> {
     }
     let all: Vec<usize> = (0..blocks.len()).filter(|&b| reached[b]).collect();
     let mut out = Vec::new();
-    // Regions still to be ordered, each with the entry whose incoming edges no longer count; a stack, not recursion,
-    // so that deep nesting cannot overflow.
+    // Regions still to be ordered, each with the entry whose incoming edges no longer count; a
+    // stack, not recursion, so that deep nesting cannot overflow.
     enum Item {
         Region(Vec<usize>, usize),
         Block(usize),
@@ -113,7 +114,8 @@ pub fn order(blocks: &[Block]) -> Vec<usize> {
                 work.push(Item::Block(c[0]));
                 continue;
             }
-            // The entry: a block some edge from outside reaches; in irreducible code the lowest of them.
+            // The entry: a block some edge from outside reaches; in irreducible code the lowest of
+            // them.
             let inside: std::collections::HashSet<usize> = c.iter().copied().collect();
             let mut entered: Vec<usize> = Vec::new();
             for (b, blk) in blocks.iter().enumerate() {
@@ -134,7 +136,8 @@ pub fn order(blocks: &[Block]) -> Vec<usize> {
     out
 }
 
-/// Strongly connected components of a region, in reverse topological order; edges into `ignored` do not count.
+/// Strongly connected components of a region, in reverse topological order; edges into `ignored` do
+/// not count.
 fn components(blocks: &[Block], region: &[usize], ignored: usize) -> Vec<Vec<usize>> {
     use std::collections::HashMap;
     let slot: HashMap<usize, usize> = region.iter().enumerate().map(|(i, b)| (*b, i)).collect();
@@ -212,46 +215,35 @@ pub fn place(b: Builder, program: &mut Program) -> Res {
     for (place, &k) in order.iter().enumerate() {
         let blk = &blocks[k];
         starts[k] = code.len();
-        for at in blk.first..blk.end {
+        for pc in blk.first..blk.end {
             let mut push = |i: Ins| {
                 code.push(i);
-                debug.push(b.debug[at]);
+                debug.push(b.debug[pc]);
             };
-            for i in watch.before(&b, at) {
+            for i in watch.before(&b, pc) {
                 push(i);
             }
-            push(b.code[at]);
-            if b.meta[at].jump {
+            push(b.code[pc]);
+            if b.meta[pc].jump {
                 jumps.push((code.len() - 1, blk.jumps[0]));
-            } else if !b.meta[at].table.is_empty() {
-                tables.push((b.code[at].list, blk.jumps.clone()));
+            } else if !b.meta[pc].table.is_empty() {
+                tables.push((b.code[pc].list, blk.jumps.clone()));
             }
-            for i in watch.after(&b, at) {
+            for i in watch.after(&b, pc) {
                 code.push(i);
-                debug.push(b.debug[at]);
+                debug.push(b.debug[pc]);
             }
         }
         if let Some(next) = blk.falls
             && order.get(place + 1) != Some(&next)
         {
             jumps.push((code.len(), next));
-            code.push(Ins {
-                exec: JUMP,
-                d: 0,
-                a: 0,
-                b: 0,
-                c: 0,
-                imm: 0,
-                guard: 0,
-                flip: 0,
-                list: 0,
-                class: Class::Hidden,
-            });
+            code.push(Ins::new(JUMP, Class::Hidden));
             debug.push(b.debug[blk.end - 1]);
         }
     }
-    for (at, block) in jumps {
-        code[at].imm = starts[block] as u64;
+    for (pc, block) in jumps {
+        code[pc].imm = starts[block] as u64;
     }
     let mut lists = b.lists;
     for (list, targets) in tables {
@@ -260,7 +252,7 @@ pub fn place(b: Builder, program: &mut Program) -> Res {
     program.code = code;
     program.debug = debug;
     program.lists = lists;
-    program.lines = b.lines as usize;
+    program.slots = b.slots as usize;
     Ok(())
 }
 

@@ -3,15 +3,15 @@
 mod flow;
 mod layout;
 
-use crate::build::{Builder, Form, Name, PRED, PtxError, Res, Symbol, refuse};
 use crate::isa;
+use crate::lower::{Builder, Form, Name, PRED, PtxError, Res, Symbol, refuse};
 use crate::machine::{Class, Debug, Param, Program};
 use crate::ptx::tree::{Func, Inst, Module, Operand, Stmt, Var};
 use crate::types::{Space, Ty};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// More instructions than any kernel has; recursion through inlining ends here.
+/// Limit of a kernel's instructions after inlining.
 const MAX_CODE: usize = 1 << 20;
 
 /// Decodes one kernel of a module whose variables already have addresses.
@@ -28,7 +28,7 @@ pub fn kernel(
     else {
         return refuse(1, format!("the module has no kernel {name:?}"));
     };
-    // Dynamic shared memory follows the static variables, whose size only a first pass knows.
+    // Dynamic shared memory follows the static variables, whose size is known after a first pass.
     let first = lower(module, symbols, func, 0)?;
     let base = first
         .shared_bytes
@@ -38,18 +38,18 @@ pub fn kernel(
     } else {
         first
     };
-    let (params, param_bytes) = parameters(func);
+    let (params, param_bytes) = parameters(func)?;
     let mut program = Program {
         name: name.to_owned(),
         code: Vec::new(),
         debug: Vec::new(),
         lists: Vec::new(),
-        lines: 0,
+        slots: 0,
         preds: b.preds as usize,
         constants: b
             .constants
             .iter()
-            .map(|(k, line)| (*line, k.0, k.1))
+            .map(|(k, reg)| (*reg, k.0, k.1))
             .collect(),
         specials: b.specials.clone(),
         params,
@@ -64,7 +64,7 @@ pub fn kernel(
         max_threads: func
             .required_threads
             .or(func.max_threads)
-            .map_or(1024, |t| t.iter().product()),
+            .map_or(1024, |t| t.iter().fold(1, |n, x| n.saturating_mul(*x))),
         files: module.files.clone(),
         source: source.clone(),
         watched: Vec::new(),
@@ -74,17 +74,29 @@ pub fn kernel(
     Ok(program)
 }
 
-/// Offsets of the parameters in the buffer, by natural alignment.
-fn parameters(func: &Func) -> (Vec<Param>, u32) {
-    let mut at = 0u32;
+/// The parameter bytes of a kernel that PTX allows ("Parameter State Space" in the manual).
+const MAX_PARAM_BYTES: u64 = 32_764;
+
+/// Offsets of the parameters in the buffer, by natural alignment, and the buffer's bytes.
+fn parameters(func: &Func) -> Res<(Vec<Param>, u32)> {
+    let mut end = 0u64;
     let mut out = Vec::new();
     for p in &func.params {
-        at = at.next_multiple_of(p.align.max(1));
-        let bytes = p.bytes() as u32;
-        out.push(Param { offset: at, bytes });
-        at += bytes;
+        let (offset, bytes) = (end.next_multiple_of(u64::from(p.align.max(1))), p.bytes());
+        end = offset.saturating_add(bytes);
+        if end > MAX_PARAM_BYTES {
+            let why = format!(
+                "the parameters of {:?} take more than {MAX_PARAM_BYTES} bytes",
+                func.name
+            );
+            return refuse(p.line, why);
+        }
+        out.push(Param {
+            offset: offset as u32,
+            bytes: bytes as u32,
+        });
     }
-    (out, at)
+    Ok((out, end as u32))
 }
 
 fn lower<'s>(
@@ -94,7 +106,7 @@ fn lower<'s>(
     dynamic_base: u32,
 ) -> Res<Builder<'s>> {
     let mut b = Builder::new(symbols, dynamic_base);
-    let (params, bytes) = parameters(func);
+    let (params, bytes) = parameters(func)?;
     b.param_bytes = bytes;
     for (v, p) in func.params.iter().zip(params) {
         b.declare(&v.name, Name::Param(p.offset));
@@ -154,7 +166,7 @@ impl Lowering<'_, '_> {
                         let l = *l;
                         if self.b.labels[l as usize] != usize::MAX {
                             return refuse(
-                                self.b.at.line,
+                                self.b.line_info.line,
                                 format!("label {name:?} is defined twice"),
                             );
                         }
@@ -162,14 +174,14 @@ impl Lowering<'_, '_> {
                     }
                     _ => {
                         return refuse(
-                            self.b.at.line,
+                            self.b.line_info.line,
                             format!("label {name:?} clashes with another name"),
                         );
                     }
                 },
                 Stmt::Loc(file, row) => {
-                    self.b.at.file = *file;
-                    self.b.at.row = *row;
+                    self.b.line_info.file = *file;
+                    self.b.line_info.row = *row;
                 }
                 Stmt::Targets(..) | Stmt::Prototype(..) => {}
                 Stmt::Inst(inst) => {
@@ -237,14 +249,14 @@ impl Lowering<'_, '_> {
             Space::Local | Space::Param => Name::Local(self.b.local(v.bytes(), v.align, v.line)?),
             Space::Shared => {
                 let key = (func.name.clone(), v.name.clone());
-                let at = match self.statics.get(&key) {
-                    Some(at) => *at,
+                let offset = match self.statics.get(&key) {
+                    Some(offset) => *offset,
                     None => self.b.shared(v.bytes(), v.align, v.line)?,
                 };
-                self.statics.insert(key, at);
-                Name::Shared(at)
+                self.statics.insert(key, offset);
+                Name::Shared(offset)
             }
-            // The loader gave it an address under its own name.
+            // The loader has given it an address.
             _ => return Ok(()),
         };
         self.b.declare(&v.name, meaning);
@@ -252,7 +264,7 @@ impl Lowering<'_, '_> {
     }
 
     fn instruction(&mut self, inst: &Inst) -> Res {
-        self.b.at.line = inst.line;
+        self.b.line_info.line = inst.line;
         let f = Form::new(inst);
         self.b.set_guard(0, 0);
         if let Some((p, negated)) = &inst.guard {
@@ -316,7 +328,7 @@ impl Lowering<'_, '_> {
             return f.refuse("a list of targets is expected");
         };
         let Some(Name::Targets(names)) = self.b.lookup(list).cloned() else {
-            return f.refuse(format!("{list:?} is no list of targets"));
+            return f.refuse(format!("{list:?} is not a list of targets"));
         };
         let mut labels = Vec::new();
         for n in &names {
@@ -326,7 +338,7 @@ impl Lowering<'_, '_> {
         let list = self.b.list(labels.clone());
         let guarded = f.inst.guard.is_some();
         let m = self.b.emit(isa::TABLE, Class::Control, |i| {
-            i.a = a;
+            i.src[0] = a;
             i.list = list;
         });
         m.table = labels;
@@ -430,21 +442,21 @@ impl Lowering<'_, '_> {
             ));
         }
         let outer = std::mem::replace(&mut self.b.scopes, vec![HashMap::new()]);
-        for (v, at) in callee
+        for (v, offset) in callee
             .params
             .iter()
             .zip(args)
             .chain(callee.returns.iter().zip(returns))
         {
-            self.b.declare(&v.name, Name::Local(*at));
+            self.b.declare(&v.name, Name::Local(*offset));
         }
         let end = self.b.new_label();
         let before = self.returns.replace(end);
-        let at: Debug = self.b.at;
+        let line_info: Debug = self.b.line_info;
         self.stack.push(callee.name.clone());
         self.body(callee)?;
         self.stack.pop();
-        self.b.at = at;
+        self.b.line_info = line_info;
         self.b.set_guard(0, 0);
         self.b.place_label(end);
         self.returns = before;
@@ -468,7 +480,7 @@ impl Lowering<'_, '_> {
         let (want_returns, want_params, only) = match self.b.lookup(p).cloned() {
             Some(Name::Prototype(r, a)) => (Some(r), Some(a), None),
             Some(Name::Targets(names)) => (None, None, Some(names)),
-            _ => return f.refuse(format!("{p:?} is no prototype")),
+            _ => return f.refuse(format!("{p:?} is not a prototype")),
         };
         let end = self.b.new_label();
         let bytes = |v: &[Var]| v.iter().map(|v| v.bytes() as u32).collect::<Vec<_>>();
@@ -551,9 +563,9 @@ impl Lowering<'_, '_> {
         )?;
         match self.b.lookup(&t) {
             Some(Name::Reg(r)) => {
-                let line = r.line;
-                self.b.also_uses(line);
-                Ok((t, line))
+                let reg = r.index;
+                self.b.also_uses(reg);
+                Ok((t, reg))
             }
             _ => f.refuse("no register"),
         }
@@ -564,16 +576,17 @@ impl Lowering<'_, '_> {
         let (_, args) = self.load_argument(f, list, Ty::B64)?;
         let d = self.b.scratch(false);
         self.b.emit(isa::PRINTF, Class::Other, |i| {
-            i.d = d;
-            i.a = format;
-            i.b = args;
+            i.dst = d;
+            i.src[0] = format;
+            i.src[1] = args;
         });
-        // The result is the number of arguments in CUDA; nobody reads it, but it must hold something.
-        if let Some(at) = result {
+        // The result is the number of arguments in CUDA. Compiled code ignores it, but it must be
+        // written.
+        if let Some(offset) = result {
             let zero = self.temporary(Ty::B32);
             self.synthetic(f, "mov", &["u32"], vec![name(&zero), Operand::Int(0)])?;
             let slot = format!("%call_result{}", self.temporaries);
-            self.b.declare(&slot, Name::Local(*at));
+            self.b.declare(&slot, Name::Local(*offset));
             self.synthetic(
                 f,
                 "st",
@@ -589,9 +602,9 @@ impl Lowering<'_, '_> {
         let (_, file) = self.load_argument(f, file, Ty::B64)?;
         let (_, line) = self.load_argument(f, line, Ty::B32)?;
         self.b.emit(isa::ASSERT, Class::Other, |i| {
-            i.a = message;
-            i.b = file;
-            i.c = line;
+            i.src[0] = message;
+            i.src[1] = file;
+            i.src[2] = line;
         });
         Ok(())
     }
@@ -601,7 +614,7 @@ fn name(n: &str) -> Operand {
     Operand::Name(n.to_owned())
 }
 
-/// Whether a register number of [`crate::build::Meta`] is a predicate.
+/// Whether a register number of [`crate::lower::Meta`] is a predicate.
 fn is_pred(r: u32) -> bool {
     r & PRED != 0
 }

@@ -72,7 +72,7 @@ fn context_end(s: &mut State, handle: usize) {
         .map(|(a, _)| *a)
         .collect();
     if let Some(gpu) = s.gpu.clone() {
-        // After a fault the program could not free anything any more.
+        // After a fault the program cannot free its memory any more.
         let ended_well = s.contexts.get(&handle).is_some_and(|c| c.sticky == 0);
         if ended_well && gpu.heap().checks() && !owned.is_empty() {
             let bytes: u64 = owned
@@ -86,8 +86,8 @@ fn context_end(s: &mut State, handle: usize) {
             );
             let mut shown: Vec<_> = owned.iter().filter_map(|a| gpu.heap().lookup(*a)).collect();
             shown.sort_by_key(|l| l.0);
-            for (at, size, _) in shown.into_iter().take(8) {
-                eprintln!("    {size} bytes at {at:#x}");
+            for (addr, size, _) in shown.into_iter().take(8) {
+                eprintln!("    {size} bytes at {addr:#x}");
             }
         }
         for a in owned {

@@ -1,4 +1,5 @@
-//! Graphs: nodes with what they wait for, instantiated in an order that keeps it, launched, updated.
+//! Graphs: nodes with their dependencies, instantiated in an order that keeps them, launched,
+//! updated.
 
 use super::ops::{Op, run};
 use super::state::{Exec, Node, State, current};
@@ -6,7 +7,7 @@ use super::{Cu, api, code, get, put, put_opt, text};
 use std::collections::HashMap;
 use std::ffi::{c_char, c_int, c_uint};
 
-/// The nodes in an order in which each comes after those it waits for; of several, the one added first.
+/// The nodes in topological order; among several possible ones, the one added first.
 pub fn in_order(nodes: &[Node]) -> Cu<Vec<Node>> {
     let mut left: Vec<&Node> = nodes.iter().collect();
     let mut out: Vec<Node> = Vec::with_capacity(nodes.len());
@@ -57,8 +58,8 @@ pub fn replay(nodes: &[Node]) -> Cu {
     Ok(())
 }
 
-/// `CUgraphExecUpdateResult` and the node it is about. The graph must be the instantiated one but for parameters:
-/// nodes of the same kinds in the same order, which wait for the same nodes.
+/// `CUgraphExecUpdateResult` and the node it refers to. The graph must be the instantiated one but
+/// for parameters: nodes of the same kinds in the same order, with the same dependencies.
 fn update(s: &mut State, exec: usize, graph: usize) -> Cu<(c_int, usize)> {
     const TOPOLOGY_CHANGED: c_int = 2;
     const NODE_TYPE_CHANGED: c_int = 3;
@@ -100,7 +101,7 @@ pub struct UpdateResult {
     error_from_node: usize,
 }
 
-/// Fills a caller's array of node handles, or says how many there are.
+/// Fills a caller's array of node handles, or returns their number.
 pub fn list(nodes: &[usize], out: *mut usize, n: *mut usize) -> Cu {
     if out.is_null() {
         return put(n, nodes.len());

@@ -12,12 +12,12 @@ pub fn parameters(f: &Function, params: *const *const c_void, extra: *const usiz
     let mut out = vec![0; p.param_bytes as usize];
     if !params.is_null() {
         for (i, slot) in p.params.iter().enumerate() {
-            let at = get(params.wrapping_add(i))?;
-            if at.is_null() {
+            let value = get(params.wrapping_add(i))?;
+            if value.is_null() {
                 return Err(code::INVALID_VALUE);
             }
             out[slot.offset as usize..][..slot.bytes as usize]
-                .copy_from_slice(host(at as usize, slot.bytes as usize));
+                .copy_from_slice(host(value as usize, slot.bytes as usize));
         }
     } else if !extra.is_null() {
         // Pairs of a key and a value; key 0 ends, 1 is the buffer, 2 a pointer to its size.

@@ -6,15 +6,15 @@ use super::{CURRENT, Cu, api, code, get, put, put_opt};
 use crate::memory::Kind;
 use std::ffi::{c_int, c_uint, c_void};
 
-/// Allocates in the order of a stream: the stream must not capture, others may.
+/// Allocates in the order of a stream. The stream must not capture; others may.
 fn alloc_async(out: *mut u64, bytes: usize, stream: usize) -> Cu {
     current()?.0.not_on_capturing(stream)?;
     reserve(out, bytes, Kind::Device)
 }
 
-fn free_async(at: u64, stream: usize) -> Cu {
+fn free_async(addr: u64, stream: usize) -> Cu {
     current()?.0.not_on_capturing(stream)?;
-    release(at)
+    release(addr)
 }
 
 fn alloc(out: *mut u64, bytes: usize, kind: Kind) -> Cu {
@@ -28,35 +28,35 @@ fn reserve(out: *mut u64, bytes: usize, kind: Kind) -> Cu {
         return Err(code::INVALID_VALUE);
     }
     let owned = kind == Kind::Device;
-    let at = gpu
+    let addr = gpu
         .heap()
         .alloc(bytes as u64, kind)
         .ok_or(code::OUT_OF_MEMORY)?;
     if owned {
-        s.owners.insert(at, CURRENT.get());
+        s.owners.insert(addr, CURRENT.get());
     }
-    put(out, at)
+    put(out, addr)
 }
 
-fn free(at: u64) -> Cu {
-    if at != 0 {
+fn free(addr: u64) -> Cu {
+    if addr != 0 {
         current()?.0.not_while_capturing()?;
     }
-    release(at)
+    release(addr)
 }
 
-fn release(at: u64) -> Cu {
-    if at == 0 {
+fn release(addr: u64) -> Cu {
+    if addr == 0 {
         return Ok(());
     }
     let (mut s, gpu) = current()?;
-    s.owners.remove(&at);
-    if gpu.heap().free(at) {
+    s.owners.remove(&addr);
+    if gpu.heap().free(addr) {
         return Ok(());
     }
     eprintln!(
-        "offshoot-emulator: free of {at:#x}, which is not the start of a live allocation: {}",
-        gpu.heap().describe(at)
+        "offshoot-emulator: free of {addr:#x}, which is not the start of a live allocation: {}",
+        gpu.heap().describe(addr)
     );
     Err(code::INVALID_VALUE)
 }
@@ -181,15 +181,15 @@ struct Side3d {
 }
 
 impl Side3d {
-    /// First byte and bytes from layer to layer.
+    /// The first byte, and the bytes from one layer to the next.
     fn place(&self) -> Cu<(u64, u64)> {
         let layer = self
             .pitch
             .checked_mul(self.height)
             .ok_or(code::INVALID_VALUE)?;
-        let at = side(self.kind, self.host, self.device)?;
+        let addr = side(self.kind, self.host, self.device)?;
         let offset = self.z * layer + self.y * self.pitch + self.x;
-        Ok((at + offset as u64, layer as u64))
+        Ok((addr + offset as u64, layer as u64))
     }
 }
 
@@ -211,10 +211,10 @@ impl Copy3d {
 
     /// The structure for a copy, given which addresses are the device's.
     pub fn of(c: &Span, device: impl Fn(u64) -> bool) -> Copy3d {
-        let side = |at: u64, pitch: u64, layer: u64| Side3d {
-            kind: if device(at) { 2 } else { 1 },
-            host: if device(at) { 0 } else { at as usize },
-            device: if device(at) { at } else { 0 },
+        let side = |addr: u64, pitch: u64, layer: u64| Side3d {
+            kind: if device(addr) { 2 } else { 1 },
+            host: if device(addr) { 0 } else { addr as usize },
+            device: if device(addr) { addr } else { 0 },
             pitch: pitch as usize,
             height: layer.checked_div(pitch).unwrap_or(1) as usize,
             ..Side3d::default()
@@ -253,11 +253,11 @@ api! {
     fn cuMemAllocManaged(out: *mut u64, bytes: usize, _flags: c_uint) {
         alloc(out, bytes, Kind::Managed)
     }
-    fn cuMemFree_v2(at: u64) {
-        free(at)
+    fn cuMemFree_v2(addr: u64) {
+        free(addr)
     }
-    fn cuMemFreeAsync(at: u64, stream: usize) {
-        free_async(at, stream)
+    fn cuMemFreeAsync(addr: u64, stream: usize) {
+        free_async(addr, stream)
     }
     fn cuMemAllocHost_v2(out: *mut u64, bytes: usize) {
         alloc(out, bytes, Kind::Pinned)?;
@@ -267,8 +267,8 @@ api! {
         alloc(out, bytes, Kind::Pinned)?;
         zeroed(out, bytes)
     }
-    fn cuMemFreeHost(at: u64) {
-        free(at)
+    fn cuMemFreeHost(addr: u64) {
+        free(addr)
     }
     fn cuMemHostGetDevicePointer_v2(out: *mut u64, host: u64, _flags: c_uint) {
         let (_s, gpu) = current()?;
@@ -292,20 +292,20 @@ api! {
         put(free, (gpu.heap().capacity() - gpu.heap().used()) as usize)?;
         put(total, gpu.heap().capacity() as usize)
     }
-    fn cuMemGetAddressRange_v2(base: *mut u64, size: *mut usize, at: u64) {
+    fn cuMemGetAddressRange_v2(base: *mut u64, size: *mut usize, addr: u64) {
         let (_s, gpu) = current()?;
-        let e = gpu.heap().find(at).ok_or(code::NOT_FOUND)?;
+        let e = gpu.heap().find(addr).ok_or(code::NOT_FOUND)?;
         put_opt(base, e.base);
         put_opt(size, (e.end - e.base) as usize);
         Ok(())
     }
-    fn cuPointerGetAttribute(out: *mut c_void, which: c_int, at: u64) {
+    fn cuPointerGetAttribute(out: *mut c_void, which: c_int, addr: u64) {
         let (_s, gpu) = current()?;
-        let (base, size, kind) = gpu.heap().lookup(at).ok_or(code::INVALID_VALUE)?;
+        let (base, size, kind) = gpu.heap().lookup(addr).ok_or(code::INVALID_VALUE)?;
         match which {
             1 => put(out.cast(), CURRENT.get()),
             2 => put(out.cast(), if kind == Kind::Pinned { 1u32 } else { 2u32 }),
-            3 | 4 => put(out.cast(), at),
+            3 | 4 => put(out.cast(), addr),
             8 => put(out.cast(), u32::from(kind == Kind::Managed)),
             9 => put(out.cast(), 0i32),
             11 => put(out.cast(), base),
@@ -419,7 +419,7 @@ api! {
         current().map(|_| ())
     }
     fn cuMemPoolCreate(out: *mut usize, _properties: *const c_void) {
-        // All pools are one: allocations are ordered by the calls in any case.
+        // There is one pool: allocations are ordered by the calls in any case.
         current()?;
         put(out, 1)
     }
@@ -429,7 +429,7 @@ api! {
     fn cuMemPoolGetAttribute(_pool: usize, which: c_int, out: *mut u64) {
         let (_s, gpu) = current()?;
         match which {
-            // Whether memory may be reused in given ways: it may.
+            // Whether memory may be reused in given ways: yes.
             1..=3 => put(out.cast(), 1i32),
             4 => put(out, 0),
             5..=8 => put(out, gpu.heap().used()),
@@ -444,7 +444,7 @@ api! {
     }
 }
 
-/// Pinned memory reads as zero: the host may touch it without the emulator's knowledge, so it counts as written.
+/// Pinned memory is zeroed and counts as written, since host writes to it are not seen.
 fn zeroed(out: *mut u64, bytes: usize) -> Cu {
     let (_s, gpu) = current()?;
     gpu.heap().fill(get(out)?, bytes as u64, 0);

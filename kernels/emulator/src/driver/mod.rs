@@ -1,7 +1,8 @@
 //! The driver's C interface over [`crate::Gpu`].
 //!
-//! Work is carried out in the order of the calls, which is one of the orders streams allow; a capturing stream
-//! records it instead. Handles are numbers that are looked up, so a stale one is an error and not a crash.
+//! Work is done in the order of the calls, which is one of the orders that streams allow; a
+//! capturing stream records it instead. Handles are numbers that are looked up, so a stale one is
+//! an error and not a crash.
 #![allow(non_snake_case)]
 
 mod context;
@@ -49,7 +50,7 @@ pub mod code {
     pub const UNKNOWN: i32 = 999;
 }
 
-/// All codes with the names and texts `cuGetErrorName` and `cuGetErrorString` yield.
+/// All codes with the texts of `cuGetErrorName` and `cuGetErrorString`.
 const NAMES: &[(i32, &std::ffi::CStr, &std::ffi::CStr)] = &[
     (0, c"CUDA_SUCCESS", c"no error"),
     (1, c"CUDA_ERROR_INVALID_VALUE", c"invalid argument"),
@@ -134,7 +135,7 @@ const NAMES: &[(i32, &std::ffi::CStr, &std::ffi::CStr)] = &[
     (999, c"CUDA_ERROR_UNKNOWN", c"unknown error"),
 ];
 
-/// What an entry point returns before it is a number.
+/// The result of an entry point's body.
 pub type Cu<T = ()> = Result<T, i32>;
 
 thread_local! {
@@ -173,12 +174,12 @@ pub fn put<T>(to: *mut T, value: T) -> Cu {
     if to.is_null() {
         return Err(code::INVALID_VALUE);
     }
-    // SAFETY: the driver API asks its callers for pointers to a place that can take the result.
+    // SAFETY: the driver API requires of its callers a pointer to a place that can take the result.
     unsafe { to.write_unaligned(value) };
     Ok(())
 }
 
-/// As [`put`], for results the caller may not want.
+/// As [`put`], but the pointer may be null.
 pub fn put_opt<T>(to: *mut T, value: T) {
     if !to.is_null() {
         // SAFETY: see `put`.
@@ -191,7 +192,7 @@ pub fn get<T: Copy>(from: *const T) -> Cu<T> {
     if from.is_null() {
         return Err(code::INVALID_VALUE);
     }
-    // SAFETY: the driver API asks its callers for pointers to a value of that type.
+    // SAFETY: the driver API requires of its callers a pointer to a value of that type.
     Ok(unsafe { from.read_unaligned() })
 }
 
@@ -200,18 +201,18 @@ pub fn text<'a>(s: *const c_char) -> Cu<&'a str> {
     if s.is_null() {
         return Err(code::INVALID_VALUE);
     }
-    // SAFETY: the driver API asks its callers for strings that end in a zero byte.
+    // SAFETY: the driver API requires of its callers a string that ends in a zero byte.
     unsafe { std::ffi::CStr::from_ptr(s) }
         .to_str()
         .map_err(|_| code::INVALID_VALUE)
 }
 
-/// Bytes of host memory that the caller vouches for.
+/// Bytes of host memory; the caller guarantees that they exist.
 pub fn host<'a>(from: usize, len: usize) -> &'a [u8] {
     if len == 0 || from == 0 {
         return &[];
     }
-    // SAFETY: the driver API asks its callers for host memory of the length they name.
+    // SAFETY: the driver API requires of its callers host memory of the length they name.
     unsafe { std::slice::from_raw_parts(from as *const u8, len) }
 }
 
@@ -221,7 +222,7 @@ macro_rules! api {
         $(
             $(#[$doc])*
             /// # Safety
-            /// As the driver API says of its pointers.
+            /// The pointers must be as the driver API documents.
             #[unsafe(no_mangle)]
             pub unsafe extern "C" fn $name($($arg: $ty),*) -> std::ffi::c_int {
                 $crate::driver::entry(stringify!($name), move || $body)

@@ -8,8 +8,8 @@ use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::sync::Arc;
 
 /// PTX from a module image: a C string. Binaries are refused by name.
-fn image<'a>(at: *const c_void) -> Cu<&'a str> {
-    let magic: u32 = get(at.cast())?;
+fn image<'a>(image_ptr: *const c_void) -> Cu<&'a str> {
+    let magic: u32 = get(image_ptr.cast())?;
     if matches!(magic, 0x464c_457f | 0xba55_ed50) {
         let what = if magic == 0x464c_457f {
             "a cubin"
@@ -19,7 +19,7 @@ fn image<'a>(at: *const c_void) -> Cu<&'a str> {
         eprintln!("offshoot-emulator: the module is {what}; only PTX text can be executed");
         return Err(code::NO_BINARY_FOR_GPU);
     }
-    text(at.cast())
+    text(image_ptr.cast())
 }
 
 fn load(mut s: Guard, gpu: &Arc<Gpu>, ptx: &str, log: impl FnOnce(&str)) -> Cu<usize> {
@@ -106,8 +106,8 @@ fn set_attribute(function: usize, which: c_int, value: c_int) -> Cu {
     };
     match which {
         8 => {
-            let most = limit.saturating_sub(f.kernel.program.shared_bytes);
-            if value < 0 || value as u32 > most {
+            let max = limit.saturating_sub(f.kernel.program.shared_bytes);
+            if value < 0 || value as u32 > max {
                 return Err(code::INVALID_VALUE);
             }
             f.max_dynamic = value as u32;
@@ -130,7 +130,8 @@ fn occupancy(out: *mut c_int, function: usize, threads: c_int, dynamic: usize) -
     )
 }
 
-/// The block size with the most resident threads on a multiprocessor, and the blocks that fill the device with it.
+/// The block size with the most resident threads on a multiprocessor, and the blocks that fill the
+/// device with it.
 fn best_block(
     grid: *mut c_int,
     block: *mut c_int,
@@ -145,19 +146,19 @@ fn best_block(
     };
     let program = f.kernel.program.clone();
     drop(s);
-    let most = program.max_threads.min(1024);
-    let most = if limit > 0 {
-        most.min(limit as u32)
+    let max = program.max_threads.min(1024);
+    let max = if limit > 0 {
+        max.min(limit as u32)
     } else {
-        most
+        max
     };
     let mut best = (0, 0, 0);
-    for threads in (32..=most.next_multiple_of(32)).rev().step_by(32) {
-        let threads = threads.min(most);
+    for threads in (32..=max.next_multiple_of(32)).rev().step_by(32) {
+        let threads = threads.min(max);
         let shared = if dynamic_of == 0 {
             dynamic
         } else {
-            // SAFETY: the caller hands over a function of this type, `CUoccupancyB2DSize`.
+            // SAFETY: the caller passes a function of this type, `CUoccupancyB2DSize`.
             let f: extern "C" fn(c_int) -> usize = unsafe { std::mem::transmute(dynamic_of) };
             f(threads as c_int)
         };
@@ -177,13 +178,23 @@ fn room(out: *mut usize, function: usize, blocks: c_int) -> Cu {
     let (s, gpu) = current()?;
     let f = s.functions.get(&function).ok_or(code::INVALID_HANDLE)?;
     let p = gpu.profile();
-    // The system keeps 1 KiB of every block's share.
+    // The system reserves 1 KiB of every block's shared memory.
     let share = p.shared_per_sm / blocks.max(1) as u32;
     let bytes = share.saturating_sub(1024).min(p.shared_optin);
     put(
         out,
         bytes.saturating_sub(f.kernel.program.shared_bytes) as usize,
     )
+}
+
+/// Address and size of a module's variable.
+fn global(out: *mut u64, size: *mut usize, module: usize, name: *const c_char) -> Cu {
+    let (s, _) = current()?;
+    let m = s.modules.get(&module).ok_or(code::INVALID_HANDLE)?;
+    let (a, n) = m.module.global(text(name)?).ok_or(code::NOT_FOUND)?;
+    put_opt(out, a);
+    put_opt(size, n as usize);
+    Ok(())
 }
 
 api! {
@@ -213,19 +224,14 @@ api! {
     fn cuKernelSetAttribute(which: c_int, value: c_int, function: usize, _dev: c_int) {
         set_attribute(function, which, value)
     }
-    fn cuLibraryGetGlobal(at: *mut u64, size: *mut usize, module: usize, name: *const c_char) {
-        let (s, _) = current()?;
-        let m = s.modules.get(&module).ok_or(code::INVALID_HANDLE)?;
-        let (a, n) = m.module.global(text(name)?).ok_or(code::NOT_FOUND)?;
-        put_opt(at, a);
-        put_opt(size, n as usize);
-        Ok(())
+    fn cuLibraryGetGlobal(out: *mut u64, size: *mut usize, module: usize, name: *const c_char) {
+        global(out, size, module, name)
     }
-    fn cuModuleLoadData(out: *mut usize, at: *const c_void) {
+    fn cuModuleLoadData(out: *mut usize, image_ptr: *const c_void) {
         let (s, gpu) = current()?;
-        put(out, load(s, &gpu, image(at)?, |_| ())?)
+        put(out, load(s, &gpu, image(image_ptr)?, |_| ())?)
     }
-    fn cuModuleLoadDataEx(out: *mut usize, at: *const c_void, n: c_uint, options: *const c_int, values: *const *mut c_void) {
+    fn cuModuleLoadDataEx(out: *mut usize, image_ptr: *const c_void, n: c_uint, options: *const c_int, values: *const *mut c_void) {
         let (s, gpu) = current()?;
         let (mut buffer, mut size) = (std::ptr::null_mut(), 0usize);
         for i in 0..n as usize {
@@ -240,7 +246,7 @@ api! {
                 put_opt(buffer.cast::<u8>().wrapping_add(i), if i + 1 == size { 0 } else { b });
             }
         };
-        put(out, load(s, &gpu, image(at)?, log)?)
+        put(out, load(s, &gpu, image(image_ptr)?, log)?)
     }
     fn cuModuleLoadFatBinary(_out: *mut usize, _at: *const c_void) {
         eprintln!("offshoot-emulator: the module is a fat binary; only PTX text can be executed");
@@ -262,20 +268,15 @@ api! {
         let m = s.modules.get(&module).ok_or(code::INVALID_HANDLE)?;
         put(out, m.module.kernels().len() as c_uint)
     }
-    fn cuModuleGetGlobal_v2(at: *mut u64, size: *mut usize, module: usize, name: *const c_char) {
-        let (s, _) = current()?;
-        let m = s.modules.get(&module).ok_or(code::INVALID_HANDLE)?;
-        let (a, n) = m.module.global(text(name)?).ok_or(code::NOT_FOUND)?;
-        put_opt(at, a);
-        put_opt(size, n as usize);
-        Ok(())
+    fn cuModuleGetGlobal_v2(out: *mut u64, size: *mut usize, module: usize, name: *const c_char) {
+        global(out, size, module, name)
     }
     fn cuModuleGetLoadingMode(out: *mut c_int) {
         put(out, 2)
     }
-    fn cuLibraryLoadData(out: *mut usize, at: *const c_void, _jo: *const c_int, _jv: *const *mut c_void, _jn: c_uint, _lo: *const c_int, _lv: *const *mut c_void, _ln: c_uint) {
+    fn cuLibraryLoadData(out: *mut usize, image_ptr: *const c_void, _jo: *const c_int, _jv: *const *mut c_void, _jn: c_uint, _lo: *const c_int, _lv: *const *mut c_void, _ln: c_uint) {
         let (s, gpu) = current()?;
-        put(out, load(s, &gpu, image(at)?, |_| ())?)
+        put(out, load(s, &gpu, image(image_ptr)?, |_| ())?)
     }
     fn cuLibraryUnload(module: usize) {
         unload(module)

@@ -1,4 +1,5 @@
-//! Nodes of graphs: made by hand, and their parameters read and changed, in a graph or in an instantiated one.
+//! Nodes of graphs: made by hand, and their parameters read and changed, in a graph or in an
+//! instantiated one.
 
 use super::graph::{find, find_mut};
 use super::launch::parameters;
@@ -92,8 +93,8 @@ fn host_op(p: *const HostNode) -> Cu<Op> {
     })
 }
 
-fn handles(at: *const usize, n: usize) -> Cu<Vec<usize>> {
-    (0..n).map(|i| get(at.wrapping_add(i))).collect()
+fn handles(array: *const usize, n: usize) -> Cu<Vec<usize>> {
+    (0..n).map(|i| get(array.wrapping_add(i))).collect()
 }
 
 fn add(out: *mut usize, graph: usize, after: *const usize, n: usize, op: Op) -> Cu {
@@ -129,7 +130,7 @@ fn exchange(n: &mut Node, mut op: Op) -> Cu {
     if n.op.node_type() != op.node_type() {
         return Err(code::INVALID_VALUE);
     }
-    // The parameters say nothing about cooperation: that is an attribute of the node and stays.
+    // Cooperation is not among the parameters: it is an attribute of the node and stays.
     if let (Op::Launch { shape: old, .. }, Op::Launch { shape: new, .. }) = (&n.op, &mut op) {
         new.cooperative = old.cooperative;
     }
@@ -137,7 +138,7 @@ fn exchange(n: &mut Node, mut op: Op) -> Cu {
     Ok(())
 }
 
-/// The parameters of a kernel node. The pointers stay valid until the parameters are asked for again.
+/// The parameters of a kernel node. The pointers stay valid until the next query of the parameters.
 fn kernel_params(node: usize, out: *mut KernelNode) -> Cu {
     let (mut s, _) = current()?;
     let Op::Launch {
@@ -149,13 +150,13 @@ fn kernel_params(node: usize, out: *mut KernelNode) -> Cu {
         return Err(code::INVALID_VALUE);
     };
     let f = s.functions.get(&function).ok_or(code::INVALID_HANDLE)?;
-    let at = params.as_ptr() as usize;
+    let base = params.as_ptr() as usize;
     let pointers: Vec<usize> = f
         .kernel
         .program
         .params
         .iter()
-        .map(|p| at + p.offset as usize)
+        .map(|p| base + p.offset as usize)
         .collect();
     let list = pointers.as_ptr();
     s.shown.insert(node, (params, pointers));

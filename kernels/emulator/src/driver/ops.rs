@@ -34,7 +34,8 @@ pub enum Op {
     Empty,
 }
 
-/// A copy between any two places; which one is on the device is read off the addresses. Sizes in bytes.
+/// A copy between any two places; the addresses show which of them are on the device. Sizes in
+/// bytes.
 #[derive(Clone, Copy)]
 pub struct Span {
     pub to: u64,
@@ -90,7 +91,7 @@ pub fn fault_code(kind: FaultKind) -> i32 {
     }
 }
 
-/// Hands work to a stream.
+/// Submits work to a stream.
 pub fn submit(mut s: Guard, gpu: &Arc<Gpu>, stream: usize, op: Op) -> Cu {
     if stream > 2 {
         let Some(st) = s.streams.get(&stream) else {
@@ -191,7 +192,8 @@ pub fn run(mut s: Guard, gpu: &Arc<Gpu>, op: &Op) -> Cu {
         Op::Empty => Ok(()),
         Op::Host { function, data } => {
             drop(s);
-            // SAFETY: the caller of `cuLaunchHostFunc` handed over a function of this type with its argument.
+            // SAFETY: the caller of `cuLaunchHostFunc` passed a function of this type with its
+            // argument.
             let f: extern "C" fn(*mut std::ffi::c_void) = unsafe { std::mem::transmute(*function) };
             f(*data as *mut std::ffi::c_void);
             Ok(())
@@ -260,7 +262,7 @@ pub fn copy(gpu: &Gpu, to: u64, from: u64, len: u64) -> Cu {
             if to == 0 {
                 return Err(code::INVALID_VALUE);
             }
-            // SAFETY: the driver API asks its callers for host memory of the length they name.
+            // SAFETY: the driver API requires of its callers host memory of the length they name.
             heap.copy_out(from, unsafe {
                 std::slice::from_raw_parts_mut(to as *mut u8, len as usize)
             });

@@ -1,4 +1,4 @@
-//! Entry points by name, and the counters' way out.
+//! Entry points by name, and the output of the counters.
 
 use super::{api, code, put, put_opt, text};
 use crate::gpu::Gpu;
@@ -18,7 +18,7 @@ fn find(name: &str) -> Option<*const c_void> {
     ];
     let all: Vec<(&str, *const c_void)> = tables.into_iter().flatten().collect();
     let exact = |n: &str| all.iter().find(|e| e.0 == n).map(|e| e.1);
-    // A plain name means the newest version that is there.
+    // A plain name stands for the newest version that exists.
     exact(name).or_else(|| exact(&format!("{name}_v2")))
 }
 
@@ -45,7 +45,7 @@ extern "C" fn at_exit() {
     }
 }
 
-/// Asks for [`at_exit`] once.
+/// Registers [`at_exit`] once.
 pub fn register_exit() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
@@ -60,8 +60,8 @@ fn address(name: *const c_char, out: *mut *const c_void) -> super::Cu<bool> {
     Ok(found.is_some())
 }
 
-/// A line of text the caller takes away: as much as fits into `len` bytes with a zero at the end. Returns the bytes
-/// needed with that zero.
+/// Copies text to the caller: as much as fits into `len` bytes with a terminating zero. Returns the
+/// bytes of the whole text with that zero.
 fn hand_out(text: &str, to: *mut c_char, len: usize) -> usize {
     for (i, b) in text.bytes().chain([0]).take(len).enumerate() {
         put_opt(
@@ -73,22 +73,23 @@ fn hand_out(text: &str, to: *mut c_char, len: usize) -> usize {
 }
 
 api! {
-    /// Starts counting from nothing, with an empty L2 (`on` not 0), or stops. Needs no environment variable.
+    /// Starts counting from nothing, with an empty L2 (`on` not 0), or stops. Needs no environment
+    /// variable.
     fn offshoot_emulator_count(on: c_int) {
         let mut s = super::state::ready()?;
         s.device()?.count(on != 0);
         Ok(())
     }
-    /// Counts the traffic of `bytes` at `from` under `name` as well, in launches from here on. The same name again
-    /// moves the range; no bytes remove it.
+    /// Counts the traffic of `bytes` at `from` also under `name`, in later launches. The same name
+    /// again moves the range; 0 bytes remove it.
     fn offshoot_emulator_name_range(name: *const c_char, from: u64, bytes: u64) {
         let name = text(name)?;
         let mut s = super::state::ready()?;
         s.device()?.name_range(name, from, bytes);
         Ok(())
     }
-    /// What was counted, as JSON: as much as fits into `len` bytes at `to` with a zero at the end. `needed` takes the
-    /// bytes of the whole with that zero; `to` may be null to ask for it.
+    /// The counts as JSON: as much as fits into `len` bytes at `to` with a terminating zero.
+    /// `needed` takes the bytes of the whole with that zero; `to` may be null to query it.
     fn offshoot_emulator_counters(to: *mut c_char, len: usize, needed: *mut usize) {
         let mut s = super::state::ready()?;
         put_opt(needed, hand_out(&s.device()?.counters_json(), to, if to.is_null() { 0 } else { len }));
@@ -100,8 +101,8 @@ api! {
         write_counters(&*s.device()?);
         Ok(())
     }
-    /// How often the entry point `name` (as it is exported: `cuMemAlloc_v2`) has been called since the library was
-    /// loaded.
+    /// How often the entry point `name` (as it is exported: `cuMemAlloc_v2`) has been called since
+    /// the library was loaded.
     fn offshoot_emulator_calls(name: *const c_char, out: *mut u64) {
         put(out, super::calls(text(name)?))
     }

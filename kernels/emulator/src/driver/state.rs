@@ -1,4 +1,4 @@
-//! Everything behind the handles.
+//! The objects behind the handles.
 
 use super::ops::Op;
 use super::{CURRENT, Cu, code};
@@ -29,7 +29,7 @@ pub struct Recording {
     pub last: Vec<usize>,
     /// Operations this stream has recorded.
     pub ops: usize,
-    /// Of these, the ones another stream has waited for.
+    /// How many of them another stream has waited for.
     pub joined: usize,
 }
 
@@ -38,7 +38,7 @@ pub struct Capture {
     pub origin: usize,
     pub nodes: Vec<Node>,
     pub invalid: bool,
-    /// `CUstreamCaptureMode`: which calls break it that wait for the device or allocate.
+    /// `CUstreamCaptureMode`: which waiting or allocating calls break the capture.
     pub mode: i32,
     pub thread: ThreadId,
 }
@@ -155,7 +155,7 @@ pub fn current() -> Cu<(Guard, Arc<Gpu>)> {
 }
 
 impl State {
-    /// A new handle: never null, never a small number with a meaning of its own.
+    /// A new handle: neither null nor one of the small numbers with a fixed meaning.
     pub fn handle(&mut self) -> usize {
         self.last += 1;
         0x0001_0000 + self.last * 16
@@ -191,7 +191,7 @@ impl State {
         self.break_captures(|_, c| c.mode == GLOBAL || c.mode == THREAD_LOCAL && c.thread == here)
     }
 
-    /// For work on the legacy stream, which waits for all streams that do not say otherwise.
+    /// For work on the legacy stream, which waits for all blocking streams.
     pub fn not_while_blocking_capture(&mut self) -> Cu {
         const NON_BLOCKING: u32 = 1;
         let blocking: Vec<usize> = self
@@ -230,7 +230,7 @@ impl State {
         }
     }
 
-    /// What a node does, in words.
+    /// A node's operation in words.
     pub fn label(&self, op: &Op) -> String {
         match op {
             Op::Launch {

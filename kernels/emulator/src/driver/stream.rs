@@ -26,7 +26,7 @@ fn known(s: &Guard, stream: usize) -> Cu {
     }
 }
 
-/// For calls that wait for a stream: not for one that captures.
+/// For calls that wait for a stream: an error if it captures.
 fn idle(stream: usize) -> Cu {
     let (mut s, _) = current()?;
     known(&s, stream)?;
@@ -198,7 +198,7 @@ fn elapsed(out: *mut f32, a: usize, b: usize) -> Cu {
             Some(_) => {}
         }
     }
-    // Time is not modelled, and a made-up figure would be believed.
+    // Time is not modelled.
     put(out, 0.0)
 }
 
@@ -255,7 +255,8 @@ api! {
             return Err(code::INVALID_VALUE);
         }
         drop(s);
-        // SAFETY: the caller hands over a function of this type, `CUstreamCallback`, with its argument.
+        // SAFETY: the caller hands over a function of this type, `CUstreamCallback`, with its
+        // argument.
         let f: extern "C" fn(usize, c_int, usize) = unsafe { std::mem::transmute(callback) };
         f(stream, 0, data);
         Ok(())
@@ -320,6 +321,6 @@ api! {
 }
 
 thread_local! {
-    /// What the thread has asked for by `cuThreadExchangeStreamCaptureMode`.
+    /// The mode that the thread has set by `cuThreadExchangeStreamCaptureMode`.
     pub static MODE: std::cell::Cell<c_int> = const { std::cell::Cell::new(0) };
 }

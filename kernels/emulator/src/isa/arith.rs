@@ -1,10 +1,11 @@
 //! add, sub, mul, mad, div, rem, min, max, abs, neg, sad, and integer arithmetic with carry.
 //! Floating-point types of the same opcodes are handed to `float.rs` and `half.rs`.
 
+use super::operands::{mixed, uniform};
 use super::shapes::{bin, tri, un};
 use super::{Decode, float, half};
-use crate::build::{Builder, Form, Res};
-use crate::machine::{Class, Cx, Exec, Ins, Lane};
+use crate::lower::{Builder, Form, Res};
+use crate::machine::{Class, Cx, Exec, Ins, Lane, immediate};
 use crate::types::Ty;
 
 pub const DEFS: &[(&str, Decode)] = &[
@@ -28,28 +29,30 @@ pub const DEFS: &[(&str, Decode)] = &[
     ("dp2a", dp2a),
 ];
 
-/// Emits `d = exec(sources)` where all operands have one type. `n` is how many sources the operation has.
-pub fn uniform(b: &mut Builder, f: &Form, n: usize, t: Ty, class: Class, exec: Exec) -> Res {
-    mixed(b, f, class, exec, t, &[t, t, t][..n])
+/// A lane function in the three widths of unsigned integers.
+macro_rules! unsigned {
+    ($shape:ident, |$($x:ident),+| $value:expr) => {
+        [
+            $shape(|$($x: u16),+| $value),
+            $shape(|$($x: u32),+| $value),
+            $shape(|$($x: u64),+| $value),
+        ]
+    };
 }
 
-/// Emits `d = exec(sources)` with a type for each operand.
-pub fn mixed(b: &mut Builder, f: &Form, class: Class, exec: Exec, d: Ty, sources: &[Ty]) -> Res {
-    let ops = f.operands(sources.len() + 1)?;
-    let mut lines = [0; 3];
-    for (i, t) in sources.iter().enumerate() {
-        lines[i] = b.src(f, &ops[i + 1], *t)?;
-    }
-    let d = b.dst(f, &ops[0], d)?;
-    b.emit(exec, class, |i| {
-        i.d = d;
-        [i.a, i.b, i.c] = lines;
-    });
-    Ok(())
+/// A lane function in the three widths of signed integers.
+macro_rules! signed {
+    ($shape:ident, |$($x:ident),+| $value:expr) => {
+        [
+            $shape(|$($x: i16),+| $value),
+            $shape(|$($x: i32),+| $value),
+            $shape(|$($x: i64),+| $value),
+        ]
+    };
 }
 
 /// The variant for the width of an integer type.
-fn by_width(f: &Form, t: Ty, e16: Exec, e32: Exec, e64: Exec) -> Res<Exec> {
+fn by_width(f: &Form, t: Ty, [e16, e32, e64]: [Exec; 3]) -> Res<Exec> {
     match t.bytes() {
         _ if !t.integer() && !matches!(t, Ty::B16 | Ty::B32 | Ty::B64) => {
             f.refuse("an integer type is expected")
@@ -61,111 +64,65 @@ fn by_width(f: &Form, t: Ty, e16: Exec, e32: Exec, e64: Exec) -> Res<Exec> {
     }
 }
 
-/// By width and sign.
+/// The variant for the width and sign of an integer type.
 fn by_type(f: &Form, t: Ty, unsigned: [Exec; 3], signed: [Exec; 3]) -> Res<Exec> {
-    let [a, b, c] = if t.signed() { signed } else { unsigned };
-    by_width(f, t, a, b, c)
+    by_width(f, t, if t.signed() { signed } else { unsigned })
+}
+
+/// Emits an integer operation on sources and destination of one type.
+fn integer(b: &mut Builder, f: &Form, n: usize, t: Ty, exec: Exec) -> Res {
+    uniform(b, f, n, t, Class::Integer, exec)
 }
 
 fn add(b: &mut Builder, f: &Form) -> Res {
-    let types = f.types();
-    if f.has("cc") {
-        return carry(
-            b,
-            f,
-            types[0],
-            CarryOp {
-                take: false,
-                set: true,
-                sub: false,
-            },
-        );
-    }
-    match types[..] {
-        [Ty::F32] => return float::add32(b, f, false),
-        [Ty::F64] => return float::add64(b, f, false),
-        [t @ (Ty::F16 | Ty::F16x2 | Ty::Bf16 | Ty::Bf16x2)] => return half::add(b, f, t),
-        [t @ (Ty::U16x2 | Ty::S16x2)] => {
-            return uniform(
-                b,
-                f,
-                2,
-                t,
-                Class::Integer,
-                bin(|a: u32, b: u32| pairs(a, b, u16::wrapping_add)),
-            );
-        }
-        [_] => {}
-        _ => return float::mixed_add(b, f, &types),
-    }
-    let t = types[0];
-    if f.has("sat") {
-        if t != Ty::S32 {
-            return f.refuse(".sat needs .s32");
-        }
-        return uniform(
-            b,
-            f,
-            2,
-            t,
-            Class::Integer,
-            bin(|a: i32, b: i32| a.saturating_add(b)),
-        );
-    }
-    let e = by_width(
-        f,
-        t,
-        bin(|a: u16, b: u16| a.wrapping_add(b)),
-        bin(|a: u32, b: u32| a.wrapping_add(b)),
-        bin(|a: u64, b: u64| a.wrapping_add(b)),
-    )?;
-    uniform(b, f, 2, t, Class::Integer, e)
+    add_or_sub(b, f, false)
 }
 
 fn sub(b: &mut Builder, f: &Form) -> Res {
-    let types = f.types();
-    if f.has("cc") {
-        return carry(
-            b,
-            f,
-            types[0],
-            CarryOp {
-                take: false,
-                set: true,
-                sub: true,
-            },
-        );
-    }
-    let t = match types[..] {
-        [Ty::F32] => return float::add32(b, f, true),
-        [Ty::F64] => return float::add64(b, f, true),
-        [t @ (Ty::F16 | Ty::F16x2 | Ty::Bf16 | Ty::Bf16x2)] => return half::sub(b, f, t),
+    add_or_sub(b, f, true)
+}
+
+fn add_or_sub(b: &mut Builder, f: &Form, subtract: bool) -> Res {
+    let t = match f.types()[..] {
         [t] => t,
+        [_, _, ..] if !subtract => return f.refuse("mixed-precision add is not supported"),
         _ => return f.refuse("exactly one type is expected"),
     };
+    if f.has("cc") {
+        return carry(b, f, t, subtract, false, true);
+    }
+    match t {
+        Ty::F32 => return float::add32(b, f, subtract),
+        Ty::F64 => return float::add64(b, f, subtract),
+        Ty::F16 | Ty::F16x2 | Ty::Bf16 | Ty::Bf16x2 if subtract => return half::sub(b, f, t),
+        Ty::F16 | Ty::F16x2 | Ty::Bf16 | Ty::Bf16x2 => return half::add(b, f, t),
+        Ty::U16x2 | Ty::S16x2 if !subtract => {
+            let exec = bin(|a: u32, b: u32| pairs(a, b, u16::wrapping_add));
+            return integer(b, f, 2, t, exec);
+        }
+        _ => {}
+    }
     if f.has("sat") {
         if t != Ty::S32 {
             return f.refuse(".sat needs .s32");
         }
-        return uniform(
-            b,
-            f,
-            2,
-            t,
-            Class::Integer,
-            bin(|a: i32, b: i32| a.saturating_sub(b)),
-        );
+        let exec = if subtract {
+            bin(|a: i32, b: i32| a.saturating_sub(b))
+        } else {
+            bin(|a: i32, b: i32| a.saturating_add(b))
+        };
+        return integer(b, f, 2, t, exec);
     }
-    let e = by_width(
-        f,
-        t,
-        bin(|a: u16, b: u16| a.wrapping_sub(b)),
-        bin(|a: u32, b: u32| a.wrapping_sub(b)),
-        bin(|a: u64, b: u64| a.wrapping_sub(b)),
-    )?;
-    uniform(b, f, 2, t, Class::Integer, e)
+    let execs = if subtract {
+        unsigned!(bin, |a, b| a.wrapping_sub(b))
+    } else {
+        unsigned!(bin, |a, b| a.wrapping_add(b))
+    };
+    let exec = by_width(f, t, execs)?;
+    integer(b, f, 2, t, exec)
 }
 
+/// The type of twice the width.
 fn wide_of(f: &Form, t: Ty) -> Res<Ty> {
     Ok(match t {
         Ty::U16 => Ty::U32,
@@ -176,25 +133,30 @@ fn wide_of(f: &Form, t: Ty) -> Res<Ty> {
     })
 }
 
-#[inline(always)]
-fn high_u64(a: u64, b: u64) -> u64 {
-    ((u128::from(a) * u128::from(b)) >> 64) as u64
+/// The high half of the double-width result of a multiplication.
+trait MulHigh {
+    fn mul_high(self, other: Self) -> Self;
 }
 
-#[inline(always)]
-fn high_s64(a: i64, b: i64) -> i64 {
-    ((i128::from(a) * i128::from(b)) >> 64) as i64
+macro_rules! mul_high {
+    ($($t:ty as $wide:ty),+) => {$(
+        impl MulHigh for $t {
+            #[inline(always)]
+            fn mul_high(self, other: $t) -> $t {
+                ((<$wide>::from(self) * <$wide>::from(other)) >> <$t>::BITS) as $t
+            }
+        }
+    )+};
 }
 
-#[inline(always)]
-fn high_u32(a: u32, b: u32) -> u32 {
-    ((u64::from(a) * u64::from(b)) >> 32) as u32
-}
-
-#[inline(always)]
-fn high_s32(a: i32, b: i32) -> i32 {
-    ((i64::from(a) * i64::from(b)) >> 32) as i32
-}
+mul_high!(
+    u16 as u32,
+    i16 as i32,
+    u32 as u64,
+    i32 as i64,
+    u64 as u128,
+    i64 as i128
+);
 
 fn mul(b: &mut Builder, f: &Form) -> Res {
     let t = f.ty()?;
@@ -206,42 +168,27 @@ fn mul(b: &mut Builder, f: &Form) -> Res {
     }
     if f.has("wide") {
         let d = wide_of(f, t)?;
-        let e = match t {
+        let exec = match t {
             Ty::U16 => bin(|a: u16, b: u16| u32::from(a) * u32::from(b)),
             Ty::S16 => bin(|a: i16, b: i16| i32::from(a) * i32::from(b)),
             Ty::U32 => bin(|a: u32, b: u32| u64::from(a) * u64::from(b)),
             _ => bin(|a: i32, b: i32| i64::from(a) * i64::from(b)),
         };
-        return mixed(b, f, Class::Integer, e, d, &[t, t]);
+        return mixed(b, f, Class::Integer, exec, d, &[t, t]);
     }
-    if f.has("hi") {
-        let e = by_type(
+    let exec = if f.has("hi") {
+        by_type(
             f,
             t,
-            [
-                bin(|a: u16, b: u16| ((u32::from(a) * u32::from(b)) >> 16) as u16),
-                bin(high_u32),
-                bin(high_u64),
-            ],
-            [
-                bin(|a: i16, b: i16| ((i32::from(a) * i32::from(b)) >> 16) as i16),
-                bin(high_s32),
-                bin(high_s64),
-            ],
-        )?;
-        return uniform(b, f, 2, t, Class::Integer, e);
-    }
-    if !f.has("lo") {
+            unsigned!(bin, |a, b| a.mul_high(b)),
+            signed!(bin, |a, b| a.mul_high(b)),
+        )?
+    } else if f.has("lo") {
+        by_width(f, t, unsigned!(bin, |a, b| a.wrapping_mul(b)))?
+    } else {
         return f.refuse(".lo, .hi or .wide is expected");
-    }
-    let e = by_width(
-        f,
-        t,
-        bin(|a: u16, b: u16| a.wrapping_mul(b)),
-        bin(|a: u32, b: u32| a.wrapping_mul(b)),
-        bin(|a: u64, b: u64| a.wrapping_mul(b)),
-    )?;
-    uniform(b, f, 2, t, Class::Integer, e)
+    };
+    integer(b, f, 2, t, exec)
 }
 
 fn mad(b: &mut Builder, f: &Form) -> Res {
@@ -252,109 +199,82 @@ fn mad(b: &mut Builder, f: &Form) -> Res {
         _ => {}
     }
     if f.has("cc") {
-        let hi = f.has("hi");
-        if !hi && !f.has("lo") {
-            return f.refuse(".lo or .hi is expected");
-        }
-        return mad_with_carry(b, f, t, hi, false, true);
+        return mad_with_carry(b, f, t, false, true);
     }
     if f.has("wide") {
         let d = wide_of(f, t)?;
-        let e = match t {
+        let exec = match t {
             Ty::U16 => tri(|a: u16, b: u16, c: u32| (u32::from(a) * u32::from(b)).wrapping_add(c)),
             Ty::S16 => tri(|a: i16, b: i16, c: i32| (i32::from(a) * i32::from(b)).wrapping_add(c)),
             Ty::U32 => tri(|a: u32, b: u32, c: u64| (u64::from(a) * u64::from(b)).wrapping_add(c)),
             _ => tri(|a: i32, b: i32, c: i64| (i64::from(a) * i64::from(b)).wrapping_add(c)),
         };
-        return mixed(b, f, Class::Integer, e, d, &[t, t, d]);
+        return mixed(b, f, Class::Integer, exec, d, &[t, t, d]);
     }
-    if f.has("hi") {
+    let exec = if f.has("hi") {
         if f.has("sat") {
             if t != Ty::S32 {
                 return f.refuse(".sat needs .s32");
             }
-            return uniform(
-                b,
+            tri(|a: i32, b: i32, c: i32| a.mul_high(b).saturating_add(c))
+        } else {
+            by_type(
                 f,
-                3,
                 t,
-                Class::Integer,
-                tri(|a: i32, b: i32, c: i32| high_s32(a, b).saturating_add(c)),
-            );
+                unsigned!(tri, |a, b, c| a.mul_high(b).wrapping_add(c)),
+                signed!(tri, |a, b, c| a.mul_high(b).wrapping_add(c)),
+            )?
         }
-        let e = by_type(
-            f,
-            t,
-            [
-                tri(|a: u16, b: u16, c: u16| {
-                    (((u32::from(a) * u32::from(b)) >> 16) as u16).wrapping_add(c)
-                }),
-                tri(|a: u32, b: u32, c: u32| high_u32(a, b).wrapping_add(c)),
-                tri(|a: u64, b: u64, c: u64| high_u64(a, b).wrapping_add(c)),
-            ],
-            [
-                tri(|a: i16, b: i16, c: i16| {
-                    (((i32::from(a) * i32::from(b)) >> 16) as i16).wrapping_add(c)
-                }),
-                tri(|a: i32, b: i32, c: i32| high_s32(a, b).wrapping_add(c)),
-                tri(|a: i64, b: i64, c: i64| high_s64(a, b).wrapping_add(c)),
-            ],
-        )?;
-        return uniform(b, f, 3, t, Class::Integer, e);
-    }
-    if !f.has("lo") {
+    } else if f.has("lo") {
+        let execs = unsigned!(tri, |a, b, c| a.wrapping_mul(b).wrapping_add(c));
+        by_width(f, t, execs)?
+    } else {
         return f.refuse(".lo, .hi or .wide is expected");
-    }
-    let e = by_width(
-        f,
-        t,
-        tri(|a: u16, b: u16, c: u16| a.wrapping_mul(b).wrapping_add(c)),
-        tri(|a: u32, b: u32, c: u32| a.wrapping_mul(b).wrapping_add(c)),
-        tri(|a: u64, b: u64, c: u64| a.wrapping_mul(b).wrapping_add(c)),
-    )?;
-    uniform(b, f, 3, t, Class::Integer, e)
+    };
+    integer(b, f, 3, t, exec)
 }
 
+/// 48 bits: the low 24 bits of both sources multiplied.
 #[inline(always)]
-fn product24(a: u32, b: u32) -> u64 {
+fn mul24_unsigned(a: u32, b: u32) -> u64 {
     u64::from(a & 0xff_ffff) * u64::from(b & 0xff_ffff)
 }
 
 #[inline(always)]
-fn product24s(a: i32, b: i32) -> i64 {
+fn mul24_signed(a: i32, b: i32) -> i64 {
     i64::from(a << 8 >> 8) * i64::from(b << 8 >> 8)
 }
 
 fn mul24(b: &mut Builder, f: &Form) -> Res {
     let t = f.ty()?;
-    let e = match (t, f.has("hi"), f.has("lo")) {
-        (Ty::U32, true, _) => bin(|a: u32, b: u32| (product24(a, b) >> 16) as u32),
-        (Ty::S32, true, _) => bin(|a: i32, b: i32| (product24s(a, b) >> 16) as i32),
-        (Ty::U32, _, true) => bin(|a: u32, b: u32| product24(a, b) as u32),
-        (Ty::S32, _, true) => bin(|a: i32, b: i32| product24s(a, b) as i32),
+    let exec = match (t, f.has("hi"), f.has("lo")) {
+        (Ty::U32, true, _) => bin(|a: u32, b: u32| (mul24_unsigned(a, b) >> 16) as u32),
+        (Ty::S32, true, _) => bin(|a: i32, b: i32| (mul24_signed(a, b) >> 16) as i32),
+        (Ty::U32, _, true) => bin(|a: u32, b: u32| mul24_unsigned(a, b) as u32),
+        (Ty::S32, _, true) => bin(|a: i32, b: i32| mul24_signed(a, b) as i32),
         _ => return f.refuse(".lo or .hi and a 32-bit integer type are expected"),
     };
-    uniform(b, f, 2, t, Class::Integer, e)
+    integer(b, f, 2, t, exec)
 }
 
 fn mad24(b: &mut Builder, f: &Form) -> Res {
     let t = f.ty()?;
-    let e = match (t, f.has("hi"), f.has("lo")) {
+    let exec = match (t, f.has("hi"), f.has("lo")) {
         (Ty::U32, true, _) => {
-            tri(|a: u32, b: u32, c: u32| ((product24(a, b) >> 16) as u32).wrapping_add(c))
+            tri(|a: u32, b: u32, c: u32| ((mul24_unsigned(a, b) >> 16) as u32).wrapping_add(c))
         }
         (Ty::S32, true, _) => {
-            tri(|a: i32, b: i32, c: i32| ((product24s(a, b) >> 16) as i32).wrapping_add(c))
+            tri(|a: i32, b: i32, c: i32| ((mul24_signed(a, b) >> 16) as i32).wrapping_add(c))
         }
         (Ty::U32, _, true) => {
-            tri(|a: u32, b: u32, c: u32| (product24(a, b) as u32).wrapping_add(c))
+            tri(|a: u32, b: u32, c: u32| (mul24_unsigned(a, b) as u32).wrapping_add(c))
         }
         (Ty::S32, _, true) => {
-            tri(|a: i32, b: i32, c: i32| (product24s(a, b) as i32).wrapping_add(c))
+            tri(|a: i32, b: i32, c: i32| (mul24_signed(a, b) as i32).wrapping_add(c))
         }
         _ => return f.refuse(".lo or .hi and a 32-bit integer type are expected"),
     };
-    uniform(b, f, 3, t, Class::Integer, e)
+    integer(b, f, 3, t, exec)
 }
 
 fn div(b: &mut Builder, f: &Form) -> Res {
@@ -365,68 +285,61 @@ fn div(b: &mut Builder, f: &Form) -> Res {
         _ => {}
     }
     // Division by zero is unspecified in PTX; all ones is what the hardware yields.
-    let e = by_type(
+    let exec = by_type(
         f,
         t,
-        [
-            bin(|a: u16, b: u16| a.checked_div(b).unwrap_or(!0)),
-            bin(|a: u32, b: u32| a.checked_div(b).unwrap_or(!0)),
-            bin(|a: u64, b: u64| a.checked_div(b).unwrap_or(!0)),
-        ],
-        [
-            bin(|a: i16, b: i16| if b == 0 { -1 } else { a.wrapping_div(b) }),
-            bin(|a: i32, b: i32| if b == 0 { -1 } else { a.wrapping_div(b) }),
-            bin(|a: i64, b: i64| if b == 0 { -1 } else { a.wrapping_div(b) }),
-        ],
+        unsigned!(bin, |a, b| a.checked_div(b).unwrap_or(!0)),
+        signed!(bin, |a, b| if b == 0 { -1 } else { a.wrapping_div(b) }),
     )?;
-    uniform(b, f, 2, t, Class::Integer, e)
+    integer(b, f, 2, t, exec)
 }
 
 fn rem(b: &mut Builder, f: &Form) -> Res {
     let t = f.ty()?;
-    let e = by_type(
+    let exec = by_type(
         f,
         t,
-        [
-            bin(|a: u16, b: u16| a.checked_rem(b).unwrap_or(a)),
-            bin(|a: u32, b: u32| a.checked_rem(b).unwrap_or(a)),
-            bin(|a: u64, b: u64| a.checked_rem(b).unwrap_or(a)),
-        ],
-        [
-            bin(|a: i16, b: i16| if b == 0 { a } else { a.wrapping_rem(b) }),
-            bin(|a: i32, b: i32| if b == 0 { a } else { a.wrapping_rem(b) }),
-            bin(|a: i64, b: i64| if b == 0 { a } else { a.wrapping_rem(b) }),
-        ],
+        unsigned!(bin, |a, b| a.checked_rem(b).unwrap_or(a)),
+        signed!(bin, |a, b| if b == 0 { a } else { a.wrapping_rem(b) }),
     )?;
-    uniform(b, f, 2, t, Class::Integer, e)
+    integer(b, f, 2, t, exec)
 }
 
 fn min(b: &mut Builder, f: &Form) -> Res {
+    min_or_max(b, f, false)
+}
+
+fn max(b: &mut Builder, f: &Form) -> Res {
+    min_or_max(b, f, true)
+}
+
+fn min_or_max(b: &mut Builder, f: &Form, max: bool) -> Res {
     let t = f.ty()?;
+    let relu_first = f.inst.modifiers.first().is_some_and(|m| m == "relu");
     match t {
-        Ty::U16x2 | Ty::S16x2 | Ty::S32 if t != Ty::S32 || f.inst.modifiers[0] == "relu" => {
-            return extreme(b, f, t, true);
+        Ty::U16x2 | Ty::S16x2 => return packed_min_or_max(b, f, t, max),
+        Ty::S32 if relu_first => return packed_min_or_max(b, f, t, max),
+        Ty::F32 => return float::min_or_max32(b, f, max),
+        Ty::F64 if max => {
+            return uniform(b, f, 2, t, Class::Float64, bin(crate::float::max64));
         }
-        Ty::F32 => return float::min32(b, f),
         Ty::F64 => return uniform(b, f, 2, t, Class::Float64, bin(crate::float::min64)),
-        Ty::F16 | Ty::F16x2 | Ty::Bf16 | Ty::Bf16x2 => return half::min(b, f, t),
+        Ty::F16 | Ty::F16x2 | Ty::Bf16 | Ty::Bf16x2 => return half::min_or_max(b, f, t, max),
         _ => {}
     }
-    let e = by_type(
-        f,
-        t,
-        [
-            bin(|a: u16, b: u16| a.min(b)),
-            bin(|a: u32, b: u32| a.min(b)),
-            bin(|a: u64, b: u64| a.min(b)),
-        ],
-        [
-            bin(|a: i16, b: i16| a.min(b)),
-            bin(|a: i32, b: i32| a.min(b)),
-            bin(|a: i64, b: i64| a.min(b)),
-        ],
-    )?;
-    uniform(b, f, 2, t, Class::Integer, e)
+    let (unsigned, signed) = if max {
+        (
+            unsigned!(bin, |a, b| a.max(b)),
+            signed!(bin, |a, b| a.max(b)),
+        )
+    } else {
+        (
+            unsigned!(bin, |a, b| a.min(b)),
+            signed!(bin, |a, b| a.min(b)),
+        )
+    };
+    let exec = by_type(f, t, unsigned, signed)?;
+    integer(b, f, 2, t, exec)
 }
 
 /// Both halves of two words.
@@ -435,126 +348,73 @@ fn pairs(a: u32, b: u32, f: impl Fn(u16, u16) -> u16) -> u32 {
     u32::from(f(a as u16, b as u16)) | u32::from(f((a >> 16) as u16, (b >> 16) as u16)) << 16
 }
 
-/// min and max of packed 16-bit integers, and with `.relu`, which turns what is below 0 into 0.
-fn extreme(b: &mut Builder, f: &Form, t: Ty, least: bool) -> Res {
-    let relu = f.has("relu");
-    let e: Exec = match (t, relu, least) {
-        (Ty::U16x2, false, true) => bin(|a: u32, b: u32| pairs(a, b, u16::min)),
-        (Ty::U16x2, false, false) => bin(|a: u32, b: u32| pairs(a, b, u16::max)),
-        (Ty::S16x2, false, true) => {
-            bin(|a: u32, b: u32| pairs(a, b, |x, y| (x as i16).min(y as i16) as u16))
-        }
-        (Ty::S16x2, false, false) => {
-            bin(|a: u32, b: u32| pairs(a, b, |x, y| (x as i16).max(y as i16) as u16))
-        }
-        (Ty::S16x2, true, true) => {
-            bin(|a: u32, b: u32| pairs(a, b, |x, y| (x as i16).min(y as i16).max(0) as u16))
-        }
-        (Ty::S16x2, true, false) => {
-            bin(|a: u32, b: u32| pairs(a, b, |x, y| (x as i16).max(y as i16).max(0) as u16))
-        }
-        (Ty::S32, true, true) => bin(|a: i32, b: i32| a.min(b).max(0)),
-        (Ty::S32, true, false) => bin(|a: i32, b: i32| a.max(b).max(0)),
-        _ => return f.refuse(".relu is for signed types"),
-    };
-    uniform(b, f, 2, t, Class::Integer, e)
+/// Both halves of two words as signed integers.
+#[inline(always)]
+fn signed_pairs(a: u32, b: u32, f: impl Fn(i16, i16) -> i16) -> u32 {
+    pairs(a, b, |x, y| f(x as i16, y as i16) as u16)
 }
 
-fn max(b: &mut Builder, f: &Form) -> Res {
-    let t = f.ty()?;
-    match t {
-        Ty::U16x2 | Ty::S16x2 | Ty::S32 if t != Ty::S32 || f.inst.modifiers[0] == "relu" => {
-            return extreme(b, f, t, false);
+/// min and max of packed 16-bit integers, and with `.relu`, which replaces negative results by 0.
+fn packed_min_or_max(b: &mut Builder, f: &Form, t: Ty, max: bool) -> Res {
+    let exec: Exec = match (t, f.has("relu"), max) {
+        (Ty::U16x2, false, false) => bin(|a: u32, b: u32| pairs(a, b, u16::min)),
+        (Ty::U16x2, false, true) => bin(|a: u32, b: u32| pairs(a, b, u16::max)),
+        (Ty::S16x2, false, false) => bin(|a: u32, b: u32| signed_pairs(a, b, i16::min)),
+        (Ty::S16x2, false, true) => bin(|a: u32, b: u32| signed_pairs(a, b, i16::max)),
+        (Ty::S16x2, true, false) => {
+            bin(|a: u32, b: u32| signed_pairs(a, b, |x, y| x.min(y).max(0)))
         }
-        Ty::F32 => return float::max32(b, f),
-        Ty::F64 => return uniform(b, f, 2, t, Class::Float64, bin(crate::float::max64)),
-        Ty::F16 | Ty::F16x2 | Ty::Bf16 | Ty::Bf16x2 => return half::max(b, f, t),
-        _ => {}
-    }
-    let e = by_type(
-        f,
-        t,
-        [
-            bin(|a: u16, b: u16| a.max(b)),
-            bin(|a: u32, b: u32| a.max(b)),
-            bin(|a: u64, b: u64| a.max(b)),
-        ],
-        [
-            bin(|a: i16, b: i16| a.max(b)),
-            bin(|a: i32, b: i32| a.max(b)),
-            bin(|a: i64, b: i64| a.max(b)),
-        ],
-    )?;
-    uniform(b, f, 2, t, Class::Integer, e)
+        (Ty::S16x2, true, true) => bin(|a: u32, b: u32| signed_pairs(a, b, |x, y| x.max(y).max(0))),
+        (Ty::S32, true, false) => bin(|a: i32, b: i32| a.min(b).max(0)),
+        (Ty::S32, true, true) => bin(|a: i32, b: i32| a.max(b).max(0)),
+        _ => return f.refuse(".relu is for signed types"),
+    };
+    integer(b, f, 2, t, exec)
 }
 
 fn abs(b: &mut Builder, f: &Form) -> Res {
     let t = f.ty()?;
-    match t {
-        Ty::F32 => return float::sign32(b, f, true),
+    let exec = match t {
+        Ty::F32 => return float::abs32(b, f),
         Ty::F64 => return uniform(b, f, 1, t, Class::Float64, un(|a: u64| a & !(1 << 63))),
-        Ty::F16 | Ty::Bf16 => {
-            f.has("ftz");
-            return uniform(b, f, 1, t, Class::Half, un(|a: u16| a & 0x7fff));
+        Ty::F16 | Ty::Bf16 => un(|a: u16| a & 0x7fff),
+        Ty::F16x2 | Ty::Bf16x2 => un(|a: u32| a & 0x7fff_7fff),
+        _ => {
+            let exec = by_width(f, t, signed!(un, |a| a.wrapping_abs()))?;
+            return integer(b, f, 1, t, exec);
         }
-        Ty::F16x2 | Ty::Bf16x2 => {
-            f.has("ftz");
-            return uniform(b, f, 1, t, Class::Half, un(|a: u32| a & 0x7fff_7fff));
-        }
-        _ => {}
-    }
-    let e = by_width(
-        f,
-        t,
-        un(|a: i16| a.wrapping_abs()),
-        un(|a: i32| a.wrapping_abs()),
-        un(|a: i64| a.wrapping_abs()),
-    )?;
-    uniform(b, f, 1, t, Class::Integer, e)
+    };
+    half::sign(b, f, t, exec)
 }
 
 fn neg(b: &mut Builder, f: &Form) -> Res {
     let t = f.ty()?;
-    match t {
-        Ty::F32 => return float::sign32(b, f, false),
+    let exec = match t {
+        Ty::F32 => return float::neg32(b, f),
         Ty::F64 => return uniform(b, f, 1, t, Class::Float64, un(|a: u64| a ^ 1 << 63)),
-        Ty::F16 | Ty::Bf16 => {
-            f.has("ftz");
-            return uniform(b, f, 1, t, Class::Half, un(|a: u16| a ^ 0x8000));
+        Ty::F16 | Ty::Bf16 => un(|a: u16| a ^ 0x8000),
+        Ty::F16x2 | Ty::Bf16x2 => un(|a: u32| a ^ 0x8000_8000),
+        _ => {
+            let exec = by_width(f, t, unsigned!(un, |a| a.wrapping_neg()))?;
+            return integer(b, f, 1, t, exec);
         }
-        Ty::F16x2 | Ty::Bf16x2 => {
-            f.has("ftz");
-            return uniform(b, f, 1, t, Class::Half, un(|a: u32| a ^ 0x8000_8000));
-        }
-        _ => {}
-    }
-    let e = by_width(
-        f,
-        t,
-        un(|a: u16| a.wrapping_neg()),
-        un(|a: u32| a.wrapping_neg()),
-        un(|a: u64| a.wrapping_neg()),
-    )?;
-    uniform(b, f, 1, t, Class::Integer, e)
+    };
+    half::sign(b, f, t, exec)
 }
 
 fn sad(b: &mut Builder, f: &Form) -> Res {
     let t = f.ty()?;
-    let e = by_type(
+    let exec = by_type(
         f,
         t,
-        [
-            tri(|a: u16, b: u16, c: u16| a.abs_diff(b).wrapping_add(c)),
-            tri(|a: u32, b: u32, c: u32| a.abs_diff(b).wrapping_add(c)),
-            tri(|a: u64, b: u64, c: u64| a.abs_diff(b).wrapping_add(c)),
-        ],
+        unsigned!(tri, |a, b, c| a.abs_diff(b).wrapping_add(c)),
         [
             tri(|a: i16, b: i16, c: u16| a.abs_diff(b).wrapping_add(c)),
             tri(|a: i32, b: i32, c: u32| a.abs_diff(b).wrapping_add(c)),
             tri(|a: i64, b: i64, c: u64| a.abs_diff(b).wrapping_add(c)),
         ],
     )?;
-    uniform(b, f, 3, t, Class::Integer, e)
+    integer(b, f, 3, t, exec)
 }
 
 #[inline(always)]
@@ -588,22 +448,19 @@ fn dot2<const A: bool, const B: bool, const HI: bool>(a: u32, b: u32, c: u32) ->
 }
 
 fn dp4a(b: &mut Builder, f: &Form) -> Res {
-    let e = match f.types()[..] {
+    let exec = match f.types()[..] {
         [Ty::U32, Ty::U32] => tri(dot4::<false, false>),
         [Ty::U32, Ty::S32] => tri(dot4::<false, true>),
         [Ty::S32, Ty::U32] => tri(dot4::<true, false>),
         [Ty::S32, Ty::S32] => tri(dot4::<true, true>),
         _ => return f.refuse("two 32-bit integer types are expected"),
     };
-    uniform(b, f, 3, Ty::U32, Class::Integer, e)
+    integer(b, f, 3, Ty::U32, exec)
 }
 
 fn dp2a(b: &mut Builder, f: &Form) -> Res {
-    let hi = f.has("hi");
-    if !hi && !f.has("lo") {
-        return f.refuse(".lo or .hi is expected");
-    }
-    let e = match (&f.types()[..], hi) {
+    let hi = high_half(f)?;
+    let exec = match (&f.types()[..], hi) {
         ([Ty::U32, Ty::U32], false) => tri(dot2::<false, false, false>),
         ([Ty::U32, Ty::S32], false) => tri(dot2::<false, true, false>),
         ([Ty::S32, Ty::U32], false) => tri(dot2::<true, false, false>),
@@ -614,7 +471,16 @@ fn dp2a(b: &mut Builder, f: &Form) -> Res {
         ([Ty::S32, Ty::S32], true) => tri(dot2::<true, true, true>),
         _ => return f.refuse("two 32-bit integer types are expected"),
     };
-    uniform(b, f, 3, Ty::U32, Class::Integer, e)
+    integer(b, f, 3, Ty::U32, exec)
+}
+
+/// Whether `.hi` and not `.lo` is written.
+fn high_half(f: &Form) -> Res<bool> {
+    let hi = f.has("hi");
+    if !hi && !f.has("lo") {
+        return f.refuse(".lo or .hi is expected");
+    }
+    Ok(hi)
 }
 
 // ---- carry ----
@@ -622,177 +488,154 @@ fn dp2a(b: &mut Builder, f: &Form) -> Res {
 /// The predicate that holds the carry flag.
 const CARRY: usize = 1;
 
-#[derive(Clone, Copy)]
-struct CarryOp {
-    take: bool,
-    set: bool,
-    sub: bool,
+immediate! {
+    /// An addition with carry. Its first term is `src[0]`, or for `mad` half of `src[0] * src[1]`.
+    struct CarryOp {
+        /// Adds the flag.
+        take: bool [1],
+        /// Writes the flag.
+        set: bool [1],
+        /// Subtracts the second term.
+        subtract: bool [1],
+        /// mad: the high half of the multiplication.
+        high: bool [1],
+        /// mad: the multiplication is signed.
+        signed: bool [1],
+    }
 }
 
-/// `imm`: bit 0 takes the flag, bit 1 sets it, bit 2 subtracts, bit 3 is the high half of a product.
-fn carry_exec<T: Lane + Into<u128>>(
+/// A register that an addition with carry works on.
+trait Word: Lane + Into<u128> {
+    fn truncate(v: u128) -> Self;
+    /// Half of `a * b`.
+    fn half_of_mul(a: Self, b: Self, op: CarryOp) -> Self;
+}
+
+macro_rules! word {
+    ($($t:ty as $signed:ty),+) => {$(
+        impl Word for $t {
+            fn truncate(v: u128) -> $t {
+                v as $t
+            }
+            fn half_of_mul(a: $t, b: $t, op: CarryOp) -> $t {
+                match (op.high, op.signed) {
+                    (false, _) => a.wrapping_mul(b),
+                    (true, false) => a.mul_high(b),
+                    (true, true) => (a as $signed).mul_high(b as $signed) as $t,
+                }
+            }
+        }
+    )+};
+}
+
+word!(u32 as i32, u64 as i64);
+
+/// `terms`: the two terms of a lane's sum.
+#[inline(always)]
+fn add_with_carry<T: Word>(
     cx: &mut Cx<'_>,
     i: &Ins,
     mask: u32,
-    value: impl Fn(&mut Cx<'_>, usize) -> (u128, u128),
-    make: fn(u128) -> T,
+    op: CarryOp,
+    terms: impl Fn(&Cx<'_>, usize) -> (T, T),
 ) {
     let bits = size_of::<T::Cell>() * 8;
-    let flags = cx.w.p[CARRY];
+    let flags = cx.warp.preds[CARRY];
     let mut out = flags;
-    let mut d = [make(0); 32];
+    let mut d = [T::truncate(0); 32];
     for lane in crate::machine::lanes_of(mask) {
-        let (a, b) = value(cx, lane);
-        // A subtraction adds the complement, and its flag says that nothing was borrowed: the manual speaks of the
-        // borrow, but the compiler's own division of 128-bit integers reads the flag of `subc.cc` with `addc`.
-        let subtracts = i.imm >> 2 & 1 == 1;
-        let b = if subtracts { !b & ((1 << bits) - 1) } else { b };
-        let c = if i.imm & 1 == 1 {
+        let (a, b) = terms(cx, lane);
+        let (a, b): (u128, u128) = (a.into(), b.into());
+        // A subtraction adds the complement, and its flag says that nothing was borrowed. The
+        // manual speaks of the borrow, but the compiler's own division of 128-bit integers reads
+        // the flag of `subc.cc` with `addc`.
+        let b = if op.subtract {
+            !b & ((1 << bits) - 1)
+        } else {
+            b
+        };
+        let c = if op.take {
             u128::from(flags >> lane & 1)
         } else {
-            u128::from(subtracts)
+            u128::from(op.subtract)
         };
         let r = a + b + c;
         let carry = r >> bits & 1 == 1;
         out = out & !(1 << lane) | u32::from(carry) << lane;
-        d[lane] = make(r & ((1 << bits) - 1));
+        d[lane] = T::truncate(r & ((1 << bits) - 1));
     }
-    cx.w.r.put::<T>(i.d, mask, &d);
-    if i.imm >> 1 & 1 == 1 {
-        cx.w.p[CARRY] = out;
+    cx.warp.regs.put::<T>(i.dst, mask, &d);
+    if op.set {
+        cx.warp.preds[CARRY] = out;
     }
 }
 
-fn carry32(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
-    let (a, b) = (i.a, i.b);
-    carry_exec::<u32>(
-        cx,
-        i,
-        mask,
-        |cx, l| {
-            (
-                cx.w.r.get::<u32>(a, l).into(),
-                cx.w.r.get::<u32>(b, l).into(),
-            )
-        },
-        |v| v as u32,
-    );
+fn carry_exec<T: Word>(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
+    let [a, b, _] = i.src;
+    add_with_carry::<T>(cx, i, mask, CarryOp::unpack(i.imm), |cx, lane| {
+        (cx.warp.regs.get(a, lane), cx.warp.regs.get(b, lane))
+    });
 }
 
-fn carry64(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
-    let (a, b) = (i.a, i.b);
-    carry_exec::<u64>(
-        cx,
-        i,
-        mask,
-        |cx, l| {
-            (
-                cx.w.r.get::<u64>(a, l).into(),
-                cx.w.r.get::<u64>(b, l).into(),
-            )
-        },
-        |v| v as u64,
-    );
+fn mad_carry_exec<T: Word>(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
+    let ([a, b, c], op) = (i.src, CarryOp::unpack(i.imm));
+    add_with_carry::<T>(cx, i, mask, op, |cx, lane| {
+        let regs = &cx.warp.regs;
+        let half = T::half_of_mul(regs.get(a, lane), regs.get(b, lane), op);
+        (half, regs.get(c, lane))
+    });
 }
 
-fn carry(b: &mut Builder, f: &Form, t: Ty, op: CarryOp) -> Res {
-    let exec: Exec = match t {
-        Ty::U32 | Ty::S32 => carry32,
-        Ty::U64 | Ty::S64 => carry64,
+/// Emits an addition with carry of `n` sources.
+fn emit_carry(
+    b: &mut Builder,
+    f: &Form,
+    n: usize,
+    t: Ty,
+    [e32, e64]: [Exec; 2],
+    op: CarryOp,
+) -> Res {
+    let exec = match t {
+        Ty::U32 | Ty::S32 => e32,
+        Ty::U64 | Ty::S64 => e64,
         _ => return f.refuse("carry needs a 32-bit or 64-bit integer type"),
     };
-    uniform(b, f, 2, t, Class::Integer, exec)?;
-    if let Some(i) = b.code.last_mut() {
-        i.imm = u64::from(op.take) | u64::from(op.set) << 1 | u64::from(op.sub) << 2;
-    }
+    integer(b, f, n, t, exec)?;
+    b.patch(|i| i.imm = op.pack());
     Ok(())
+}
+
+fn carry(b: &mut Builder, f: &Form, t: Ty, subtract: bool, take: bool, set: bool) -> Res {
+    let op = CarryOp {
+        take,
+        set,
+        subtract,
+        high: false,
+        signed: false,
+    };
+    emit_carry(b, f, 2, t, [carry_exec::<u32>, carry_exec::<u64>], op)
 }
 
 fn add_carry(b: &mut Builder, f: &Form) -> Res {
-    let set = f.has("cc");
-    carry(
-        b,
-        f,
-        f.ty()?,
-        CarryOp {
-            take: true,
-            set,
-            sub: false,
-        },
-    )
+    carry(b, f, f.ty()?, false, true, f.has("cc"))
 }
 
 fn sub_carry(b: &mut Builder, f: &Form) -> Res {
-    let set = f.has("cc");
-    carry(
-        b,
-        f,
-        f.ty()?,
-        CarryOp {
-            take: true,
-            set,
-            sub: true,
-        },
-    )
+    carry(b, f, f.ty()?, true, true, f.has("cc"))
 }
 
-fn mad_carry32(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
-    let n = *i;
-    carry_exec::<u32>(
-        cx,
-        i,
-        mask,
-        move |cx, l| {
-            let (a, b) = (cx.w.r.get::<u32>(n.a, l), cx.w.r.get::<u32>(n.b, l));
-            let p = match (n.imm >> 3 & 1, n.imm >> 4 & 1) {
-                (0, _) => a.wrapping_mul(b),
-                (_, 0) => high_u32(a, b),
-                _ => high_s32(a as i32, b as i32) as u32,
-            };
-            (p.into(), cx.w.r.get::<u32>(n.c, l).into())
-        },
-        |v| v as u32,
-    );
-}
-
-fn mad_carry64(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
-    let n = *i;
-    carry_exec::<u64>(
-        cx,
-        i,
-        mask,
-        move |cx, l| {
-            let (a, b) = (cx.w.r.get::<u64>(n.a, l), cx.w.r.get::<u64>(n.b, l));
-            let p = match (n.imm >> 3 & 1, n.imm >> 4 & 1) {
-                (0, _) => a.wrapping_mul(b),
-                (_, 0) => high_u64(a, b),
-                _ => high_s64(a as i64, b as i64) as u64,
-            };
-            (p.into(), cx.w.r.get::<u64>(n.c, l).into())
-        },
-        |v| v as u64,
-    );
-}
-
-fn mad_with_carry(b: &mut Builder, f: &Form, t: Ty, hi: bool, take: bool, set: bool) -> Res {
-    let exec: Exec = match t {
-        Ty::U32 | Ty::S32 => mad_carry32,
-        Ty::U64 | Ty::S64 => mad_carry64,
-        _ => return f.refuse("carry needs a 32-bit or 64-bit integer type"),
+fn mad_with_carry(b: &mut Builder, f: &Form, t: Ty, take: bool, set: bool) -> Res {
+    let op = CarryOp {
+        take,
+        set,
+        subtract: false,
+        high: high_half(f)?,
+        signed: t.signed(),
     };
-    uniform(b, f, 3, t, Class::Integer, exec)?;
-    if let Some(i) = b.code.last_mut() {
-        i.imm =
-            u64::from(take) | u64::from(set) << 1 | u64::from(hi) << 3 | u64::from(t.signed()) << 4;
-    }
-    Ok(())
+    let execs: [Exec; 2] = [mad_carry_exec::<u32>, mad_carry_exec::<u64>];
+    emit_carry(b, f, 3, t, execs, op)
 }
 
 fn mad_carry(b: &mut Builder, f: &Form) -> Res {
-    let set = f.has("cc");
-    let hi = f.has("hi");
-    if !hi && !f.has("lo") {
-        return f.refuse(".lo or .hi is expected");
-    }
-    mad_with_carry(b, f, f.ty()?, hi, true, set)
+    mad_with_carry(b, f, f.ty()?, true, f.has("cc"))
 }

@@ -1,97 +1,83 @@
-//! cp.async with its groups. A copy lands when its thread waits for it, which is as late as the rules allow.
+//! cp.async with its groups. A copy lands when its thread waits for it: the latest moment that PTX
+//! allows.
 
 use super::Decode;
 use super::memory::addresses;
-use crate::build::{Builder, Form, Res};
+use super::operands::address;
 use crate::checks::{FaultKind, Touch};
-use crate::machine::{Class, CopyInFlight, Cx, Ins, Place, lanes_of};
+use crate::lower::{Builder, Form, Res};
+use crate::machine::{Class, CopyInFlight, Cx, Ins, Place, immediate, lanes_of, listed};
 use crate::ptx::tree::Operand;
 use crate::types::Ty;
 
 pub const DEFS: &[(&str, Decode)] = &[("cp", cp)];
 
-/// `a`: shared address, `b`: global address, `c`: bytes to read if `imm` bit 40, or if `imm` bit 41 a predicate, which
-/// bit 42 negates, under which nothing is read. `imm` bits 0-7 are the size. `list`: the offsets of both addresses.
+/// How many of its bytes a copy reads.
+#[derive(Clone, Copy, PartialEq)]
+enum SourceBytes {
+    /// All.
+    All,
+    /// The number in register `src[2]`.
+    Register,
+    /// None where predicate `src[2]` holds, else all.
+    UnlessPredicate,
+    /// None where predicate `src[2]` does not hold, else all.
+    IfPredicate,
+}
+
+listed!(
+    SourceBytes,
+    [
+        SourceBytes::All,
+        SourceBytes::Register,
+        SourceBytes::UnlessPredicate,
+        SourceBytes::IfPredicate,
+    ]
+);
+
+immediate! {
+    /// `cp.async`. `src`: shared address, global address, see [`SourceBytes`]. `list`: the offsets
+    /// of both addresses.
+    struct Copy {
+        /// 4, 8 or 16.
+        bytes: u32 [5],
+        source: SourceBytes [2],
+    }
+}
+
+/// Starts a copy: checks it and queues it for [`land`].
 fn start(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     if m == 0 {
         return;
     }
-    let bytes = (i.imm & 0xff) as u32;
+    let copy = Copy::unpack(i.imm);
+    let bytes = copy.bytes;
     let prog = cx.env.program;
     let offsets = &prog.lists[i.list as usize];
-    let to = addresses(cx, i.a, offsets[0] as i32);
-    let mut from = addresses(cx, i.b, offsets[1] as i32);
-    let mut read = [bytes; 32];
-    if i.imm >> 40 & 1 == 1 {
-        read = cx.w.r.all::<u32>(i.c);
-        for lane in lanes_of(m) {
-            if read[lane] > bytes {
-                return cx.fail(
-                    FaultKind::BadOperand,
-                    lane as u32,
-                    format!("{} source bytes for a copy of {bytes}", read[lane]),
-                );
-            }
-        }
-    }
-    if i.imm >> 41 & 1 == 1 {
-        let ignored = cx.w.p[i.c as usize] ^ if i.imm >> 42 & 1 == 1 { !0 } else { 0 };
-        for (lane, n) in read.iter_mut().enumerate() {
-            *n = if ignored >> lane & 1 == 1 { 0 } else { bytes };
-        }
-    }
-    // Generic addresses of shared memory are not allowed here, so the window is dropped without a look.
+    let to = addresses(cx, i.src[0], offsets[0] as i32);
+    let mut from = addresses(cx, i.src[1], offsets[1] as i32);
+    // Generic addresses of shared memory are not allowed here, so the window is dropped unchecked.
     for x in &mut from {
         *x &= (1 << 48) - 1;
     }
-    let limit = u64::from(cx.block.shared_bytes);
-    for lane in lanes_of(m) {
-        if !to[lane].is_multiple_of(u64::from(bytes))
-            || !from[lane].is_multiple_of(u64::from(bytes))
-        {
-            let message = format!(
-                "copy of {bytes} bytes from {:#x} to shared address {:#x}: both must be multiples of {bytes}",
-                from[lane], to[lane]
-            );
-            return cx.fail(FaultKind::Misaligned, lane as u32, message);
-        }
-        if to[lane] + u64::from(bytes) > limit {
-            let message = format!(
-                "{bytes}-byte copy to shared address {:#x}, but the block has {limit} bytes of shared memory",
-                to[lane]
-            );
-            return cx.fail(FaultKind::OutOfBounds, lane as u32, message);
-        }
-    }
-    let whole = lanes_of(m)
-        .filter(|&l| read[l] == bytes)
-        .fold(0, |s, l| s | 1 << l);
-    if whole != 0 && !cx.check(Place::Global, &from, whole, bytes, Touch::Read) {
+    let Some(read) = bytes_to_read(cx, copy, i.src[2], m) else {
         return;
-    }
-    // Lanes that read less are checked by the byte; they belong to the same request, so nothing is counted for it
-    // but what the others have.
-    let counts = cx.counts.take();
-    let fine = partial(cx, &from, &read, m & !whole);
-    cx.counts = counts;
-    if !fine {
+    };
+    if !in_place(cx, &to, &from, bytes, m) || !readable(cx, &from, &read, bytes, m) {
         return;
-    }
-    if let Some(c) = &mut cx.counts {
-        c.partial_copy(&from, &read, m & !whole, whole == 0);
     }
     if let Some(c) = &mut cx.counts {
         c.shared(&to, m, bytes, Touch::Write);
     }
     if let Some(shadow) = &mut cx.block.shadow
         && let Err((lane, conflict)) =
-            shadow.start_copies(&to, m, bytes, cx.w.index, &mut cx.w.clock)
+            shadow.start_copies(&to, m, bytes, cx.warp.index, &mut cx.warp.clock)
     {
         return cx.shared_conflict(lane, to[lane], bytes, Touch::Write, conflict);
     }
     for lane in lanes_of(m) {
-        let group = cx.w.groups[lane];
-        cx.w.copies.push(CopyInFlight {
+        let group = cx.warp.groups[lane];
+        cx.warp.copies.push(CopyInFlight {
             lane: lane as u32,
             group,
             to: to[lane] as u32,
@@ -102,12 +88,81 @@ fn start(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     }
 }
 
+/// The bytes each lane reads. `None` after a fault.
+fn bytes_to_read(cx: &mut Cx<'_>, copy: Copy, source: u32, m: u32) -> Option<[u32; 32]> {
+    let bytes = copy.bytes;
+    let skipped = match copy.source {
+        SourceBytes::All => 0,
+        SourceBytes::UnlessPredicate => cx.warp.preds[source as usize],
+        SourceBytes::IfPredicate => !cx.warp.preds[source as usize],
+        SourceBytes::Register => {
+            let read = cx.warp.regs.all::<u32>(source);
+            if let Some(lane) = lanes_of(m).find(|&l| read[l] > bytes) {
+                let message = format!("{} source bytes for a copy of {bytes}", read[lane]);
+                cx.fail(FaultKind::BadOperand, lane as u32, message);
+                return None;
+            }
+            return Some(read);
+        }
+    };
+    Some(std::array::from_fn(|lane| {
+        if skipped >> lane & 1 == 1 { 0 } else { bytes }
+    }))
+}
+
+/// Whether both addresses of every lane are aligned and the shared one exists.
+fn in_place(cx: &mut Cx<'_>, to: &[u64; 32], from: &[u64; 32], bytes: u32, m: u32) -> bool {
+    let limit = u64::from(cx.block.shared_bytes);
+    let size = u64::from(bytes);
+    for lane in lanes_of(m) {
+        if !to[lane].is_multiple_of(size) || !from[lane].is_multiple_of(size) {
+            let message = format!(
+                "copy of {bytes} bytes from {:#x} to shared address {:#x}: both must be multiples of {bytes}",
+                from[lane], to[lane]
+            );
+            cx.fail(FaultKind::Misaligned, lane as u32, message);
+            return false;
+        }
+        if to[lane] + size > limit {
+            let message = format!(
+                "{bytes}-byte copy to shared address {:#x}, but the block has {limit} bytes of shared memory",
+                to[lane]
+            );
+            cx.fail(FaultKind::OutOfBounds, lane as u32, message);
+            return false;
+        }
+    }
+    true
+}
+
+/// Checks and counts what the lanes read.
+fn readable(cx: &mut Cx<'_>, from: &[u64; 32], read: &[u32; 32], bytes: u32, m: u32) -> bool {
+    let whole = lanes_of(m)
+        .filter(|&l| read[l] == bytes)
+        .fold(0, |s, l| s | 1 << l);
+    if whole != 0 && !cx.check(Place::Global, from, whole, bytes, Touch::Read) {
+        return false;
+    }
+    // Lanes that read less are checked byte by byte. They belong to the same request, so these
+    // checks must not count; `partial_copy` counts their sectors.
+    let counts = cx.counts.take();
+    let fine = partial(cx, from, read, m & !whole);
+    cx.counts = counts;
+    if !fine {
+        return false;
+    }
+    if let Some(c) = &mut cx.counts {
+        c.partial_copy(from, read, m & !whole, whole == 0);
+    }
+    true
+}
+
 /// The checks for lanes that read only part of what they copy.
 fn partial(cx: &mut Cx<'_>, from: &[u64; 32], read: &[u32; 32], lanes: u32) -> bool {
     for lane in lanes_of(lanes) {
-        for at in 0..u64::from(read[lane]) {
+        for offset in 0..u64::from(read[lane]) {
             let mut one = *from;
-            one[lane] += at;
+            one[lane] += offset;
             if !cx.check(Place::Global, &one, 1 << lane, 1, Touch::Read) {
                 return false;
             }
@@ -116,60 +171,53 @@ fn partial(cx: &mut Cx<'_>, from: &[u64; 32], read: &[u32; 32], lanes: u32) -> b
     true
 }
 
-/// Lands what `due` says, in the order of issue.
+/// Lands the copies for which `due` holds, in the order of issue.
 pub fn land(cx: &mut Cx<'_>, due: impl Fn(&Cx<'_>, &CopyInFlight) -> bool) {
-    let copies = std::mem::take(&mut cx.w.copies);
+    let copies = std::mem::take(&mut cx.warp.copies);
     let mut left = Vec::with_capacity(copies.len());
     for c in copies {
         if !due(cx, &c) {
             left.push(c);
             continue;
         }
-        for at in (0..c.bytes).step_by(4) {
+        for offset in (0..c.bytes).step_by(4) {
             let mut v = 0u64;
-            if at + 4 <= c.read {
-                v = cx.env.heap.load(c.from + u64::from(at), 4);
+            if offset + 4 <= c.read {
+                v = cx.env.heap.load(c.from + u64::from(offset), 4);
             } else {
                 for k in 0..4 {
-                    if at + k < c.read {
-                        v |= cx.env.heap.load(c.from + u64::from(at + k), 1) << (k * 8);
+                    if offset + k < c.read {
+                        v |= cx.env.heap.load(c.from + u64::from(offset + k), 1) << (k * 8);
                     }
                 }
             }
-            cx.block.shared_store(c.to + at, 4, v);
+            cx.block.shared_store(c.to + offset, 4, v);
         }
         if let Some(shadow) = &mut cx.block.shadow {
-            shadow.land_copy(c.to, c.bytes, cx.w.index, c.lane, &cx.w.clock);
+            shadow.land_copy(c.to, c.bytes, cx.warp.index, c.lane, &cx.warp.clock);
         }
     }
-    cx.w.copies = left;
+    cx.warp.copies = left;
 }
 
 fn commit(cx: &mut Cx<'_>, _: &Ins, m: u32) {
     for lane in lanes_of(m) {
-        cx.w.groups[lane] += 1;
+        cx.warp.groups[lane] += 1;
     }
 }
 
-/// All but the latest `imm` groups.
+/// Waits for all but the latest `imm` groups.
 fn wait_group(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let keep = i.imm as u32;
     land(cx, |cx, c| {
-        m >> c.lane & 1 == 1 && c.group.saturating_add(keep) < cx.w.groups[c.lane as usize]
+        m >> c.lane & 1 == 1 && c.group.saturating_add(keep) < cx.warp.groups[c.lane as usize]
     });
 }
 
 fn wait_all(cx: &mut Cx<'_>, _: &Ins, m: u32) {
     land(cx, |_, c| m >> c.lane & 1 == 1);
     for lane in lanes_of(m) {
-        cx.w.groups[lane] += 1;
-    }
-}
-
-fn offset(f: &Form, v: i64) -> Res<u32> {
-    match i32::try_from(v) {
-        Ok(o) => Ok(o as u32),
-        Err(_) => f.refuse("the offset is too large"),
+        cx.warp.groups[lane] += 1;
     }
 }
 
@@ -196,6 +244,11 @@ fn cp(b: &mut Builder, f: &Form) -> Res {
     if f.inst.modifiers.iter().any(|m| m.starts_with("mbarrier")) {
         return super::mbarrier::copy_arrive(b, f);
     }
+    copy_form(b, f)
+}
+
+/// `cp.async.ca.shared.global [to], [from], bytes {, source bytes or predicate}`.
+fn copy_form(b: &mut Builder, f: &Form) -> Res {
     for m in [
         "ca",
         "cg",
@@ -217,28 +270,25 @@ fn cp(b: &mut Builder, f: &Form) -> Res {
     let Operand::Int(bytes @ (4 | 8 | 16)) = ops[2] else {
         return f.refuse("the size must be 4, 8 or 16");
     };
-    let (to, to_offset, _) = b.address(f, &ops[0])?;
-    let (from, from_offset, _) = b.address(f, &ops[1])?;
-    let list = vec![offset(f, to_offset)?, offset(f, from_offset)?];
-    let list = b.list(list);
-    let mut imm = bytes;
-    let mut size = 0;
-    if let Some(op) = ops.get(3) {
-        if b.is_pred(op) {
-            let (p, flip) = b.pred(f, op)?;
-            size = p;
-            imm |= 1 << 41 | u64::from(flip & 1) << 42;
-        } else {
-            size = b.src(f, op, Ty::U32)?;
-            imm |= 1 << 40;
-        }
-    }
+    let (to, to_offset) = address(b, f, &ops[0])?;
+    let (from, from_offset) = address(b, f, &ops[1])?;
+    let list = b.list(vec![to_offset as u32, from_offset as u32]);
+    let (register, source) = match ops.get(3) {
+        None => (0, SourceBytes::All),
+        Some(op) if b.is_pred(op) => match b.pred(f, op)? {
+            (p, 0) => (p, SourceBytes::UnlessPredicate),
+            (p, _) => (p, SourceBytes::IfPredicate),
+        },
+        Some(op) => (b.src(f, op, Ty::U32)?, SourceBytes::Register),
+    };
+    let copy = Copy {
+        bytes: bytes as u32,
+        source,
+    };
     b.emit(start, Class::AsyncCopy, |i| {
-        i.a = to;
-        i.b = from;
-        i.c = size;
+        i.src = [to, from, register];
         i.list = list;
-        i.imm = imm;
+        i.imm = copy.pack();
     });
     Ok(())
 }

@@ -3,19 +3,34 @@
 use super::Decode;
 use super::half::{Bf16, F16, Format};
 use super::memory::{Access, addresses, resolve, space_of, strong};
-use crate::build::{Builder, Form, Res};
+use super::operands::address;
 use crate::checks::Touch;
 use crate::float::{canon, max32, min32};
-use crate::machine::{Class, Cx, Ins, Place, lanes_of};
+use crate::lower::{Builder, Form, Res};
+use crate::machine::{Class, Cx, Ins, Place, choice, immediate, lanes_of};
 use crate::ptx::tree::Operand;
 use crate::types::Ty;
 
 pub const DEFS: &[(&str, Decode)] = &[("atom", atom), ("red", red)];
 
-const OPS: [&str; 10] = [
-    "add", "min", "max", "and", "or", "xor", "exch", "cas", "inc", "dec",
-];
-const KINDS: [Ty; 15] = [
+choice! {
+    /// What an atomic does with memory.
+    pub enum Operation {
+        Add = "add",
+        Min = "min",
+        Max = "max",
+        And = "and",
+        Or = "or",
+        Xor = "xor",
+        Exchange = "exch",
+        CompareAndSwap = "cas",
+        Increment = "inc",
+        Decrement = "dec",
+    }
+}
+use Operation::{Add, And, CompareAndSwap, Decrement, Exchange, Increment, Max, Min, Or, Xor};
+
+const TYPES: [Ty; 15] = [
     Ty::U32,
     Ty::S32,
     Ty::B32,
@@ -33,12 +48,23 @@ const KINDS: [Ty; 15] = [
     Ty::S16,
 ];
 
-fn halves<T: Format>(old: u64, v: u64, op: usize) -> u64 {
+immediate! {
+    struct Atomic {
+        access: Access [50],
+        operation: Operation [4],
+        ty: Ty [5],
+        /// `atom` and not `red`.
+        returns: bool [1],
+    }
+}
+
+/// An operation on both halves of a word.
+fn halves<T: Format>(old: u64, v: u64, op: Operation) -> u64 {
     let one = |a: u64, b: u64| {
         let (x, y) = (T::wide(a as u16), T::wide(b as u16));
         u64::from(T::narrow(match op {
-            0 => x + y,
-            1 => min32(x, y),
+            Add => x + y,
+            Min => min32(x, y),
             _ => max32(x, y),
         }))
     };
@@ -46,42 +72,42 @@ fn halves<T: Format>(old: u64, v: u64, op: usize) -> u64 {
 }
 
 /// New memory value from the old one and the operands.
-pub fn combine(op: usize, t: Ty, old: u64, v: u64, swap: u64) -> u64 {
-    match (OPS[op], t) {
-        ("add", Ty::F32) => {
+fn combine(op: Operation, t: Ty, old: u64, v: u64, swap: u64) -> u64 {
+    match (op, t) {
+        (Add, Ty::F32) => {
             u64::from(canon(f32::from_bits(old as u32) + f32::from_bits(v as u32)).to_bits())
         }
-        ("add", Ty::F64) => (f64::from_bits(old) + f64::from_bits(v)).to_bits(),
-        ("add" | "min" | "max", Ty::F16) => halves::<F16>(old, v, op) & 0xffff,
-        ("add" | "min" | "max", Ty::Bf16) => halves::<Bf16>(old, v, op) & 0xffff,
-        ("add" | "min" | "max", Ty::F16x2) => halves::<F16>(old, v, op),
-        ("add" | "min" | "max", Ty::Bf16x2) => halves::<Bf16>(old, v, op),
-        ("add", _) => old.wrapping_add(v),
-        ("min", Ty::S32) => u64::from((old as i32).min(v as i32) as u32),
-        ("max", Ty::S32) => u64::from((old as i32).max(v as i32) as u32),
-        ("min", Ty::S64) => (old as i64).min(v as i64) as u64,
-        ("max", Ty::S64) => (old as i64).max(v as i64) as u64,
-        ("min", _) => old.min(v),
-        ("max", _) => old.max(v),
-        ("and", _) => old & v,
-        ("or", _) => old | v,
-        ("xor", _) => old ^ v,
-        ("exch", _) => v,
-        ("cas", _) => {
+        (Add, Ty::F64) => (f64::from_bits(old) + f64::from_bits(v)).to_bits(),
+        (Add | Min | Max, Ty::F16) => halves::<F16>(old, v, op) & 0xffff,
+        (Add | Min | Max, Ty::Bf16) => halves::<Bf16>(old, v, op) & 0xffff,
+        (Add | Min | Max, Ty::F16x2) => halves::<F16>(old, v, op),
+        (Add | Min | Max, Ty::Bf16x2) => halves::<Bf16>(old, v, op),
+        (Add, _) => old.wrapping_add(v),
+        (Min, Ty::S32) => u64::from((old as i32).min(v as i32) as u32),
+        (Max, Ty::S32) => u64::from((old as i32).max(v as i32) as u32),
+        (Min, Ty::S64) => (old as i64).min(v as i64) as u64,
+        (Max, Ty::S64) => (old as i64).max(v as i64) as u64,
+        (Min, _) => old.min(v),
+        (Max, _) => old.max(v),
+        (And, _) => old & v,
+        (Or, _) => old | v,
+        (Xor, _) => old ^ v,
+        (Exchange, _) => v,
+        (CompareAndSwap, _) => {
             if old == v {
                 swap
             } else {
                 old
             }
         }
-        ("inc", _) => {
+        (Increment, _) => {
             if old >= v {
                 0
             } else {
                 old + 1
             }
         }
-        _ => {
+        (Decrement, _) => {
             if old == 0 || old > v {
                 v
             } else {
@@ -91,27 +117,20 @@ pub fn combine(op: usize, t: Ty, old: u64, v: u64, swap: u64) -> u64 {
     }
 }
 
-/// `list`: operation, type; bit 16: there is a destination; bit 17: it is a 16-bit register.
+/// `src`: address, operand and, for `cas`, the new value. `imm` is an [`Atomic`].
 fn exec(cx: &mut Cx<'_>, i: &Ins, m: u32) {
-    let a = Access::unpack(i.imm);
-    let mut addrs = addresses(cx, i.a, a.offset);
-    let (op, t) = (
-        (i.list & 0xff) as usize,
-        KINDS[(i.list >> 8 & 0xff) as usize],
-    );
-    let (keep, wide) = (i.list >> 16 & 1 == 1, a.bytes == 8);
-    let (vl, sl, d) = (i.b, i.c, i.d);
+    let atomic = Atomic::unpack(i.imm);
+    let (a, op, t) = (atomic.access, atomic.operation, atomic.ty);
+    let mut addrs = addresses(cx, i.src[0], a.offset);
+    let wide = a.bytes == 8;
+    let [_, operand, swap] = i.src;
     resolve(cx, a, &mut addrs, m, |cx, place, addrs, lanes| {
         for lane in lanes_of(lanes) {
-            let get = |cx: &Cx<'_>, line: u32| {
-                let v = if wide {
-                    cx.w.r.get::<u64>(line, lane)
-                } else {
-                    u64::from(cx.w.r.get::<u32>(line, lane))
-                };
+            let get = |cx: &Cx<'_>, reg: u32| {
+                let v = cx.warp.regs.get_bits(reg, lane, wide);
                 if a.bytes == 2 { v & 0xffff } else { v }
             };
-            let (v, swap) = (get(cx, vl), get(cx, sl));
+            let (v, swap) = (get(cx, operand), get(cx, swap));
             let old = if place == Place::Global {
                 cx.env
                     .heap
@@ -128,12 +147,8 @@ fn exec(cx: &mut Cx<'_>, i: &Ins, m: u32) {
                 old
             };
             cx.events += u64::from(combine(op, t, old, v, swap) != old);
-            if keep {
-                if wide {
-                    cx.w.r.set::<u64>(d, lane, old);
-                } else {
-                    cx.w.r.set::<u32>(d, lane, old as u32);
-                }
+            if atomic.returns {
+                cx.warp.regs.set_bits(i.dst, lane, wide, old);
             }
         }
     });
@@ -153,59 +168,62 @@ fn common(b: &mut Builder, f: &Form, returns: bool) -> Res {
     strong(f);
     f.has("acq_rel");
     f.has("noftz");
-    let Some(op) = f.pick(&OPS) else {
+    let Some(operation) = f.choose::<Operation>() else {
         return f.refuse("an operation is expected");
     };
-    let Some(kind) = KINDS.iter().position(|k| *k == t) else {
+    if !TYPES.contains(&t) {
         return f.refuse("this type is not supported");
-    };
-    let n = 2 + usize::from(returns) + usize::from(OPS[op] == "cas");
+    }
+    let swaps = operation == CompareAndSwap;
+    let n = 2 + usize::from(returns) + usize::from(swaps);
     let ops = super::memory::cache_hint(f, n)?;
-    let at = usize::from(returns);
-    let float = matches!(
-        t,
-        Ty::F16 | Ty::Bf16 | Ty::F32 | Ty::F64 | Ty::F16x2 | Ty::Bf16x2
-    );
-    let small = t.bytes() == 2 && !matches!(OPS[op], "cas" | "add" | "min" | "max" | "exch");
-    if small
-        || float && !matches!(OPS[op], "add" | "min" | "max" | "exch")
-        || matches!(t, Ty::F32 | Ty::F64) && matches!(OPS[op], "min" | "max")
-    {
+    if !exists(operation, t) {
         return f.refuse("this operation does not exist for the type");
     }
-    if matches!(ops[at + 1], Operand::Vector(_)) {
+    let ops = if returns { &ops[1..] } else { ops };
+    if matches!(ops[1], Operand::Vector(_)) {
         return f.refuse("vector atomics are not supported");
     }
-    let (base, offset, _) = b.address(f, &ops[at])?;
-    let Ok(offset) = i32::try_from(offset) else {
-        return f.refuse("the offset is too large");
-    };
-    let v = b.src(f, &ops[at + 1], t)?;
-    let swap = if OPS[op] == "cas" {
-        b.src(f, &ops[at + 2], t)?
+    let (base, offset) = address(b, f, &ops[0])?;
+    let v = b.src(f, &ops[1], t)?;
+    let swap = if swaps { b.src(f, &ops[2], t)? } else { v };
+    let d = if returns {
+        b.dst(f, &f.inst.operands[0], t)?
     } else {
-        v
+        0
     };
-    let d = if returns { b.dst(f, &ops[0], t)? } else { 0 };
     let place = space.and_then(Place::of);
     if place != Some(Place::Shared) {
         b.communicates = true;
     }
-    let access = Access {
-        offset,
-        bytes: t.bytes(),
-        count: 1,
-        place,
-        touch: Touch::Atomic,
-        signed: false,
+    let atomic = Atomic {
+        access: Access {
+            offset,
+            bytes: t.bytes(),
+            ..Access::new(place, Touch::Atomic)
+        },
+        operation,
+        ty: t,
+        returns,
     };
     b.emit(exec, Class::Atomic, |i| {
-        i.d = d;
-        i.a = base;
-        i.b = v;
-        i.c = swap;
-        i.imm = access.pack();
-        i.list = op as u32 | (kind as u32) << 8 | u32::from(returns) << 16;
+        i.dst = d;
+        i.src = [base, v, swap];
+        i.imm = atomic.pack();
     });
     Ok(())
+}
+
+/// Whether PTX has the operation for a type.
+fn exists(operation: Operation, t: Ty) -> bool {
+    let float = matches!(
+        t,
+        Ty::F16 | Ty::Bf16 | Ty::F32 | Ty::F64 | Ty::F16x2 | Ty::Bf16x2
+    );
+    match operation {
+        Add | Exchange => true,
+        Min | Max => !matches!(t, Ty::F32 | Ty::F64),
+        CompareAndSwap => !float,
+        And | Or | Xor | Increment | Decrement => !float && t.bytes() != 2,
+    }
 }

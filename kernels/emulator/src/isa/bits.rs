@@ -1,10 +1,10 @@
 //! Logic, shifts, bit fields and byte permutation.
 
 use super::Decode;
-use super::arith::{mixed, uniform};
+use super::operands::{mixed, uniform};
 use super::shapes::{bin, field, tri, tri_imm, un};
-use crate::build::{Builder, Form, Res};
-use crate::machine::{Class, Cx, Ins};
+use crate::lower::{Builder, Form, Res};
+use crate::machine::{Class, Cx, Ins, choice, immediate};
 use crate::ptx::tree::Operand;
 use crate::types::Ty;
 
@@ -30,30 +30,61 @@ pub const DEFS: &[(&str, Decode)] = &[
     ("szext", szext),
 ];
 
-/// Logic on predicates: `imm` 0 and, 1 or, 2 xor, 3 not; bit 8 and 9 negate the sources.
+choice! {
+    enum Logic {
+        And = "and",
+        Or = "or",
+        Xor = "xor",
+        Not = "not",
+    }
+}
+
+immediate! {
+    /// Logic on the predicates in `src`.
+    struct PredLogic {
+        operation: Logic [2],
+        negate_a: bool [1],
+        negate_b: bool [1],
+    }
+}
+
 fn pred_logic(cx: &mut Cx<'_>, i: &Ins, m: u32) {
-    let a = cx.w.p[i.a as usize] ^ if i.imm >> 8 & 1 == 1 { !0 } else { 0 };
-    let b = cx.w.p[i.b as usize] ^ if i.imm >> 9 & 1 == 1 { !0 } else { 0 };
-    let r = match i.imm & 3 {
-        0 => a & b,
-        1 => a | b,
-        2 => a ^ b,
-        _ => !a,
+    let logic = PredLogic::unpack(i.imm);
+    let source =
+        |pred: u32, negate: bool| cx.warp.preds[pred as usize] ^ if negate { !0 } else { 0 };
+    let (a, b) = (
+        source(i.src[0], logic.negate_a),
+        source(i.src[1], logic.negate_b),
+    );
+    let r = match logic.operation {
+        Logic::And => a & b,
+        Logic::Or => a | b,
+        Logic::Xor => a ^ b,
+        Logic::Not => !a,
     };
-    let d = &mut cx.w.p[i.d as usize];
+    let d = &mut cx.warp.preds[i.dst as usize];
     *d = *d & !m | r & m;
 }
 
-fn predicates(b: &mut Builder, f: &Form, op: u64) -> Res {
-    let ops = f.operands(if op == 3 { 2 } else { 3 })?;
-    let (a, fa) = b.pred(f, &ops[1])?;
-    let (c, fc) = if op == 3 { (a, 0) } else { b.pred(f, &ops[2])? };
+fn predicates(b: &mut Builder, f: &Form, operation: Logic) -> Res {
+    let unary = operation == Logic::Not;
+    let ops = f.operands(if unary { 2 } else { 3 })?;
+    let (first, flip_a) = b.pred(f, &ops[1])?;
+    let (second, flip_b) = if unary {
+        (first, 0)
+    } else {
+        b.pred(f, &ops[2])?
+    };
     let d = b.pred_dst(f, &ops[0])?;
+    let logic = PredLogic {
+        operation,
+        negate_a: flip_a != 0,
+        negate_b: flip_b != 0,
+    };
     b.emit(pred_logic, Class::Integer, |i| {
-        i.d = d;
-        i.a = a;
-        i.b = c;
-        i.imm = op | u64::from(fa & 1) << 8 | u64::from(fc & 1) << 9;
+        i.dst = d;
+        i.src = [first, second, 0];
+        i.imm = logic.pack();
     });
     Ok(())
 }
@@ -72,13 +103,13 @@ macro_rules! logic {
     };
 }
 
-logic!(and, 0, &);
-logic!(or, 1, |);
-logic!(xor, 2, ^);
+logic!(and, Logic::And, &);
+logic!(or, Logic::Or, |);
+logic!(xor, Logic::Xor, ^);
 
 fn not(b: &mut Builder, f: &Form) -> Res {
     match f.ty()? {
-        Ty::Pred => predicates(b, f, 3),
+        Ty::Pred => predicates(b, f, Logic::Not),
         t @ Ty::B16 => uniform(b, f, 1, t, Class::Integer, un(|a: u16| !a)),
         t @ Ty::B32 => uniform(b, f, 1, t, Class::Integer, un(|a: u32| !a)),
         t @ Ty::B64 => uniform(b, f, 1, t, Class::Integer, un(|a: u64| !a)),
@@ -117,14 +148,14 @@ fn lop3(b: &mut Builder, f: &Form) -> Res {
     let Operand::Int(table) = ops[4] else {
         return f.refuse("the truth table must be a number");
     };
-    let mut lines = [0; 3];
-    for (line, op) in lines.iter_mut().zip(&ops[1..4]) {
-        *line = b.src(f, op, Ty::B32)?;
+    let mut regs = [0; 3];
+    for (reg, op) in regs.iter_mut().zip(&ops[1..4]) {
+        *reg = b.src(f, op, Ty::B32)?;
     }
     let d = b.dst(f, &ops[0], Ty::B32)?;
     b.emit(tri_imm(lut), Class::Integer, |i| {
-        i.d = d;
-        [i.a, i.b, i.c] = lines;
+        i.dst = d;
+        i.src = regs;
         i.imm = table;
     });
     Ok(())
@@ -225,17 +256,15 @@ fn insert(a: u64, b: u64, width: u32, pos: u32, len: u32) -> u64 {
     b & !(low << pos) | (a & low) << pos
 }
 
-/// Four sources: the last register goes into `list`.
+/// Emits an instruction of four sources; the last register goes into `list`.
 fn four(b: &mut Builder, f: &Form, exec: crate::machine::Exec, t: Ty) -> Res {
     let ops = f.operands(5)?;
     let (x, y) = (b.src(f, &ops[1], t)?, b.src(f, &ops[2], t)?);
     let (p, l) = (b.src(f, &ops[3], Ty::U32)?, b.src(f, &ops[4], Ty::U32)?);
     let d = b.dst(f, &ops[0], t)?;
     b.emit(exec, Class::Integer, |i| {
-        i.d = d;
-        i.a = x;
-        i.b = y;
-        i.c = p;
+        i.dst = d;
+        i.src = [x, y, p];
         i.list = l;
     });
     Ok(())

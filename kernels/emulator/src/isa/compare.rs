@@ -1,55 +1,119 @@
 //! setp, set, selp, slct.
 
 use super::Decode;
-use super::arith::mixed;
 use super::half::{Bf16, F16, Format};
-use super::shapes::{cmp, select, tri};
-use crate::build::{Builder, Form, Res};
+use super::operands::mixed;
+use super::shapes::{Combine, Comparison, cmp, select, tri};
 use crate::float::flush;
-use crate::machine::{Class, Cx, Exec, Ins};
+use crate::lower::{Builder, Form, Res};
+use crate::machine::{Choice, Class, Cx, Exec, Ins, choice, immediate};
 use crate::ptx::tree::Operand;
 use crate::types::Ty;
 
 pub const DEFS: &[(&str, Decode)] = &[("setp", setp), ("set", set), ("selp", selp), ("slct", slct)];
 
-const OPS: [&str; 18] = [
-    "eq", "ne", "lt", "le", "gt", "ge", "lo", "ls", "hi", "hs", "equ", "neu", "ltu", "leu", "gtu",
-    "geu", "num", "nan",
-];
+choice! {
+    /// The comparisons, in the order of the manual: all types, unsigned integers, floats.
+    enum Operator {
+        Eq = "eq",
+        Ne = "ne",
+        Lt = "lt",
+        Le = "le",
+        Gt = "gt",
+        Ge = "ge",
+        Lo = "lo",
+        Ls = "ls",
+        Hi = "hi",
+        Hs = "hs",
+        Equ = "equ",
+        Neu = "neu",
+        Ltu = "ltu",
+        Leu = "leu",
+        Gtu = "gtu",
+        Geu = "geu",
+        Num = "num",
+        Nan = "nan",
+    }
+}
 
-/// How a comparison is made of a base one: which, operands swapped, result turned round. The bases are ==, <, <=,
-/// "ordered and different" and "neither is NaN".
-fn parts(op: usize) -> (u8, bool, bool) {
-    const EQ: u8 = 0;
-    const LT: u8 = 1;
-    const LE: u8 = 2;
-    const DIFFERENT: u8 = 3;
-    const NUM: u8 = 4;
-    match OPS[op] {
-        "eq" => (EQ, false, false),
-        "ne" => (DIFFERENT, false, false),
-        "lt" | "lo" => (LT, false, false),
-        "le" | "ls" => (LE, false, false),
-        "gt" | "hi" => (LT, true, false),
-        "ge" | "hs" => (LE, true, false),
-        "equ" => (DIFFERENT, false, true),
-        "neu" => (EQ, false, true),
-        "ltu" => (LE, true, true),
-        "leu" => (LT, true, true),
-        "gtu" => (LE, false, true),
-        "geu" => (LT, false, true),
-        "num" => (NUM, false, false),
-        _ => (NUM, false, true),
+/// The comparisons that have code of their own.
+#[derive(Clone, Copy)]
+enum Base {
+    Equal,
+    Less,
+    LessEqual,
+    /// Ordered and different.
+    Different,
+    /// Neither is NaN.
+    Ordered,
+}
+
+/// A comparison as a base comparison.
+struct Recipe {
+    base: Base,
+    /// The operands are swapped.
+    swap: bool,
+    /// The result is negated.
+    negate: bool,
+}
+
+impl Operator {
+    fn recipe(self) -> Recipe {
+        use Base::{Different, Equal, Less, LessEqual, Ordered};
+        use Operator::*;
+        let (base, swap, negate) = match self {
+            Eq => (Equal, false, false),
+            Ne => (Different, false, false),
+            Lt | Lo => (Less, false, false),
+            Le | Ls => (LessEqual, false, false),
+            Gt | Hi => (Less, true, false),
+            Ge | Hs => (LessEqual, true, false),
+            Equ => (Different, false, true),
+            Neu => (Equal, false, true),
+            Ltu => (LessEqual, true, true),
+            Leu => (Less, true, true),
+            Gtu => (LessEqual, false, true),
+            Geu => (Less, false, true),
+            Num => (Ordered, false, false),
+            Nan => (Ordered, false, true),
+        };
+        Recipe { base, swap, negate }
+    }
+
+    /// For unsigned integers only.
+    fn unsigned_only(self) -> bool {
+        use Operator::*;
+        matches!(self, Lo | Ls | Hi | Hs)
+    }
+
+    /// For floats only.
+    fn float_only(self) -> bool {
+        use Operator::*;
+        matches!(self, Equ | Neu | Ltu | Leu | Gtu | Geu | Num | Nan)
+    }
+
+    fn of(f: &Form) -> Res<Operator> {
+        match f.choose() {
+            Some(operator) => Ok(operator),
+            None => f.refuse("a comparison is expected"),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        Operator::ALL
+            .iter()
+            .find(|o| o.1 == self)
+            .map_or("", |o| o.0)
     }
 }
 
 macro_rules! integers {
     ($base:expr, $t:ty) => {
         match $base {
-            0 => cmp(|a: $t, b: $t| a == b),
-            1 => cmp(|a: $t, b: $t| a < b),
-            2 => cmp(|a: $t, b: $t| a <= b),
-            _ => cmp(|a: $t, b: $t| a != b),
+            Base::Equal => cmp(|a: $t, b: $t| a == b),
+            Base::Less => cmp(|a: $t, b: $t| a < b),
+            Base::LessEqual => cmp(|a: $t, b: $t| a <= b),
+            Base::Different | Base::Ordered => cmp(|a: $t, b: $t| a != b),
         }
     };
 }
@@ -58,11 +122,11 @@ macro_rules! integers {
 macro_rules! floats {
     ($base:expr, $t:ty, $v:expr) => {
         match $base {
-            0 => cmp(|a: $t, b: $t| $v(a) == $v(b)),
-            1 => cmp(|a: $t, b: $t| $v(a) < $v(b)),
-            2 => cmp(|a: $t, b: $t| $v(a) <= $v(b)),
-            3 => cmp(|a: $t, b: $t| $v(a) < $v(b) || $v(a) > $v(b)),
-            _ => cmp(|a: $t, b: $t| !$v(a).is_nan() && !$v(b).is_nan()),
+            Base::Equal => cmp(|a: $t, b: $t| $v(a) == $v(b)),
+            Base::Less => cmp(|a: $t, b: $t| $v(a) < $v(b)),
+            Base::LessEqual => cmp(|a: $t, b: $t| $v(a) <= $v(b)),
+            Base::Different => cmp(|a: $t, b: $t| $v(a) < $v(b) || $v(a) > $v(b)),
+            Base::Ordered => cmp(|a: $t, b: $t| !$v(a).is_nan() && !$v(b).is_nan()),
         }
     };
 }
@@ -80,15 +144,16 @@ fn high<T: Format>(h: u32) -> f32 {
     T::wide((h >> 16) as u16)
 }
 
-fn compare_exec(f: &Form, op: usize, t: Ty, ftz: bool) -> Res<Exec> {
+fn compare_exec(f: &Form, operator: Operator, t: Ty, ftz: bool) -> Res<Exec> {
     let float = matches!(
         t,
         Ty::F16 | Ty::Bf16 | Ty::F32 | Ty::F64 | Ty::F16x2 | Ty::Bf16x2
     );
-    if float && (6..10).contains(&op) || !float && op >= 10 {
-        return f.refuse(format!("comparison .{} does not fit the type", OPS[op]));
+    if float && operator.unsigned_only() || !float && operator.float_only() {
+        let name = operator.name();
+        return f.refuse(format!("comparison .{name} does not fit the type"));
     }
-    let (op, ..) = parts(op);
+    let op = operator.recipe().base;
     Ok(match t {
         Ty::B16 | Ty::U16 => integers!(op, u16),
         Ty::B32 | Ty::U32 => integers!(op, u32),
@@ -107,31 +172,34 @@ fn compare_exec(f: &Form, op: usize, t: Ty, ftz: bool) -> Res<Exec> {
 
 /// Emits the comparison into predicate `p` and perhaps its complement into `q`.
 fn compare(b: &mut Builder, f: &Form, t: Ty, ops: &[Operand], p: u32, q: Option<u32>) -> Res {
-    let Some(op) = f.pick(&OPS) else {
-        return f.refuse("a comparison is expected");
+    let operator = Operator::of(f)?;
+    let combine = match f.pick(&["and", "or", "xor"]) {
+        None => Combine::None,
+        Some(0) => Combine::And,
+        Some(1) => Combine::Or,
+        Some(_) => Combine::Xor,
     };
-    let combine = f.pick(&["and", "or", "xor"]);
     let ftz = f.has("ftz");
-    let exec = compare_exec(f, op, t, ftz)?;
-    let (a, c) = (b.src(f, &ops[0], t)?, b.src(f, &ops[1], t)?);
-    let (_, swap, turn) = parts(op);
-    let (a, c) = if swap { (c, a) } else { (a, c) };
+    let exec = compare_exec(f, operator, t, ftz)?;
+    let (x, y) = (b.src(f, &ops[0], t)?, b.src(f, &ops[1], t)?);
+    let recipe = operator.recipe();
+    let (x, y) = if recipe.swap { (y, x) } else { (x, y) };
     let (third, flip) = match (combine, ops.get(2)) {
-        (Some(_), Some(op)) => b.pred(f, op)?,
-        (None, None) => (0, 0),
+        (Combine::None, None) => (0, 0),
+        (Combine::And | Combine::Or | Combine::Xor, Some(op)) => b.pred(f, op)?,
         _ => return f.refuse("a third source goes with .and, .or or .xor"),
     };
-    let combine = combine.map_or(0, |c| c as u64 + 1);
+    let options = Comparison {
+        combine,
+        negate_third: flip != 0,
+        complement: q.is_some(),
+        negate: recipe.negate,
+    };
     b.emit(exec, Class::Compare, |i| {
-        i.d = p;
-        i.a = a;
-        i.b = c;
-        i.c = third;
+        i.dst = p;
+        i.src = [x, y, third];
         i.list = q.unwrap_or(0);
-        i.imm = combine
-            | u64::from(flip & 1) << 8
-            | u64::from(q.is_some()) << 9
-            | u64::from(turn) << 10;
+        i.imm = options.pack();
     });
     Ok(())
 }
@@ -155,17 +223,15 @@ fn setp(b: &mut Builder, f: &Form) -> Res {
 
 /// `setp.f16x2 p|q`: one predicate per half.
 fn setp_packed(b: &mut Builder, f: &Form, t: Ty, ops: &[Operand]) -> Res {
-    let Some(op) = f.pick(&OPS) else {
-        return f.refuse("a comparison is expected");
-    };
+    let operator = Operator::of(f)?;
     f.has("ftz");
     let Operand::Pair(p, q) = &ops[0] else {
         return f.refuse("two destinations are expected");
     };
-    if ops.len() != 3 || (6..10).contains(&op) {
+    if ops.len() != 3 || operator.unsigned_only() {
         return f.refuse("this form is not supported");
     }
-    let (base, swap, turn) = parts(op);
+    let Recipe { base, swap, negate } = operator.recipe();
     let halves: [Exec; 2] = match t {
         Ty::F16x2 => [
             floats!(base, u32, low::<F16>),
@@ -176,72 +242,85 @@ fn setp_packed(b: &mut Builder, f: &Form, t: Ty, ops: &[Operand]) -> Res {
             floats!(base, u32, high::<Bf16>),
         ],
     };
+    let options = Comparison {
+        combine: Combine::None,
+        negate_third: false,
+        complement: false,
+        negate,
+    };
     for (exec, dst) in halves.into_iter().zip([p, q]) {
-        let (a, c) = (b.src(f, &ops[1], t)?, b.src(f, &ops[2], t)?);
+        let (x, y) = (b.src(f, &ops[1], t)?, b.src(f, &ops[2], t)?);
         let d = b.pred_dst(f, dst)?;
-        // The pair counts as the one instruction it is.
+        // The two count as one instruction.
         let class = if std::ptr::eq(dst, p) {
             Class::Compare
         } else {
             Class::Hidden
         };
         b.emit(exec, class, |i| {
-            i.d = d;
-            (i.a, i.b) = if swap { (c, a) } else { (a, c) };
-            i.imm = u64::from(turn) << 10;
+            i.dst = d;
+            i.src = if swap { [y, x, 0] } else { [x, y, 0] };
+            i.imm = options.pack();
         });
     }
     Ok(())
 }
 
-/// `set.f16x2.f16x2`: 1.0 per half; with an integer destination all ones per half. `imm` is the comparison.
+immediate! {
+    /// `set.f16x2.f16x2` and its relatives.
+    struct SetPacked {
+        operator: Operator [5],
+        /// The sources are bf16x2, else f16x2.
+        bf16: bool [1],
+        /// The destination is an integer: all ones for true, else 1.0.
+        integer: bool [1],
+    }
+}
+
+/// Compares both halves and sets each half of the destination.
 // `a < b || a > b` is not `a != b` where one is NaN.
 #[allow(clippy::double_comparisons)]
 fn set_packed(cx: &mut Cx<'_>, i: &Ins, m: u32) {
-    let (bf, int, op) = (i.imm >> 8 & 1 == 1, i.imm >> 9 & 1 == 1, i.imm & 0xff);
-    let holds = |a: f32, b: f32| match op {
-        0 => a == b,
-        1 => a < b || a > b,
-        2 => a < b,
-        3 => a <= b,
-        4 => a > b,
-        5 => a >= b,
-        10 => !(a < b || a > b),
-        11 => a != b,
-        12 => a.is_nan() || b.is_nan() || a < b,
-        13 => a.is_nan() || b.is_nan() || a <= b,
-        14 => a.is_nan() || b.is_nan() || a > b,
-        15 => a.is_nan() || b.is_nan() || a >= b,
-        16 => !a.is_nan() && !b.is_nan(),
-        _ => a.is_nan() || b.is_nan(),
+    use Operator::*;
+    let set = SetPacked::unpack(i.imm);
+    let unordered = |a: f32, b: f32| a.is_nan() || b.is_nan();
+    let holds = |a: f32, b: f32| match set.operator {
+        Eq => a == b,
+        Ne => a < b || a > b,
+        Lt | Lo => a < b,
+        Le | Ls => a <= b,
+        Gt | Hi => a > b,
+        Ge | Hs => a >= b,
+        Equ => !(a < b || a > b),
+        Neu => a != b,
+        Ltu => unordered(a, b) || a < b,
+        Leu => unordered(a, b) || a <= b,
+        Gtu => unordered(a, b) || a > b,
+        Geu => unordered(a, b) || a >= b,
+        Num => !unordered(a, b),
+        Nan => unordered(a, b),
     };
-    let one = match (int, bf) {
+    let one = match (set.integer, set.bf16) {
         (true, _) => 0xffff,
         (_, true) => 0x3f80,
         _ => 0x3c00,
     };
-    let wide = |h: u32| {
-        if bf {
-            Bf16::wide(h as u16)
+    let half = |a: u32, b: u32| {
+        let (a, b) = (a as u16, b as u16);
+        let yes = if set.bf16 {
+            holds(Bf16::wide(a), Bf16::wide(b))
         } else {
-            F16::wide(h as u16)
-        }
+            holds(F16::wide(a), F16::wide(b))
+        };
+        if yes { one } else { 0 }
     };
-    let (a, b) = (cx.w.r.all::<u32>(i.a), cx.w.r.all::<u32>(i.b));
-    let d: [u32; 32] = std::array::from_fn(|l| {
-        let lo = if holds(wide(a[l]), wide(b[l])) {
-            one
-        } else {
-            0
-        };
-        let hi = if holds(wide(a[l] >> 16), wide(b[l] >> 16)) {
-            one
-        } else {
-            0
-        };
-        lo | hi << 16
-    });
-    cx.w.r.put::<u32>(i.d, m, &d);
+    let (a, b) = (
+        cx.warp.regs.all::<u32>(i.src[0]),
+        cx.warp.regs.all::<u32>(i.src[1]),
+    );
+    let d: [u32; 32] =
+        std::array::from_fn(|l| half(a[l], b[l]) | half(a[l] >> 16, b[l] >> 16) << 16);
+    cx.warp.regs.put::<u32>(i.dst, m, &d);
 }
 
 fn set(b: &mut Builder, f: &Form) -> Res {
@@ -255,20 +334,22 @@ fn set(b: &mut Builder, f: &Form) -> Res {
     }
     let ops = f.operands(n)?;
     if matches!(t, Ty::F16x2 | Ty::Bf16x2) {
-        let Some(op) = f.pick(&OPS) else {
-            return f.refuse("a comparison is expected");
-        };
+        let operator = Operator::of(f)?;
         f.has("ftz");
-        if n != 3 || (6..10).contains(&op) {
+        if n != 3 || operator.unsigned_only() {
             return f.refuse("this form is not supported");
         }
         let (x, y) = (b.src(f, &ops[1], t)?, b.src(f, &ops[2], t)?);
-        let line = b.dst(f, &ops[0], d)?;
+        let reg = b.dst(f, &ops[0], d)?;
+        let set = SetPacked {
+            operator,
+            bf16: t == Ty::Bf16x2,
+            integer: d.integer(),
+        };
         b.emit(set_packed, Class::Compare, |i| {
-            i.d = line;
-            i.a = x;
-            i.b = y;
-            i.imm = op as u64 | u64::from(t == Ty::Bf16x2) << 8 | u64::from(d.integer()) << 9;
+            i.dst = reg;
+            i.src = [x, y, 0];
+            i.imm = set.pack();
         });
         return Ok(());
     }
@@ -283,13 +364,11 @@ fn set(b: &mut Builder, f: &Form) -> Res {
         _ => return f.refuse("destination type is not supported"),
     };
     let (yes, no) = (b.constant(one, false), b.constant(0, false));
-    let line = b.dst(f, &ops[0], d)?;
-    // The pair counts as the one instruction it is.
+    let reg = b.dst(f, &ops[0], d)?;
+    // The two count as one instruction.
     b.emit(select(same::<u32>), Class::Hidden, |i| {
-        i.d = line;
-        i.a = yes;
-        i.b = no;
-        i.c = p;
+        i.dst = reg;
+        i.src = [yes, no, p];
     });
     Ok(())
 }
@@ -309,10 +388,8 @@ fn selp(b: &mut Builder, f: &Form) -> Res {
     let (p, flip) = b.pred(f, &ops[3])?;
     let d = b.dst(f, &ops[0], t)?;
     b.emit(exec, Class::Move, |i| {
-        i.d = d;
-        i.a = x;
-        i.b = y;
-        i.c = p;
+        i.dst = d;
+        i.src = [x, y, p];
         i.imm = u64::from(flip);
     });
     Ok(())

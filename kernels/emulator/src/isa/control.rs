@@ -2,11 +2,10 @@
 
 use super::Decode;
 use super::memory::addresses;
-use crate::build::{Builder, Form, Res};
 use crate::checks::FaultKind;
+use crate::lower::{Builder, Form, Res};
 use crate::machine::{Class, Cx, Exec, Ins, lanes_of};
 use crate::memory::WINDOW_SHIFT;
-use std::fmt::Write;
 use std::sync::PoisonError;
 
 pub const DEFS: &[(&str, Decode)] = &[
@@ -16,16 +15,16 @@ pub const DEFS: &[(&str, Decode)] = &[
     ("pmevent", hint),
 ];
 
-/// `bra`: the guard's lanes go to `imm`.
+/// `bra`: the lanes of the guard go to instruction `imm`.
 pub const BRANCH: Exec = branch;
-/// `brx.idx`: to the place in `list` that register `a` names.
+/// `brx.idx`: to the instruction in `list` whose index is in `src[0]`.
 pub const TABLE: Exec = table;
 /// Lanes leave the kernel.
 pub const EXIT: Exec = exit;
 const TRAP: Exec = trap_exec;
-/// `vprintf(a, b)`, result in `d`.
+/// `vprintf(format, arguments)`: addresses in `src`, result in `dst`.
 pub const PRINTF: Exec = printf;
-/// `__assertfail(a: message, b: file, c: line)`.
+/// `__assertfail(message, file, line)`, in `src`.
 pub const ASSERT: Exec = assert_fail;
 
 /// A call to a function that is none of the candidates.
@@ -36,7 +35,7 @@ fn bad_call(cx: &mut Cx<'_>, _: &Ins, m: u32) {
         cx.fail(
             FaultKind::BadOperand,
             m.trailing_zeros(),
-            "the called address is no function of this shape (a recursive one is not supported)",
+            "the called address is not a function of this prototype (recursion is not supported)",
         );
     }
 }
@@ -48,7 +47,7 @@ fn branch(cx: &mut Cx<'_>, i: &Ins, m: u32) {
 fn table(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let prog = cx.env.program;
     let targets = &prog.lists[i.list as usize];
-    let index = cx.w.r.all::<u32>(i.a);
+    let index = cx.warp.regs.all::<u32>(i.src[0]);
     let mut left = m;
     while left != 0 {
         let lane = left.trailing_zeros();
@@ -107,17 +106,17 @@ fn hint(b: &mut Builder, _: &Form) -> Res {
     Ok(())
 }
 
-/// One byte at a generic address, unchecked kinds of memory read as the end of a string.
+/// One byte at a generic address; memory other than global and local reads as 0.
 fn byte(cx: &Cx<'_>, lane: usize, addr: u64) -> u8 {
     let local = addr & ((1 << WINDOW_SHIFT) - 1);
     match addr >> WINDOW_SHIFT {
         0 if cx.env.heap.find(addr).is_some() => cx.env.heap.load(addr, 1) as u8,
-        2 => {
-            cx.w.local
-                .get(lane * cx.env.program.local_bytes as usize + local as usize)
-                .copied()
-                .unwrap_or(0)
-        }
+        2 => cx
+            .warp
+            .local
+            .get(lane * cx.env.program.local_bytes as usize + local as usize)
+            .copied()
+            .unwrap_or(0),
         _ => 0,
     }
 }
@@ -134,102 +133,115 @@ fn word(cx: &Cx<'_>, lane: usize, addr: u64, bytes: u64) -> u64 {
 }
 
 fn printf(cx: &mut Cx<'_>, i: &Ins, m: u32) {
-    let (formats, args) = (addresses(cx, i.a, 0), addresses(cx, i.b, 0));
+    let (formats, args) = (addresses(cx, i.src[0], 0), addresses(cx, i.src[1], 0));
     for lane in lanes_of(m) {
         let format = text(cx, lane, formats[lane]);
-        let out = format_line(cx, lane, &format, args[lane]);
+        let mut args = Args {
+            cx,
+            lane,
+            addr: args[lane],
+        };
+        let out = format_text(&format, &mut args);
         cx.env
             .print
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .extend(out);
-        cx.w.r.set::<u32>(i.d, lane, 0);
+        cx.warp.regs.set::<u32>(i.dst, lane, 0);
     }
 }
 
-/// C's printf over arguments laid out by their natural alignment.
-fn format_line(cx: &Cx<'_>, lane: usize, format: &[u8], mut args: u64) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut at = 0;
-    while at < format.len() {
-        if format[at] != b'%' {
-            out.push(format[at]);
-            at += 1;
-            continue;
-        }
-        at += 1;
-        let (mut left, mut zero, mut plus, mut long) = (false, false, false, false);
-        let (mut width, mut precision) = (0usize, None);
-        let mut take = |bytes: u64| {
-            args = args.next_multiple_of(bytes);
-            let v = word(cx, lane, args, bytes);
-            args += bytes;
-            v
-        };
-        let conversion = loop {
-            let Some(&c) = format.get(at) else { return out };
-            at += 1;
+/// The flags, width and precision of a conversion.
+#[derive(Default)]
+struct Spec {
+    left: bool,
+    zero: bool,
+    plus: bool,
+    /// The integer has 64 bits.
+    long: bool,
+    width: usize,
+    precision: Option<usize>,
+}
+
+impl Spec {
+    /// Parses a conversion behind its `%`, with its letter; `None` if the format ends first.
+    fn parse(format: &mut std::slice::Iter<'_, u8>, args: &mut Args<'_>) -> Option<(Spec, u8)> {
+        let mut s = Spec::default();
+        loop {
+            let &c = format.next()?;
             match c {
-                b'-' => left = true,
-                b'0' if width == 0 && precision.is_none() => zero = true,
-                b'+' => plus = true,
+                b'-' => s.left = true,
+                b'0' if s.width == 0 && s.precision.is_none() => s.zero = true,
+                b'+' => s.plus = true,
                 b' ' | b'#' | b'h' => {}
-                b'l' | b'z' | b'j' | b't' => long = true,
-                b'*' => width = take(4) as usize,
-                b'.' => precision = Some(0),
+                b'l' | b'z' | b'j' | b't' => s.long = true,
+                b'*' => s.width = args.take(4) as usize,
+                b'.' => s.precision = Some(0),
                 b'0'..=b'9' => {
                     let digit = usize::from(c - b'0');
-                    match &mut precision {
+                    match &mut s.precision {
                         Some(p) => *p = (*p * 10 + digit).min(1000),
-                        None => width = (width * 10 + digit).min(1000),
+                        None => s.width = (s.width * 10 + digit).min(1000),
                     }
                 }
-                _ => break c,
+                _ => return Some((s, c)),
             }
-        };
-        let mut body = String::new();
-        let integer = |take: &mut dyn FnMut(u64) -> u64| if long { take(8) } else { take(4) };
-        let _ = match conversion {
-            b'%' => write!(body, "%"),
+        }
+    }
+
+    /// The argument in the letter's format, without padding.
+    fn text(&self, letter: u8, args: &mut Args<'_>) -> String {
+        let integer = if self.long { 8 } else { 4 };
+        match letter {
+            b'%' => "%".to_owned(),
             b'd' | b'i' => {
-                let v = integer(&mut take);
-                let v = if long { v as i64 } else { i64::from(v as i32) };
-                if plus && v >= 0 {
-                    write!(body, "+{v}")
+                let v = args.take(integer);
+                let v = if self.long {
+                    v as i64
                 } else {
-                    write!(body, "{v}")
-                }
+                    i64::from(v as i32)
+                };
+                self.signed(v >= 0, v.to_string())
             }
-            b'u' => write!(body, "{}", integer(&mut take)),
-            b'x' => write!(body, "{:x}", integer(&mut take)),
-            b'X' => write!(body, "{:X}", integer(&mut take)),
-            b'o' => write!(body, "{:o}", integer(&mut take)),
-            b'c' => write!(body, "{}", char::from(take(4) as u8)),
-            b'p' => write!(body, "{:#x}", take(8)),
+            b'u' => args.take(integer).to_string(),
+            b'x' => format!("{:x}", args.take(integer)),
+            b'X' => format!("{:X}", args.take(integer)),
+            b'o' => format!("{:o}", args.take(integer)),
+            b'c' => char::from(args.take(4) as u8).to_string(),
+            b'p' => format!("{:#x}", args.take(8)),
             b's' => {
-                let s = text(cx, lane, take(8));
-                write!(body, "{}", String::from_utf8_lossy(&s))
+                let s = text(args.cx, args.lane, args.take(8));
+                String::from_utf8_lossy(&s).into_owned()
             }
             b'f' | b'F' | b'e' | b'E' | b'g' | b'G' | b'a' => {
-                let v = f64::from_bits(take(8));
-                let p = precision.unwrap_or(6);
-                body = match conversion {
+                let v = f64::from_bits(args.take(8));
+                let p = self.precision.unwrap_or(6);
+                let body = match letter {
                     b'f' | b'F' => format!("{v:.p$}"),
                     b'e' | b'E' => exponent(v, p),
                     _ => general(v, p.max(1)),
                 };
-                if plus && v >= 0.0 {
-                    body.insert(0, '+');
-                }
-                Ok(())
+                self.signed(v >= 0.0, body)
             }
-            other => write!(body, "%{}", char::from(other)),
-        };
-        let pad = width.saturating_sub(body.len());
-        if left {
+            other => format!("%{}", char::from(other)),
+        }
+    }
+
+    fn signed(&self, positive: bool, body: String) -> String {
+        if self.plus && positive {
+            format!("+{body}")
+        } else {
+            body
+        }
+    }
+
+    /// Appends the body, padded to the width.
+    fn pad(&self, body: &str, out: &mut Vec<u8>) {
+        let pad = self.width.saturating_sub(body.len());
+        if self.left {
             out.extend(body.bytes());
             out.extend(std::iter::repeat_n(b' ', pad));
-        } else if zero {
+        } else if self.zero {
             let sign = usize::from(body.starts_with(['-', '+']));
             out.extend(body.bytes().take(sign));
             out.extend(std::iter::repeat_n(b'0', pad));
@@ -238,6 +250,39 @@ fn format_line(cx: &Cx<'_>, lane: usize, format: &[u8], mut args: u64) -> Vec<u8
             out.extend(std::iter::repeat_n(b' ', pad));
             out.extend(body.bytes());
         }
+    }
+}
+
+/// A lane's arguments in memory, laid out by their natural alignment.
+struct Args<'a> {
+    cx: &'a Cx<'a>,
+    lane: usize,
+    addr: u64,
+}
+
+impl Args<'_> {
+    fn take(&mut self, bytes: u64) -> u64 {
+        self.addr = self.addr.next_multiple_of(bytes);
+        let v = word(self.cx, self.lane, self.addr, bytes);
+        self.addr += bytes;
+        v
+    }
+}
+
+/// C's printf.
+fn format_text(format: &[u8], args: &mut Args<'_>) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut format = format.iter();
+    while let Some(&c) = format.next() {
+        if c != b'%' {
+            out.push(c);
+            continue;
+        }
+        let Some((spec, letter)) = Spec::parse(&mut format, args) else {
+            break;
+        };
+        let body = spec.text(letter, args);
+        spec.pad(&body, &mut out);
     }
     out
 }
@@ -287,8 +332,11 @@ fn assert_fail(cx: &mut Cx<'_>, i: &Ins, m: u32) {
         return;
     }
     let lane = m.trailing_zeros() as usize;
-    let (what, file) = (addresses(cx, i.a, 0)[lane], addresses(cx, i.b, 0)[lane]);
-    let line = cx.w.r.get::<u32>(i.c, lane);
+    let (what, file) = (
+        addresses(cx, i.src[0], 0)[lane],
+        addresses(cx, i.src[1], 0)[lane],
+    );
+    let line = cx.warp.regs.get::<u32>(i.src[2], lane);
     let (what, file) = (text(cx, lane, what), text(cx, lane, file));
     let message = format!(
         "{}:{line}: {}",

@@ -1,30 +1,37 @@
-//! cvt: every pair of types, by one general lane function; the pairs that loops are full of also have a fast one.
+//! cvt: every pair of types by one general lane function; frequent pairs also have a vectorised
+//! one.
 
 use super::Decode;
-use super::shapes::{bin, un};
-use crate::build::{Builder, Form, Res};
+use super::memory::Width;
+use super::operands::mixed;
+use super::shapes::{bin, tri_imm, un};
 use crate::float::{
     self, Round, bf_to_f32, canon, f32_to_16, f32_to_bf, f32_to_half, flush, half_to_f32, integral,
     saturate,
 };
-use crate::machine::{Class, Cx, Exec, Ins, lanes_of};
+use crate::lower::{Builder, Form, Res};
+use crate::machine::{Class, Cx, Exec, Ins, immediate, lanes_of};
 use crate::types::Ty;
 
 pub const DEFS: &[(&str, Decode)] = &[("cvt", cvt)];
 
-/// Everything a conversion is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Conversion {
-    pub to: Ty,
-    pub from: Ty,
-    pub mode: Round,
-    /// Round to an integral value (`.rni` and kin).
-    pub integral: bool,
-    /// `.rna`: ties away from zero.
-    pub away: bool,
-    pub ftz: bool,
-    pub sat: bool,
-    pub relu: bool,
+immediate! {
+    /// A conversion of one value.
+    #[derive(PartialEq, Eq, Debug)]
+    pub struct Conversion {
+        pub to: Ty [5],
+        pub from: Ty [5],
+        pub mode: Round [2],
+        /// Round to an integral value (`.rni` and kin).
+        pub integral: bool [1],
+        /// `.rna`: ties away from zero.
+        pub away: bool [1],
+        pub ftz: bool [1],
+        pub sat: bool [1],
+        pub relu: bool [1],
+        /// The register of the destination.
+        pub width: Width [2],
+    }
 }
 
 const TYPES: [Ty; 14] = [
@@ -45,33 +52,8 @@ const TYPES: [Ty; 14] = [
 ];
 
 impl Conversion {
-    fn pack(self) -> u64 {
-        let index = |t: Ty| TYPES.iter().position(|x| *x == t).unwrap_or(0) as u64;
-        index(self.to)
-            | index(self.from) << 8
-            | (self.mode as u64) << 16
-            | u64::from(self.integral) << 20
-            | u64::from(self.away) << 21
-            | u64::from(self.ftz) << 22
-            | u64::from(self.sat) << 23
-            | u64::from(self.relu) << 24
-    }
-
-    fn unpack(v: u64) -> Conversion {
-        let mode = [Round::Nearest, Round::Zero, Round::Down, Round::Up][(v >> 16 & 3) as usize];
-        Conversion {
-            to: TYPES[(v & 0xff) as usize % TYPES.len()],
-            from: TYPES[(v >> 8 & 0xff) as usize % TYPES.len()],
-            mode,
-            integral: v >> 20 & 1 == 1,
-            away: v >> 21 & 1 == 1,
-            ftz: v >> 22 & 1 == 1,
-            sat: v >> 23 & 1 == 1,
-            relu: v >> 24 & 1 == 1,
-        }
-    }
-
-    /// Converts the bits of one value. The result is extended to 64 bits as the destination type's sign says.
+    /// Converts the bits of one value. The result is extended to 64 bits by the sign of the
+    /// destination type.
     pub fn apply(self, bits: u64) -> u64 {
         let int = match self.from {
             Ty::U8 | Ty::B8 => Some(i128::from(bits as u8)),
@@ -215,15 +197,11 @@ impl Conversion {
     }
 }
 
-/// `list` bit 0: source is 64 bits wide; bit 1: destination is; bit 2: destination is a 16-bit register.
+/// Any conversion. `imm` is a [`Conversion`].
 fn general(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
     let c = Conversion::unpack(i.imm);
     for lane in lanes_of(mask) {
-        let bits = if i.list & 1 == 1 {
-            cx.w.r.get::<u64>(i.a, lane)
-        } else {
-            u64::from(cx.w.r.get::<u32>(i.a, lane))
-        };
+        let bits = cx.warp.regs.get_bits(i.src[0], lane, c.from.bytes() == 8);
         let mut out = c.apply(bits);
         if !c.to.signed() && c.to.bytes() < 8 {
             out &= (1 << (c.to.bytes() * 8)) - 1;
@@ -231,11 +209,11 @@ fn general(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
             let shift = 64 - c.to.bytes() * 8;
             out = ((out << shift) as i64 >> shift) as u64;
         }
-        match i.list >> 1 {
-            0 => cx.w.r.set::<u32>(i.d, lane, out as u32),
-            1 => cx.w.r.set::<u64>(i.d, lane, out),
-            _ => cx.w.r.set::<u16>(i.d, lane, out as u16),
+        if c.width == Width::Bits16 {
+            out &= 0xffff;
         }
+        let wide = c.width == Width::Bits64;
+        cx.warp.regs.set_bits(i.dst, lane, wide, out);
     }
 }
 
@@ -263,28 +241,31 @@ fn quick(c: Conversion) -> Option<Exec> {
     })
 }
 
+/// Rounding mode, whether to an integral value, whether `.rna`.
 fn mode_of(f: &Form) -> (Round, bool, bool) {
+    const MODES: [Round; 4] = [Round::Nearest, Round::Zero, Round::Down, Round::Up];
     match f.pick(&["rn", "rz", "rm", "rp", "rni", "rzi", "rmi", "rpi", "rna"]) {
-        Some(n @ 0..4) => (
-            [Round::Nearest, Round::Zero, Round::Down, Round::Up][n],
-            false,
-            false,
-        ),
-        Some(n @ 4..8) => (
-            [Round::Nearest, Round::Zero, Round::Down, Round::Up][n - 4],
-            true,
-            false,
-        ),
+        Some(n @ 0..4) => (MODES[n], false, false),
+        Some(n @ 4..8) => (MODES[n - 4], true, false),
         Some(_) => (Round::Nearest, false, true),
         None => (Round::Nearest, false, false),
     }
 }
 
-/// Two integers, saturated to `bits` each and packed, the second lowest; narrower than a half word, the third source
-/// fills up from above. `imm`: bits, bit 8: signed.
+immediate! {
+    /// `cvt.pack`
+    struct Pack {
+        /// Of a part.
+        bits: u32 [5],
+        signed: bool [1],
+    }
+}
+
+/// Two integers, saturated to a part each and packed, the second lowest. Parts below 16 bits are
+/// followed by the low bits of the third source. `imm` is a [`Pack`].
 fn pack_integers(a: u32, b: u32, c: u32, imm: u64) -> u32 {
-    let bits = imm as u32 & 255;
-    let (lo, hi) = if imm >> 8 & 1 == 1 {
+    let Pack { bits, signed } = Pack::unpack(imm);
+    let (lo, hi) = if signed {
         (-(1i64 << (bits - 1)), (1i64 << (bits - 1)) - 1)
     } else {
         (0, (1i64 << bits) - 1)
@@ -305,8 +286,11 @@ fn cvt_pack(b: &mut Builder, f: &Form) -> Res {
         return f.refuse("the type of the parts is expected");
     };
     f.has("s32");
-    let bits = 16u64 >> (kind / 2);
-    let three = bits != 16;
+    let pack = Pack {
+        bits: 16 >> (kind / 2),
+        signed: kind % 2 == 1,
+    };
+    let three = pack.bits != 16;
     if f.has("b32") != three {
         return f.refuse("parts below 16 bits take a third source, .b32");
     }
@@ -318,10 +302,10 @@ fn cvt_pack(b: &mut Builder, f: &Form) -> Res {
         x
     };
     let d = b.dst(f, &ops[0], Ty::B32)?;
-    b.emit(super::shapes::tri_imm(pack_integers), Class::Convert, |i| {
-        i.d = d;
-        [i.a, i.b, i.c] = [x, y, z];
-        i.imm = bits | (kind as u64 % 2) << 8;
+    b.emit(tri_imm(pack_integers), Class::Convert, |i| {
+        i.dst = d;
+        i.src = [x, y, z];
+        i.imm = pack.pack();
     });
     Ok(())
 }
@@ -341,16 +325,6 @@ fn cvt(b: &mut Builder, f: &Form) -> Res {
     }
     let (mode, integral, away) = mode_of(f);
     let (ftz, sat, relu) = (f.has("ftz"), f.has("sat"), f.has("relu"));
-    let c = Conversion {
-        to,
-        from,
-        mode,
-        integral,
-        away,
-        ftz,
-        sat,
-        relu,
-    };
     if !TYPES.contains(&to)
         || !TYPES.contains(&from)
         || to == Ty::Tf32 && from != Ty::F32
@@ -360,35 +334,36 @@ fn cvt(b: &mut Builder, f: &Form) -> Res {
     }
     let ops = f.operands(2)?;
     // Small types may sit in larger registers.
-    let wide_source = from.bytes() == 8;
-    let a = b.src(
-        f,
-        &ops[1],
-        if wide_source {
-            Ty::B64
-        } else if from.bytes() == 2 {
-            Ty::B16
-        } else {
-            Ty::B32
-        },
-    )?;
+    let source = match from.bytes() {
+        8 => Ty::B64,
+        2 => Ty::B16,
+        _ => Ty::B32,
+    };
+    let a = b.src(f, &ops[1], source)?;
     let d = b.dst_any(f, &ops[0])?;
     if to.bytes() == 8 && !d.wide {
         return f.refuse("the destination is too narrow");
     }
+    let c = Conversion {
+        to,
+        from,
+        mode,
+        integral,
+        away,
+        ftz,
+        sat,
+        relu,
+        width: Width::of(d.wide, d.short),
+    };
     let exact = d.wide == (to.bytes() == 8) && to.bytes() > 1 && (to.bytes() != 2 || d.short);
-    let (exec, list) = match quick(c) {
-        Some(e) if exact => (e, 0),
-        _ => (
-            general as Exec,
-            u32::from(wide_source) | if d.wide { 2 } else { 0 } | if d.short { 4 } else { 0 },
-        ),
+    let exec = match quick(c) {
+        Some(e) if exact => e,
+        _ => general,
     };
     b.emit(exec, Class::Convert, |i| {
-        i.d = d.line;
-        i.a = a;
+        i.dst = d.index;
+        i.src[0] = a;
         i.imm = c.pack();
-        i.list = list;
     });
     Ok(())
 }
@@ -425,7 +400,7 @@ fn packed(b: &mut Builder, f: &Form, to: Ty, from: Ty) -> Res {
         },
         _ => return f.refuse("this pair of types is not supported"),
     };
-    super::arith::mixed(b, f, Class::Convert, e, to, &[Ty::F32, Ty::F32])
+    mixed(b, f, Class::Convert, e, to, &[Ty::F32, Ty::F32])
 }
 
 #[inline(always)]
@@ -457,6 +432,7 @@ mod tests {
             ftz: false,
             sat: false,
             relu: false,
+            width: Width::Bits32,
         }
     }
 
@@ -516,6 +492,7 @@ mod tests {
                     ftz: false,
                     sat: true,
                     relu: false,
+                    width: Width::Bits16,
                 };
                 assert_eq!(Conversion::unpack(x.pack()), x);
             }

@@ -1,14 +1,15 @@
 //! f32 and f64 arithmetic, and the approximate functions.
 //!
-//! `.approx` functions yield the f64 result rounded to f32: inside the error PTX allows, but not the bits of a card.
+//! `.approx` functions return the f64 result rounded to f32: within PTX's error bounds, but not a
+//! card's bits.
 
 use super::Decode;
-use super::arith::uniform;
 use super::half;
+use super::operands::uniform;
 use super::shapes::{bin, tri, tri_imm, un};
-use crate::build::{Builder, Form, Res};
 use crate::float::{self, Round, canon, flush, saturate};
-use crate::machine::{Class, Exec};
+use crate::lower::{Builder, Form, Res};
+use crate::machine::{Class, Exec, choice, immediate, listed};
 use crate::types::Ty;
 
 pub const DEFS: &[(&str, Decode)] = &[
@@ -71,192 +72,194 @@ macro_rules! pick {
     };
 }
 
-#[inline(always)]
-fn add_lane<const FTZ: bool, const SAT: bool>(a: f32, b: f32) -> f32 {
-    output::<FTZ, SAT>(input::<FTZ>(a) + input::<FTZ>(b))
-}
-
-#[inline(always)]
-fn sub_lane<const FTZ: bool, const SAT: bool>(a: f32, b: f32) -> f32 {
-    output::<FTZ, SAT>(input::<FTZ>(a) - input::<FTZ>(b))
-}
-
-#[inline(always)]
-fn mul_lane<const FTZ: bool, const SAT: bool>(a: f32, b: f32) -> f32 {
-    output::<FTZ, SAT>(input::<FTZ>(a) * input::<FTZ>(b))
-}
-
-#[inline(always)]
-fn fma_lane<const FTZ: bool, const SAT: bool>(a: f32, b: f32, c: f32) -> f32 {
-    output::<FTZ, SAT>(input::<FTZ>(a).mul_add(input::<FTZ>(b), input::<FTZ>(c)))
-}
-
-#[inline(always)]
-fn div_lane<const FTZ: bool, const SAT: bool>(a: f32, b: f32) -> f32 {
-    output::<FTZ, SAT>(input::<FTZ>(a) / input::<FTZ>(b))
-}
-
-#[inline(always)]
-fn rcp_lane<const FTZ: bool, const SAT: bool>(a: f32) -> f32 {
-    div_lane::<FTZ, SAT>(1.0, a)
-}
-
-#[inline(always)]
-fn sqrt_lane<const FTZ: bool, const SAT: bool>(a: f32) -> f32 {
-    output::<FTZ, SAT>(input::<FTZ>(a).sqrt())
-}
-
-const ADD: u64 = 0;
-const SUB: u64 = 1;
-const MUL: u64 = 2;
-const FMA: u64 = 3;
-const DIV: u64 = 4;
-const RCP: u64 = 5;
-const SQRT: u64 = 6;
-
-/// The directed modes: `imm` is the operation, bits 8-9 the mode, 10 flush, 11 saturate.
-fn directed(a: f32, b: f32, c: f32, imm: u64) -> f32 {
-    let (mode, ftz, sat) = (
-        round((imm >> 8 & 3) as u8),
-        imm >> 10 & 1 == 1,
-        imm >> 11 & 1 == 1,
-    );
-    let into = |x: f32| if ftz { flush(x) } else { x };
-    let (a, b, c) = (into(a), into(b), into(c));
-    let r = match imm & 0xff {
-        ADD => float::add32(a, b, mode),
-        SUB => float::add32(a, -b, mode),
-        MUL => float::mul32(a, b, mode),
-        FMA => float::fma32(a, b, c, mode),
-        DIV => float::div32(a, b, mode),
-        RCP => float::div32(1.0, a, mode),
-        _ => float::sqrt32(a, mode),
+/// An f32 operation rounded to nearest, its sources flushed if `FTZ`.
+macro_rules! lane32 {
+    ($name:ident, |$($x:ident),+| $value:expr) => {
+        #[inline(always)]
+        fn $name<const FTZ: bool, const SAT: bool>($($x: f32),+) -> f32 {
+            $(let $x = input::<FTZ>($x);)+
+            output::<FTZ, SAT>($value)
+        }
     };
-    into(if sat { saturate(r) } else { canon(r) })
+}
+
+lane32!(add_lane, |a, b| a + b);
+lane32!(sub_lane, |a, b| a - b);
+lane32!(mul_lane, |a, b| a * b);
+lane32!(fma_lane, |a, b, c| a.mul_add(b, c));
+lane32!(div_lane, |a, b| a / b);
+lane32!(rcp_lane, |a| 1.0 / a);
+lane32!(sqrt_lane, |a| a.sqrt());
+
+choice! {
+    /// The f32 operations that round.
+    enum Operation {
+        Add = "add",
+        Sub = "sub",
+        Mul = "mul",
+        Fma = "fma",
+        Div = "div",
+        Rcp = "rcp",
+        Sqrt = "sqrt",
+    }
+}
+
+impl Operation {
+    fn sources(self) -> usize {
+        match self {
+            Operation::Rcp | Operation::Sqrt => 1,
+            Operation::Fma => 3,
+            _ => 2,
+        }
+    }
+}
+
+listed!(Round, [Round::Nearest, Round::Zero, Round::Down, Round::Up]);
+
+immediate! {
+    /// An f32 operation in a directed rounding mode.
+    struct Directed {
+        operation: Operation [3],
+        mode: Round [2],
+        ftz: bool [1],
+        sat: bool [1],
+    }
+}
+
+/// The directed modes. `imm` is a [`Directed`].
+fn directed(a: f32, b: f32, c: f32, imm: u64) -> f32 {
+    let op = Directed::unpack(imm);
+    let mode = op.mode;
+    let into = |x: f32| if op.ftz { flush(x) } else { x };
+    let (a, b, c) = (into(a), into(b), into(c));
+    let r = match op.operation {
+        Operation::Add => float::add32(a, b, mode),
+        Operation::Sub => float::add32(a, -b, mode),
+        Operation::Mul => float::mul32(a, b, mode),
+        Operation::Fma => float::fma32(a, b, c, mode),
+        Operation::Div => float::div32(a, b, mode),
+        Operation::Rcp => float::div32(1.0, a, mode),
+        Operation::Sqrt => float::sqrt32(a, mode),
+    };
+    into(if op.sat { saturate(r) } else { canon(r) })
+}
+
+/// Rounding mode, `.ftz`, `.sat`.
+struct Modifiers {
+    mode: u8,
+    ftz: bool,
+    sat: bool,
+}
+
+impl Modifiers {
+    fn of(f: &Form) -> Modifiers {
+        Modifiers {
+            mode: mode_of(f),
+            ftz: f.has("ftz"),
+            sat: f.has("sat"),
+        }
+    }
 }
 
 /// Emits the vectorised instance for rounding to nearest, the general one else.
-fn emit32(b: &mut Builder, f: &Form, class: Class, op: u64, mode: u8, ftz: bool, sat: bool) -> Res {
-    let sources = match op {
-        RCP | SQRT => 1,
-        FMA => 3,
-        _ => 2,
-    };
+fn emit32(b: &mut Builder, f: &Form, class: Class, operation: Operation, m: Modifiers) -> Res {
+    let Modifiers { mode, ftz, sat } = m;
+    let sources = operation.sources();
     if mode == RN {
-        let e = match op {
-            ADD => pick!(bin, add_lane, ftz, sat),
-            SUB => pick!(bin, sub_lane, ftz, sat),
-            MUL => pick!(bin, mul_lane, ftz, sat),
-            FMA => pick!(tri, fma_lane, ftz, sat),
-            DIV => pick!(bin, div_lane, ftz, sat),
-            RCP => pick!(un, rcp_lane, ftz, sat),
-            _ => pick!(un, sqrt_lane, ftz, sat),
+        let exec = match operation {
+            Operation::Add => pick!(bin, add_lane, ftz, sat),
+            Operation::Sub => pick!(bin, sub_lane, ftz, sat),
+            Operation::Mul => pick!(bin, mul_lane, ftz, sat),
+            Operation::Fma => pick!(tri, fma_lane, ftz, sat),
+            Operation::Div => pick!(bin, div_lane, ftz, sat),
+            Operation::Rcp => pick!(un, rcp_lane, ftz, sat),
+            Operation::Sqrt => pick!(un, sqrt_lane, ftz, sat),
         };
-        return uniform(b, f, sources, Ty::F32, class, e);
+        return uniform(b, f, sources, Ty::F32, class, exec);
     }
     uniform(b, f, sources, Ty::F32, class, tri_imm(directed))?;
     b.patch(|i| {
         // Sources that do not exist read the first one; the operation ignores them.
-        if sources < 2 {
-            i.b = i.a;
+        for k in sources..3 {
+            i.src[k] = i.src[0];
         }
-        if sources < 3 {
-            i.c = i.a;
+        i.imm = Directed {
+            operation,
+            mode: round(mode),
+            ftz,
+            sat,
         }
-        i.imm = op | u64::from(mode) << 8 | u64::from(ftz) << 10 | u64::from(sat) << 11;
+        .pack();
     });
     Ok(())
 }
 
-fn flags(f: &Form) -> (u8, bool, bool) {
-    (mode_of(f), f.has("ftz"), f.has("sat"))
-}
-
-pub fn add32(b: &mut Builder, f: &Form, subtract: bool) -> Res {
-    let (m, ftz, sat) = flags(f);
-    let op = if subtract { SUB } else { ADD };
-    emit32(b, f, Class::Float32, op, m, ftz, sat)
-}
-
-pub fn mul32(b: &mut Builder, f: &Form) -> Res {
-    let (m, ftz, sat) = flags(f);
-    emit32(b, f, Class::Float32, MUL, m, ftz, sat)
-}
-
-pub fn fma32(b: &mut Builder, f: &Form) -> Res {
-    let (m, ftz, sat) = flags(f);
-    emit32(b, f, Class::Float32, FMA, m, ftz, sat)
-}
-
-pub fn div32(b: &mut Builder, f: &Form) -> Res {
-    let special = f.has("approx") | f.has("full");
-    let (m, ftz, _) = flags(f);
-    let class = if special {
+/// The class of an instruction that may be approximate.
+fn class_of(approximate: bool) -> Class {
+    if approximate {
         Class::Special
     } else {
         Class::Float32
+    }
+}
+
+pub fn add32(b: &mut Builder, f: &Form, subtract: bool) -> Res {
+    let operation = if subtract {
+        Operation::Sub
+    } else {
+        Operation::Add
     };
-    emit32(b, f, class, DIV, m, ftz, false)
+    emit32(b, f, Class::Float32, operation, Modifiers::of(f))
 }
 
-#[inline(always)]
-fn add64_lane<const M: u8>(a: f64, b: f64) -> f64 {
-    if M == RN {
-        a + b
-    } else {
-        float::add64(a, b, round(M))
-    }
+pub fn mul32(b: &mut Builder, f: &Form) -> Res {
+    emit32(b, f, Class::Float32, Operation::Mul, Modifiers::of(f))
 }
 
-#[inline(always)]
-fn sub64_lane<const M: u8>(a: f64, b: f64) -> f64 {
-    if M == RN {
-        a - b
-    } else {
-        float::add64(a, -b, round(M))
-    }
+pub fn fma32(b: &mut Builder, f: &Form) -> Res {
+    emit32(b, f, Class::Float32, Operation::Fma, Modifiers::of(f))
 }
 
-#[inline(always)]
-fn mul64_lane<const M: u8>(a: f64, b: f64) -> f64 {
-    if M == RN {
-        a * b
-    } else {
-        float::mul64(a, b, round(M))
-    }
+pub fn div32(b: &mut Builder, f: &Form) -> Res {
+    let class = class_of(f.has("approx") | f.has("full"));
+    unsaturated32(b, f, class, Operation::Div)
 }
 
-#[inline(always)]
-fn div64_lane<const M: u8>(a: f64, b: f64) -> f64 {
-    if M == RN {
-        a / b
-    } else {
-        float::div64(a, b, round(M))
-    }
+/// An operation for which `.sat` does not exist.
+fn unsaturated32(b: &mut Builder, f: &Form, class: Class, operation: Operation) -> Res {
+    let modifiers = Modifiers {
+        sat: false,
+        ..Modifiers::of(f)
+    };
+    emit32(b, f, class, operation, modifiers)
 }
 
-#[inline(always)]
-fn rcp64_lane<const M: u8>(a: f64) -> f64 {
-    div64_lane::<M>(1.0, a)
+/// An f64 operation: to nearest by the host processor, else by `crate::float`.
+macro_rules! lane64 {
+    ($name:ident, |$($x:ident),+| $nearest:expr, $directed:path, [$($arg:expr),+]) => {
+        #[inline(always)]
+        fn $name<const M: u8>($($x: f64),+) -> f64 {
+            if M == RN {
+                $nearest
+            } else {
+                $directed($($arg,)+ round(M))
+            }
+        }
+    };
 }
 
-#[inline(always)]
-fn sqrt64_lane<const M: u8>(a: f64) -> f64 {
-    if M == RN {
-        a.sqrt()
-    } else {
-        float::sqrt64(a, round(M))
-    }
-}
-
-#[inline(always)]
-fn fma64_lane<const M: u8>(a: f64, b: f64, c: f64) -> f64 {
-    if M == RN {
-        a.mul_add(b, c)
-    } else {
-        float::fma64(a, b, c, round(M))
-    }
-}
+lane64!(add64_lane, |a, b| a + b, float::add64, [a, b]);
+lane64!(sub64_lane, |a, b| a - b, float::add64, [a, -b]);
+lane64!(mul64_lane, |a, b| a * b, float::mul64, [a, b]);
+lane64!(div64_lane, |a, b| a / b, float::div64, [a, b]);
+lane64!(rcp64_lane, |a| 1.0 / a, float::div64, [1.0, a]);
+lane64!(sqrt64_lane, |a| a.sqrt(), float::sqrt64, [a]);
+lane64!(
+    fma64_lane,
+    |a, b, c| a.mul_add(b, c),
+    float::fma64,
+    [a, b, c]
+);
 
 macro_rules! pick64 {
     ($shape:ident, $func:ident, $mode:expr) => {
@@ -269,55 +272,31 @@ macro_rules! pick64 {
     };
 }
 
+/// Emits an f64 operation of `n` sources.
+fn emit64(b: &mut Builder, f: &Form, n: usize, exec: Exec) -> Res {
+    uniform(b, f, n, Ty::F64, Class::Float64, exec)
+}
+
 pub fn add64(b: &mut Builder, f: &Form, subtract: bool) -> Res {
-    let m = mode_of(f);
-    let e = if subtract {
-        pick64!(bin, sub64_lane, m)
+    let mode = mode_of(f);
+    let exec = if subtract {
+        pick64!(bin, sub64_lane, mode)
     } else {
-        pick64!(bin, add64_lane, m)
+        pick64!(bin, add64_lane, mode)
     };
-    uniform(b, f, 2, Ty::F64, Class::Float64, e)
+    emit64(b, f, 2, exec)
 }
 
 pub fn mul64(b: &mut Builder, f: &Form) -> Res {
-    let m = mode_of(f);
-    uniform(
-        b,
-        f,
-        2,
-        Ty::F64,
-        Class::Float64,
-        pick64!(bin, mul64_lane, m),
-    )
+    emit64(b, f, 2, pick64!(bin, mul64_lane, mode_of(f)))
 }
 
 pub fn fma64(b: &mut Builder, f: &Form) -> Res {
-    let m = mode_of(f);
-    uniform(
-        b,
-        f,
-        3,
-        Ty::F64,
-        Class::Float64,
-        pick64!(tri, fma64_lane, m),
-    )
+    emit64(b, f, 3, pick64!(tri, fma64_lane, mode_of(f)))
 }
 
 pub fn div64(b: &mut Builder, f: &Form) -> Res {
-    let m = mode_of(f);
-    uniform(
-        b,
-        f,
-        2,
-        Ty::F64,
-        Class::Float64,
-        pick64!(bin, div64_lane, m),
-    )
-}
-
-/// `add.f32.bf16` and the like of newer cards.
-pub fn mixed_add(_: &mut Builder, f: &Form, _: &[Ty]) -> Res {
-    f.refuse("mixed-precision add is not supported")
+    emit64(b, f, 2, pick64!(bin, div64_lane, mode_of(f)))
 }
 
 fn fma(b: &mut Builder, f: &Form) -> Res {
@@ -330,90 +309,69 @@ fn fma(b: &mut Builder, f: &Form) -> Res {
 }
 
 #[inline(always)]
-fn min_lane<const FTZ: bool, const NAN: bool>(a: f32, b: f32) -> f32 {
+fn min_max_lane<const MAX: bool, const FTZ: bool, const NAN: bool>(a: f32, b: f32) -> f32 {
     let (a, b) = (input::<FTZ>(a), input::<FTZ>(b));
     if NAN && (a.is_nan() || b.is_nan()) {
         f32::from_bits(float::NAN32)
+    } else if MAX {
+        float::max32(a, b)
     } else {
         float::min32(a, b)
     }
 }
 
-#[inline(always)]
-fn max_lane<const FTZ: bool, const NAN: bool>(a: f32, b: f32) -> f32 {
-    let (a, b) = (input::<FTZ>(a), input::<FTZ>(b));
-    if NAN && (a.is_nan() || b.is_nan()) {
-        f32::from_bits(float::NAN32)
+pub fn min_or_max32(b: &mut Builder, f: &Form, max: bool) -> Res {
+    let exec = match (max, f.has("ftz"), f.has("NaN")) {
+        (false, false, false) => bin(min_max_lane::<false, false, false>),
+        (false, false, true) => bin(min_max_lane::<false, false, true>),
+        (false, true, false) => bin(min_max_lane::<false, true, false>),
+        (false, true, true) => bin(min_max_lane::<false, true, true>),
+        (true, false, false) => bin(min_max_lane::<true, false, false>),
+        (true, false, true) => bin(min_max_lane::<true, false, true>),
+        (true, true, false) => bin(min_max_lane::<true, true, false>),
+        (true, true, true) => bin(min_max_lane::<true, true, true>),
+    };
+    uniform(b, f, 2, Ty::F32, Class::Float32, exec)
+}
+
+pub fn abs32(b: &mut Builder, f: &Form) -> Res {
+    let exec = if f.has("ftz") {
+        un(|a: f32| f32::from_bits(flush(a).to_bits() & 0x7fff_ffff))
     } else {
-        float::max32(a, b)
-    }
+        un(|a: u32| a & 0x7fff_ffff)
+    };
+    uniform(b, f, 1, Ty::F32, Class::Float32, exec)
 }
 
-pub fn min32(b: &mut Builder, f: &Form) -> Res {
-    let e = match (f.has("ftz"), f.has("NaN")) {
-        (false, false) => bin(min_lane::<false, false>),
-        (false, true) => bin(min_lane::<false, true>),
-        (true, false) => bin(min_lane::<true, false>),
-        (true, true) => bin(min_lane::<true, true>),
+pub fn neg32(b: &mut Builder, f: &Form) -> Res {
+    let exec = if f.has("ftz") {
+        un(|a: f32| f32::from_bits(flush(a).to_bits() ^ 0x8000_0000))
+    } else {
+        un(|a: u32| a ^ 0x8000_0000)
     };
-    uniform(b, f, 2, Ty::F32, Class::Float32, e)
-}
-
-pub fn max32(b: &mut Builder, f: &Form) -> Res {
-    let e = match (f.has("ftz"), f.has("NaN")) {
-        (false, false) => bin(max_lane::<false, false>),
-        (false, true) => bin(max_lane::<false, true>),
-        (true, false) => bin(max_lane::<true, false>),
-        (true, true) => bin(max_lane::<true, true>),
-    };
-    uniform(b, f, 2, Ty::F32, Class::Float32, e)
-}
-
-/// abs and neg.
-pub fn sign32(b: &mut Builder, f: &Form, clear: bool) -> Res {
-    let e = match (f.has("ftz"), clear) {
-        (false, true) => un(|a: u32| a & 0x7fff_ffff),
-        (false, false) => un(|a: u32| a ^ 0x8000_0000),
-        (true, true) => un(|a: f32| f32::from_bits(flush(a).to_bits() & 0x7fff_ffff)),
-        (true, false) => un(|a: f32| f32::from_bits(flush(a).to_bits() ^ 0x8000_0000)),
-    };
-    uniform(b, f, 1, Ty::F32, Class::Float32, e)
+    uniform(b, f, 1, Ty::F32, Class::Float32, exec)
 }
 
 fn sqrt(b: &mut Builder, f: &Form) -> Res {
-    let special = f.has("approx");
-    let t = f.ty()?;
-    let (m, ftz, _) = flags(f);
-    match t {
-        Ty::F32 => {
-            let class = if special {
-                Class::Special
-            } else {
-                Class::Float32
-            };
-            emit32(b, f, class, SQRT, m, ftz, false)
-        }
-        Ty::F64 => uniform(b, f, 1, t, Class::Float64, pick64!(un, sqrt64_lane, m)),
+    let approximate = f.has("approx");
+    match f.ty()? {
+        Ty::F32 => unsaturated32(b, f, class_of(approximate), Operation::Sqrt),
+        Ty::F64 => emit64(b, f, 1, pick64!(un, sqrt64_lane, Modifiers::of(f).mode)),
         _ => f.refuse("f32 or f64 is expected"),
     }
 }
 
 fn rcp(b: &mut Builder, f: &Form) -> Res {
-    let special = f.has("approx");
-    let t = f.ty()?;
-    let (m, ftz, _) = flags(f);
-    match t {
-        Ty::F32 => {
-            let class = if special {
-                Class::Special
-            } else {
-                Class::Float32
-            };
-            emit32(b, f, class, RCP, m, ftz, false)
-        }
+    let approximate = f.has("approx");
+    match f.ty()? {
+        Ty::F32 => unsaturated32(b, f, class_of(approximate), Operation::Rcp),
         // The approximation keeps only the upper half of the bits.
-        Ty::F64 if special => uniform(b, f, 1, t, Class::Special, un(|a: f64| upper(1.0 / a))),
-        Ty::F64 => uniform(b, f, 1, t, Class::Float64, pick64!(un, rcp64_lane, m)),
+        Ty::F64 if approximate => {
+            Modifiers::of(f);
+            let exec = un(|a: f64| upper(1.0 / a));
+            uniform(b, f, 1, Ty::F64, Class::Special, exec)
+        }
+        Ty::F64 => emit64(b, f, 1, pick64!(un, rcp64_lane, Modifiers::of(f).mode)),
         _ => f.refuse("f32 or f64 is expected"),
     }
 }
@@ -523,7 +481,8 @@ fn testp(b: &mut Builder, f: &Form) -> Res {
     let Some(which) = f.pick(&names) else {
         return f.refuse("a class of numbers is expected");
     };
-    let e = match (f.ty()?, which) {
+    let t = f.ty()?;
+    let e = match (t, which) {
         (Ty::F32, 0) => cmp(|a: f32, _: f32| a.is_finite()),
         (Ty::F32, 1) => cmp(|a: f32, _: f32| a.is_infinite()),
         (Ty::F32, 2) => cmp(|a: f32, _: f32| !a.is_nan()),
@@ -539,12 +498,12 @@ fn testp(b: &mut Builder, f: &Form) -> Res {
         _ => return f.refuse("f32 or f64 is expected"),
     };
     let ops = f.operands(2)?;
-    let a = b.src(f, &ops[1], f.ty()?)?;
+    let a = b.src(f, &ops[1], t)?;
     let d = b.pred_dst(f, &ops[0])?;
     b.emit(e, Class::Compare, |i| {
-        i.d = d;
-        i.a = a;
-        i.b = a;
+        i.dst = d;
+        i.src[0] = a;
+        i.src[1] = a;
     });
     Ok(())
 }

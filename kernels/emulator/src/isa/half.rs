@@ -1,11 +1,12 @@
-//! f16 and bf16 arithmetic, alone and packed in pairs. Every result is rounded once, from f32 where that is exact
-//! enough (24 bits hold the exact product or a sum's rounding of 11-bit numbers) and from f64 for `fma`.
+//! f16 and bf16 arithmetic, alone and packed in pairs. Every result is rounded once: from f32 where
+//! its 24 bits make that exact (multiplication and addition of 11-bit significands), from f64 for
+//! `fma`.
 
-use super::arith::uniform;
+use super::operands::uniform;
 use super::shapes::{bin, tri, tri_imm, un};
-use crate::build::{Builder, Form, Res};
 use crate::float::{self, NAN16, max32, min32, saturate};
-use crate::machine::Class;
+use crate::lower::{Builder, Form, Res};
+use crate::machine::{Class, Exec, immediate};
 use crate::types::Ty;
 
 /// A 16-bit floating-point format.
@@ -80,6 +81,7 @@ fn pair3(a: u32, b: u32, c: u32, f: impl Fn(u16, u16, u16) -> u16) -> u32 {
         | u32::from(f((a >> 16) as u16, (b >> 16) as u16, (c >> 16) as u16)) << 16
 }
 
+/// The operations of two sources, as const parameters.
 const ADD: u8 = 0;
 const SUB: u8 = 1;
 const MUL: u8 = 2;
@@ -87,6 +89,44 @@ const MIN: u8 = 3;
 const MAX: u8 = 4;
 const MIN_NAN: u8 = 5;
 const MAX_NAN: u8 = 6;
+
+immediate! {
+    /// A 16-bit operation with modifiers, in one general instance for all formats.
+    struct Modified {
+        /// One of `ADD` to `MAX_NAN`; unused by `fma`.
+        operation: u8 [3],
+        packed: bool [1],
+        bf16: bool [1],
+        ftz: bool [1],
+        sat: bool [1],
+        relu: bool [1],
+    }
+}
+
+impl Modified {
+    fn of(f: &Form, t: Ty, operation: u8) -> Modified {
+        f.has("rn");
+        Modified {
+            operation,
+            packed: matches!(t, Ty::F16x2 | Ty::Bf16x2),
+            bf16: matches!(t, Ty::Bf16 | Ty::Bf16x2),
+            ftz: f.has("ftz"),
+            sat: f.has("sat"),
+            relu: false,
+        }
+    }
+
+    /// `.sat` and `.relu` of a result.
+    fn limit<T: Format>(self, h: u16) -> u16 {
+        let h = if self.sat {
+            T::narrow(saturate(T::wide(h)))
+        } else {
+            h
+        };
+        let negative = h & 0x8000 != 0 && h & 0x7fff <= T::EXPONENT;
+        tidy_if::<T>(if self.relu && negative { 0 } else { h }, self.ftz)
+    }
+}
 
 #[inline(always)]
 fn two<T: Format, const OP: u8>(a: u16, b: u16) -> u16 {
@@ -108,12 +148,11 @@ fn two_packed<T: Format, const OP: u8>(a: u32, b: u32) -> u32 {
     pair2(a, b, two::<T, OP>)
 }
 
-/// Any operation with `.ftz` or `.sat`: `imm` is the operation, then bits for packed, bf16, flush and saturation.
-fn two_any(a: u32, b: u32, _: u32, imm: u64) -> u32 {
-    fn one<T: Format>(a: u16, b: u16, imm: u64) -> u16 {
-        let ftz = imm >> 10 & 1 == 1;
-        let (a, b) = (tidy_if::<T>(a, ftz), tidy_if::<T>(b, ftz));
-        let r = match imm as u8 {
+/// Any operation of two sources with `.ftz` or `.sat`. `imm` is a [`Modified`].
+fn two_modified(a: u32, b: u32, _: u32, imm: u64) -> u32 {
+    fn one<T: Format>(a: u16, b: u16, m: Modified) -> u16 {
+        let (a, b) = (tidy_if::<T>(a, m.ftz), tidy_if::<T>(b, m.ftz));
+        m.limit::<T>(match m.operation {
             ADD => two::<T, ADD>(a, b),
             SUB => two::<T, SUB>(a, b),
             MUL => two::<T, MUL>(a, b),
@@ -121,22 +160,17 @@ fn two_any(a: u32, b: u32, _: u32, imm: u64) -> u32 {
             MAX => two::<T, MAX>(a, b),
             MIN_NAN => two::<T, MIN_NAN>(a, b),
             _ => two::<T, MAX_NAN>(a, b),
-        };
-        let r = if imm >> 11 & 1 == 1 {
-            T::narrow(saturate(T::wide(r)))
-        } else {
-            r
-        };
-        tidy_if::<T>(r, ftz)
+        })
     }
+    let m = Modified::unpack(imm);
     let f = |a: u16, b: u16| {
-        if imm >> 9 & 1 == 1 {
-            one::<Bf16>(a, b, imm)
+        if m.bf16 {
+            one::<Bf16>(a, b, m)
         } else {
-            one::<F16>(a, b, imm)
+            one::<F16>(a, b, m)
         }
     };
-    if imm >> 8 & 1 == 1 {
+    if m.packed {
         pair2(a, b, f)
     } else {
         u32::from(f(a as u16, b as u16))
@@ -144,30 +178,22 @@ fn two_any(a: u32, b: u32, _: u32, imm: u64) -> u32 {
 }
 
 fn emit_two<const OP: u8>(b: &mut Builder, f: &Form, t: Ty) -> Res {
-    f.has("rn");
-    let (ftz, sat) = (f.has("ftz"), f.has("sat"));
-    let packed = matches!(t, Ty::F16x2 | Ty::Bf16x2);
-    let bf = matches!(t, Ty::Bf16 | Ty::Bf16x2);
-    if ftz || sat {
-        uniform(b, f, 2, t, Class::Half, tri_imm(two_any))?;
-        let imm = u64::from(OP)
-            | u64::from(packed) << 8
-            | u64::from(bf) << 9
-            | u64::from(ftz) << 10
-            | u64::from(sat) << 11;
+    let m = Modified::of(f, t, OP);
+    if m.ftz || m.sat {
+        uniform(b, f, 2, t, Class::Half, tri_imm(two_modified))?;
         b.patch(|i| {
-            i.c = i.a;
-            i.imm = imm;
+            i.src[2] = i.src[0];
+            i.imm = m.pack();
         });
         return Ok(());
     }
-    let e = match (packed, bf) {
+    let exec = match (m.packed, m.bf16) {
         (false, false) => bin(two::<F16, OP>),
         (false, true) => bin(two::<Bf16, OP>),
         (true, false) => bin(two_packed::<F16, OP>),
         (true, true) => bin(two_packed::<Bf16, OP>),
     };
-    uniform(b, f, 2, t, Class::Half, e)
+    uniform(b, f, 2, t, Class::Half, exec)
 }
 
 pub fn add(b: &mut Builder, f: &Form, t: Ty) -> Res {
@@ -182,20 +208,19 @@ pub fn mul(b: &mut Builder, f: &Form, t: Ty) -> Res {
     emit_two::<MUL>(b, f, t)
 }
 
-pub fn min(b: &mut Builder, f: &Form, t: Ty) -> Res {
-    if f.has("NaN") {
-        emit_two::<MIN_NAN>(b, f, t)
-    } else {
-        emit_two::<MIN>(b, f, t)
+pub fn min_or_max(b: &mut Builder, f: &Form, t: Ty, max: bool) -> Res {
+    match (max, f.has("NaN")) {
+        (false, false) => emit_two::<MIN>(b, f, t),
+        (false, true) => emit_two::<MIN_NAN>(b, f, t),
+        (true, false) => emit_two::<MAX>(b, f, t),
+        (true, true) => emit_two::<MAX_NAN>(b, f, t),
     }
 }
 
-pub fn max(b: &mut Builder, f: &Form, t: Ty) -> Res {
-    if f.has("NaN") {
-        emit_two::<MAX_NAN>(b, f, t)
-    } else {
-        emit_two::<MAX>(b, f, t)
-    }
+/// abs and neg: `exec` changes sign bits only.
+pub fn sign(b: &mut Builder, f: &Form, t: Ty, exec: Exec) -> Res {
+    f.has("ftz");
+    uniform(b, f, 1, t, Class::Half, exec)
 }
 
 #[inline(always)]
@@ -204,28 +229,21 @@ fn fused<T: Format>(a: u16, b: u16, c: u16) -> u16 {
     T::narrow64(wide(a).mul_add(wide(b), wide(c)))
 }
 
-/// With `.ftz`, `.sat` or `.relu`: `imm` bits 8 packed, 9 bf16, 10 flush, 11 saturate, 12 relu.
-fn fused_any(a: u32, b: u32, c: u32, imm: u64) -> u32 {
-    fn one<T: Format>(a: u16, b: u16, c: u16, imm: u64) -> u16 {
-        let ftz = imm >> 10 & 1 == 1;
-        let tidy = |h: u16| tidy_if::<T>(h, ftz);
-        let h = fused::<T>(tidy(a), tidy(b), tidy(c));
-        let h = if imm >> 11 & 1 == 1 {
-            T::narrow(saturate(T::wide(h)))
-        } else {
-            h
-        };
-        let negative = h & 0x8000 != 0 && h & 0x7fff <= T::EXPONENT;
-        tidy(if imm >> 12 & 1 == 1 && negative { 0 } else { h })
+/// `fma` with `.ftz`, `.sat` or `.relu`. `imm` is a [`Modified`].
+fn fused_modified(a: u32, b: u32, c: u32, imm: u64) -> u32 {
+    fn one<T: Format>(a: u16, b: u16, c: u16, m: Modified) -> u16 {
+        let tidy = |h: u16| tidy_if::<T>(h, m.ftz);
+        m.limit::<T>(fused::<T>(tidy(a), tidy(b), tidy(c)))
     }
+    let m = Modified::unpack(imm);
     let f = |a: u16, b: u16, c: u16| {
-        if imm >> 9 & 1 == 1 {
-            one::<Bf16>(a, b, c, imm)
+        if m.bf16 {
+            one::<Bf16>(a, b, c, m)
         } else {
-            one::<F16>(a, b, c, imm)
+            one::<F16>(a, b, c, m)
         }
     };
-    if imm >> 8 & 1 == 1 {
+    if m.packed {
         pair3(a, b, c, f)
     } else {
         u32::from(f(a as u16, b as u16, c as u16))
@@ -233,28 +251,22 @@ fn fused_any(a: u32, b: u32, c: u32, imm: u64) -> u32 {
 }
 
 pub fn fma(b: &mut Builder, f: &Form, t: Ty) -> Res {
-    f.has("rn");
-    let (ftz, sat, relu) = (f.has("ftz"), f.has("sat"), f.has("relu"));
-    let packed = matches!(t, Ty::F16x2 | Ty::Bf16x2);
-    let bf = matches!(t, Ty::Bf16 | Ty::Bf16x2);
-    if ftz || sat || relu {
-        uniform(b, f, 3, t, Class::Half, tri_imm(fused_any))?;
-        let flags = [packed, bf, ftz, sat, relu];
-        b.patch(|i| {
-            i.imm = flags
-                .iter()
-                .enumerate()
-                .fold(0, |v, (k, on)| v | u64::from(*on) << (k + 8))
-        });
+    let m = Modified {
+        relu: f.has("relu"),
+        ..Modified::of(f, t, 0)
+    };
+    if m.ftz || m.sat || m.relu {
+        uniform(b, f, 3, t, Class::Half, tri_imm(fused_modified))?;
+        b.patch(|i| i.imm = m.pack());
         return Ok(());
     }
-    let e = match (packed, bf) {
+    let exec = match (m.packed, m.bf16) {
         (false, false) => tri(fused::<F16>),
         (false, true) => tri(fused::<Bf16>),
         (true, false) => tri(|a: u32, b: u32, c: u32| pair3(a, b, c, fused::<F16>)),
         (true, true) => tri(|a: u32, b: u32, c: u32| pair3(a, b, c, fused::<Bf16>)),
     };
-    uniform(b, f, 3, t, Class::Half, e)
+    uniform(b, f, 3, t, Class::Half, exec)
 }
 
 /// The approximate functions that exist for 16-bit types.

@@ -1,12 +1,12 @@
 //! ldmatrix, stmatrix, movmatrix.
 
 use super::Decode;
-use super::memory::{Access, addresses, space_of};
-use crate::build::{Builder, Form, Res};
+use super::memory::{addresses, space_of};
+use super::operands::{address, registers};
 use crate::checks::{FaultKind, Touch};
-use crate::machine::{Class, Cx, Exec, Ins, Place};
+use crate::lower::{Builder, Form, Res};
+use crate::machine::{Class, Cx, Exec, Ins, Place, immediate};
 use crate::memory::WINDOW_SHIFT;
-use crate::ptx::tree::Operand;
 use crate::types::Ty;
 
 pub const DEFS: &[(&str, Decode)] = &[
@@ -15,13 +15,14 @@ pub const DEFS: &[(&str, Decode)] = &[
     ("movmatrix", movmatrix),
 ];
 
-/// All of the warp must be here, and does nothing but this.
+/// Whether all 32 lanes of the warp are here. Otherwise they wait or the launch fails, and the
+/// caller must return.
 pub fn whole_warp(cx: &mut Cx<'_>, m: u32) -> bool {
     if m == 0 {
         return false;
     }
-    if cx.w.live != !0 {
-        let missing = !cx.w.live;
+    if cx.warp.live != !0 {
+        let missing = !cx.warp.live;
         cx.fail(
             FaultKind::DivergentSync,
             m.trailing_zeros(),
@@ -32,43 +33,21 @@ pub fn whole_warp(cx: &mut Cx<'_>, m: u32) -> bool {
     cx.converged(m, !0, false)
 }
 
-pub fn registers(
-    b: &mut Builder,
-    f: &Form,
-    op: &Operand,
-    n: usize,
-    ty: Ty,
-    write: bool,
-) -> Res<Vec<u32>> {
-    let one = [op.clone()];
-    let parts: &[Operand] = match op {
-        Operand::Vector(parts) => parts,
-        _ => &one,
-    };
-    if parts.len() != n {
-        return f.refuse(format!(
-            "{n} registers are expected, {} are there",
-            parts.len()
-        ));
+immediate! {
+    /// `ldmatrix` and `stmatrix`.
+    struct MatrixAccess {
+        offset: i32 [32],
+        transposed: bool [1],
     }
-    let mut out = Vec::new();
-    for p in parts {
-        out.push(if write {
-            b.dst(f, p, ty)?
-        } else {
-            b.src(f, p, ty)?
-        });
-    }
-    Ok(out)
 }
 
-/// Row addresses of `count` 8x8 matrices in shared memory, checked. `None` when the warp is not ready.
+/// Row addresses of `count` 8x8 matrices in shared memory, checked. `None` when the warp is not
+/// ready.
 fn rows(cx: &mut Cx<'_>, i: &Ins, mask: u32, count: usize, touch: Touch) -> Option<[u64; 32]> {
     if !whole_warp(cx, mask) {
         return None;
     }
-    let access = Access::unpack(i.imm);
-    let mut addrs = addresses(cx, i.a, access.offset);
+    let mut addrs = addresses(cx, i.src[0], MatrixAccess::unpack(i.imm).offset);
     for a in &mut addrs {
         *a &= (1 << WINDOW_SHIFT) - 1;
     }
@@ -84,19 +63,19 @@ fn rows(cx: &mut Cx<'_>, i: &Ins, mask: u32, count: usize, touch: Touch) -> Opti
 fn load_matrix(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
     let prog = cx.env.program;
     let list = &prog.lists[i.list as usize];
-    let turned = i.b == 1;
+    let transposed = MatrixAccess::unpack(i.imm).transposed;
     let Some(addrs) = rows(cx, i, mask, list.len(), Touch::Read) else {
         return;
     };
-    for (matrix, &line) in list.iter().enumerate() {
+    for (matrix, &reg) in list.iter().enumerate() {
         let words = &cx.block.shared[..];
         let mut d = [0u32; 32];
         for row in 0..8 {
             let first = addrs[matrix * 8 + row] as usize / 4;
             let four = &words[first..first + 4];
             for t in 0..4 {
-                if turned {
-                    // Column 2 t and 2 t + 1 of this row go to rows of lanes.
+                if transposed {
+                    // Columns 2 t and 2 t + 1 of this row go to rows of lanes.
                     for h in 0..2 {
                         let to = (t * 2 + h) * 4 + row / 2;
                         d[to] |= (four[t] >> (h * 16) & 0xffff) << (row % 2 * 16);
@@ -106,23 +85,23 @@ fn load_matrix(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
                 }
             }
         }
-        cx.w.r.put::<u32>(line, !0, &d);
+        cx.warp.regs.put::<u32>(reg, !0, &d);
     }
 }
 
 fn store_matrix(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
     let prog = cx.env.program;
     let list = &prog.lists[i.list as usize];
-    let turned = i.b == 1;
+    let transposed = MatrixAccess::unpack(i.imm).transposed;
     let Some(addrs) = rows(cx, i, mask, list.len(), Touch::Write) else {
         return;
     };
-    for (matrix, &line) in list.iter().enumerate() {
-        let s = cx.w.r.all::<u32>(line);
+    for (matrix, &reg) in list.iter().enumerate() {
+        let s = cx.warp.regs.all::<u32>(reg);
         for (lane, v) in s.into_iter().enumerate() {
             for h in 0..2 {
                 let (g, t) = (lane / 4, lane % 4 * 2 + h);
-                let (row, col) = if turned { (t, g) } else { (g, t) };
+                let (row, col) = if transposed { (t, g) } else { (g, t) };
                 cx.block.shared_store(
                     addrs[matrix * 8 + row] as u32 + col as u32 * 2,
                     2,
@@ -137,7 +116,7 @@ fn matrix_access(b: &mut Builder, f: &Form, load: bool) -> Res {
     f.has("sync");
     f.has("aligned");
     space_of(f);
-    let turned = f.has("trans");
+    let transposed = f.has("trans");
     if f.pick(&["m8n8"]).is_none() || f.ty()? != Ty::B16 {
         return f.refuse("only .m8n8 with .b16 is supported");
     }
@@ -145,40 +124,20 @@ fn matrix_access(b: &mut Builder, f: &Form, load: bool) -> Res {
         return f.refuse(".x1, .x2 or .x4 is expected");
     };
     let ops = f.operands(2)?;
-    let (data, address) = if load {
+    let (data, addr) = if load {
         (&ops[0], &ops[1])
     } else {
         (&ops[1], &ops[0])
     };
-    let (a, offset, _) = b.address(f, address)?;
-    let Ok(offset) = i32::try_from(offset) else {
-        return f.refuse("the offset is too large");
-    };
-    let lines = registers(b, f, data, 1 << count, Ty::B32, load)?;
-    let list = b.list(lines);
-    let touch = if load { Touch::Read } else { Touch::Write };
-    let access = Access {
-        offset,
-        bytes: 16,
-        count: 1,
-        place: Some(Place::Shared),
-        touch,
-        signed: false,
-    };
-    b.emit(
-        if load {
-            load_matrix as Exec
-        } else {
-            store_matrix
-        },
-        Class::Matrix,
-        |i| {
-            i.a = a;
-            i.b = u32::from(turned);
-            i.list = list;
-            i.imm = access.pack();
-        },
-    );
+    let (base, offset) = address(b, f, addr)?;
+    let regs = registers(b, f, data, 1 << count, Ty::B32, load)?;
+    let list = b.list(regs);
+    let exec: Exec = if load { load_matrix } else { store_matrix };
+    b.emit(exec, Class::Matrix, |i| {
+        i.src[0] = base;
+        i.list = list;
+        i.imm = MatrixAccess { offset, transposed }.pack();
+    });
     Ok(())
 }
 
@@ -190,18 +149,18 @@ fn stmatrix(b: &mut Builder, f: &Form) -> Res {
     matrix_access(b, f, false)
 }
 
-/// The 8x8 matrix held by the warp, turned.
-fn turn(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
+/// Transposes the 8x8 matrix that the warp holds.
+fn transpose(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
     if !whole_warp(cx, mask) {
         return;
     }
-    let a = cx.w.r.all::<u32>(i.a);
-    let at = |row: usize, col: usize| a[row * 4 + col / 2] >> (col % 2 * 16) & 0xffff;
+    let a = cx.warp.regs.all::<u32>(i.src[0]);
+    let element = |row: usize, col: usize| a[row * 4 + col / 2] >> (col % 2 * 16) & 0xffff;
     let d: [u32; 32] = std::array::from_fn(|lane| {
         let (g, t) = (lane / 4, lane % 4 * 2);
-        at(t, g) | at(t + 1, g) << 16
+        element(t, g) | element(t + 1, g) << 16
     });
-    cx.w.r.put::<u32>(i.d, !0, &d);
+    cx.warp.regs.put::<u32>(i.dst, !0, &d);
 }
 
 fn movmatrix(b: &mut Builder, f: &Form) -> Res {
@@ -214,9 +173,9 @@ fn movmatrix(b: &mut Builder, f: &Form) -> Res {
     }
     let a = b.src(f, &ops[1], Ty::B32)?;
     let d = b.dst(f, &ops[0], Ty::B32)?;
-    b.emit(turn, Class::Matrix, |i| {
-        i.d = d;
-        i.a = a;
+    b.emit(transpose, Class::Matrix, |i| {
+        i.dst = d;
+        i.src[0] = a;
     });
     Ok(())
 }

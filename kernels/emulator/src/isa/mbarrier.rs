@@ -1,12 +1,14 @@
 //! mbarrier: phases counted in shared memory.
 //!
-//! The 64 bits: pending arrivals 0-19, expected arrivals 20-39, transaction bytes 40-61 (signed), phase 63.
+//! The 64 bits: pending arrivals 0-19, expected arrivals 20-39, transaction bytes 40-61 (signed),
+//! phase 63.
 
 use super::Decode;
 use super::memory::{addresses, space_of};
-use crate::build::{Builder, Form, Res};
+use super::operands::address;
 use crate::checks::{Clock, FaultKind};
-use crate::machine::{Class, Cx, Ins, Stop, lanes_of};
+use crate::lower::{Builder, Form, Res};
+use crate::machine::{Class, Cx, Ins, Stop, choice, immediate, lanes_of};
 use crate::memory::WINDOW_SHIFT;
 use crate::ptx::tree::Operand;
 use crate::types::Ty;
@@ -50,171 +52,198 @@ impl State {
     }
 }
 
-const INIT: u64 = 0;
-const INVAL: u64 = 1;
-const ARRIVE: u64 = 2;
-const DROP: u64 = 3;
-const EXPECT: u64 = 4;
-const COMPLETE: u64 = 5;
-const ARRIVE_EXPECT: u64 = 6;
-const COPY_ARRIVE: u64 = 7;
-const COPY_ARRIVE_NOINC: u64 = 8;
+choice! {
+    /// The operations on an mbarrier. The first five are one modifier each.
+    enum Operation {
+        Init = "init",
+        Invalidate = "inval",
+        Arrive = "arrive",
+        ArriveDrop = "arrive_drop",
+        CompleteTx = "complete_tx",
+        ExpectTx = "expect_tx",
+        ArriveExpectTx = "arrive.expect_tx",
+        CopyArrive = "cp.async.mbarrier.arrive",
+        CopyArriveNoInc = "cp.async.mbarrier.arrive.noinc",
+    }
+}
+use Operation::{
+    Arrive, ArriveDrop, ArriveExpectTx, CompleteTx, CopyArrive, CopyArriveNoInc, ExpectTx, Init,
+    Invalidate,
+};
 
-/// Where lane's barrier is, after checks. `None` after a fault.
+immediate! {
+    /// An operation on the mbarrier at `src[0]`.
+    struct Change {
+        offset: i32 [32],
+        operation: Operation [4],
+        /// `src[1]` holds the count, which is 1 otherwise.
+        counted: bool [1],
+        /// `dst` takes the state before.
+        returns: bool [1],
+    }
+}
+
+immediate! {
+    /// A test of the mbarrier at `src[0]` against the state or parity in `src[1]`.
+    struct Test {
+        offset: i32 [32],
+        /// By parity, else by state.
+        parity: bool [1],
+    }
+}
+
+/// The shared address of a lane's mbarrier, after checks. `None` after a fault.
 fn place(cx: &mut Cx<'_>, lane: usize, addr: u64, create: bool) -> Option<u32> {
-    let at = addr & ((1 << WINDOW_SHIFT) - 1);
-    if !at.is_multiple_of(8) {
+    let addr = addr & ((1 << WINDOW_SHIFT) - 1);
+    if !addr.is_multiple_of(8) {
         cx.fail(
             FaultKind::Misaligned,
             lane as u32,
-            format!("mbarrier at shared address {at:#x} is not a multiple of 8"),
+            format!("mbarrier at shared address {addr:#x} is not a multiple of 8"),
         );
         return None;
     }
-    if at + 8 > u64::from(cx.block.shared_bytes) {
+    if addr + 8 > u64::from(cx.block.shared_bytes) {
         cx.fail(
             FaultKind::OutOfBounds,
             lane as u32,
-            format!("mbarrier at shared address {at:#x} is outside of the block's memory"),
+            format!("mbarrier at shared address {addr:#x} is outside of the block's memory"),
         );
         return None;
     }
-    let at = at as u32;
-    if !create && !cx.block.mbarriers.contains_key(&at) {
+    let addr = addr as u32;
+    if !create && !cx.block.mbarriers.contains_key(&addr) {
         cx.fail(
             FaultKind::Uninitialised,
             lane as u32,
-            format!("mbarrier at shared address {at:#x} was not initialised"),
+            format!("mbarrier at shared address {addr:#x} was not initialised"),
         );
         return None;
     }
-    Some(at)
+    Some(addr)
 }
 
-/// `imm`: operation, bit 8: there is a destination, bit 9: the count is a register in `b`; offset in `c`.
+/// The state after an operation with count `n`, and its arrivals.
+fn next(mut s: State, operation: Operation, n: u64) -> (State, u64) {
+    let arrivals = match operation {
+        Init => {
+            s = State {
+                pending: n,
+                expected: n,
+                tx: 0,
+                phase: 0,
+            };
+            0
+        }
+        Arrive | CopyArriveNoInc => n,
+        ArriveDrop => {
+            s.expected = s.expected.saturating_sub(n);
+            n
+        }
+        ExpectTx => {
+            s.tx += n as i64;
+            0
+        }
+        CompleteTx => {
+            s.tx -= n as i64;
+            0
+        }
+        ArriveExpectTx => {
+            s.tx += n as i64;
+            1
+        }
+        // The copy's arrival was added to the pending count at its issue: no net change.
+        CopyArrive | Invalidate => 0,
+    };
+    (s, arrivals)
+}
+
 fn change(cx: &mut Cx<'_>, i: &Ins, m: u32) {
-    let addrs = addresses(cx, i.a, i.c as i32);
-    let op = i.imm & 0xff;
-    if matches!(op, COPY_ARRIVE | COPY_ARRIVE_NOINC) {
+    let change = Change::unpack(i.imm);
+    let addrs = addresses(cx, i.src[0], change.offset);
+    let op = change.operation;
+    if matches!(op, CopyArrive | CopyArriveNoInc) {
         super::asynccopy::land(cx, |_, c| m >> c.lane & 1 == 1);
     }
     for lane in lanes_of(m) {
-        let Some(at) = place(cx, lane, addrs[lane], op == INIT) else {
+        let Some(addr) = place(cx, lane, addrs[lane], op == Init) else {
             return;
         };
-        let n = if i.imm >> 9 & 1 == 1 {
-            u64::from(cx.w.r.get::<u32>(i.b, lane))
+        let n = if change.counted {
+            u64::from(cx.warp.regs.get::<u32>(i.src[1], lane))
         } else {
             1
         };
-        let before = State::unpack(cx.block.shared_load(at, 8));
-        let mut s = before;
-        let arrivals = match op {
-            INIT => {
-                s = State {
-                    pending: n,
-                    expected: n,
-                    tx: 0,
-                    phase: 0,
-                };
-                cx.block.mbarriers.insert(at, Clock::nothing());
-                if let Some(shadow) = &mut cx.block.shadow {
-                    shadow.mark_written(at, 8);
-                }
-                0
+        let before = State::unpack(cx.block.shared_load(addr, 8));
+        if op == Init {
+            cx.block.mbarriers.insert(addr, Clock::nothing());
+            if let Some(shadow) = &mut cx.block.shadow {
+                shadow.mark_written(addr, 8);
             }
-            INVAL => {
-                cx.block.mbarriers.remove(&at);
-                0
-            }
-            ARRIVE | COPY_ARRIVE_NOINC => n,
-            DROP => {
-                s.expected = s.expected.saturating_sub(n);
-                n
-            }
-            EXPECT => {
-                s.tx += n as i64;
-                0
-            }
-            COMPLETE => {
-                s.tx -= n as i64;
-                0
-            }
-            // The arrival that the copy makes was added to the pending count at its issue: no net change.
-            COPY_ARRIVE => 0,
-            _ => {
-                s.tx += n as i64;
-                1
-            }
-        };
+        } else if op == Invalidate {
+            cx.block.mbarriers.remove(&addr);
+        }
+        let (mut s, arrivals) = next(before, op, n);
         if arrivals > s.pending {
             let message = format!(
-                "{arrivals} arrivals at the mbarrier at {at:#x}, which expects {} more",
+                "{arrivals} arrivals at the mbarrier at {addr:#x}, which expects {} more",
                 s.pending
             );
             return cx.fail(FaultKind::BarrierMismatch, lane as u32, message);
         }
         s.pending -= arrivals;
-        if op != INIT && op != INVAL && op != EXPECT {
-            if let Some(clock) = cx.block.mbarriers.get_mut(&at) {
-                clock.join(cx.w.clock.shared());
+        if !matches!(op, Init | Invalidate | ExpectTx) {
+            if let Some(clock) = cx.block.mbarriers.get_mut(&addr) {
+                clock.join(cx.warp.clock.shared());
             }
-            s = if arrivals != 0 || op == COMPLETE {
-                s.settle()
-            } else {
-                s
-            };
+            if arrivals != 0 || op == CompleteTx {
+                s = s.settle();
+            }
         }
-        cx.block.shared_store(at, 8, s.pack());
-        if i.imm >> 8 & 1 == 1 {
-            cx.w.r.set::<u64>(i.d, lane, before.pack());
+        cx.block.shared_store(addr, 8, s.pack());
+        if change.returns {
+            cx.warp.regs.set::<u64>(i.dst, lane, before.pack());
         }
     }
     if m != 0 {
-        cx.w.clock.advance();
+        cx.warp.clock.advance();
     }
 }
 
-/// `imm` bit 0: by parity in `b` (else by state). `c`: offset. Sets predicate `d`.
+/// Sets predicate `dst` where the phase is complete.
 fn test(cx: &mut Cx<'_>, i: &Ins, m: u32) {
-    let addrs = addresses(cx, i.a, i.c as i32);
+    let test = Test::unpack(i.imm);
+    let addrs = addresses(cx, i.src[0], test.offset);
     let mut done = 0;
     for lane in lanes_of(m) {
-        let Some(at) = place(cx, lane, addrs[lane], false) else {
+        let Some(addr) = place(cx, lane, addrs[lane], false) else {
             return;
         };
-        let s = State::unpack(cx.block.shared_load(at, 8));
-        let waited = if i.imm & 1 == 1 {
-            u64::from(cx.w.r.get::<u32>(i.b, lane) & 1) << 63
+        let s = State::unpack(cx.block.shared_load(addr, 8));
+        let waited = if test.parity {
+            u64::from(cx.warp.regs.get::<u32>(i.src[1], lane) & 1) << 63
         } else {
-            cx.w.r.get::<u64>(i.b, lane) & PHASE
+            cx.warp.regs.get::<u64>(i.src[1], lane) & PHASE
         };
         if s.phase != waited {
             done |= 1 << lane;
-            if let Some(clock) = cx.block.mbarriers.get(&at) {
-                cx.w.clock.learn(clock);
+            if let Some(clock) = cx.block.mbarriers.get(&addr) {
+                cx.warp.clock.learn(clock);
             }
         }
     }
-    let p = &mut cx.w.p[i.d as usize];
+    let p = &mut cx.warp.preds[i.dst as usize];
     *p = *p & !m | done;
     if done != m && m != 0 && cx.stop == Stop::Run {
-        // Nothing to do for this warp until another one arrives.
+        // This warp cannot go on until another one arrives.
         cx.stop = Stop::Yield;
     }
 }
 
 fn pending_count(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     for lane in lanes_of(m) {
-        let v = State::unpack(cx.w.r.get::<u64>(i.a, lane)).pending;
-        cx.w.r.set::<u32>(i.d, lane, v as u32);
-    }
-}
-
-fn offset(f: &Form, v: i64) -> Res<u32> {
-    match i32::try_from(v) {
-        Ok(o) => Ok(o as u32),
-        Err(_) => f.refuse("the offset is too large"),
+        let v = State::unpack(cx.warp.regs.get::<u64>(i.src[0], lane)).pending;
+        cx.warp.regs.set::<u32>(i.dst, lane, v as u32);
     }
 }
 
@@ -227,77 +256,82 @@ fn mbarrier(b: &mut Builder, f: &Form) -> Res {
     if f.has("cluster") || f.has("shared::cluster") {
         return f.refuse("clusters are not supported");
     }
-    let ops = &f.inst.operands;
     if f.has("pending_count") {
         let ops = f.operands(2)?;
         let a = b.src(f, &ops[1], Ty::B64)?;
         let d = b.dst(f, &ops[0], Ty::U32)?;
         b.emit(pending_count, Class::Sync, |i| {
-            i.d = d;
-            i.a = a;
+            i.dst = d;
+            i.src[0] = a;
         });
         return Ok(());
     }
     if f.has("test_wait") || f.has("try_wait") {
-        let parity = f.has("parity");
-        if !(3..=4).contains(&ops.len()) {
-            return f.refuse("3 operands are expected");
-        }
-        let (a, at, _) = b.address(f, &ops[1])?;
-        let at = offset(f, at)?;
-        let s = b.src(f, &ops[2], if parity { Ty::U32 } else { Ty::B64 })?;
-        let d = b.pred_dst(f, &ops[0])?;
-        b.emit(test, Class::Sync, |i| {
-            i.d = d;
-            i.a = a;
-            i.b = s;
-            i.c = at;
-            i.imm = u64::from(parity);
-        });
-        return Ok(());
+        return test_form(b, f);
     }
+    change_form(b, f)
+}
+
+/// `mbarrier.test_wait.b64 p, [addr], state`, or with `.parity` and `try_wait`.
+fn test_form(b: &mut Builder, f: &Form) -> Res {
+    let parity = f.has("parity");
+    let ops = &f.inst.operands;
+    if !(3..=4).contains(&ops.len()) {
+        return f.refuse("3 operands are expected");
+    }
+    let (a, offset) = address(b, f, &ops[1])?;
+    let s = b.src(f, &ops[2], if parity { Ty::U32 } else { Ty::B64 })?;
+    let d = b.pred_dst(f, &ops[0])?;
+    b.emit(test, Class::Sync, |i| {
+        i.dst = d;
+        i.src = [a, s, 0];
+        i.imm = Test { offset, parity }.pack();
+    });
+    Ok(())
+}
+
+/// `mbarrier.arrive.b64 state, [addr] {, count}` and its relatives.
+fn change_form(b: &mut Builder, f: &Form) -> Res {
+    let ops = &f.inst.operands;
     let expect = f.has("expect_tx");
-    let op = match f.pick(&["init", "inval", "arrive", "arrive_drop", "complete_tx"]) {
-        Some(0) => INIT,
-        Some(1) => INVAL,
-        Some(2) if expect => ARRIVE_EXPECT,
-        Some(2) => ARRIVE,
-        Some(3) if !expect => DROP,
-        Some(4) => COMPLETE,
-        None if expect => EXPECT,
+    let operation = match f.pick(&["init", "inval", "arrive", "arrive_drop", "complete_tx"]) {
+        Some(0) => Init,
+        Some(1) => Invalidate,
+        Some(2) if expect => ArriveExpectTx,
+        Some(2) => Arrive,
+        Some(3) if !expect => ArriveDrop,
+        Some(4) => CompleteTx,
+        None if expect => ExpectTx,
         _ => return f.refuse("this operation is not supported"),
     };
-    let returns = matches!(op, ARRIVE | DROP | ARRIVE_EXPECT);
-    let rest = if returns {
-        ops.get(1..)
-    } else {
-        Some(&ops[..])
+    let has_state = matches!(operation, Arrive | ArriveDrop | ArriveExpectTx);
+    let (state, rest) = match &ops[..] {
+        [] => return f.refuse("operands are missing"),
+        [state, rest @ ..] if has_state => (Some(state), rest),
+        rest => (None, rest),
     };
-    let (Some(rest), n) = (rest, ops.len()) else {
-        return f.refuse("operands are missing");
+    let Some(addr) = rest.first() else {
+        return f.refuse(format!("{} operands are too few", ops.len()));
     };
-    let Some(address) = rest.first() else {
-        return f.refuse(format!("{n} operands are too few"));
+    let (a, offset) = address(b, f, addr)?;
+    let count = match rest.get(1) {
+        Some(c) => Some(b.src(f, c, Ty::U32)?),
+        None => None,
     };
-    let (a, at, _) = b.address(f, address)?;
-    let at = offset(f, at)?;
-    let mut imm = op;
-    let mut count = 0;
-    if let Some(c) = rest.get(1) {
-        count = b.src(f, c, Ty::U32)?;
-        imm |= 1 << 9;
-    }
-    let mut d = 0;
-    if returns && ops[0] != Operand::Sink {
-        d = b.dst(f, &ops[0], Ty::B64)?;
-        imm |= 1 << 8;
-    }
+    let d = match state {
+        Some(op) if *op != Operand::Sink => Some(b.dst(f, op, Ty::B64)?),
+        _ => None,
+    };
     b.emit(change, Class::Sync, |i| {
-        i.d = d;
-        i.a = a;
-        i.b = count;
-        i.c = at;
-        i.imm = imm;
+        i.dst = d.unwrap_or(0);
+        i.src = [a, count.unwrap_or(0), 0];
+        i.imm = Change {
+            offset,
+            operation,
+            counted: count.is_some(),
+            returns: d.is_some(),
+        }
+        .pack();
     });
     Ok(())
 }
@@ -309,18 +343,22 @@ pub fn copy_arrive(b: &mut Builder, f: &Form) -> Res {
     for m in ["mbarrier", "arrive"] {
         f.has(m);
     }
-    let noinc = f.has("noinc");
+    let operation = if f.has("noinc") {
+        CopyArriveNoInc
+    } else {
+        CopyArrive
+    };
     let ops = f.operands(1)?;
-    let (a, at, _) = b.address(f, &ops[0])?;
-    let at = offset(f, at)?;
+    let (a, offset) = address(b, f, &ops[0])?;
     b.emit(change, Class::AsyncCopy, |i| {
-        i.a = a;
-        i.c = at;
-        i.imm = if noinc {
-            COPY_ARRIVE_NOINC
-        } else {
-            COPY_ARRIVE
-        };
+        i.src[0] = a;
+        i.imm = Change {
+            offset,
+            operation,
+            counted: false,
+            returns: false,
+        }
+        .pack();
     });
     Ok(())
 }

@@ -1,9 +1,11 @@
 //! ld, ldu, st, prefetch and their vectors.
 
 use super::Decode;
-use crate::build::{Builder, Form, Name, Res};
 use crate::checks::{FaultKind, Touch};
-use crate::machine::{Class, Cx, Exec, Ins, Place, contiguous, lanes_of};
+use crate::lower::{Builder, Form, Name, Res};
+use crate::machine::{
+    Class, Cx, Exec, Ins, Launch, Place, contiguous, immediate, lanes_of, listed,
+};
 use crate::ptx::tree::Operand;
 use crate::types::{Space, Ty};
 
@@ -18,63 +20,114 @@ pub const DEFS: &[(&str, Decode)] = &[
     ("createpolicy", policy),
 ];
 
-/// How an access is packed into `imm`: offset in the low 32 bits, then these.
-#[derive(Clone, Copy)]
-pub struct Access {
-    pub offset: i32,
-    /// Bytes of an element and elements.
-    pub bytes: u32,
-    pub count: u32,
-    /// `None` is generic.
-    pub place: Option<Place>,
-    pub touch: Touch,
-    pub signed: bool,
+/// The width of a register that takes values of other widths.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Width {
+    Bits32,
+    Bits64,
+    Bits16,
 }
 
-const PLACES: [Option<Place>; 5] = [
-    None,
-    Some(Place::Global),
-    Some(Place::Shared),
-    Some(Place::Local),
-    Some(Place::Param),
-];
-const TOUCHES: [Touch; 5] = [
-    Touch::Read,
-    Touch::Write,
-    Touch::StrongRead,
-    Touch::StrongWrite,
-    Touch::Atomic,
-];
-
-impl Access {
-    pub fn pack(self) -> u64 {
-        let place = PLACES.iter().position(|p| *p == self.place).unwrap_or(0) as u64;
-        let touch = TOUCHES.iter().position(|t| *t == self.touch).unwrap_or(0) as u64;
-        u64::from(self.offset as u32)
-            | u64::from(self.bytes) << 32
-            | u64::from(self.count) << 40
-            | place << 48
-            | touch << 52
-            | u64::from(self.signed) << 56
-    }
-
-    #[inline(always)]
-    pub fn unpack(v: u64) -> Access {
-        Access {
-            offset: v as i32,
-            bytes: (v >> 32) as u32 & 0xff,
-            count: (v >> 40) as u32 & 0xff,
-            place: PLACES[(v >> 48 & 15) as usize % 5],
-            touch: TOUCHES[(v >> 52 & 15) as usize % 5],
-            signed: v >> 56 & 1 == 1,
+impl Width {
+    pub fn of(wide: bool, short: bool) -> Width {
+        if wide {
+            Width::Bits64
+        } else if short {
+            Width::Bits16
+        } else {
+            Width::Bits32
         }
     }
 }
 
-/// Lane addresses: 64-bit register plus offset.
+listed!(Width, [Width::Bits32, Width::Bits64, Width::Bits16]);
+
+listed!(
+    Option<Place>,
+    [
+        None,
+        Some(Place::Global),
+        Some(Place::Shared),
+        Some(Place::Local),
+        Some(Place::Param),
+    ]
+);
+
+listed!(
+    Touch,
+    [
+        Touch::Read,
+        Touch::Write,
+        Touch::StrongRead,
+        Touch::StrongWrite,
+        Touch::Atomic,
+    ]
+);
+
+immediate! {
+    /// A memory access of a warp.
+    pub struct Access {
+        /// Added to each lane's address.
+        pub offset: i32 [32],
+        /// Bytes of an element.
+        pub bytes: u32 [5],
+        /// Elements of a lane, side by side.
+        pub count: u32 [4],
+        /// `None` is generic.
+        pub place: Option<Place> [3],
+        pub touch: Touch [3],
+        /// A load extends the sign.
+        pub signed: bool [1],
+        /// The register of an element.
+        pub width: Width [2],
+    }
+}
+
+impl Access {
+    /// An access of one byte without offset; callers set the other fields they need.
+    pub fn new(place: Option<Place>, touch: Touch) -> Access {
+        Access {
+            offset: 0,
+            bytes: 1,
+            count: 1,
+            place,
+            touch,
+            signed: false,
+            width: Width::Bits32,
+        }
+    }
+
+    /// A loaded element as its register holds it.
+    #[inline(always)]
+    fn extend(self, v: u64) -> u64 {
+        let v = if self.signed {
+            let shift = 64 - self.bytes * 8;
+            ((v << shift) as i64 >> shift) as u64
+        } else {
+            v
+        };
+        if self.width == Width::Bits16 {
+            v & 0xffff
+        } else {
+            v
+        }
+    }
+}
+
+/// The registers of an access: `one`, or for vectors the instruction's list.
 #[inline(always)]
-pub fn addresses(cx: &Cx<'_>, line: u32, offset: i32) -> [u64; 32] {
-    let mut a = cx.w.r.all::<u64>(line);
+fn registers_of<'a>(env: &'a Launch<'_>, i: &'a Ins, a: Access, one: &'a u32) -> &'a [u32] {
+    if a.count > 1 {
+        &env.program.lists[i.list as usize]
+    } else {
+        std::slice::from_ref(one)
+    }
+}
+
+/// Lane addresses: a 64-bit register plus an offset.
+#[inline(always)]
+pub fn addresses(cx: &Cx<'_>, reg: u32, offset: i32) -> [u64; 32] {
+    let mut a = cx.warp.regs.all::<u64>(reg);
     for x in &mut a {
         *x = x.wrapping_add(offset as i64 as u64);
     }
@@ -116,107 +169,85 @@ pub fn resolve(
     true
 }
 
-/// One or several 32-bit elements: the frequent case. `d`, or the registers in `list`.
+/// Loads one or several 32-bit elements, the frequent case, into `dst` or the registers in `list`.
 fn load32(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let a = Access::unpack(i.imm);
-    let mut addrs = addresses(cx, i.a, a.offset);
+    let mut addrs = addresses(cx, i.src[0], a.offset);
     let env = cx.env;
-    let list: &[u32] = if a.count > 1 {
-        &env.program.lists[i.list as usize]
-    } else {
-        std::slice::from_ref(&i.d)
-    };
+    let list = registers_of(cx.env, i, a, &i.dst);
     resolve(cx, a, &mut addrs, m, |cx, place, addrs, lanes| {
-        for (k, &line) in list.iter().enumerate() {
-            let (at, v) = (k as u64 * 4, cx.w.r.view());
+        for (k, &reg) in list.iter().enumerate() {
+            let (offset, v) = (k as u64 * 4, cx.warp.regs.view());
             if place == Place::Global && list.len() == 1 && contiguous(addrs, lanes, 4) {
                 let mut d = [0u32; 32];
                 env.heap.load_words(addrs[0], &mut d);
-                cx.w.r.put::<u32>(line, lanes, &d);
+                cx.warp.regs.put::<u32>(reg, lanes, &d);
             } else if place == Place::Shared && lanes == !0 {
                 let words = &cx.block.shared[..];
                 for (lane, a) in addrs.iter().enumerate() {
-                    v.set::<u32>(line, lane, words[*a as usize / 4 + k]);
+                    v.set::<u32>(reg, lane, words[*a as usize / 4 + k]);
                 }
             } else {
                 for lane in lanes_of(lanes) {
-                    let word = cx.load(place, lane, addrs[lane] + at, 4) as u32;
-                    v.set::<u32>(line, lane, word);
+                    let word = cx.load(place, lane, addrs[lane] + offset, 4) as u32;
+                    v.set::<u32>(reg, lane, word);
                 }
             }
         }
     });
 }
 
-/// Any element, any count. `b` bit 0: destination 64 bits wide, bit 1: 16.
+/// Loads elements of any size and number.
 fn load_any(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let a = Access::unpack(i.imm);
-    let mut addrs = addresses(cx, i.a, a.offset);
-    let prog = cx.env.program;
-    let list: &[u32] = if a.count > 1 {
-        &prog.lists[i.list as usize]
-    } else {
-        std::slice::from_ref(&i.d)
-    };
-    let kind = i.b;
+    let mut addrs = addresses(cx, i.src[0], a.offset);
+    let list = registers_of(cx.env, i, a, &i.dst);
+    let wide = a.width == Width::Bits64;
     resolve(cx, a, &mut addrs, m, |cx, place, addrs, lanes| {
         for lane in lanes_of(lanes) {
-            for (k, &line) in list.iter().enumerate() {
-                let mut v = cx.load(
-                    place,
-                    lane,
-                    addrs[lane] + k as u64 * u64::from(a.bytes),
-                    a.bytes,
-                );
-                if a.signed {
-                    let shift = 64 - a.bytes * 8;
-                    v = ((v << shift) as i64 >> shift) as u64;
-                }
-                match kind {
-                    0 => cx.w.r.set::<u32>(line, lane, v as u32),
-                    1 => cx.w.r.set::<u64>(line, lane, v),
-                    _ => cx.w.r.set::<u16>(line, lane, v as u16),
-                }
+            for (k, &reg) in list.iter().enumerate() {
+                let addr = addrs[lane] + k as u64 * u64::from(a.bytes);
+                let v = a.extend(cx.load(place, lane, addr, a.bytes));
+                cx.warp.regs.set_bits(reg, lane, wide, v);
             }
         }
     });
 }
 
+/// Stores 32-bit elements from `src[1]` or the registers in `list`.
 fn store32(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let a = Access::unpack(i.imm);
-    let mut addrs = addresses(cx, i.a, a.offset);
+    let mut addrs = addresses(cx, i.src[0], a.offset);
     let env = cx.env;
-    let list: &[u32] = if a.count > 1 {
-        &env.program.lists[i.list as usize]
-    } else {
-        std::slice::from_ref(&i.b)
-    };
+    let list = registers_of(cx.env, i, a, &i.src[1]);
     resolve(cx, a, &mut addrs, m, |cx, place, addrs, lanes| {
-        for (k, &line) in list.iter().enumerate() {
-            let (at, v) = (k as u64 * 4, cx.w.r.view());
+        for (k, &reg) in list.iter().enumerate() {
+            let (offset, v) = (k as u64 * 4, cx.warp.regs.view());
             if place == Place::Global && list.len() == 1 && contiguous(addrs, lanes, 4) {
-                env.heap.store_words(addrs[0], &cx.w.r.all::<u32>(line));
+                env.heap
+                    .store_words(addrs[0], &cx.warp.regs.all::<u32>(reg));
                 continue;
             }
             if place == Place::Shared && lanes == !0 {
                 let words = &mut cx.block.shared[..];
                 for (lane, a) in addrs.iter().enumerate() {
-                    words[*a as usize / 4 + k] = v.get::<u32>(line, lane);
+                    words[*a as usize / 4 + k] = v.get::<u32>(reg, lane);
                 }
             } else {
                 for lane in lanes_of(lanes) {
-                    let word = u64::from(v.get::<u32>(line, lane));
-                    cx.store(place, lane, addrs[lane] + at, 4, word);
+                    let word = u64::from(v.get::<u32>(reg, lane));
+                    cx.store(place, lane, addrs[lane] + offset, 4, word);
                 }
             }
-            agree(cx, place, addrs, at, lanes, 4, |_, lane| {
-                u64::from(v.get::<u32>(line, lane))
+            agree(cx, place, addrs, offset, lanes, 4, |_, lane| {
+                u64::from(v.get::<u32>(reg, lane))
             });
         }
     });
 }
 
-/// Lanes that wrote one shared word in one instruction must have written the same: which of them wins is undefined.
+/// Checks that lanes of one instruction that wrote one shared word wrote the same value: which lane
+/// wins is undefined.
 fn agree(
     cx: &mut Cx<'_>,
     place: Place,
@@ -245,49 +276,35 @@ fn agree(
     }
 }
 
+/// Stores elements of any size and number.
 fn store_any(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let a = Access::unpack(i.imm);
-    let mut addrs = addresses(cx, i.a, a.offset);
-    let prog = cx.env.program;
-    let list: &[u32] = if a.count > 1 {
-        &prog.lists[i.list as usize]
-    } else {
-        std::slice::from_ref(&i.b)
-    };
-    let wide = i.c == 1;
-    let value = |cx: &Cx<'_>, line: u32, lane: usize| {
-        if wide {
-            cx.w.r.get::<u64>(line, lane)
-        } else {
-            u64::from(cx.w.r.get::<u32>(line, lane))
-        }
-    };
+    let mut addrs = addresses(cx, i.src[0], a.offset);
+    let list = registers_of(cx.env, i, a, &i.src[1]);
+    let wide = a.width == Width::Bits64;
+    let value = |cx: &Cx<'_>, reg: u32, lane: usize| cx.warp.regs.get_bits(reg, lane, wide);
     resolve(cx, a, &mut addrs, m, |cx, place, addrs, lanes| {
-        for (k, &line) in list.iter().enumerate() {
-            let at = k as u64 * u64::from(a.bytes);
+        for (k, &reg) in list.iter().enumerate() {
+            let offset = k as u64 * u64::from(a.bytes);
             for lane in lanes_of(lanes) {
-                let v = value(cx, line, lane);
-                cx.store(place, lane, addrs[lane] + at, a.bytes, v);
+                let v = value(cx, reg, lane);
+                cx.store(place, lane, addrs[lane] + offset, a.bytes, v);
             }
-            agree(cx, place, addrs, at, lanes, a.bytes, |cx, lane| {
-                value(cx, line, lane)
+            agree(cx, place, addrs, offset, lanes, a.bytes, |cx, lane| {
+                value(cx, reg, lane)
             });
         }
     });
 }
 
-/// A kernel parameter at a fixed place: the same for all lanes. `imm`: offset, bytes, sign; `b` as in `load_any`.
+/// Loads a kernel parameter at a fixed offset: the same value for all lanes.
 fn load_param(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let a = Access::unpack(i.imm);
-    let mut v = cx.load(Place::Param, 0, a.offset as u64, a.bytes);
-    if a.signed {
-        let shift = 64 - a.bytes * 8;
-        v = ((v << shift) as i64 >> shift) as u64;
-    }
-    match i.b {
-        0 => cx.w.r.put::<u32>(i.d, m, &[v as u32; 32]),
-        1 => cx.w.r.put::<u64>(i.d, m, &[v; 32]),
-        _ => cx.w.r.put::<u16>(i.d, m, &[v as u16; 32]),
+    let v = a.extend(cx.load(Place::Param, 0, a.offset as u64, a.bytes));
+    if a.width == Width::Bits64 {
+        cx.warp.regs.put::<u64>(i.dst, m, &[v; 32]);
+    } else {
+        cx.warp.regs.put::<u32>(i.dst, m, &[v as u32; 32]);
     }
 }
 
@@ -334,7 +351,7 @@ pub fn strong(f: &Form) -> bool {
     ] {
         f.has(hint);
     }
-    // Every one is asked for: `.mmio.relaxed` has two.
+    // No short circuit: `.mmio.relaxed` has two.
     let mut s = false;
     for m in ["volatile", "relaxed", "acquire", "release", "mmio"] {
         s |= f.has(m);
@@ -360,32 +377,33 @@ fn vector(f: &Form, op: &Operand) -> Res<Vec<Operand>> {
     };
     match op {
         Operand::Vector(parts) if parts.len() == count => Ok(parts.clone()),
-        // `{ %r1 }` without a vector modifier is how Triton writes a scalar: the first arm takes it.
+        // `{ %r1 }` without a vector modifier is how Triton writes a scalar: the first arm takes
+        // it.
         other if count == 1 && !matches!(other, Operand::Vector(_)) => Ok(vec![other.clone()]),
         _ => f.refuse(format!("{count} registers are expected")),
     }
 }
 
-/// The place of an access, and the base line with the offset.
+/// The place of an access, its base register and its offset.
 fn target(
     b: &mut Builder,
     f: &Form,
     op: &Operand,
     space: Option<Space>,
 ) -> Res<(Option<Place>, u32, i32)> {
-    let (line, offset, named) = b.address(f, op)?;
+    let (reg, offset, named) = b.address(f, op)?;
     let place = match (space, named) {
-        // A `.param` variable of a call lives in local memory; see `decode/calls.rs`.
+        // A `.param` variable of a call lives in local memory; see `slot` in `decode/mod.rs`.
         (Some(Space::Param), Some(Space::Local)) => Some(Place::Local),
         (Some(s), _) => Place::of(s),
-        // A named variable without a space is a generic address in PTX, which only a global one is.
+        // Without a state space a name is a generic address, which only global variables have.
         (None, Some(Space::Global)) | (None, None) => None,
         (None, Some(_)) => {
             return f.refuse("a variable outside of global memory needs its state space");
         }
     };
     match i32::try_from(offset) {
-        Ok(o) => Ok((place, line, o)),
+        Ok(o) => Ok((place, reg, o)),
         Err(_) => f.refuse(format!("offset {offset} is too large")),
     }
 }
@@ -408,90 +426,84 @@ fn ld(b: &mut Builder, f: &Form) -> Res {
     } else {
         Touch::Read
     };
-    // A kernel parameter by name.
     if let (Some(Space::Param), Operand::Address(Some(name), offset)) = (space, &ops[1])
-        && let Some(Name::Param(at)) = b.lookup(name).cloned()
+        && let Some(Name::Param(base)) = b.lookup(name).cloned()
     {
-        for (k, op) in dst.iter().enumerate() {
-            let d = b.dst_any(f, op)?;
-            let at = i64::from(at) + offset + k as i64 * i64::from(t.bytes());
-            let a = Access {
-                offset: at as i32,
-                bytes: t.bytes(),
-                count: 1,
-                place: Some(Place::Param),
-                touch,
-                signed: t.signed(),
-            };
-            if at < 0 || at + i64::from(t.bytes()) > i64::from(b.param_bytes) {
-                return f.refuse(format!("parameter byte {at} does not exist"));
-            }
-            // A vector counts once.
-            let class = if k == 0 { Class::Load } else { Class::Hidden };
-            b.emit(load_param, class, |i| {
-                i.d = d.line;
-                i.b = kind(d.wide, d.short);
-                i.imm = a.pack();
-            });
-        }
-        return Ok(());
+        return ld_param(b, f, t, &dst, i64::from(base) + offset);
     }
     let (place, base, offset) = target(b, f, &ops[1], space)?;
-    let mut lines = Vec::new();
-    let mut shape = None;
-    for op in &dst {
-        let d = b.dst_any(f, op)?;
-        if t.bytes() == 8 && !d.wide {
-            return f.refuse("the destination is too narrow");
-        }
-        let s = if *op == Operand::Sink {
-            None
-        } else {
-            Some((d.wide, d.short))
-        };
-        if s.is_some() && shape.is_some() && shape != s {
-            return f.refuse("the destinations differ in width");
-        }
-        shape = shape.or(s);
-        lines.push(d.line);
-    }
-    let (wide, short) = shape.unwrap_or((t.bytes() == 8, false));
+    let (regs, width) = destinations(b, f, t, &dst)?;
     if strong && matches!(place, None | Some(Place::Global)) {
         b.communicates = true;
     }
     let access = Access {
         offset,
         bytes: t.bytes(),
-        count: lines.len() as u32,
-        place,
-        touch,
+        count: regs.len() as u32,
         signed: t.signed(),
+        width,
+        ..Access::new(place, touch)
     };
-    let simple = t.bytes() == 4 && !wide && !short;
-    let first = lines[0];
-    let list = if lines.len() > 1 { b.list(lines) } else { 0 };
-    b.emit(
-        if simple { load32 as Exec } else { load_any },
-        Class::Load,
-        |i| {
-            i.d = first;
-            i.a = base;
-            i.b = kind(wide, short);
-            i.list = list;
-            i.imm = access.pack();
-        },
-    );
+    let exec: Exec = if t.bytes() == 4 && width == Width::Bits32 {
+        load32
+    } else {
+        load_any
+    };
+    let first = regs[0];
+    let list = if regs.len() > 1 { b.list(regs) } else { 0 };
+    b.emit(exec, Class::Load, |i| {
+        i.dst = first;
+        i.src[0] = base;
+        i.list = list;
+        i.imm = access.pack();
+    });
     Ok(())
 }
 
-fn kind(wide: bool, short: bool) -> u32 {
-    if wide {
-        1
-    } else if short {
-        2
-    } else {
-        0
+/// A kernel parameter by name.
+fn ld_param(b: &mut Builder, f: &Form, t: Ty, dst: &[Operand], first: i64) -> Res {
+    for (k, op) in dst.iter().enumerate() {
+        let d = b.dst_any(f, op)?;
+        let offset = first + k as i64 * i64::from(t.bytes());
+        if offset < 0 || offset + i64::from(t.bytes()) > i64::from(b.param_bytes) {
+            return f.refuse(format!("parameter byte {offset} does not exist"));
+        }
+        let access = Access {
+            offset: offset as i32,
+            bytes: t.bytes(),
+            signed: t.signed(),
+            width: Width::of(d.wide, d.short),
+            ..Access::new(Some(Place::Param), Touch::Read)
+        };
+        // A vector counts once.
+        let class = if k == 0 { Class::Load } else { Class::Hidden };
+        b.emit(load_param, class, |i| {
+            i.dst = d.index;
+            i.imm = access.pack();
+        });
     }
+    Ok(())
+}
+
+/// The registers that a load fills, and their common width.
+fn destinations(b: &mut Builder, f: &Form, t: Ty, dst: &[Operand]) -> Res<(Vec<u32>, Width)> {
+    let mut regs = Vec::new();
+    let mut width = None;
+    for op in dst {
+        let d = b.dst_any(f, op)?;
+        if t.bytes() == 8 && !d.wide {
+            return f.refuse("the destination is too narrow");
+        }
+        if *op != Operand::Sink {
+            let this = Width::of(d.wide, d.short);
+            if width.is_some_and(|w| w != this) {
+                return f.refuse("the destinations differ in width");
+            }
+            width = Some(this);
+        }
+        regs.push(d.index);
+    }
+    Ok((regs, width.unwrap_or(Width::of(t.bytes() == 8, false))))
 }
 
 fn st(b: &mut Builder, f: &Form) -> Res {
@@ -510,10 +522,10 @@ fn st(b: &mut Builder, f: &Form) -> Res {
     if matches!(place, Some(Place::Param)) || space == Some(Space::Const) {
         return f.refuse("this space cannot be written");
     }
-    let mut lines = Vec::new();
+    let mut regs = Vec::new();
     for op in &src {
         // A register wider than the type stores its low part.
-        lines.push(b.src(
+        regs.push(b.src(
             f,
             op,
             if t.bytes() == 8 {
@@ -536,25 +548,19 @@ fn st(b: &mut Builder, f: &Form) -> Res {
     let access = Access {
         offset,
         bytes: t.bytes(),
-        count: lines.len() as u32,
-        place,
-        touch,
-        signed: false,
+        count: regs.len() as u32,
+        width: Width::of(t.bytes() == 8, false),
+        ..Access::new(place, touch)
     };
-    let simple = t.bytes() == 4;
-    let first = lines[0];
-    let list = if lines.len() > 1 { b.list(lines) } else { 0 };
-    b.emit(
-        if simple { store32 as Exec } else { store_any },
-        Class::Store,
-        |i| {
-            i.a = base;
-            i.b = first;
-            i.c = u32::from(t.bytes() == 8);
-            i.list = list;
-            i.imm = access.pack();
-        },
-    );
+    let exec: Exec = if t.bytes() == 4 { store32 } else { store_any };
+    let first = regs[0];
+    let list = if regs.len() > 1 { b.list(regs) } else { 0 };
+    b.emit(exec, Class::Store, |i| {
+        i.src[0] = base;
+        i.src[1] = first;
+        i.list = list;
+        i.imm = access.pack();
+    });
     Ok(())
 }
 
@@ -600,8 +606,8 @@ fn policy(b: &mut Builder, f: &Form) -> Res {
     let zero = b.constant(0, true);
     let d = b.dst(f, op, Ty::B64)?;
     b.emit(super::shapes::un(|a: u64| a), Class::Other, |i| {
-        i.d = d;
-        i.a = zero;
+        i.dst = d;
+        i.src[0] = zero;
     });
     Ok(())
 }

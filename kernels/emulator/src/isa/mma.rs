@@ -1,23 +1,26 @@
-//! mma.sync: products on tensor cores.
+//! mma.sync: matrix multiply-accumulate on tensor cores, D = A B + C.
 //!
-//! All shapes from m8n8k4 (f64) on share one layout: with `PER` elements to a register, lane `4 g + t` holds of A row
-//! `g` (and `g + 8`), columns `t PER ..` plus `4 PER` per further pair of registers; of B the same with columns for
-//! rows; of C rows `g` and `g + 8`, columns `2 t` and `2 t + 1`.
-//! Products are exact, their sum is taken in f64 in the order of k, beginning with C, and rounded once to the type
-//! of D. Integer sums are exact.
+//! All shapes from m8n8k4 (f64) on share one fragment layout. With `PER` elements to a register,
+//! lane `4 g + t` holds of A row `g` (and `g + 8`), columns `t PER ..` plus `4 PER` per further
+//! pair of registers; of B the same with columns for rows; of C rows `g` and `g + 8`, columns `2 t`
+//! and `2 t + 1`.
 //!
-//! A product is decoded once into f64 and then is a dense loop: of C and B the even columns come first, which is how
-//! their registers hold them, so that no lane has to be moved for C and D.
+//! Each multiplication is exact. The sum is taken in f64 in the order of k, beginning with C, and
+//! rounded once to the type of D. Integer sums are exact.
+//!
+//! A and B are converted to f64 once, then a dense loop multiplies them. The even columns of B and
+//! C come first: so their registers hold them, and no lane has to be moved for C and D.
 
 // Several arrays are indexed by one number throughout.
 #![allow(clippy::needless_range_loop)]
 
 use super::Decode;
 use super::half::{Bf16, F16, Format};
-use super::matrix::{registers, whole_warp};
-use crate::build::{Builder, Form, Res};
+use super::matrix::whole_warp;
+use super::operands::registers;
 use crate::float::canon;
-use crate::machine::{Class, Cx, Exec, Ins, Lane, View};
+use crate::lower::{Builder, Form, Res};
+use crate::machine::{Class, Cx, Exec, Ins, Lane, View, immediate};
 use crate::types::Ty;
 use std::mem::MaybeUninit;
 
@@ -29,8 +32,8 @@ pub trait Element: 'static {
     type Word: Lane;
     /// Elements to a register.
     const PER: usize;
-    /// Element `e` of a word. `flip` is the sign bit of a signed integer type, else 0.
-    fn wide(word: Self::Word, e: usize, flip: u32) -> f64;
+    /// Element `e` of a word. `sign` is the sign bit of a signed integer type, else 0.
+    fn wide(word: Self::Word, e: usize, sign: u32) -> f64;
 }
 
 /// Pairs of a 16-bit format.
@@ -75,9 +78,9 @@ impl<const BITS: usize> Element for Int<BITS> {
     type Word = u32;
     const PER: usize = 32 / BITS;
     #[inline(always)]
-    fn wide(word: u32, e: usize, flip: u32) -> f64 {
+    fn wide(word: u32, e: usize, sign: u32) -> f64 {
         let v = word >> (e * BITS) & ((1 << BITS) - 1);
-        f64::from((v ^ flip).wrapping_sub(flip) as i32)
+        f64::from((v ^ sign).wrapping_sub(sign) as i32)
     }
 }
 
@@ -90,8 +93,8 @@ pub trait Sum: 'static {
     fn store(v: View, registers: &[u32], g: usize, row: [f64; 8], saturate: bool);
 }
 
-// Explicit loops here and below: closures given to the standard library's array functions are compiled without the
-// processor features of their caller.
+// Explicit loops here and below: closures given to the standard library's array functions are
+// compiled without the processor features of their caller.
 
 macro_rules! sum {
     ($name:ident, $t:ty, |$x:ident, $saturate:ident| $round:expr) => {
@@ -160,10 +163,153 @@ impl Sum for SumF16 {
     }
 }
 
-/// A product of `8 * ROWS` rows, 8 columns and `4 * PER * STEPS` inner elements; `NA` and `NB` are the elements of
-/// A and B. `list`: the registers of D, A, B, C. `imm`: sign bits of A and B, bit 32 saturates.
+immediate! {
+    /// `mma` of floats or integers. `list`: the registers of D, A, B, C.
+    struct Mma {
+        /// Sign bits of the elements of A and B, 0 for unsigned types and floats.
+        sign_a: u32 [8],
+        sign_b: u32 [8],
+        /// `.satfinite`
+        saturate: bool [1],
+    }
+}
+
+immediate! {
+    /// `mma` of single bits. `list`: the registers of D, A, B, C.
+    struct BitMma {
+        /// Groups of 8 rows.
+        groups: u32 [2],
+        /// A's registers of a group.
+        steps: u32 [2],
+        /// Counts the bits that differ, else those that are 1 in both.
+        xor: bool [1],
+    }
+}
+
+/// The registers of D, A, B, C.
+struct Fragments<'a> {
+    d: &'a [u32],
+    a: &'a [u32],
+    b: &'a [u32],
+    c: &'a [u32],
+}
+
+impl Fragments<'_> {
+    /// Splits a list by the counts of the first three.
+    #[inline(always)]
+    fn split(list: &[u32], d: usize, a: usize, b: usize) -> Fragments<'_> {
+        let (d, rest) = list.split_at(d);
+        let (a, rest) = rest.split_at(a);
+        let (b, c) = rest.split_at(b);
+        Fragments { d, a, b, c }
+    }
+}
+
+/// A as f64: by register, element and lane.
 #[inline(always)]
-fn product_body<
+fn convert_a<E: Element, const NA: usize>(
+    v: View,
+    regs: &[u32],
+    sign: u32,
+    a: &mut [MaybeUninit<f64>; NA],
+) {
+    for (r, &reg) in regs.iter().enumerate() {
+        for chunk in 0..4 {
+            let words = v.chunk::<E::Word>(reg, chunk);
+            for e in 0..E::PER {
+                let to = &mut a[(r * E::PER + e) * 32 + chunk * 8..][..8];
+                for j in 0..8 {
+                    to[j].write(E::wide(E::Word::from_cell(words[j]), e, sign));
+                }
+            }
+        }
+    }
+}
+
+/// B as f64: by k, the even columns first.
+#[inline(always)]
+fn convert_b<E: Element, const NB: usize>(
+    v: View,
+    regs: &[u32],
+    sign: u32,
+    b: &mut [MaybeUninit<f64>; NB],
+) {
+    for (s, &reg) in regs.iter().enumerate() {
+        for t in 0..4 {
+            let mut words = [<E::Word as Lane>::Cell::default(); 8];
+            for j in 0..8 {
+                words[j] = v.get::<E::Word>(reg, (j % 4 * 2 + j / 4) * 4 + t).to_cell();
+            }
+            for e in 0..E::PER {
+                let to = &mut b[((s * 4 + t) * E::PER + e) * 8..][..8];
+                for j in 0..8 {
+                    to[j].write(E::wide(E::Word::from_cell(words[j]), e, sign));
+                }
+            }
+        }
+    }
+}
+
+/// Adds A B to the sums, four rows at a time.
+#[inline(always)]
+fn multiply<E: Element, const ROWS: usize, const STEPS: usize>(
+    a: &[f64],
+    b: &[f64],
+    sums: &mut [[f64; 8]; 16],
+) {
+    for r in 0..ROWS {
+        for g in [0, 4] {
+            let first = r * 8 + g;
+            let mut acc = [
+                sums[first],
+                sums[first + 1],
+                sums[first + 2],
+                sums[first + 3],
+            ];
+            for s in 0..STEPS {
+                for t in 0..4 {
+                    for e in 0..E::PER {
+                        let x = &b[((s * 4 + t) * E::PER + e) * 8..][..8];
+                        let y = &a[((s * ROWS + r) * E::PER + e) * 32 + g * 4 + t..][..13];
+                        for k in 0..4 {
+                            for j in 0..8 {
+                                // The multiplication of narrow types is exact, so fusing changes
+                                // nothing; that of f64 is fused in hardware.
+                                acc[k][j] = y[k * 4].mul_add(x[j], acc[k][j]);
+                            }
+                        }
+                    }
+                }
+            }
+            sums[first..first + 4].copy_from_slice(&acc);
+        }
+    }
+}
+
+/// Rows of A and columns of B that hold something other than zeros.
+fn useful<E: Element, const ROWS: usize, const STEPS: usize>(a: &[f64], b: &[f64]) -> (u64, u64) {
+    let mut rows = 0;
+    for row in 0..ROWS * 8 {
+        let holds = (0..STEPS * E::PER).any(|n| {
+            let (s, e) = (n / E::PER, n % E::PER);
+            let first = ((s * ROWS + row / 8) * E::PER + e) * 32 + row % 8 * 4;
+            a[first..first + 4].iter().any(|x| *x != 0.0)
+        });
+        rows += u64::from(holds);
+    }
+    let mut columns = [false; 8];
+    for x in b.chunks_exact(8) {
+        for j in 0..8 {
+            columns[j] |= x[j] != 0.0;
+        }
+    }
+    (rows, columns.iter().filter(|c| **c).count() as u64)
+}
+
+/// `8 * ROWS` rows, 8 columns and `4 * PER * STEPS` inner elements. `NA` and `NB` are the elements
+/// of A and B.
+#[inline(always)]
+fn mma_body<
     E: Element,
     D: Sum,
     C: Sum,
@@ -183,46 +329,16 @@ fn product_body<
         return;
     }
     let env = cx.env;
-    let l = &env.program.lists[i.list as usize][..];
-    let (flip_a, flip_b) = (i.imm as u32 & 0xff, i.imm as u32 >> 8 & 0xff);
-    let saturate = i.imm >> 32 & 1 == 1;
-    let (d_regs, rest) = l.split_at(ROWS * D::REGISTERS);
-    let (a_regs, rest) = rest.split_at(ROWS * STEPS);
-    let (b_regs, c_regs) = rest.split_at(STEPS);
-    let v = cx.w.r.view();
-    // Register by register, element by element, lane by lane.
+    let list = &env.program.lists[i.list as usize][..];
+    let options = Mma::unpack(i.imm);
+    let regs = Fragments::split(list, ROWS * D::REGISTERS, ROWS * STEPS, STEPS);
+    let v = cx.warp.regs.view();
     let mut a = [MaybeUninit::<f64>::uninit(); NA];
-    for (r, &line) in a_regs.iter().enumerate() {
-        for chunk in 0..4 {
-            let words = v.chunk::<E::Word>(line, chunk);
-            for e in 0..E::PER {
-                let to = &mut a[(r * E::PER + e) * 32 + chunk * 8..][..8];
-                for j in 0..8 {
-                    to[j].write(E::wide(E::Word::from_cell(words[j]), e, flip_a));
-                }
-            }
-        }
-    }
-    // By k, even columns first.
+    convert_a::<E, NA>(v, regs.a, options.sign_a, &mut a);
     let mut b = [MaybeUninit::<f64>::uninit(); NB];
-    for (s, &line) in b_regs.iter().enumerate() {
-        for t in 0..4 {
-            let mut words = [<E::Word as Lane>::Cell::default(); 8];
-            for j in 0..8 {
-                words[j] = v
-                    .get::<E::Word>(line, (j % 4 * 2 + j / 4) * 4 + t)
-                    .to_cell();
-            }
-            for e in 0..E::PER {
-                let to = &mut b[((s * 4 + t) * E::PER + e) * 8..][..8];
-                for j in 0..8 {
-                    to[j].write(E::wide(E::Word::from_cell(words[j]), e, flip_b));
-                }
-            }
-        }
-    }
-    // SAFETY: the loops above have written `a` by registers, elements and lanes, and `b` by steps, quads, elements and
-    // columns: `NA` and `NB` in all, as the assertion has it.
+    convert_b::<E, NB>(v, regs.b, options.sign_b, &mut b);
+    // SAFETY: `convert_a` has written `a` by registers, elements and lanes, `convert_b` has written
+    // `b` by steps, quads, elements and columns: `NA` and `NB` in all, as the assertion says.
     let (a, b) = unsafe {
         (
             &*std::ptr::from_ref(&a).cast::<[f64; NA]>(),
@@ -231,63 +347,22 @@ fn product_body<
     };
     let mut sums = [[0f64; 8]; 16];
     for row in 0..ROWS * 8 {
-        sums[row] = C::load(v, &c_regs[row / 8 * C::REGISTERS..], row % 8);
+        sums[row] = C::load(v, &regs.c[row / 8 * C::REGISTERS..], row % 8);
     }
-    for r in 0..ROWS {
-        for g in [0, 4] {
-            let at = r * 8 + g;
-            let mut acc = [sums[at], sums[at + 1], sums[at + 2], sums[at + 3]];
-            for s in 0..STEPS {
-                for t in 0..4 {
-                    for e in 0..E::PER {
-                        let x = &b[((s * 4 + t) * E::PER + e) * 8..][..8];
-                        let y = &a[((s * ROWS + r) * E::PER + e) * 32 + g * 4 + t..][..13];
-                        for k in 0..4 {
-                            for j in 0..8 {
-                                // Products of narrow types are exact, so fusing changes nothing; that of f64 is
-                                // fused in hardware.
-                                acc[k][j] = y[k * 4].mul_add(x[j], acc[k][j]);
-                            }
-                        }
-                    }
-                }
-            }
-            sums[at..at + 4].copy_from_slice(&acc);
-        }
-    }
+    multiply::<E, ROWS, STEPS>(a, b, &mut sums);
     for row in 0..ROWS * 8 {
-        D::store(
-            v,
-            &d_regs[row / 8 * D::REGISTERS..],
-            row % 8,
-            sums[row],
-            saturate,
-        );
+        let to = &regs.d[row / 8 * D::REGISTERS..];
+        D::store(v, to, row % 8, sums[row], options.saturate);
     }
     if let Some(counts) = &mut cx.counts {
-        let mut rows = 0;
-        for row in 0..ROWS * 8 {
-            let holds = (0..STEPS * E::PER).any(|n| {
-                let (s, e) = (n / E::PER, n % E::PER);
-                let at = ((s * ROWS + row / 8) * E::PER + e) * 32 + row % 8 * 4;
-                a[at..at + 4].iter().any(|x| *x != 0.0)
-            });
-            rows += u64::from(holds);
-        }
-        let mut columns = [false; 8];
-        for x in b.chunks_exact(8) {
-            for j in 0..8 {
-                columns[j] |= x[j] != 0.0;
-            }
-        }
-        let columns = columns.iter().filter(|c| **c).count() as u64;
+        let (rows, columns) = useful::<E, ROWS, STEPS>(a, b);
         counts.tensor_products += (ROWS * 8 * NB) as u64;
         counts.tensor_useful += rows * columns * (NB / 8) as u64;
     }
 }
 
 /// The variant for this processor.
-fn product<
+fn mma_exec<
     E: Element,
     D: Sum,
     C: Sum,
@@ -309,7 +384,7 @@ fn product<
         i: &Ins,
         m: u32,
     ) {
-        product_body::<E, D, C, ROWS, STEPS, NA, NB>(cx, i, m);
+        mma_body::<E, D, C, ROWS, STEPS, NA, NB>(cx, i, m);
     }
     #[cfg(target_arch = "x86_64")]
     {
@@ -327,7 +402,7 @@ fn product<
             i: &Ins,
             m: u32,
         ) {
-            product_body::<E, D, C, ROWS, STEPS, NA, NB>(cx, i, m);
+            mma_body::<E, D, C, ROWS, STEPS, NA, NB>(cx, i, m);
         }
         if crate::simd::fast() {
             return newer::<E, D, C, ROWS, STEPS, NA, NB>;
@@ -336,49 +411,48 @@ fn product<
     plain::<E, D, C, ROWS, STEPS, NA, NB>
 }
 
-/// Products of bits: how many positions hold 1 in both (`imm` 0), or differ (`imm` 1). `d`: A registers per row
-/// group, `a`: row groups. `list` as for [`product_body`].
-fn bits(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
+/// `mma` of bits: how many positions of a row and a column hold 1 in both, or differ.
+fn bit_mma(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
     if !whole_warp(cx, mask) {
         return;
     }
     let env = cx.env;
-    let l = &env.program.lists[i.list as usize][..];
-    let (steps, rows) = (i.d as usize, i.a as usize);
-    let (d_regs, rest) = l.split_at(rows * 2);
-    let (a_regs, rest) = rest.split_at(rows * steps);
-    let (b_regs, c_regs) = rest.split_at(steps);
-    let r = &cx.w.r;
+    let list = &env.program.lists[i.list as usize][..];
+    let BitMma { groups, steps, xor } = BitMma::unpack(i.imm);
+    let (groups, steps) = (groups as usize, steps as usize);
+    let regs = Fragments::split(list, groups * 2, groups * steps, steps);
+    let r = &cx.warp.regs;
     let a = |row: usize, word: usize| {
-        r.get::<u32>(a_regs[word / 4 * rows + row / 8], row % 8 * 4 + word % 4)
+        let reg = regs.a[word / 4 * groups + row / 8];
+        r.get::<u32>(reg, row % 8 * 4 + word % 4)
     };
-    let b = |column: usize, word: usize| r.get::<u32>(b_regs[word / 4], column * 4 + word % 4);
+    let b = |column: usize, word: usize| r.get::<u32>(regs.b[word / 4], column * 4 + word % 4);
     let mut out = [[0i32; 8]; 16];
     let (mut full_rows, mut full_columns) = (0u32, 0u32);
-    for row in 0..rows * 8 {
+    for row in 0..groups * 8 {
         for column in 0..8 {
             let register = row / 8 * 2 + column % 2;
-            let mut sum: i32 = r.get(c_regs[register], row % 8 * 4 + column / 2);
+            let mut sum: i32 = r.get(regs.c[register], row % 8 * 4 + column / 2);
             for word in 0..steps * 4 {
                 let (x, y) = (a(row, word), b(column, word));
                 full_rows |= u32::from(x != 0) << row;
                 full_columns |= u32::from(y != 0) << column;
-                let z = if i.imm == 1 { x ^ y } else { x & y };
+                let z = if xor { x ^ y } else { x & y };
                 sum = sum.wrapping_add(z.count_ones() as i32);
             }
             out[row][column] = sum;
         }
     }
-    for row in 0..rows * 8 {
+    for row in 0..groups * 8 {
         for column in 0..8 {
-            let register = row / 8 * 2 + column % 2;
-            cx.w.r
-                .set::<i32>(d_regs[register], row % 8 * 4 + column / 2, out[row][column]);
+            let reg = regs.d[row / 8 * 2 + column % 2];
+            let lane = row % 8 * 4 + column / 2;
+            cx.warp.regs.set::<i32>(reg, lane, out[row][column]);
         }
     }
     if let Some(counts) = &mut cx.counts {
         let inner = (steps * 128) as u64;
-        counts.tensor_products += (rows * 64) as u64 * inner;
+        counts.tensor_products += (groups * 64) as u64 * inner;
         counts.tensor_useful +=
             u64::from(full_rows.count_ones() * full_columns.count_ones()) * inner;
     }
@@ -387,7 +461,7 @@ fn bits(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
 /// A shape with its types.
 struct Variant {
     shape: &'static str,
-    /// D, A, B, C. The narrow ones are no PTX value types.
+    /// D, A, B, C. The narrow ones are not types of PTX values.
     types: [&'static str; 4],
     /// Registers of D, A, B, C.
     registers: [usize; 4],
@@ -405,7 +479,7 @@ macro_rules! variant {
                 $steps,
                 $rows * <$cs as Sum>::REGISTERS,
             ],
-            exec: product::<
+            exec: mma_exec::<
                 $e,
                 $ds,
                 $cs,
@@ -424,7 +498,7 @@ macro_rules! bit_variant {
             shape: $shape,
             types: ["s32", "b1", "b1", "s32"],
             registers: [$rows * 2, $rows * $steps, $steps, $rows * 2],
-            exec: || bits,
+            exec: || bit_mma,
         }
     };
 }
@@ -432,7 +506,7 @@ macro_rules! bit_variant {
 type H = Pair<F16>;
 type B = Pair<Bf16>;
 
-/// All products. Integer types are written signed; unsigned ones differ by their sign bit only.
+/// All variants. Integer types are written signed; unsigned ones differ by their sign bit only.
 const VARIANTS: &[Variant] = &[
     variant!("m16n8k16", "f32" "bf16" "bf16" "f32", B, SumF32, SumF32, 2, 2),
     variant!("m16n8k16", "f32" "f16" "f16" "f32", H, SumF32, SumF32, 2, 2),
@@ -462,7 +536,7 @@ const VARIANTS: &[Variant] = &[
 ];
 
 /// An integer type as its signed twin, and its sign bit.
-fn signed(t: &str) -> (&str, u64) {
+fn signed(t: &str) -> (&str, u32) {
     match t {
         "u8" => ("s8", 0),
         "s8" => ("s8", 0x80),
@@ -472,49 +546,51 @@ fn signed(t: &str) -> (&str, u64) {
     }
 }
 
+const SHAPES: [&str; 11] = [
+    "m16n8k4",
+    "m16n8k8",
+    "m16n8k16",
+    "m16n8k32",
+    "m16n8k64",
+    "m16n8k128",
+    "m16n8k256",
+    "m8n8k4",
+    "m8n8k16",
+    "m8n8k32",
+    "m8n8k128",
+];
+
+const TYPES: [&str; 11] = [
+    "f16", "bf16", "tf32", "f32", "f64", "u8", "s8", "u4", "s4", "b1", "s32",
+];
+
 fn mma(b: &mut Builder, f: &Form) -> Res {
     for m in ["sync", "aligned", "row", "col"] {
         f.has(m);
     }
     let saturate = f.has("satfinite");
-    let Some(&shape) = [
-        "m16n8k4",
-        "m16n8k8",
-        "m16n8k16",
-        "m16n8k32",
-        "m16n8k64",
-        "m16n8k128",
-        "m16n8k256",
-        "m8n8k4",
-        "m8n8k16",
-        "m8n8k32",
-        "m8n8k128",
-    ]
-    .iter()
-    .find(|s| f.has(s)) else {
+    let Some(shape) = f.pick(&SHAPES) else {
         return f.refuse("this shape is not supported");
     };
-    let mut kinds: Vec<&str> = Vec::new();
+    let mut types: Vec<&str> = Vec::new();
     for name in &f.inst.modifiers {
-        if matches!(
-            name.as_str(),
-            "f16" | "bf16" | "tf32" | "f32" | "f64" | "u8" | "s8" | "u4" | "s4" | "b1" | "s32"
-        ) {
+        if TYPES.contains(&name.as_str()) {
             f.has(name);
-            kinds.push(name);
+            types.push(name);
         }
     }
-    let [d, ta, tb, c] = kinds[..] else {
+    let [d, ta, tb, c] = types[..] else {
         return f.refuse("four types are expected");
     };
     let xor = f.has("xor");
     if (f.has("and") || xor) && !f.has("popc") || f.has("popc") != (ta == "b1") {
         return f.refuse(".xor.popc or .and.popc goes with .b1");
     }
-    let ((ta, flip_a), (tb, flip_b)) = (signed(ta), signed(tb));
+    let is_bits = ta == "b1";
+    let ((ta, sign_a), (tb, sign_b)) = (signed(ta), signed(tb));
     let found = VARIANTS
         .iter()
-        .find(|v| v.shape == shape && v.types == [d, ta, tb, c]);
+        .find(|v| v.shape == SHAPES[shape] && v.types == [d, ta, tb, c]);
     let Some(variant) = found else {
         return f.refuse("this combination of shape and types is not supported");
     };
@@ -527,16 +603,24 @@ fn mma(b: &mut Builder, f: &Form) -> Res {
     let mut list = registers(b, f, &ops[0], variant.registers[0], width, true)?;
     list.extend(ra.into_iter().chain(rb).chain(rc));
     let list = b.list(list);
-    let bit = ta == "b1";
+    let imm = if is_bits {
+        BitMma {
+            groups: (variant.registers[0] / 2) as u32,
+            steps: variant.registers[2] as u32,
+            xor,
+        }
+        .pack()
+    } else {
+        Mma {
+            sign_a,
+            sign_b,
+            saturate,
+        }
+        .pack()
+    };
     b.emit((variant.exec)(), Class::Tensor, |i| {
         i.list = list;
-        if bit {
-            i.d = variant.registers[2] as u32;
-            i.a = (variant.registers[0] / 2) as u32;
-            i.imm = u64::from(xor);
-        } else {
-            i.imm = flip_a | flip_b << 8 | u64::from(saturate) << 32;
-        }
+        i.imm = imm;
     });
     Ok(())
 }

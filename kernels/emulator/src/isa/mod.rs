@@ -1,5 +1,6 @@
-//! The instruction set: a file per family. An instruction is one entry here with its syntax, meaning and class;
-//! its cases are rows in `tests/instructions.rs`.
+//! The instruction set: a file per family. An instruction is one entry in its family's `DEFS`, with
+//! its syntax, meaning and class. Its tests are rows in the module of the same name in
+//! `tests/instructions/`.
 
 mod arith;
 mod asynccopy;
@@ -15,6 +16,7 @@ mod mbarrier;
 mod memory;
 mod mma;
 mod moves;
+mod operands;
 mod shapes;
 mod sync;
 mod video;
@@ -23,7 +25,7 @@ mod wmma;
 
 pub use control::{ASSERT, BAD_CALL, BRANCH, EXIT, PRINTF, TABLE};
 
-use crate::build::{Builder, Form, Res};
+use crate::lower::{Builder, Form, Res};
 
 /// Turns the syntax of one opcode into instructions.
 pub type Decode = fn(&mut Builder<'_>, &Form<'_>) -> Res;

@@ -2,8 +2,8 @@
 
 use super::Decode;
 use super::shapes::un;
-use crate::build::{Builder, Form, Res};
-use crate::machine::{Class, Cx, Ins, lanes_of};
+use crate::lower::{Builder, Form, Res};
+use crate::machine::{Class, Cx, Ins, immediate, lanes_of};
 use crate::memory::{LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_SHIFT};
 use crate::ptx::tree::Operand;
 use crate::types::{Space, Ty};
@@ -20,47 +20,48 @@ fn same<T>(x: T) -> T {
     x
 }
 
+/// Predicate `src[0]` into `dst`; all ones in `imm` negate it.
 fn move_pred(cx: &mut Cx<'_>, i: &Ins, m: u32) {
-    let v = cx.w.p[i.a as usize] ^ i.imm as u32;
-    let d = &mut cx.w.p[i.d as usize];
+    let v = cx.warp.preds[i.src[0] as usize] ^ i.imm as u32;
+    let d = &mut cx.warp.preds[i.dst as usize];
     *d = *d & !m | v & m;
 }
 
-/// Joins `imm` registers of `b` bits, listed low to high.
-fn join(cx: &mut Cx<'_>, i: &Ins, m: u32) {
-    let prog = cx.env.program;
-    let parts = &prog.lists[i.list as usize];
-    let (bits, wide) = (i.b, i.c == 1);
-    for lane in lanes_of(m) {
-        let mut v = 0u64;
-        for (k, &line) in parts.iter().enumerate() {
-            v |=
-                (u64::from(cx.w.r.get::<u32>(line, lane)) & ((1 << bits) - 1)) << (k as u32 * bits);
-        }
-        if wide {
-            cx.w.r.set::<u64>(i.d, lane, v);
-        } else {
-            cx.w.r.set::<u32>(i.d, lane, v as u32);
-        }
+immediate! {
+    /// A move between one register and its parts, which are in `list`, low to high.
+    struct Parts {
+        /// Of a part.
+        bits: u32 [6],
+        /// The one register has 64 bits.
+        wide: bool [1],
     }
 }
 
+/// `mov.b64 d, {a, b}`
+fn join(cx: &mut Cx<'_>, i: &Ins, m: u32) {
+    let prog = cx.env.program;
+    let parts = &prog.lists[i.list as usize];
+    let Parts { bits, wide } = Parts::unpack(i.imm);
+    for lane in lanes_of(m) {
+        let mut v = 0u64;
+        for (k, &reg) in parts.iter().enumerate() {
+            let part = u64::from(cx.warp.regs.get::<u32>(reg, lane)) & ((1 << bits) - 1);
+            v |= part << (k as u32 * bits);
+        }
+        cx.warp.regs.set_bits(i.dst, lane, wide, v);
+    }
+}
+
+/// `mov.b64 {d, e}, a`
 fn split(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let prog = cx.env.program;
     let parts = &prog.lists[i.list as usize];
-    let (bits, wide) = (i.b, i.c == 1);
+    let Parts { bits, wide } = Parts::unpack(i.imm);
     for lane in lanes_of(m) {
-        let v = if wide {
-            cx.w.r.get::<u64>(i.a, lane)
-        } else {
-            u64::from(cx.w.r.get::<u32>(i.a, lane))
-        };
-        for (k, &line) in parts.iter().enumerate() {
-            cx.w.r.set::<u32>(
-                line,
-                lane,
-                (v >> (k as u32 * bits) & ((1 << bits) - 1)) as u32,
-            );
+        let v = cx.warp.regs.get_bits(i.src[0], lane, wide);
+        for (k, &reg) in parts.iter().enumerate() {
+            let part = v >> (k as u32 * bits) & ((1 << bits) - 1);
+            cx.warp.regs.set::<u32>(reg, lane, part as u32);
         }
     }
 }
@@ -77,17 +78,24 @@ fn mov_128(b: &mut Builder, f: &Form, to: &Operand, from: &Operand) -> Res {
     let (to, from) = (side(b, to)?, side(b, from)?);
     let sources = [b.src(f, &from[0], Ty::B64)?, b.src(f, &from[1], Ty::B64)?];
     let d = [b.dst(f, &to[0], Ty::B64)?, b.dst(f, &to[1], Ty::B64)?];
+    let rest = b.list(vec![d[1]]);
     b.emit(move_pair, Class::Move, |i| {
-        [i.a, i.b] = sources;
-        [i.d, i.c] = d;
+        i.dst = d[0];
+        i.src = [sources[0], sources[1], 0];
+        i.list = rest;
     });
     Ok(())
 }
 
+/// Two 64-bit registers into `dst` and the one in `list`.
 fn move_pair(cx: &mut Cx<'_>, i: &Ins, m: u32) {
-    let (low, high) = (cx.w.r.all::<u64>(i.a), cx.w.r.all::<u64>(i.b));
-    cx.w.r.put::<u64>(i.d, m, &low);
-    cx.w.r.put::<u64>(i.c, m, &high);
+    let high_to = cx.env.program.lists[i.list as usize][0];
+    let (low, high) = (
+        cx.warp.regs.all::<u64>(i.src[0]),
+        cx.warp.regs.all::<u64>(i.src[1]),
+    );
+    cx.warp.regs.put::<u64>(i.dst, m, &low);
+    cx.warp.regs.put::<u64>(high_to, m, &high);
 }
 
 fn mov(b: &mut Builder, f: &Form) -> Res {
@@ -101,39 +109,37 @@ fn mov(b: &mut Builder, f: &Form) -> Res {
             let (p, flip) = b.pred(f, &ops[1])?;
             let d = b.pred_dst(f, &ops[0])?;
             b.emit(move_pred, Class::Move, |i| {
-                i.d = d;
-                i.a = p;
+                i.dst = d;
+                i.src[0] = p;
                 i.imm = u64::from(flip);
             });
         }
         (_, Operand::Vector(parts)) => {
             let each = part(f, t, parts)?;
-            let mut lines = Vec::new();
+            let mut regs = Vec::new();
             for p in parts {
-                lines.push(b.src(f, p, each)?);
+                regs.push(b.src(f, p, each)?);
             }
             let d = b.dst(f, &ops[0], t)?;
-            let list = b.list(lines);
+            let list = b.list(regs);
             b.emit(join, Class::Move, |i| {
-                i.d = d;
-                i.b = each.bytes() * 8;
-                i.c = u32::from(t.bytes() == 8);
+                i.dst = d;
                 i.list = list;
+                i.imm = parts_of(t, each).pack();
             });
         }
         (Operand::Vector(parts), _) => {
             let each = part(f, t, parts)?;
             let a = b.src(f, &ops[1], t)?;
-            let mut lines = Vec::new();
+            let mut regs = Vec::new();
             for p in parts {
-                lines.push(b.dst(f, p, each)?);
+                regs.push(b.dst(f, p, each)?);
             }
-            let list = b.list(lines);
+            let list = b.list(regs);
             b.emit(split, Class::Move, |i| {
-                i.a = a;
-                i.b = each.bytes() * 8;
-                i.c = u32::from(t.bytes() == 8);
+                i.src[0] = a;
                 i.list = list;
+                i.imm = parts_of(t, each).pack();
             });
         }
         _ => {
@@ -148,13 +154,20 @@ fn mov(b: &mut Builder, f: &Form) -> Res {
                 un(same::<u32>)
             };
             b.emit(exec, Class::Move, |i| {
-                i.d = d;
-                i.a = a;
+                i.dst = d;
+                i.src[0] = a;
             })
             .copies = true;
         }
     }
     Ok(())
+}
+
+fn parts_of(t: Ty, each: Ty) -> Parts {
+    Parts {
+        bits: each.bytes() * 8,
+        wide: t.bytes() == 8,
+    }
 }
 
 /// The type of the parts of a packed move.
@@ -206,8 +219,8 @@ fn cvta(b: &mut Builder, f: &Form) -> Res {
         _ => un(|a: u64| a | PARAM_WINDOW),
     };
     b.emit(exec, Class::Integer, |i| {
-        i.d = d;
-        i.a = a;
+        i.dst = d;
+        i.src[0] = a;
     });
     Ok(())
 }
@@ -224,13 +237,13 @@ fn isspacep(b: &mut Builder, f: &Form) -> Res {
         Space::Local => cmp(|a: u64, _: u64| a >> WINDOW_SHIFT == 2),
         Space::Param => cmp(|a: u64, _: u64| a >> WINDOW_SHIFT == 3),
         Space::Global => cmp(|a: u64, _: u64| a >> WINDOW_SHIFT == 0),
-        _ => return f.refuse("constant and global addresses cannot be told apart here"),
+        _ => return f.refuse("constant and global addresses have one address range here"),
     };
     let d = b.pred_dst(f, &ops[0])?;
     b.emit(exec, Class::Compare, |i| {
-        i.d = d;
-        i.a = a;
-        i.b = a;
+        i.dst = d;
+        i.src[0] = a;
+        i.src[1] = a;
     });
     Ok(())
 }

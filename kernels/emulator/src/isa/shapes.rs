@@ -1,15 +1,18 @@
-//! The loops over 32 lanes that most instructions share. An instruction supplies what happens to one lane.
+//! The loops over 32 lanes that most instructions share. An instruction supplies what happens to
+//! one lane.
 //!
-//! Each loop exists twice: for any processor, and for one with AVX2 and FMA, which the decoder picks where it runs.
+//! Each loop exists twice: for any processor, and for one with AVX2 and FMA. The decoder picks one
+//! at run time.
 
-use crate::machine::{Cx, Exec, Ins, Lane};
+use crate::machine::{Cx, Exec, Ins, Lane, choice, immediate};
 use std::ptr::NonNull;
 
-/// A lane function without captured state, out of thin air: it has no bytes to be wrong.
+/// A lane function by its type alone: without captures it has no bytes.
 #[inline(always)]
 fn lane_fn<F: Copy>() -> F {
     const { assert!(size_of::<F>() == 0, "lane functions must not capture") };
-    // SAFETY: reading a type of size zero touches no memory, and a value of it was handed to the constructor.
+    // SAFETY: reading a type of size zero touches no memory, and a value of it was handed to the
+    // constructor.
     unsafe { NonNull::<F>::dangling().read() }
 }
 
@@ -47,17 +50,17 @@ fn keep<T: Copy>(new: &mut [T; 8], old: [T; 8], mask: u32, chunk: usize) {
 
 #[inline(always)]
 fn un_body<A: Lane, D: Lane, F: Fn(A) -> D + Copy + 'static>(cx: &mut Cx<'_>, ins: &Ins, m: u32) {
-    let (f, v) = (lane_fn::<F>(), cx.w.r.view());
+    let (f, v) = (lane_fn::<F>(), cx.warp.regs.view());
     for c in 0..4 {
-        let a = v.chunk::<A>(ins.a, c);
+        let a = v.chunk::<A>(ins.src[0], c);
         let mut d = [D::Cell::default(); 8];
         for i in 0..8 {
             d[i] = f(A::from_cell(a[i])).to_cell();
         }
         if m != !0 {
-            keep(&mut d, v.chunk::<D>(ins.d, c), m, c);
+            keep(&mut d, v.chunk::<D>(ins.dst, c), m, c);
         }
-        v.set_chunk::<D>(ins.d, c, d);
+        v.set_chunk::<D>(ins.dst, c, d);
     }
 }
 
@@ -67,17 +70,17 @@ fn bin_body<A: Lane, B: Lane, D: Lane, F: Fn(A, B) -> D + Copy + 'static>(
     ins: &Ins,
     m: u32,
 ) {
-    let (f, v) = (lane_fn::<F>(), cx.w.r.view());
+    let (f, v) = (lane_fn::<F>(), cx.warp.regs.view());
     for c in 0..4 {
-        let (a, b) = (v.chunk::<A>(ins.a, c), v.chunk::<B>(ins.b, c));
+        let (a, b) = (v.chunk::<A>(ins.src[0], c), v.chunk::<B>(ins.src[1], c));
         let mut d = [D::Cell::default(); 8];
         for i in 0..8 {
             d[i] = f(A::from_cell(a[i]), B::from_cell(b[i])).to_cell();
         }
         if m != !0 {
-            keep(&mut d, v.chunk::<D>(ins.d, c), m, c);
+            keep(&mut d, v.chunk::<D>(ins.dst, c), m, c);
         }
-        v.set_chunk::<D>(ins.d, c, d);
+        v.set_chunk::<D>(ins.dst, c, d);
     }
 }
 
@@ -87,21 +90,21 @@ fn tri_body<A: Lane, B: Lane, C: Lane, D: Lane, F: Fn(A, B, C) -> D + Copy + 'st
     ins: &Ins,
     m: u32,
 ) {
-    let (f, v) = (lane_fn::<F>(), cx.w.r.view());
+    let (f, v) = (lane_fn::<F>(), cx.warp.regs.view());
     for k in 0..4 {
         let (a, b, c) = (
-            v.chunk::<A>(ins.a, k),
-            v.chunk::<B>(ins.b, k),
-            v.chunk::<C>(ins.c, k),
+            v.chunk::<A>(ins.src[0], k),
+            v.chunk::<B>(ins.src[1], k),
+            v.chunk::<C>(ins.src[2], k),
         );
         let mut d = [D::Cell::default(); 8];
         for i in 0..8 {
             d[i] = f(A::from_cell(a[i]), B::from_cell(b[i]), C::from_cell(c[i])).to_cell();
         }
         if m != !0 {
-            keep(&mut d, v.chunk::<D>(ins.d, k), m, k);
+            keep(&mut d, v.chunk::<D>(ins.dst, k), m, k);
         }
-        v.set_chunk::<D>(ins.d, k, d);
+        v.set_chunk::<D>(ins.dst, k, d);
     }
 }
 
@@ -112,12 +115,12 @@ fn tri_imm_body<A: Lane, D: Lane, F: Fn(A, A, A, u64) -> D + Copy + 'static>(
     ins: &Ins,
     m: u32,
 ) {
-    let (f, v, imm) = (lane_fn::<F>(), cx.w.r.view(), ins.imm);
+    let (f, v, imm) = (lane_fn::<F>(), cx.warp.regs.view(), ins.imm);
     for k in 0..4 {
         let (a, b, c) = (
-            v.chunk::<A>(ins.a, k),
-            v.chunk::<A>(ins.b, k),
-            v.chunk::<A>(ins.c, k),
+            v.chunk::<A>(ins.src[0], k),
+            v.chunk::<A>(ins.src[1], k),
+            v.chunk::<A>(ins.src[2], k),
         );
         let mut d = [D::Cell::default(); 8];
         for i in 0..8 {
@@ -130,9 +133,9 @@ fn tri_imm_body<A: Lane, D: Lane, F: Fn(A, A, A, u64) -> D + Copy + 'static>(
             .to_cell();
         }
         if m != !0 {
-            keep(&mut d, v.chunk::<D>(ins.d, k), m, k);
+            keep(&mut d, v.chunk::<D>(ins.dst, k), m, k);
         }
-        v.set_chunk::<D>(ins.d, k, d);
+        v.set_chunk::<D>(ins.dst, k, d);
     }
 }
 
@@ -143,29 +146,51 @@ fn field_body<A: Lane, D: Lane, F: Fn(A, A, u32, u32) -> D + Copy + 'static>(
     ins: &Ins,
     m: u32,
 ) {
-    let (f, v) = (lane_fn::<F>(), cx.w.r.view());
+    let (f, v) = (lane_fn::<F>(), cx.warp.regs.view());
     for k in 0..4 {
-        let (a, b) = (v.chunk::<A>(ins.a, k), v.chunk::<A>(ins.b, k));
-        let (p, l) = (v.chunk::<u32>(ins.c, k), v.chunk::<u32>(ins.list, k));
+        let (a, b) = (v.chunk::<A>(ins.src[0], k), v.chunk::<A>(ins.src[1], k));
+        let (p, l) = (v.chunk::<u32>(ins.src[2], k), v.chunk::<u32>(ins.list, k));
         let mut d = [D::Cell::default(); 8];
         for i in 0..8 {
             d[i] = f(A::from_cell(a[i]), A::from_cell(b[i]), p[i], l[i]).to_cell();
         }
         if m != !0 {
-            keep(&mut d, v.chunk::<D>(ins.d, k), m, k);
+            keep(&mut d, v.chunk::<D>(ins.dst, k), m, k);
         }
-        v.set_chunk::<D>(ins.d, k, d);
+        v.set_chunk::<D>(ins.dst, k, d);
     }
 }
 
-/// Compares into predicate `d`. `imm`: bits 0-1 combine with predicate `c` (1 and, 2 or, 3 xor), bit 8 negates `c`,
-/// bit 9 says that `list` takes the complement, bit 10 that the comparison itself is turned round.
+choice! {
+    /// How a comparison is combined with a third predicate.
+    pub enum Combine {
+        None = "",
+        And = "and",
+        Or = "or",
+        Xor = "xor",
+    }
+}
+
+immediate! {
+    /// A comparison of `src[0]` and `src[1]` into predicate `dst`. All zeros is a plain one.
+    pub struct Comparison {
+        /// With predicate `src[2]`.
+        pub combine: Combine [2],
+        /// Predicate `src[2]` is negated.
+        pub negate_third: bool [1],
+        /// Predicate `list` takes the complement.
+        pub complement: bool [1],
+        /// The comparison is negated.
+        pub negate: bool [1],
+    }
+}
+
 #[inline(always)]
 fn cmp_body<A: Lane, F: Fn(A, A) -> bool + Copy + 'static>(cx: &mut Cx<'_>, ins: &Ins, m: u32) {
-    let (f, v) = (lane_fn::<F>(), cx.w.r.view());
+    let (f, v) = (lane_fn::<F>(), cx.warp.regs.view());
     let mut bits = 0u32;
     for c in 0..4 {
-        let (a, b) = (v.chunk::<A>(ins.a, c), v.chunk::<A>(ins.b, c));
+        let (a, b) = (v.chunk::<A>(ins.src[0], c), v.chunk::<A>(ins.src[1], c));
         let mut part = 0u32;
         for i in 0..8 {
             part |= u32::from(f(A::from_cell(a[i]), A::from_cell(b[i]))) << i;
@@ -173,37 +198,38 @@ fn cmp_body<A: Lane, F: Fn(A, A) -> bool + Copy + 'static>(cx: &mut Cx<'_>, ins:
         bits |= part << (c * 8);
     }
     if ins.imm == 0 {
-        let p = &mut cx.w.p[ins.d as usize];
+        let p = &mut cx.warp.preds[ins.dst as usize];
         *p = *p & !m | bits & m;
         return;
     }
-    if ins.imm >> 10 & 1 == 1 {
+    let options = Comparison::unpack(ins.imm);
+    if options.negate {
         bits = !bits;
     }
-    let third = cx.w.p[ins.c as usize] ^ if ins.imm >> 8 & 1 == 1 { !0 } else { 0 };
-    let join = |x: u32| match ins.imm & 3 {
-        0 => x,
-        1 => x & third,
-        2 => x | third,
-        _ => x ^ third,
+    let third = cx.warp.preds[ins.src[2] as usize] ^ if options.negate_third { !0 } else { 0 };
+    let join = |x: u32| match options.combine {
+        Combine::None => x,
+        Combine::And => x & third,
+        Combine::Or => x | third,
+        Combine::Xor => x ^ third,
     };
-    let p = &mut cx.w.p[ins.d as usize];
+    let p = &mut cx.warp.preds[ins.dst as usize];
     *p = *p & !m | join(bits) & m;
-    if ins.imm >> 9 & 1 == 1 {
-        let q = &mut cx.w.p[ins.list as usize];
+    if options.complement {
+        let q = &mut cx.warp.preds[ins.list as usize];
         *q = *q & !m | join(!bits) & m;
     }
 }
 
-/// `a` where predicate `c` (negated by `imm` all ones) holds, else `b`.
+/// `src[0]` where predicate `src[2]` holds, else `src[1]`; all ones in `imm` negate the predicate.
 // The lane function only names the type.
 #[allow(clippy::extra_unused_type_parameters)]
 #[inline(always)]
 fn select_body<A: Lane, F: Fn(A) -> A + Copy + 'static>(cx: &mut Cx<'_>, ins: &Ins, m: u32) {
-    let v = cx.w.r.view();
-    let p = cx.w.p[ins.c as usize] ^ ins.imm as u32;
+    let v = cx.warp.regs.view();
+    let p = cx.warp.preds[ins.src[2] as usize] ^ ins.imm as u32;
     for c in 0..4 {
-        let (a, b) = (v.chunk::<A>(ins.a, c), v.chunk::<A>(ins.b, c));
+        let (a, b) = (v.chunk::<A>(ins.src[0], c), v.chunk::<A>(ins.src[1], c));
         let mut d = a;
         for i in 0..8 {
             if p >> (c * 8 + i) & 1 == 0 {
@@ -211,9 +237,9 @@ fn select_body<A: Lane, F: Fn(A) -> A + Copy + 'static>(cx: &mut Cx<'_>, ins: &I
             }
         }
         if m != !0 {
-            keep(&mut d, v.chunk::<A>(ins.d, c), m, c);
+            keep(&mut d, v.chunk::<A>(ins.dst, c), m, c);
         }
-        v.set_chunk::<A>(ins.d, c, d);
+        v.set_chunk::<A>(ins.dst, c, d);
     }
 }
 
@@ -230,7 +256,7 @@ shape!(
     /// d = f(a, b, c, imm)
     tri_imm, tri_imm_body, <A, D>, (A, A, A, u64) -> D);
 shape!(
-    /// d = f(a, b, c, fourth)
+    /// d = f(a, b, c, register in `list`)
     field, field_body, <A, D>, (A, A, u32, u32) -> D);
 shape!(
     /// p = f(a, b)

@@ -2,8 +2,8 @@
 
 use super::Decode;
 use super::warpwide::members;
-use crate::build::{Builder, Form, Res};
-use crate::machine::{Class, Cx, Ins, Reduction, Stop};
+use crate::lower::{Builder, Form, Res};
+use crate::machine::{BarrierOptions, Class, Cx, Ins, Reduction, Stop};
 use crate::ptx::tree::Operand;
 use crate::types::Ty;
 
@@ -19,37 +19,32 @@ fn warp_sync(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     if m == 0 {
         return;
     }
-    let named = cx.w.r.all::<u32>(i.a);
+    let named = cx.warp.regs.all::<u32>(i.src[0]);
     let union = crate::machine::lanes_of(m).fold(0, |u, l| u | named[l]);
-    if union & cx.w.live & !m != 0 {
+    if union & cx.warp.live & !m != 0 {
         cx.converged(m, union, true);
         return;
     }
-    if members(cx, i.a, m).is_some() {
-        cx.w.clock.advance();
+    if members(cx, i.src[0], m).is_some() {
+        cx.warp.clock.advance();
     }
 }
 
-/// `a`: line of the barrier number. `b`: line of the thread count, if `imm` bit 8. `imm` bits 0-1: reduction,
-/// bit 4: arrive only, bit 5: aligned, bit 9 negates predicate `c`. `d`: where a reduction goes.
 fn block_barrier(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     if m == 0 {
         return;
     }
+    let options = BarrierOptions::unpack(i.imm);
     let first = m.trailing_zeros() as usize;
-    let id = cx.w.r.get::<u32>(i.a, first);
-    if m != cx.w.live {
-        return cx.wait_at_barrier(m, id, i.imm >> 5 & 1 == 1);
+    let id = cx.warp.regs.get::<u32>(i.src[0], first);
+    if m != cx.warp.live {
+        return cx.wait_at_barrier(m, id, options.aligned);
     }
-    let count = (i.imm >> 8 & 1 == 1).then(|| cx.w.r.get::<u32>(i.b, first));
-    let reduction = [
-        Reduction::None,
-        Reduction::Popc,
-        Reduction::And,
-        Reduction::Or,
-    ][(i.imm & 3) as usize];
-    let p = cx.w.p[i.c as usize] ^ if i.imm >> 9 & 1 == 1 { !0 } else { 0 };
-    cx.arrive_with(id, count, reduction, p, i.imm >> 4 & 1 == 0);
+    let count = options
+        .counted
+        .then(|| cx.warp.regs.get::<u32>(i.src[1], first));
+    let p = cx.warp.preds[i.src[2] as usize] ^ if options.negated { !0 } else { 0 };
+    cx.arrive_with(id, count, options.reduction, p, !options.arrive_only);
     debug_assert!(cx.stop != Stop::Done);
 }
 
@@ -58,7 +53,7 @@ fn bar(b: &mut Builder, f: &Form) -> Res {
         f.has("sync");
         let ops = f.operands(1)?;
         let a = b.src(f, &ops[0], Ty::B32)?;
-        b.emit(warp_sync, Class::Sync, |i| i.a = a);
+        b.emit(warp_sync, Class::Sync, |i| i.src[0] = a);
         return Ok(());
     }
     common(b, f, true)
@@ -80,23 +75,22 @@ fn common(b: &mut Builder, f: &Form, aligned: bool) -> Res {
     let Some(which) = f.pick(&["sync", "arrive", "red"]) else {
         return f.refuse(".sync, .arrive or .red is expected");
     };
-    let mut reduction = 0;
-    let mut at = 0;
+    let mut reduction = Reduction::None;
     let mut d = 0;
     let mut predicate = (0, 0);
     let mut rest: &[Operand] = ops;
     if which == 2 {
+        let n = ops.len();
         let Some(op) = f.pick(&["popc", "and", "or"]) else {
             return f.refuse("a reduction is expected");
         };
-        reduction = op as u64 + 1;
-        let n = ops.len();
         if !(3..=4).contains(&n) {
             return f.refuse("3 or 4 operands are expected");
         }
-        d = match (op, types.first()) {
-            (0, Some(Ty::U32)) => b.dst(f, &ops[0], Ty::U32)?,
-            (1 | 2, Some(Ty::Pred)) => b.pred_dst(f, &ops[0])?,
+        (reduction, d) = match (op, types.first()) {
+            (0, Some(Ty::U32)) => (Reduction::Popc, b.dst(f, &ops[0], Ty::U32)?),
+            (1, Some(Ty::Pred)) => (Reduction::And, b.pred_dst(f, &ops[0])?),
+            (2, Some(Ty::Pred)) => (Reduction::Or, b.pred_dst(f, &ops[0])?),
             _ => return f.refuse("the type does not fit the reduction"),
         };
         predicate = b.pred(f, &ops[n - 1])?;
@@ -106,30 +100,30 @@ fn common(b: &mut Builder, f: &Form, aligned: bool) -> Res {
         return f.refuse("a barrier number is expected");
     };
     let id = b.src(f, id, Ty::U32)?;
-    let mut counted = false;
-    if let Some(n) = rest.get(1) {
-        counted = true;
-        at = b.src(f, n, Ty::U32)?;
-    }
-    if rest.len() > 2 || which == 1 && !counted {
+    let count = match rest.get(1) {
+        Some(n) => Some(b.src(f, n, Ty::U32)?),
+        None => None,
+    };
+    if rest.len() > 2 || which == 1 && count.is_none() {
         return f.refuse("a barrier number and a thread count are expected");
     }
+    let options = BarrierOptions {
+        reduction,
+        arrive_only: which == 1,
+        aligned,
+        counted: count.is_some(),
+        negated: predicate.1 != 0,
+    };
     b.emit(block_barrier, Class::Sync, |i| {
-        i.d = d;
-        i.a = id;
-        i.b = at;
-        i.c = predicate.0;
-        i.imm = reduction
-            | u64::from(which == 1) << 4
-            | u64::from(aligned) << 5
-            | u64::from(counted) << 8
-            | u64::from(predicate.1 & 1) << 9;
+        i.dst = d;
+        i.src = [id, count.unwrap_or(0), predicate.0];
+        i.imm = options.pack();
     });
     Ok(())
 }
 
+/// `imm` 1: the fence covers the device. A narrower one orders nothing between blocks.
 fn fence_exec(cx: &mut Cx<'_>, i: &Ins, m: u32) {
-    // Narrower than the device says nothing to other blocks.
     if i.imm == 1 && m != 0 {
         cx.fence();
     }

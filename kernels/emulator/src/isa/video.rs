@@ -2,8 +2,8 @@
 
 use super::Decode;
 use super::shapes::tri_imm;
-use crate::build::{Builder, Form, Res};
-use crate::machine::Class;
+use crate::lower::{Builder, Form, Res};
+use crate::machine::{Choice, Class, choice, immediate};
 use crate::ptx::tree::Operand;
 use crate::types::Ty;
 
@@ -24,59 +24,92 @@ pub const DEFS: &[(&str, Decode)] = &[
     ("vset4", simd),
 ];
 
-const OPS: [&str; 7] = ["vadd", "vsub", "vavrg", "vabsdiff", "vmin", "vmax", "vset"];
-const COMPARISONS: [&str; 6] = ["eq", "ne", "lt", "le", "gt", "ge"];
+choice! {
+    enum Operation {
+        Add = "vadd",
+        Sub = "vsub",
+        Average = "vavrg",
+        AbsDiff = "vabsdiff",
+        Min = "vmin",
+        Max = "vmax",
+        Set = "vset",
+    }
+}
 
-/// `imm`: operation, then by four bits: comparison, bits 8-13: width of a part, then flags for signed results, signed
-/// sources, saturation and summing up.
+choice! {
+    enum Comparison {
+        Equal = "eq",
+        NotEqual = "ne",
+        Less = "lt",
+        LessEqual = "le",
+        Greater = "gt",
+        GreaterEqual = "ge",
+    }
+}
+
+immediate! {
+    struct Simd {
+        operation: Operation [3],
+        /// Of `vset`.
+        comparison: Comparison [3],
+        /// Bits of a part.
+        bits: u32 [5],
+        signed_d: bool [1],
+        signed_a: bool [1],
+        signed_b: bool [1],
+        saturate: bool [1],
+        /// `.add`: the third source plus the sum of all parts.
+        sum: bool [1],
+    }
+}
+
+/// `imm` is a [`Simd`].
 fn parts(a: u32, b: u32, c: u32, imm: u64) -> u32 {
-    let (op, comparison, bits) = (imm & 15, imm >> 4 & 15, (imm >> 8 & 63) as u32);
-    let flag = |n: u64| imm >> n & 1 == 1;
-    let (signed_d, signed_a, signed_b, saturate, sum) =
-        (flag(16), flag(17), flag(18), flag(19), flag(20));
+    let simd = Simd::unpack(imm);
+    let bits = simd.bits;
     let mask = (1u32 << bits) - 1;
-    let part = |v: u32, at: u32, signed: bool| {
-        let x = (v >> at & mask) as i32;
+    let part = |v: u32, shift: u32, signed: bool| {
+        let x = (v >> shift & mask) as i32;
         if signed {
             x << (32 - bits) >> (32 - bits)
         } else {
             x
         }
     };
-    let mut out = if sum { c } else { 0 };
-    for at in (0..32).step_by(bits as usize) {
-        let (x, y) = (part(a, at, signed_a), part(b, at, signed_b));
-        let r = match op {
-            0 => x + y,
-            1 => x - y,
-            2 => {
+    let mut out = if simd.sum { c } else { 0 };
+    for shift in (0..32).step_by(bits as usize) {
+        let (x, y) = (part(a, shift, simd.signed_a), part(b, shift, simd.signed_b));
+        let r = match simd.operation {
+            Operation::Add => x + y,
+            Operation::Sub => x - y,
+            Operation::Average => {
                 let s = x + y;
                 (s + i32::from(s >= 0)) >> 1
             }
-            3 => (x - y).abs(),
-            4 => x.min(y),
-            5 => x.max(y),
-            _ => i32::from(match comparison {
-                0 => x == y,
-                1 => x != y,
-                2 => x < y,
-                3 => x <= y,
-                4 => x > y,
-                _ => x >= y,
+            Operation::AbsDiff => (x - y).abs(),
+            Operation::Min => x.min(y),
+            Operation::Max => x.max(y),
+            Operation::Set => i32::from(match simd.comparison {
+                Comparison::Equal => x == y,
+                Comparison::NotEqual => x != y,
+                Comparison::Less => x < y,
+                Comparison::LessEqual => x <= y,
+                Comparison::Greater => x > y,
+                Comparison::GreaterEqual => x >= y,
             }),
         };
-        let r = if saturate && signed_d {
+        let r = if simd.saturate && simd.signed_d {
             r.clamp(-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
-        } else if saturate {
+        } else if simd.saturate {
             r.clamp(0, mask as i32)
         } else {
             r
         };
-        if sum {
-            let r = part(r as u32, 0, signed_d);
+        if simd.sum {
+            let r = part(r as u32, 0, simd.signed_d);
             out = out.wrapping_add(r as u32);
         } else {
-            out |= (r as u32 & mask) << at;
+            out |= (r as u32 & mask) << shift;
         }
     }
     out
@@ -84,15 +117,15 @@ fn parts(a: u32, b: u32, c: u32, imm: u64) -> u32 {
 
 fn simd(b: &mut Builder, f: &Form) -> Res {
     let name = f.inst.opcode.as_str();
-    let (op, bits) = (
-        &name[..name.len() - 1],
-        if name.ends_with('2') { 16 } else { 8 },
-    );
-    let Some(op) = OPS.iter().position(|o| *o == op) else {
+    let (stem, bits) = match name.strip_suffix('2') {
+        Some(stem) => (stem, 16),
+        None => (name.trim_end_matches('4'), 8),
+    };
+    let Some(&(_, operation)) = Operation::ALL.iter().find(|o| o.0 == stem) else {
         return f.refuse("this operation is not supported");
     };
     let types = f.types();
-    let is_set = OPS[op] == "vset";
+    let is_set = operation == Operation::Set;
     let (d, ta, tb) = match types[..] {
         [d, ta, tb] if !is_set => (d, ta, tb),
         [ta, tb] if is_set => (Ty::U32, ta, tb),
@@ -101,10 +134,13 @@ fn simd(b: &mut Builder, f: &Form) -> Res {
     if [d, ta, tb].iter().any(|t| !matches!(t, Ty::U32 | Ty::S32)) {
         return f.refuse("the types must be .u32 or .s32");
     }
-    let comparison = match (is_set, f.pick(&COMPARISONS)) {
-        (false, _) => 0,
-        (true, Some(c)) => c,
-        (true, None) => return f.refuse("a comparison is expected"),
+    let comparison = if is_set {
+        match f.choose::<Comparison>() {
+            Some(c) => c,
+            None => return f.refuse("a comparison is expected"),
+        }
+    } else {
+        Comparison::Equal
     };
     let (saturate, sum) = (f.has("sat"), f.has("add"));
     let ops = f.operands(4)?;
@@ -112,24 +148,26 @@ fn simd(b: &mut Builder, f: &Form) -> Res {
     if ops.iter().any(plain) {
         return f.refuse("selectors and masks of parts are not supported");
     }
-    let lines = [
+    let regs = [
         b.src(f, &ops[1], Ty::U32)?,
         b.src(f, &ops[2], Ty::U32)?,
         b.src(f, &ops[3], Ty::U32)?,
     ];
     let to = b.dst(f, &ops[0], Ty::U32)?;
-    let imm = op as u64
-        | (comparison as u64) << 4
-        | bits << 8
-        | u64::from(d.signed()) << 16
-        | u64::from(ta.signed()) << 17
-        | u64::from(tb.signed()) << 18
-        | u64::from(saturate) << 19
-        | u64::from(sum) << 20;
+    let simd = Simd {
+        operation,
+        comparison,
+        bits,
+        signed_d: d.signed(),
+        signed_a: ta.signed(),
+        signed_b: tb.signed(),
+        saturate,
+        sum,
+    };
     b.emit(tri_imm(parts), Class::Integer, |i| {
-        i.d = to;
-        [i.a, i.b, i.c] = lines;
-        i.imm = imm;
+        i.dst = to;
+        i.src = regs;
+        i.imm = simd.pack();
     });
     Ok(())
 }

@@ -1,9 +1,9 @@
 //! Exchange and votes inside a warp: shfl, vote, match, redux, activemask, elect.
 
 use super::Decode;
-use crate::build::{Builder, Form, Res};
 use crate::checks::FaultKind;
-use crate::machine::{Class, Cx, Exec, Ins, lanes_of};
+use crate::lower::{Builder, Form, Res};
+use crate::machine::{Class, Cx, Exec, Ins, choice, immediate, lanes_of};
 use crate::ptx::tree::Operand;
 use crate::types::Ty;
 
@@ -16,12 +16,13 @@ pub const DEFS: &[(&str, Decode)] = &[
     ("elect", elect),
 ];
 
-/// The members each lane names, after all of them are here. `None` when they are not, or on a fault.
-pub fn members(cx: &mut Cx<'_>, line: u32, m: u32) -> Option<[u32; 32]> {
+/// The members each lane names, after all of them are here. `None` when they are not, or on a
+/// fault.
+pub fn members(cx: &mut Cx<'_>, reg: u32, m: u32) -> Option<[u32; 32]> {
     if m == 0 {
         return None;
     }
-    let named = cx.w.r.all::<u32>(line);
+    let named = cx.warp.regs.all::<u32>(reg);
     let mut union = 0;
     for lane in lanes_of(m) {
         if named[lane] >> lane & 1 == 0 {
@@ -40,38 +41,67 @@ pub fn members(cx: &mut Cx<'_>, line: u32, m: u32) -> Option<[u32; 32]> {
     cx.converged(m, union, false).then_some(named)
 }
 
-/// `imm`: 0 up, 1 down, 2 bfly, 3 idx; bit 8: there is a predicate in `list` low half; the members are in its high half.
+choice! {
+    enum ShuffleMode {
+        Up = "up",
+        Down = "down",
+        Butterfly = "bfly",
+        Index = "idx",
+    }
+}
+
+impl ShuffleMode {
+    /// The source lane of `lane`, and whether it is in range. `n` and `c` are the last two
+    /// operands.
+    fn source(self, lane: u32, n: u32, c: u32) -> (u32, bool) {
+        let n = n & 31;
+        let (clamp, segment) = (c & 31, c >> 8 & 31);
+        let max = (lane & segment) | (clamp & !segment & 31);
+        let min = lane & segment;
+        match self {
+            ShuffleMode::Up => {
+                let from = lane as i32 - n as i32;
+                (from as u32, from >= max as i32)
+            }
+            ShuffleMode::Down => (lane + n, lane + n <= max),
+            ShuffleMode::Butterfly => (lane ^ n, lane ^ n <= max),
+            ShuffleMode::Index => {
+                let from = min | (n & !segment & 31);
+                (from, from <= max)
+            }
+        }
+    }
+}
+
+immediate! {
+    /// `shfl`. `src`: the value and the two other operands; `list`: the register of the members.
+    struct Shuffle {
+        mode: ShuffleMode [2],
+        /// Predicate that takes whether the source lane was in range; 0 is none.
+        valid: u32 [32],
+    }
+}
+
+/// Writes `bits` into the lanes of `mask` of a predicate; number 0 stands for none.
+fn set_pred(cx: &mut Cx<'_>, pred: u32, mask: u32, bits: u32) {
+    if pred != 0 {
+        let p = &mut cx.warp.preds[pred as usize];
+        *p = *p & !mask | bits & mask;
+    }
+}
+
 fn shuffle(cx: &mut Cx<'_>, i: &Ins, m: u32) {
     let Some(named) = members(cx, i.list, m) else {
         return;
     };
-    let (a, b, c) = (
-        cx.w.r.all::<u32>(i.a),
-        cx.w.r.all::<u32>(i.b),
-        cx.w.r.all::<u32>(i.c),
-    );
-    let mode = i.imm & 3;
+    let Shuffle { mode, valid } = Shuffle::unpack(i.imm);
+    let [a, b, c] = i.src.map(|reg| cx.warp.regs.all::<u32>(reg));
     let mut d = [0u32; 32];
-    let mut valid = 0;
+    let mut in_range = 0;
     for lane in lanes_of(m) {
-        let n = b[lane] & 31;
-        let (clamp, seg) = (c[lane] & 31, c[lane] >> 8 & 31);
         let me = lane as u32;
-        let max = (me & seg) | (clamp & !seg & 31);
-        let min = me & seg;
-        let (j, ok) = match mode {
-            0 => {
-                let j = me as i32 - n as i32;
-                (j, j >= max as i32)
-            }
-            1 => ((me + n) as i32, me + n <= max),
-            2 => ((me ^ n) as i32, me ^ n <= max),
-            _ => {
-                let j = min | (n & !seg & 31);
-                (j as i32, j <= max)
-            }
-        };
-        let from = if ok { j as u32 & 31 } else { me };
+        let (source, ok) = mode.source(me, b[lane], c[lane]);
+        let from = if ok { source & 31 } else { me };
         if m >> from & 1 == 0 || named[lane] >> from & 1 == 0 {
             if cx.env.checks {
                 let why = format!(
@@ -84,66 +114,86 @@ fn shuffle(cx: &mut Cx<'_>, i: &Ins, m: u32) {
         } else {
             d[lane] = a[from as usize];
         }
-        valid |= u32::from(ok) << lane;
+        in_range |= u32::from(ok) << lane;
     }
-    cx.w.r.put::<u32>(i.d, m, &d);
-    if i.imm >> 8 & 1 == 1 {
-        let p = &mut cx.w.p[(i.imm >> 16) as usize];
-        *p = *p & !m | valid & m;
+    cx.warp.regs.put::<u32>(i.dst, m, &d);
+    set_pred(cx, valid, m, in_range);
+}
+
+/// The destinations `d` or `d|p`; predicate 0 is none.
+fn value_and_pred(b: &mut Builder, f: &Form, op: &Operand) -> Res<(u32, u32)> {
+    match op {
+        Operand::Pair(d, p) => Ok((b.dst(f, d, Ty::B32)?, b.pred_dst(f, p)?)),
+        d => Ok((b.dst(f, d, Ty::B32)?, 0)),
     }
 }
 
 fn shfl(b: &mut Builder, f: &Form) -> Res {
     f.types();
     let sync = f.has("sync");
-    let Some(mode) = f.pick(&["up", "down", "bfly", "idx"]) else {
+    let Some(mode) = f.choose::<ShuffleMode>() else {
         return f.refuse("a mode is expected");
     };
     if !sync {
         return f.refuse("only the .sync form is supported");
     }
     let ops = f.operands(5)?;
-    let mut lines = [0; 3];
-    for (line, op) in lines.iter_mut().zip(&ops[1..4]) {
-        *line = b.src(f, op, Ty::B32)?;
+    let mut regs = [0; 3];
+    for (reg, op) in regs.iter_mut().zip(&ops[1..4]) {
+        *reg = b.src(f, op, Ty::B32)?;
     }
     let named = b.src(f, &ops[4], Ty::B32)?;
-    let (d, p) = match &ops[0] {
-        Operand::Pair(d, p) => (b.dst(f, d, Ty::B32)?, Some(b.pred_dst(f, p)?)),
-        d => (b.dst(f, d, Ty::B32)?, None),
-    };
+    let (d, valid) = value_and_pred(b, f, &ops[0])?;
     b.emit(shuffle, Class::WarpExchange, |i| {
-        i.d = d;
-        [i.a, i.b, i.c] = lines;
+        i.dst = d;
+        i.src = regs;
         i.list = named;
-        i.imm = mode as u64 | u64::from(p.is_some()) << 8 | u64::from(p.unwrap_or(0)) << 16;
+        i.imm = Shuffle { mode, valid }.pack();
     });
     Ok(())
 }
 
-/// `imm`: 0 all, 1 any, 2 uni, 3 ballot; bit 8 negates predicate `a`.
+choice! {
+    enum VoteMode {
+        All = "all",
+        Any = "any",
+        Uniform = "uni",
+        Ballot = "ballot",
+    }
+}
+
+immediate! {
+    /// `vote`. `src`: the predicate and the register of the members.
+    struct Vote {
+        mode: VoteMode [2],
+        /// The predicate is negated.
+        negated: bool [1],
+    }
+}
+
 fn ballot(cx: &mut Cx<'_>, i: &Ins, m: u32) {
-    let Some(named) = members(cx, i.b, m) else {
+    let Some(named) = members(cx, i.src[1], m) else {
         return;
     };
-    let p = cx.w.p[i.a as usize] ^ if i.imm >> 8 & 1 == 1 { !0 } else { 0 };
+    let vote = Vote::unpack(i.imm);
+    let p = cx.warp.preds[i.src[0] as usize] ^ if vote.negated { !0 } else { 0 };
     let mut out = 0;
     let mut d = [0u32; 32];
     for lane in lanes_of(m) {
         let group = named[lane] & m;
         let yes = p & group;
         d[lane] = yes;
-        let r = match i.imm & 3 {
-            0 => yes == group,
-            1 => yes != 0,
-            _ => yes == 0 || yes == group,
+        let r = match vote.mode {
+            VoteMode::All => yes == group,
+            VoteMode::Any => yes != 0,
+            VoteMode::Uniform | VoteMode::Ballot => yes == 0 || yes == group,
         };
         out |= u32::from(r) << lane;
     }
-    if i.imm & 3 == 3 {
-        cx.w.r.put::<u32>(i.d, m, &d);
+    if vote.mode == VoteMode::Ballot {
+        cx.warp.regs.put::<u32>(i.dst, m, &d);
     } else {
-        let p = &mut cx.w.p[i.d as usize];
+        let p = &mut cx.warp.preds[i.dst as usize];
         *p = *p & !m | out;
     }
 }
@@ -153,38 +203,47 @@ fn vote(b: &mut Builder, f: &Form) -> Res {
     if !f.has("sync") {
         return f.refuse("only the .sync form is supported");
     }
-    let Some(mode) = f.pick(&["all", "any", "uni", "ballot"]) else {
+    let Some(mode) = f.choose::<VoteMode>() else {
         return f.refuse("a mode is expected");
     };
     let ops = f.operands(3)?;
     let (p, flip) = b.pred(f, &ops[1])?;
     let named = b.src(f, &ops[2], Ty::B32)?;
-    let d = if mode == 3 {
+    let d = if mode == VoteMode::Ballot {
         b.dst(f, &ops[0], Ty::B32)?
     } else {
         b.pred_dst(f, &ops[0])?
     };
     b.emit(ballot, Class::WarpExchange, |i| {
-        i.d = d;
-        i.a = p;
-        i.b = named;
-        i.imm = mode as u64 | u64::from(flip & 1) << 8;
+        i.dst = d;
+        i.src = [p, named, 0];
+        i.imm = Vote {
+            mode,
+            negated: flip != 0,
+        }
+        .pack();
     });
     Ok(())
 }
 
-/// `imm`: bit 0 all (else any), bit 1 64-bit values, bit 8 a predicate, its index above bit 16.
+immediate! {
+    /// `match`. `src`: the value and the register of the members.
+    struct Match {
+        /// `.all`, else `.any`.
+        all: bool [1],
+        /// 64-bit values.
+        wide: bool [1],
+        /// Predicate that takes whether all values are the same; 0 is none.
+        same: u32 [32],
+    }
+}
+
 fn match_lanes(cx: &mut Cx<'_>, i: &Ins, m: u32) {
-    let Some(named) = members(cx, i.b, m) else {
+    let Some(named) = members(cx, i.src[1], m) else {
         return;
     };
-    let value = |cx: &Cx<'_>, lane: usize| {
-        if i.imm >> 1 & 1 == 1 {
-            cx.w.r.get::<u64>(i.a, lane)
-        } else {
-            u64::from(cx.w.r.get::<u32>(i.a, lane))
-        }
-    };
+    let options = Match::unpack(i.imm);
+    let value = |cx: &Cx<'_>, lane: usize| cx.warp.regs.get_bits(i.src[0], lane, options.wide);
     let mut d = [0u32; 32];
     let mut all = 0;
     for lane in lanes_of(m) {
@@ -193,18 +252,15 @@ fn match_lanes(cx: &mut Cx<'_>, i: &Ins, m: u32) {
         let same = lanes_of(group)
             .filter(|&l| value(cx, l) == mine)
             .fold(0u32, |s, l| s | 1 << l);
-        if i.imm & 1 == 1 {
+        if options.all {
             d[lane] = if same == group { group } else { 0 };
             all |= u32::from(same == group) << lane;
         } else {
             d[lane] = same;
         }
     }
-    cx.w.r.put::<u32>(i.d, m, &d);
-    if i.imm >> 8 & 1 == 1 {
-        let p = &mut cx.w.p[(i.imm >> 16) as usize];
-        *p = *p & !m | all;
-    }
+    cx.warp.regs.put::<u32>(i.dst, m, &d);
+    set_pred(cx, options.same, m, all);
 }
 
 fn matches(b: &mut Builder, f: &Form) -> Res {
@@ -216,51 +272,67 @@ fn matches(b: &mut Builder, f: &Form) -> Res {
     let ops = f.operands(3)?;
     let a = b.src(f, &ops[1], t)?;
     let named = b.src(f, &ops[2], Ty::B32)?;
-    let (d, p) = match &ops[0] {
-        Operand::Pair(d, p) => (b.dst(f, d, Ty::B32)?, Some(b.pred_dst(f, p)?)),
-        d => (b.dst(f, d, Ty::B32)?, None),
+    let (d, same) = value_and_pred(b, f, &ops[0])?;
+    let options = Match {
+        all: mode == 1,
+        wide: t.bytes() == 8,
+        same,
     };
     b.emit(match_lanes, Class::WarpExchange, |i| {
-        i.d = d;
-        i.a = a;
-        i.b = named;
-        i.imm = mode as u64
-            | u64::from(t.bytes() == 8) << 1
-            | u64::from(p.is_some()) << 8
-            | u64::from(p.unwrap_or(0)) << 16;
+        i.dst = d;
+        i.src = [a, named, 0];
+        i.imm = options.pack();
     });
     Ok(())
 }
 
-/// `imm`: operation, bit 8 signed.
+choice! {
+    enum Reduction {
+        Add = "add",
+        Min = "min",
+        Max = "max",
+        And = "and",
+        Or = "or",
+        Xor = "xor",
+    }
+}
+
+immediate! {
+    /// `redux`. `src`: the value and the register of the members.
+    struct Redux {
+        operation: Reduction [3],
+        signed: bool [1],
+    }
+}
+
 fn reduce(cx: &mut Cx<'_>, i: &Ins, m: u32) {
-    let Some(named) = members(cx, i.b, m) else {
+    let Some(named) = members(cx, i.src[1], m) else {
         return;
     };
-    let a = cx.w.r.all::<u32>(i.a);
+    let redux = Redux::unpack(i.imm);
+    let a = cx.warp.regs.all::<u32>(i.src[0]);
     let mut d = [0u32; 32];
     for lane in lanes_of(m) {
         let values = lanes_of(named[lane] & m).map(|l| a[l]);
-        let signed = i.imm >> 8 & 1 == 1;
-        let r = values.reduce(|x, y| match (i.imm & 0xff, signed) {
-            (0, _) => x.wrapping_add(y),
-            (1, false) => x.min(y),
-            (1, true) => (x as i32).min(y as i32) as u32,
-            (2, false) => x.max(y),
-            (2, true) => (x as i32).max(y as i32) as u32,
-            (3, _) => x & y,
-            (4, _) => x | y,
-            _ => x ^ y,
+        let r = values.reduce(|x, y| match (redux.operation, redux.signed) {
+            (Reduction::Add, _) => x.wrapping_add(y),
+            (Reduction::Min, false) => x.min(y),
+            (Reduction::Min, true) => (x as i32).min(y as i32) as u32,
+            (Reduction::Max, false) => x.max(y),
+            (Reduction::Max, true) => (x as i32).max(y as i32) as u32,
+            (Reduction::And, _) => x & y,
+            (Reduction::Or, _) => x | y,
+            (Reduction::Xor, _) => x ^ y,
         });
         d[lane] = r.unwrap_or(0);
     }
-    cx.w.r.put::<u32>(i.d, m, &d);
+    cx.warp.regs.put::<u32>(i.dst, m, &d);
 }
 
 fn redux(b: &mut Builder, f: &Form) -> Res {
     let t = f.ty()?;
     f.has("sync");
-    let Some(op) = f.pick(&["add", "min", "max", "and", "or", "xor"]) else {
+    let Some(operation) = f.choose::<Reduction>() else {
         return f.refuse("an operation is expected");
     };
     if !matches!(t, Ty::U32 | Ty::S32 | Ty::B32) {
@@ -271,29 +343,32 @@ fn redux(b: &mut Builder, f: &Form) -> Res {
     let named = b.src(f, &ops[2], Ty::B32)?;
     let d = b.dst(f, &ops[0], t)?;
     b.emit(reduce, Class::WarpExchange, |i| {
-        i.d = d;
-        i.a = a;
-        i.b = named;
-        i.imm = op as u64 | u64::from(t.signed()) << 8;
+        i.dst = d;
+        i.src = [a, named, 0];
+        i.imm = Redux {
+            operation,
+            signed: t.signed(),
+        }
+        .pack();
     });
     Ok(())
 }
 
 fn active(cx: &mut Cx<'_>, i: &Ins, m: u32) {
-    cx.w.r.put::<u32>(i.d, m, &[m; 32]);
+    cx.warp.regs.put::<u32>(i.dst, m, &[m; 32]);
 }
 
 fn activemask(b: &mut Builder, f: &Form) -> Res {
     f.types();
     let ops = f.operands(1)?;
     let d = b.dst(f, &ops[0], Ty::B32)?;
-    b.emit(active as Exec, Class::WarpExchange, |i| i.d = d);
+    b.emit(active as Exec, Class::WarpExchange, |i| i.dst = d);
     Ok(())
 }
 
-/// The lowest member leads.
-fn lead(cx: &mut Cx<'_>, i: &Ins, m: u32) {
-    let Some(named) = members(cx, i.a, m) else {
+/// The lowest member is elected. `dst` takes its lane, predicate `src[1]` whether it is this one.
+fn elected(cx: &mut Cx<'_>, i: &Ins, m: u32) {
+    let Some(named) = members(cx, i.src[0], m) else {
         return;
     };
     let mut d = [0u32; 32];
@@ -303,8 +378,8 @@ fn lead(cx: &mut Cx<'_>, i: &Ins, m: u32) {
         d[lane] = leader;
         leads |= u32::from(leader == lane as u32) << lane;
     }
-    cx.w.r.put::<u32>(i.d, m, &d);
-    let p = &mut cx.w.p[i.b as usize];
+    cx.warp.regs.put::<u32>(i.dst, m, &d);
+    let p = &mut cx.warp.preds[i.src[1] as usize];
     *p = *p & !m | leads;
 }
 
@@ -316,10 +391,10 @@ fn elect(b: &mut Builder, f: &Form) -> Res {
         return f.refuse("d|p is expected");
     };
     let (d, p) = (b.dst(f, d, Ty::B32)?, b.pred_dst(f, p)?);
-    b.emit(lead, Class::WarpExchange, |i| {
-        i.d = d;
-        i.a = named;
-        i.b = p;
+    b.emit(elected, Class::WarpExchange, |i| {
+        i.dst = d;
+        i.src[0] = named;
+        i.src[1] = p;
     });
     Ok(())
 }

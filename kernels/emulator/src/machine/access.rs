@@ -1,4 +1,4 @@
-//! Memory access by a warp: where an address points, what is checked on the way, what is counted.
+//! Memory access by a warp: the state space of an address, the checks, the counts.
 
 use super::warp::Cx;
 use crate::checks::{Conflict, FaultKind, Order, Touch, race_read, race_write, read_before};
@@ -6,7 +6,7 @@ use crate::memory::{Extent, WINDOW_SHIFT};
 use crate::types::Space;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// The state spaces an access can end in, after generic addresses are told apart.
+/// The state spaces of an access, after generic addresses are resolved.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Place {
     Global,
@@ -46,7 +46,7 @@ pub fn lanes(mut mask: u32) -> impl Iterator<Item = usize> {
     })
 }
 
-/// Whether a full warp touches one contiguous run, lane after lane.
+/// Whether a full warp accesses one contiguous range, lane after lane.
 #[inline(always)]
 pub fn contiguous(addrs: &[u64; 32], mask: u32, bytes: u32) -> bool {
     if mask != !0 {
@@ -76,7 +76,7 @@ fn any_bits(addrs: &[u64; 32], mask: u32) -> u64 {
 }
 
 impl Cx<'_> {
-    /// Splits generic addresses by where they point and makes them relative to it.
+    /// Sorts generic addresses by state space and makes them relative to it.
     pub fn places(&mut self, addrs: &mut [u64; 32], mask: u32) -> [(Place, u32); 4] {
         let mut out = [
             (Place::Global, 0),
@@ -121,7 +121,7 @@ impl Cx<'_> {
         }
         // An atomic counts as a write where it changes something.
         self.events += u64::from(touch.writes() && touch != Touch::Atomic && place != Place::Local);
-        self.w.polls |= touch.strong();
+        self.warp.polls |= touch.strong();
         match place {
             Place::Global => self.check_global(addrs, mask, bytes, touch),
             Place::Shared => self.check_shared(addrs, mask, bytes, touch),
@@ -148,62 +148,24 @@ impl Cx<'_> {
             return true;
         }
         let run = contiguous(addrs, mask, bytes);
-        let mut known = Extent { base: 1, end: 0 };
-        if run {
-            match heap.find(addrs[0]) {
-                Some(e) if addrs[31] + u64::from(bytes) <= e.end => known = e,
-                _ => {}
-            }
-        }
-        if known.end == 0 {
-            for lane in lanes(mask) {
-                let (from, to) = (addrs[lane], addrs[lane].wrapping_add(u64::from(bytes)));
-                if from < known.base || to > known.end || to < from {
-                    match heap.find(from) {
-                        Some(e) if to <= e.end && to > from => known = e,
-                        _ => {
-                            self.outside(lane, from, bytes, touch);
-                            return false;
-                        }
-                    }
-                }
-            }
-        }
-        if touch.reads() {
-            let unwritten = if run {
-                heap.first_unwritten(addrs[0], u64::from(bytes) * 32)
-                    .map(|a| (((a - addrs[0]) / u64::from(bytes)) as usize, a))
-            } else {
-                lanes(mask).find_map(|l| {
-                    heap.first_unwritten(addrs[l], u64::from(bytes))
-                        .map(|a| (l, a))
-                })
-            };
-            if let Some((lane, addr)) = unwritten {
-                let message = format!(
-                    "{bytes}-byte read of global address {:#x}: {} was never written",
-                    addrs[lane],
-                    heap.describe(addr)
-                );
-                self.fail(FaultKind::Uninitialised, lane as u32, message);
-                return false;
-            }
+        let Some(known) = self.find_allocations(addrs, mask, bytes, touch, run) else {
+            return false;
+        };
+        if touch.reads() && !self.check_written(addrs, mask, bytes, run) {
+            return false;
         }
         if touch.writes() {
-            if !run {
+            if run {
+                heap.mark_written(addrs[0], u64::from(bytes) * 32);
+            } else {
                 for lane in lanes(mask) {
                     heap.mark_written(addrs[lane], u64::from(bytes));
                 }
-            } else {
-                heap.mark_written(addrs[0], u64::from(bytes) * 32);
             }
-            if known.base != 1 && self.env.read_only(known.base) {
+            if self.env.read_only(known.base) {
                 let lane = mask.trailing_zeros();
-                self.fail(
-                    FaultKind::ReadOnly,
-                    lane,
-                    format!("write to {}", heap.describe(addrs[lane as usize])),
-                );
+                let message = format!("write to {}", heap.describe(addrs[lane as usize]));
+                self.fail(FaultKind::ReadOnly, lane, message);
                 return false;
             }
         }
@@ -213,7 +175,65 @@ impl Cx<'_> {
         true
     }
 
-    /// Races between blocks.
+    /// Whether every lane is inside an allocation; returns the last lane's. `run`: the addresses
+    /// are contiguous. `None` after a fault.
+    #[inline(always)]
+    fn find_allocations(
+        &mut self,
+        addrs: &[u64; 32],
+        mask: u32,
+        bytes: u32,
+        touch: Touch,
+        run: bool,
+    ) -> Option<Extent> {
+        let heap = self.env.heap;
+        if run
+            && let Some(e) = heap.find(addrs[0])
+            && addrs[31] + u64::from(bytes) <= e.end
+        {
+            return Some(e);
+        }
+        // No address lies in it.
+        let mut known = Extent { base: 1, end: 0 };
+        for lane in lanes(mask) {
+            let (from, to) = (addrs[lane], addrs[lane].wrapping_add(u64::from(bytes)));
+            if from < known.base || to > known.end || to < from {
+                match heap.find(from) {
+                    Some(e) if to <= e.end && to > from => known = e,
+                    _ => {
+                        self.outside(lane, from, bytes, touch);
+                        return None;
+                    }
+                }
+            }
+        }
+        Some(known)
+    }
+
+    /// Whether all bytes that the lanes read were written. False after a fault.
+    #[inline(always)]
+    fn check_written(&mut self, addrs: &[u64; 32], mask: u32, bytes: u32, run: bool) -> bool {
+        let heap = self.env.heap;
+        let size = u64::from(bytes);
+        let unwritten = if run {
+            heap.first_unwritten(addrs[0], size * 32)
+                .map(|a| (((a - addrs[0]) / size) as usize, a))
+        } else {
+            lanes(mask).find_map(|l| heap.first_unwritten(addrs[l], size).map(|a| (l, a)))
+        };
+        let Some((lane, addr)) = unwritten else {
+            return true;
+        };
+        let message = format!(
+            "{bytes}-byte read of global address {:#x}: {} was never written",
+            addrs[lane],
+            heap.describe(addr)
+        );
+        self.fail(FaultKind::Uninitialised, lane as u32, message);
+        false
+    }
+
+    /// Checks for races between blocks.
     fn check_blocks(&mut self, addrs: &[u64; 32], mask: u32, bytes: u32, touch: Touch) -> bool {
         let (env, heap) = (self.env, self.env.heap);
         let me = Order {
@@ -224,19 +244,19 @@ impl Cx<'_> {
         };
         let settled = read_before(me);
         for lane in lanes(mask) {
-            let (mut at, end) = (addrs[lane], addrs[lane] + u64::from(bytes));
+            let (mut addr, end) = (addrs[lane], addrs[lane] + u64::from(bytes));
             if !touch.writes() && bytes.is_multiple_of(4) {
-                let known = (at..end)
+                let known = (addr..end)
                     .step_by(4)
                     .all(|a| settled.contains(&heap.race(a).load(Relaxed)));
                 if known {
                     continue;
                 }
             }
-            while at < end {
-                let n = (4 - at % 4).min(end - at);
-                let part = ((1 << n) - 1) << (at % 4);
-                let cell = heap.race(at);
+            while addr < end {
+                let n = (4 - addr % 4).min(end - addr);
+                let part = ((1 << n) - 1) << (addr % 4);
+                let cell = heap.race(addr);
                 let raced = if touch.writes() {
                     race_write(cell, part, me, |b| env.fences_of(b))
                 } else {
@@ -253,13 +273,13 @@ impl Cx<'_> {
                         "read of"
                     };
                     let message = format!(
-                        "{does} global address {at:#x} ({}), {did} by {who} in this launch with nothing to order them",
-                        heap.describe(at)
+                        "{does} global address {addr:#x} ({}), {did} by {who} in this launch with nothing to order them",
+                        heap.describe(addr)
                     );
                     self.fail(FaultKind::GlobalRace, lane as u32, message);
                     return false;
                 }
-                at += n;
+                addr += n;
             }
         }
         true
@@ -269,11 +289,11 @@ impl Cx<'_> {
     fn outside(&mut self, lane: usize, addr: u64, bytes: u32, touch: Touch) {
         let heap = self.env.heap;
         // The address may be inside while the access runs over the end.
-        let at = match heap.find(addr) {
+        let base = match heap.find(addr) {
             Some(e) => e.end,
             None => addr,
         };
-        let what = heap.describe(at);
+        let what = heap.describe(base);
         let kind = if what.ends_with("which was freed") {
             FaultKind::UseAfterFree
         } else {
@@ -316,8 +336,14 @@ impl Cx<'_> {
         let Some(shadow) = &mut self.block.shadow else {
             return true;
         };
-        let touched =
-            shadow.touch_lanes(addrs, mask, bytes, touch, self.w.index, &mut self.w.clock);
+        let touched = shadow.touch_lanes(
+            addrs,
+            mask,
+            bytes,
+            touch,
+            self.warp.index,
+            &mut self.warp.clock,
+        );
         if let Err((lane, conflict)) = touched {
             self.shared_conflict(lane, addrs[lane], bytes, touch, conflict);
             return false;
@@ -350,7 +376,7 @@ impl Cx<'_> {
                 "an asynchronous copy to it has not been waited for".to_owned(),
             ),
             Conflict::AfterWrite(t) => {
-                let between = if t / 32 == self.w.index {
+                let between = if t / 32 == self.warp.index {
                     "no __syncwarp"
                 } else {
                     "no barrier"
@@ -364,7 +390,7 @@ impl Cx<'_> {
                 )
             }
             Conflict::AfterRead { warp, lane } => {
-                let between = if warp == self.w.index {
+                let between = if warp == self.warp.index {
                     "no __syncwarp"
                 } else {
                     "no barrier"
@@ -384,21 +410,21 @@ impl Cx<'_> {
     fn check_local(&mut self, addrs: &[u64; 32], mask: u32, bytes: u32, touch: Touch) -> bool {
         let size = self.env.program.local_bytes as usize;
         for lane in lanes(mask) {
-            let at = addrs[lane] as usize;
+            let offset = addrs[lane] as usize;
             if addrs[lane].saturating_add(u64::from(bytes)) > size as u64 {
                 let message = format!(
-                    "{bytes}-byte access to local address {at:#x}, but a thread has {size} bytes of local memory"
+                    "{bytes}-byte access to local address {offset:#x}, but a thread has {size} bytes of local memory"
                 );
                 self.fail(FaultKind::OutOfBounds, lane as u32, message);
                 return false;
             }
             if self.env.checks {
-                let span = lane * size + at..lane * size + at + bytes as usize;
+                let span = lane * size + offset..lane * size + offset + bytes as usize;
                 if touch.writes() {
-                    self.w.local_written[span].fill(1);
-                } else if self.w.local_written[span].contains(&0) {
+                    self.warp.local_written[span].fill(1);
+                } else if self.warp.local_written[span].contains(&0) {
                     let message = format!(
-                        "{bytes}-byte read of local address {at:#x}, which this thread never wrote"
+                        "{bytes}-byte read of local address {offset:#x}, which this thread never wrote"
                     );
                     self.fail(FaultKind::Uninitialised, lane as u32, message);
                     return false;
@@ -431,14 +457,14 @@ impl Cx<'_> {
         true
     }
 
-    /// Loads after [`check`](Self::check) said yes.
+    /// Loads an element. [`check`](Self::check) must have succeeded.
     #[inline(always)]
     pub fn load(&self, place: Place, lane: usize, addr: u64, bytes: u32) -> u64 {
         match place {
             Place::Global => self.env.heap.load(addr, bytes),
             Place::Shared => self.block.shared_load(addr as u32, bytes),
             Place::Local => bytes_at(
-                &self.w.local,
+                &self.warp.local,
                 lane * self.env.program.local_bytes as usize + addr as usize,
                 bytes,
             ),
@@ -446,15 +472,15 @@ impl Cx<'_> {
         }
     }
 
-    /// Stores after [`check`](Self::check) said yes.
+    /// Stores an element. [`check`](Self::check) must have succeeded.
     #[inline(always)]
     pub fn store(&mut self, place: Place, lane: usize, addr: u64, bytes: u32, value: u64) {
         match place {
             Place::Global => self.env.heap.store(addr, bytes, value),
             Place::Shared => self.block.shared_store(addr as u32, bytes, value),
             Place::Local => {
-                let at = lane * self.env.program.local_bytes as usize + addr as usize;
-                self.w.local[at..at + bytes as usize]
+                let first = lane * self.env.program.local_bytes as usize + addr as usize;
+                self.warp.local[first..first + bytes as usize]
                     .copy_from_slice(&value.to_le_bytes()[..bytes as usize]);
             }
             // `check_param` refuses writes.
@@ -462,7 +488,7 @@ impl Cx<'_> {
         }
     }
 
-    /// A fence: what this block wrote can be seen by others that look.
+    /// A fence: other blocks can see the earlier writes of this one.
     pub fn fence(&mut self) {
         self.block.fences += 1;
         if let Some(f) = self.env.fences.get(self.block.linear as usize) {
@@ -471,8 +497,8 @@ impl Cx<'_> {
     }
 }
 
-fn bytes_at(from: &[u8], at: usize, bytes: u32) -> u64 {
+fn bytes_at(from: &[u8], first: usize, bytes: u32) -> u64 {
     let mut v = [0; 8];
-    v[..bytes as usize].copy_from_slice(&from[at..at + bytes as usize]);
+    v[..bytes as usize].copy_from_slice(&from[first..first + bytes as usize]);
     u64::from_le_bytes(v)
 }

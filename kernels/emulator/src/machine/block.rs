@@ -1,13 +1,14 @@
 //! One block: its warps, shared memory and barriers.
 
+use super::imm::{immediate, listed};
 use super::launch::Launch;
 use super::program::Ins;
 use super::warp::{Cx, Stop, Wait, Warp};
 use crate::checks::{Clock, Fault, FaultKind, SharedShadow};
 use std::collections::HashMap;
 
-/// Rounds of vain waiting after which an mbarrier counts as never completing. A loop around `try_wait` may do some
-/// bounded work of its own between looks.
+/// Rounds without progress after which an mbarrier counts as never completing. A loop around
+/// `try_wait` may do some bounded work of its own between two tests.
 const MBARRIER_PATIENCE: u32 = 10_000;
 
 /// What a `barrier.red` computes.
@@ -17,6 +18,32 @@ pub enum Reduction {
     Popc,
     And,
     Or,
+}
+
+listed!(
+    Reduction,
+    [
+        Reduction::None,
+        Reduction::Popc,
+        Reduction::And,
+        Reduction::Or,
+    ]
+);
+
+immediate! {
+    /// A block barrier. `src`: the registers of its number and of the thread count, the predicate
+    /// that is reduced. `dst` takes the reduction.
+    pub struct BarrierOptions {
+        pub reduction: Reduction [2],
+        /// Arrives without waiting.
+        pub arrive_only: bool [1],
+        /// All threads of the warp must execute the same barrier instruction.
+        pub aligned: bool [1],
+        /// `src[1]` holds the thread count, which is the whole block otherwise.
+        pub counted: bool [1],
+        /// The predicate is negated.
+        pub negated: bool [1],
+    }
 }
 
 /// A `cp.async` that has not landed.
@@ -39,7 +66,7 @@ pub struct Barrier {
     pub arrived: u32,
     /// The count the first arrival named; `None` is the whole block.
     pub expected: Option<u32>,
-    /// Warps that wait: index, where its reduction goes (line or predicate), at which instruction.
+    /// Warps that wait: index, and the barrier instruction.
     pub waiting: Vec<(u32, usize)>,
     pub clock: Option<Clock>,
     pub reduction: Reduction,
@@ -77,7 +104,7 @@ pub struct Block {
     pub mbarriers: HashMap<u32, Clock>,
     pub fences: u64,
     pub acquired: bool,
-    /// Where the round over the warps stands.
+    /// Counts the turns of the round over the warps.
     pub turn: usize,
     pub sm: u32,
 }
@@ -87,8 +114,6 @@ impl Block {
         let bytes = env.program.shared_bytes + env.dynamic_shared;
         let warps = env.warps() as usize;
         Block {
-            id: [0; 3],
-            linear: 0,
             shared: vec![0; (bytes as usize).div_ceil(4) + 4],
             shared_bytes: bytes,
             shadow: env.checks.then(|| SharedShadow::new(bytes as usize, warps)),
@@ -96,15 +121,11 @@ impl Block {
                 .map(|_| Some(Warp::new(env.program, env.checks)))
                 .collect(),
             barriers: (0..16).map(|_| Barrier::empty()).collect(),
-            mbarriers: HashMap::new(),
-            fences: 0,
-            acquired: false,
-            turn: 0,
-            sm: 0,
+            ..Block::nowhere()
         }
     }
 
-    /// An empty place holder while the block itself runs elsewhere.
+    /// An empty placeholder while the block itself runs elsewhere.
     pub fn nowhere() -> Block {
         Block {
             id: [0; 3],
@@ -161,27 +182,27 @@ impl Block {
     /// Loads 1, 2, 4 or 8 bytes of shared memory; the offset is aligned and in range.
     #[inline(always)]
     pub fn shared_load(&self, offset: u32, bytes: u32) -> u64 {
-        let at = offset as usize / 4;
+        let word = offset as usize / 4;
         match bytes {
-            8 => u64::from(self.shared[at]) | u64::from(self.shared[at + 1]) << 32,
-            4 => u64::from(self.shared[at]),
-            _ => u64::from(self.shared[at] >> (offset % 4 * 8) & ((1 << (bytes * 8)) - 1)),
+            8 => u64::from(self.shared[word]) | u64::from(self.shared[word + 1]) << 32,
+            4 => u64::from(self.shared[word]),
+            _ => u64::from(self.shared[word] >> (offset % 4 * 8) & ((1 << (bytes * 8)) - 1)),
         }
     }
 
     #[inline(always)]
     pub fn shared_store(&mut self, offset: u32, bytes: u32, value: u64) {
-        let at = offset as usize / 4;
+        let word = offset as usize / 4;
         match bytes {
             8 => {
-                self.shared[at] = value as u32;
-                self.shared[at + 1] = (value >> 32) as u32;
+                self.shared[word] = value as u32;
+                self.shared[word + 1] = (value >> 32) as u32;
             }
-            4 => self.shared[at] = value as u32,
+            4 => self.shared[word] = value as u32,
             _ => {
                 let shift = offset % 4 * 8;
                 let mask = ((1u32 << (bytes * 8)) - 1) << shift;
-                let cell = &mut self.shared[at];
+                let cell = &mut self.shared[word];
                 *cell = *cell & !mask | (value as u32) << shift & mask;
             }
         }
@@ -189,18 +210,18 @@ impl Block {
 }
 
 impl Cx<'_> {
-    /// The running warp, complete, arrives at a barrier and waits there unless that completes it.
-    /// `ins.b` is the line of the thread count and `ins.imm` bit 8 says whether there is one.
+    /// All lanes of the running warp arrive at a barrier; the warp waits unless that completes the
+    /// barrier.
     pub fn arrive(&mut self, ins: &Ins, id: u32) {
-        let count = (ins.imm >> 8 & 1 == 1).then(|| {
-            self.w
-                .r
-                .get::<u32>(ins.b, self.w.mask.trailing_zeros() as usize)
+        let count = BarrierOptions::unpack(ins.imm).counted.then(|| {
+            self.warp
+                .regs
+                .get::<u32>(ins.src[1], self.warp.mask.trailing_zeros() as usize)
         });
         self.arrive_with(id, count, Reduction::None, 0, true);
     }
 
-    /// As [`arrive`](Self::arrive), with everything a barrier can carry.
+    /// As [`arrive`](Self::arrive), with a thread count, a reduction, and whether the warp waits.
     pub fn arrive_with(
         &mut self,
         id: u32,
@@ -223,11 +244,11 @@ impl Cx<'_> {
             return self.fail(
                     FaultKind::BarrierMismatch,
                     0,
-                    format!("barrier {id} waits for {n} threads, which is no multiple of 32 within the block of {threads}"),
+                    format!("barrier {id} waits for {n} threads, which is not a multiple of 32 within the block of {threads}"),
                 );
         }
-        let index = self.w.index;
-        let live = self.w.live;
+        let index = self.warp.index;
+        let live = self.warp.live;
         if let Some(c) = &mut self.counts {
             c.barriers += 1;
         }
@@ -250,22 +271,22 @@ impl Cx<'_> {
         b.all &= predicate & live == live;
         b.any |= predicate & live != 0;
         match &mut b.clock {
-            Some(c) => c.join(self.w.clock.shared()),
-            None => b.clock = Some(self.w.clock.shared().clone()),
+            Some(c) => c.join(self.warp.clock.shared()),
+            None => b.clock = Some(self.warp.clock.shared().clone()),
         }
         if wait {
-            b.waiting.push((index, self.w.pc - 1));
-            self.w.at_barrier = true;
+            b.waiting.push((index, self.warp.pc - 1));
+            self.warp.at_barrier = true;
             self.stop = Stop::Barrier;
         } else {
-            self.w.clock.advance();
+            self.warp.clock.advance();
         }
         self.release_if_complete(id);
     }
 
     /// Lets the warps at a barrier go when enough threads are there.
     pub fn release_if_complete(&mut self, id: u32) {
-        let live = self.block.live_threads(&self.w);
+        let live = self.block.live_threads(&self.warp);
         let b = &mut self.block.barriers[id as usize];
         if b.arrived == 0 || b.arrived < b.expected.unwrap_or(live) {
             return;
@@ -274,9 +295,9 @@ impl Cx<'_> {
         let done = std::mem::replace(b, Barrier::empty());
         for &(index, pc) in &done.waiting {
             let ins = self.env.program.code[pc];
-            let w = if index == self.w.index && self.w.at_barrier {
+            let w = if index == self.warp.index && self.warp.at_barrier {
                 self.stop = Stop::Run;
-                &mut self.w
+                &mut self.warp
             } else {
                 match &mut self.block.warps[index as usize] {
                     Some(w) => w,
@@ -289,19 +310,19 @@ impl Cx<'_> {
             }
             match done.reduction {
                 Reduction::None => {}
-                Reduction::Popc => w.r.splat::<u32>(ins.d, done.count),
-                Reduction::And => w.p[ins.d as usize] = if done.all { !0 } else { 0 },
-                Reduction::Or => w.p[ins.d as usize] = if done.any { !0 } else { 0 },
+                Reduction::Popc => w.regs.splat::<u32>(ins.dst, done.count),
+                Reduction::And => w.preds[ins.dst as usize] = if done.all { !0 } else { 0 },
+                Reduction::Or => w.preds[ins.dst as usize] = if done.any { !0 } else { 0 },
             }
         }
     }
 
     /// Part of the running warp is at a barrier.
     pub fn wait_at_barrier(&mut self, lanes: u32, id: u32, aligned: bool) {
-        self.set_aside(lanes, self.w.pc - 1, Wait::Barrier { id, aligned });
+        self.set_aside(lanes, self.warp.pc - 1, Wait::Barrier { id, aligned });
     }
 
-    /// Whether all warps of the block that still live have done nothing but look at memory, or wait at a barrier, since
+    /// Whether all live warps of the block have only polled memory, or waited at a barrier, since
     /// its turn began.
     pub fn block_polls(&self) -> bool {
         self.block
@@ -312,7 +333,7 @@ impl Cx<'_> {
             .all(|w| w.at_barrier || w.polls)
     }
 
-    /// All resident blocks wait for a value that nobody writes.
+    /// Fails: all resident blocks wait for a value that no thread writes.
     pub fn stuck(&mut self) {
         let waits = self
             .block
@@ -331,7 +352,7 @@ impl Cx<'_> {
         self.stop = Stop::Fault;
     }
 
-    /// The launch has run more instructions than `OFFSHOOT_EMULATOR_LIMIT` allows.
+    /// Fails: the launch has run more instructions than `OFFSHOOT_EMULATOR_LIMIT` allows.
     pub fn over_limit(&mut self) {
         let runs = self.block.warps.iter().flatten().find(|w| !w.done);
         let (pc, thread) = runs.map_or((0, 0), |w| (w.pc, w.index * 32));
@@ -349,7 +370,7 @@ impl Cx<'_> {
         let n = self.block.warps.len();
         let slice = self.env.slice;
         let mut spent = 0;
-        // Rounds in which no warp did more than look at an mbarrier in vain.
+        // Rounds in which every warp only tested an mbarrier that is not complete.
         let mut idle = 0;
         loop {
             let mut ran = false;
@@ -365,13 +386,13 @@ impl Cx<'_> {
                 let Some(w) = self.block.warps[i].take() else {
                     continue;
                 };
-                self.w = w;
+                self.warp = w;
                 self.stop = Stop::Run;
                 let before = self.clock;
                 self.run_warp(slice);
                 spent += self.clock - before;
                 if self.stop == Stop::Done {
-                    self.w.done = true;
+                    self.warp.done = true;
                     for id in 0..16 {
                         if self.block.barriers[id as usize].arrived != 0 {
                             self.release_if_complete(id);
@@ -380,8 +401,8 @@ impl Cx<'_> {
                 }
                 let stop = self.stop;
                 worked |= stop != Stop::Yield;
-                let waits_at = self.w.pc.saturating_sub(1);
-                let w = std::mem::replace(&mut self.w, self.env.spare_warp());
+                let waits_at = self.warp.pc.saturating_sub(1);
+                let w = std::mem::replace(&mut self.warp, Warp::empty());
                 self.block.warps[i] = Some(w);
                 if stop == Stop::Fault {
                     return true;

@@ -12,12 +12,12 @@ pub const WIDEN: Exec = widen;
 pub const CLOCK: Exec = clock;
 /// An unconditional jump where the layout needs one.
 pub const JUMP: Exec = jump;
-/// Faults if register `a` (number `imm` of the watched ones) was never written.
+/// Faults if watched register number `imm` was never written.
 pub const CHECK_REG: Exec = check_written;
 
-/// Notes that watched register `imm` is written.
+/// Notes that watched register number `imm` is written.
 pub const MARK: Exec = mark;
-/// A copy of a watched register is written where its source is.
+/// Watched register number `imm` is written where number `src[0]` is, of which it is a copy.
 pub const COPY_WRITTEN: Exec = copy_written;
 
 /// Stands for an instruction whose work is done elsewhere.
@@ -26,16 +26,20 @@ pub const NOTHING: Exec = nothing;
 fn nothing(_: &mut Cx<'_>, _: &Ins, _: u32) {}
 
 fn narrow(cx: &mut Cx<'_>, i: &Ins, _: u32) {
-    let v = cx.w.r.view();
+    let v = cx.warp.regs.view();
     for chunk in 0..4 {
-        v.set_chunk::<u32>(i.d, chunk, v.chunk::<u64>(i.a, chunk).map(|x| x as u32));
+        v.set_chunk::<u32>(
+            i.dst,
+            chunk,
+            v.chunk::<u64>(i.src[0], chunk).map(|x| x as u32),
+        );
     }
 }
 
 fn widen(cx: &mut Cx<'_>, i: &Ins, _: u32) {
-    let v = cx.w.r.view();
+    let v = cx.warp.regs.view();
     for chunk in 0..4 {
-        v.set_chunk::<u64>(i.d, chunk, v.chunk::<u32>(i.a, chunk).map(u64::from));
+        v.set_chunk::<u64>(i.dst, chunk, v.chunk::<u32>(i.src[0], chunk).map(u64::from));
     }
 }
 
@@ -44,9 +48,9 @@ fn clock(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
     cx.clock += 1;
     let now = cx.clock;
     if i.imm == 1 {
-        cx.w.r.put::<u64>(i.d, mask, &[now; 32]);
+        cx.warp.regs.put::<u64>(i.dst, mask, &[now; 32]);
     } else {
-        cx.w.r.put::<u32>(i.d, mask, &[now as u32; 32]);
+        cx.warp.regs.put::<u32>(i.dst, mask, &[now as u32; 32]);
     }
 }
 
@@ -55,7 +59,7 @@ fn jump(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
 }
 
 fn check_written(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
-    let missing = mask & !cx.w.written[i.imm as usize];
+    let missing = mask & !cx.warp.written[i.imm as usize];
     if missing != 0 && cx.env.checks {
         let name = cx.env.program.watched[i.imm as usize].clone();
         cx.fail(
@@ -67,11 +71,11 @@ fn check_written(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
 }
 
 fn mark(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
-    cx.w.written[i.imm as usize] |= mask;
+    cx.warp.written[i.imm as usize] |= mask;
 }
 
 fn copy_written(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
-    let from = cx.w.written[i.a as usize];
-    let to = &mut cx.w.written[i.imm as usize];
+    let from = cx.warp.written[i.src[0] as usize];
+    let to = &mut cx.warp.written[i.imm as usize];
     *to = *to & !mask | from & mask;
 }

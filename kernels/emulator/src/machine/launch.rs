@@ -1,12 +1,11 @@
-//! A whole grid: blocks dealt to threads.
+//! A launch: what all its blocks see, and running it to its end.
 
-use super::block::Block;
 use super::program::{Program, Special};
-use super::warp::{Cx, Stop, Warp};
+use super::turns::Work;
+use super::warp::Warp;
 use crate::checks::Report;
-use crate::counters::{Counts, LaunchCounts, Modelled, Range};
+use crate::counters::{LaunchCounts, Modelled};
 use crate::memory::Heap;
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -23,16 +22,45 @@ pub struct LaunchSetup<'a> {
     /// Blocks that may be resident at once over the whole device.
     pub resident: u64,
     pub sms: u32,
-    /// Workers; 0 picks by the machine and the kernel.
+    /// Host threads; 0: by the machine and the kernel.
     pub threads: usize,
     pub seed: u64,
-    /// The most warp instructions a host thread may run; a launch beyond is ended.
+    /// Maximum of warp instructions a host thread may run; a launch beyond it is ended.
     pub limit: u64,
     /// Launch number, 1 to 1023, for the race check.
     pub epoch: u64,
     pub modelled: Option<Modelled>,
-    /// Address of the word on which `cooperative_groups::grid_group` meets.
+    /// Address of the barrier word of `cooperative_groups::grid_group`.
     pub workspace: u64,
+}
+
+impl LaunchSetup<'_> {
+    fn blocks(&self) -> u64 {
+        self.grid.iter().map(|g| u64::from(*g)).product()
+    }
+
+    /// Host threads of the launch.
+    fn workers(&self) -> usize {
+        let blocks = self.blocks();
+        match self.threads {
+            _ if self.cooperative || blocks == 1 => 1,
+            // Blocks that communicate do so in the same order in every run.
+            0 if self.program.communicates => 1,
+            0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
+            n => n,
+        }
+        .min(blocks as usize)
+        .max(1)
+    }
+
+    /// Blocks that take turns at once: as many as the card holds and the host has memory for.
+    fn resident(&self, block_bytes: u64) -> u64 {
+        if self.cooperative {
+            return self.blocks();
+        }
+        let fit = (HOST_MEMORY / block_bytes.max(1)).max(64);
+        self.resident.max(1).min(self.blocks()).min(fit)
+    }
 }
 
 /// What all blocks of a launch see.
@@ -47,14 +75,14 @@ pub struct Launch<'a> {
     pub sms: u32,
     /// Instructions a warp runs before the next has its turn.
     pub slice: u64,
-    /// Backward branches of a fragment before the others have their turn.
+    /// Backward branches of a divergent subset before the others have their turn.
     pub spin_limit: u32,
     pub epoch: u64,
     /// Fences by block, for the race check.
     pub fences: Vec<AtomicU64>,
     /// Instructions without any event after which a launch whose threads all poll is stuck.
     pub patience: u64,
-    /// The most warp instructions a host thread may run for the launch.
+    /// Maximum of warp instructions a host thread may run for the launch.
     pub limit: u64,
     pub print: Mutex<Vec<u8>>,
     pub several_blocks: bool,
@@ -62,10 +90,46 @@ pub struct Launch<'a> {
     read_only: Vec<u64>,
     workspace: u64,
     /// Place in launch order of the first block found at fault.
-    failed: AtomicU64,
+    pub failed: AtomicU64,
 }
 
-impl Launch<'_> {
+impl<'a> Launch<'a> {
+    fn new(setup: &mut LaunchSetup<'a>) -> Launch<'a> {
+        let blocks = setup.blocks();
+        let checks = setup.heap.checks();
+        // The race check's block numbers end at 2^20.
+        let fences = if checks { blocks.min(1 << 20) } else { 0 };
+        Launch {
+            program: setup.program,
+            heap: setup.heap,
+            params: std::mem::take(&mut setup.params),
+            grid: setup.grid,
+            block: setup.block,
+            dynamic_shared: setup.dynamic_shared,
+            checks,
+            sms: setup.sms.max(1),
+            slice: 20_000,
+            spin_limit: 1000,
+            epoch: setup.epoch,
+            fences: (0..fences).map(|_| AtomicU64::new(0)).collect(),
+            patience: PATIENCE,
+            limit: setup.limit,
+            print: Mutex::new(Vec::new()),
+            several_blocks: blocks > 1,
+            read_only: setup.heap.read_only(),
+            workspace: setup.workspace,
+            failed: AtomicU64::new(u64::MAX),
+        }
+    }
+
+    /// Host memory of a resident block, about.
+    fn block_bytes(&self) -> u64 {
+        let (p, warps) = (self.program, u64::from(self.warps()));
+        let registers = p.slots as u64 * 128 + u64::from(p.local_bytes) * 64;
+        let shared = u64::from(p.shared_bytes + self.dynamic_shared);
+        warps * registers + shared * (4 + warps)
+    }
+
     pub fn threads(&self) -> u32 {
         self.block.iter().product()
     }
@@ -107,11 +171,6 @@ impl Launch<'_> {
         )
     }
 
-    /// Stands in a context while its real warp is parked in the block.
-    pub fn spare_warp(&self) -> Warp {
-        Warp::empty()
-    }
-
     pub fn fill_specials(&self, w: &mut Warp, block: [u32; 3], sm: u32) {
         let [nx, ny, _] = self.block;
         let warp = w.index;
@@ -123,7 +182,7 @@ impl Launch<'_> {
                 _ => t / nx / ny,
             }
         };
-        for &(line, special) in &self.program.specials {
+        for &(reg, special) in &self.program.specials {
             for lane in 0..32u32 {
                 let v = match special {
                     Special::Tid(axis) => tid(lane, axis),
@@ -146,79 +205,45 @@ impl Launch<'_> {
                     Special::GridWorkspaceHigh => (self.workspace >> 32) as u32,
                     Special::GridWorkspaceLow => self.workspace as u32,
                 };
-                w.r.set::<u32>(line, lane as usize, v);
+                w.regs.set::<u32>(reg, lane as usize, v);
             }
         }
     }
 }
 
-/// Runs a launch to its end. The report is the failed check of the first block, in launch order, that has one.
-pub fn run(setup: LaunchSetup<'_>) -> Result<Option<LaunchCounts>, Box<Report>> {
-    let blocks: u64 = setup.grid.iter().map(|g| u64::from(*g)).product();
-    let env = Launch {
-        program: setup.program,
-        heap: setup.heap,
-        params: setup.params,
-        grid: setup.grid,
-        block: setup.block,
-        dynamic_shared: setup.dynamic_shared,
-        checks: setup.heap.checks(),
-        sms: setup.sms.max(1),
-        slice: 20_000,
-        spin_limit: 1000,
-        epoch: setup.epoch,
-        fences: (0..if setup.heap.checks() {
-            blocks.min(1 << 20)
-        } else {
-            0
-        })
-            .map(|_| AtomicU64::new(0))
-            .collect(),
-        patience: PATIENCE,
-        limit: setup.limit,
-        print: Mutex::new(Vec::new()),
-        several_blocks: blocks > 1,
-        read_only: setup.heap.read_only(),
-        workspace: setup.workspace,
-        failed: AtomicU64::new(u64::MAX),
-    };
-    let threads = match setup.threads {
-        _ if setup.cooperative || blocks == 1 => 1,
-        // Blocks that talk to one another do so in the same order every time.
-        0 if setup.program.communicates => 1,
-        0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
-        n => n,
-    }
-    .min(blocks as usize)
-    .max(1);
-    let resident = if setup.cooperative {
-        blocks
-    } else {
-        // As many as the card holds, but no more than a host has room for.
-        let room = (ROOM / block_bytes(&env).max(1)).max(64);
-        setup.resident.max(1).min(blocks).min(room)
-    };
+/// Instructions without an event after which a launch whose threads all poll counts as stuck. A
+/// lock's owner may compute for long between two writes, but then it does not poll.
+const PATIENCE: u64 = 4_000_000;
+
+/// Host memory for blocks that wait for others.
+const HOST_MEMORY: u64 = 1 << 30;
+
+/// Runs a launch to its end. The report is the failed check of the first block, in launch order,
+/// that has one.
+pub fn run(mut setup: LaunchSetup<'_>) -> Result<Option<LaunchCounts>, Box<Report>> {
+    let env = Launch::new(&mut setup);
+    let threads = setup.workers();
+    let resident = setup.resident(env.block_bytes());
+    let ranges = setup
+        .modelled
+        .as_ref()
+        .map_or_else(|| Arc::from([]), |m| m.ranges.clone());
     let work = Work {
         next: AtomicU64::new(0),
-        blocks,
+        blocks: setup.blocks(),
         seed: setup.seed,
         resident: (resident as usize).div_ceil(threads),
         alone: threads == 1,
-        ranges: setup
-            .modelled
-            .as_ref()
-            .map_or_else(|| Arc::from([]), |m| m.ranges.clone()),
+        ranges,
         merge: setup
             .modelled
             .map(|m| Mutex::new(LaunchCounts::new(setup.program, m))),
     };
     let mut failed: Vec<(u64, Box<Report>)> = if threads == 1 {
-        work.worker(&env).into_iter().collect()
+        work.run(&env).into_iter().collect()
     } else {
         std::thread::scope(|s| {
-            let handles: Vec<_> = (0..threads)
-                .map(|_| s.spawn(|| work.worker(&env)))
-                .collect();
+            let handles: Vec<_> = (0..threads).map(|_| s.spawn(|| work.run(&env))).collect();
             handles
                 .into_iter()
                 .filter_map(|h| h.join().unwrap_or_else(|p| std::panic::resume_unwind(p)))
@@ -243,179 +268,4 @@ pub fn run(setup: LaunchSetup<'_>) -> Result<Option<LaunchCounts>, Box<Report>> 
                 .finish()
         })),
     }
-}
-
-/// A lock's owner may compute for long between two writes, but then it does not poll.
-const PATIENCE: u64 = 4_000_000;
-
-/// A block that waits for its next turn, with its counts.
-type Waiting = (Block, Option<Box<Counts>>);
-
-/// Host memory for blocks that wait for others.
-const ROOM: u64 = 1 << 30;
-
-/// Host memory of a resident block, about.
-fn block_bytes(env: &Launch<'_>) -> u64 {
-    let (p, warps) = (env.program, u64::from(env.warps()));
-    let registers = p.lines as u64 * 128 + u64::from(p.local_bytes) * 64;
-    let shared = u64::from(p.shared_bytes + env.dynamic_shared);
-    warps * registers + shared * (4 + warps)
-}
-
-struct Work {
-    next: AtomicU64,
-    blocks: u64,
-    seed: u64,
-    resident: usize,
-    merge: Option<Mutex<LaunchCounts>>,
-    /// One thread runs all blocks: what it does not see happen does not happen.
-    alone: bool,
-    ranges: Arc<[Range]>,
-}
-
-impl Work {
-    /// The block that has its turn as number `n`: a permutation chosen by the seed; seed 0 is launch order.
-    fn block(&self, n: u64) -> u64 {
-        if self.seed == 0 || self.blocks < 2 {
-            return n;
-        }
-        // A walk with a step coprime to the number of blocks visits every block once.
-        let mut step = self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) % self.blocks;
-        while gcd(step, self.blocks) != 1 {
-            step += 1;
-        }
-        let start = self.seed % self.blocks;
-        ((u128::from(n) * u128::from(step) + u128::from(start)) % u128::from(self.blocks)) as u64
-    }
-
-    /// Takes blocks until none are left. A block that waits for others gives way to the next.
-    fn worker(&self, env: &Launch<'_>) -> Option<(u64, Box<Report>)> {
-        // Blocks that talk to one another take short turns, the one that has done least first: what they deal out
-        // among themselves goes to them as on a card whose multiprocessors are equally fast.
-        let slice = if env.program.communicates {
-            1
-        } else {
-            2_000_000
-        };
-        let ranges = self.ranges.clone();
-        let mut cx = Cx {
-            w: Warp::empty(),
-            block: Block::nowhere(),
-            env,
-            stop: Stop::Run,
-            fault: None,
-            counts: None,
-            clock: 0,
-            events: 0,
-        };
-        // Blocks whose last turn was nothing but waiting, and what had happened when the first of them began it.
-        let mut waiters: BTreeSet<u64> = BTreeSet::new();
-        let mut quiet = (0, 0);
-        // By instructions spent, then by place in the order.
-        let mut waiting: BTreeMap<(u64, u64), Waiting> = BTreeMap::new();
-        // A block begins when one has ended, or at the start.
-        let mut freed_at = 0;
-        let mut spare: Vec<Block> = Vec::new();
-        let mut spare_counts: Vec<Box<Counts>> = Vec::new();
-        loop {
-            // Blocks before a failed one finish their turn, so that two runs report the same block.
-            if env.failed.load(Relaxed) != u64::MAX {
-                return None;
-            }
-            let more = waiting.len() < self.resident;
-            let n = if more {
-                self.next.fetch_add(1, Relaxed)
-            } else {
-                self.blocks
-            };
-            let (order, before);
-            if n < self.blocks {
-                (order, before) = (n, freed_at);
-                let mut block = spare.pop().unwrap_or_else(|| Block::new(env));
-                block.restart(env, self.block(n));
-                cx.block = block;
-                cx.counts = self.merge.is_some().then(|| {
-                    spare_counts
-                        .pop()
-                        .unwrap_or_else(|| Box::new(Counts::new(env.program, ranges.clone())))
-                });
-            } else {
-                let ((spent, n), (block, counts)) = waiting.pop_first()?;
-                (order, before) = (n, spent);
-                cx.block = block;
-                cx.counts = counts;
-            }
-            let clock = cx.clock;
-            for w in cx.block.warps.iter_mut().flatten() {
-                w.polls = false;
-            }
-            let done = cx.run_block(slice);
-            let spent = before + (cx.clock - clock);
-            if cx.events != quiet.0 || done {
-                quiet = (cx.events, cx.clock);
-                waiters.clear();
-            } else if cx.block_polls() {
-                waiters.insert(order);
-            }
-            let nobody_else = waiting.keys().all(|w| waiters.contains(&w.1))
-                && (waiting.len() + 1 >= self.resident || self.next.load(Relaxed) >= self.blocks);
-            if self.alone
-                && cx.fault.is_none()
-                && waiters.contains(&order)
-                && nobody_else
-                && cx.clock - quiet.1 > env.patience
-            {
-                cx.stuck();
-            }
-            if cx.fault.is_none() && cx.clock > env.limit {
-                cx.over_limit();
-            }
-            if let Some(fault) = cx.fault.take() {
-                env.failed.fetch_min(order, Relaxed);
-                let debug = env.program.debug[fault.pc];
-                let [nx, ny, _] = env.block;
-                let file = env
-                    .program
-                    .files
-                    .iter()
-                    .find(|f| f.0 == debug.file)
-                    .map(|f| f.1.clone());
-                return Some((
-                    order,
-                    Box::new(Report {
-                        kind: fault.kind,
-                        kernel: env.program.name.clone(),
-                        line: debug.line,
-                        instruction: env.program.text(debug.line),
-                        source: file.filter(|_| debug.row != 0).map(|f| (f, debug.row)),
-                        block: cx.block.id,
-                        thread: [
-                            fault.thread % nx,
-                            fault.thread / nx % ny,
-                            fault.thread / nx / ny,
-                        ],
-                        message: fault.message,
-                    }),
-                ));
-            }
-            let block = std::mem::replace(&mut cx.block, Block::nowhere());
-            if done {
-                freed_at = spent;
-                if let (Some(m), Some(c)) = (&self.merge, &mut cx.counts) {
-                    m.lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .add(block.linear, block.sm, c);
-                    c.restart();
-                }
-                spare_counts.extend(cx.counts.take());
-                spare.push(block);
-            } else {
-                waiting.insert((spent, order), (block, cx.counts.take()));
-            }
-        }
-    }
-}
-
-fn gcd(a: u64, b: u64) -> u64 {
-    if b == 0 { a } else { gcd(b, a % b) }
 }

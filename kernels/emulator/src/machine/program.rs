@@ -2,7 +2,7 @@
 
 use super::warp::Cx;
 
-/// What an instruction counts as.
+/// The class under which an instruction is counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Class {
@@ -58,16 +58,18 @@ impl Class {
 /// Carries out one instruction for the lanes of a mask.
 pub type Exec = unsafe fn(&mut Cx<'_>, &Ins, u32);
 
-/// A decoded instruction. What the fields mean is between the instruction's decoder and its `exec`.
+/// A decoded instruction. Only the instruction's decoder and its `exec` interpret the operands.
 #[derive(Clone, Copy)]
 pub struct Ins {
-    /// Safe to call for a warp made for the same program: instruction fields name lines and predicates that exist,
-    /// and a variant for newer processors is chosen only where the processor has it.
+    /// Safe to call for a warp made for the same program: `dst`, `src` and lists name registers and
+    /// predicates that exist, and a variant for newer processors is chosen only if the processor
+    /// has its features.
     pub exec: Exec,
-    pub d: u32,
-    pub a: u32,
-    pub b: u32,
-    pub c: u32,
+    /// The register or predicate written.
+    pub dst: u32,
+    /// The registers or predicates read, in the order of the PTX operands.
+    pub src: [u32; 3],
+    /// An immediate operand, or the fields of a type declared by `immediate!`.
     pub imm: u64,
     /// Predicate index of the guard; 0 always holds.
     pub guard: u32,
@@ -78,15 +80,33 @@ pub struct Ins {
     pub class: Class,
 }
 
-/// Where an instruction came from.
+impl Ins {
+    /// An instruction without operands that every lane executes.
+    pub fn new(exec: Exec, class: Class) -> Ins {
+        Ins {
+            exec,
+            dst: 0,
+            src: [0; 3],
+            imm: 0,
+            guard: 0,
+            flip: 0,
+            list: 0,
+            class,
+        }
+    }
+}
+
+/// The text an instruction was decoded from.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct Debug {
+    /// PTX line.
     pub line: u32,
+    /// File and line of the CUDA source; `row` 0 is unknown.
     pub file: u32,
     pub row: u32,
 }
 
-/// Read-only registers that the machine fills in at the start of a warp.
+/// Read-only registers, filled at the start of a warp.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Special {
     Tid(usize),
@@ -123,10 +143,10 @@ pub struct Program {
     pub code: Vec<Ins>,
     pub debug: Vec<Debug>,
     pub lists: Vec<Vec<u32>>,
-    /// Register lines of a warp. The constants come first.
-    pub lines: usize,
+    /// Size of a warp's register file, in slots of 32 lanes of 4 bytes.
+    pub slots: usize,
     pub preds: usize,
-    /// Line, value, whether 64 bits wide.
+    /// Register, value, whether it is 64 bits wide.
     pub constants: Vec<(u32, u64, bool)>,
     pub specials: Vec<(u32, Special)>,
     pub params: Vec<Param>,
@@ -137,11 +157,11 @@ pub struct Program {
     pub registers: u32,
     pub max_threads: u32,
     pub files: Vec<(u32, String)>,
-    /// The instruction texts by line, for reports.
+    /// The module's text, for reports.
     pub source: std::sync::Arc<str>,
     /// Names of the registers that may be read before they are written.
     pub watched: Vec<String>,
-    /// The kernel lets blocks talk to one another: atomics or strong accesses to global memory.
+    /// Blocks of the kernel can communicate: it has atomics or strong accesses to global memory.
     pub communicates: bool,
 }
 

@@ -1,38 +1,39 @@
-//! One warp, its fragments, and the loop that runs it.
+//! One warp, its divergent subsets, and the loop that runs it.
 
 use super::block::Block;
-use super::lanes::Lines;
+use super::lanes::Registers;
 use super::launch::Launch;
 use super::program::{Ins, Program};
 use crate::checks::{Fault, FaultKind, WarpClock};
 use crate::counters::Counts;
 
-/// Lanes of a diverged warp that stand at one instruction.
+/// A divergent subset: lanes of a diverged warp whose next instruction is the same.
 #[derive(Clone, Copy, Debug)]
-pub struct Fragment {
+pub struct Subset {
     pub pc: usize,
     pub mask: u32,
     pub wait: Wait,
 }
 
-/// Why a fragment does not run.
+/// Why a subset does not run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
-    /// It could.
+    /// It can run.
     Nothing,
-    /// It has spun for long; others first.
+    /// It has spun for long: the others run first.
     Turn,
-    /// At a `.sync` instruction, until all `members` that live are there. `anywhere`: any `bar.warp.sync` will do.
+    /// At a `.sync` instruction, until all live `members` are there. `anywhere`: at any
+    /// `bar.warp.sync`.
     Sync { members: u32, anywhere: bool },
     /// At a block barrier with part of its warp.
     Barrier { id: u32, aligned: bool },
 }
 
-/// Why a warp gives its thread back.
+/// Why a warp stops running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
     Run,
-    /// Waits for another warp; the others first.
+    /// Waits for another warp: the others run first.
     Yield,
     /// At a barrier that is not complete.
     Barrier,
@@ -44,19 +45,19 @@ pub enum Stop {
 
 /// The state of a warp.
 pub struct Warp {
-    pub r: Lines,
-    /// Predicates as masks; number 0 holds always.
-    pub p: Vec<u32>,
+    pub regs: Registers,
+    /// Predicates as masks; number 0 always holds.
+    pub preds: Vec<u32>,
     pub pc: usize,
     pub mask: u32,
-    /// The instruction where another fragment waits ahead.
+    /// The instruction where the next subset ahead waits.
     pub meet: usize,
-    pub others: Vec<Fragment>,
+    pub others: Vec<Subset>,
     /// Lanes that have not exited.
     pub live: u32,
     pub index: u32,
     pub local: Vec<u8>,
-    /// One byte per local byte: written.
+    /// One byte per byte of local memory: whether it was written.
     pub local_written: Vec<u8>,
     pub clock: WarpClock,
     /// `cp.async` groups committed, by lane.
@@ -64,11 +65,11 @@ pub struct Warp {
     pub copies: Vec<super::block::CopyInFlight>,
     pub at_barrier: bool,
     pub done: bool,
-    /// Backward branches since the warp last changed fragments.
+    /// Backward branches since the warp last changed subsets.
     pub spins: u32,
-    /// It has looked at memory that others may write since its block's turn began.
+    /// It has read memory that other threads may write since its block's turn began.
     pub polls: bool,
-    /// Which maybe-uninitialised registers hold a value: a mask per register number.
+    /// For each watched register, the lanes that have written it.
     pub written: Vec<u32>,
 }
 
@@ -76,44 +77,33 @@ const NEVER: usize = usize::MAX;
 
 impl Warp {
     pub fn new(program: &Program, checks: bool) -> Warp {
-        let mut r = Lines::new(program.lines);
-        for &(line, value, wide) in &program.constants {
+        let mut regs = Registers::new(program.slots);
+        for &(reg, value, wide) in &program.constants {
             if wide {
-                r.splat::<u64>(line, value);
+                regs.splat::<u64>(reg, value);
             } else {
-                r.splat::<u32>(line, value as u32);
+                regs.splat::<u32>(reg, value as u32);
             }
         }
         let local = program.local_bytes as usize * 32;
-        let mut p = vec![0; program.preds.max(1)];
-        p[0] = !0;
+        let mut preds = vec![0; program.preds.max(1)];
+        preds[0] = !0;
         Warp {
-            r,
-            p,
-            pc: 0,
-            mask: 0,
-            meet: NEVER,
-            others: Vec::new(),
-            live: 0,
-            index: 0,
+            regs,
+            preds,
             local: vec![0; local],
             local_written: vec![0; if checks { local } else { 0 }],
-            clock: WarpClock::new(0, 0, 0),
-            groups: [0; 32],
-            copies: Vec::new(),
-            at_barrier: false,
             done: false,
-            spins: 0,
-            polls: false,
             written: vec![0; program.watched.len()],
+            ..Warp::empty()
         }
     }
 
-    /// Holds the place of a warp that is elsewhere.
+    /// A placeholder for a warp that is elsewhere.
     pub fn empty() -> Warp {
         Warp {
-            r: Lines::new(0),
-            p: Vec::new(),
+            regs: Registers::new(0),
+            preds: Vec::new(),
             pc: 0,
             mask: 0,
             meet: NEVER,
@@ -133,7 +123,8 @@ impl Warp {
         }
     }
 
-    /// Ready to start at the first instruction of a block of `warps` warps, with clocks from `base`.
+    /// Ready to start at the first instruction of a block of `warps` warps, with clocks from
+    /// `base`.
     pub fn restart(&mut self, index: u32, warps: u32, lanes: u32, base: u32) {
         self.pc = 0;
         self.mask = lanes;
@@ -155,20 +146,20 @@ impl Warp {
 
 /// A warp in execution: what every instruction sees.
 pub struct Cx<'e> {
-    pub w: Warp,
+    pub warp: Warp,
     pub block: Block,
     pub env: &'e Launch<'e>,
     pub stop: Stop,
     pub fault: Option<Fault>,
     pub counts: Option<Box<Counts>>,
-    /// Warp instructions run so far by this thread: what `clock` reads.
+    /// Warp instructions run so far by this host thread: the value of `%clock`.
     pub clock: u64,
-    /// Goes up whenever something happens that another thread could wait for: a write, a barrier completed, an exit.
+    /// Counts the events that another thread could wait for: a write, a barrier completed, an exit.
     pub events: u64,
 }
 
 impl Cx<'_> {
-    /// Runs the warp in `w` until it stops or `fuel` instructions are spent.
+    /// Runs the warp in `warp` until it stops or `fuel` instructions are spent.
     pub fn run_warp(&mut self, fuel: u64) {
         let before = self.clock;
         if self.counts.is_some() {
@@ -183,13 +174,13 @@ impl Cx<'_> {
         let code: &[Ins] = &self.env.program.code;
         let mut left = fuel;
         while self.stop == Stop::Run && left > 0 {
-            if self.w.pc == self.w.meet {
+            if self.warp.pc == self.warp.meet {
                 self.meet();
             }
-            let pc = self.w.pc;
+            let pc = self.warp.pc;
             let ins = &code[pc];
-            let mask = self.w.mask & (self.w.p[ins.guard as usize] ^ ins.flip);
-            self.w.pc = pc + 1;
+            let mask = self.warp.mask & (self.warp.preds[ins.guard as usize] ^ ins.flip);
+            self.warp.pc = pc + 1;
             if COUNT && let Some(c) = &mut self.counts {
                 c.step(pc, mask);
             }
@@ -204,10 +195,10 @@ impl Cx<'_> {
     #[cold]
     pub fn fail(&mut self, kind: FaultKind, lane: u32, message: impl Into<String>) {
         if self.fault.is_none() {
-            let thread = self.w.index * 32 + lane;
+            let thread = self.warp.index * 32 + lane;
             self.fault = Some(Fault {
                 kind,
-                pc: self.w.pc.saturating_sub(1),
+                pc: self.warp.pc.saturating_sub(1),
                 thread,
                 message: message.into(),
             });
@@ -215,27 +206,27 @@ impl Cx<'_> {
         self.stop = Stop::Fault;
     }
 
-    /// Another fragment waits where this one arrives: they are one from here.
+    /// Another subset waits where this one arrives: they are one from here.
     #[cold]
     fn meet(&mut self) {
-        let pc = self.w.pc;
-        let mut mask = self.w.mask;
-        self.w.others.retain(|f| {
+        let pc = self.warp.pc;
+        let mut mask = self.warp.mask;
+        self.warp.others.retain(|f| {
             let joins = f.pc == pc && !matches!(f.wait, Wait::Barrier { .. });
             if joins {
                 mask |= f.mask;
             }
             !joins
         });
-        self.w.mask = mask;
+        self.warp.mask = mask;
         self.look_ahead();
     }
 
     /// Recomputes where the next meeting will be.
     fn look_ahead(&mut self) {
-        let pc = self.w.pc;
-        self.w.meet = self
-            .w
+        let pc = self.warp.pc;
+        self.warp.meet = self
+            .warp
             .others
             .iter()
             .filter(|f| f.pc > pc && !matches!(f.wait, Wait::Barrier { .. }))
@@ -244,10 +235,10 @@ impl Cx<'_> {
             .unwrap_or(NEVER);
     }
 
-    /// Lanes `taken` of the running fragment go to `target`, the rest go on.
+    /// Lanes `taken` of the running subset go to `target`, the rest go on.
     #[inline]
     pub fn branch(&mut self, taken: u32, target: usize) {
-        let w = &mut self.w;
+        let w = &mut self.warp;
         if taken == w.mask {
             let back = target < w.pc;
             w.pc = target;
@@ -255,13 +246,13 @@ impl Cx<'_> {
                 self.after_jump(back);
             }
         } else if taken == 0 {
-            // A diverged warp whose branch falls through is still the lowest fragment.
+            // A diverged warp whose branch falls through is still the lowest subset.
         } else {
             if let Some(c) = &mut self.counts {
                 c.divergent_branches += 1;
             }
             let back = target < w.pc;
-            w.others.push(Fragment {
+            w.others.push(Subset {
                 pc: target,
                 mask: taken,
                 wait: Wait::Nothing,
@@ -271,91 +262,92 @@ impl Cx<'_> {
         }
     }
 
-    /// Part of the running fragment goes to `target`; the rest has not decided yet.
+    /// Part of the running subset goes to `target`; the targets of the rest are not known yet.
     pub fn split_off(&mut self, lanes: u32, target: usize) {
         if let Some(c) = &mut self.counts {
             c.divergent_branches += 1;
         }
-        self.w.others.push(Fragment {
+        self.warp.others.push(Subset {
             pc: target,
             mask: lanes,
             wait: Wait::Nothing,
         });
-        self.w.mask &= !lanes;
+        self.warp.mask &= !lanes;
     }
 
     #[cold]
     fn after_jump(&mut self, back: bool) {
         if back {
-            self.w.spins += 1;
-            if self.w.spins > self.env.spin_limit {
-                self.w.spins = 0;
-                self.set_aside(self.w.mask, self.w.pc, Wait::Turn);
+            self.warp.spins += 1;
+            if self.warp.spins > self.env.spin_limit {
+                self.warp.spins = 0;
+                self.set_aside(self.warp.mask, self.warp.pc, Wait::Turn);
                 return;
             }
         }
-        let pc = self.w.pc;
+        let pc = self.warp.pc;
         if self
-            .w
+            .warp
             .others
             .iter()
             .any(|f| f.pc <= pc && f.wait != Wait::Turn)
         {
-            let (mask, pc) = (self.w.mask, self.w.pc);
-            self.w.others.push(Fragment {
+            let (mask, pc) = (self.warp.mask, self.warp.pc);
+            self.warp.others.push(Subset {
                 pc,
                 mask,
                 wait: Wait::Nothing,
             });
-            self.w.mask = 0;
+            self.warp.mask = 0;
             self.choose();
         } else {
             self.meet();
         }
     }
 
-    /// Parks `lanes` of the running fragment at `pc`; what is left of it goes on, else another fragment does.
+    /// Parks `lanes` of the running subset at `pc`. The rest of it goes on, or if there is none
+    /// another subset.
     pub fn set_aside(&mut self, lanes: u32, pc: usize, wait: Wait) {
-        self.w.others.push(Fragment {
+        self.warp.others.push(Subset {
             pc,
             mask: lanes,
             wait,
         });
-        self.w.mask &= !lanes;
-        if self.w.mask == 0 {
+        self.warp.mask &= !lanes;
+        if self.warp.mask == 0 {
             self.choose();
         } else {
             self.meet();
         }
     }
 
-    /// Picks the lowest fragment that can run. With none, resolves what they wait for or faults.
+    /// Picks the lowest subset that can run. If none can, resolves what they wait for, or fails.
     pub fn choose(&mut self) {
         loop {
-            let live = self.w.live;
+            let live = self.warp.live;
             if live == 0 {
                 self.stop = Stop::Done;
                 return;
             }
-            merge_waiting(&mut self.w.others);
-            let runnable = |f: &Fragment| match f.wait {
+            merge_waiting(&mut self.warp.others);
+            let runnable = |f: &Subset| match f.wait {
                 Wait::Nothing => true,
                 Wait::Sync { members, .. } => members & live & !f.mask == 0,
                 Wait::Barrier { .. } => f.mask == live,
                 Wait::Turn => false,
             };
-            if let Some(i) = (0..self.w.others.len())
-                .filter(|&i| runnable(&self.w.others[i]))
-                .min_by_key(|&i| self.w.others[i].pc)
+            if let Some(i) = (0..self.warp.others.len())
+                .filter(|&i| runnable(&self.warp.others[i]))
+                .min_by_key(|&i| self.warp.others[i].pc)
             {
-                let f = self.w.others.swap_remove(i);
-                self.w.pc = f.pc;
-                self.w.mask = f.mask;
+                let f = self.warp.others.swap_remove(i);
+                self.warp.pc = f.pc;
+                self.warp.mask = f.mask;
                 self.meet();
                 return;
             }
-            if self.w.others.iter().any(|f| f.wait == Wait::Turn) {
-                for f in &mut self.w.others {
+            if self.warp.others.iter().any(|f| f.wait == Wait::Turn) {
+                for f in &mut self.warp.others {
                     if f.wait == Wait::Turn {
                         f.wait = Wait::Nothing;
                     }
@@ -369,13 +361,30 @@ impl Cx<'_> {
         }
     }
 
-    /// All fragments wait. True when something can run again.
+    /// All subsets wait. True when something can run again.
     fn resolve(&mut self) -> bool {
-        let all = self.w.others.iter().fold(0, |m, f| m | f.mask);
-        // bar.warp.sync may be reached at different places.
+        if self.release_warp_barrier() {
+            return true;
+        }
+        let debug = &self.env.program.debug;
+        self.warp.others.sort_by_key(|f| debug[f.pc].line);
+        let first = self.warp.others[0];
+        if let Wait::Barrier { id, .. } = first.wait
+            && self.all_at_barrier(id)
+        {
+            self.arrive_from_everywhere(id);
+            return self.stop == Stop::Run;
+        }
+        self.fail_divergent(first);
+        false
+    }
+
+    /// `bar.warp.sync` may be reached at different places. True when all its members are there: all
+    /// subsets go on behind their own instruction.
+    fn release_warp_barrier(&mut self) -> bool {
         let mut union = 0;
         let mut members = 0;
-        for f in &self.w.others {
+        for f in &self.warp.others {
             if let Wait::Sync {
                 members: m,
                 anywhere: true,
@@ -385,48 +394,49 @@ impl Cx<'_> {
                 members |= m;
             }
         }
-        if union != 0 && members & self.w.live & !union == 0 {
-            for f in &mut self.w.others {
-                if let Wait::Sync { anywhere: true, .. } = f.wait {
-                    f.wait = Wait::Nothing;
-                    f.pc += 1;
-                }
-            }
-            self.w.clock.advance();
-            return true;
+        if union == 0 || members & self.warp.live & !union != 0 {
+            return false;
         }
-        let debug = &self.env.program.debug;
-        self.w.others.sort_by_key(|f| debug[f.pc].line);
-        let first = self.w.others[0];
-        if let Wait::Barrier { id, .. } = first.wait {
-            let same_id = self
-                .w
-                .others
-                .iter()
-                .all(|f| matches!(f.wait, Wait::Barrier { id: other, .. } if other == id));
-            let aligned = self
-                .w
-                .others
-                .iter()
-                .any(|f| matches!(f.wait, Wait::Barrier { aligned: true, .. }));
-            if same_id && all == self.w.live && !aligned {
-                // The whole warp is there, from different places: it arrives as one when the first is carried out,
-                // and every fragment goes on behind its own instruction.
-                for f in &mut self.w.others {
-                    f.wait = Wait::Nothing;
-                    f.pc += 1;
-                }
-                let f = self.w.others.swap_remove(0);
-                self.w.pc = f.pc;
-                self.w.mask = f.mask;
-                self.meet();
-                let ins = self.env.program.code[f.pc - 1];
-                self.arrive(&ins, id);
-                return self.stop == Stop::Run;
+        for f in &mut self.warp.others {
+            if let Wait::Sync { anywhere: true, .. } = f.wait {
+                f.wait = Wait::Nothing;
+                f.pc += 1;
             }
         }
+        self.warp.clock.advance();
+        true
+    }
+
+    /// Whether the whole warp is at instructions of one barrier that need not be the same
+    /// instruction.
+    fn all_at_barrier(&self, id: u32) -> bool {
+        let others = &self.warp.others;
+        let all = others.iter().fold(0, |m, f| m | f.mask);
+        all == self.warp.live
+            && others.iter().all(
+                |f| matches!(f.wait, Wait::Barrier { id: other, aligned: false } if other == id),
+            )
+    }
+
+    /// The warp arrives as one when the first subset's barrier is carried out, and every subset
+    /// goes on behind its own instruction.
+    fn arrive_from_everywhere(&mut self, id: u32) {
+        for f in &mut self.warp.others {
+            f.wait = Wait::Nothing;
+            f.pc += 1;
+        }
+        let f = self.warp.others.swap_remove(0);
+        self.warp.pc = f.pc;
+        self.warp.mask = f.mask;
+        self.meet();
+        let ins = self.env.program.code[f.pc - 1];
+        self.arrive(&ins, id);
+    }
+
+    /// No subset can go on: a fault at the first of them.
+    fn fail_divergent(&mut self, first: Subset) {
         let mut places: Vec<String> = self
-            .w
+            .warp
             .others
             .iter()
             .map(|f| {
@@ -440,52 +450,50 @@ impl Cx<'_> {
             .collect();
         places.sort();
         let missing = self
-            .w
+            .warp
             .others
             .iter()
             .find_map(|f| match f.wait {
-                Wait::Sync { members, .. } => Some(members & self.w.live & !f.mask),
-                Wait::Barrier { .. } => Some(self.w.live & !f.mask),
+                Wait::Sync { members, .. } => Some(members & self.warp.live & !f.mask),
+                Wait::Barrier { .. } => Some(self.warp.live & !f.mask),
                 _ => None,
             })
             .unwrap_or(0);
-        self.w.pc = first.pc + 1;
-        let lane = first.mask.trailing_zeros();
+        self.warp.pc = first.pc + 1;
         self.fail(
             FaultKind::DivergentSync,
-            lane,
+            first.mask.trailing_zeros(),
             format!(
                 "not all threads it waits for can reach it (missing lanes {missing:#010x}): {}",
                 places.join("; ")
             ),
         );
-        false
     }
 
-    /// For a `.sync` instruction whose executing lanes `mask` name `members`: true when all live members are here.
-    /// Otherwise the lanes wait, and the caller must do nothing.
+    /// For a `.sync` instruction whose executing lanes `mask` name `members`: true when all live
+    /// members are here. Otherwise the lanes wait, and the caller must do nothing.
     #[inline]
     pub fn converged(&mut self, mask: u32, members: u32, anywhere: bool) -> bool {
-        if members & self.w.live & !mask == 0 {
+        if members & self.warp.live & !mask == 0 {
             return true;
         }
-        self.set_aside(mask, self.w.pc - 1, Wait::Sync { members, anywhere });
+        self.set_aside(mask, self.warp.pc - 1, Wait::Sync { members, anywhere });
         false
     }
 
     /// Lanes leave the kernel.
     pub fn exit(&mut self, lanes: u32) {
         self.events += 1;
-        self.w.live &= !lanes;
-        self.w.mask &= !lanes;
-        if self.w.mask == 0 {
+        self.warp.live &= !lanes;
+        self.warp.mask &= !lanes;
+        if self.warp.mask == 0 {
             self.choose();
         }
     }
 }
 
-/// Fragments that wait at one `.sync` instruction are one.
-fn merge_waiting(others: &mut Vec<Fragment>) {
+/// Subsets that wait at one `.sync` instruction are one.
+fn merge_waiting(others: &mut Vec<Subset>) {
     let mut i = 0;
     while i < others.len() {
         let mut j = i + 1;
@@ -508,7 +516,7 @@ fn merge_waiting(others: &mut Vec<Fragment>) {
             };
             match joint {
                 Some(wait) if a.pc == b.pc => {
-                    others[i] = Fragment {
+                    others[i] = Subset {
                         pc: a.pc,
                         mask: a.mask | b.mask,
                         wait,

@@ -7,9 +7,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const PAGE: u64 = 4096;
-/// Unmapped space after every allocation. An index that is off by a few tiles still lands in it.
+/// Unmapped space after every allocation, wide enough to catch an index that is off by a few tiles.
 const GUARD: u64 = 64 << 10;
-/// Address space of one device: more than any card has, so that freed ranges rest long before reuse.
+/// Address space of one device: more than any card has, so that freed ranges are reused late.
 const RESERVED: u64 = 512 << 30;
 const MAX_EXTENTS: usize = 1 << 22;
 
@@ -53,7 +53,7 @@ pub struct Heap {
     pages: Region,
     /// Allocation id to base and end.
     extents: Region,
-    /// One bit per byte: something wrote it.
+    /// One bit per byte: it was written.
     written: Region,
     /// One word per four bytes for the race check.
     races: Region,
@@ -63,7 +63,7 @@ pub struct Heap {
 }
 
 impl Heap {
-    /// A device with `capacity` bytes. Without `checks` nothing is recorded about who wrote what.
+    /// A device with `capacity` bytes. Without `checks` accesses are not recorded.
     pub fn new(capacity: u64, checks: bool) -> io::Result<Heap> {
         let n = RESERVED as usize;
         let shadow = if checks { n } else { 4096 };
@@ -167,7 +167,8 @@ impl Heap {
         self.extents.u64(a.id as usize * 2 + 1).store(0, Relaxed);
         self.data.clear(offset as usize, a.size as usize);
         if self.checks {
-            // Allocations start on pages, so the shadow bits of one never share a byte with another's.
+            // Allocations start on pages, so the shadow bits of one never share a byte with
+            // another's.
             self.written
                 .clear(offset as usize / 8, (a.size as usize).div_ceil(8));
             self.races.clear(offset as usize * 2, a.size as usize * 2);
@@ -216,7 +217,7 @@ impl Heap {
         (addr >= e.base && addr < e.end).then_some(e)
     }
 
-    /// Whether `addr` can be touched at all without leaving the emulated device.
+    /// Whether an access at `addr` stays inside the emulated device.
     #[inline(always)]
     pub fn reserved(&self, addr: u64) -> bool {
         addr.wrapping_sub(self.data.base()) < RESERVED - 16
@@ -313,7 +314,7 @@ impl Heap {
         }
     }
 
-    /// The way back of [`load_words`](Self::load_words).
+    /// The opposite of [`load_words`](Self::load_words).
     #[inline(always)]
     pub fn store_words(&self, addr: u64, from: &[u32; 32]) {
         let first = self.offset(addr) / 4;
@@ -352,7 +353,7 @@ impl Heap {
         }
     }
 
-    /// Notes that `len` bytes at `addr` hold a value.
+    /// Records that `len` bytes at `addr` were written.
     #[inline]
     pub fn mark_written(&self, addr: u64, len: u64) {
         if self.checks {
@@ -360,7 +361,7 @@ impl Heap {
         }
     }
 
-    /// First byte in the range that nothing wrote.
+    /// First byte in the range that was never written.
     #[inline]
     pub fn first_unwritten(&self, addr: u64, len: u64) -> Option<u64> {
         self.written
@@ -392,7 +393,7 @@ impl Heap {
         self.data.copy_out(self.offset(addr), to);
     }
 
-    /// Device to device; what was unwritten at the source counts as written after.
+    /// Device to device; unwritten bytes of the source count as written at the destination.
     pub fn copy(&self, from: u64, to: u64, len: u64) {
         self.data
             .copy_within(self.offset(from), self.offset(to), len as usize);
@@ -407,13 +408,13 @@ impl Heap {
 
 /// First gap of `span` bytes between live allocations, as an offset.
 fn gap(live: &BTreeMap<u64, Allocation>, base: u64, span: u64) -> Option<u64> {
-    let mut at = PAGE;
+    let mut free = PAGE;
     for (start, a) in live {
         let offset = start - base;
-        if offset >= at + span {
-            return Some(at);
+        if offset >= free + span {
+            return Some(free);
         }
-        at = (offset + a.size).next_multiple_of(PAGE) + GUARD;
+        free = (offset + a.size).next_multiple_of(PAGE) + GUARD;
     }
-    (at + span <= RESERVED).then_some(at)
+    (free + span <= RESERVED).then_some(free)
 }

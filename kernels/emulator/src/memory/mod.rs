@@ -1,9 +1,9 @@
 //! Device memory: one reserved address range, allocations with guard zones, and their shadows.
 //!
-//! A device address is a host address inside the reservation, so a raw access that stays inside it cannot leave
-//! the emulated device. Three shadows lie beside the data, all reserved and filled only where touched:
-//! which allocation a page belongs to, one bit per byte for "written", and one word per four bytes for the race
-//! check between blocks.
+//! A device address is a host address inside the reservation, so a raw access that stays inside it
+//! cannot leave the emulated device. Three shadows lie beside the data, all reserved and backed by
+//! memory only where accessed: which allocation a page belongs to, one bit per byte for "written",
+//! and one word per four bytes for the race check between blocks.
 
 mod heap;
 mod region;
@@ -16,5 +16,5 @@ pub const SHARED_WINDOW: u64 = 1 << 48;
 pub const LOCAL_WINDOW: u64 = 2 << 48;
 /// See [`SHARED_WINDOW`].
 pub const PARAM_WINDOW: u64 = 3 << 48;
-/// The bits of a generic address that say where it points.
+/// The shift of the state space in a generic address.
 pub const WINDOW_SHIFT: u32 = 48;

@@ -3,20 +3,22 @@
 use std::io;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 
-/// Address space that costs memory only where it is touched. Reads as zero until written.
+/// Address space that takes memory only where it is accessed. Reads as zero until written.
 pub struct Region {
     base: *mut u8,
     len: usize,
 }
 
-// SAFETY: all access goes through relaxed atomics or through copies whose races are those of the emulated program.
+// SAFETY: all access goes through relaxed atomics or through copies whose races are those of the
+// emulated program.
 unsafe impl Send for Region {}
 // SAFETY: as above.
 unsafe impl Sync for Region {}
 
 impl Region {
     pub fn new(len: usize) -> io::Result<Region> {
-        // SAFETY: an anonymous mapping at an address of the kernel's choice touches no existing memory.
+        // SAFETY: an anonymous mapping at an address of the kernel's choice touches no existing
+        // memory.
         let p = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
@@ -45,7 +47,7 @@ impl Region {
     }
 
     #[inline(always)]
-    fn at(&self, offset: usize, bytes: usize) -> *mut u8 {
+    fn pointer(&self, offset: usize, bytes: usize) -> *mut u8 {
         assert!(
             offset <= self.len - 16 && bytes <= 16,
             "access outside of the reserved range"
@@ -56,26 +58,27 @@ impl Region {
 
     #[inline(always)]
     pub fn u64(&self, index: usize) -> &AtomicU64 {
-        // SAFETY: in range by `at`, aligned since the base is page-aligned, and atomics may be shared.
-        unsafe { AtomicU64::from_ptr(self.at(index * 8, 8).cast()) }
+        // SAFETY: in range by `at`, aligned since the base is page-aligned, and atomics may be
+        // shared.
+        unsafe { AtomicU64::from_ptr(self.pointer(index * 8, 8).cast()) }
     }
 
     #[inline(always)]
     pub fn u32(&self, index: usize) -> &AtomicU32 {
         // SAFETY: as for `u64`.
-        unsafe { AtomicU32::from_ptr(self.at(index * 4, 4).cast()) }
+        unsafe { AtomicU32::from_ptr(self.pointer(index * 4, 4).cast()) }
     }
 
     #[inline(always)]
     pub fn u16(&self, index: usize) -> &AtomicU16 {
         // SAFETY: as for `u64`.
-        unsafe { AtomicU16::from_ptr(self.at(index * 2, 2).cast()) }
+        unsafe { AtomicU16::from_ptr(self.pointer(index * 2, 2).cast()) }
     }
 
     #[inline(always)]
     pub fn u8(&self, index: usize) -> &AtomicU8 {
         // SAFETY: as for `u64`.
-        unsafe { AtomicU8::from_ptr(self.at(index, 1)) }
+        unsafe { AtomicU8::from_ptr(self.pointer(index, 1)) }
     }
 
     fn span(&self, offset: usize, len: usize) -> *mut u8 {
@@ -88,8 +91,8 @@ impl Region {
     }
 
     pub fn copy_in(&self, offset: usize, from: &[u8]) {
-        // SAFETY: the span is inside the mapping, and a Rust slice never overlaps it but for pinned memory,
-        // for which `copy` allows overlap.
+        // SAFETY: the span is inside the mapping, and a Rust slice never overlaps it but for pinned
+        // memory, for which `copy` allows overlap.
         unsafe { std::ptr::copy(from.as_ptr(), self.span(offset, from.len()), from.len()) }
     }
 
@@ -130,42 +133,42 @@ impl Region {
     /// Sets bits `from .. from + count` of the region seen as a bit map.
     pub fn set_bits(&self, from: usize, count: usize) {
         let end = from + count;
-        let mut at = from;
-        while at < end {
-            if at.is_multiple_of(8) && end - at >= 64 {
-                let bytes = (end - at) / 8;
-                self.fill(at / 8, bytes, 0xff);
-                at += bytes * 8;
+        let mut bit = from;
+        while bit < end {
+            if bit.is_multiple_of(8) && end - bit >= 64 {
+                let bytes = (end - bit) / 8;
+                self.fill(bit / 8, bytes, 0xff);
+                bit += bytes * 8;
                 continue;
             }
-            let n = (8 - at % 8).min(end - at);
-            let mask = (((1u32 << n) - 1) << (at % 8)) as u8;
-            let cell = self.u8(at / 8);
+            let n = (8 - bit % 8).min(end - bit);
+            let mask = (((1u32 << n) - 1) << (bit % 8)) as u8;
+            let cell = self.u8(bit / 8);
             if cell.load(Relaxed) & mask != mask {
                 cell.fetch_or(mask, Relaxed);
             }
-            at += n;
+            bit += n;
         }
     }
 
     /// First clear bit in `from .. from + count`.
     pub fn first_clear(&self, from: usize, count: usize) -> Option<usize> {
         let end = from + count;
-        let mut at = from;
-        while at < end {
-            if at.is_multiple_of(64)
-                && end - at >= 64
-                && self.u64(at / 64).load(Relaxed) == u64::MAX
+        let mut bit = from;
+        while bit < end {
+            if bit.is_multiple_of(64)
+                && end - bit >= 64
+                && self.u64(bit / 64).load(Relaxed) == u64::MAX
             {
-                at += 64;
+                bit += 64;
                 continue;
             }
-            let n = (8 - at % 8).min(end - at);
-            let have = u32::from(self.u8(at / 8).load(Relaxed)) >> (at % 8) & ((1 << n) - 1);
+            let n = (8 - bit % 8).min(end - bit);
+            let have = u32::from(self.u8(bit / 8).load(Relaxed)) >> (bit % 8) & ((1 << n) - 1);
             if have != (1 << n) - 1 {
-                return Some(at + have.trailing_ones() as usize);
+                return Some(bit + have.trailing_ones() as usize);
             }
-            at += n;
+            bit += n;
         }
         None
     }

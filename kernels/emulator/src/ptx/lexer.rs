@@ -4,7 +4,8 @@ use super::{PtxError, refuse};
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Token {
-    /// Anything that starts with a letter, `_`, `$`, `%` or a dot: opcode with modifiers, name, directive.
+    /// Anything that starts with a letter, `_`, `$`, `%` or a dot: opcode with modifiers, name,
+    /// directive.
     Word(String),
     Int(u64),
     Float(f64, Option<u32>),
@@ -22,96 +23,135 @@ fn word_char(c: u8) -> bool {
 
 /// All tokens of `text`, each with its line.
 pub fn lex(text: &str) -> Result<Vec<(Token, u32)>, PtxError> {
-    let s = text.as_bytes();
-    let (mut i, mut line) = (0, 1u32);
+    let mut lexer = Lexer {
+        text,
+        bytes: text.as_bytes(),
+        pos: 0,
+        line: 1,
+    };
     let mut out = Vec::new();
-    while i < s.len() {
-        let c = s[i];
-        match c {
-            0 => break, // The driver API hands over C strings.
-            b'\n' => {
-                line += 1;
-                i += 1;
-            }
-            b' ' | b'\t' | b'\r' => i += 1,
-            b'/' if s.get(i + 1) == Some(&b'/') => {
-                while i < s.len() && s[i] != b'\n' {
-                    i += 1;
-                }
-            }
-            b'/' if s.get(i + 1) == Some(&b'*') => {
-                let start = line;
-                i += 2;
-                loop {
-                    match s.get(i) {
-                        None => return refuse(start, "comment is not closed"),
-                        Some(b'*') if s.get(i + 1) == Some(&b'/') => break,
-                        Some(b'\n') => line += 1,
-                        _ => {}
-                    }
-                    i += 1;
-                }
-                i += 2;
-            }
-            b'"' => {
-                let start = i + 1;
-                i = start;
-                while i < s.len() && s[i] != b'"' {
-                    i += if s[i] == b'\\' { 2 } else { 1 };
-                }
-                if i >= s.len() {
-                    return refuse(line, "string is not closed");
-                }
-                let body = String::from_utf8_lossy(&s[start..i]).into_owned();
-                line += body.bytes().filter(|&b| b == b'\n').count() as u32;
-                out.push((Token::Text(body), line));
-                i += 1;
-            }
-            b'0'..=b'9' => {
-                let start = i;
-                while i < s.len() && (s[i].is_ascii_alphanumeric() || s[i] == b'.') {
-                    // An exponent may carry a sign: 1.5e-3, but 0xe-3 is a difference.
-                    let hexadecimal = s
-                        .get(start + 1)
-                        .is_some_and(|b| matches!(b, b'x' | b'X' | b'f' | b'F' | b'd' | b'D'));
-                    if !hexadecimal
-                        && matches!(s[i], b'e' | b'E')
-                        && matches!(s.get(i + 1), Some(b'+' | b'-'))
-                    {
-                        i += 1;
-                    }
-                    i += 1;
-                }
-                out.push((number(&text[start..i], line)?, line));
-            }
-            _ if word_start(c) => {
-                let start = i;
-                while i < s.len() {
-                    if word_char(s[i]) {
-                        i += 1;
-                    } else if s[i] == b':'
-                        && s.get(i + 1) == Some(&b':')
-                        && s.get(i + 2).is_some_and(|&b| word_char(b))
-                    {
-                        i += 2;
-                    } else {
-                        break;
-                    }
-                }
-                out.push((Token::Word(text[start..i].to_owned()), line));
-            }
-            b',' | b';' | b':' | b'[' | b']' | b'{' | b'}' | b'(' | b')' | b'<' | b'>' | b'@'
-            | b'!' | b'|' | b'+' | b'-' | b'=' => {
-                out.push((Token::Punct(c as char), line));
-                i += 1;
-            }
-            _ => {
-                let shown = text.get(i..).and_then(|t| t.chars().next()).unwrap_or('?');
-                return refuse(line, format!("character {shown:?} has no meaning in PTX"));
-            }
-        }
+    while let Some(token) = lexer.next()? {
+        out.push((token, lexer.line));
     }
     Ok(out)
+}
+
+struct Lexer<'a> {
+    text: &'a str,
+    bytes: &'a [u8],
+    /// The next byte.
+    pos: usize,
+    /// Its PTX line.
+    line: u32,
+}
+
+impl Lexer<'_> {
+    fn peek(&self, ahead: usize) -> Option<u8> {
+        self.bytes.get(self.pos + ahead).copied()
+    }
+
+    /// The next token; its line is `line`.
+    fn next(&mut self) -> Result<Option<Token>, PtxError> {
+        while let Some(c) = self.peek(0) {
+            match c {
+                // The text of the driver API is a C string.
+                0 => return Ok(None),
+                b'\n' => {
+                    self.line += 1;
+                    self.pos += 1;
+                }
+                b' ' | b'\t' | b'\r' => self.pos += 1,
+                b'/' if self.peek(1) == Some(b'/') => {
+                    while self.peek(0).is_some_and(|c| c != b'\n') {
+                        self.pos += 1;
+                    }
+                }
+                b'/' if self.peek(1) == Some(b'*') => self.comment()?,
+                b'"' => return self.string().map(Some),
+                b'0'..=b'9' => return self.number().map(Some),
+                _ if word_start(c) => return Ok(Some(self.word())),
+                b',' | b';' | b':' | b'[' | b']' | b'{' | b'}' | b'(' | b')' | b'<' | b'>'
+                | b'@' | b'!' | b'|' | b'+' | b'-' | b'=' => {
+                    self.pos += 1;
+                    return Ok(Some(Token::Punct(c as char)));
+                }
+                _ => {
+                    let rest = self.text.get(self.pos..);
+                    let shown = rest.and_then(|t| t.chars().next()).unwrap_or('?');
+                    let why = format!("character {shown:?} has no meaning in PTX");
+                    return refuse(self.line, why);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Skips a comment that may run over several lines.
+    fn comment(&mut self) -> Result<(), PtxError> {
+        let start = self.line;
+        self.pos += 2;
+        loop {
+            match self.peek(0) {
+                None => return refuse(start, "comment is not closed"),
+                Some(b'*') if self.peek(1) == Some(b'/') => break,
+                Some(b'\n') => self.line += 1,
+                _ => {}
+            }
+            self.pos += 1;
+        }
+        self.pos += 2;
+        Ok(())
+    }
+
+    fn string(&mut self) -> Result<Token, PtxError> {
+        let start = self.pos + 1;
+        self.pos = start;
+        while let Some(c) = self.peek(0) {
+            match c {
+                b'"' => break,
+                b'\\' => self.pos += 2,
+                _ => self.pos += 1,
+            }
+        }
+        if self.pos >= self.bytes.len() {
+            return refuse(self.line, "string is not closed");
+        }
+        let body = String::from_utf8_lossy(&self.bytes[start..self.pos]).into_owned();
+        self.line += body.bytes().filter(|&b| b == b'\n').count() as u32;
+        self.pos += 1;
+        Ok(Token::Text(body))
+    }
+
+    fn number(&mut self) -> Result<Token, PtxError> {
+        let start = self.pos;
+        let hexadecimal = self
+            .peek(1)
+            .is_some_and(|b| matches!(b, b'x' | b'X' | b'f' | b'F' | b'd' | b'D'));
+        while let Some(c) = self.peek(0) {
+            if !c.is_ascii_alphanumeric() && c != b'.' {
+                break;
+            }
+            // An exponent may carry a sign: 1.5e-3, but 0xe-3 is a difference.
+            let signed = matches!(c, b'e' | b'E') && matches!(self.peek(1), Some(b'+' | b'-'));
+            self.pos += if signed && !hexadecimal { 2 } else { 1 };
+        }
+        number(&self.text[start..self.pos], self.line)
+    }
+
+    fn word(&mut self) -> Token {
+        let start = self.pos;
+        while let Some(c) = self.peek(0) {
+            if word_char(c) {
+                self.pos += 1;
+            } else if c == b':' && self.peek(1) == Some(b':') && self.peek(2).is_some_and(word_char)
+            {
+                self.pos += 2;
+            } else {
+                break;
+            }
+        }
+        Token::Word(self.text[start..self.pos].to_owned())
+    }
 }
 
 fn number(word: &str, line: u32) -> Result<Token, PtxError> {

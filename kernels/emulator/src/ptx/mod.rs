@@ -1,7 +1,7 @@
-//! PTX text to a syntax tree. Knows no instruction: an opcode is its dotted words.
+//! PTX text to a syntax tree. It contains no instruction: an opcode is its dotted words.
 //!
-//! Every error carries the line it was found in. The reader never panics and never recurses deeper than a
-//! bracket inside an operand, whatever the text is.
+//! Every error has its PTX line. On any text the parser does not panic, and it recurses no deeper
+//! than a bracket inside an operand.
 
 mod lexer;
 mod parser;
@@ -12,7 +12,7 @@ pub use parser::parse;
 /// Why a PTX text was refused, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PtxError {
-    /// Line in the PTX text, counted from 1.
+    /// PTX line, counted from 1.
     pub line: u32,
     /// What was found and what was expected.
     pub message: String,
@@ -26,7 +26,7 @@ impl std::fmt::Display for PtxError {
 
 impl std::error::Error for PtxError {}
 
-/// Shorthand for a refusal.
+/// An error at a PTX line.
 pub fn refuse<T>(line: u32, message: impl Into<String>) -> Result<T, PtxError> {
     Err(PtxError {
         line,

@@ -5,17 +5,17 @@ use super::tree::{Func, Init, Inst, Module, Operand, Stmt, Var};
 use super::{PtxError, refuse};
 use crate::types::{Space, Ty};
 
-/// Reads a whole PTX module.
+/// Parses a PTX module.
 pub fn parse(text: &str) -> Result<Module, PtxError> {
     let tokens = lex(text)?;
     let last = tokens.last().map_or(1, |t| t.1);
     let mut p = Parser {
         tokens,
-        at: 0,
+        pos: 0,
         last,
     };
     let mut m = Module::default();
-    while p.at < p.tokens.len() {
+    while p.pos < p.tokens.len() {
         p.top(&mut m)?;
     }
     Ok(m)
@@ -23,7 +23,7 @@ pub fn parse(text: &str) -> Result<Module, PtxError> {
 
 struct Parser {
     tokens: Vec<(Token, u32)>,
-    at: usize,
+    pos: usize,
     last: u32,
 }
 
@@ -31,17 +31,17 @@ type Res<T> = Result<T, PtxError>;
 
 impl Parser {
     fn line(&self) -> u32 {
-        self.tokens.get(self.at).map_or(self.last, |t| t.1)
+        self.tokens.get(self.pos).map_or(self.last, |t| t.1)
     }
 
     fn peek(&self) -> Option<&Token> {
-        self.tokens.get(self.at).map(|t| &t.0)
+        self.tokens.get(self.pos).map(|t| &t.0)
     }
 
     fn next(&mut self, wanted: &str) -> Res<Token> {
-        match self.tokens.get(self.at) {
+        match self.tokens.get(self.pos) {
             Some(t) => {
-                self.at += 1;
+                self.pos += 1;
                 Ok(t.0.clone())
             }
             None => refuse(self.last, format!("text ends where {wanted} is expected")),
@@ -54,7 +54,7 @@ impl Parser {
 
     fn accept(&mut self, c: char) -> bool {
         let hit = self.is(c);
-        self.at += usize::from(hit);
+        self.pos += usize::from(hit);
         hit
     }
 
@@ -127,14 +127,14 @@ impl Parser {
                 }
             }
             ".section" => {
-                // Debug sections carry nothing that executes.
+                // Debug sections contain no code.
                 self.word("a section name")?;
                 self.skip_braces()?;
             }
             ".pragma" => self.skip_to_semicolon()?,
             ".visible" | ".weak" | ".common" | ".extern" | ".global" | ".const" | ".shared"
             | ".entry" | ".func" => {
-                self.at -= 1;
+                self.pos -= 1;
                 self.declaration(m)?;
             }
             ".alias" => return refuse(line, ".alias is not supported"),
@@ -168,7 +168,8 @@ impl Parser {
         }
     }
 
-    /// What follows a state space: alignment, type, names with dimensions and initialisers.
+    /// The declaration behind a state space: alignment, type, names with dimensions and
+    /// initialisers.
     fn variables(&mut self, space: Space, external: bool, out: &mut Vec<Var>) -> Res<()> {
         let mut first = self.variable(space)?;
         first.external = external;
@@ -198,7 +199,7 @@ impl Parser {
         let line = self.line();
         let (mut align, mut ty, mut lanes) = (0, None, 1);
         loop {
-            let at = self.line();
+            let pos = self.line();
             let w = self.word("a type or name")?;
             match w.as_str() {
                 ".align" => align = self.small("an alignment")?,
@@ -206,17 +207,17 @@ impl Parser {
                 ".v4" => lanes = 4,
                 ".ptr" => {}
                 ".attribute" => {
-                    return refuse(at, ".attribute is not supported");
+                    return refuse(pos, ".attribute is not supported");
                 }
                 _ if w.starts_with('.') => match Ty::parse(&w[1..]) {
                     Some(t) => ty = Some(t),
                     // `.param .u64 .ptr .global .align 4 p`: the space a pointer points to.
                     None if Space::parse(&w[1..]).is_some() => {}
-                    None => return refuse(at, format!("{w:?} is not a type")),
+                    None => return refuse(pos, format!("{w:?} is not a type")),
                 },
                 _ => {
                     let Some(ty) = ty else {
-                        return refuse(at, format!("variable {w:?} has no type"));
+                        return refuse(pos, format!("variable {w:?} has no type"));
                     };
                     let bytes = ty.bytes() * lanes;
                     if align == 0 {
@@ -224,7 +225,7 @@ impl Parser {
                     }
                     if !align.is_power_of_two() || align > 1 << 20 {
                         return refuse(
-                            at,
+                            pos,
                             format!("alignment {align} is not a small power of two"),
                         );
                     }
@@ -392,20 +393,20 @@ impl Parser {
             required_threads: None,
         };
         loop {
-            let at = self.line();
+            let pos = self.line();
             match self.peek() {
                 Some(Token::Punct(';')) => {
-                    self.at += 1;
+                    self.pos += 1;
                     return Ok(f);
                 }
                 Some(Token::Punct('{')) => {
-                    self.at += 1;
+                    self.pos += 1;
                     f.body = Some(self.body()?);
                     return Ok(f);
                 }
                 Some(Token::Word(w)) => {
                     let w = w.clone();
-                    self.at += 1;
+                    self.pos += 1;
                     match w.as_str() {
                         ".maxntid" => f.max_threads = Some(self.triple()?),
                         ".reqntid" => f.required_threads = Some(self.triple()?),
@@ -416,7 +417,7 @@ impl Parser {
                         ".pragma" => self.skip_to_semicolon()?,
                         _ => {
                             return refuse(
-                                at,
+                                pos,
                                 format!("{w:?} is not a supported function directive"),
                             );
                         }
@@ -424,7 +425,7 @@ impl Parser {
                 }
                 Some(other) => {
                     return refuse(
-                        at,
+                        pos,
                         format!("expected a function body, found {}", show(other)),
                     );
                 }
@@ -474,7 +475,7 @@ impl Parser {
                 }
                 Token::Word(w) if w.starts_with('.') => self.directive(&w, line, &mut out)?,
                 Token::Word(w) if self.is(':') => {
-                    self.at += 1;
+                    self.pos += 1;
                     self.label(w, &mut out)?;
                 }
                 Token::Word(w) => out.push(Stmt::Inst(self.instruction(w, line, None)?)),
@@ -491,7 +492,7 @@ impl Parser {
     fn label(&mut self, name: String, out: &mut Vec<Stmt>) -> Res<()> {
         match self.peek() {
             Some(Token::Word(w)) if w == ".branchtargets" || w == ".calltargets" => {
-                self.at += 1;
+                self.pos += 1;
                 let mut list = vec![self.word("a target")?];
                 while self.accept(',') {
                     list.push(self.word("a target")?);
@@ -500,7 +501,7 @@ impl Parser {
                 out.push(Stmt::Targets(name, list));
             }
             Some(Token::Word(w)) if w == ".callprototype" => {
-                self.at += 1;
+                self.pos += 1;
                 let returns = if self.is('(') {
                     self.params()?
                 } else {
@@ -522,55 +523,13 @@ impl Parser {
 
     fn directive(&mut self, w: &str, line: u32, out: &mut Vec<Stmt>) -> Res<()> {
         // `.reg.b16` is `.reg .b16` written together.
-        let (w, mut type_word) = match w.strip_prefix(".reg.") {
-            Some(rest) => (".reg", Some(format!(".{rest}"))),
-            None => (w, None),
-        };
+        if let Some(rest) = w.strip_prefix(".reg.") {
+            let regs = self.reg_directive(line, Some(format!(".{rest}")))?;
+            out.push(regs);
+            return Ok(());
+        }
         match w {
-            ".reg" => {
-                let mut vector = 1;
-                let ty = loop {
-                    let t = match type_word.take() {
-                        Some(t) => t,
-                        None => self.word("a register type")?,
-                    };
-                    match t.as_str() {
-                        ".v2" => vector = 2,
-                        ".v4" => vector = 4,
-                        _ => match t.strip_prefix('.').and_then(Ty::parse) {
-                            Some(ty) => break ty,
-                            None => return refuse(line, format!("{t:?} is not a register type")),
-                        },
-                    }
-                };
-                let mut names = Vec::new();
-                loop {
-                    let name = self.word("a register name")?;
-                    let mut count = None;
-                    if self.accept('<') {
-                        let n = self.small("a register count")?;
-                        if n > 1 << 20 {
-                            return refuse(
-                                line,
-                                format!("{n} registers named {name:?} are too many"),
-                            );
-                        }
-                        count = Some(n);
-                        self.expect('>')?;
-                    }
-                    names.push((name, count));
-                    if !self.accept(',') {
-                        break;
-                    }
-                }
-                self.expect(';')?;
-                out.push(Stmt::Regs {
-                    line,
-                    ty,
-                    vector,
-                    names,
-                });
-            }
+            ".reg" => out.push(self.reg_directive(line, None)?),
             ".local" | ".shared" | ".param" | ".global" | ".const" => {
                 let mut vars = Vec::new();
                 let space = Space::parse(&w[1..]).unwrap_or(Space::Local);
@@ -578,26 +537,7 @@ impl Parser {
                 self.expect(';')?;
                 out.extend(vars.into_iter().map(Stmt::Var));
             }
-            ".loc" => {
-                let file = self.small("a file index")?;
-                let row = self.small("a line")?;
-                self.int("a column")?;
-                while self.accept(',') {
-                    match self.word("function_name or inlined_at")?.as_str() {
-                        "function_name" => {
-                            self.word("a label")?;
-                            self.plus()?;
-                        }
-                        "inlined_at" => {
-                            self.int("a file index")?;
-                            self.int("a line")?;
-                            self.int("a column")?;
-                        }
-                        other => return refuse(line, format!("{other:?} does not belong to .loc")),
-                    }
-                }
-                out.push(Stmt::Loc(file, row));
-            }
+            ".loc" => out.push(self.loc_directive(line)?),
             ".pragma" => self.skip_to_semicolon()?,
             _ => {
                 return refuse(
@@ -607,6 +547,72 @@ impl Parser {
             }
         }
         Ok(())
+    }
+
+    /// The rest of `.reg`. The type may have been part of its word.
+    fn reg_directive(&mut self, line: u32, mut type_word: Option<String>) -> Res<Stmt> {
+        let mut vector = 1;
+        let ty = loop {
+            let t = match type_word.take() {
+                Some(t) => t,
+                None => self.word("a register type")?,
+            };
+            match t.as_str() {
+                ".v2" => vector = 2,
+                ".v4" => vector = 4,
+                _ => match t.strip_prefix('.').and_then(Ty::parse) {
+                    Some(ty) => break ty,
+                    None => return refuse(line, format!("{t:?} is not a register type")),
+                },
+            }
+        };
+        let mut names = Vec::new();
+        loop {
+            let name = self.word("a register name")?;
+            let mut count = None;
+            if self.accept('<') {
+                let n = self.small("a register count")?;
+                if n > 1 << 20 {
+                    let why = format!("{n} registers named {name:?} are too many");
+                    return refuse(line, why);
+                }
+                count = Some(n);
+                self.expect('>')?;
+            }
+            names.push((name, count));
+            if !self.accept(',') {
+                break;
+            }
+        }
+        self.expect(';')?;
+        Ok(Stmt::Regs {
+            line,
+            ty,
+            vector,
+            names,
+        })
+    }
+
+    /// The rest of `.loc`.
+    fn loc_directive(&mut self, line: u32) -> Res<Stmt> {
+        let file = self.small("a file index")?;
+        let row = self.small("a line")?;
+        self.int("a column")?;
+        while self.accept(',') {
+            match self.word("function_name or inlined_at")?.as_str() {
+                "function_name" => {
+                    self.word("a label")?;
+                    self.plus()?;
+                }
+                "inlined_at" => {
+                    self.int("a file index")?;
+                    self.int("a line")?;
+                    self.int("a column")?;
+                }
+                other => return refuse(line, format!("{other:?} does not belong to .loc")),
+            }
+        }
+        Ok(Stmt::Loc(file, row))
     }
 
     fn instruction(&mut self, word: String, line: u32, guard: Option<(String, bool)>) -> Res<Inst> {

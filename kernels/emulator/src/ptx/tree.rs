@@ -65,7 +65,7 @@ pub enum Stmt {
     },
     Var(Var),
     Inst(Inst),
-    /// `.loc`: file index and line of what follows.
+    /// `.loc`: file index and source line of the instructions that follow.
     Loc(u32, u32),
     /// `name: .branchtargets a, b;` or `.calltargets`.
     Targets(String, Vec<String>),
@@ -90,7 +90,7 @@ pub enum Operand {
     /// `!p`
     Not(String),
     Int(u64),
-    /// An immediate float: bits as f64, and bits as f32 where it was written so.
+    /// An immediate float: its value, and its f32 bits if written as such.
     Float(f64, Option<u32>),
     Vector(Vec<Operand>),
     /// `[base + offset]`; no base is an absolute address.

@@ -51,7 +51,7 @@ pub fn need_nvrtc() {
     });
 }
 
-/// Loads the emulator under its SONAME, so that cudarc finds it when it asks for `libcuda.so`.
+/// Loads the emulator under its SONAME, so that cudarc finds it as `libcuda.so`.
 pub fn need_driver() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

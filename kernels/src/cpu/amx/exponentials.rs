@@ -1,99 +1,124 @@
-//! The exponentials of attention's scores, as products of AMX take them.
+//! The exponentials of attention's scores, in the layout of AMX's GEMMs.
 //!
-//! Numerics: `2^x`, `x = s * scale - max * scale` in one rounding, is `2^n (1 + f q(f))` with `n` the integer next
-//! to `x`, `f = x - n` and `q` of degree 3, fitted for the smallest relative error of the whole: 2.9e-6, a
-//! fifth of what is lost as only 16 bits go on: 8 cut off, the rest in 8 more, to the nearest.
+//! Numerics: `x = s * scale - max * scale` is rounded once. `2^x = 2^n (1 + f q(f))`, with `n` the
+//! integer nearest to `x`, `f = x - n` and `q` of degree 3, fitted for the smallest relative error
+//! of the whole: 2.9e-6. That is a fifth of the error of keeping 16 bits: 8 bits truncated, and 8
+//! bits of the rest rounded to nearest.
 //!
-//! Budget: 17 instructions for 16 scores, and one for the maximum; scores are read twice and written once.
+//! Budget: 17 instructions per 16 scores, plus one for the maximum; scores are read twice and
+//! written once.
 
 use super::INPUTS;
 use crate::exp2::ROUND;
 use std::arch::x86_64::*;
 
-/// Below it `2^x` is not told from 0 beside the largest, which is 1.
-const SMALLEST: f32 = -125.0;
-/// `q`, from the constant on.
+/// Smaller exponents are clamped to this one: next to the largest `p`, which is 1, `2^x` is 0
+/// anyway.
+const MIN_EXPONENT: f32 = -125.0;
+/// Coefficients of `q`, the constant first.
 const Q: [u32; 4] = [0x3f31_7096, 0x3e76_01bc, 0x3d64_fe23, 0x3c1d_0166];
 
-/// [`halved_exponentials`](super::halved_exponentials).
-#[target_feature(enable = "avx512f,avx512bw")]
-pub(super) fn halved(
-    groups: &mut [[f32; INPUTS]],
+/// The positions `first..visible` that a row sees.
+#[derive(Clone, Copy)]
+struct Sight {
     first: usize,
     visible: usize,
-    scale: f32,
-) -> f32 {
-    // Of a group the first and the last 16 positions; which of them are seen.
-    let seen = |position: usize| -> __mmask16 {
-        let below = |end: usize| !(!0u32 << end.saturating_sub(position).min(16)) as u16;
-        below(visible) & !below(first)
-    };
-    let load = |group: &[f32; INPUTS]| {
-        // SAFETY: 32 numbers.
-        unsafe {
-            [
-                _mm512_loadu_ps(group.as_ptr()),
-                _mm512_loadu_ps(group[16..].as_ptr()),
-            ]
-        }
-    };
-    let (before, from) = groups.split_at_mut(first / INPUTS);
-    before.fill([0.0; INPUTS]);
-    let start = first / INPUTS * INPUTS;
+}
 
-    let whole = |position: usize| first <= position && position + INPUTS <= visible;
-    // What is no number is the first operand and passed over.
+impl Sight {
+    /// Which of the 16 positions from `position` on are seen.
+    #[inline(always)]
+    fn mask(self, position: usize) -> __mmask16 {
+        let below = |end: usize| !(!0u32 << end.saturating_sub(position).min(16)) as u16;
+        below(self.visible) & !below(self.first)
+    }
+
+    /// Whether all positions of the group from `position` on are seen.
+    #[inline(always)]
+    fn whole(self, position: usize) -> bool {
+        self.first <= position && position + INPUTS <= self.visible
+    }
+}
+
+/// The first and the last 16 scores of a group.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load(group: &[f32; INPUTS]) -> [__m512; 2] {
+    // SAFETY: 32 numbers.
+    unsafe {
+        [
+            _mm512_loadu_ps(group.as_ptr()),
+            _mm512_loadu_ps(group[16..].as_ptr()),
+        ]
+    }
+}
+
+/// The largest score in sight, NaN ignored. `start` is the position of the first group.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn max_score(groups: &[[f32; INPUTS]], start: usize, sight: Sight) -> f32 {
+    // `vmaxps` returns its second operand if one is NaN, so scores come first.
     let none = _mm512_set1_ps(f32::NEG_INFINITY);
     let mut largest = [none; 4];
-    for (groups, position) in from.chunks(2).zip((start..).step_by(2 * INPUTS)) {
+    for (groups, position) in groups.chunks(2).zip((start..).step_by(2 * INPUTS)) {
         for (i, group) in groups.iter().enumerate() {
             let position = position + i * INPUTS;
             let [mut a, mut b] = load(group);
-            if !whole(position) {
-                a = _mm512_mask_mov_ps(none, seen(position), a);
-                b = _mm512_mask_mov_ps(none, seen(position + 16), b);
+            if !sight.whole(position) {
+                a = _mm512_mask_mov_ps(none, sight.mask(position), a);
+                b = _mm512_mask_mov_ps(none, sight.mask(position + 16), b);
             }
             largest[2 * i] = _mm512_max_ps(a, largest[2 * i]);
             largest[2 * i + 1] = _mm512_max_ps(b, largest[2 * i + 1]);
         }
     }
     let [a, b, c, d] = largest;
-    let max = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_max_ps(a, b), _mm512_max_ps(c, d)));
+    _mm512_reduce_max_ps(_mm512_max_ps(_mm512_max_ps(a, b), _mm512_max_ps(c, d)))
+}
 
-    let [scales, less] = [scale, max * scale].map(|v| _mm512_set1_ps(v));
-    let (smallest, round) = (_mm512_set1_ps(SMALLEST), _mm512_set1_ps(ROUND));
+/// [`split_exponentials`](super::split_exponentials).
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) fn split(groups: &mut [[f32; INPUTS]], first: usize, visible: usize, scale: f32) -> f32 {
+    let sight = Sight { first, visible };
+    let (before, from) = groups.split_at_mut(first / INPUTS);
+    before.fill([0.0; INPUTS]);
+    let start = first / INPUTS * INPUTS;
+    let max = max_score(from, start, sight);
+
+    let [scales, max_scaled] = [scale, max * scale].map(|v| _mm512_set1_ps(v));
+    let (min, round) = (_mm512_set1_ps(MIN_EXPONENT), _mm512_set1_ps(ROUND));
     let one = _mm512_set1_ps(1.0);
     let q = Q.map(|bits| _mm512_set1_ps(f32::from_bits(bits)));
     let exponential = |s: __m512| {
-        // No number is the second operand and stays.
-        let x = _mm512_max_ps(smallest, _mm512_fmsub_ps(s, scales, less));
+        // `vmaxps` returns its second operand if one is NaN, so NaN stays.
+        let x = _mm512_max_ps(min, _mm512_fmsub_ps(s, scales, max_scaled));
         let rounded = _mm512_add_ps(x, round);
         let f = _mm512_sub_ps(x, _mm512_sub_ps(rounded, round));
         let p = _mm512_fmadd_ps(q[3], f, q[2]);
         let p = _mm512_fmadd_ps(p, f, q[1]);
         let p = _mm512_fmadd_ps(p, f, q[0]);
         let p = _mm512_fmadd_ps(p, f, one);
-        // The bits of ROUND shifted left by 23 are zero, so what is shifted is n alone.
+        // ROUND's own bits are shifted out, which leaves n.
         let n = _mm512_slli_epi32::<23>(_mm512_castps_si512(rounded));
         let power = _mm512_add_epi32(n, _mm512_castps_si512(one));
         _mm512_mul_ps(p, _mm512_castsi512_ps(power))
     };
-    // The upper halves of 32 words.
+    // Indices of the upper halves of 32 words.
     let upper: [u16; INPUTS] = std::array::from_fn(|i| 2 * i as u16 + 1);
     // SAFETY: 32 numbers of 16 bits.
     let upper = unsafe { _mm512_loadu_epi16(upper.as_ptr().cast()) };
-    let cut = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+    let high_bits = _mm512_set1_epi32(0xffff_0000_u32 as i32);
     let half = _mm512_set1_epi32(0x8000);
     let rest = |p: __m512| {
-        let kept = _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(p), cut));
+        let kept = _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(p), high_bits));
         _mm512_add_epi32(_mm512_castps_si512(_mm512_sub_ps(p, kept)), half)
     };
     let mut sums = [_mm512_setzero_ps(); 2];
     for (group, position) in from.iter_mut().zip((start..).step_by(INPUTS)) {
         let [mut a, mut b] = load(group).map(&exponential);
-        if !whole(position) {
-            a = _mm512_maskz_mov_ps(seen(position), a);
-            b = _mm512_maskz_mov_ps(seen(position + 16), b);
+        if !sight.whole(position) {
+            a = _mm512_maskz_mov_ps(sight.mask(position), a);
+            b = _mm512_maskz_mov_ps(sight.mask(position + 16), b);
         }
         sums = [_mm512_add_ps(sums[0], a), _mm512_add_ps(sums[1], b)];
         let words = |a, b| _mm512_permutex2var_epi16(a, upper, b);
@@ -110,15 +135,15 @@ pub(super) fn halved(
 
 #[cfg(test)]
 mod tests {
-    use super::super::{available, halved_exponentials};
+    use super::super::{available, split_exponentials};
     use super::*;
 
-    /// What the parts of a position's `p` are together.
+    /// The sum of the two parts of a position's `p`.
     fn whole(scores: &[f32], position: usize) -> f64 {
         let halves: &[u16] = bytemuck::cast_slice(scores);
         let group = position / INPUTS * 2 * INPUTS + position % INPUTS;
         [group, group + INPUTS]
-            .map(|at| f64::from(f32::from_bits(u32::from(halves[at]) << 16)))
+            .map(|index| f64::from(f32::from_bits(u32::from(halves[index]) << 16)))
             .iter()
             .sum()
     }
@@ -140,12 +165,12 @@ mod tests {
             (95, 160),
         ] {
             let mut scores = numbers.clone();
-            // What is not in sight must not come in.
+            // Scores out of sight must not enter the sum.
             scores[..first].fill(f32::NAN);
             scores[visible..].fill(f32::INFINITY);
             scores.resize(224, f32::NAN);
             let scale = 3.0;
-            let sum = halved_exponentials(&mut scores, first, visible, scale);
+            let sum = split_exponentials(&mut scores, first, visible, scale);
             let seen = &numbers[first..visible];
             let max = seen.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let exact = |s: f32| (f64::from(s - max) * f64::from(scale)).exp2();
@@ -169,15 +194,15 @@ mod tests {
                 }
             }
         }
-        // One that is no number makes the sum none; those too small are next to nothing.
+        // NaN makes the sum NaN; scores far below the maximum give almost 0.
         for bits in [0x7fc0_0000, 0x7f80_0001, 0xffff_ffff] {
             let mut scores = vec![1.0; 32];
             scores[7] = f32::from_bits(bits);
-            assert!(halved_exponentials(&mut scores, 0, 32, 1.0).is_nan());
+            assert!(split_exponentials(&mut scores, 0, 32, 1.0).is_nan());
         }
         let mut scores = vec![-1e30; 32];
         scores[5] = 0.0;
-        assert_eq!(halved_exponentials(&mut scores, 0, 32, 1.0), 1.0);
+        assert_eq!(split_exponentials(&mut scores, 0, 32, 1.0), 1.0);
         assert!(whole(&scores, 6) < 1e-30);
     }
 }

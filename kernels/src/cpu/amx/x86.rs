@@ -1,6 +1,6 @@
-//! The unit's instructions.
+//! AMX's instructions, in inline assembly.
 //!
-//! Each function states what it needs; its callers in [`super`] have it.
+//! Each function states what it needs; its callers in [`super`] guarantee it.
 
 use super::*;
 use crate::Quantization;
@@ -8,12 +8,15 @@ use crate::cpu::quantized::{avx512_scales, group_bytes};
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-/// Zeroes or loads the sums, as `$form` says, then `$k` times the steps, each pointer going on by 32 inputs, then
-/// the stores. `{line}`, `{tile}` and `{stride}` are the bytes from one row of a tile to the next, of the rows, the
-/// panels and the sums, which are an index register's; `{low}` is where the low part of rows lies.
-macro_rules! products {
+/// Zeroes or loads the sums, depending on `$form`; executes the steps `$k` times, advancing every
+/// pointer by 32 inputs; stores the sums. `{line}`, `{tile}` and `{stride}` are the bytes from one
+/// tile row to the next (index registers of the tile loads) of the rows, the panels and the sums.
+/// `{low}` is the offset of the rows' low parts.
+macro_rules! gemm {
     (
-        $form:ident; $($sum:literal at $at:literal),+; $($rows:ident)+, $($panel:ident)+, $($out:ident)+,
+        $form:ident;
+        $($sum:literal at $at:literal),+;
+        $($rows:ident)+, $($panel:ident)+, $($out:ident)+,
         $line:ident, $stride:ident, $k:ident $(, $($ask:ident),+; $asked:literal)?; $($step:expr),+
     ) => {{
         macro_rules! run {
@@ -48,10 +51,10 @@ macro_rules! products {
             };
         }
         match $form {
-            Form::Tiles => run!(1024, 2048, zero),
-            Form::TilesAdded => run!(1024, 2048, load),
-            Form::Lines => run!(64, 128, zero),
-            Form::LinesAdded => run!(64, 128, load),
+            GemmForm::Tiled => run!(1024, 2048, zero),
+            GemmForm::TiledAccumulate => run!(1024, 2048, load),
+            GemmForm::Strided => run!(64, 128, zero),
+            GemmForm::StridedAccumulate => run!(64, 128, load),
         }
     }};
 }
@@ -65,49 +68,49 @@ macro_rules! start {
     };
 }
 
-/// Asks for lines `$at`, by `$how`.
-macro_rules! ask {
-    ($how:literal, $from:literal, $at:literal) => {
+/// `$instruction` for the cache lines at `$offsets` from operand `$base`.
+macro_rules! prefetch {
+    ($instruction:literal, $base:literal, $offsets:literal) => {
         concat!(
             ".irp at, ",
-            $at,
+            $offsets,
             "\n",
-            $how,
+            $instruction,
             " [{",
-            $from,
+            $base,
             "} + \\at]\n.endr"
         )
     };
 }
 
-/// Asks for the lines of a tile.
-pub(super) fn ask_for_tile(at: *const u8) {
+/// Prefetches the cache lines of a tile.
+pub(super) fn prefetch_tile(tile: *const u8) {
     for line in 0..ROWS {
-        // SAFETY: a prefetch reads nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(64 * line).cast()) };
+        // SAFETY: a prefetch does not access memory architecturally.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(tile.wrapping_add(64 * line).cast()) };
     }
 }
 
-/// Two tiles of rows by two panels; asks for `asked` lines of memory (0, 4, 8 or
-/// 16) from `one` and from `other` on at each step.
+/// Two tiles of rows by two panels. Each step prefetches `lines` cache lines (0, 4, 8 or 16) from
+/// `one` and from `other` on.
 ///
 /// # Safety
 ///
-/// As of [`products`](super::products): a tile of sums at each of `out` and 64 bytes on.
-#[allow(clippy::too_many_arguments)]
+/// As for [`gemm`](super::gemm): a tile of sums at each of `out` and at 64 bytes after it.
+#[allow(clippy::too_many_arguments)] // operands of one assembly block
 pub(super) unsafe fn two_by_two(
-    form: Form,
+    form: GemmForm,
     [first, second]: [*const u8; 2],
     line: usize,
     [a, b]: [*const u8; 2],
     k: usize,
-    ([one, other], asked): ([*const u8; 2], usize),
+    ([one, other], lines): ([*const u8; 2], usize),
     [upper, lower]: [*mut f32; 2],
     stride: usize,
 ) {
     macro_rules! by {
         ($($bytes:literal, $first:literal, $second:literal)?) => {
-            products!(
+            gemm!(
                 form;
                 "tmm0" at "[{upper} + {stride}]", "tmm1" at "[{upper} + {stride} + 64]",
                 "tmm2" at "[{lower} + {stride}]", "tmm3" at "[{lower} + {stride} + 64]";
@@ -115,16 +118,16 @@ pub(super) unsafe fn two_by_two(
                 "tileloadd tmm4, [{first} + {line}]",
                 "tileloadd tmm6, [{a} + {tile}]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
-                $(ask!("prefetcht1", "one", $first),)?
+                $(prefetch!("prefetcht1", "one", $first),)?
                 "tileloadd tmm7, [{b} + {tile}]",
                 "tdpbf16ps tmm1, tmm4, tmm7",
-                $(ask!("prefetcht1", "one", $second),)?
+                $(prefetch!("prefetcht1", "one", $second),)?
                 "tileloadd tmm5, [{second} + {line}]",
                 "tdpbf16ps tmm2, tmm5, tmm6",
-                $(ask!("prefetcht1", "other", $first),)?
+                $(prefetch!("prefetcht1", "other", $first),)?
                 "tdpbf16ps tmm3, tmm5, tmm7",
                 "tileloadd tmm4, [{first} + {line} + {low}]",
-                $(ask!("prefetcht1", "other", $second),)?
+                $(prefetch!("prefetcht1", "other", $second),)?
                 "tdpbf16ps tmm0, tmm4, tmm6",
                 "tdpbf16ps tmm1, tmm4, tmm7",
                 "tileloadd tmm5, [{second} + {line} + {low}]",
@@ -133,9 +136,9 @@ pub(super) unsafe fn two_by_two(
             )
         };
     }
-    // SAFETY: the caller's promises; to ask for memory reads nothing.
+    // SAFETY: the caller's promises; prefetches do not access memory architecturally.
     unsafe {
-        match asked {
+        match lines {
             0 => by!(),
             4 => by!("256", "0, 64", "128, 192"),
             8 => by!("512", "0, 64, 128, 192", "256, 320, 384, 448"),
@@ -144,16 +147,18 @@ pub(super) unsafe fn two_by_two(
                 "0, 64, 128, 192, 256, 320, 384, 448",
                 "512, 576, 640, 704, 768, 832, 896, 960"
             ),
-            _ => panic!("{asked} lines at a step"),
+            _ => panic!("{lines} lines at a step"),
         }
     }
 }
 
+/// One tile of rows by two panels.
+///
 /// # Safety
 ///
 /// As for [`two_by_two`].
 pub(super) unsafe fn one_by_two(
-    form: Form,
+    form: GemmForm,
     first: *const u8,
     line: usize,
     [a, b]: [*const u8; 2],
@@ -163,7 +168,7 @@ pub(super) unsafe fn one_by_two(
 ) {
     // SAFETY: the caller's promises.
     unsafe {
-        products!(
+        gemm!(
             form;
             "tmm0" at "[{out} + {stride}]", "tmm1" at "[{out} + {stride} + 64]";
             first, a b, out, line, stride, k;
@@ -179,25 +184,25 @@ pub(super) unsafe fn one_by_two(
     }
 }
 
-/// A tile of rows by four panels, of which each asks for its own memory a tile ahead if it is `far`.
+/// One tile of rows by four panels. If `ahead`, each panel is prefetched one tile ahead.
 ///
 /// # Safety
 ///
-/// As for [`two_by_two`], of four tiles of sums from `out` on.
-#[allow(clippy::too_many_arguments)]
+/// As for [`two_by_two`], with four tiles of sums from `out` on.
+#[allow(clippy::too_many_arguments)] // operands of one assembly block
 pub(super) unsafe fn one_by_four(
-    form: Form,
+    form: GemmForm,
     first: *const u8,
     line: usize,
     [a, b, c, d]: [*const u8; 4],
     k: usize,
-    far: bool,
+    ahead: bool,
     out: *mut f32,
     stride: usize,
 ) {
     macro_rules! by {
         ($($a:expr, $b:expr, $c:expr, $d:expr)?) => {
-            products!(
+            gemm!(
                 form;
                 "tmm0" at "[{out} + {stride}]", "tmm1" at "[{out} + {stride} + 64]",
                 "tmm2" at "[{out} + {stride} + 128]", "tmm3" at "[{out} + {stride} + 192]";
@@ -223,32 +228,37 @@ pub(super) unsafe fn one_by_four(
             )
         };
     }
-    macro_rules! own {
+    macro_rules! next_tile {
         ($panel:literal) => {
-            ask!(
+            prefetch!(
                 "prefetcht0",
                 $panel,
                 "1024, 1088, 1152, 1216, 1280, 1344, 1408, 1472, 1536, 1600, 1664, 1728, 1792, 1856, 1920, 1984"
             )
         };
     }
-    // SAFETY: the caller's promises; to ask for memory reads nothing.
+    // SAFETY: the caller's promises; prefetches do not access memory architecturally.
     unsafe {
-        if far {
-            by!(own!("a"), own!("b"), own!("c"), own!("d"));
+        if ahead {
+            by!(
+                next_tile!("a"),
+                next_tile!("b"),
+                next_tile!("c"),
+                next_tile!("d")
+            );
         } else {
             by!();
         }
     }
 }
 
-/// `rounds` times eight products of bf16 tiles on registers, four independent sums. A tile of zeros would be
-/// multiplied faster: it warms the unit less.
+/// `rounds` times eight `tdpbf16ps` on registers, with four independent sums. (A tile of zeros
+/// would be multiplied faster, as it draws less power.)
 ///
 /// # Safety
 ///
-/// The unit is there, and its registers configured for bf16; there is a tile at `numbers`.
-pub(super) unsafe fn burn(numbers: *const u8, rounds: usize) {
+/// AMX is available, its registers are configured for bf16, and `numbers` points to a tile.
+pub(super) unsafe fn peak_loop(numbers: *const u8, rounds: usize) {
     // SAFETY: the caller's promises.
     unsafe {
         asm!(
@@ -267,7 +277,8 @@ pub(super) unsafe fn burn(numbers: *const u8, rounds: usize) {
             rounds = inout(reg) rounds => _,
             numbers = in(reg) numbers,
             line = in(reg) 64usize,
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _, out("tmm4") _, out("tmm6") _,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm6") _,
             options(nostack, readonly),
         );
     }
@@ -277,12 +288,12 @@ pub(super) unsafe fn burn(numbers: *const u8, rounds: usize) {
 #[repr(C, align(64))]
 struct Integers([[i32; COLS]; ROWS]);
 
-/// Groups at once. A store of a tile is not handed on to loads before it is in the cache, which the
-/// products of the next groups hide; with more than two the stores of some would lie 4 KiB from the loads of
-/// others, which waits as well.
+/// Groups at a time. A tile store is not forwarded to loads until it reaches the cache; multiplying
+/// the next groups hides that latency. With more than two groups, stores and loads would be 4 KiB
+/// apart (4K aliasing), which stalls as well.
 const AT_ONCE: usize = 2;
 
-/// Multiplies a group, 16 rows `$stride` bytes apart, with sums in `$sums`.
+/// Multiplies a group of 16 rows, `$stride` bytes apart, and stores the sums through `$sums`.
 macro_rules! multiply {
     ($sums:tt, $rows:tt, $w:tt, $at:expr, $stride:expr, $w_at:expr, $to:expr) => {
         asm!(
@@ -302,11 +313,11 @@ macro_rules! multiply {
     };
 }
 
-/// Writes the sums of `HEIGHT` rows, of which the registers hold as many or more.
+/// [`int8`](super::int8) of `HEIGHT` rows. The registers may be configured for more.
 ///
 /// # Safety
 ///
-/// As for [`int8`](super::int8), the machine having the unit.
+/// As for [`int8`](super::int8), on a machine with AMX.
 #[target_feature(enable = "avx512f,avx512bw")]
 pub(super) unsafe fn int8<const HEIGHT: usize>(
     rows: *const i32,
@@ -324,20 +335,20 @@ pub(super) unsafe fn int8<const HEIGHT: usize>(
     // SAFETY: the caller promises every pointer for exactly these ranges.
     unsafe {
         let multiply = |first: usize, to: &mut [Integers; AT_ONCE]| {
-            let at = |i: usize| rows.add((first + i) * GROUP / 4);
+            let x = |i: usize| rows.add((first + i) * GROUP / 4);
             let w = |i: usize| w.add((first + i) * group_bytes + scales_bytes);
             let stride = row_words * 4;
             let left = groups.saturating_sub(first);
             if left > 0 {
-                multiply!("tmm0", "tmm4", "tmm6", at(0), stride, w(0), &mut to[0]);
+                multiply!("tmm0", "tmm4", "tmm6", x(0), stride, w(0), &mut to[0]);
             }
             if left > 1 {
-                multiply!("tmm1", "tmm5", "tmm7", at(1), stride, w(1), &mut to[1]);
+                multiply!("tmm1", "tmm5", "tmm7", x(1), stride, w(1), &mut to[1]);
             }
         };
         multiply(0, &mut integers[0]);
         for (turn, first) in (0..groups).step_by(AT_ONCE).enumerate() {
-            // The unit works on the next groups while these ones' sums are added.
+            // AMX multiplies the next groups while the vector units add up these.
             multiply(first + AT_ONCE, &mut integers[(turn + 1) % 2]);
             for g in first..groups.min(first + AT_ONCE) {
                 let scales = avx512_scales(w.add(g * group_bytes));

@@ -1,34 +1,36 @@
-//! Sums of values on AMX.
+//! Pass 2 of attention by AMX: the sums of `p v`.
 //!
-//! The unit adds up the products of [`GROUP`] tokens at a time. So that a sum's bits do not depend on where
-//! runs begin and end, the groups are of positions: from each multiple of [`GROUP`] on, whatever runs they lie
-//! in. A *section* is what some rows see of one such group, or of several on end that lie in one run.
+//! AMX adds the products of [`GROUP`] tokens at a time. A sum's bits must not depend on where runs
+//! begin and end, so groups are aligned by position: a group begins at a multiple of [`GROUP`],
+//! whichever runs hold its tokens. A *section* is the part of one group that some rows see, or of
+//! several consecutive groups if all lie in one run.
 //!
-//! Layout: the values of up to [`STRETCH`] tokens are copied from their blocks into panels of dimensions,
-//! `[dimension / 16][STRETCH / 2][16][2]`, with zeros where a group has no visible token, and then multiplied
-//! with the `p` of all rows that see them, each in two parts ([`amx::halved_exponentials`]).
+//! Layout: the values of up to [`KV_CHUNK`] tokens are copied from their blocks into panels of
+//! dimensions, `[dimension / 16][KV_CHUNK / 2][16][2]`, with zeros where a group has no visible
+//! token. They are then multiplied with the `p` of all rows that see them, each split into two bf16
+//! parts ([`amx::split_exponentials`]).
 //!
-//! Budget: `attention`'s, and what is visible of a group that a run's end cuts once more for every set of rows
-//! that see the same of it.
+//! Budget: [`attention`](super)'s. If a run's end cuts a group, the visible part of the group is
+//! read once more for every set of rows that see the same of it.
 
 use super::super::amx::{self, Tiles};
-use super::super::kv::{self, Part};
+use super::super::kv::{self, KvKind};
 use super::super::tile::COLS;
-use super::{HeadTask, STRETCH, STRETCH_PANELS, Scratch, numbers};
+use super::{CHUNK_PANELS, HeadTask, KV_CHUNK, RowChunk, Scratch, floats};
 use crate::StepPlan;
 use half::bf16;
 use std::ops::Range;
 
-/// Positions whose values are added up at once.
+/// Positions whose values one AMX instruction adds.
 const GROUP: usize = amx::INPUTS;
 
 /// Positions of which some rows see the same tokens.
 #[derive(Clone, Debug)]
 struct Section {
     rows: Range<usize>,
-    /// From a multiple of [`GROUP`] on; several groups if whole and of one run.
+    /// From a multiple of [`GROUP`] on. Several groups, if all are whole and lie in one run.
     positions: Range<usize>,
-    /// Which of the pieces cover them, in order.
+    /// Indices of the pieces that cover the positions, in order.
     pieces: Range<usize>,
 }
 
@@ -40,7 +42,7 @@ struct Piece {
     positions: Range<usize>,
 }
 
-/// What some rows see; the sections of a row in the order of their positions.
+/// The sections of a group of rows; those of one row are in the order of their positions.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sections {
     sections: Vec<Section>,
@@ -48,7 +50,7 @@ pub(super) struct Sections {
 }
 
 impl Sections {
-    /// Of some rows of a plan and their runs, parents before children.
+    /// The sections of some rows of a plan and their runs, parents before children.
     pub(super) fn new(plan: &StepPlan, rows: &Range<usize>, runs: &[u32]) -> Sections {
         let mut all = Sections::default();
         for (index, &run) in runs.iter().enumerate() {
@@ -60,7 +62,7 @@ impl Sections {
                     |row: usize| (plan.rows[row].position as usize + 1).min(group + GROUP);
                 let mut row = rows.start;
                 while row < rows.end {
-                    // A group is taken where the last token lies that the row sees of it.
+                    // A group belongs to the run that holds the last token the row sees of it.
                     let end = seen_to(row);
                     if !(begin < end && end <= of_run.end) {
                         row += 1;
@@ -77,8 +79,8 @@ impl Sections {
         all
     }
 
-    /// Adds the pieces that a row's last runs make of `range`, and leaves of `same`, the rows after it, those
-    /// that have them too.
+    /// Adds the pieces into which a row's last runs cut `range`. Shortens `same`, the rows after
+    /// it, to those that have the same pieces.
     fn add_pieces(
         &mut self,
         plan: &StepPlan,
@@ -104,7 +106,7 @@ impl Sections {
         first..self.pieces.len()
     }
 
-    /// Adds a section, to the last one if it goes on with that one's run.
+    /// Adds a section, or extends the last one if both are whole groups of the same run.
     fn push(&mut self, rows: Range<usize>, positions: Range<usize>, pieces: Range<usize>) {
         let whole = |positions: &Range<usize>| positions.len().is_multiple_of(GROUP);
         if let Some(last) = self.sections.last_mut()
@@ -142,57 +144,50 @@ fn overlap(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {
 }
 
 impl HeadTask<'_> {
-    /// Pass 2 with AMX: adds up `p v` for all of the batch's queries, whose `p` are halved.
-    pub(super) fn values_by_amx(
-        &self,
-        tiles: &mut Tiles,
-        batch: &Range<usize>,
-        stride: usize,
-        scratch: &mut Scratch,
-    ) {
+    /// Adds up `p v` for all of the chunk's queries, whose `p` are split.
+    pub(super) fn values_by_amx(&self, tiles: &mut Tiles, chunk: &RowChunk, scratch: &mut Scratch) {
         let Scratch {
             scores,
             sums,
             staged,
             ..
         } = scratch;
-        let (scores, sums) = (numbers(scores), numbers(sums));
+        let (scores, sums) = (floats(scores), floats(sums));
         let staged: &mut [bf16] = bytemuck::cast_slice_mut(staged);
         let head_dim = self.layout.head_dim;
-        let queries = self.queries_per_row();
         for section in &self.sections.sections {
-            let rows = overlap(&section.rows, batch);
+            let rows = overlap(&section.rows, &chunk.rows);
             let Range { start, end } = section.positions;
-            for position in (start..end).step_by(STRETCH) {
-                let stretch = position..end.min(position + STRETCH);
-                if rows.clone().all(|row| self.first(row) >= stretch.end) {
+            for position in (start..end).step_by(KV_CHUNK) {
+                let positions = position..end.min(position + KV_CHUNK);
+                if rows.clone().all(|row| self.first(row) >= positions.end) {
                     continue;
                 }
-                let k = stretch.len().next_multiple_of(GROUP);
-                if stretch.len() < k {
+                let k = positions.len().next_multiple_of(GROUP);
+                if positions.len() < k {
                     for panel in staged
-                        .chunks_exact_mut(STRETCH * COLS)
+                        .chunks_exact_mut(KV_CHUNK * COLS)
                         .take(head_dim / COLS)
                     {
                         panel[..k * COLS].fill(bf16::ZERO);
                     }
                 }
                 for piece in &self.sections.pieces[section.pieces.clone()] {
-                    self.copy_values(piece, &stretch, staged);
+                    self.copy_values(piece, &positions, staged);
                 }
-                let query = (rows.start - batch.start) * queries;
-                let p = &scores[query * stride + position..];
+                let query = chunk.query(rows.start, 0);
+                let p = &scores[query * chunk.stride + position..];
                 let panels = head_dim / COLS;
-                for panel in (0..panels).step_by(STRETCH_PANELS) {
-                    let width = STRETCH_PANELS.min(panels - panel);
-                    let mut w_at = [std::ptr::null(); STRETCH_PANELS];
-                    for (j, at) in w_at[..width].iter_mut().enumerate() {
-                        let panel = &staged[(panel + j) * STRETCH * COLS..][..k * COLS];
-                        *at = panel.as_ptr().cast();
+                for panel in (0..panels).step_by(CHUNK_PANELS) {
+                    let width = CHUNK_PANELS.min(panels - panel);
+                    let mut w_ptrs = [std::ptr::null(); CHUNK_PANELS];
+                    for (j, w) in w_ptrs[..width].iter_mut().enumerate() {
+                        let panel = &staged[(panel + j) * KV_CHUNK * COLS..][..k * COLS];
+                        *w = panel.as_ptr().cast();
                     }
-                    let (count, w) = (rows.len() * queries, &w_at[..width]);
+                    let (count, w) = (rows.len() * chunk.queries, &w_ptrs[..width]);
                     let sums = &mut sums[query * head_dim + panel * COLS..];
-                    let strides = [stride, head_dim];
+                    let strides = [chunk.stride, head_dim];
                     // SAFETY: the panels are of k tokens.
                     unsafe { amx::rows::<true>(tiles, p, count, w, k, sums, strides) };
                 }
@@ -200,19 +195,20 @@ impl HeadTask<'_> {
         }
     }
 
-    /// Copies the values of a piece's tokens that lie in a stretch of positions to their places in it.
-    fn copy_values(&self, piece: &Piece, stretch: &Range<usize>, staged: &mut [bf16]) {
+    /// Copies the values of a piece's tokens at `positions` into panels that begin at the first of
+    /// these positions.
+    fn copy_values(&self, piece: &Piece, positions: &Range<usize>, staged: &mut [bf16]) {
         let run = &self.plan.runs[piece.run as usize];
         let block_tokens = self.layout.block_tokens;
-        let Range { start, end } = overlap(&piece.positions, stretch);
+        let Range { start, end } = overlap(&piece.positions, positions);
         let mut position = start;
         while position < end {
             let token = position - run.start as usize;
             let tokens = (block_tokens - token % block_tokens).min(end - position);
-            let head = self.head(run, token / block_tokens, Part::Values);
-            let place = position - stretch.start;
+            let head = self.head(run, token / block_tokens, KvKind::Values);
+            let to = position - positions.start;
             let from = token % block_tokens;
-            kv::copy_values(self.layout, head, from, tokens, place, STRETCH, staged);
+            kv::copy_values(self.layout, head, from, tokens, to, KV_CHUNK, staged);
             position += tokens;
         }
     }

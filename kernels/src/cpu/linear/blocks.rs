@@ -1,23 +1,24 @@
-//! Products by AMX.
+//! Linear layers on AMX, blocked for the second-level cache.
 //!
-//! Tiling: a task goes through its panels [`PANELS`] at a time and through bf16 inputs [`INPUTS`] at a time, so
-//! that the rows, the panels and the sums of such a block lie in the second-level cache together. Two panels (four
-//! where the rows are few) meet all rows while the next ones are asked for. Sums are kept until the block's inputs
-//! are through, and leave it as rows of 1 KiB: line by line, from one far row to the next, each would be waited for.
-//! (128 rows, 16 panels and 1,024 inputs against 64 to 256, 4 to 32 and 512 to 2,048: measured with `offshoot bench
-//! linear --rows 32,64,128,512` on an Intel Xeon with AMX.)
+//! Tiling: a task processes its panels [`PANELS`] at a time, and bf16 inputs [`INPUTS`] at a time,
+//! so that the rows, the panels and the sums of such a block fit in the second-level cache
+//! together. Two panels (four, if the rows are few) are multiplied with all rows while the next
+//! ones are prefetched. The sums stay in the block until all inputs are added, and are then written
+//! as rows of 1 KiB. Writing them tile by tile, one cache line per far-apart row, would stall on
+//! every line. (128 rows, 16 panels and 1,024 inputs against 64 to 256, 4 to 32 and 512 to 2,048:
+//! measured with `offshoot bench linear --rows 32,64,128,512` on an Intel Xeon with AMX.)
 //!
-//! Budget: the bytes of the weights for every [`TASK_ROWS`] rows, those of the rows for every block.
+//! Budget: the bytes of the weights per [`TASK_ROWS`] rows, the bytes of the rows per block.
 
-use super::super::amx::{self, Ask, Line, Shapes, Tiles};
+use super::super::amx::{self, Line, PanelPrefetch, TileConfig, Tiles};
 use super::super::quantized;
 use super::super::tile::{COLS, MAX_PANELS, padded_inputs, row_parts};
-use super::Task;
+use super::Layer;
 use crate::Quantization;
 use std::cell::RefCell;
 use std::ops::Range;
 
-/// Rows of one task.
+/// Maximum rows of one task.
 pub(super) const TASK_ROWS: usize = 128;
 /// Panels of a block.
 const PANELS: usize = 16;
@@ -27,25 +28,25 @@ const INPUTS: usize = 1024;
 thread_local! {
     /// The sums of a block, f32.
     static SUMS: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
-    /// A panel of int4 widened to int8.
+    /// An int4 panel, widened to int8.
     static WIDENED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-impl Task<'_> {
-    /// Computes some rows of some panels; of quantised weights, or bf16.
+impl Layer<'_> {
+    /// Computes some rows of some panels, with quantised weights of `kind`, or bf16 (`None`).
     pub(super) fn run_blocks(
         &self,
         kind: Option<Quantization>,
         rows: Range<usize>,
         panels: Range<usize>,
     ) {
-        let shapes = kind.map_or(Shapes::Bf16, |_| Shapes::Int8);
-        let tiles = Tiles::configure(shapes, rows.len());
-        // Whole tiles of rows and pairs of panels are written.
+        let config = kind.map_or(TileConfig::Bf16, |_| TileConfig::Int8);
+        let tiles = Tiles::configure(config, rows.len());
+        // AMX writes whole tiles of rows and pairs of panels.
         let stride = PANELS * COLS;
-        let room = rows.len().next_multiple_of(amx::MANY) * stride;
+        let len = rows.len().next_multiple_of(amx::MANY) * stride;
         SUMS.with_borrow_mut(|sums| {
-            amx::grow(sums, room);
+            amx::grow(sums, len);
             let sums: &mut [f32] = bytemuck::cast_slice_mut(sums);
             for (first, count) in row_parts(panels.len(), PANELS, 2) {
                 let first = panels.start + first;
@@ -71,40 +72,37 @@ impl Task<'_> {
         let stride = PANELS * COLS;
         let all = padded_inputs(self.w.cols());
         let at_once = self.kernel.panels_at_once(self.isa, rows.len());
-        // Few rows lie in a cache as they are.
-        let inputs_at_once = match rows.len() <= amx::ROWS {
-            true => all,
-            false => INPUTS,
-        };
+        // Few rows fit in the cache with all their inputs.
+        let inputs_at_once = if rows.len() <= amx::ROWS { all } else { INPUTS };
         let parts = row_parts(rows.len(), amx::MANY, amx::MANY);
         for inputs in (0..all).step_by(inputs_at_once) {
             let inputs = inputs..all.min(inputs + inputs_at_once);
             for panel in block.clone().step_by(at_once) {
                 let count = at_once.min(block.end - panel);
-                let mut w_at = [std::ptr::null(); MAX_PANELS];
-                // Past an odd number comes one again, into sums that nobody reads.
-                for (j, at) in w_at.iter_mut().enumerate() {
-                    *at = self.w.panel(panel + j.min(count - 1)).as_ptr();
+                let mut w_ptrs = [std::ptr::null(); MAX_PANELS];
+                // An odd last panel is repeated; its second copy of the sums is never read.
+                for (j, w) in w_ptrs.iter_mut().enumerate() {
+                    *w = self.w.panel(panel + j.min(count - 1)).as_ptr();
                 }
-                let w = &w_at[..count.next_multiple_of(2)];
-                // What comes next: further panels, or these ones' further inputs. Nothing past the last is read.
-                let (next, further) = if panel + count < block.end || inputs.end == all {
+                let w = &w_ptrs[..count.next_multiple_of(2)];
+                // Prefetched: the next panels, or these panels' next inputs; nothing past the last.
+                let (next, next_input) = if panel + count < block.end || inputs.end == all {
                     (panel + count, inputs.start)
                 } else {
                     (block.start, inputs.end)
                 };
                 let next: [_; MAX_PANELS] = std::array::from_fn(|j| {
                     let panel = self.w.panel((next + j).min(self.w.panels() - 1)).as_ptr();
-                    panel.wrapping_add(further * COLS * size_of::<u16>())
+                    panel.wrapping_add(next_input * COLS * size_of::<u16>())
                 });
                 for (index, (first, height)) in parts.clone().enumerate() {
-                    let ask = Ask::share(next, inputs.len(), index, parts.len());
+                    let prefetch = PanelPrefetch::share(next, inputs.len(), index, parts.len());
                     let sums = &mut sums[first * stride + (panel - block.start) * COLS..];
                     let first = rows.start + first;
                     let (rows, inputs) = (first..first + height, inputs.clone());
                     let split = &self.inputs.split;
                     // SAFETY: the backend's constructor checked the instruction set; whole panels.
-                    unsafe { amx::tile(tiles, split, rows, inputs, w, ask, sums, stride) };
+                    unsafe { amx::tile(tiles, split, rows, inputs, w, prefetch, sums, stride) };
                 }
             }
         }
@@ -129,8 +127,8 @@ impl Task<'_> {
                 for (first, height) in row_parts(rows.len(), amx::ROWS, amx::ROWS) {
                     let row = x.row(rows.start + first).as_ptr();
                     let sums = &mut sums[first * stride + (panel - block.start) * COLS..];
-                    // SAFETY: the instruction set as above; there is room for whole tiles of rows, and what
-                    // was int4 was widened.
+                    // SAFETY: the instruction set as above; `x` has whole tiles of rows, and int4
+                    // was widened.
                     unsafe {
                         amx::int8(
                             tiles,

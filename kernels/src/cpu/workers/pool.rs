@@ -1,12 +1,14 @@
-//! Threads that wait for a job and do it together.
+//! A thread pool that runs one job at a time on all its threads.
 //!
-//! A step of a model is hundreds of short jobs with next to nothing between them. A thread that has slept comes
-//! back after some 50 us (measured on a virtual machine with two Xeon cores, by a scratch program), longer than many a job takes; so threads look out for the
-//! next job for [`PATIENCE`] before they sleep, and so does the caller for the last thread to end. That is all
-//! that a shared machine loses by it; more threads than cores do not look out at all, as each would keep another from
-//! its work. Nobody waits for a thread that has not begun: the caller does what is left of
-//! a job and then shuts it, and who comes late finds it shut.
-#![allow(unsafe_code)] // A job lives on the caller's stack; what keeps it alive is said where it is used.
+//! A forward pass is hundreds of short jobs with almost nothing between them. Waking a parked
+//! thread takes about 50 µs (measured on a virtual machine with two Xeon cores), longer than most
+//! jobs. So idle threads spin for [`SPIN_TIME`] before parking, and so does the caller while the
+//! last thread finishes. That bounds the time a shared machine loses. If there are more threads
+//! than cores they do not spin at all, as each would keep another from its work.
+//!
+//! The caller never waits for a thread that has not entered the job. It works until no work is left
+//! and then closes the job; a thread that arrives later skips it.
+#![allow(unsafe_code)] // A job lives on the caller's stack; comments say what keeps it alive.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
@@ -16,49 +18,49 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, TryLockError};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
-/// How long a thread looks out before it sleeps: longer than what lies between two jobs of a step.
-const PATIENCE: Duration = Duration::from_micros(200);
-/// Looks between two readings of the clock.
-const LOOKS: usize = 64;
+/// How long a thread spins before it parks: longer than the gap between two jobs of a forward pass.
+const SPIN_TIME: Duration = Duration::from_micros(200);
+/// Spins between two readings of the clock.
+const SPINS_PER_CLOCK: usize = 64;
 
-/// Threads besides the caller's.
+/// The threads besides the caller's.
 pub(super) struct Pool {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
-    /// Held by who has a job done.
+    /// Held by the thread whose job is running.
     calling: Mutex<()>,
 }
 
-/// Bits of [`Shared::gate`]: threads that have begun and not ended, whether others may still begin, and above them
-/// the job's number.
-const BEGUN: u64 = 0xffff;
+/// Bits of [`Shared::gate`]: the number of threads inside the job, whether more may enter, and
+/// above them the job's number.
+const INSIDE: u64 = 0xffff;
 const OPEN: u64 = 1 << 16;
 const NUMBER: u64 = 1 << 17;
 
 struct Shared {
     gate: AtomicU64,
     job: UnsafeCell<Option<Job>>,
-    /// How long a thread looks out before it sleeps.
-    patience: Duration,
-    /// Threads asleep, or about to be.
-    asleep: AtomicUsize,
-    /// Whether all is over; what sleepers wait with.
-    over: Mutex<bool>,
+    /// How long a thread spins before it parks.
+    spin_time: Duration,
+    /// Threads that are parked or about to park.
+    parked: AtomicUsize,
+    /// Whether the pool is shutting down; the mutex of `wake`.
+    shutdown: Mutex<bool>,
     wake: Condvar,
 }
 
-/// What is to be done, by as many threads as come.
+/// Work that any number of threads may join.
 #[derive(Clone)]
 struct Job {
-    /// Lives until nobody is in the gate.
+    /// Valid until no thread is inside the job.
     work: *const (dyn Fn() + Sync),
     /// The first panic of a thread.
     panic: *const Mutex<Option<Box<dyn Any + Send>>>,
     caller: Thread,
 }
 
-// SAFETY: `job` is written while the gate is shut and empty, and read by threads that are in it; what it points to
-// may be used by several threads.
+// SAFETY: `job` is written while the gate is closed and no thread is inside, and read by threads
+// that are inside. Its pointees may be used by several threads.
 unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
@@ -71,13 +73,13 @@ impl Pool {
         let shared = Arc::new(Shared {
             gate: AtomicU64::new(0),
             job: UnsafeCell::new(None),
-            patience: if threads < super::cores() {
-                PATIENCE
+            spin_time: if threads < super::cores() {
+                SPIN_TIME
             } else {
                 Duration::ZERO
             },
-            asleep: AtomicUsize::new(0),
-            over: Mutex::new(false),
+            parked: AtomicUsize::new(0),
+            shutdown: Mutex::new(false),
             wake: Condvar::new(),
         });
         let start = |i: usize| {
@@ -94,22 +96,22 @@ impl Pool {
         }
     }
 
-    /// Has the caller do `work`, and at the same time every thread that comes before the caller is through; returns
-    /// when all have. If another job is under way, the caller does it alone.
+    /// Calls `work` on the caller and on every thread that arrives before the caller returns from
+    /// it; returns when all of them have. If another job is running, only the caller calls `work`.
     ///
     /// # Panics
     ///
     /// If `work` does.
-    pub(super) fn together(&self, work: &(dyn Fn() + Sync)) {
+    pub(super) fn run(&self, work: &(dyn Fn() + Sync)) {
         let _calling = match self.calling.try_lock() {
             Ok(calling) => calling,
-            // A job that panicked is over.
+            // The job that panicked has ended.
             Err(TryLockError::Poisoned(calling)) => calling.into_inner(),
             Err(TryLockError::WouldBlock) => return work(),
         };
         let shared = &*self.shared;
         let panic = Mutex::new(None);
-        // SAFETY: only the lifetime is changed. The job is forgotten before this function returns, by `shut`.
+        // SAFETY: only the lifetime changes. `close` removes the job before this function returns.
         let work_for_all: *const (dyn Fn() + Sync) = unsafe {
             std::mem::transmute::<*const (dyn Fn() + Sync + '_), *const (dyn Fn() + Sync)>(work)
         };
@@ -118,16 +120,20 @@ impl Pool {
             panic: &raw const panic,
             caller: std::thread::current(),
         };
-        // SAFETY: the gate is shut and empty, as the last job's end left it, and this thread alone opens it.
+        // SAFETY: the gate is closed and no thread inside, as `close` left it, and only this thread
+        // opens it.
         unsafe { *shared.job.get() = Some(job) };
         let number = shared.gate.load(SeqCst) / NUMBER + 1;
         shared.gate.store((number * NUMBER) | OPEN, SeqCst);
-        if shared.asleep.load(SeqCst) > 0 {
-            let _over = shared.over.lock().unwrap_or_else(PoisonError::into_inner);
+        if shared.parked.load(SeqCst) > 0 {
+            let _shutdown = shared
+                .shutdown
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             shared.wake.notify_all();
         }
         let mine = catch_unwind(AssertUnwindSafe(work));
-        shared.shut();
+        shared.close();
         let theirs = panic.into_inner().unwrap_or_else(PoisonError::into_inner);
         if let Some(panic) = mine.err().or(theirs) {
             resume_unwind(panic);
@@ -139,38 +145,39 @@ impl Drop for Pool {
     fn drop(&mut self) {
         *self
             .shared
-            .over
+            .shutdown
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = true;
         self.shared.wake.notify_all();
         for thread in self.threads.drain(..) {
-            // A thread's panics are those of its jobs, which were told.
+            // A thread panics only in jobs, whose callers have received the panic.
             let _ = thread.join();
         }
     }
 }
 
 impl Shared {
-    /// Waits until nobody is in the gate, into which nobody may come any more, and forgets the job.
-    fn shut(&self) {
+    /// Closes the gate, waits until no thread is inside, and removes the job.
+    fn close(&self) {
         let mut gate = self.gate.fetch_and(!OPEN, SeqCst);
-        let mut patience = Patience::new(self.patience);
-        while gate & BEGUN > 0 {
-            if !patience.look() {
-                // The last one to leave knows this thread. It may also have left by now: then this returns at once.
+        let mut spin = Spin::new(self.spin_time);
+        while gate & INSIDE > 0 {
+            if !spin.again() {
+                // The last thread to leave unparks this one. If it has left already, `park` returns
+                // at once.
                 std::thread::park();
             }
             gate = self.gate.load(SeqCst);
         }
-        // SAFETY: nobody is in the gate.
+        // SAFETY: no thread is inside, and none can enter.
         unsafe { *self.job.get() = None };
     }
 
-    /// Does jobs until all is over.
+    /// Runs jobs until shutdown.
     fn serve(&self) {
         let mut last = 0;
         loop {
-            let mut patience = Patience::new(self.patience);
+            let mut spin = Spin::new(self.spin_time);
             let number = loop {
                 let gate = self.gate.load(SeqCst);
                 if gate & OPEN > 0 && gate / NUMBER != last {
@@ -178,15 +185,15 @@ impl Shared {
                     if entered.is_ok() {
                         break gate / NUMBER;
                     }
-                } else if !patience.look() {
-                    if !self.sleep(last) {
+                } else if !spin.again() {
+                    if !self.park(last) {
                         return;
                     }
-                    patience = Patience::new(self.patience);
+                    spin = Spin::new(self.spin_time);
                 }
             };
             last = number;
-            // SAFETY: this thread is in the gate, so the caller waits for it.
+            // SAFETY: this thread is inside, so the caller waits for it.
             let job = unsafe { (*self.job.get()).clone() }.expect("an open gate has a job");
             // SAFETY: as above.
             let done = catch_unwind(AssertUnwindSafe(|| unsafe { (*job.work)() }));
@@ -196,59 +203,63 @@ impl Shared {
                 let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
                 first.get_or_insert(panic);
             }
-            // After this the job may be gone, but not its caller's handle, which was cloned.
+            // After this the job may be gone, but the handle of its caller was cloned.
             let gate = self.gate.fetch_sub(1, SeqCst);
-            if gate & OPEN == 0 && gate & BEGUN == 1 {
+            if gate & OPEN == 0 && gate & INSIDE == 1 {
                 job.caller.unpark();
             }
         }
     }
 
-    /// Sleeps until there is a job after the last one, or all is over: then it is false.
-    fn sleep(&self, last: u64) -> bool {
-        self.asleep.fetch_add(1, SeqCst);
-        let mut over = self.over.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Blocks until a job after number `last` is open (returns `true`), or until shutdown
+    /// (`false`).
+    fn park(&self, last: u64) -> bool {
+        self.parked.fetch_add(1, SeqCst);
+        let mut shutdown = self.shutdown.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            // The caller opens the gate before it looks who is asleep.
+            // The caller opens the gate before it reads `parked`, so one of the two sees the other.
             let gate = self.gate.load(SeqCst);
-            if *over || gate & OPEN > 0 && gate / NUMBER != last {
+            if *shutdown || gate & OPEN > 0 && gate / NUMBER != last {
                 break;
             }
-            over = self.wake.wait(over).unwrap_or_else(PoisonError::into_inner);
+            shutdown = self
+                .wake
+                .wait(shutdown)
+                .unwrap_or_else(PoisonError::into_inner);
         }
-        self.asleep.fetch_sub(1, SeqCst);
-        !*over
+        self.parked.fetch_sub(1, SeqCst);
+        !*shutdown
     }
 }
 
-/// How long a thread still looks out.
-struct Patience {
-    whole: Duration,
-    looks: usize,
+/// A spin-wait of limited time.
+struct Spin {
+    limit: Duration,
+    spins: usize,
     since: Option<Instant>,
 }
 
-impl Patience {
-    fn new(whole: Duration) -> Patience {
-        Patience {
-            whole,
-            looks: 0,
+impl Spin {
+    fn new(limit: Duration) -> Spin {
+        Spin {
+            limit,
+            spins: 0,
             since: None,
         }
     }
 
-    /// Lets a moment pass; false if it was one too many.
-    fn look(&mut self) -> bool {
-        if self.whole.is_zero() {
+    /// Spins once; `false` when the time is up.
+    fn again(&mut self) -> bool {
+        if self.limit.is_zero() {
             return false;
         }
         std::hint::spin_loop();
-        self.looks += 1;
-        if !self.looks.is_multiple_of(LOOKS) {
+        self.spins += 1;
+        if !self.spins.is_multiple_of(SPINS_PER_CLOCK) {
             return true;
         }
         let since = *self.since.get_or_insert_with(Instant::now);
-        since.elapsed() < self.whole
+        since.elapsed() < self.limit
     }
 }
 
@@ -256,11 +267,11 @@ impl Patience {
 mod tests {
     use super::*;
 
-    /// A job whose tasks each thread takes until there are none.
+    /// Runs a job in which threads take tasks until none is left; returns how often each was done.
     fn count(pool: &Pool, tasks: usize) -> Vec<usize> {
         let next = AtomicUsize::new(0);
         let done: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
-        pool.together(&|| {
+        pool.run(&|| {
             while let Some(done) = done.get(next.fetch_add(1, SeqCst)) {
                 done.fetch_add(1, SeqCst);
             }
@@ -275,7 +286,7 @@ mod tests {
             for turn in 0..2_000 {
                 assert_eq!(count(&pool, turn % 7), vec![1; turn % 7], "turn {turn}");
                 if turn % 400 == 0 {
-                    std::thread::sleep(4 * PATIENCE);
+                    std::thread::sleep(4 * SPIN_TIME);
                 }
             }
         }
@@ -288,9 +299,9 @@ mod tests {
         for from_caller in [true, false] {
             let begun = AtomicUsize::new(0);
             let result = catch_unwind(AssertUnwindSafe(|| {
-                pool.together(&|| {
+                pool.run(&|| {
                     begun.fetch_add(1, SeqCst);
-                    // All three are here before one of them fails.
+                    // All three threads are inside before one of them panics.
                     while begun.load(SeqCst) < 3 {
                         std::thread::yield_now();
                     }
@@ -307,9 +318,9 @@ mod tests {
         let pool = Pool::new(2);
         let inner = AtomicUsize::new(0);
         let outer = AtomicUsize::new(0);
-        pool.together(&|| {
+        pool.run(&|| {
             outer.fetch_add(1, SeqCst);
-            pool.together(&|| {
+            pool.run(&|| {
                 inner.fetch_add(1, SeqCst);
             });
         });

@@ -1,32 +1,36 @@
-//! What an item of work costs.
+//! The cost model of work items.
 //!
-//! The unit is the warp instruction, as the emulator counts them. An item costs its beginning and end,
-//! more for each packed row, and its tiles of 64 tokens, more for every 16 packed rows: `COSTS`, fitted
-//! by least squares to the instructions per multiprocessor of the study's trees, N = 16, 64 and 256
-//! (within 4.5 % of each, 1.4 % of a tree's sum). A merge costs what is counted. While it is decided what
-//! to share, a partial result costs as much as two tokens, whose bytes it has. All want a card to fit them.
+//! The unit is the warp instruction, as the emulator counts them. An item costs a fixed amount,
+//! plus one per packed row, plus one per tile of 64 tokens, which grows with every 16 packed rows:
+//! `COSTS`, fitted by least squares to the instructions per multiprocessor of the study's trees, N
+//! = 16, 64 and 256 (within 4.5 % of each, 1.4 % of a tree's sum). The cost of a merge is counted,
+//! not fitted. The decision what to share counts a partial result as two tokens, which have as many
+//! bytes. None of this is fitted on a card yet.
 
 /// Tokens of a tile of K or V.
 pub const TILE: usize = 64;
-/// Packed rows of the largest tile of Q. 128 rows of 128 elements need more than 255 registers on sm_120.
-pub const fn most_rows(head_dim: usize) -> usize {
+/// Packed rows of the largest tile of Q. 128 rows of 128 elements need more than 255 registers on
+/// sm_120.
+pub const fn max_rows(head_dim: usize) -> usize {
     if head_dim < 128 { 128 } else { MANY_ROWS }
 }
 /// Packed rows of the middle tile of Q.
 pub const MANY_ROWS: usize = 64;
-/// Packed rows of the smaller tile of Q.
+/// Packed rows of the smallest tile of Q.
 pub const FEW_ROWS: usize = 16;
+/// The kernel stores the offset of a token in the arena in 32 bits, in units of this many bytes.
+pub const ADDRESS_UNIT: usize = 32;
 
 /// Warp instructions of an item.
 struct Costs {
-    /// Beginning and ending it.
+    /// Per item.
     item: u64,
-    /// More for each packed row.
+    /// Per packed row.
     row: u64,
-    /// A tile of tokens.
+    /// Per tile of tokens.
     tile: u64,
-    /// More for every 16 packed rows.
-    share: u64,
+    /// Per tile of tokens and 16 packed rows.
+    row_group: u64,
 }
 
 /// Of items of up to 16 packed rows and of more, by head dimension: up to 64, and larger.
@@ -36,13 +40,13 @@ const COSTS: [[Costs; 2]; 2] = [
             item: 1344,
             row: 65,
             tile: 1000,
-            share: 0,
+            row_group: 0,
         },
         Costs {
             item: 1657,
             row: 12,
             tile: 422,
-            share: 377,
+            row_group: 377,
         },
     ],
     [
@@ -50,28 +54,28 @@ const COSTS: [[Costs; 2]; 2] = [
             item: 1226,
             row: 121,
             tile: 1436,
-            share: 0,
+            row_group: 0,
         },
         Costs {
             item: 1647,
             row: 20,
             tile: 714,
-            share: 523,
+            row_group: 523,
         },
     ],
 ];
 
-/// Warp instructions of merging a packed row, and more for each of its partial results: as counted.
+/// Warp instructions of merging a packed row, and of each of its partial results: as counted.
 pub(super) const MERGED_ROW: u64 = 120;
 pub(super) const MERGED_PARTIAL: u64 = 20;
 
-/// What L2 gives a multiprocessor while it issues an instruction: twice the 4.3 TB/s that copies reach on an
-/// H200, by 132 multiprocessors of four issues a cycle at 1.98 GHz. An estimate.
+/// Bytes that L2 delivers to a multiprocessor per instruction it issues: twice the 4.3 TB/s that
+/// copies reach on an H200, by 132 multiprocessors of four issues a cycle at 1.98 GHz. An estimate.
 const BYTES_PER_INSTRUCTION: usize = 8;
 
-/// What the items depend on besides the plan.
+/// What the work depends on besides the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
+pub struct AttentionShape {
     /// Elements of a head: decides how many packed rows a tile has.
     pub head_dim: usize,
     /// Query heads per KV head.
@@ -80,7 +84,7 @@ pub struct Shape {
     pub kv_heads: usize,
     /// Tokens a block holds.
     pub block_tokens: usize,
-    /// Positions a row sees, itself included.
+    /// Positions a row sees, its own included.
     pub window: Option<u32>,
     /// Multiprocessors.
     pub sms: usize,
@@ -88,62 +92,63 @@ pub struct Shape {
     pub resident: usize,
 }
 
-impl Shape {
+impl AttentionShape {
     /// Thread blocks that run at once.
     pub fn workers(&self) -> usize {
         (self.sms * self.resident).max(1)
     }
 
     /// Packed rows of the largest tile of Q.
-    pub fn most_rows(&self) -> usize {
-        most_rows(self.head_dim)
+    pub fn max_rows(&self) -> usize {
+        max_rows(self.head_dim)
     }
 
     fn costs(&self, rows: usize) -> &'static Costs {
         &COSTS[usize::from(self.head_dim > 64)][usize::from(rows > FEW_ROWS)]
     }
 
-    /// Sums over the tiles that `rows` packed rows make.
+    /// Sum of a cost over the tiles of Q that `rows` packed rows make.
     fn by_tile(&self, rows: usize, cost: impl Fn(&Costs, u64) -> u64) -> u64 {
         let cost = |rows: usize| match rows {
             0 => 0,
             _ => cost(self.costs(rows), rows as u64),
         };
-        let most = self.most_rows();
-        (rows / most) as u64 * cost(most) + cost(rows % most)
+        let max = self.max_rows();
+        (rows / max) as u64 * cost(max) + cost(rows % max)
     }
 
-    /// Cost of beginning and ending items of `rows` packed rows.
+    /// Cost of items of `rows` packed rows before any token.
     pub(super) fn begin(&self, rows: usize) -> u64 {
         self.by_tile(rows, |costs, rows| costs.item + costs.row * rows)
     }
 
-    /// Cost of streaming `slots` tokens past `rows` packed rows, of which a tile costs `least` or more.
-    pub(super) fn stream(&self, rows: usize, slots: usize, least: u64) -> u64 {
+    /// Cost of streaming `slots` tokens past `rows` packed rows, at least `min_tile` per tile.
+    pub(super) fn stream(&self, rows: usize, slots: usize, min_tile: u64) -> u64 {
         let tiles = slots.div_ceil(TILE) as u64;
         tiles
             * self.by_tile(rows, |costs, rows| {
-                least.max(costs.tile + costs.share * rows.div_ceil(FEW_ROWS as u64))
+                min_tile.max(costs.tile + costs.row_group * rows.div_ceil(FEW_ROWS as u64))
             })
     }
 
-    /// Cost of items of `rows` packed rows over `slots` tokens, of which a tile costs `least` or more.
-    pub(super) fn cost(&self, rows: usize, slots: usize, least: u64) -> u64 {
-        self.begin(rows) + self.stream(rows, slots, least)
+    /// Cost of items of `rows` packed rows over `slots` tokens, at least `min_tile` per tile.
+    pub(super) fn cost(&self, rows: usize, slots: usize, min_tile: u64) -> u64 {
+        self.begin(rows) + self.stream(rows, slots, min_tile)
     }
 
-    /// Cost of writing and reading `count` partial results: 8 D bytes, those of two tokens.
-    pub(super) fn partials(&self, count: u64, least: u64) -> u64 {
-        count * self.stream(1, TILE, least) * 2 / TILE as u64
+    /// Cost of writing and reading `count` partial results: 8 D bytes each, as two tokens have.
+    pub(super) fn partials(&self, count: u64, min_tile: u64) -> u64 {
+        count * self.stream(1, TILE, min_tile) * 2 / TILE as u64
     }
 
-    /// Instructions that a multiprocessor could issue while L2 gives it a tile of K and V.
-    pub(super) fn tile_of_bytes(&self) -> u64 {
+    /// Instructions that a multiprocessor could issue while L2 delivers a tile of K and V.
+    pub(super) fn tile_transfer(&self) -> u64 {
         (TILE * self.head_dim * 4 / BYTES_PER_INSTRUCTION) as u64
     }
 
-    /// When the work is done: a worker alone on its multiprocessor is no faster than its longest list;
-    /// two share it.
+    /// Time of the whole, in instructions: a worker alone on its multiprocessor takes as long as
+    /// the heaviest list of units; workers that share one take as long as their sum, shared by
+    /// `resident`.
     pub(super) fn time(&self, heaviest: u64, heaviest_sm: u64) -> u64 {
         (heaviest + heaviest_sm / self.resident.max(1) as u64) / 2
     }

@@ -1,14 +1,14 @@
-//! Every (row, visible token) pair is in exactly one item, whatever the tree, and sharing never costs
-//! more than the model says it saves.
+//! Every (row, visible token) pair is in exactly one item, whatever the tree, and sharing never
+//! costs more than the model says it saves.
 
-use super::dealing::fill;
+use super::assignment::first_fit;
 use super::*;
 use crate::cuda::study::Beam;
 use crate::plan::random::{Random, random_plan};
 use std::collections::HashMap;
 
-fn random_shape(random: &mut Random, block_tokens: usize) -> Shape {
-    Shape {
+fn random_shape(random: &mut Random, block_tokens: usize) -> AttentionShape {
+    AttentionShape {
         head_dim: [64, 256][random.below(2)],
         group: [1, 2, 3, 4, 5, 7, 8, 16][random.below(8)],
         kv_heads: 1 + random.below(4),
@@ -31,7 +31,7 @@ fn path(plan: &StepPlan, row: usize, block_tokens: usize) -> Vec<(u32, u32)> {
     path
 }
 
-fn check(plan: &StepPlan, shape: &Shape, sharing: Sharing) {
+fn check(plan: &StepPlan, shape: &AttentionShape, sharing: Sharing) {
     let work = build(plan, shape, sharing);
     let (group, block_tokens) = (shape.group, shape.block_tokens);
     let paths: Vec<Vec<(u32, u32)>> = (0..plan.rows.len())
@@ -42,14 +42,14 @@ fn check(plan: &StepPlan, shape: &Shape, sharing: Sharing) {
         .map(|packed| vec![0; plan.rows[packed / group].position as usize + 1])
         .collect();
     for item in &work.items {
-        assert!((1..=shape.most_rows()).contains(&(item.count as usize)));
-        for packed in item.packed..item.packed + item.count {
+        assert!((1..=shape.max_rows()).contains(&(item.rows as usize)));
+        for packed in item.first_row..item.first_row + item.rows {
             let row = packed as usize / group;
             let position = plan.rows[row].position;
-            assert!(item.least <= position && position <= item.most);
+            assert!(item.min_position <= position && position <= item.max_position);
             // As the kernel walks: slots of `block_tokens` each, those beyond `valid` skipped.
             for first in (0..item.slots as usize).step_by(block_tokens) {
-                let entry = work.entries[item.entry as usize + first / block_tokens];
+                let entry = work.entries[item.first_entry as usize + first / block_tokens];
                 let slots = (item.slots as usize - first).min(block_tokens) as u32;
                 for offset in 0..slots.min(entry[2]) {
                     let at = entry[1] + offset;
@@ -85,9 +85,9 @@ fn check(plan: &StepPlan, shape: &Shape, sharing: Sharing) {
     // A row with one item is final; else each of its slots is merged once.
     let mut slots: HashMap<u32, Vec<i32>> = HashMap::new();
     for item in &work.items {
-        for i in 0..item.count {
-            let dest = work.dests[(item.dest + i) as usize];
-            slots.entry(item.packed + i).or_default().push(dest);
+        for i in 0..item.rows {
+            let dest = work.dests[(item.first_dest + i) as usize];
+            slots.entry(item.first_row + i).or_default().push(dest);
         }
     }
     let mut used = Vec::new();
@@ -124,16 +124,16 @@ fn every_visible_token_is_in_exactly_one_item() {
 }
 
 /// The model's cost of a plan before splits.
-fn cost(plan: &StepPlan, shape: &Shape, rule: Rule) -> (u64, usize) {
+fn cost(plan: &StepPlan, shape: &AttentionShape, rule: SharingRule) -> (u64, usize) {
     let builder = Builder {
         plan,
         shape,
-        least_tile: shape.tile_of_bytes(),
+        min_tile: shape.tile_transfer(),
     };
     let (nodes, roots) = builder.forest();
     let mut pieces = Vec::new();
     for root in roots {
-        builder.visit(&nodes, root, Vec::new(), rule, &mut pieces);
+        builder.cut(&nodes, root, Vec::new(), rule, &mut pieces);
     }
     (builder.cost(&pieces), pieces.len())
 }
@@ -147,7 +147,7 @@ fn work_is_bounded_by_what_is_unique() {
         let mut shape = random_shape(&mut random, block_tokens);
         shape.window = None;
         let work = build(&plan, &shape, Sharing::Tree);
-        let least = shape.tile_of_bytes();
+        let least = shape.tile_transfer();
 
         // Unique work: each run once per tile of the rows below it. To it comes, per run, one item
         // and its rows' partial results, a tile's padding, and what balance splits off: an item
@@ -163,22 +163,27 @@ fn work_is_bounded_by_what_is_unique() {
             })
             .sum();
         let heads = shape.kv_heads as u64;
-        let splits = 6 * shape.workers() as u64 * shape.cost(shape.most_rows(), 2 * TILE, least);
+        let splits = 6 * shape.workers() as u64 * shape.cost(shape.max_rows(), 2 * TILE, least);
         assert!(
             work.total <= unique * heads + splits,
             "seed {seed}: {} of {unique} x {heads} + {splits}",
             work.total
         );
         // Sharing never loses, and dealing is within one item of even.
-        for rule in [Rule::Never, Rule::Always] {
+        for rule in [SharingRule::Never, SharingRule::Always] {
             let (other, _) = cost(&plan, &shape, rule);
-            let best = [Rule::Cheaper, Rule::Always, Rule::Never].map(|r| cost(&plan, &shape, r).0);
+            let best = [
+                SharingRule::Cheaper,
+                SharingRule::Always,
+                SharingRule::Never,
+            ]
+            .map(|r| cost(&plan, &shape, r).0);
             assert!(*best.iter().min().expect("three") <= other, "seed {seed}");
         }
         let largest = work
             .items
             .iter()
-            .map(|i| shape.cost(i.count as usize, i.slots as usize, 0));
+            .map(|i| shape.cost(i.rows as usize, i.slots as usize, 0));
         let even = work.total / shape.workers() as u64;
         assert!(
             work.heaviest <= even + largest.max().unwrap_or(0),
@@ -205,7 +210,7 @@ fn beam_search_reads_shared_steps_once() {
             seed: 0,
         };
         let (plan, _) = beam.plan();
-        let shape = Shape {
+        let shape = AttentionShape {
             head_dim,
             group,
             kv_heads,
@@ -214,7 +219,8 @@ fn beam_search_reads_shared_steps_once() {
             sms: 132,
             resident: 2,
         };
-        let read = |work: &Items| -> usize { work.items.iter().map(|i| i.slots as usize).sum() };
+        let read =
+            |work: &AttentionWork| -> usize { work.items.iter().map(|i| i.slots as usize).sum() };
         let work = build(&plan, &shape, Sharing::Tree);
         let (tree, flat) = (read(&work), read(&build(&plan, &shape, Sharing::Flat)));
         assert!(fewer * tree <= flat, "{tree} tokens read, flat {flat}");
@@ -230,7 +236,7 @@ fn beam_search_reads_shared_steps_once() {
 #[test]
 fn filling_is_more_even_where_the_least_loaded_is_not() {
     // The textbook case: the heaviest first to the least loaded ends at 7, 6 is possible.
-    let shape = Shape {
+    let shape = AttentionShape {
         head_dim: 64,
         group: 1,
         kv_heads: 1,
@@ -240,9 +246,16 @@ fn filling_is_more_even_where_the_least_loaded_is_not() {
         resident: 1,
     };
     let costs = [3, 3, 2, 2, 2];
-    let dealt = Dealt::new(&shape, &costs);
-    assert_eq!((dealt.heaviest, dealt.heaviest_sm, dealt.total), (6, 6, 12));
+    let assignment = Assignment::new(&shape, &costs);
+    assert_eq!(
+        (
+            assignment.heaviest,
+            assignment.heaviest_sm,
+            assignment.total
+        ),
+        (6, 6, 12)
+    );
     // Nothing fits into less than the largest, and what fits keeps to the capacity.
-    assert_eq!(fill(&costs, 2, 5), None);
-    assert_eq!(fill(&costs, 2, 6), Some(vec![0, 0, 1, 1, 1]));
+    assert_eq!(first_fit(&costs, 2, 5), None);
+    assert_eq!(first_fit(&costs, 2, 6), Some(vec![0, 0, 1, 1, 1]));
 }

@@ -1,4 +1,4 @@
-//! Fractions of sums, and what can be cancelled in them.
+//! Fractions of sums and their reduction.
 
 use super::Fuel;
 use super::sum::{Atom, Kind, Product, Sum, normal_term, pay, rational};
@@ -57,7 +57,7 @@ impl Frac {
             .flatten()
     }
 
-    /// Whether a variable is in it.
+    /// Whether it contains a variable.
     pub(in crate::grading) fn has_symbols(&self) -> bool {
         self.top.has_symbols() || self.bottom.has_symbols()
     }
@@ -93,7 +93,7 @@ impl Frac {
         Frac::new(self.bottom.clone(), self.top.clone(), fuel)
     }
 
-    /// Cancels what can be cancelled.
+    /// Reduces the fraction.
     pub(super) fn new(top: Sum, bottom: Sum, fuel: &Fuel) -> Option<Frac> {
         if bottom.is_zero() {
             return None;
@@ -134,7 +134,7 @@ impl Frac {
     }
 }
 
-/// What the top is of the bottom, if that is a number.
+/// The quotient of top and bottom, if it is a number.
 pub(super) fn ratio(top: &Sum, bottom: &Sum, fuel: &Fuel) -> Option<BigRational> {
     let (a, b) = (top.leading()?, bottom.leading()?);
     pay(a, b, fuel)?;
@@ -163,9 +163,9 @@ pub(super) fn rationalised(mut top: Sum, mut bottom: Sum, fuel: &Fuel) -> Option
         };
         // a + b√p times a - b√p
         let conjugate = Sum((bottom.0.iter())
-            .map(|(p, c)| match p.iter().any(|(a, _)| *a == atom) {
-                true => (p.clone(), -c),
-                false => (p.clone(), c.clone()),
+            .map(|(p, c)| {
+                let negative = p.iter().any(|(a, _)| *a == atom);
+                (p.clone(), if negative { -c } else { c.clone() })
             })
             .collect());
         top = top.mul(&conjugate, fuel)?;
@@ -267,7 +267,7 @@ pub(super) fn dense(sum: &Sum) -> Option<Vec<BigRational>> {
     Some(coefficients)
 }
 
-/// Quotient and rest of polynomials.
+/// Quotient and remainder of polynomials.
 pub(super) fn divide(
     a: &[BigRational],
     b: &[BigRational],

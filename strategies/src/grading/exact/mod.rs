@@ -4,10 +4,10 @@
 //! variables are atoms whose relations are all known (radicals of distinct primes are linearly
 //! independent over the rationals; π, e and variables are treated as independent), so equal
 //! values have equal cross products and different ones do not. Everything else, such as sin x or
-//! a nested radical, is an *opaque* atom: equal when written alike, otherwise for `numeric` to
-//! decide.
+//! a nested radical, is an *opaque* atom: equal when written alike, otherwise decided by
+//! `numeric`.
 //!
-//! All work is paid for with fuel. Out of fuel means "no value", never a wrong one.
+//! All work takes fuel. Without fuel there is no value, never a wrong one.
 
 mod fraction;
 mod function;
@@ -19,7 +19,8 @@ pub(super) use sum::{Atom, Kind, Sum};
 
 use std::cell::Cell;
 
-/// The work that one comparison may still do: the deadline that makes results repeatable.
+/// The work that one comparison may still do: a limit that, unlike a clock, makes results
+/// repeatable.
 pub(super) struct Fuel(Cell<u64>);
 
 impl Fuel {
@@ -28,7 +29,7 @@ impl Fuel {
         Fuel(Cell::new(400_000))
     }
 
-    /// Pays for `work` elementary operations; `None` when they are not left.
+    /// Takes fuel for `work` elementary operations; `None` if there is not enough.
     pub(super) fn take(&self, work: u64) -> Option<()> {
         let left = self.0.get().checked_sub(work);
         self.0.set(left.unwrap_or(0));

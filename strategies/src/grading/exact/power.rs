@@ -10,7 +10,7 @@ use num_rational::{BigRational, Rational64};
 use num_traits::{CheckedMul, One, Signed, ToPrimitive, Zero};
 
 impl Frac {
-    /// A power, by a rational or any other exponent. Roots are the real ones where there are.
+    /// A power with a rational or any other exponent. A real root is preferred where there is one.
     pub(in crate::grading) fn pow(&self, exponent: &Frac, fuel: &Fuel) -> Option<Frac> {
         match exponent.rational() {
             Some(exponent) if exponent.is_integer() => {
@@ -42,18 +42,19 @@ impl Frac {
             return None;
         }
         let (top, bottom) = (self.top.pow(size, fuel)?, self.bottom.pow(size, fuel)?);
-        match exponent < 0 {
-            true => Frac::new(bottom, top, fuel),
-            false => Frac::new(top, bottom, fuel),
+        if exponent < 0 {
+            Frac::new(bottom, top, fuel)
+        } else {
+            Frac::new(top, bottom, fuel)
         }
     }
 
-    /// self^exponent for an exponent that is no integer.
+    /// self^exponent for an exponent that is not an integer.
     pub(super) fn root(&self, exponent: Rational64, fuel: &Fuel) -> Option<Frac> {
         if self.top.is_zero() {
             return (exponent > Rational64::zero()).then(|| self.clone());
         }
-        // Out of the root goes what is positive: the content and powers of positive constants.
+        // Positive factors leave the root: the content and powers of positive constants.
         let content = match self.top.single() {
             Some((_, c)) => c.abs(),
             None => self.top.content(fuel)?,
@@ -82,7 +83,7 @@ impl Frac {
         result.mul(&inside.bare_root(exponent, fuel)?, fuel)
     }
 
-    /// The root of what no positive constant can be taken out of.
+    /// The root of a sum without a positive constant factor.
     pub(super) fn bare_root(&self, exponent: Rational64, fuel: &Fuel) -> Option<Frac> {
         if let Some(value) = self.rational() {
             if value.is_one() {
@@ -151,7 +152,8 @@ impl Frac {
         large.add(&small, fuel)
     }
 
-    /// base^(c m + ...) with m no number: the base to every term, m in the atom, c as its power.
+    /// base^(c m + ...) where m is not a number: the base to every term, m in the atom, c as its
+    /// power.
     pub(super) fn symbolic_pow(&self, exponent: &Frac, fuel: &Fuel) -> Option<Frac> {
         if self.top.is_zero() {
             return None;
@@ -195,9 +197,10 @@ impl Frac {
                 } else {
                     let name = base.key();
                     let plain = name.chars().all(char::is_alphanumeric);
-                    let key = match plain {
-                        true => format!("{name}^({})", rest.key()),
-                        false => format!("({name})^({})", rest.key()),
+                    let key = if plain {
+                        format!("{name}^({})", rest.key())
+                    } else {
+                        format!("({name})^({})", rest.key())
                     };
                     fuel.take(key.len() as u64)?;
                     let kind = Kind::Power(base.clone(), rest.clone());
@@ -221,8 +224,8 @@ impl Frac {
     }
 }
 
-/// Prime factors with their powers, small ones by trial, what is left as one "prime" or the root
-/// that it is a perfect power of.
+/// Prime factors with their powers, small ones by trial division; the rest is one "prime", or
+/// a power of its root if it is a perfect power.
 pub(super) fn factors(n: &BigUint, fuel: &Fuel) -> Option<Vec<(BigInt, i64)>> {
     let mut left = n.clone();
     let mut found = Vec::new();

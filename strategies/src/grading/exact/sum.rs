@@ -15,7 +15,7 @@ pub(super) const MAX_BITS: u64 = 8192;
 /// Terms of a sum.
 pub(super) const MAX_TERMS: usize = 400;
 
-/// What a product is made of.
+/// A factor of a product.
 #[derive(Debug, Clone)]
 pub(in crate::grading) struct Atom {
     /// Equal atoms, equal keys.
@@ -26,7 +26,7 @@ pub(in crate::grading) struct Atom {
 /// The kinds of atoms.
 #[derive(Debug)]
 pub(in crate::grading) enum Kind {
-    /// A prime, or a large number nobody factored, under a fractional power.
+    /// A prime, or a large number that was not factored, under a fractional power.
     Prime(BigInt),
     I,
     Pi,
@@ -35,7 +35,7 @@ pub(in crate::grading) enum Kind {
     Symbol,
     /// A base under a fractional power.
     Root(Frac),
-    /// A base under a power that is no rational number.
+    /// A base under a power that is not a rational number.
     Power(Frac, Frac),
     /// A function.
     Call(&'static str, Vec<Frac>),
@@ -65,7 +65,7 @@ impl Atom {
         }
     }
 
-    /// Whether relations to other atoms may exist that the normal form does not know.
+    /// Whether it may have relations to other atoms that the normal form does not use.
     pub(super) fn is_opaque(&self) -> bool {
         self.rank() >= 5
     }

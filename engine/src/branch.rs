@@ -1,0 +1,166 @@
+//! Branches: partial solutions that are forked, continued and read.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use futures::channel::oneshot;
+
+use crate::Error;
+use crate::engine::Model;
+use crate::schedule::request::{
+    Detokenizer, Generate, Generated, Generation, ReadRow, Reading, Request, Work,
+};
+use crate::schedule::sequence::Shared;
+use crate::schedule::{RequestId, Scheduler};
+use crate::text::stop::StopMatcher;
+
+/// One partial solution: tokens, with their K and V in shared blocks. Dropping it frees the blocks
+/// that no other branch holds; dropping a future of it withdraws its request.
+pub struct Branch {
+    model: Model,
+    seq: Shared,
+}
+
+impl Branch {
+    pub(crate) fn new(model: Model, seq: Shared) -> Branch {
+        Branch { model, seq }
+    }
+
+    /// A child with the same tokens. It shares everything that is computed; tokens that are not
+    /// computed yet are computed once for both. The i-th child samples with random numbers of its
+    /// own, by its path.
+    pub fn fork(&self) -> Branch {
+        let seq = self.model.scheduler.borrow_mut().fork(&self.seq);
+        Branch::new(self.model.clone(), seq)
+    }
+
+    /// The tokens so far.
+    pub fn token_ids(&self) -> Vec<u32> {
+        self.seq.borrow().token_ids.clone()
+    }
+
+    /// Number of tokens so far.
+    pub fn len(&self) -> usize {
+        self.seq.borrow().token_ids.len()
+    }
+
+    /// Whether there are no tokens yet.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Appends tokens. They are computed with the next `generate` or `read`.
+    ///
+    /// # Errors
+    /// A token outside the vocabulary, or more tokens than the context length.
+    pub fn append(&mut self, token_ids: &[u32]) -> Result<(), Error> {
+        self.model.check(token_ids)?;
+        let (tokens, limit) = (self.len() + token_ids.len(), self.model.context_length());
+        if tokens > limit {
+            return Err(Error::ContextFull { tokens, limit });
+        }
+        self.seq.borrow_mut().token_ids.extend_from_slice(token_ids);
+        Ok(())
+    }
+
+    /// Continues the branch.
+    ///
+    /// # Errors
+    /// An empty branch, a full context, memory too small for this branch alone, a tokenizer that
+    /// cannot decode.
+    pub async fn generate(&mut self, options: Generate) -> Result<Generated, Error> {
+        let (start, limit) = (self.len(), self.model.context_length());
+        if start == 0 {
+            return Err(Error::EmptyBranch);
+        }
+        if start >= limit {
+            return Err(Error::ContextFull {
+                tokens: start + 1,
+                limit,
+            });
+        }
+        let mut history = Vec::new();
+        if options.sampling.repetition_penalty != 1.0 {
+            history = self.token_ids();
+            history.sort_unstable();
+            history.dedup();
+        }
+        let detokenizer = self.model.tokenizer.as_ref().map(|tokenizer| Detokenizer {
+            stream: tokenizer.stream(true),
+            tokenizer: Rc::clone(tokenizer),
+            whole: start,
+        });
+        let (reply, answer) = oneshot::channel();
+        let generation = Generation {
+            start,
+            unchanged: usize::MAX,
+            logprobs: Vec::new(),
+            matcher: StopMatcher::new(&options.stop_strings),
+            detokenizer,
+            streamed: 0,
+            in_flight: None,
+            history,
+            options,
+            reply,
+        };
+        self.request(Work::Generate(Box::new(generation)), answer)
+            .await
+    }
+
+    /// Appends `token_ids` and reads the head's numbers at the `offsets` of them (ascending):
+    /// `[offsets][head width]`.
+    ///
+    /// # Errors
+    /// As [`Branch::append`]; an offset past the end; memory too small for this branch alone.
+    pub async fn read(
+        &mut self,
+        token_ids: &[u32],
+        offsets: &[usize],
+    ) -> Result<Vec<Vec<f32>>, Error> {
+        let tokens = token_ids.len();
+        if let Some(&offset) = offsets.iter().find(|&&offset| offset >= tokens) {
+            return Err(Error::NoSuchOffset { offset, tokens });
+        }
+        let start = self.len();
+        self.append(token_ids)?;
+        if offsets.is_empty() {
+            return Ok(Vec::new());
+        }
+        let row = |&offset: &usize| ReadRow {
+            position: start + offset,
+            enqueued: false,
+            values: None,
+        };
+        let rows = offsets.iter().map(row).collect();
+        let (reply, answer) = oneshot::channel();
+        self.request(Work::Read(Reading { rows, reply }), answer)
+            .await
+    }
+
+    /// Submits a request and waits for its answer.
+    async fn request<T>(
+        &self,
+        work: Work,
+        answer: oneshot::Receiver<Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let scheduler = &self.model.scheduler;
+        let id = scheduler.borrow_mut().submit(Request {
+            seq: Rc::clone(&self.seq),
+            work,
+        });
+        let _withdraw = Withdraw { scheduler, id };
+        answer.await.unwrap_or(Err(Error::Stopped))
+    }
+}
+
+/// Withdraws a request when the future that waits for it is dropped.
+struct Withdraw<'a> {
+    scheduler: &'a RefCell<Scheduler>,
+    id: RequestId,
+}
+
+impl Drop for Withdraw<'_> {
+    fn drop(&mut self) {
+        self.scheduler.borrow_mut().withdraw(self.id);
+    }
+}

@@ -1,0 +1,63 @@
+//! The seam between scheduling and devices: models that take a plan and give numbers.
+
+use kernels::{BlockId, Draw, Feed, Sample, StepPlan};
+
+use crate::Error;
+
+/// The facts of a model that scheduling needs.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ModelShape {
+    /// Vocabulary entries the model can read.
+    pub vocab: usize,
+    /// Tokens a sequence may have.
+    pub context_length: usize,
+    /// Numbers the head gives for one row.
+    pub head_width: usize,
+    /// Bytes of one KV block.
+    pub block_bytes: usize,
+    /// Floating-point operations of the layers' linear layers for one row.
+    pub flops_per_row: u64,
+    /// Floating-point operations of the head for one output row.
+    pub flops_per_output: u64,
+    /// Floating-point operations of attention for one row and one visible token.
+    pub flops_per_visible: u64,
+    /// Rows whose head output one batch can give.
+    pub max_outputs: usize,
+}
+
+/// One model's batch: a forward pass over rows of many sequences.
+pub(crate) struct Batch<'a> {
+    /// Which model.
+    pub model: usize,
+    /// Its rows and runs.
+    pub plan: &'a StepPlan,
+    /// Rows whose token is an in-flight sample of this model's batch before, by its draws.
+    pub feeds: &'a [Feed],
+    /// Blocks to copy before anything is written.
+    pub copies: &'a [(BlockId, BlockId)],
+    /// Tokens to sample; `row` indexes the plan's outputs.
+    pub draws: &'a [Draw<'a>],
+    /// Whether the head's numbers are wanted on the host.
+    pub read: bool,
+}
+
+/// The results of a batch.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct BatchResult {
+    /// The sampled tokens, in the order of the draws.
+    pub samples: Vec<Sample>,
+    /// If they were to be read: `[outputs, head_width]`, row-major.
+    pub head: Vec<f32>,
+}
+
+/// Models on a device.
+pub(crate) trait Executor {
+    /// The device in words.
+    fn device(&self) -> String;
+    /// Whether enqueuing a batch before the one before it is done makes the device faster.
+    fn prefers_async(&self) -> bool;
+    /// Enqueues one batch of one model. It may still be in flight when the call returns.
+    fn enqueue(&mut self, batch: &Batch<'_>) -> Result<(), Error>;
+    /// Waits for the oldest enqueued batch that has not been waited for.
+    fn finish(&mut self) -> Result<BatchResult, Error>;
+}

@@ -1,0 +1,96 @@
+//! Preemption: blocks for a sequence in need, taken from others.
+//!
+//! When evicting cached blocks does not free enough, other sequences are preempted: first those
+//! younger than the one in need, youngest first, then idle branches (no request is on them or waits
+//! for them now). A preempted sequence gives all its blocks back and is computed again when it is
+//! next needed. The oldest request can thus take everything but its own blocks, so it always ends,
+//! or the memory is too small for one branch, which is an error.
+
+use std::collections::HashSet;
+use std::rc::{Rc, Weak};
+
+use super::Scheduler;
+use super::request::Request;
+use super::sequence::{Sequence, Shared};
+use crate::Error;
+use crate::kv::CopyOnWrite;
+
+impl Scheduler {
+    /// Makes room for one more token of `seq`, preempting others if it must. The copy to make
+    /// first, if any; `None` if nobody is left to preempt.
+    pub(super) fn grow(&mut self, seq: &Shared) -> Option<Option<CopyOnWrite>> {
+        loop {
+            if let Some((_, copy)) = seq.borrow_mut().table.push() {
+                return Some(copy);
+            }
+            let victim = self.victim(seq)?;
+            self.preempt(&mut victim.borrow_mut());
+        }
+    }
+
+    fn preempt(&mut self, victim: &mut Sequence) {
+        self.usage[victim.model].preemptions += 1;
+        victim.preempt();
+    }
+
+    /// The sequence to preempt for `seq`: one that alone holds a block before one that shares them
+    /// all, one that is younger than `seq` before one that is idle, the youngest of those.
+    fn victim(&self, seq: &Shared) -> Option<Shared> {
+        let age = seq.borrow().age;
+        let with_stems = |r: &Request| {
+            std::iter::successors(Some(Rc::clone(&r.seq)), |s| s.borrow().stem.clone())
+        };
+        let busy: HashSet<_> = (self.requests.values())
+            .flat_map(with_stems)
+            .map(|s| Rc::as_ptr(&s))
+            .collect();
+        (self.sequences.iter().filter_map(Weak::upgrade))
+            .filter(|s| !Rc::ptr_eq(s, seq))
+            .filter_map(|s| {
+                let rank = {
+                    let v = s.borrow();
+                    let (younger, idle) = (v.age > age, !busy.contains(&Rc::as_ptr(&s)));
+                    let possible = !v.in_batch && !v.table.is_empty() && (younger || idle);
+                    possible.then(|| (v.table.frees_something(), younger, v.age))
+                };
+                Some((rank?, s))
+            })
+            .max_by_key(|(rank, _)| *rank)
+            .map(|(_, s)| s)
+    }
+
+    /// For a batch without rows although requests wait. All sequences are preempted, so that the
+    /// oldest request begins anew without half-filled blocks; if none holds a block, or the request
+    /// would not fit alone, it cannot be served and fails.
+    pub(super) fn preempt_all_or_fail_oldest(&mut self) {
+        let oldest = (self.requests.iter()).min_by_key(|(_, r)| r.seq.borrow().age);
+        let Some((&id, request)) = oldest else {
+            return;
+        };
+        let (model, tokens) = {
+            let seq = request.seq.borrow();
+            (seq.model, seq.token_ids.len())
+        };
+        let needed = tokens.div_ceil(self.limits.block_tokens);
+        let blocks = self.memory.borrow().capacity(model);
+        let mut held = false;
+        let sequences: Vec<Shared> = self.sequences.iter().filter_map(Weak::upgrade).collect();
+        for seq in sequences {
+            let mut seq = seq.borrow_mut();
+            if !seq.table.is_empty() {
+                held = true;
+                self.preempt(&mut seq);
+            }
+        }
+        if needed > blocks || !held {
+            let block_bytes = self.models[model].block_bytes;
+            if let Some(request) = self.requests.remove(&id) {
+                request.fail(Error::PoolTooSmall {
+                    needed,
+                    blocks,
+                    block_bytes,
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Errors of a session. They speak of settings; the interfaces above turn names in backticks into
+//! flags, JSON fields or keywords.
+
+use engine::Setting;
+
+/// A failure of a session or of one of its jobs.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A setting that cannot be honoured.
+    #[error(transparent)]
+    Setting(#[from] Setting),
+    /// A failure of a model, its files or its device.
+    #[error(transparent)]
+    Engine(#[from] engine::Error),
+    /// A failure of a search.
+    #[error(transparent)]
+    Strategies(#[from] strategies::Error),
+    /// A model that cannot do the work it is named for.
+    #[error("`{setting}` {name}: {problem}")]
+    Model {
+        /// The setting that names it.
+        setting: &'static str,
+        /// Its name there.
+        name: String,
+        /// What is wrong with it, and what is expected.
+        problem: String,
+    },
+    /// The job needs a model that the session was opened without.
+    #[error("this session has no {role}; open it with `{role}`")]
+    NoModel {
+        /// The setting that names the model: `policy` or `prm`.
+        role: &'static str,
+    },
+    /// A results file that cannot be read, written or continued.
+    #[error("`{setting}` {file}: {problem}")]
+    File {
+        /// The setting that names the file.
+        setting: &'static str,
+        /// The file.
+        file: String,
+        /// The line, where known, and what is wrong.
+        problem: String,
+    },
+    /// Text that must have tokens has none.
+    #[error("the {what} has no tokens; expected text")]
+    Empty {
+        /// Which text.
+        what: &'static str,
+    },
+    /// The future of an earlier call on this branch was dropped before it ended.
+    #[error("the branch was given up: the future of an earlier call on it was dropped")]
+    BranchGivenUp,
+    /// The device failed: no job can go on.
+    #[error("{0}")]
+    Device(String),
+    /// The thread that owns the engine has ended.
+    #[error("the session has ended")]
+    Ended,
+}
+
+impl From<kernels::Error> for Error {
+    fn from(error: kernels::Error) -> Error {
+        Error::Engine(error.into())
+    }
+}
+
+impl Error {
+    /// Whether the names in backticks in this error's text are those of settings.
+    pub fn names_settings(&self) -> bool {
+        match self {
+            Error::Setting(_)
+            | Error::Model { .. }
+            | Error::NoModel { .. }
+            | Error::File { .. } => true,
+            Error::Engine(error) => error.names_settings(),
+            Error::Strategies(error) => error.names_settings(),
+            Error::Empty { .. } | Error::BranchGivenUp | Error::Device(_) | Error::Ended => false,
+        }
+    }
+}

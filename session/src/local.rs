@@ -1,0 +1,365 @@
+//! Models on a device, on the thread that owns them.
+//!
+//! [`Session`](crate::Session) runs one of these on a thread of its own. A program that measures a
+//! backend puts its own under the same wiring with [`Local::over`].
+
+use std::rc::Rc;
+
+use engine::checkpoint::hub::{Need, Watch};
+use engine::checkpoint::source::Source;
+use engine::{Engine, Generate, KvUsage, Model, ModelSpec, Setting, Usage};
+use futures::channel::mpsc;
+use kernels::Backend;
+use strategies::{
+    Config, ContextOverflow, EnginePolicy, EnginePrm, NoPrm, Outcome, Prm, PrmFormat, Problem,
+    PromptStyle,
+};
+
+use crate::device::{AnyBackend, Machine};
+use crate::generate::{GenerateRequest, Generation};
+use crate::models::{LoadedModel, source};
+use crate::{Error, Options};
+
+/// The files of a session's models, found or fetched.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    policy: Option<Source>,
+    prm: Option<Source>,
+}
+
+impl Sources {
+    /// Finds the models that `options` name; a hub model that the local cache lacks is fetched, which
+    /// `watch` sees.
+    ///
+    /// # Errors
+    /// Options that no session can have, a model that is not there, a download that failed.
+    pub fn find(options: &Options, watch: &mut dyn Watch) -> Result<Sources, Error> {
+        options.validate()?;
+        let mut find = |setting, name: &Option<String>| {
+            let found = name
+                .as_ref()
+                .map(|name| source(setting, name, Need::Weights, watch));
+            found.transpose()
+        };
+        Ok(Sources {
+            policy: find("policy", &options.policy)?,
+            prm: find("prm", &options.prm)?,
+        })
+    }
+
+    /// Opens the policy's files.
+    fn policy(&self, options: &Options) -> Result<Option<PolicyFiles>, Error> {
+        let Some((name, source)) = options.policy.as_ref().zip(self.policy.clone()) else {
+            return Ok(None);
+        };
+        let loaded = LoadedModel::open("policy", name, source)?;
+        loaded.must_write()?;
+        let (system, instruction) = (options.system.as_deref(), options.instruction.as_deref());
+        let style = loaded.prompt_style(options.prompt, system, instruction);
+        Ok(Some(PolicyFiles { loaded, style }))
+    }
+
+    /// Opens the PRM's files.
+    fn prm(&self, options: &Options) -> Result<Option<PrmFiles>, Error> {
+        let Some((name, source)) = options.prm.as_ref().zip(self.prm.clone()) else {
+            return Ok(None);
+        };
+        let loaded = LoadedModel::open("prm", name, source)?;
+        let format = loaded.prm_format(options.prm_format)?;
+        Ok(Some(PrmFiles { loaded, format }))
+    }
+}
+
+/// One model of a session, as reports name it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelInfo {
+    /// As named in the options.
+    pub name: String,
+    /// Parameters.
+    pub params: usize,
+    /// Tokens of the longest sequence it was made for.
+    pub context_length: usize,
+    /// The PRM's format; `None` for a policy.
+    pub prm_format: Option<&'static str>,
+}
+
+/// What a session consists of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Info {
+    /// The device.
+    pub machine: Machine,
+    /// The policy.
+    pub policy: Option<ModelInfo>,
+    /// The PRM.
+    pub prm: Option<ModelInfo>,
+    /// How a problem becomes the policy's first messages.
+    pub prompt: PromptStyle,
+}
+
+/// One of a session's models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The model that writes.
+    Policy,
+    /// The model that scores.
+    Prm,
+}
+
+/// What a model has done since the session was opened.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ModelUsage {
+    /// Tokens, FLOPs, batches.
+    pub work: Usage,
+    /// Its KV cache.
+    pub kv: KvUsage,
+}
+
+/// What policy and PRM have done.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Usages {
+    /// The policy.
+    pub policy: Option<ModelUsage>,
+    /// The PRM.
+    pub prm: Option<ModelUsage>,
+}
+
+/// A policy's files and how problems are put to it.
+struct PolicyFiles {
+    loaded: LoadedModel,
+    style: PromptStyle,
+}
+
+/// A PRM's files and how it reads steps.
+struct PrmFiles {
+    loaded: LoadedModel,
+    format: Rc<PrmFormat>,
+}
+
+/// Models on a device, and the engine that computes them.
+pub struct Local {
+    engine: Engine,
+    info: Info,
+    policy: Option<(PolicyFiles, Model)>,
+    prm: Option<(PrmFiles, Model)>,
+    overflow: ContextOverflow,
+}
+
+impl LoadedModel {
+    fn part(&self, head_rows: Option<Vec<u32>>, extend_context: bool) -> ModelSpec<'_> {
+        ModelSpec {
+            head_rows,
+            extend_context,
+            ..ModelSpec::new(&self.checkpoint, Some(Rc::clone(&self.tokenizer)))
+        }
+    }
+
+    fn info(&self) -> ModelInfo {
+        ModelInfo {
+            name: self.name.clone(),
+            params: self.checkpoint.params(),
+            context_length: self.checkpoint.config.context_length,
+            prm_format: None,
+        }
+    }
+}
+
+impl Local {
+    /// Opens the models' files and the device, shows `check` what they are, then loads the models.
+    ///
+    /// # Errors
+    /// Options out of range, a device that cannot be used, files that are not a checkpoint, a model that
+    /// cannot do its work, what `check` refuses, too little memory.
+    pub fn open<T>(
+        options: &Options,
+        sources: Sources,
+        check: impl FnOnce(&Info) -> Result<T, Error>,
+    ) -> Result<(Local, T), Error> {
+        let (backend, machine) = options.engine.open()?;
+        match backend {
+            AnyBackend::Cuda(card) => Local::over(card, machine, options, sources, check),
+            AnyBackend::Cpu(cpu) => Local::over(cpu, machine, options, sources, check),
+        }
+    }
+
+    /// As [`Local::open`], on a backend that is open already.
+    ///
+    /// # Errors
+    /// As [`Local::open`].
+    pub fn over<B: Backend + 'static, T>(
+        backend: B,
+        machine: Machine,
+        options: &Options,
+        sources: Sources,
+        check: impl FnOnce(&Info) -> Result<T, Error>,
+    ) -> Result<(Local, T), Error> {
+        let (policy, prm) = (sources.policy(options)?, sources.prm(options)?);
+        let info = Info {
+            machine,
+            policy: policy.as_ref().map(|p| p.loaded.info()),
+            prm: prm.as_ref().map(|p| ModelInfo {
+                prm_format: Some(p.format.kind().name()),
+                ..p.loaded.info()
+            }),
+            prompt: policy
+                .as_ref()
+                .map_or_else(PromptStyle::default, |p| p.style.clone()),
+        };
+        let checked = check(&info)?;
+
+        let overflow = options.engine.context_overflow;
+        let extend_context = overflow == ContextOverflow::Extend;
+        let writer = (policy.iter()).map(|p| p.loaded.part(None, extend_context));
+        let scorer = (prm.iter()).map(|p| p.loaded.part(p.format.head_rows(), extend_context));
+        let parts: Vec<ModelSpec<'_>> = writer.chain(scorer).collect();
+        let (engine, models) = Engine::new(backend, &parts, &options.engine.engine(0)?)?;
+        drop(parts);
+        let mut models = models.into_iter();
+        let policy = policy.and_then(|policy| Some((policy, models.next()?)));
+        let prm = prm.and_then(|prm| Some((prm, models.next()?)));
+        let local = Local {
+            engine,
+            info,
+            policy,
+            prm,
+            overflow,
+        };
+        Ok((local, checked))
+    }
+
+    /// What this consists of.
+    pub fn info(&self) -> &Info {
+        &self.info
+    }
+
+    /// The engine, to drive the futures of the other methods with.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// What policy and PRM have done.
+    pub fn usage(&self) -> Usages {
+        let usage = |model: &Model| ModelUsage {
+            work: model.usage(),
+            kv: model.kv_usage(),
+        };
+        Usages {
+            policy: self.policy.as_ref().map(|(_, model)| usage(model)),
+            prm: self.prm.as_ref().map(|(_, model)| usage(model)),
+        }
+    }
+
+    /// The policy with the random numbers of `seed`.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn policy(&self, seed: u64) -> Result<EnginePolicy, Error> {
+        let (files, model) = self.writer()?;
+        let (model, style) = (model.with_seed(seed), files.style.clone());
+        Ok(files.loaded.policy(model, style, self.overflow))
+    }
+
+    /// The PRM.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn prm(&self) -> Result<EnginePrm, Error> {
+        let (files, model) = self.scorer()?;
+        let (model, format) = (model.clone(), Rc::clone(&files.format));
+        Ok(EnginePrm::new(model, format, self.overflow))
+    }
+
+    fn writer(&self) -> Result<&(PolicyFiles, Model), Error> {
+        (self.policy.as_ref()).ok_or(Error::NoModel { role: "policy" })
+    }
+
+    fn scorer(&self) -> Result<&(PrmFiles, Model), Error> {
+        self.prm.as_ref().ok_or(Error::NoModel { role: "prm" })
+    }
+
+    /// Searches for the answer of one problem.
+    ///
+    /// # Errors
+    /// Settings that cannot run, a model that is not there, a failure of the search.
+    pub async fn solve(&self, problem: &Problem, config: &Config) -> Result<Outcome, Error> {
+        config.validate()?;
+        let policy = self.policy(config.seed)?;
+        if config.strategy.needs_prm() {
+            let prm = self.prm()?;
+            Ok(strategies::solve(&policy, Some(&prm), problem, config).await?)
+        } else {
+            Ok(strategies::solve(&policy, None::<&NoPrm>, problem, config).await?)
+        }
+    }
+
+    /// Scores the steps of a solution: one score for each.
+    ///
+    /// # Errors
+    /// No PRM, steps that do not fit its context.
+    pub async fn score(&self, problem: &str, steps: &[&str]) -> Result<Vec<f64>, Error> {
+        let prm = self.prm()?;
+        let mut branch = prm.start(problem).await?;
+        Ok(prm.score(&mut branch, steps).await?)
+    }
+
+    /// Continues a prompt; text goes to `stream` as it becomes final.
+    ///
+    /// # Errors
+    /// No policy, sampling settings that cannot be honoured, a prompt without tokens or larger than the
+    /// context.
+    pub async fn generate(
+        &self,
+        request: &GenerateRequest,
+        stream: Option<mpsc::UnboundedSender<String>>,
+    ) -> Result<Generation, Error> {
+        strategies::check_sampling(&request.sampling)?;
+        if request.max_tokens == 0 {
+            return Err(Setting::new("max_tokens", 0, "a number from 1 up").into());
+        }
+        let (PolicyFiles { loaded, .. }, model) = self.writer()?;
+        let prompt = loaded.token_ids(&request.prompt)?;
+        if prompt.is_empty() {
+            return Err(Error::Empty { what: "prompt" });
+        }
+        let mut branch = model.with_seed(request.seed).root(0);
+        branch.append(&prompt)?;
+        let generate = Generate {
+            sampling: request.sampling,
+            max_tokens: request.max_tokens,
+            stop_strings: request.stop.clone(),
+            include_stop: false,
+            stop_token_ids: loaded.checkpoint.eos().to_vec(),
+            stream,
+        };
+        let generated = branch.generate(generate).await?;
+        Ok(Generation {
+            prompt_tokens: prompt.len(),
+            token_ids: generated.token_ids,
+            text: generated.text,
+            logprobs: generated.logprobs,
+            finish: generated.finish,
+        })
+    }
+
+    /// The token ids of a text by the tokenizer of the policy, or of the PRM.
+    ///
+    /// # Errors
+    /// No such model, a text that its tokenizer cannot encode.
+    pub fn tokenize(&self, role: Role, text: &str, add_special: bool) -> Result<Vec<u32>, Error> {
+        Ok(self.loaded(role)?.tokenizer.encode(text, add_special)?)
+    }
+
+    /// The text of token ids.
+    ///
+    /// # Errors
+    /// No such model, an id outside its vocabulary.
+    pub fn detokenize(&self, role: Role, token_ids: &[u32]) -> Result<String, Error> {
+        Ok(self.loaded(role)?.tokenizer.decode(token_ids, true)?)
+    }
+
+    fn loaded(&self, role: Role) -> Result<&LoadedModel, Error> {
+        match role {
+            Role::Policy => Ok(&self.writer()?.0.loaded),
+            Role::Prm => Ok(&self.scorer()?.0.loaded),
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! The handle: jobs together give what each gives alone, cancelling frees, branches search as strategies do.
+
+#[path = "../examples/serve.rs"]
+mod serve;
+#[path = "../examples/solve.rs"]
+mod solve;
+
+use futures::executor::block_on;
+use futures::{StreamExt, future, stream};
+use offshoot_session::local::{Local, Sources};
+use offshoot_session::{
+    Config, Device, EngineOptions, Error, Event, GenerateRequest, Message, Options, Outcome,
+    Problem, Prompt, Role, Sampling, Session, StepOptions, Strategy, Usages,
+};
+
+fn options() -> Options {
+    Options {
+        engine: EngineOptions {
+            device: Device::Cpu,
+            ..EngineOptions::default()
+        },
+        ..Options::default()
+    }
+}
+
+fn open() -> Session {
+    Session::open(&options()).expect("the embedded models")
+}
+
+/// The first of the bundled problems.
+fn problems(count: usize) -> Vec<Problem> {
+    let (mut problems, _) = strategies::read_problems(offshoot_session::embedded::PROBLEMS);
+    problems.truncate(count);
+    problems
+}
+
+fn warm(temperature: f32) -> Sampling {
+    Sampling {
+        temperature,
+        ..Sampling::GREEDY
+    }
+}
+
+/// Searches of all strategies, with different seeds and distributions.
+fn searches() -> Vec<Config> {
+    let of = |strategy, n, seed, temperature| Config {
+        n,
+        seed,
+        sampling: warm(temperature),
+        ..Config::new(strategy)
+    };
+    vec![
+        of(Strategy::Cot, 1, 0, 0.0),
+        of(Strategy::Majority, 8, 1, 0.7),
+        of(Strategy::BestOfN, 4, 2, 1.0),
+        of(Strategy::Beam, 8, 3, 0.7),
+        of(Strategy::Dvts, 8, 4, 0.9),
+        of(Strategy::Beam, 4, 5, 0.7),
+    ]
+}
+
+#[test]
+fn the_examples_run() {
+    solve::main().expect("the example that solves");
+    serve::main().expect("the example that serves");
+}
+
+#[test]
+fn jobs_together_give_what_each_gives_alone() {
+    let session = open();
+    let cases: Vec<(Problem, Config)> = (problems(3).into_iter())
+        .flat_map(|problem| searches().into_iter().map(move |c| (problem.clone(), c)))
+        .collect();
+    let jobs: Vec<_> = (cases.iter())
+        .map(|(problem, config)| session.solve(problem.clone(), config.clone()))
+        .collect();
+    for ((problem, config), job) in cases.into_iter().zip(jobs) {
+        let together = job.wait().expect("a solved problem");
+        let name = format!("{} by {}", problem.id, config.strategy.name());
+        let alone = open()
+            .solve(problem, config)
+            .wait()
+            .expect("the same alone");
+        assert_eq!(together, alone, "{name}");
+    }
+}
+
+/// Tokens that the policy and the PRM computed.
+fn computed(usages: Usages) -> [u64; 2] {
+    [usages.policy, usages.prm].map(|usage| usage.map_or(0, |usage| usage.work.tokens_processed))
+}
+
+#[test]
+fn many_jobs_compute_what_one_future_over_all_problems_computes() {
+    let config = Config {
+        n: 4,
+        ..Config::new(Strategy::Beam)
+    };
+    let problems = problems(64);
+    let session = open();
+    let jobs: Vec<_> = (problems.iter())
+        .map(|problem| session.solve(problem.clone(), config.clone()))
+        .collect();
+    let outcomes: Vec<Outcome> = (jobs.into_iter())
+        .map(|job| job.wait().expect("a solved problem"))
+        .collect();
+
+    let options = options();
+    let sources = Sources::find(&options, &mut Silent).expect("embedded models");
+    let (local, ()) = Local::open(&options, sources, |_| Ok(())).expect("embedded models");
+    let all = stream::iter(problems.iter().map(|problem| local.solve(problem, &config)));
+    let solved = local.engine().run(all.buffered(64).collect::<Vec<_>>());
+    for (outcome, solved) in outcomes.iter().zip(solved.expect("a CPU")) {
+        assert_eq!(*outcome, solved.expect("a solved problem"));
+    }
+    let usages = block_on(session.usage()).expect("a session");
+    assert_eq!(computed(usages), computed(local.usage()));
+}
+
+struct Silent;
+
+impl offshoot_session::Watch for Silent {
+    fn begin(&mut self, _: &str, _: u64) {}
+    fn advance(&mut self, _: u64) {}
+    fn end(&mut self) {}
+    fn retry(&mut self, _: &str, _: &str, _: std::time::Duration) {}
+}
+
+fn live_blocks(session: &Session) -> usize {
+    let usages = block_on(session.usage()).expect("a session");
+    let models = usages.policy.iter().chain(&usages.prm);
+    models.map(|usage| usage.kv.live_blocks).sum()
+}
+
+#[test]
+fn a_dropped_job_frees_everything() {
+    let session = open();
+    let config = Config {
+        n: 64,
+        ..Config::new(Strategy::Majority)
+    };
+    for problem in problems(4) {
+        let job = session.solve(problem, config.clone());
+        while live_blocks(&session) == 0 {
+            std::thread::yield_now();
+        }
+        drop(job);
+        assert_eq!(live_blocks(&session), 0);
+    }
+    let one = problems(1).remove(0);
+    let solved = session.solve(one, Config::new(Strategy::Beam)).wait();
+    assert!(solved.is_ok(), "{:?}", solved.err());
+}
+
+#[test]
+fn a_job_that_waits_for_admission_can_be_dropped() {
+    let options = Options {
+        concurrency: Some(1),
+        ..options()
+    };
+    let session = Session::open(&options).expect("the embedded models");
+    let mut jobs: Vec<_> = (problems(3).into_iter())
+        .map(|problem| session.solve(problem, Config::new(Strategy::Beam)))
+        .collect();
+    drop(jobs.remove(1));
+    for job in jobs {
+        job.wait().expect("a solved problem");
+    }
+}
+
+#[test]
+fn text_is_streamed_as_it_becomes_final() {
+    let session = open();
+    let question = "A crew has 509 stamps. They make 322 more. How many stamps are there?";
+    let request = GenerateRequest::new(Prompt::Messages(vec![Message::new("user", question)]));
+    let mut job = session.generate(request.clone());
+    let mut pieces = Vec::new();
+    while let Some(event) = block_on(job.next()) {
+        if let Event::Text(piece) = event {
+            pieces.push(piece);
+        }
+    }
+    let generation = job.wait().expect("a text");
+    assert!(pieces.len() > 1, "{pieces:?}");
+    assert_eq!(pieces.concat(), generation.text);
+
+    // The same from token ids, and a turn that is continued.
+    let text = generation.text.clone();
+    let ids = block_on(session.tokenize(Role::Policy, question.into(), true)).expect("token ids");
+    let spelt = block_on(session.detokenize(Role::Policy, ids.clone())).expect("a text");
+    assert_eq!(spelt.trim(), question);
+    let raw = |prompt| session.generate(GenerateRequest::new(prompt)).wait();
+    let by_ids = raw(Prompt::TokenIds(ids)).expect("a text");
+    assert_eq!(by_ids, raw(Prompt::Raw(question.into())).expect("a text"));
+    let begun = text.split_at(text.len() / 2).0;
+    let messages = vec![
+        Message::new("user", question),
+        Message::new("assistant", begun),
+    ];
+    let rest = raw(Prompt::Messages(messages)).expect("a text");
+    assert!(rest.prompt_tokens > generation.prompt_tokens);
+}
+
+/// Best-of-N by a program outside, through branches.
+async fn best_of_n(
+    session: &Session,
+    problem: &Problem,
+    config: &Config,
+) -> Vec<(String, Vec<f64>)> {
+    let options = StepOptions {
+        delimiter: Some(config.delimiter.clone()),
+        max_tokens: 4096,
+        sampling: config.sampling,
+    };
+    let stem = session.stem(problem.problem.clone(), config.seed).await;
+    let stem = stem.expect("a stem");
+    let write = async |mut branch: offshoot_session::Branch| {
+        let whole = StepOptions {
+            delimiter: None,
+            ..options.clone()
+        };
+        branch.step(&whole).await.expect("a solution");
+        branch.score().await.expect("scores");
+        let read = branch.read().await.expect("a text");
+        (read.text, read.scores)
+    };
+    let branches: Vec<_> = (0..config.n).map(|_| stem.fork()).collect();
+    future::join_all(branches.into_iter().map(write)).await
+}
+
+#[test]
+fn branches_write_what_a_strategy_writes() {
+    let session = open();
+    let config = Config {
+        n: 6,
+        seed: 9,
+        ..Config::new(Strategy::Majority)
+    };
+    for problem in problems(2) {
+        let outside = block_on(best_of_n(&session, &problem, &config));
+        let job = session.solve(problem, config.clone());
+        let inside = job.wait().expect("a solved problem").solutions;
+        assert_eq!(outside.len(), inside.len());
+        for ((text, _), solution) in outside.iter().zip(&inside) {
+            let steps: Vec<&str> = (text.split("\n\n").map(str::trim))
+                .filter(|step| !step.is_empty())
+                .collect();
+            assert_eq!(steps, solution.steps);
+        }
+    }
+    assert_eq!(
+        live_blocks(&session),
+        0,
+        "branches that were dropped hold nothing"
+    );
+}
+
+#[test]
+fn a_step_and_its_score_through_branches() {
+    let session = open();
+    let problem = problems(1).remove(0);
+    let options = StepOptions {
+        delimiter: Some("\n\n".into()),
+        max_tokens: 256,
+        sampling: Sampling::GREEDY,
+    };
+    block_on(async {
+        let stem = session
+            .stem(problem.problem.clone(), 0)
+            .await
+            .expect("a stem");
+        let mut branch = stem.fork();
+        let mut steps = Vec::new();
+        for _ in 0..2 {
+            let step = branch.step(&options).await.expect("a step");
+            assert_eq!(step.token_ids.len(), step.logprobs.len());
+            steps.push(step.text.trim().to_string());
+        }
+        let scores = branch.score().await.expect("scores");
+        let whole = session.score(problem.problem.clone(), steps.clone());
+        assert_eq!(scores, whole.outcome().await.expect("scores"));
+        assert_eq!(
+            branch.score().await.expect("nothing new"),
+            Vec::<f64>::new()
+        );
+        let read = branch.read().await.expect("a text");
+        assert_eq!(read.scores, scores);
+        assert!(read.token_ids.len() > read.prompt_tokens);
+
+        // A dropped future gives its branch up, and nothing else.
+        let mut given_up = stem.fork();
+        {
+            let step = given_up.step(&options);
+            futures::pin_mut!(step);
+            assert!(futures::poll!(step.as_mut()).is_pending());
+        }
+        let error = given_up.step(&options).await.err();
+        assert!(matches!(error, Some(Error::BranchGivenUp)), "{error:?}");
+        assert!(stem.fork().step(&options).await.is_ok());
+    });
+}
+
+#[test]
+fn what_cannot_be_honoured_names_its_setting() {
+    let opened = |change: fn(&mut Options)| {
+        let mut options = options();
+        change(&mut options);
+        match Session::open(&options) {
+            Ok(_) => "opened".to_string(),
+            Err(error) => error.to_string(),
+        }
+    };
+    for (change, expected) in [
+        (
+            (|o| o.policy = Some("nowhere".into())) as fn(&mut Options),
+            "`policy` is nowhere; expected a directory, an embedded model (nano-small, nano-big, \
+             nano-prm) or a name on the hub (org/name or org/name@revision)",
+        ),
+        (
+            |o| o.policy = Some("nano-prm".into()),
+            "`policy` nano-prm: a classifier of 2 labels cannot write; expected a causal language model",
+        ),
+        (
+            |o| (o.policy, o.prm) = (None, None),
+            "`policy` is missing; expected a policy or a `prm`",
+        ),
+        (
+            |o| o.concurrency = Some(0),
+            "`concurrency` is 0; expected a number from 1 up",
+        ),
+        (
+            |o| o.engine.block_tokens = 0,
+            "`block_tokens` is 0; expected a number from 1 to 1024",
+        ),
+    ] {
+        assert_eq!(opened(change), expected);
+    }
+    let session = Session::open(&Options {
+        prm: None,
+        ..options()
+    });
+    let session = session.expect("a policy alone");
+    let problem = problems(1).remove(0);
+    let error = session
+        .solve(problem.clone(), Config::new(Strategy::Beam))
+        .wait();
+    let error = error.err().map(|error| error.to_string());
+    assert_eq!(
+        error.as_deref(),
+        Some("this session has no prm; open it with `prm`")
+    );
+    let zero = Config {
+        n: 0,
+        ..Config::new(Strategy::Majority)
+    };
+    assert!(session.solve(problem, zero).wait().is_err());
+}

@@ -1,0 +1,171 @@
+//! Flags of `offshoot kernels`.
+
+use clap::{Args, Subcommand, ValueEnum};
+use session::Device;
+
+/// What to do with the CUDA kernels.
+#[derive(Subcommand, Debug)]
+pub enum KernelsCommand {
+    /// Compile every kernel for an architecture, so that the first run on such a card need not.
+    Compile(ArchFlags),
+    /// Print registers, stack, shared memory and resident blocks of every kernel, as compiled.
+    List(ArchFlags),
+    /// Count what a kernel does on an emulated card, beside what it must do.
+    Profile(ProfileFlags),
+    /// Run the tables of test cases on a card (or the emulated one) and compare with f64.
+    Check(CheckFlags),
+    /// Time tree attention on a card, against the flat and the two-level plan; or a product.
+    Time(TimeFlags),
+}
+
+/// Flags of `kernels check`.
+#[derive(Args, Debug)]
+pub struct CheckFlags {
+    /// Where: cuda, cuda:INDEX or emulated.
+    #[arg(long, default_value = "cuda", value_name = "DEVICE", value_parser = str::parse::<Device>)]
+    pub device: Device,
+    /// Only every K-th case.
+    #[arg(long, default_value_t = 1, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    pub every: u32,
+    /// Print one JSON object on standard output.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `kernels time`.
+#[derive(Args, Debug)]
+pub struct TimeFlags {
+    /// Where: cuda or cuda:INDEX.
+    #[arg(long, default_value = "cuda", value_name = "DEVICE", value_parser = str::parse::<Device>)]
+    pub device: Device,
+    /// Query heads, KV heads and head dimension. Default: Llama-3.2-1B's.
+    #[arg(long, default_value = "32/8/64", value_name = "H/KV/D", value_parser = parse_triple)]
+    pub heads: (usize, usize, usize),
+    /// Branches of the beam search, N; 4 children of a kept branch.
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(4..=4096))]
+    pub n: u32,
+    /// Tokens of the prompt.
+    #[arg(long, default_value_t = 512, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub prompt: u32,
+    /// Instead of attention, a product of R rows, N output and K input features: by Offshoot's kernel,
+    /// by cuBLASLt where it is installed, and fused with SwiGLU.
+    #[arg(long, value_name = "R/N/K", value_parser = parse_triple)]
+    pub product: Option<(usize, usize, usize)>,
+    /// Steps of the search. With one step nothing but the prompt is shared.
+    #[arg(long, default_value_t = 16, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub steps: u32,
+    /// Tokens of a step.
+    #[arg(long, default_value_t = 64, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub step_tokens: u32,
+    /// Print one JSON object on standard output.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `kernels compile` and `kernels list`.
+#[derive(Args, Debug)]
+pub struct ArchFlags {
+    /// The architecture: sm_80 (A100), sm_86 (RTX 30), sm_89 (RTX 40), sm_90a (H100, H200), sm_100
+    /// (B200), sm_120 (RTX 50).
+    #[arg(long, default_value = "sm_90a", value_name = "ARCH", value_parser = parse_arch)]
+    pub arch: &'static kernels::cuda::catalog::Architecture,
+    /// Print one JSON object on standard output.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn parse_arch(word: &str) -> Result<&'static kernels::cuda::catalog::Architecture, String> {
+    use kernels::cuda::catalog::{ARCHITECTURES, Architecture};
+    let names = ARCHITECTURES.map(|a| a.name).join(", ");
+    Architecture::find(word).ok_or_else(|| format!("expected one of {names}"))
+}
+
+/// Flags of `kernels profile`.
+#[derive(Args, Debug)]
+pub struct ProfileFlags {
+    /// The kernel.
+    #[arg(value_enum)]
+    pub kernel: ProfiledKernel,
+    /// The emulated card.
+    #[arg(long, value_enum, default_value = "h200", value_name = "CARD")]
+    pub card: Card,
+    /// Attention: query heads, KV heads and head dimension. Default: Llama-3.2-1B's.
+    #[arg(long, default_value = "32/8/64", value_name = "H/KV/D", value_parser = parse_triple)]
+    pub heads: (usize, usize, usize),
+    /// Attention: branches of the beam search, N.
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub n: u32,
+    /// Attention: children of a kept branch, M.
+    #[arg(long, default_value_t = 4, value_name = "M", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub beam_width: u32,
+    /// Attention: tokens of the prompt.
+    #[arg(long, default_value_t = 512, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub prompt: u32,
+    /// Attention: steps of the search.
+    #[arg(long, default_value_t = 16, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub steps: u32,
+    /// Attention: tokens of a step.
+    #[arg(long, default_value_t = 64, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub step_tokens: u32,
+    /// Attention: how much of the tree is read once.
+    #[arg(long, value_enum, default_value = "tree", value_name = "HOW")]
+    pub sharing: SharingWord,
+    /// Attention: seed of the choice of survivors.
+    #[arg(long, default_value_t = 0, value_name = "SEED")]
+    pub seed: u64,
+    /// Linear and gated: rows, output features and input features.
+    #[arg(long, default_value = "16/2048/2048", value_name = "R/N/K", value_parser = parse_triple)]
+    pub shape: (usize, usize, usize),
+    /// Check every access as well as counting it.
+    #[arg(long)]
+    pub checks: bool,
+    /// Print one JSON object on standard output.
+    #[arg(long)]
+    pub json: bool,
+    /// Run the case in this process and print its budget: what the command starts for itself.
+    #[arg(long, hide = true)]
+    pub inner: bool,
+}
+
+fn parse_triple(text: &str) -> Result<(usize, usize, usize), String> {
+    let numbers: Option<Vec<usize>> = text
+        .split('/')
+        .map(|n| n.parse().ok().filter(|&n| n > 0 && n <= 1 << 20))
+        .collect();
+    match numbers.as_deref() {
+        Some(&[a, b, c]) => Ok((a, b, c)),
+        _ => Err("expected three numbers from 1 up, such as 32/8/64".into()),
+    }
+}
+
+/// A kernel that can be profiled.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProfiledKernel {
+    /// Tree attention, a decode step of a beam search.
+    Attention,
+    /// A product.
+    Linear,
+    /// A product of gates and ups with SwiGLU, of twice as many rows of weights as outputs.
+    Gated,
+}
+
+/// A card the emulator knows.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // The names say it.
+pub enum Card {
+    A100,
+    Rtx4090,
+    H100,
+    H200,
+}
+
+/// How much of the tree attention reads once.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SharingWord {
+    /// Every level, where it pays.
+    Tree,
+    /// What all branches share.
+    Cascade,
+    /// Nothing: every branch reads its own path.
+    Flat,
+}

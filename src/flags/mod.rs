@@ -1,0 +1,194 @@
+//! The command line, a file for each group of commands. The flags of one measurement stand beside it in
+//! the crate `bench`.
+
+mod bench;
+mod engine;
+mod kernels;
+mod models;
+mod search;
+
+use std::path::PathBuf;
+
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+use strategies::Grader;
+
+pub use self::bench::{BenchCommand, BenchSearchFlags, ThroughputFlags, Without};
+pub use self::engine::{EngineFlags, SamplingFlags};
+pub use self::kernels::{
+    ArchFlags, Card, CheckFlags, KernelsCommand, ProfileFlags, ProfiledKernel, SharingWord,
+    TimeFlags,
+};
+pub use self::models::{ExportFlags, GenerateFlags, InspectFlags, QuantizeFlags, ScoreFlags};
+pub use self::search::{SearchFlags, SolveFlags};
+
+/// External test-time scaling: a small policy writes many solutions step by step, a process
+/// reward model (PRM) scores the steps, a search keeps the best.
+#[derive(Parser, Debug)]
+#[command(name = "offshoot", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Solve problems. Without arguments: the embedded models on the bundled problems, beam
+    /// search with N = 16.
+    Solve(Box<SolveFlags>),
+    /// Draw the search tree of one problem of a results file.
+    Show(ShowFlags),
+    /// Continue a prompt and stream the text.
+    Generate(GenerateFlags),
+    /// Score the steps of a solution with a PRM.
+    Score(ScoreFlags),
+    /// Grade the answers of any system: lines of answer and prediction in, the same lines with
+    /// verdicts out.
+    Grade(GradeFlags),
+    /// Say what a checkpoint is and how it can serve.
+    Inspect(InspectFlags),
+    /// Write a checkpoint with the weights of its linear layers in 8 or 4 bits.
+    Quantize(QuantizeFlags),
+    /// Write an embedded model as a Hugging Face directory, for tools that need its files.
+    Export(ExportFlags),
+    /// List the devices models can run on, and why others cannot be used.
+    Devices(DevicesFlags),
+    /// Compile, list and count the CUDA kernels; no GPU is needed.
+    #[command(subcommand)]
+    Kernels(KernelsCommand),
+    /// Measure: throughput, linear layers, attention, whole searches, against the machine's limits.
+    #[command(subcommand)]
+    Bench(Box<BenchCommand>),
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Print the manual page, of one command if named.
+    Man {
+        /// The command.
+        command: Option<String>,
+    },
+}
+
+/// Flags of `devices`.
+#[derive(Args, Debug)]
+pub struct DevicesFlags {
+    /// Print one JSON object on standard output.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `show`.
+#[derive(Args, Debug)]
+pub struct ShowFlags {
+    /// A results file written with --trees.
+    pub results: PathBuf,
+    /// The problem's id, or its number in the file counted from 1.
+    pub problem: String,
+    /// Draw dropped branches as well, not only their number.
+    #[arg(long)]
+    pub all: bool,
+    /// Columns to draw in. Default: the terminal's.
+    #[arg(long, value_name = "COLUMNS")]
+    pub width: Option<usize>,
+}
+
+/// Flags of `grade`.
+#[derive(Args, Debug)]
+pub struct GradeFlags {
+    /// One JSON object a line: answer, the true one, and prediction, or a whole solution or
+    /// response to read the prediction off; `-` reads standard input.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Who compares answers; qwen has the leniencies of Qwen2.5-Math's grader.
+    #[arg(long, default_value = "strict", value_parser = words(&Grader::ALL, Grader::name), value_name = "GRADER")]
+    pub grader: Grader,
+    /// Write the graded lines to FILE instead of standard output.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// A second grader to compare with: a command that is given {"answer", "prediction"}, an
+    /// object a line, and answers {"correct": true} or false, a line each.
+    #[arg(long, value_name = "COMMAND")]
+    pub external: Option<String>,
+    /// Seconds the second grader may take over a line.
+    #[arg(long, default_value_t = 30, value_name = "SECONDS", requires = "external", value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub external_timeout: u32,
+    /// Write the lines on which the two graders disagree to FILE.
+    #[arg(long, value_name = "FILE", requires = "external")]
+    pub disagreements: Option<PathBuf>,
+}
+
+/// A parser of the words of `all`: their names, which help and errors list.
+pub(crate) fn words<T: Copy + Send + Sync + 'static>(
+    all: &'static [T],
+    name: fn(T) -> &'static str,
+) -> impl TypedValueParser<Value = T> + Clone {
+    words_with(all, name, &[])
+}
+
+/// As [`words`], with old spellings of some of them: (old, new).
+pub(crate) fn words_with<T: Copy + Send + Sync + 'static>(
+    all: &'static [T],
+    name: fn(T) -> &'static str,
+    old: &'static [(&'static str, &'static str)],
+) -> impl TypedValueParser<Value = T> + Clone {
+    let values = all.iter().map(move |&one| {
+        let aliases = old.iter().filter(move |(_, new)| *new == name(one));
+        PossibleValue::new(name(one)).aliases(aliases.map(|(old, _)| *old))
+    });
+    PossibleValuesParser::new(values).try_map(move |word| {
+        let new = old.iter().find(|(old, _)| *old == word);
+        let word = new.map_or(word.as_str(), |(_, new)| *new);
+        let found = all.iter().copied().find(|&one| name(one) == word);
+        found.ok_or_else(|| format!("unknown word {word}"))
+    })
+}
+
+/// `\n` and `\t` typed in a shell, as line break and tab; `\\` is a backslash.
+pub fn unescape(text: &str) -> String {
+    let mut out = String::new();
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match (c, chars.clone().next()) {
+            ('\\', Some(next @ ('n' | 't' | '\\'))) => {
+                chars.next();
+                out.push(match next {
+                    'n' => '\n',
+                    't' => '\t',
+                    other => other,
+                });
+            }
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn line_breaks_can_be_typed() {
+        for (typed, meant) in [
+            ("\\n\\n", "\n\n"),
+            ("a\\tb", "a\tb"),
+            ("\\\\n", "\\n"),
+            ("\\x", "\\x"),
+            ("\\", "\\"),
+        ] {
+            assert_eq!(unescape(typed), meant, "{typed:?}");
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Flags of `offshoot solve` and of every search.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use session::Options;
+use strategies::{Aggregation, BeamMode, Config, Grader, PrmKind, PromptKind, Selection, Strategy};
+
+use super::{EngineFlags, SamplingFlags, unescape, words};
+
+/// Flags of `solve`.
+#[derive(Args, Debug)]
+pub struct SolveFlags {
+    /// One problem as text; `-` reads it from standard input.
+    #[arg(conflicts_with = "problems")]
+    pub problem: Option<String>,
+    /// The search.
+    #[command(flatten)]
+    pub search: SearchFlags,
+    /// Append one JSON object per solved problem to FILE; what is in it already is not solved
+    /// again.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Put every problem's whole search tree into the results.
+    #[arg(long)]
+    pub trees: bool,
+    /// Print one JSON object on standard output instead of a table.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of a search over problems.
+#[derive(Args, Debug)]
+pub struct SearchFlags {
+    /// Problems, one JSON object a line, as MATH-500, AIME, AMC, GSM8K or OlympiadBench have them:
+    /// problem, question or prompt; if known answer, solution, level, subject, id.
+    /// Default: the bundled problems.
+    #[arg(long, value_name = "FILE")]
+    pub problems: Option<PathBuf>,
+    /// The model that writes: a directory, a hub name (org/name or org/name@revision), nano-small
+    /// or nano-big.
+    #[arg(long, default_value = "nano-small", value_name = "MODEL")]
+    pub policy: String,
+    /// The model that scores steps: a directory, a hub name (org/name or org/name@revision) or
+    /// nano-prm.
+    #[arg(long, default_value = "nano-prm", value_name = "MODEL")]
+    pub prm: String,
+    /// How the PRM is read. Default: as its head says; an LM head needs a name it is known by, or this
+    /// flag.
+    #[arg(long, value_parser = words(&PrmKind::ALL, PrmKind::name), value_name = "FORMAT")]
+    pub prm_format: Option<PrmKind>,
+    /// How to search.
+    #[arg(long, default_value = "beam", value_parser = words(&Strategy::ALL, Strategy::name), value_name = "STRATEGY")]
+    pub strategy: Strategy,
+    /// N: the candidates a search may hold at once. Default: 16, for cot 1.
+    #[arg(long, value_name = "N")]
+    pub n: Option<usize>,
+    /// M: children of a kept branch, so that N/M branches survive a step (beam, dvts).
+    #[arg(long, default_value_t = 4, value_name = "M")]
+    pub beam_width: usize,
+    /// Whether finished paths hold their slot (paper) or leave (search-and-learn).
+    #[arg(long, default_value = "paper", value_parser = words(&BeamMode::ALL, BeamMode::name), value_name = "MODE")]
+    pub beam_mode: BeamMode,
+    /// Greedy steps to look ahead before a child is scored (beam, dvts).
+    #[arg(long, default_value_t = 0, value_name = "STEPS")]
+    pub lookahead: usize,
+    /// Rank children by this aggregation of their path's scores.
+    #[arg(long, alias = "value", default_value = "last", value_parser = words(&Aggregation::ALL, Aggregation::name), value_name = "AGGREGATION")]
+    pub aggregation: Aggregation,
+    /// How the answer is selected from the solutions: majority, or min, last, mean, product with -max or
+    /// -vote. Default: last-vote with a PRM, else majority.
+    #[arg(long, alias = "verdict", value_name = "SELECTION")]
+    pub selection: Option<Selection>,
+    /// Who compares answers; qwen has the leniencies of Qwen2.5-Math's grader.
+    #[arg(long, default_value = "strict", value_parser = words(&Grader::ALL, Grader::name), value_name = "GRADER")]
+    pub grader: Grader,
+    /// Most steps of a path (beam, dvts).
+    #[arg(long, default_value_t = 40, value_name = "STEPS")]
+    pub max_steps: usize,
+    /// Most tokens of one step (beam, dvts).
+    #[arg(
+        long,
+        alias = "step-tokens",
+        default_value_t = 2048,
+        value_name = "TOKENS"
+    )]
+    pub max_step_tokens: usize,
+    /// Most tokens of a solution.
+    #[arg(
+        long,
+        alias = "total-tokens",
+        default_value_t = 8192,
+        value_name = "TOKENS"
+    )]
+    pub max_tokens: usize,
+    /// Expansions of a path without a valid next step before it is given up (beam, dvts).
+    #[arg(long, alias = "tries", default_value_t = 3, value_name = "COUNT")]
+    pub max_retries: usize,
+    /// Text that ends a step; \n stands for a line break.
+    #[arg(long, default_value = "\\n\\n", value_name = "TEXT")]
+    pub delimiter: String,
+    /// The paper's prompt for the policy: qwen (one sentence as system message), llama (Meta's
+    /// prompt for mathematics), r1 (the sentence after the problem) or plain (the problem alone).
+    /// Default: as the policy's chat tokens say.
+    #[arg(long, value_parser = words(&PromptKind::ALL, PromptKind::name), value_name = "PROMPT")]
+    pub prompt: Option<PromptKind>,
+    /// System message in place of the prompt's; empty sends none.
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// Line after the problem in place of the prompt's; empty sends none.
+    #[arg(long, value_name = "TEXT")]
+    pub instruction: Option<String>,
+    /// Seed of all random numbers.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Solve only the first COUNT problems.
+    #[arg(long, value_name = "COUNT")]
+    pub limit: Option<usize>,
+    /// Problems in work at once. Default: as many as fill a batch.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub concurrency: Option<u32>,
+    /// End at the first malformed line of the problem file, before anything is solved.
+    #[arg(long, alias = "strict")]
+    pub fail_on_malformed: bool,
+    /// How tokens are drawn.
+    #[command(flatten)]
+    pub sampling: SamplingFlags,
+    /// The device.
+    #[command(flatten)]
+    pub engine: EngineFlags,
+}
+
+impl SearchFlags {
+    /// The search these flags ask for.
+    pub fn config(&self) -> Config {
+        let defaults = Config::new(self.strategy);
+        Config {
+            n: self.n.unwrap_or(defaults.n),
+            beam_width: self.beam_width,
+            beam_mode: self.beam_mode,
+            lookahead: self.lookahead,
+            aggregation: self.aggregation,
+            max_steps: self.max_steps,
+            max_step_tokens: self.max_step_tokens,
+            max_tokens: self.max_tokens,
+            max_retries: self.max_retries,
+            delimiter: unescape(&self.delimiter),
+            sampling: self.sampling.sampling(defaults.sampling.temperature),
+            seed: self.seed,
+            selection: self.selection,
+            grader: self.grader,
+            ..defaults
+        }
+    }
+
+    /// The session that a search with this strategy needs.
+    pub fn session(&self) -> Options {
+        Options {
+            policy: Some(self.policy.clone()),
+            prm: self.strategy.needs_prm().then(|| self.prm.clone()),
+            prm_format: self.prm_format,
+            prompt: self.prompt,
+            system: self.system.clone(),
+            instruction: self.instruction.clone(),
+            concurrency: self.concurrency.map(|count| count as usize),
+            engine: self.engine.options(),
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! One search on one problem: the two models, the options, and the tree as it grows.
+//!
+//! A strategy starts at the [`root`](Search::root), [`expand`](Search::expand)s paths,
+//! [`keep_best`](Search::keep_best)s, and turns what has ended into solutions; or it writes whole
+//! solutions ([`Search::write_solutions`]). The search records every step in its [`Trace`] and
+//! counts the tokens of both models, so a strategy has neither in its text.
+//!
+//! - `expand.rs`: the children of a path: sampled, scored, without duplicates, looked ahead.
+//! - `whole.rs`: whole solutions, written in one go.
+
+mod expand;
+mod whole;
+
+use crate::trace::{NodeState, Trace};
+use crate::{Config, Ending, Error, Policy, Prm, Problem, Solution};
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
+
+pub use expand::Expansion;
+
+/// One search on one problem.
+///
+/// A strategy outside of this crate uses it as those inside do:
+///
+/// ```
+/// use offshoot_strategies::{Config, Error, Outcome, Path, Policy, Prm, Problem, Search, Strategy};
+///
+/// /// Greedy search by the PRM: the best of M children, step by step.
+/// async fn greedy<P: Policy, R: Prm>(
+///     policy: &P,
+///     prm: &R,
+///     problem: &Problem,
+/// ) -> Result<Outcome, Error> {
+///     let config = Config { n: 4, ..Config::new(Strategy::Beam) };
+///     let search = Search::new(policy, Some(prm), problem, &config)?;
+///     let mut paths = vec![search.root().await?];
+///     while paths.iter().any(|path| !path.has_ended()) {
+///         let expansion = search.expand(paths, config.beam_width).await?;
+///         paths = search.keep_best(expansion.candidates, 1);
+///         paths.extend(expansion.dead_ends);
+///     }
+///     let solutions = paths.into_iter().map(Path::into_solution).collect();
+///     Ok(search.outcome(solutions))
+/// }
+/// ```
+pub struct Search<'a, P: Policy, R: Prm> {
+    /// The options.
+    pub config: &'a Config,
+    pub(crate) problem: &'a Problem,
+    pub(crate) trace: RefCell<Trace>,
+    pub(crate) prm_tokens: Cell<usize>,
+    policy: &'a P,
+    /// `None` for a strategy that needs no PRM.
+    prm: Option<&'a R>,
+}
+
+/// One path of a search, from the stem to its latest step.
+pub struct Path<P: Policy, R: Prm> {
+    /// Both models' branches, until the path ends.
+    live: Option<Live<P, R>>,
+    ending: Option<Ending>,
+    value: f64,
+    parent_value: f64,
+    /// Its latest step in the trace.
+    node: usize,
+    steps: Vec<String>,
+    scores: Vec<f64>,
+    num_tokens: usize,
+    logprob: f64,
+}
+
+/// A branch of each model with the same content.
+struct Live<P: Policy, R: Prm> {
+    policy: P::Branch,
+    /// `None` for a strategy that needs no PRM.
+    prm: Option<R::Branch>,
+}
+
+impl<'a, P: Policy, R: Prm> Search<'a, P, R> {
+    /// A search that has not started. The PRM is left out if the strategy does not need one.
+    ///
+    /// # Errors
+    /// Options that cannot be honoured ([`Config::validate`]); no PRM for a strategy that
+    /// needs one.
+    pub fn new(
+        policy: &'a P,
+        prm: Option<&'a R>,
+        problem: &'a Problem,
+        config: &'a Config,
+    ) -> Result<Search<'a, P, R>, Error> {
+        config.validate()?;
+        let strategy = config.strategy;
+        let search = Search {
+            config,
+            problem,
+            trace: RefCell::default(),
+            prm_tokens: Cell::new(0),
+            policy,
+            prm: prm.filter(|_| strategy.needs_prm()),
+        };
+        if strategy.needs_prm() {
+            search.prm()?;
+        }
+        Ok(search)
+    }
+
+    /// The stem of the problem as a path without steps.
+    ///
+    /// # Errors
+    /// A failure of either model.
+    pub async fn root(&self) -> Result<Path<P, R>, Error> {
+        Ok(Path {
+            live: Some(self.start().await?),
+            ending: None,
+            value: 0.0,
+            parent_value: 0.0,
+            node: 0,
+            steps: Vec::new(),
+            scores: Vec::new(),
+            num_tokens: 0,
+            logprob: 0.0,
+        })
+    }
+
+    /// A second path with the same content.
+    pub fn fork(&self, path: &Path<P, R>) -> Path<P, R> {
+        let live = path.live.as_ref().map(|live| Live {
+            policy: self.policy.fork(&live.policy),
+            prm: self.fork_prm(live),
+        });
+        Path {
+            live,
+            ..path.without_branches()
+        }
+    }
+
+    /// Keeps the `count` best paths, in the order in which they were given, and drops the others.
+    ///
+    /// The order is total: the higher value, then the higher value of the parent, then the lower
+    /// index.
+    pub fn keep_best(&self, paths: Vec<Path<P, R>>, count: usize) -> Vec<Path<P, R>> {
+        let mut ranking: Vec<usize> = (0..paths.len()).collect();
+        ranking.sort_by(|&a, &b| {
+            let (a, b) = (&paths[a], &paths[b]);
+            (b.value.total_cmp(&a.value)).then(b.parent_value.total_cmp(&a.parent_value))
+        }); // the sort is stable, so the lower index stays in front
+        let best: HashSet<usize> = ranking.into_iter().take(count).collect();
+        let mut kept = Vec::new();
+        for (index, path) in paths.into_iter().enumerate() {
+            if best.contains(&index) {
+                kept.push(path);
+            } else {
+                self.set_state(path.node, NodeState::Dropped);
+            }
+        }
+        kept
+    }
+
+    /// Ends a path where it is, because no valid step follows.
+    pub fn give_up(&self, path: Path<P, R>) -> Path<P, R> {
+        self.set_state(path.node, NodeState::Stopped);
+        Path {
+            live: None,
+            ending: Some(Ending::DeadEnd),
+            ..path
+        }
+    }
+
+    /// A search of the same problem with a tree of its own, for a strategy of independent parts:
+    /// [`merge`](Search::merge) puts the parts together in an order that does not depend on which
+    /// of them ends first.
+    pub fn separate(&self) -> Search<'a, P, R> {
+        Search {
+            config: self.config,
+            problem: self.problem,
+            trace: RefCell::default(),
+            prm_tokens: Cell::new(0),
+            policy: self.policy,
+            prm: self.prm,
+        }
+    }
+
+    /// Adds the tree of a [`separate`](Search::separate) search to this one; returns its solution
+    /// as one of this search.
+    pub fn merge(&self, part: Search<'_, P, R>, solution: Solution) -> Solution {
+        let tokens = self.prm_tokens.get() + part.prm_tokens.get();
+        self.prm_tokens.set(tokens);
+        let shift = self.trace.borrow_mut().graft(part.trace.into_inner());
+        let node = match solution.node {
+            0 => 0, // the stem is the same one
+            node => node + shift,
+        };
+        Solution { node, ..solution }
+    }
+
+    /// Opens the stem on both models.
+    async fn start(&self) -> Result<Live<P, R>, Error> {
+        let text = &self.problem.problem;
+        let prm = async {
+            let Some(prm) = self.prm else {
+                return Ok(None);
+            };
+            let branch = prm.start(text).await?;
+            self.count_prm_tokens(prm.num_tokens(&branch));
+            Ok(Some(branch))
+        };
+        let stream = stream(self.config.seed, text);
+        let (policy, prm) = futures::try_join!(self.policy.start(text, stream), prm)?;
+        Ok(Live { policy, prm })
+    }
+
+    /// Appends steps to a branch of the PRM; returns one finite score for each.
+    async fn score(&self, branch: &mut R::Branch, steps: &[&str]) -> Result<Vec<f64>, Error> {
+        if steps.is_empty() {
+            return Ok(Vec::new());
+        }
+        let prm = self.prm()?;
+        let before = prm.num_tokens(branch);
+        let scores = prm.score(branch, steps).await?;
+        self.count_prm_tokens(prm.num_tokens(branch) - before);
+        if scores.len() != steps.len() {
+            return Err(Error::ScoreCount {
+                expected: steps.len(),
+                found: scores.len(),
+            });
+        }
+        let bad = scores.iter().zip(steps).find(|(s, _)| !s.is_finite());
+        match bad {
+            Some((&score, step)) => Err(Error::Score {
+                score,
+                step: step.to_string(),
+            }),
+            None => Ok(scores),
+        }
+    }
+
+    fn prm(&self) -> Result<&'a R, Error> {
+        let strategy = self.config.strategy.name();
+        self.prm.ok_or(Error::NoPrm { strategy })
+    }
+
+    fn fork_prm(&self, live: &Live<P, R>) -> Option<R::Branch> {
+        let (prm, branch) = (self.prm?, live.prm.as_ref()?);
+        Some(prm.fork(branch))
+    }
+
+    fn count_prm_tokens(&self, tokens: usize) {
+        self.prm_tokens.set(self.prm_tokens.get() + tokens);
+    }
+
+    fn set_state(&self, node: usize, state: NodeState) {
+        self.trace.borrow_mut().nodes[node].state = state;
+    }
+}
+
+impl<P: Policy, R: Prm> Path<P, R> {
+    /// Whether nothing can follow its latest step.
+    pub fn has_ended(&self) -> bool {
+        self.ending.is_some()
+    }
+
+    /// Why it ended; `None` while it can go on.
+    pub fn ending(&self) -> Option<Ending> {
+        self.ending
+    }
+
+    /// What it is ranked by: its scores, and those of the steps looked ahead, aggregated by
+    /// [`Config::aggregation`]; 0 for the stem.
+    pub fn value(&self) -> f64 {
+        self.value
+    }
+
+    /// Its steps, trimmed.
+    pub fn steps(&self) -> &[String] {
+        &self.steps
+    }
+
+    /// The PRM's score of each step.
+    pub fn scores(&self) -> &[f64] {
+        &self.scores
+    }
+
+    /// The path as a result; [`Search::outcome`] reads its answer.
+    pub fn into_solution(self) -> Solution {
+        Solution {
+            steps: self.steps,
+            scores: self.scores,
+            answer: None,
+            correct: None,
+            ending: self.ending.unwrap_or(Ending::StepLimit),
+            num_tokens: self.num_tokens,
+            logprob: self.logprob,
+            node: self.node,
+        }
+    }
+
+    /// Everything but the branches.
+    fn without_branches(&self) -> Path<P, R> {
+        Path {
+            live: None,
+            ending: self.ending,
+            value: self.value,
+            parent_value: self.parent_value,
+            node: self.node,
+            steps: self.steps.clone(),
+            scores: self.scores.clone(),
+            num_tokens: self.num_tokens,
+            logprob: self.logprob,
+        }
+    }
+}
+
+/// The key of a problem's random numbers: the same text and seed give the same tree, wherever
+/// the problem stands in its file. FNV-1a over the seed and the text.
+pub fn stream(seed: u64, text: &str) -> u64 {
+    let bytes = seed.to_le_bytes().into_iter().chain(text.bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}

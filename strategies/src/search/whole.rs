@@ -1,0 +1,88 @@
+//! Whole solutions, written in one go: what CoT, majority vote and best-of-N share.
+
+use super::Search;
+use crate::trace::{Node, NodeState, Trace};
+use crate::{Ending, Error, Policy, Prm, Solution, StepEnd, StepParams};
+use futures::future::try_join_all;
+
+impl<P: Policy, R: Prm> Search<'_, P, R> {
+    /// Writes `count` solutions; with a PRM each is scored as soon as it is written. Solution i
+    /// does not depend on `count`.
+    ///
+    /// A solution is split into steps at the delimiter; empty pieces are dropped. A solution cut by
+    /// the token limit is kept (SEMANTICS.md, "Whole solutions").
+    ///
+    /// # Errors
+    /// A failure of either model.
+    pub async fn write_solutions(&self, count: usize) -> Result<Vec<Solution>, Error> {
+        let root = self.start().await?;
+        let branches: Vec<P::Branch> = (0..count).map(|_| self.policy.fork(&root.policy)).collect();
+        drop(root.policy);
+        let prm_root = root.prm.as_ref();
+        let writing = branches.into_iter().map(|branch| async move {
+            let mut solution = self.write_solution(branch).await?;
+            if let (Some(prm), Some(prm_root)) = (self.prm, prm_root) {
+                let steps: Vec<&str> = solution.steps.iter().map(String::as_str).collect();
+                solution.scores = self.score(&mut prm.fork(prm_root), &steps).await?;
+            }
+            Ok::<Solution, Error>(solution)
+        });
+        let mut solutions = try_join_all(writing).await?;
+        let mut trace = self.trace.borrow_mut();
+        for solution in &mut solutions {
+            solution.node = add_chain(&mut trace, solution);
+        }
+        Ok(solutions)
+    }
+
+    async fn write_solution(&self, mut branch: P::Branch) -> Result<Solution, Error> {
+        let params = StepParams {
+            delimiter: None,
+            max_tokens: self.config.max_tokens,
+            sampling: self.config.sampling,
+        };
+        let whole = self.policy.step(&mut branch, &params).await?;
+        let pieces = whole.text.split(&self.config.delimiter).map(str::trim);
+        Ok(Solution {
+            steps: pieces.filter(|s| !s.is_empty()).map(String::from).collect(),
+            scores: Vec::new(),
+            answer: None,
+            correct: None,
+            ending: match whole.end {
+                StepEnd::Eos | StepEnd::Delimiter => Ending::Finished,
+                StepEnd::Length => Ending::LengthCut,
+            },
+            num_tokens: whole.num_tokens,
+            logprob: whole.logprob,
+            node: 0,
+        })
+    }
+}
+
+/// Adds a solution to the trace as a chain of steps below the stem; returns its last node.
+fn add_chain(trace: &mut Trace, solution: &Solution) -> usize {
+    let nothing = [String::new()]; // a solution without steps still has its tokens
+    let texts = if solution.steps.is_empty() {
+        &nothing
+    } else {
+        solution.steps.as_slice()
+    };
+    let last = texts.len() - 1;
+    let mut end = 0;
+    for (i, text) in texts.iter().enumerate() {
+        let state = match solution.ending {
+            _ if i < last => NodeState::Kept,
+            Ending::Finished => NodeState::Finished,
+            _ => NodeState::LengthCut,
+        };
+        let tokens = if i == last { solution.num_tokens } else { 0 };
+        let reward = solution.scores.get(i).copied();
+        let node = Node {
+            reward,
+            value: reward,
+            ..Node::new(text.clone(), tokens, state)
+        };
+        end = trace.add(end, node);
+    }
+    end
+}

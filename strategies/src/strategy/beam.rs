@@ -1,0 +1,68 @@
+//! Beam search over steps, guided by a process reward model.
+//!
+//! *Can 1B LLM Surpass 405B LLM?* (arXiv 2502.06703), section 2.2, after Snell et al. (arXiv
+//! 2408.03314), section 5.1; SEMANTICS.md, "Beam search". A round writes N candidates, kept = N/M
+//! survive, each survivor has M children.
+//!
+//! - [`BeamMode::Paper`]: a kept candidate that has finished holds its slot, so fewer go on. At
+//!   most N/M solutions.
+//! - [`BeamMode::SearchAndLearn`]: finished candidates leave; the N/M best of the others share N
+//!   children round-robin. At most N solutions, the best first. Two differences from
+//!   search-and-learn: a list that is too short is not padded with copies, which would distort a
+//!   vote, and the step limit ends a path instead of letting the last step run to its end.
+//!
+//! In both a path without a valid next step ends there. The order among candidates is total:
+//! value, then the parent's value, then the branch index.
+
+use super::{Row, validate_step_search};
+use crate::{BeamMode, Error, Expansion, Path, Policy, Prm, Search, Solution};
+
+pub(super) const ROW: Row = Row {
+    name: "beam",
+    needs_prm: true,
+    default_n: 16,
+    default_temperature: 0.7,
+    validate: validate_step_search,
+    candidates_per_solution: |_| None,
+};
+
+/// Searches until every path has ended.
+pub(super) async fn run<P: Policy, R: Prm>(
+    search: &Search<'_, P, R>,
+) -> Result<Vec<Solution>, Error> {
+    let (n, m) = (search.config.n, search.config.beam_width);
+    let (kept, mode) = (n / m, search.config.beam_mode);
+    let mut ended: Vec<Path<P, R>> = Vec::new();
+    let mut beams = vec![search.root().await?];
+    let mut budget = n; // the children of the next round
+    while !beams.is_empty() {
+        let Expansion {
+            candidates,
+            dead_ends,
+        } = search.expand(beams, budget).await?;
+        ended.extend(dead_ends);
+
+        let (finished, going_on): (Vec<_>, Vec<_>) = match mode {
+            BeamMode::Paper => {
+                let slots = kept.saturating_sub(ended.len());
+                let best = search.keep_best(candidates, slots);
+                best.into_iter().partition(Path::has_ended)
+            }
+            BeamMode::SearchAndLearn => {
+                let (finished, others) = candidates.into_iter().partition(Path::has_ended);
+                (finished, search.keep_best(others, kept))
+            }
+        };
+        ended.extend(finished);
+        beams = going_on;
+        budget = match mode {
+            BeamMode::Paper => beams.len() * m,
+            BeamMode::SearchAndLearn => n,
+        };
+    }
+    if mode == BeamMode::SearchAndLearn {
+        ended.sort_by(|a, b| b.value().total_cmp(&a.value()));
+        ended.truncate(n);
+    }
+    Ok(ended.into_iter().map(Path::into_solution).collect())
+}

@@ -1,0 +1,149 @@
+//! The strategies: one file each, and the list that names them.
+//!
+//! To add one, write its file (its paper on top, a [`Row`], an `async fn run`) and give it a
+//! variant and its three entries here. Nothing else names a strategy. `SEMANTICS.md` states what
+//! each does.
+
+mod beam;
+mod best_of_n;
+mod cot;
+mod dvts;
+mod majority;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Aggregation, Config, Error, Policy, Prm, Search, Selection, Solution};
+use engine::Setting;
+
+/// How compute is spent on one problem.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strategy {
+    /// One solution.
+    Cot,
+    /// N solutions, the most frequent answer.
+    Majority,
+    /// N solutions, scored by the PRM.
+    BestOfN,
+    /// Beam search over steps, guided by the PRM.
+    Beam,
+    /// Diverse verifier tree search: N/M independent greedy searches.
+    Dvts,
+}
+
+/// The facts about one strategy.
+pub(crate) struct Row {
+    /// The word for it in options and results.
+    pub name: &'static str,
+    /// Whether it needs a PRM.
+    pub needs_prm: bool,
+    /// N unless given.
+    pub default_n: usize,
+    /// The sampling temperature unless given.
+    pub default_temperature: f32,
+    /// Refuses options that it could not honour.
+    pub validate: fn(&Config) -> Result<(), Setting>,
+    /// Candidates that make up one solution, if the i-th solution does not depend on N; else
+    /// `None`.
+    pub candidates_per_solution: fn(&Config) -> Option<usize>,
+}
+
+impl Strategy {
+    /// Every strategy.
+    pub const ALL: [Strategy; 5] = [
+        Strategy::Cot,
+        Strategy::Majority,
+        Strategy::BestOfN,
+        Strategy::Beam,
+        Strategy::Dvts,
+    ];
+
+    pub(crate) fn row(self) -> &'static Row {
+        match self {
+            Strategy::Cot => &cot::ROW,
+            Strategy::Majority => &majority::ROW,
+            Strategy::BestOfN => &best_of_n::ROW,
+            Strategy::Beam => &beam::ROW,
+            Strategy::Dvts => &dvts::ROW,
+        }
+    }
+
+    /// Runs the strategy. The order of the solutions is the strategy's own and always the same.
+    ///
+    /// # Errors
+    /// A failure of either model.
+    pub async fn run<P: Policy, R: Prm>(
+        self,
+        search: &Search<'_, P, R>,
+    ) -> Result<Vec<Solution>, Error> {
+        match self {
+            Strategy::Cot => cot::run(search).await,
+            Strategy::Majority => majority::run(search).await,
+            Strategy::BestOfN => best_of_n::run(search).await,
+            Strategy::Beam => beam::run(search).await,
+            Strategy::Dvts => dvts::run(search).await,
+        }
+    }
+
+    /// The word for it in options and results.
+    pub fn name(self) -> &'static str {
+        self.row().name
+    }
+
+    /// Whether it needs a process reward model.
+    pub fn needs_prm(self) -> bool {
+        self.row().needs_prm
+    }
+
+    /// The selection that counts unless another is set: `last-vote` with a PRM (the best row of the
+    /// paper's Table 2), else `majority`.
+    pub fn default_selection(self) -> Selection {
+        if self.needs_prm() {
+            Selection::Vote(Aggregation::Last)
+        } else {
+            Selection::Majority
+        }
+    }
+}
+
+/// The checks shared by strategies that write whole solutions.
+fn validate_whole_solutions(config: &Config) -> Result<(), Setting> {
+    if config.lookahead == 0 {
+        return Ok(());
+    }
+    let name = config.strategy.name();
+    Err(Setting::new(
+        "lookahead",
+        config.lookahead,
+        format!("0: the strategy {name} writes whole solutions, not steps"),
+    ))
+}
+
+/// The checks shared by strategies that search over steps with N/M branches kept.
+fn validate_step_search(config: &Config) -> Result<(), Setting> {
+    let (name, n, m) = (config.strategy.name(), config.n, config.beam_width);
+    if m == 0 {
+        return Err(Setting::new("beam_width", m, "at least 1"));
+    }
+    if !n.is_multiple_of(m) {
+        return Err(Setting::new(
+            "n",
+            n,
+            format!("a multiple of `beam_width`, {m}: the strategy {name} keeps n / {m} branches"),
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_spell_a_strategy_by_its_name() {
+        for strategy in Strategy::ALL {
+            let word = serde_json::to_value(strategy).expect("a word");
+            assert_eq!(word, strategy.name());
+        }
+    }
+}
