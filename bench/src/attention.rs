@@ -9,7 +9,7 @@ use engine::checkpoint::config::ModelConfig;
 use kernels::cuda::study::Beam;
 use kernels::philox::uniform_u64;
 use kernels::{
-    Backend, BlockId, CpuBackend, Draw, Dtype, KvDtype, KvLayout, RopeTable, Sampling,
+    Activation, Backend, BlockId, CpuBackend, Draw, Dtype, KvDtype, KvLayout, RopeTable, Sampling,
     SequenceRows, StepPlan,
 };
 use serde::{Deserialize, Serialize};
@@ -242,6 +242,7 @@ impl Study<'_> {
             heads: c.heads,
             kv_heads: c.kv_heads,
             head_dim: c.head_dim,
+            query_scalar: c.head_dim,
             block_tokens: BLOCK_TOKENS,
             dtype,
             unit_bytes: 64,
@@ -352,7 +353,7 @@ impl Study<'_> {
             backend.rms_norm(&x, &weight, 1e-5, ROWS, &mut normed);
         });
         let gate = time(self.runs, SECONDS, || {
-            backend.swiglu(&gate_up, ROWS, &mut out)
+            backend.gated(&gate_up, Activation::Silu, ROWS, &mut out)
         });
         self.add("RMS norm", ROWS, norm);
         self.add("SwiGLU", ROWS, gate);

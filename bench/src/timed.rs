@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use kernels::{
-    Backend, BlockId, Draw, Dtype, Error, Feed, KvDtype, KvLayout, MatrixView, Quantized,
-    RopeTable, Sample, StepPlan,
+    Activation, Backend, BlockId, Draw, Dtype, Error, Feed, KvDtype, KvLayout, MatrixView,
+    Quantized, RopeTable, Sample, StepPlan,
 };
 use serde::{Deserialize, Serialize};
 
@@ -42,7 +42,7 @@ pub enum Operation {
     Append,
     /// Norms.
     Norms,
-    /// SwiGLU and other functions of single numbers.
+    /// Gated activations and other functions of single numbers.
     Activations,
     /// Drawing tokens.
     Sampling,
@@ -359,11 +359,17 @@ impl<B: Backend> Backend for Timed<B> {
     fn feed(&mut self, plan: &mut Self::Plan, feeds: &[Feed], samples: &Self::PendingSamples) {
         self.inner.feed(&mut plan.inner, feeds, samples);
     }
-    fn embed(&mut self, table: &Self::Weight, plan: &Self::Plan, out: &mut Self::Activations) {
+    fn embed(
+        &mut self,
+        table: &Self::Weight,
+        plan: &Self::Plan,
+        scale: f32,
+        out: &mut Self::Activations,
+    ) {
         self.profile.begin(self.model, &plan.facts);
         self.profile.add(Operation::Other, plan.facts.upload);
         self.plain(Operation::Other, |b| {
-            b.embed(&table.inner, &plan.inner, out)
+            b.embed(&table.inner, &plan.inner, scale, out)
         });
     }
 
@@ -376,6 +382,19 @@ impl<B: Backend> Backend for Timed<B> {
         out: &mut Self::Activations,
     ) {
         self.plain(Operation::Norms, |b| b.rms_norm(x, weight, eps, rows, out));
+    }
+
+    fn add_rms_norm(
+        &mut self,
+        x: &Self::Activations,
+        weight: &Self::Vector,
+        eps: f32,
+        rows: usize,
+        out: &mut Self::Activations,
+    ) {
+        self.plain(Operation::Norms, |b| {
+            b.add_rms_norm(x, weight, eps, rows, out);
+        });
     }
 
     fn linear(
@@ -439,8 +458,16 @@ impl<B: Backend> Backend for Timed<B> {
         });
     }
 
-    fn swiglu(&mut self, gate_up: &Self::Activations, rows: usize, out: &mut Self::Activations) {
-        self.plain(Operation::Activations, |b| b.swiglu(gate_up, rows, out));
+    fn gated(
+        &mut self,
+        gate_up: &Self::Activations,
+        activation: Activation,
+        rows: usize,
+        out: &mut Self::Activations,
+    ) {
+        self.plain(Operation::Activations, |b| {
+            b.gated(gate_up, activation, rows, out);
+        });
     }
 
     fn relu(&mut self, x: &mut Self::Activations, rows: usize) {

@@ -182,6 +182,7 @@ pub fn from_config(config: &ModelConfig, name: &str, eos: bool) -> Description {
         }),
         rope_scaling: (config.ropes.iter()).find_map(|rope| match rope.scaling {
             RopeScaling::None => None,
+            RopeScaling::Linear { .. } => Some("linear"),
             RopeScaling::Llama3 { .. } => Some("llama3"),
         }),
         tied_embeddings: config.tied_embeddings,

@@ -122,6 +122,7 @@ fn kv_layouts<B: Backend>(
                 heads: config.heads,
                 kv_heads: config.kv_heads,
                 head_dim: config.head_dim,
+                query_scalar: config.scales.query_scalar,
                 block_tokens: options.block_tokens,
                 dtype: options.kv_dtype.unwrap_or(backend.kv_dtype(config.dtype)),
                 unit_bytes: 64,

@@ -2,8 +2,9 @@
 //!
 //! The pass is Llama's (Touvron et al. 2023, arXiv 2302.13971): pre-norm blocks of attention with
 //! rotary embedding and a gated feed-forward network. What distinguishes architectures is data in
-//! [`ModelConfig`] and its layout: biases, QK norms, windows and rotary embeddings by layer,
-//! the head. `plan` lists what a model keeps on a device; `load` puts it there.
+//! [`ModelConfig`] and its layout: biases, QK norms, norms behind a block, windows and rotary
+//! embeddings by layer, the activation, scales, the head. `plan` lists what a model keeps on a
+//! device; `load` puts it there.
 
 mod load;
 mod plan;
@@ -20,6 +21,8 @@ pub(crate) struct Model<B: Backend> {
     config: ModelConfig,
     layout: KvLayout,
     embedding: B::Weight,
+    /// Factor of the embedded tokens, rounded to the weights' type as transformers does.
+    embedding_scale: f32,
     layers: Vec<Layer<B>>,
     norm: B::Vector,
     head: Head<B>,
@@ -37,6 +40,12 @@ struct Linear<B: Backend> {
     bias: Option<B::Vector>,
 }
 
+/// The linear layer that ends a block, and the norm behind it if the family has one.
+struct BlockOutput<B: Backend> {
+    linear: Linear<B>,
+    norm: Option<B::Vector>,
+}
+
 struct Layer<B: Backend> {
     attention_norm: B::Vector,
     qkv: Linear<B>,
@@ -44,10 +53,10 @@ struct Layer<B: Backend> {
     qk_norm: Option<[B::Vector; 2]>,
     /// Which of [`Model::ropes`].
     rope: usize,
-    output: Linear<B>,
+    output: BlockOutput<B>,
     mlp_norm: B::Vector,
     gate_up: Linear<B>,
-    down: Linear<B>,
+    down: BlockOutput<B>,
 }
 
 /// The output head: from the normed final hidden state to logits, labels or a reward.
@@ -106,7 +115,9 @@ impl<B: Backend> Model<B> {
         device_plan: &B::Plan,
     ) {
         let rows = plan.rows.len();
-        backend.embed(&self.embedding, device_plan, &mut self.buffers.stream);
+        let scale = self.embedding_scale;
+        let stream = &mut self.buffers.stream;
+        backend.embed(&self.embedding, device_plan, scale, stream);
         for index in 0..self.layers.len() {
             self.attention(backend, arena, rows, device_plan, index);
             self.feed_forward(backend, rows, index);
@@ -117,7 +128,7 @@ impl<B: Backend> Model<B> {
         }
     }
 
-    /// `stream += output(attention(norm(stream)))` of a layer; appends its K and V to the cache.
+    /// `stream += post_norm(output(attention(norm(stream))))` of a layer; appends its K and V to the cache.
     fn attention(
         &mut self,
         backend: &mut B,
@@ -138,28 +149,26 @@ impl<B: Backend> Model<B> {
         }
         backend.rope_and_append(&mut b.qkv, rope, plan, layout, index, arena);
         backend.tree_attention(&b.qkv, plan, layout, index, window, arena, &mut b.attended);
-        (layer.output).enqueue(backend, &b.attended, rows, true, &mut b.stream);
+        let (x, branch) = (&b.attended, &mut b.branch);
+        (layer.output).enqueue(backend, x, (rows, eps), branch, &mut b.stream);
     }
 
-    /// `stream += down(gated(gate_up(norm(stream))))` of a layer.
+    /// `stream += post_norm(down(gated(gate_up(norm(stream)))))` of a layer.
     fn feed_forward(&mut self, backend: &mut B, rows: usize, index: usize) {
         let (layer, b) = (&self.layers[index], &mut self.buffers);
-        backend.rms_norm(
-            &b.stream,
-            &layer.mlp_norm,
-            self.config.rms_eps,
-            rows,
-            &mut b.normed,
-        );
-        backend.linear_swiglu(
+        let eps = self.config.rms_eps;
+        backend.rms_norm(&b.stream, &layer.mlp_norm, eps, rows, &mut b.normed);
+        backend.linear_gated(
             &b.normed,
             &layer.gate_up.weight,
             layer.gate_up.bias.as_ref(),
+            self.config.activation,
             rows,
             &mut b.gate_up,
             &mut b.inner,
         );
-        (layer.down).enqueue(backend, &b.inner, rows, true, &mut b.stream);
+        let (x, branch) = (&b.inner, &mut b.branch);
+        (layer.down).enqueue(backend, x, (rows, eps), branch, &mut b.stream);
     }
 
     /// `head = head_layers(norm(stream))` of the rows whose output is wanted.
@@ -195,5 +204,26 @@ impl<B: Backend> Linear<B> {
     ) {
         let bias = self.bias.as_ref();
         backend.linear(x, &self.weight, bias, rows, accumulate, out);
+    }
+}
+
+impl<B: Backend> BlockOutput<B> {
+    /// `stream += norm(linear(x))`; `branch` holds what is normalised.
+    fn enqueue(
+        &self,
+        backend: &mut B,
+        x: &B::Activations,
+        (rows, eps): (usize, f32),
+        branch: &mut Option<B::Activations>,
+        stream: &mut B::Activations,
+    ) {
+        match (&self.norm, branch) {
+            (None, _) => self.linear.enqueue(backend, x, rows, true, stream),
+            (Some(norm), Some(branch)) => {
+                self.linear.enqueue(backend, x, rows, false, branch);
+                backend.add_rms_norm(branch, norm, eps, rows, stream);
+            }
+            (Some(_), None) => unreachable!("a norm behind a block has its buffer"),
+        }
     }
 }

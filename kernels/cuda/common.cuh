@@ -63,7 +63,15 @@ DEVICE float2 load2(const bf16* p) {
     return make_float2(bf16x2_low(v), bf16x2_high(v));
 }
 
+// The functions that gated layers apply to their gates; NO_ACTIVATION: the layer is not gated.
+enum Activation { NO_ACTIVATION, SILU, GELU_TANH };
 DEVICE float silu(float x) { return x / (1.0f + __expf(-x)); }
+// x / 2 (1 + tanh(y / 2)) with y = 2 sqrt(2 / pi) (x + 0.044715 x^3), in one exponential.
+DEVICE float gelu_tanh(float x) { return x / (1.0f + __expf(-x * (1.59576917f + 0.0713548139f * x * x))); }
+template <Activation A> DEVICE float activation(float x) {
+    static_assert(A != NO_ACTIVATION, "a gate has an activation");
+    return A == SILU ? silu(x) : gelu_tanh(x);
+}
 
 // ex2.approx.ftz: 2^x, within 2 ulp; ex2(-infinity) = 0.
 DEVICE float ex2_approx(float x) {

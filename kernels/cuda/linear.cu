@@ -1,5 +1,7 @@
-// Linear layers: out[r, n] = sum_k x[r, k] w[n, k] (+ bias[n]) (+ out[r, n]), x and w bf16, sums
-// f32; or gated, with w and bias of 2 n rows: out[r, c] = silu(product[r, c]) product[r, n + c].
+// Linear layers: p[r, n] = sum_k x[r, k] w[n, k] (+ bias[n]), x and w bf16, sums f32; out = p or
+// out += p; or gated, with w and bias of 2 n rows: out[r, c] = a(p[r, c]) p[r, n + c] with the
+// activation a. One compilation has the kernels without a gate; one for each activation (constant
+// ACTIVATION) has the gated kernels.
 //
 // Tiling.
 //   skinny (1 to 64 rows, decode): a thread block of four warps owns 8 NT rows of W and all rows of
@@ -30,6 +32,12 @@
 // Constants from the host (`cuda/catalog.rs`): SKINNY_THREADS, SKINNY_STAGE_COLS, TILED_THREADS,
 // TILED_STAGE_COLS, TILED_STAGES; SKINNY_TILES and TILED_TILES, the instances.
 #include "common.cuh"
+
+#ifdef ACTIVATION
+constexpr Activation GATE = ACTIVATION;
+#else
+constexpr Activation GATE = NO_ACTIVATION;
+#endif
 
 struct Operands {
     const bf16* x;
@@ -147,7 +155,8 @@ DEVICE void finish(To* out, u32 pitch, const float* bias, bool accumulate, u32 r
     store2(to, v.x, v.y);
 }
 
-// Writes two neighbouring outputs of a gated product. The ups' bias may begin at an odd place.
+// Writes two neighbouring outputs of a gated layer. The ups' bias may begin at an odd place.
+template <Activation A>
 DEVICE void finish_gated(bf16* out, u32 pitch, const float* bias, u32 row, u32 col, u32 n, float2 gate, float2 up) {
     if (col >= n) return;
     if (bias) {
@@ -157,7 +166,7 @@ DEVICE void finish_gated(bf16* out, u32 pitch, const float* bias, u32 row, u32 c
         up.x += bias[n + col];
         if (col + 1 < n) up.y += bias[n + col + 1];
     }
-    store2(out + (u64)row * pitch + col, silu(gate.x) * up.x, silu(gate.y) * up.y);
+    store2(out + (u64)row * pitch + col, activation<A>(gate.x) * up.x, activation<A>(gate.y) * up.y);
 }
 
 template <int MT, int NT, int STAGES, bool GATED, class To>
@@ -210,7 +219,7 @@ DEVICE void skinny(const Operands& p, const float* bias, To* out, u32 pitch, u32
         };
         if constexpr (GATED) {
             u32 gate = col / 8 * 16 + col % 8;
-            finish_gated(out, pitch, bias, row, first + col, p.n, added(gate), added(gate + 8));
+            finish_gated<GATE>(out, pitch, bias, row, first + col, p.n, added(gate), added(gate + 8));
         } else {
             finish(out, pitch, bias, accumulate, row, first + col, p.n, added(col));
         }
@@ -249,7 +258,7 @@ DEVICE void tiled(const Operands& p, const float* bias, To* out, u32 pitch, u32 
             for (int j = 0; j < NT; j += GATED ? 2 : 1) {
                 u32 col = first + (GATED ? warp_col / 2 + j * 4 : warp_col + j * 8) + lane % 4 * 2;
                 if constexpr (GATED)
-                    finish_gated(out, pitch, bias, row, col, p.n, pair(j), pair(j + 1));
+                    finish_gated<GATE>(out, pitch, bias, row, col, p.n, pair(j), pair(j + 1));
                 else
                     finish(out, pitch, bias, accumulate, row, col, p.n, pair(j));
             }
@@ -264,14 +273,18 @@ DEVICE void tiled(const Operands& p, const float* bias, To* out, u32 pitch, u32 
         body(p, bias, out, pitch, accumulate);                                                            \
     }
 
+#ifdef ACTIVATION
 #define SKINNY(mt, nt, stages)                                                                            \
-    LINEAR(skinny_##mt##_##nt##_f32, SKINNY_THREADS, 1, float, (skinny<mt, nt, stages, false>))                     \
-    LINEAR(skinny_##mt##_##nt##_bf16, SKINNY_THREADS, 1, bf16, (skinny<mt, nt, stages, false>))                     \
     LINEAR(skinny_##mt##_##nt##_gated, SKINNY_THREADS, 1, bf16, (skinny<mt, nt, stages, true>))
-SKINNY_TILES
-
 #define TILED(bm, bn)                                                                                     \
-    LINEAR(tiled_##bm##_##bn##_f32, TILED_THREADS, 2, float, (tiled<bm, bn, false>))                               \
-    LINEAR(tiled_##bm##_##bn##_bf16, TILED_THREADS, 2, bf16, (tiled<bm, bn, false>))                               \
     LINEAR(tiled_##bm##_##bn##_gated, TILED_THREADS, 2, bf16, (tiled<bm, bn, true>))
+#else
+#define SKINNY(mt, nt, stages)                                                                            \
+    LINEAR(skinny_##mt##_##nt##_f32, SKINNY_THREADS, 1, float, (skinny<mt, nt, stages, false>))           \
+    LINEAR(skinny_##mt##_##nt##_bf16, SKINNY_THREADS, 1, bf16, (skinny<mt, nt, stages, false>))
+#define TILED(bm, bn)                                                                                     \
+    LINEAR(tiled_##bm##_##bn##_f32, TILED_THREADS, 2, float, (tiled<bm, bn, false>))                      \
+    LINEAR(tiled_##bm##_##bn##_bf16, TILED_THREADS, 2, bf16, (tiled<bm, bn, false>))
+#endif
+SKINNY_TILES
 TILED_TILES

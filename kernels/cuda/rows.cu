@@ -1,5 +1,5 @@
 // Row-wise operations: embedding, RMS norm, QK norm, rotary embedding with the append to the KV
-// cache, SwiGLU, ReLU, gathering of outputs, copies of blocks.
+// cache, gated activations, ReLU, gathering of outputs, copies of blocks.
 //
 // Tiling: one block of 128 threads per row (rope and QK norm: a warp per head; copies: a block per
 // 16 KiB). A thread takes eight consecutive elements at a time.
@@ -14,7 +14,7 @@
 // where the output is bf16; K is rotated in f32 and rounded once.
 //
 // Budget, bytes per row (e = bytes per element): embed 2 cols + e cols; norm (e_in + e_out) cols
-// (the second reading hits L1); rope 4 (heads + kv_heads) D + 8 kv_heads D; SwiGLU 6 cols; gather
+// (the second reading hits L1); rope 4 (heads + kv_heads) D + 8 kv_heads D; gated 6 cols; gather
 // 2 e cols. A few FLOPs per element: all are memory-bound. The residual connection is not here: the
 // linear layer before it accumulates into the stream (linear.cu).
 //
@@ -22,17 +22,18 @@
 #include "common.cuh"
 
 template <class To>
-DEVICE void embed(const bf16* table, u32 table_pitch, const uint4* rows, To* out, u32 pitch, u32 cols) {
+DEVICE void embed(const bf16* table, u32 table_pitch, const uint4* rows, float scale, To* out, u32 pitch, u32 cols) {
     const bf16* from = table + (u64)rows[blockIdx.x].x * table_pitch;
     To* to = out + (u64)blockIdx.x * pitch;
     for (u32 c = threadIdx.x * 8; c < cols; c += THREADS * 8) {
         float v[8];
         load8(from + c, v);
+        for (int i = 0; i < 8; i++) v[i] *= scale;
         store8(to + c, v);
     }
 }
 
-template <class From, class To>
+template <bool ADD, class From, class To>
 DEVICE void rms_norm(const From* x, u32 x_pitch, const float* weight, float eps, To* out, u32 pitch, u32 cols) {
     __shared__ float sums[THREADS / 32];
     const From* from = x + (u64)blockIdx.x * x_pitch;
@@ -56,6 +57,11 @@ DEVICE void rms_norm(const From* x, u32 x_pitch, const float* weight, float eps,
         load8(from + c, v);
         load8(weight + c, w);
         for (int i = 0; i < 8; i++) v[i] = v[i] * scale * w[i];
+        if constexpr (ADD) {
+            float old[8];
+            load8(to + c, old);
+            for (int i = 0; i < 8; i++) v[i] += old[i];
+        }
         store8(to + c, v);
     }
 }
@@ -71,8 +77,8 @@ DEVICE void gather(const From* x, u32 x_pitch, const u32* outputs, To* out, u32 
     }
 }
 
-template <class From, class To>
-DEVICE void swiglu(const From* gate_up, u32 gate_up_pitch, To* out, u32 pitch, u32 cols) {
+template <Activation A, class From, class To>
+DEVICE void gated(const From* gate_up, u32 gate_up_pitch, To* out, u32 pitch, u32 cols) {
     const From* from = gate_up + (u64)blockIdx.x * gate_up_pitch;
     To* to = out + (u64)blockIdx.x * pitch;
     if (cols % 8 == 0) {
@@ -80,12 +86,12 @@ DEVICE void swiglu(const From* gate_up, u32 gate_up_pitch, To* out, u32 pitch, u
             float gate[8], up[8];
             load8(from + c, gate);
             load8(from + cols + c, up);
-            for (int i = 0; i < 8; i++) gate[i] = silu(gate[i]) * up[i];
+            for (int i = 0; i < 8; i++) gate[i] = activation<A>(gate[i]) * up[i];
             store8(to + c, gate);
         }
     } else {
         for (u32 c = threadIdx.x; c < cols; c += THREADS)
-            store(to + c, silu(load(from + c)) * load(from + cols + c));
+            store(to + c, activation<A>(load(from + c)) * load(from + cols + c));
     }
 }
 
@@ -156,21 +162,24 @@ DEVICE void rope_and_append(T* qkv, u32 pitch, const float* cos, const float* si
 
 #define EMBED(name, To)                                                                                   \
     extern "C" __global__ void __launch_bounds__(THREADS, 8)                                                 \
-        name(const bf16* table, u32 table_pitch, const uint4* rows, To* out, u32 pitch, u32 cols) {       \
-        embed(table, table_pitch, rows, out, pitch, cols);                                                \
+        name(const bf16* table, u32 table_pitch, const uint4* rows, float scale, To* out, u32 pitch,      \
+             u32 cols) {                                                                                  \
+        embed(table, table_pitch, rows, scale, out, pitch, cols);                                         \
     }
 EMBED(embed_f32, float)
 EMBED(embed_bf16, bf16)
 
-#define NORM(name, From, To)                                                                              \
+#define NORM(name, ADD, From, To)                                                                         \
     extern "C" __global__ void __launch_bounds__(THREADS, 8)                                                 \
         name(const From* x, u32 x_pitch, const float* weight, float eps, To* out, u32 pitch, u32 cols) {  \
-        rms_norm(x, x_pitch, weight, eps, out, pitch, cols);                                              \
+        rms_norm<ADD>(x, x_pitch, weight, eps, out, pitch, cols);                                         \
     }
-NORM(rms_norm_f32_f32, float, float)
-NORM(rms_norm_f32_bf16, float, bf16)
-NORM(rms_norm_bf16_f32, bf16, float)
-NORM(rms_norm_bf16_bf16, bf16, bf16)
+NORM(rms_norm_f32_f32, false, float, float)
+NORM(rms_norm_f32_bf16, false, float, bf16)
+NORM(rms_norm_bf16_f32, false, bf16, float)
+NORM(rms_norm_bf16_bf16, false, bf16, bf16)
+NORM(add_rms_norm_f32_f32, true, float, float)
+NORM(add_rms_norm_bf16_f32, true, bf16, float)
 
 #define GATHER(name, From, To)                                                                            \
     extern "C" __global__ void __launch_bounds__(THREADS, 8)                                                 \
@@ -182,15 +191,19 @@ GATHER(gather_f32_bf16, float, bf16)
 GATHER(gather_bf16_f32, bf16, float)
 GATHER(gather_bf16_bf16, bf16, bf16)
 
-#define SWIGLU(name, From, To)                                                                            \
+#define GATED(name, A, From, To)                                                                          \
     extern "C" __global__ void __launch_bounds__(THREADS, 8)                                                 \
         name(const From* gate_up, u32 gate_up_pitch, To* out, u32 pitch, u32 cols) {                      \
-        swiglu(gate_up, gate_up_pitch, out, pitch, cols);                                                 \
+        gated<A>(gate_up, gate_up_pitch, out, pitch, cols);                                               \
     }
-SWIGLU(swiglu_f32_f32, float, float)
-SWIGLU(swiglu_f32_bf16, float, bf16)
-SWIGLU(swiglu_bf16_f32, bf16, float)
-SWIGLU(swiglu_bf16_bf16, bf16, bf16)
+GATED(silu_f32_f32, SILU, float, float)
+GATED(silu_f32_bf16, SILU, float, bf16)
+GATED(silu_bf16_f32, SILU, bf16, float)
+GATED(silu_bf16_bf16, SILU, bf16, bf16)
+GATED(gelu_tanh_f32_f32, GELU_TANH, float, float)
+GATED(gelu_tanh_f32_bf16, GELU_TANH, float, bf16)
+GATED(gelu_tanh_bf16_f32, GELU_TANH, bf16, float)
+GATED(gelu_tanh_bf16_bf16, GELU_TANH, bf16, bf16)
 
 #define IN_PLACE(suffix, T)                                                                               \
     extern "C" __global__ void __launch_bounds__(THREADS, 8) relu_##suffix(T* x, u32 pitch, u32 cols) {      \

@@ -1,7 +1,8 @@
 // Tree attention, decode and prefill alike, and the merge of its partial results.
 //
-// out[r, h, :] = sum_t p_t v[t] / sum_t p_t, p_t = 2^(c q . k[t]), c = log2(e) / sqrt(D), over the
-// tokens of the row's path in the tree at positions in (position - window, position].
+// out[r, h, :] = sum_t p_t v[t] / sum_t p_t, p_t = 2^(c q . k[t]), c = log2(e) / sqrt(S), S the
+// layout's query_scalar, over the tokens of the row's path in the tree at positions in
+// (position - window, position].
 //
 // Tiling. A work item is a list of KV blocks and up to MAX_ROWS packed query rows that attend to
 // them (128, or 64 where D >= 128, because of the registers): the query heads of one KV head, of
@@ -81,7 +82,7 @@ struct AttentionParams {
     u32 kv_heads;
     u32 block_tokens;
     u32 window;           // positions a row sees, its own included; 2^30 for all
-    float scale;          // log2(e) / sqrt(D)
+    float scale;          // log2(e) / sqrt(S)
 };
 static_assert(sizeof(AttentionParams) == PARAMS_BYTES, "AttentionParams of cuda/attention.rs");
 

@@ -3,7 +3,7 @@
 use crate::plan::{BlockId, Feed, StepPlan};
 use crate::quant::{Quantization, Quantized};
 use crate::sampling::{Draw, Sample};
-use crate::{Dtype, Error, KvDtype};
+use crate::{Activation, Dtype, Error, KvDtype};
 
 /// A row-major matrix of a checkpoint, borrowed from the mapped file.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +46,9 @@ pub struct KvLayout {
     pub kv_heads: usize,
     /// Elements of one head's vector.
     pub head_dim: usize,
+    /// Attention scores are `q . k / sqrt(query_scalar)`: `head_dim` in most models
+    /// (`query_pre_attn_scalar` of Hugging Face's configs).
+    pub query_scalar: usize,
     /// Tokens per block.
     pub block_tokens: usize,
     /// Storage type of K and V.
@@ -256,11 +259,28 @@ pub trait Backend {
     /// uses the plan.
     fn feed(&mut self, plan: &mut Self::Plan, feeds: &[Feed], samples: &Self::PendingSamples);
 
-    /// `out[r, :] = table[plan.rows[r].token, :]`.
-    fn embed(&mut self, table: &Self::Weight, plan: &Self::Plan, out: &mut Self::Activations);
+    /// `out[r, :] = scale * table[plan.rows[r].token, :]`.
+    fn embed(
+        &mut self,
+        table: &Self::Weight,
+        plan: &Self::Plan,
+        scale: f32,
+        out: &mut Self::Activations,
+    );
 
     /// `out[r, :] = x[r, :] / sqrt(mean(x[r, :]^2) + eps) * weight` for the first `rows` rows.
     fn rms_norm(
+        &mut self,
+        x: &Self::Activations,
+        weight: &Self::Vector,
+        eps: f32,
+        rows: usize,
+        out: &mut Self::Activations,
+    );
+
+    /// `out[r, :] += x[r, :] / sqrt(mean(x[r, :]^2) + eps) * weight` for the first `rows` rows: the
+    /// residual connection behind a normalised layer output.
+    fn add_rms_norm(
         &mut self,
         x: &Self::Activations,
         weight: &Self::Vector,
@@ -281,24 +301,26 @@ pub trait Backend {
         out: &mut Self::Activations,
     );
 
-    /// [`Backend::linear`] and [`Backend::swiglu`] of what it gives: with `p = x w^T + bias`,
-    /// `out[r, c] = silu(p[r, c]) * p[r, cols + c]` for the first `rows` rows, where `out` has `cols`
-    /// columns and `w` twice as many rows. `out` must be one of [`Backend::product_activations`].
+    /// [`Backend::linear`], then [`Backend::gated`] of its output: with `p = x w^T + bias` and `a`
+    /// the activation, `out[r, c] = a(p[r, c]) * p[r, cols + c]` for the first `rows` rows, where
+    /// `out` has `cols` columns and `w` twice as many rows. `out` must be one of
+    /// [`Backend::product_activations`].
     ///
-    /// `gate_up` (`[rows, 2 * cols]`) is scratch memory for a device that runs both operations in turn;
-    /// its contents afterwards are unspecified.
+    /// `gate_up` (`[rows, 2 * cols]`) is scratch memory for a device that runs both operations in
+    /// turn; its contents afterwards are unspecified.
     #[allow(clippy::too_many_arguments)] // each is one of the formula's names
-    fn linear_swiglu(
+    fn linear_gated(
         &mut self,
         x: &Self::Activations,
         w: &Self::Weight,
         bias: Option<&Self::Vector>,
+        activation: Activation,
         rows: usize,
         gate_up: &mut Self::Activations,
         out: &mut Self::Activations,
     ) {
         self.linear(x, w, bias, rows, false, gate_up);
-        self.swiglu(gate_up, rows, out);
+        self.gated(gate_up, activation, rows, out);
     }
 
     /// `head[:] = head[:] / sqrt(mean(head[:]^2) + eps) * weight` for every Q head (with
@@ -328,9 +350,9 @@ pub trait Backend {
         arena: &mut Self::Arena,
     );
 
-    /// `out[r, h, :] = softmax_t(q[r, h, :] . k[t, h / group, :] / sqrt(head_dim)) v[t, h / group, :]`
-    /// over the tokens `t` of the row's runs at positions `<= row.position`, and, with a sliding
-    /// `window` (1 or more), `> row.position - window`. `qkv` as after
+    /// `out[r, h, :] = softmax_t(q[r, h, :] . k[t, g, :] / sqrt(query_scalar)) v[t, g, :]`, `g` the
+    /// head's KV head, over the tokens `t` of the row's runs at positions `<= row.position`, and,
+    /// with a sliding `window` (1 or more), `> row.position - window`. `qkv` as after
     /// [`Backend::rope_and_append`]; `out` is `[rows, heads * head_dim]`.
     #[allow(clippy::too_many_arguments)] // each is one of the formula's names
     fn tree_attention(
@@ -344,9 +366,16 @@ pub trait Backend {
         out: &mut Self::Activations,
     );
 
-    /// `out[r, c] = silu(gate_up[r, c]) * gate_up[r, cols + c]` where `out` has `cols` columns and
-    /// `gate_up` twice as many.
-    fn swiglu(&mut self, gate_up: &Self::Activations, rows: usize, out: &mut Self::Activations);
+    /// `out[r, c] = a(gate_up[r, c]) * gate_up[r, cols + c]`, `a` the activation, for the first
+    /// `rows` rows, where `out` has `cols` columns and `gate_up` twice as many: SwiGLU and GeGLU
+    /// (Shazeer 2020, arXiv 2002.05202).
+    fn gated(
+        &mut self,
+        gate_up: &Self::Activations,
+        activation: Activation,
+        rows: usize,
+        out: &mut Self::Activations,
+    );
 
     /// `x[r, c] = max(x[r, c], 0)` for the first `rows` rows; NaN stays NaN.
     fn relu(&mut self, x: &mut Self::Activations, rows: usize);

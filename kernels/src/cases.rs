@@ -20,11 +20,11 @@ mod trees;
 pub use attention::{AttentionCase, HEADS, KV_DTYPES, NodeRows, attention_cases, check_attention};
 pub use inputs::{matrix_bytes, number, numbers};
 pub use linear::{LinearCase, check_linear, linear_cases, quantized_cases};
-pub use rows::{ROW_SHAPES, check_qk_norm, check_relu, check_rms_norm};
+pub use rows::{ROW_SHAPES, check_add_rms_norm, check_qk_norm, check_relu, check_rms_norm};
 pub use trees::{Tree, TreeNode, trees};
 
 use crate::reference;
-use crate::{Backend, Dtype, Error, MatrixView};
+use crate::{Activation, Backend, Dtype, Error, MatrixView};
 use inputs::{as_stored, stored, widen};
 
 /// Unit roundoff of f32.
@@ -109,10 +109,21 @@ pub const GATED_SHAPES: [(usize, usize, usize, bool); 13] = [
     (257, 2_881, 15, true),
 ];
 
-/// Runs a product whose columns are gates and then ups, and SwiGLU of it.
-pub fn check_linear_swiglu<D: Device>(
+/// A gated linear layer: one of [`GATED_SHAPES`] and its activation.
+pub type GatedLinearCase = ((usize, usize, usize, bool), Activation);
+
+/// All gated linear layers to test: every shape with SiLU, every third with GELU.
+pub fn gated_linear_cases() -> Vec<GatedLinearCase> {
+    let all = GATED_SHAPES.map(|shape| (shape, Activation::Silu));
+    let third = GATED_SHAPES.iter().skip(2).step_by(3);
+    let third = third.map(|&shape| (shape, Activation::GeluTanh));
+    all.into_iter().chain(third).collect()
+}
+
+/// Runs a linear layer whose outputs are gates and then ups, and its gated activation.
+pub fn check_linear_gated<D: Device>(
     device: &mut D,
-    &(rows, cols, k, biased): &(usize, usize, usize, bool),
+    &((rows, cols, k, biased), activation): &GatedLinearCase,
 ) -> Result<Vec<f32>, String> {
     let product = device.product_dtype();
     let x = as_stored(&numbers(15, rows * k), product);
@@ -140,10 +151,11 @@ pub fn check_linear_swiglu<D: Device>(
     let before = [vec![f32::NAN; rows * cols], vec![7.0; cols]].concat();
     device.write(&mut out, &before);
     let bias_vector = biased.then_some(&vector);
-    device.linear_swiglu(
+    device.linear_gated(
         &x_buffer,
         &weight,
         bias_vector,
+        activation,
         rows,
         &mut gate_up,
         &mut out,
@@ -161,18 +173,25 @@ pub fn check_linear_swiglu<D: Device>(
     for (i, sum) in sums.iter_mut().enumerate().filter(|_| biased) {
         *sum += f64::from(bias[i % (2 * cols)]);
     }
-    // The product's error, in the gate (where silu is at most 1.1 times as steep as a line) and in
-    // the up; then what SwiGLU adds, as in its own check. A device may round sums and output.
+    // The linear layer's error, in the gate (where an activation is at most 1.13 times as steep as
+    // a line) and in the up; then the activation's own, as in its check. A device may round sums
+    // and output.
     let linear = U * (4.0 * (k as f64 / 6.0).sqrt() + 4.0) + device.input_rounding(Dtype::Bf16);
     let bound = 3.0 * linear + 18.0 * U + 2.0 * rounding(product);
-    within(&out, &reference::swiglu(&sums, cols), bound)?;
+    within(&out, &reference::gated(&sums, activation, cols), bound)?;
     Ok(out)
 }
 
+/// All gated activations to test: `(rows, cols)` and the activation.
+pub fn gated_cases() -> Vec<((usize, usize), Activation)> {
+    let both = |shape| Activation::ALL.map(|activation| (shape, activation));
+    ROW_SHAPES.into_iter().flat_map(both).collect()
+}
+
 /// Runs the gated activation.
-pub fn check_swiglu<D: Device>(
+pub fn check_gated<D: Device>(
     device: &mut D,
-    &(rows, cols): &(usize, usize),
+    &((rows, cols), activation): &((usize, usize), Activation),
 ) -> Result<Vec<f32>, String> {
     let x: Vec<f32> = numbers(7, rows * 2 * cols)
         .iter()
@@ -185,12 +204,13 @@ pub fn check_swiglu<D: Device>(
     device.write(&mut x_buffer, &[&x[..], &vec![f32::NAN; 2 * cols]].concat());
     let mut out = device.product_activations(rows, cols).map_err(fail)?;
     device.write(&mut out, &vec![f32::NAN; rows * cols]);
-    device.swiglu(&x_buffer, rows, &mut out);
+    device.gated(&x_buffer, activation, rows, &mut out);
     let pending = device.read(&out, 0..rows);
     let out = device.finish_read(pending).map_err(fail)?;
     // The exponent's product with log2 e is off by u of up to 18, which is 18 ln 2 u of e^x; the
-    // polynomial by 2.5 u; three more operations.
+    // polynomial by 2.5 u; three more operations. GELU's exponent has four roundings instead of
+    // one, but the gates that they matter for have outputs near 0.
     let bound = U * (12.5 + 2.5 + 3.0) + rounding(device.product_dtype());
-    within(&out, &reference::swiglu(&widen(&x), cols), bound)?;
+    within(&out, &reference::gated(&widen(&x), activation, cols), bound)?;
     Ok(out)
 }

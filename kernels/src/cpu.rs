@@ -19,6 +19,7 @@ mod amx;
 mod attention;
 mod buffers;
 mod embed;
+mod gated;
 mod kv;
 pub mod limits;
 mod linear;
@@ -26,7 +27,6 @@ mod norm;
 mod quantized;
 mod rope;
 mod sample;
-mod swiglu;
 mod tile;
 mod workers;
 
@@ -39,7 +39,7 @@ pub use tile::Isa;
 use crate::plan::{BlockId, Feed, StepPlan};
 use crate::quant::Quantized;
 use crate::sampling::{Draw, Sample};
-use crate::{Backend, Error, KvLayout, MatrixView, RopeTable};
+use crate::{Activation, Backend, Error, KvLayout, MatrixView, RopeTable};
 use workers::Workers;
 
 /// The CPU backend: selects its SIMD instruction set at run time and owns its threads.
@@ -145,8 +145,8 @@ impl Backend for CpuBackend {
         }
     }
 
-    fn embed(&mut self, table: &Weight, plan: &Plan, out: &mut Activations) {
-        embed::embed(table, &plan.batch, out);
+    fn embed(&mut self, table: &Weight, plan: &Plan, scale: f32, out: &mut Activations) {
+        embed::embed(table, &plan.batch, scale, out);
     }
 
     fn rms_norm(
@@ -158,6 +158,17 @@ impl Backend for CpuBackend {
         out: &mut Activations,
     ) {
         norm::rms_norm(&self.workers, x, weight, eps, rows, out);
+    }
+
+    fn add_rms_norm(
+        &mut self,
+        x: &Activations,
+        weight: &Vec<f32>,
+        eps: f32,
+        rows: usize,
+        out: &mut Activations,
+    ) {
+        norm::add_rms_norm(&self.workers, x, weight, eps, rows, out);
     }
 
     fn linear(
@@ -230,12 +241,18 @@ impl Backend for CpuBackend {
         );
     }
 
-    fn swiglu(&mut self, gate_up: &Activations, rows: usize, out: &mut Activations) {
-        swiglu::swiglu(&self.workers, gate_up, rows, out);
+    fn gated(
+        &mut self,
+        gate_up: &Activations,
+        activation: Activation,
+        rows: usize,
+        out: &mut Activations,
+    ) {
+        gated::gated(&self.workers, gate_up, activation, rows, out);
     }
 
     fn relu(&mut self, x: &mut Activations, rows: usize) {
-        swiglu::relu(x, rows);
+        gated::relu(x, rows);
     }
 
     fn gather_outputs(&mut self, x: &Activations, plan: &Plan, out: &mut Activations) {

@@ -52,7 +52,9 @@ pub fn cache_folder() -> Option<std::path::PathBuf> {
 use crate::backend::DEFAULT_KV_BYTES;
 use crate::plan::{BlockId, Feed, StepPlan};
 use crate::sampling::{Draw, Sample};
-use crate::{Allocation, Backend, Dtype, Error, KvDtype, KvLayout, MatrixView, RopeTable};
+use crate::{
+    Activation, Allocation, Backend, Dtype, Error, KvDtype, KvLayout, MatrixView, RopeTable,
+};
 use device::Card;
 use half::bf16;
 use memory::{Copying, Growing, Lasting, Pinned};
@@ -424,8 +426,8 @@ impl Backend for CudaBackend {
         self.enqueue(|b| sample::substitute_tokens(&b.card, &b.plans, plan, feeds, samples));
     }
 
-    fn embed(&mut self, table: &Weight, plan: &Plan, out: &mut Activations) {
-        self.enqueue(|b| rows::embed(&b.card, table, plan, out));
+    fn embed(&mut self, table: &Weight, plan: &Plan, scale: f32, out: &mut Activations) {
+        self.enqueue(|b| rows::embed(&b.card, table, plan, scale, out));
     }
 
     fn rms_norm(
@@ -436,7 +438,18 @@ impl Backend for CudaBackend {
         rows: usize,
         out: &mut Activations,
     ) {
-        self.enqueue(|b| rows::rms_norm(&b.card, x, weight, eps, rows, out));
+        self.enqueue(|b| rows::rms_norm(&b.card, x, weight, eps, rows, false, out));
+    }
+
+    fn add_rms_norm(
+        &mut self,
+        x: &Activations,
+        weight: &Vector,
+        eps: f32,
+        rows: usize,
+        out: &mut Activations,
+    ) {
+        self.enqueue(|b| rows::rms_norm(&b.card, x, weight, eps, rows, true, out));
     }
 
     fn linear(
@@ -454,20 +467,21 @@ impl Backend for CudaBackend {
         });
     }
 
-    fn linear_swiglu(
+    fn linear_gated(
         &mut self,
         x: &Activations,
         w: &Weight,
         bias: Option<&Vector>,
+        activation: Activation,
         rows: usize,
         gate_up: &mut Activations,
         out: &mut Activations,
     ) {
         if self.cublaslt.is_some() && linear::for_cublaslt(bias, rows) {
             self.linear(x, w, None, rows, false, gate_up);
-            self.swiglu(gate_up, rows, out);
+            self.gated(gate_up, activation, rows, out);
         } else {
-            self.enqueue(|b| linear::linear_swiglu(&b.card, x, w, bias, rows, out));
+            self.enqueue(|b| linear::linear_gated(&b.card, x, w, bias, activation, rows, out));
         }
     }
 
@@ -514,8 +528,14 @@ impl Backend for CudaBackend {
         self.enqueue(|b| rows::relu(&b.card, x, rows));
     }
 
-    fn swiglu(&mut self, gate_up: &Activations, rows: usize, out: &mut Activations) {
-        self.enqueue(|b| rows::swiglu(&b.card, gate_up, rows, out));
+    fn gated(
+        &mut self,
+        gate_up: &Activations,
+        activation: Activation,
+        rows: usize,
+        out: &mut Activations,
+    ) {
+        self.enqueue(|b| rows::gated(&b.card, gate_up, activation, rows, out));
     }
 
     fn gather_outputs(&mut self, x: &Activations, plan: &Plan, out: &mut Activations) {

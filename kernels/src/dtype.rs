@@ -1,5 +1,7 @@
 //! Storage types of weights and of the KV cache.
 
+use half::{bf16, f16};
+
 /// A floating-point storage type. Accumulation is always in f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dtype {
@@ -17,6 +19,15 @@ impl Dtype {
         match self {
             Dtype::F32 => 4,
             Dtype::Bf16 | Dtype::F16 => 2,
+        }
+    }
+
+    /// The value of this type that is nearest to `value`, ties to even.
+    pub fn round(self, value: f32) -> f32 {
+        match self {
+            Dtype::F32 => value,
+            Dtype::Bf16 => bf16::from_f32(value).to_f32(),
+            Dtype::F16 => f16::from_f32(value).to_f32(),
         }
     }
 

@@ -13,6 +13,7 @@
 //! Every backend uses the same plan. A *run* is a sequence of consecutive KV tokens that a
 //! contiguous range of rows attends to; its K and V are read once for all these rows.
 
+pub mod activation;
 pub mod backend;
 #[cfg(any(test, feature = "cases"))]
 pub mod cases;
@@ -30,6 +31,7 @@ pub mod reference;
 pub mod sampling;
 mod widest;
 
+pub use activation::Activation;
 pub use backend::{Allocation, Backend, DEFAULT_KV_BYTES, KvLayout, MatrixView, RopeTable};
 pub use cpu::CpuBackend;
 pub use cuda::CudaBackend;

@@ -3,6 +3,8 @@
 //!
 //! Matrices are row-major slices, with the shapes of [`Backend`](crate::Backend).
 
+use crate::Activation;
+
 /// `out[r, n] = sum_k x[r, k] w[n, k]`.
 pub fn linear(x: &[f64], w: &[f64], k: usize) -> Vec<f64> {
     x.chunks_exact(k)
@@ -26,12 +28,23 @@ pub fn rms_norm(x: &[f64], weight: &[f64], eps: f64) -> Vec<f64> {
         .collect()
 }
 
-/// `out[r, c] = silu(gate_up[r, c]) * gate_up[r, cols + c]`.
-pub fn swiglu(gate_up: &[f64], cols: usize) -> Vec<f64> {
+/// `out[r, c] = a(gate_up[r, c]) * gate_up[r, cols + c]`, `a` the activation.
+pub fn gated(gate_up: &[f64], activation: Activation, cols: usize) -> Vec<f64> {
     gate_up
         .chunks_exact(2 * cols)
-        .flat_map(|row| (0..cols).map(|c| row[c] / (1.0 + (-row[c]).exp()) * row[cols + c]))
+        .flat_map(|row| (0..cols).map(|c| activate(activation, row[c]) * row[cols + c]))
         .collect()
+}
+
+/// An activation, as its paper writes it.
+pub fn activate(activation: Activation, x: f64) -> f64 {
+    match activation {
+        Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::GeluTanh => {
+            let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
+            0.5 * x * (1.0 + inner.tanh())
+        }
+    }
 }
 
 /// Rotates one head by angles `position * frequencies[i]`: pairs `(i, i + head_dim / 2)`.
@@ -45,9 +58,10 @@ pub fn rope(head: &mut [f64], frequencies: &[f64], position: f64) {
     }
 }
 
-/// Attention of one query `[head_dim]` over keys and values `[tokens][head_dim]`.
-pub fn attention(q: &[f64], keys: &[Vec<f64>], values: &[Vec<f64>]) -> Vec<f64> {
-    let scale = (q.len() as f64).sqrt();
+/// Attention of one query `[head_dim]` over keys and values `[tokens][head_dim]`; scores are
+/// divided by `sqrt(query_scalar)`.
+pub fn attention(q: &[f64], keys: &[Vec<f64>], values: &[Vec<f64>], query_scalar: f64) -> Vec<f64> {
+    let scale = query_scalar.sqrt();
     let scores: Vec<f64> = keys
         .iter()
         .map(|k| q.iter().zip(k).map(|(q, k)| q * k).sum::<f64>() / scale)

@@ -22,8 +22,8 @@ fn linear_is_right() {
 #[test]
 fn gated_linear_layers_are_right() {
     let (_one, mut backend) = common::emulated();
-    check_all(&cases::GATED_SHAPES, |shape| {
-        cases::check_linear_swiglu(&mut backend, shape).map(drop)
+    check_all(&cases::gated_linear_cases(), |case| {
+        cases::check_linear_gated(&mut backend, case).map(drop)
     });
 }
 
@@ -42,8 +42,8 @@ fn linear_layers_by_cublaslt_are_right() {
             Err(format!("computed by the library: {used}"))
         }
     });
-    check_all(&cases::GATED_SHAPES, |shape| {
-        cases::check_linear_swiglu(&mut backend, shape).map(drop)
+    check_all(&cases::gated_linear_cases(), |case| {
+        cases::check_linear_gated(&mut backend, case).map(drop)
     });
 }
 
@@ -54,7 +54,12 @@ fn row_wise_operations_are_right() {
     check_all(&cases::ROW_SHAPES, |s| {
         cases::check_rms_norm(b, s).map(drop)
     });
-    check_all(&cases::ROW_SHAPES, |s| cases::check_swiglu(b, s).map(drop));
+    check_all(&cases::ROW_SHAPES, |s| {
+        cases::check_add_rms_norm(b, s).map(drop)
+    });
+    check_all(&cases::gated_cases(), |c| {
+        cases::check_gated(b, c).map(drop)
+    });
     check_all(&cases::ROW_SHAPES, |s| cases::check_relu(b, s).map(drop));
     let heads: Vec<_> = cases::HEADS.iter().map(|&heads| (5, heads)).collect();
     check_all(&heads, |s| cases::check_qk_norm(b, s).map(drop));
@@ -113,8 +118,12 @@ fn embed_and_gather_copy_rows() {
     let plan = backend.upload(&plan).unwrap();
     let mut all = backend.activations(vocabulary, cols).unwrap();
     let mut some = backend.activations(4, cols).unwrap();
-    backend.embed(&table, &plan, &mut all);
+    backend.embed(&table, &plan, 1.0, &mut all);
+    let mut scaled = backend.activations(vocabulary, cols).unwrap();
+    backend.embed(&table, &plan, 5.65, &mut scaled);
     backend.gather_outputs(&all, &plan, &mut some);
+    let pending = backend.read(&scaled, 0..vocabulary);
+    let scaled = backend.finish_read(pending).unwrap();
     let pending = backend.read(&all, 0..vocabulary);
     let all = backend.finish_read(pending).unwrap();
     let pending = backend.read(&some, 0..4);
@@ -125,6 +134,12 @@ fn embed_and_gather_copy_rows() {
             .map(|&v| half::bf16::from_f32(v).to_f32())
             .collect();
         assert_eq!(all[r * cols..][..cols], expected, "token {token}");
+        let expected: Vec<f32> = expected.iter().map(|v| 5.65 * v).collect();
+        assert_eq!(
+            scaled[r * cols..][..cols],
+            expected,
+            "token {token}, scaled"
+        );
     }
     for (i, output) in outputs.into_iter().enumerate() {
         let from = output as usize * cols;
@@ -140,6 +155,7 @@ fn small_layout() -> KvLayout {
         heads: 1,
         kv_heads: 1,
         head_dim: 32,
+        query_scalar: 32,
         block_tokens: 4,
         dtype: Dtype::Bf16.into(),
         unit_bytes: 64,
@@ -440,7 +456,7 @@ fn substituted_tokens_are_those_drawn() {
     let mut plan = backend.upload(&plan).unwrap();
     backend.feed(&mut plan, &feeds, &first);
     let mut out = backend.activations(tokens.len(), cols).unwrap();
-    backend.embed(&table, &plan, &mut out);
+    backend.embed(&table, &plan, 1.0, &mut out);
     let pending = backend.read(&out, 0..tokens.len());
     let out = backend.finish_read(pending).unwrap();
     let drawn = backend.finish_samples(first).unwrap();
@@ -536,7 +552,7 @@ fn decode(backend: &mut CudaBackend, graphs: bool) -> (Vec<Vec<f32>>, [u64; 3]) 
         let plan = plan.padded(backend.padded_rows(&plan));
         let on_device = backend.upload(&plan).unwrap();
         backend.record(&mut recordings, &on_device, &mut |b| {
-            b.embed(&table, &on_device, &mut qkv);
+            b.embed(&table, &on_device, 1.0, &mut qkv);
             for layer in 0..2 {
                 b.rope_and_append(&mut qkv, &rope, &on_device, &layout, layer, &mut arena);
                 b.tree_attention(&qkv, &on_device, &layout, layer, None, &arena, &mut out);

@@ -252,7 +252,7 @@ fn inner(flags: &ProfileFlags) -> Done {
         }
         ProfiledKernel::Gated => {
             let (rows, n, k) = flags.shape;
-            study::linear_swiglu(rows, n, k).map_err(failed)?;
+            study::linear_gated(rows, n, k).map_err(failed)?;
             print_json(&json!({
                 "weight_bytes": 4 * n * k,
                 "activation_bytes": 2 * rows * (n + k),
@@ -328,14 +328,14 @@ fn run_cases(b: &mut CudaBackend, every: usize) -> Vec<Checked> {
         check_cases("linear", &cases::linear_cases(), every, |c| {
             cases::check_linear(b, c).map(drop)
         }),
-        check_cases("linear_swiglu", &cases::GATED_SHAPES, every, |s| {
-            cases::check_linear_swiglu(b, s).map(drop)
+        check_cases("linear_gated", &cases::gated_linear_cases(), every, |s| {
+            cases::check_linear_gated(b, s).map(drop)
         }),
         check_cases("rms_norm", &cases::ROW_SHAPES, every, |c| {
             cases::check_rms_norm(b, c).map(drop)
         }),
-        check_cases("swiglu", &cases::ROW_SHAPES, every, |c| {
-            cases::check_swiglu(b, c).map(drop)
+        check_cases("gated", &cases::gated_cases(), every, |c| {
+            cases::check_gated(b, c).map(drop)
         }),
         check_cases("relu", &cases::ROW_SHAPES, every, |c| {
             cases::check_relu(b, c).map(drop)

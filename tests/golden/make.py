@@ -19,6 +19,8 @@ import torch
 import transformers
 from safetensors.torch import save_file
 from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
     LlamaForTokenClassification,
@@ -48,10 +50,21 @@ MAX_BF16_ERROR = 1.2e-2
 SMALL = dict(hidden_size=32, intermediate_size=56, num_hidden_layers=2)
 LARGE = dict(hidden_size=64, intermediate_size=80, num_hidden_layers=2)
 
-CONFIGS = {"Llama": LlamaConfig, "Mistral": MistralConfig, "Qwen2": Qwen2Config, "Qwen3": Qwen3Config}
+CONFIGS = {
+    "Gemma3": Gemma3TextConfig,
+    "Llama": LlamaConfig,
+    "Mistral": MistralConfig,
+    "Qwen2": Qwen2Config,
+    "Qwen3": Qwen3Config,
+}
 # Scaling that tells at positions 0 to 80: of 4 to 8 pairs some are stretched, some are not and
 # some lie between.
 LLAMA3 = dict(factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)
+
+# Gemma 3: five layers with a window, then one without.
+GEMMA = dict(SMALL, num_hidden_layers=6)
+GEMMA_LARGE = dict(LARGE, num_hidden_layers=7)
+LINEAR = dict(rope_type="linear", factor=8.0)
 
 # name, architecture, size, heads, kv heads, head_dim, options
 CASES = [
@@ -74,6 +87,10 @@ CASES = [
     ("qwen3-g1-untied-f32", Qwen3ForCausalLM, SMALL, 4, 4, 16, dict(theta=1000000.0)),
     ("qwen3-g2-tied-f32", Qwen3ForCausalLM, LARGE, 6, 3, 8, dict(tied=True)),
     ("qwen3-g8-untied-bf16", Qwen3ForCausalLM, LARGE, 8, 1, 16, dict(bf16=True)),
+    ("gemma3-g1-tied-f32", Gemma3ForCausalLM, GEMMA, 4, 4, 8, dict(tied=True, gemma=dict(sliding_window=9))),
+    ("gemma3-g2-tied-bf16", Gemma3ForCausalLM, dict(SMALL, num_hidden_layers=3), 4, 2, 16, dict(tied=True, bf16=True, gemma=dict(sliding_window=12, query_pre_attn_scalar=21, layer_types=["sliding_attention", "sliding_attention", "full_attention"]))),
+    ("gemma3-g4-tied-f32", Gemma3ForCausalLM, GEMMA_LARGE, 8, 2, 8, dict(tied=True, old_config=True, gemma=dict(sliding_window=16, scaling=LINEAR))),
+    ("gemma3-g8-untied-bf16", Gemma3ForCausalLM, dict(LARGE, num_hidden_layers=3), 8, 1, 16, dict(bf16=True, eps=1e-5, gemma=dict(sliding_window=7, scaling=LINEAR, query_pre_attn_scalar=8, layer_types=["full_attention", "sliding_attention", "full_attention"]))),
     ("llama-g2-score2-f32", LlamaForTokenClassification, SMALL, 4, 2, 16, dict(labels=2)),
     ("qwen2-g4-score2-f32", Qwen2ForTokenClassification, LARGE, 8, 2, 8, dict(labels=2)),
     ("qwen2-g2-score3-bf16", Qwen2ForTokenClassification, SMALL, 4, 2, 8, dict(labels=3, bf16=True)),
@@ -83,13 +100,17 @@ CASES = [
 def fill(model, seed, gain):
     """Random weights of a size at which every part of the model shows in the logits."""
     generator = torch.Generator().manual_seed(seed)
+    gemma = "Gemma" in type(model).__name__
     with torch.no_grad():
         for name, p in model.named_parameters():
             noise = torch.randn(p.shape, generator=generator)
             if "norm" in name:
-                p.copy_(1 + 0.2 * noise)
+                # Gemma stores the weights of its norms less 1. Its last norm and its embedding are of
+                # a size at which a tied model doesn't repeat its last token for ever.
+                one = (3 if name == "model.norm.weight" else 0) if gemma else 1
+                p.copy_(one + 0.2 * noise)
             elif "embed_tokens" in name:
-                p.copy_(0.12 * noise)
+                p.copy_((0.05 if gemma else 0.12) * noise)
             elif name.endswith("bias"):
                 p.copy_(0.3 * noise)
             elif "score" in name or "lm_head" in name:
@@ -101,10 +122,13 @@ def fill(model, seed, gain):
 
 def cast(model, dtype):
     """The weights in another type. As in a loaded checkpoint, and unlike `model.to`, the rotary
-    frequencies stay f32: rounded to bf16 they are another model's."""
-    frequencies = model.model.rotary_emb.inv_freq.clone()
+    frequencies stay f32: rounded to bf16 they are another model's. Gemma's scale of the embedding is
+    rounded, and stays so: transformers rounds it to the weights' type."""
+    rotary = model.model.rotary_emb
+    frequencies = {name: buffer.clone() for name, buffer in rotary.named_buffers()}
     model = model.to(dtype)
-    model.model.rotary_emb.inv_freq = frequencies
+    for name, buffer in frequencies.items():
+        setattr(rotary, name, buffer)
     return model
 
 
@@ -116,6 +140,8 @@ def greedy(model, prompt):
         top = logits.topk(2)
         margin = min(margin, float(top.values[0] - top.values[1]))
         tokens.append(int(top.indices[0]))
+        if margin < MIN_MARGIN:
+            break  # another seed is tried
     return tokens[len(prompt) :], margin
 
 
@@ -131,6 +157,13 @@ def make_case(name, architecture, size, heads, kv_heads, head_dim, options):
     rope = dict(rope_type="default", rope_theta=options.get("theta", 10000.0))
     if options.get("llama3"):
         rope.update(rope_type="llama3", **LLAMA3)
+    gemma = dict(options.get("gemma", {}))
+    if gemma:
+        rope = dict(
+            full_attention=dict(rope_theta=1000000.0, **gemma.pop("scaling", dict(rope_type="default"))),
+            sliding_attention=dict(rope_theta=10000.0, rope_type="default"),
+        )
+        gemma.setdefault("query_pre_attn_scalar", head_dim)
     labels = options.get("labels")
     fields = dict(
         size,
@@ -146,6 +179,7 @@ def make_case(name, architecture, size, heads, kv_heads, head_dim, options):
         eos_token_id=1,
         pad_token_id=None,
         **options.get("more", {}),
+        **gemma,
     )
     if options.get("biased"):
         fields.update(attention_bias=True, mlp_bias=True)
@@ -208,6 +242,10 @@ def old_style_config(path):
     config = json.loads(path.read_text())
     config["torch_dtype"] = config.pop("dtype")
     rope = config.pop("rope_parameters")
+    if "full_attention" in rope:
+        config["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+        config["sliding_window_pattern"] = config.pop("_sliding_window_pattern", 6)
+        rope = rope["full_attention"]
     config["rope_theta"] = rope.pop("rope_theta")
     config["rope_scaling"] = rope if rope["rope_type"] != "default" else None
     for field in ("layer_types", "head_dim"):

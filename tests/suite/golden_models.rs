@@ -28,7 +28,11 @@ struct Case {
     causal: bool,
 }
 
-const CASES: [Case; 22] = [
+const CASES: [Case; 26] = [
+    case("gemma3-g1-tied-f32", None, true),
+    case("gemma3-g2-tied-bf16", Some("bf16"), true),
+    case("gemma3-g4-tied-f32", None, true),
+    case("gemma3-g8-untied-bf16", Some("bf16"), true),
     case("llama-g1-tied-f32", None, true),
     case("llama-g2-biased-f32", None, true),
     case("llama-g2-score2-f32", None, false),

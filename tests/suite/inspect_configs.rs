@@ -17,8 +17,8 @@ struct Case {
     context: u64,
     /// Bytes, in bf16.
     kv_per_token: u64,
-    /// Positions of the sliding window that all layers have.
-    window: Option<u64>,
+    /// Positions of the sliding window, and how many layers have it if not all do.
+    window: Option<(u64, Option<u64>)>,
     scaling: Option<&'static str>,
     tied: bool,
     /// Read as a PRM in this form; else it is a policy alone. An LM head can write in either case.
@@ -59,7 +59,14 @@ impl Case {
 
     const fn window(self, positions: u64) -> Case {
         Case {
-            window: Some(positions),
+            window: Some((positions, None)),
+            ..self
+        }
+    }
+
+    const fn window_of_layers(self, positions: u64, layers: u64) -> Case {
+        Case {
+            window: Some((positions, Some(layers))),
             ..self
         }
     }
@@ -76,11 +83,12 @@ const LLAMA: &str = "LlamaForCausalLM";
 const MISTRAL: &str = "MistralForCausalLM";
 const QWEN2: &str = "Qwen2ForCausalLM";
 const QWEN3: &str = "Qwen3ForCausalLM";
+const GEMMA3: &str = "Gemma3ForCausalLM";
 const VALUE: &str = "Qwen2ForPrmModel";
 const PROCESS: &str = "Qwen2ForProcessRewardModel";
 
 #[rustfmt::skip]
-const CASES: [Case; 32] = [
+const CASES: [Case; 33] = [
     Case::new("DeepSeek-R1-Distill-Llama-8B", LLAMA, 8_030_261_248, 131_072, 131_072).llama3(),
     Case::new("DeepSeek-R1-Distill-Qwen-1.5B", QWEN2, 1_777_088_000, 131_072, 28_672),
     Case::new("DeepSeek-R1-Distill-Qwen-14B", QWEN2, 14_770_033_664, 131_072, 196_608),
@@ -112,6 +120,7 @@ const CASES: [Case; 32] = [
     Case::new("Qwen3-8B", QWEN3, 8_190_735_360, 40_960, 147_456),
     Case::new("Skywork-o1-Open-PRM-Qwen-2.5-1.5B", VALUE, 1_543_715_840, 4096, 28_672).tied().prm(PrmKind::Skywork),
     Case::new("Skywork-o1-Open-PRM-Qwen-2.5-7B", VALUE, 7_070_622_720, 4096, 57_344).prm(PrmKind::Skywork),
+    Case::new("gemma-3-1b-it", GEMMA3, 999_885_952, 32_768, 26_624).window_of_layers(512, 22).tied(),
     Case::new("math-shepherd-mistral-7b-prm", MISTRAL, 7_241_732_096, 32_768, 131_072).window(4096).prm(PrmKind::MathShepherd),
 ];
 
@@ -152,7 +161,10 @@ fn inspect_says_what_would_happen() {
                 "sliding_window",
                 match case.window {
                     None => Value::Null,
-                    Some(positions) => json!({"positions": positions, "layers": layers}),
+                    Some((positions, some)) => {
+                        let layers = some.map_or(layers, Value::from);
+                        json!({"positions": positions, "layers": layers})
+                    }
                 },
             ),
             ("rope_scaling", json!(case.scaling)),
@@ -190,7 +202,8 @@ fn inspect_says_what_would_happen() {
             complaints.push(format!("{}: missing weights: {missing:?}", case.directory));
         }
         let text = stdout_of(&offshoot(&folder, &["inspect", directory], ""));
-        let window = format!("layers see the last {}", case.window.unwrap_or_default());
+        let positions = case.window.map_or(0, |(positions, _)| positions);
+        let window = format!("layers see the last {positions}");
         for (what, expected) in [
             (format!("{} parameters", case.parameters), true),
             (

@@ -1,6 +1,6 @@
 //! `config.json`: a model's shapes and constants.
 
-use kernels::{Dtype, Quantization};
+use kernels::{Activation, Dtype, Quantization};
 use serde_json::Value;
 
 use super::arch::{self, Architecture, Scales, Task, TensorNames};
@@ -63,6 +63,8 @@ pub struct ModelConfig {
     pub context_length: usize,
     /// The rotary embedding of each layer.
     pub ropes: Vec<Rope>,
+    /// The function applied to the gates of the feed-forward network.
+    pub activation: Activation,
     /// Positions that each layer sees, the row's own included; `None`: all before it.
     pub windows: Vec<Option<u32>>,
     /// Whether query and key heads are normalised before rotation.
@@ -117,11 +119,6 @@ impl ModelConfig {
         let fields = Fields::parse(file, bytes)?;
         let (family, class, task) = arch::find(&fields)?;
         let quantization = quantization::of_config(&fields)?;
-        if let Some(act) = fields.string("hidden_act")?
-            && !matches!(act, "silu" | "swish")
-        {
-            return Err(fields.wrong("hidden_act", "\"silu\""));
-        }
         let hidden = fields.needed_count("hidden_size", limit::HIDDEN)?;
         let heads = fields.needed_count("num_attention_heads", limit::HEADS)?;
         let kv_heads = fields
@@ -156,12 +153,14 @@ impl ModelConfig {
             vocab: fields.needed_count("vocab_size", limit::VOCAB)?,
             context_length: fields.needed_count("max_position_embeddings", limit::POSITIONS)?,
             ropes: (family.ropes)(&fields, &windows)?,
+            activation: activation(&fields)?.unwrap_or(family.activation),
             windows,
             qk_norm: family.qk_norm,
             rms_eps: fields.number_above("rms_norm_eps", 0.0)?.unwrap_or(1e-6) as f32,
             norm_offset: family.norm_offset,
-            scales: (family.scales)(&fields, hidden, head_dim)?,
-            tied_embeddings: fields.boolean("tie_word_embeddings")?.unwrap_or(false),
+            scales: without_soft_caps(&fields, (family.scales)(&fields, hidden, head_dim)?)?,
+            tied_embeddings: (fields.boolean("tie_word_embeddings")?)
+                .unwrap_or(family.tied_embeddings),
             attention_bias: biases.qkv,
             output_bias: biases.output,
             mlp_bias: biases.mlp,
@@ -190,6 +189,31 @@ impl ModelConfig {
     pub fn kv_bytes_per_token(&self, dtype: Dtype) -> usize {
         2 * self.layers * self.kv_heads * self.head_dim * dtype.bytes()
     }
+}
+
+/// `hidden_act`, or `hidden_activation` as Gemma's configs have it.
+fn activation(fields: &Fields) -> Result<Option<Activation>> {
+    for field in ["hidden_activation", "hidden_act"] {
+        if let Some(name) = fields.string(field)? {
+            let names = Activation::ALL.map(|activation| format!("{:?}", activation.name()));
+            let wrong = || fields.wrong(field, names.join(" or "));
+            return Activation::find(name).ok_or_else(wrong).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+/// Refuses soft caps: no backend has them.
+fn without_soft_caps(fields: &Fields, scales: Scales) -> Result<Scales> {
+    for (cap, field) in [
+        (scales.attention_soft_cap, "attn_logit_softcapping"),
+        (scales.logit_soft_cap, "final_logit_softcapping"),
+    ] {
+        if cap.is_some() {
+            return Err(fields.wrong(field, "null: soft caps are not supported"));
+        }
+    }
+    Ok(scales)
 }
 
 /// `dtype` (transformers 5) or `torch_dtype` (transformers 4).
@@ -304,6 +328,14 @@ mod tests {
             (json!({"torch_dtype": "float16"}), |c| c.dtype == Dtype::F16),
             (json!({"rope_scaling": {"rope_type": "llama3", "factor": 32, "low_freq_factor": 1, "high_freq_factor": 4, "original_max_position_embeddings": 8192}}),
              |c| c.ropes[1].scaling == RopeScaling::Llama3 { factor: 32.0, low: 1.0, high: 4.0, original: 8192.0 }),
+            (json!({"rope_scaling": {"type": "linear", "factor": 2}}), |c| c.ropes[0].scaling == RopeScaling::Linear { factor: 2.0 }),
+            (json!({"hidden_act": "swish"}), |c| c.activation == Activation::Silu),
+            (json!({"architectures": ["Gemma3ForCausalLM"]}),
+             |c| c.activation == Activation::GeluTanh && c.tied_embeddings && c.qk_norm && c.norm_offset == 1.0 && c.head_dim == 256),
+            (json!({"architectures": ["Gemma3ForCausalLM"], "hidden_activation": "silu", "tie_word_embeddings": false}),
+             |c| c.activation == Activation::Silu && !c.tied_embeddings),
+            (json!({"architectures": ["Gemma3ForCausalLM"], "sliding_window": 9, "rope_theta": 7}),
+             |c| c.windows == [Some(9); 2] && c.ropes[0].theta == 1e4 && c.scales.embedding == 8.0 && c.scales.query_scalar == 256),
         ];
         for (changes, check) in cases {
             match config(changes.clone()) {
@@ -318,7 +350,7 @@ mod tests {
         #[rustfmt::skip]
         let cases = [
             (json!({"architectures": ["GPT2LMHeadModel"]}),
-             "c: the architecture GPT2LMHeadModel is not supported; known are LlamaForCausalLM, LlamaForTokenClassification, MistralForCausalLM, MistralForTokenClassification, Qwen2ForCausalLM, Qwen2ForTokenClassification, Qwen2ForPrmModel, Qwen2ForProcessRewardModel, Qwen3ForCausalLM, Qwen3ForTokenClassification"),
+             "c: the architecture GPT2LMHeadModel is not supported; known are LlamaForCausalLM, LlamaForTokenClassification, MistralForCausalLM, MistralForTokenClassification, Qwen2ForCausalLM, Qwen2ForTokenClassification, Qwen2ForPrmModel, Qwen2ForProcessRewardModel, Qwen3ForCausalLM, Qwen3ForTokenClassification, Gemma3ForCausalLM"),
             (json!({"architectures": null}), "c: `architectures` is null; expected a list of class names such as [\"LlamaForCausalLM\"]"),
             (json!({"architectures": []}), "c: `architectures` is []; expected a list of class names such as [\"LlamaForCausalLM\"]"),
             (json!({"architectures": [1]}), "c: `architectures` is [1]; expected a list of class names such as [\"LlamaForCausalLM\"]"),
@@ -330,17 +362,24 @@ mod tests {
             (json!({"num_key_value_heads": 3}), "c: `num_key_value_heads` is 3; expected a divisor of num_attention_heads = 8"),
             (json!({"num_hidden_layers": 4000000000u64}), "c: `num_hidden_layers` is 4000000000; expected a whole number from 1 to 1024"),
             (json!({"vocab_size": -1}), "c: `vocab_size` is -1; expected a whole number from 1 to 2097152"),
-            (json!({"hidden_act": "gelu"}), "c: `hidden_act` is \"gelu\"; expected \"silu\""),
+            (json!({"hidden_act": "gelu"}), "c: `hidden_act` is \"gelu\"; expected \"silu\" or \"gelu_pytorch_tanh\""),
             (json!({"rms_norm_eps": 0}), "c: `rms_norm_eps` is 0; expected a number above 0"),
             (json!({"rms_norm_eps": "1e-5"}), "c: `rms_norm_eps` is \"1e-5\"; expected a number above 0"),
             (json!({"rope_scaling": {"rope_type": "llama3", "factor": 8}}),
              "c: `rope_scaling.low_freq_factor` is missing; expected a number above 0"),
             (json!({"rope_scaling": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 4, "original_max_position_embeddings": 8192}}),
              "c: `rope_scaling.high_freq_factor` is 4; expected a number above low_freq_factor = 4"),
-            (json!({"rope_scaling": {"type": "linear", "factor": 2}}),
-             "c: `rope_scaling.type` is \"linear\"; expected \"default\" or \"llama3\""),
+            (json!({"rope_scaling": {"type": "dynamic", "factor": 2}}),
+             "c: `rope_scaling.type` is \"dynamic\"; expected \"default\", \"linear\" or \"llama3\""),
+            (json!({"rope_scaling": {"type": "linear"}}), "c: `rope_scaling.factor` is missing; expected a number above 0"),
             (json!({"rope_parameters": {"rope_type": "yarn"}}),
-             "c: `rope_parameters.rope_type` is \"yarn\"; expected \"default\" or \"llama3\""),
+             "c: `rope_parameters.rope_type` is \"yarn\"; expected \"default\", \"linear\" or \"llama3\""),
+            (json!({"architectures": ["Gemma3ForCausalLM"], "attn_logit_softcapping": 50}),
+             "c: `attn_logit_softcapping` is 50; expected null: soft caps are not supported"),
+            (json!({"architectures": ["Gemma3ForCausalLM"], "final_logit_softcapping": 30.0}),
+             "c: `final_logit_softcapping` is 30.0; expected null: soft caps are not supported"),
+            (json!({"architectures": ["Gemma3ForCausalLM"], "use_bidirectional_attention": true}),
+             "c: `use_bidirectional_attention` is true; expected false: a token sees no later ones"),
             (json!({"rope_parameters": [1]}), "c: `rope_parameters` is [1]; expected an object"),
             (json!({"torch_dtype": "float8"}), "c: `torch_dtype` is \"float8\"; expected \"float32\", \"bfloat16\" or \"float16\""),
             (json!({"quantization_config": {"bits": 4}}),

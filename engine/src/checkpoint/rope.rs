@@ -21,6 +21,11 @@ pub struct Rope {
 pub enum RopeScaling {
     /// Not at all.
     None,
+    /// All frequencies are divided by `factor`.
+    Linear {
+        /// How much longer the context is.
+        factor: f64,
+    },
     /// Llama 3.1's: wavelengths above `original / low` are stretched by `factor`, those below
     /// `original / high` are left, and between the two the frequencies are interpolated.
     Llama3 {
@@ -57,6 +62,7 @@ impl Rope {
         let plain = self.theta.powf(-2.0 * i as f64 / head_dim as f64);
         match self.scaling {
             RopeScaling::None => plain,
+            RopeScaling::Linear { factor } => plain / factor,
             RopeScaling::Llama3 {
                 factor,
                 low,
@@ -72,46 +78,71 @@ impl Rope {
     }
 }
 
-/// Reads `rope_parameters` (transformers 5), or `rope_theta` and `rope_scaling` (transformers 4).
+/// Reads `rope_parameters` (transformers 5), or `rope_theta` and `rope_scaling` (transformers 4);
+/// `theta` is the base where the config has none.
 ///
 /// # Errors
 /// A kind of scaling that is not served, or a field that is not a number.
-pub(super) fn read(fields: &Fields) -> Result<Rope> {
-    let mut theta = fields.number_above("rope_theta", 0.0)?;
-    let mut scaling = RopeScaling::None;
+pub(super) fn read(fields: &Fields, theta: f64) -> Result<Rope> {
+    let mut rope = Rope {
+        theta: fields.number_above("rope_theta", 0.0)?.unwrap_or(theta),
+        scaling: RopeScaling::None,
+    };
     for field in ["rope_parameters", "rope_scaling"] {
-        let Some(rope) = fields.object(field)? else {
-            continue;
-        };
-        for key in ["rope_type", "type"] {
-            match rope.string(key)? {
-                None | Some("default") => {}
-                Some("llama3") => scaling = llama3(fields, &rope)?,
-                Some(_) => return Err(rope.wrong(key, "\"default\" or \"llama3\"")),
+        if let Some(parameters) = fields.object(field)? {
+            let found = read_parameters(fields, &parameters, rope.theta)?;
+            rope.theta = found.theta;
+            if found.scaling != RopeScaling::None {
+                rope.scaling = found.scaling;
             }
         }
-        theta = rope.number_above("rope_theta", 0.0)?.or(theta);
-        if let Some(part) = rope.number_above("partial_rotary_factor", 0.0)?
-            && part != 1.0
-        {
-            return Err(rope.wrong(
-                "partial_rotary_factor",
-                "1: every element of a head is rotated",
-            ));
+    }
+    Ok(rope)
+}
+
+/// Reads one object of parameters; `theta` is the base where it has none.
+///
+/// # Errors
+/// As of [`read`].
+pub(super) fn read_parameters(config: &Fields, parameters: &Fields, theta: f64) -> Result<Rope> {
+    let mut scaling = RopeScaling::None;
+    for key in ["rope_type", "type"] {
+        match parameters.string(key)? {
+            None | Some("default") => {}
+            Some("linear") => {
+                let factor = needed_number(parameters, "factor")?;
+                scaling = RopeScaling::Linear { factor };
+            }
+            Some("llama3") => scaling = llama3(config, parameters)?,
+            Some(_) => {
+                let expected = "\"default\", \"linear\" or \"llama3\"";
+                return Err(parameters.wrong(key, expected));
+            }
         }
     }
+    if let Some(part) = parameters.number_above("partial_rotary_factor", 0.0)?
+        && part != 1.0
+    {
+        return Err(parameters.wrong(
+            "partial_rotary_factor",
+            "1: every element of a head is rotated",
+        ));
+    }
     Ok(Rope {
-        theta: theta.unwrap_or(10_000.0),
+        theta: parameters.number_above("rope_theta", 0.0)?.unwrap_or(theta),
         scaling,
     })
 }
 
+fn needed_number(fields: &Fields, key: &str) -> Result<f64> {
+    fields
+        .number_above(key, 0.0)?
+        .ok_or_else(|| fields.wrong(key, "a number above 0"))
+}
+
 /// Llama 3.1's parameters, every one of which must be there.
 fn llama3(config: &Fields, rope: &Fields) -> Result<RopeScaling> {
-    let number = |key: &str| {
-        rope.number_above(key, 0.0)?
-            .ok_or_else(|| rope.wrong(key, "a number above 0"))
-    };
+    let number = |key: &str| needed_number(rope, key);
     const ORIGINAL: &str = "original_max_position_embeddings";
     let (low, high) = (number("low_freq_factor")?, number("high_freq_factor")?);
     if low >= high {

@@ -3,7 +3,7 @@
 use kernels::{Allocation, Backend, Dtype, KvLayout, MatrixView, Quantized};
 
 use super::plan::{Buffers, HeadPlan, LoadOptions, Plan, distinct, shape};
-use super::{Head, Layer, Linear, Model};
+use super::{BlockOutput, Head, Layer, Linear, Model};
 use crate::Error;
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::layout::{LayerLayout, LinearSpec, TensorSpec};
@@ -52,6 +52,7 @@ impl<B: Backend> Model<B> {
         Ok(Model {
             max_rows: options.max_rows,
             max_outputs: shape(&config, &layout, options).max_outputs,
+            embedding_scale: config.dtype.round(config.scales.embedding),
             config,
             layout,
             embedding,
@@ -90,10 +91,21 @@ impl<B: Backend> Loader<'_, B> {
             qkv: self.linear(&spec.qkv)?,
             qk_norm,
             rope: ropes.iter().position(|r| r == rope).unwrap_or(0),
-            output: self.linear(&spec.output)?,
+            output: self.block_output(&spec.output, &spec.attention_post_norm)?,
             mlp_norm: self.norm(&spec.mlp_norm)?,
             gate_up: self.linear(&spec.gate_up)?,
-            down: self.linear(&spec.down)?,
+            down: self.block_output(&spec.down, &spec.mlp_post_norm)?,
+        })
+    }
+
+    fn block_output(
+        &mut self,
+        linear: &LinearSpec,
+        norm: &Option<TensorSpec>,
+    ) -> Result<BlockOutput<B>, Error> {
+        Ok(BlockOutput {
+            linear: self.linear(linear)?,
+            norm: norm.as_ref().map(|norm| self.norm(norm)).transpose()?,
         })
     }
 

@@ -74,6 +74,8 @@ pub(super) struct Buffers<T> {
     pub gate_up: T,
     /// `[rows, intermediate]`.
     pub inner: T,
+    /// A block's output before the norm behind it, `[rows, hidden]`.
+    pub branch: Option<T>,
     /// `[outputs, hidden]`, gathered and then normed.
     pub outputs: T,
     pub outputs_normed: T,
@@ -209,6 +211,8 @@ impl Buffers<Allocation> {
     pub fn sizes(config: &ModelConfig, layout: &KvLayout, options: &LoadOptions) -> Self {
         let (rows, hidden) = (options.max_rows, config.hidden);
         let outputs = shape(config, layout, options).max_outputs;
+        let names = config.names();
+        let post_norms = names.attention_post_norm.is_some() || names.mlp_post_norm.is_some();
         let full = |rows, cols| Allocation::Activations { rows, cols };
         let half = |rows, cols| Allocation::HalfActivations { rows, cols };
         Buffers {
@@ -218,6 +222,7 @@ impl Buffers<Allocation> {
             attended: half(rows, config.heads * config.head_dim),
             gate_up: half(rows, 2 * config.intermediate),
             inner: half(rows, config.intermediate),
+            branch: post_norms.then(|| full(rows, hidden)),
             outputs: full(outputs, hidden),
             outputs_normed: half(outputs, hidden),
             head_inner: (config.head == HeadKind::Process).then(|| half(outputs, hidden)),
@@ -237,7 +242,7 @@ impl Buffers<Allocation> {
             self.outputs_normed,
             self.head,
         ];
-        fixed.into_iter().chain(self.head_inner)
+        fixed.into_iter().chain(self.branch).chain(self.head_inner)
     }
 }
 
@@ -251,6 +256,7 @@ impl<T> Buffers<T> {
             attended: of(self.attended)?,
             gate_up: of(self.gate_up)?,
             inner: of(self.inner)?,
+            branch: self.branch.map(&mut of).transpose()?,
             outputs: of(self.outputs)?,
             outputs_normed: of(self.outputs_normed)?,
             head_inner: self.head_inner.map(&mut of).transpose()?,
@@ -273,6 +279,7 @@ mod tests {
             block_tokens: 16,
             dtype: config.dtype.into(),
             unit_bytes: 64,
+            query_scalar: config.scales.query_scalar,
         }
     }
 

@@ -34,6 +34,8 @@ pub struct AttentionCase {
     pub dtype: KvDtype,
     /// Sliding window: the maximum number of tokens a row sees.
     pub window: Option<u32>,
+    /// Scores are divided by its root.
+    pub query_scalar: usize,
 }
 
 /// All storage types of K and V.
@@ -57,6 +59,8 @@ pub fn attention_cases() -> Vec<AttentionCase> {
                 block_tokens: [16, 1, 32, 4, 2][turn % 5],
                 dtype: KV_DTYPES[turn / 5 % 4],
                 window: [None, None, Some([1, 7, 16, 33, 64][turn / 3 % 5])][turn % 3],
+                // Every fourth as Gemma 3 27B has it: 168 at a head dimension of 128.
+                query_scalar: heads.2 + [0, 0, 0, heads.2 * 5 / 16][turn % 4],
             });
         }
     }
@@ -72,6 +76,7 @@ impl AttentionCase {
             heads,
             kv_heads,
             head_dim,
+            query_scalar: self.query_scalar,
             block_tokens: self.block_tokens,
             dtype: self.dtype,
             unit_bytes: 64,
@@ -376,7 +381,7 @@ fn expected_row(
                 .into_iter()
                 .map(|v| f64::from(stored(v as f32, half)))
                 .collect();
-            reference::attention(&q, &keys, &values)
+            reference::attention(&q, &keys, &values, layout.query_scalar as f64)
         })
         .collect()
 }

@@ -40,6 +40,44 @@ pub fn check_rms_norm<D: Device>(
     Ok(out)
 }
 
+/// Runs RMS normalisation whose output is added to `out`, with an f32 input and a half one.
+pub fn check_add_rms_norm<D: Device>(
+    device: &mut D,
+    &(rows, cols): &(usize, usize),
+) -> Result<Vec<f32>, String> {
+    let eps = 1e-2;
+    let weight = numbers(19, cols);
+    let old = numbers(20, rows * cols);
+    let vector = device.load_vector(&weight).map_err(fail)?;
+    let mut outputs = Vec::new();
+    for dtype in [Dtype::F32, device.product_dtype()] {
+        let x = as_stored(&numbers(18, rows * cols), dtype);
+        let mut x_buffer = match dtype {
+            Dtype::F32 => device.activations(rows + 1, cols),
+            _ => device.product_activations(rows + 1, cols),
+        }
+        .map_err(fail)?;
+        device.write(&mut x_buffer, &[&x[..], &vec![f32::NAN; cols]].concat());
+        let mut out = device.activations(rows + 1, cols).map_err(fail)?;
+        device.write(&mut out, &[&old[..], &vec![7.0; cols]].concat());
+        device.add_rms_norm(&x_buffer, &vector, eps, rows, &mut out);
+        let pending = device.read(&out, 0..rows + 1);
+        let mut out = device.finish_read(pending).map_err(fail)?;
+        if out.split_off(rows * cols).iter().any(|&v| v != 7.0) {
+            return Err("wrote beyond its rows".into());
+        }
+        let mut expected = reference::rms_norm(&widen(&x), &widen(&weight), f64::from(eps));
+        for (e, &old) in expected.iter_mut().zip(&old) {
+            *e += f64::from(old);
+        }
+        // The norm's bound, and one addition.
+        let bound = U * (6.0 + 0.5 * (cols as f64 / 16.0 + 16.0) + 1.0);
+        within(&out, &expected, bound)?;
+        outputs.extend(out);
+    }
+    Ok(outputs)
+}
+
 /// Runs QK norm over rows of Q, K and V with `(heads, kv_heads, head_dim)`.
 pub fn check_qk_norm<D: Device>(
     device: &mut D,
@@ -51,6 +89,7 @@ pub fn check_qk_norm<D: Device>(
         heads,
         kv_heads,
         head_dim,
+        query_scalar: head_dim,
         block_tokens: 16,
         dtype: Dtype::F32.into(),
         unit_bytes: 64,

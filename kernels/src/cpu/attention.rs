@@ -1,9 +1,9 @@
 //! Attention over the tree plan.
 //!
-//! What: `out[r, h, :] = sum_t p_t v[t, g, :] / sum_t p_t`, `p_t = e^((s_t - max_t s) / sqrt(D))`,
+//! What: `out[r, h, :] = sum_t p_t v[t, g, :] / sum_t p_t`, `p_t = e^((s_t - max_t s) / sqrt(S))`,
 //! `s_t = q[r, h, :] . k[t, g, :]`, over the tokens `t <= rows[r].position` of the row's runs; with
 //! a sliding window `w`, only over those with `t > rows[r].position - w`. `D` is the head
-//! dimension, `g = h / (heads / kv_heads)`.
+//! dimension, `S` the layout's `query_scalar`, `g = h / (heads / kv_heads)`.
 //!
 //! Tiling: a task is one KV head x [`GROUP_ROWS`] consecutive rows. It reads the group's runs
 //! twice, [`KV_CHUNK`] tokens at a time. Pass 1 ([`scores`]) computes all scores; each run's K is
@@ -254,7 +254,7 @@ impl HeadTask<'_> {
         floats(&mut scratch.sums)[..count * padded_dim].fill(0.0);
 
         self.scores(chunk, tiles.as_deref_mut(), scratch);
-        let scale = LOG2_E / (self.layout.head_dim as f32).sqrt();
+        let scale = LOG2_E / (self.layout.query_scalar as f32).sqrt();
         for query in 0..count {
             let row = chunk.rows.start + query / chunk.queries;
             let scores = &mut floats(&mut scratch.scores)[query * chunk.stride..][..chunk.stride];

@@ -1,10 +1,11 @@
 //! Rows by index: the embedding lookup and the gathering of output rows.
 //!
-//! What: `out[r, :] = table[rows[r].token, :]`, widened to f32; `out[i, :] = x[outputs[i], :]`.
+//! What: `out[r, :] = scale * table[rows[r].token, :]` in f32; `out[i, :] = x[outputs[i], :]`.
 //! Tiling: a row at a time, on the calling thread. Layout: the table is a packed [`Weight`], so a
-//! row is a column of a panel and its elements are 16 apart. Numerics: exact copies.
+//! row is a column of a panel and its elements are 16 apart. Numerics: the scale rounds once, a scale
+//! of 1 does not; gathered rows are exact copies.
 //! Budget: one cache line read and 4 bytes written per element (embed, from bf16: half a line);
-//! 8 bytes per element (gather). No FLOPs.
+//! 8 bytes per element (gather). One FLOP per element (embed).
 
 use super::buffers::{Activations, Stored, Weight};
 use super::tile::{COLS, pair_offset};
@@ -12,7 +13,7 @@ use crate::{Dtype, StepPlan};
 use half::{bf16, f16};
 
 /// [`Backend::embed`](crate::Backend::embed).
-pub(crate) fn embed(table: &Weight, plan: &StepPlan, out: &mut Activations) {
+pub(crate) fn embed(table: &Weight, plan: &StepPlan, scale: f32, out: &mut Activations) {
     let cols = table.cols();
     assert_eq!(out.cols(), cols, "columns of the embedding");
     for (row, out) in plan
@@ -31,12 +32,14 @@ pub(crate) fn embed(table: &Weight, plan: &StepPlan, out: &mut Activations) {
             Stored::Float(Dtype::F32) => {
                 let values: &[f32] = bytemuck::cast_slice(panel);
                 let column = values[token % COLS..].iter().step_by(COLS);
-                out.iter_mut().zip(column).for_each(|(o, &v)| *o = v);
+                out.iter_mut()
+                    .zip(column)
+                    .for_each(|(o, &v)| *o = scale * v);
             }
             Stored::Float(Dtype::Bf16) => {
                 let values: &[bf16] = bytemuck::cast_slice(panel);
                 for (k, o) in out.iter_mut().enumerate() {
-                    *o = values[pair_offset(k, token % COLS)].to_f32();
+                    *o = scale * values[pair_offset(k, token % COLS)].to_f32();
                 }
             }
             Stored::Float(Dtype::F16) => {
@@ -44,7 +47,7 @@ pub(crate) fn embed(table: &Weight, plan: &StepPlan, out: &mut Activations) {
                 let column = values[token % COLS..].iter().step_by(COLS);
                 out.iter_mut()
                     .zip(column)
-                    .for_each(|(o, v)| *o = v.to_f32());
+                    .for_each(|(o, v)| *o = scale * v.to_f32());
             }
             Stored::Quantized(_) => unreachable!("an embedding is never quantised"),
         }

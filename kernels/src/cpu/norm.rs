@@ -1,12 +1,13 @@
 //! Root-mean-square normalisation, of whole rows or of the Q and K heads in them.
 //!
-//! What: `out[r, c] = x[r, c] * (1 / sqrt(sum_c x[r, c]^2 / cols + eps)) * weight[c]`; for heads
-//! the same in place, with `cols` the head dimension.
+//! What: `out[r, c] = x[r, c] * (1 / sqrt(sum_c x[r, c]^2 / cols + eps)) * weight[c]`, or `+=`;
+//! for heads the same in place, with `cols` the head dimension.
 //! Tiling: a row at a time; rows are divided among threads.
 //! Layout: `x` and `out` row-major `[rows, cols]`, `weight` `[cols]`.
 //! Numerics: the squares are summed in 16 lanes by column modulo 16, then the lanes in order, so
 //! the bits depend on the row alone. Squares are rounded before they are added.
-//! Budget: `8 * rows * cols + 4 * cols` bytes, `4 * rows * cols` FLOPs.
+//! Budget: `8 * rows * cols + 4 * cols` bytes (`12 * rows * cols` where it adds),
+//! `4 * rows * cols` FLOPs.
 
 use super::buffers::Activations;
 use super::workers::Workers;
@@ -22,13 +23,41 @@ pub(crate) fn rms_norm(
     rows: usize,
     out: &mut Activations,
 ) {
+    each_row(workers, x, weight, rows, out, |x, out| {
+        row(x, weight, eps, out);
+    });
+}
+
+/// [`Backend::add_rms_norm`](crate::Backend::add_rms_norm).
+pub(crate) fn add_rms_norm(
+    workers: &Workers,
+    x: &Activations,
+    weight: &[f32],
+    eps: f32,
+    rows: usize,
+    out: &mut Activations,
+) {
+    each_row(workers, x, weight, rows, out, |x, out| {
+        add_row(x, weight, eps, out);
+    });
+}
+
+/// Calls `norm` with every row of `x` and of `out`, rows divided among the threads.
+fn each_row(
+    workers: &Workers,
+    x: &Activations,
+    weight: &[f32],
+    rows: usize,
+    out: &mut Activations,
+    norm: impl Fn(&[f32], &mut [f32]) + Sync,
+) {
     let cols = x.cols();
     assert_eq!(weight.len(), cols, "weights of the norm");
     assert_eq!(out.cols(), cols, "columns of the norm's output");
     let x = &x.data()[..rows * cols];
     let operations = 4 * rows * cols;
     workers.rows(out.first_rows_mut(rows), cols, operations, |r, out| {
-        row(&x[r * cols..][..cols], weight, eps, out);
+        norm(&x[r * cols..][..cols], out);
     });
 }
 
@@ -72,6 +101,15 @@ widest! {
         let scale = scale(x, eps);
         for ((o, &x), &w) in out.iter_mut().zip(x).zip(weight) {
             *o = x * scale * w;
+        }
+    }
+}
+
+widest! {
+    fn add_row(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+        let scale = scale(x, eps);
+        for ((o, &x), &w) in out.iter_mut().zip(x).zip(weight) {
+            *o += x * scale * w;
         }
     }
 }

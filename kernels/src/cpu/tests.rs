@@ -44,8 +44,8 @@ fn linear_is_right() {
         check_all(&cases::linear_cases(), |case| {
             cases::check_linear(&mut backend, case).map(drop)
         });
-        check_all(&cases::GATED_SHAPES, |shape| {
-            cases::check_linear_swiglu(&mut backend, shape).map(drop)
+        check_all(&cases::gated_linear_cases(), |case| {
+            cases::check_linear_gated(&mut backend, case).map(drop)
         });
         check_all(&cases::quantized_cases(), |case| {
             cases::check_linear(&mut backend, case).map(drop)
@@ -176,7 +176,10 @@ fn row_wise_operations_are_right() {
         cases::check_rms_norm(&mut backend, shape).map(drop)
     });
     check_all(&cases::ROW_SHAPES, |shape| {
-        cases::check_swiglu(&mut backend, shape).map(drop)
+        cases::check_add_rms_norm(&mut backend, shape).map(drop)
+    });
+    check_all(&cases::gated_cases(), |case| {
+        cases::check_gated(&mut backend, case).map(drop)
     });
     check_all(&cases::ROW_SHAPES, |shape| {
         cases::check_relu(&mut backend, shape).map(drop)
@@ -250,6 +253,7 @@ fn attention_rows_do_not_depend_on_batch_blocks_or_threads() {
                     block_tokens,
                     dtype,
                     window,
+                    query_scalar: heads.2,
                 };
                 let nodes: Vec<usize> = (0..tree.nodes.len()).collect();
                 let mut one = CpuBackend::with_isa(1, isa);
@@ -318,7 +322,9 @@ fn embed_and_gather_copy_rows() {
         let plan = backend.upload(&plan).unwrap();
         let mut all = backend.activations(vocabulary, cols).unwrap();
         let mut some = backend.activations(4, cols).unwrap();
-        backend.embed(&table, &plan, &mut all);
+        backend.embed(&table, &plan, 1.0, &mut all);
+        let mut scaled = backend.activations(vocabulary, cols).unwrap();
+        backend.embed(&table, &plan, 5.65, &mut scaled);
         backend.gather_outputs(&all, &plan, &mut some);
         for (r, &token) in tokens.iter().enumerate() {
             let expected: Vec<f32> = values[token as usize * cols..][..cols]
@@ -330,6 +336,8 @@ fn embed_and_gather_copy_rows() {
                 })
                 .collect();
             assert_eq!(all.row(r), expected, "{dtype:?} token {token}");
+            let expected: Vec<f32> = expected.iter().map(|v| 5.65 * v).collect();
+            assert_eq!(scaled.row(r), expected, "{dtype:?} token {token}, scaled");
         }
         for (i, output) in outputs.into_iter().enumerate() {
             assert_eq!(some.row(i), all.row(output as usize));
@@ -345,6 +353,7 @@ fn copied_blocks_hold_all_layers_and_touch_nothing_else() {
         heads: 2,
         kv_heads: 2,
         head_dim: 5,
+        query_scalar: 5,
         block_tokens: 3,
         dtype: Dtype::Bf16.into(),
         unit_bytes: 64,

@@ -141,7 +141,7 @@ pub(super) fn tree_attention(
         kv_heads: layout.kv_heads as u32,
         block_tokens: layout.block_tokens as u32,
         window: window.map_or(NO_WINDOW, |w| w.min(NO_WINDOW)),
-        scale: (LOG2_E / (layout.head_dim as f64).sqrt()) as f32,
+        scale: (LOG2_E / (layout.query_scalar as f64).sqrt()) as f32,
     };
     let rows = plan.step.rows.len();
     let describe = || format!("{rows} rows, layer {layer} of {layout:?}");

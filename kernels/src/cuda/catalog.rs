@@ -12,6 +12,7 @@ pub use self::architecture::{ARCHITECTURES, Architecture, HEAD_DIMS};
 use super::items::{ADDRESS_UNIT, FEW_ROWS, MANY_ROWS, TILE, WorkItem, max_rows};
 use super::tiling::Tiling;
 use super::{attention, linear, rows, sample};
+use crate::Activation;
 use std::hash::{Hash, Hasher};
 
 /// The header that all sources include: its name and its text.
@@ -28,11 +29,12 @@ struct Source {
     kernels: fn() -> Vec<Kernel>,
 }
 
-/// A unit of compilation: a source, specialised by a tiling where it has one.
+/// A unit of compilation: a source, specialised by a tiling or an activation where it has one.
 #[derive(Clone, Copy, Debug)]
 pub struct Module {
     source: &'static Source,
     tiling: Option<Tiling>,
+    activation: Option<Activation>,
 }
 
 /// A kernel, and what must hold of it once it is compiled.
@@ -67,26 +69,14 @@ static ROWS: Source = Source {
 static LINEAR: Source = Source {
     file: "linear.cu",
     text: include_str!("../../cuda/linear.cu"),
-    constants: || {
-        let mut all = constants(&[
-            ("SKINNY_THREADS", linear::SKINNY_THREADS),
-            ("SKINNY_STAGE_COLS", linear::SKINNY_STAGE_COLS),
-            ("TILED_THREADS", linear::TILED_THREADS),
-            ("TILED_STAGE_COLS", linear::TILED_STAGE_COLS),
-            ("TILED_STAGES", linear::TILED_STAGES),
-        ]);
-        let instances = |tiles: &[LinearTile]| tiles.iter().map(|tile| tile.instance).collect();
-        all.push(("SKINNY_TILES", instances(&SKINNY)));
-        all.push(("TILED_TILES", instances(&TILED)));
-        all
-    },
-    kernels: || {
-        SKINNY
-            .iter()
-            .chain(&TILED)
-            .flat_map(|t| t.kernels)
-            .collect()
-    },
+    constants: linear_constants,
+    kernels: || linear_tiles().flat_map(|t| [t.f32, t.bf16]).collect(),
+};
+
+/// The gated kernels of `linear.cu`, which is compiled again for each activation.
+static LINEAR_GATED: Source = Source {
+    kernels: || linear_tiles().map(|t| t.gated).collect(),
+    ..LINEAR
 };
 
 static SAMPLE: Source = Source {
@@ -138,6 +128,24 @@ static TREE_ATTENTION: Source = Source {
     },
 };
 
+fn linear_tiles() -> impl Iterator<Item = &'static LinearTile> {
+    SKINNY.iter().chain(&TILED)
+}
+
+fn linear_constants() -> Vec<(&'static str, String)> {
+    let mut all = constants(&[
+        ("SKINNY_THREADS", linear::SKINNY_THREADS),
+        ("SKINNY_STAGE_COLS", linear::SKINNY_STAGE_COLS),
+        ("TILED_THREADS", linear::TILED_THREADS),
+        ("TILED_STAGE_COLS", linear::TILED_STAGE_COLS),
+        ("TILED_STAGES", linear::TILED_STAGES),
+    ]);
+    let instances = |tiles: &[LinearTile]| tiles.iter().map(|tile| tile.instance).collect();
+    all.push(("SKINNY_TILES", instances(&SKINNY)));
+    all.push(("TILED_TILES", instances(&TILED)));
+    all
+}
+
 const fn kernel(
     name: &'static str,
     threads: usize,
@@ -160,21 +168,27 @@ const fn row_kernel(name: &'static str) -> Kernel {
     kernel(name, rows::THREADS, Some(0), 64, 8, false)
 }
 
-const ROW_KERNELS: [&str; 21] = [
+const ROW_KERNELS: [&str; 27] = [
     "embed_f32",
     "embed_bf16",
     "rms_norm_f32_f32",
     "rms_norm_f32_bf16",
     "rms_norm_bf16_f32",
     "rms_norm_bf16_bf16",
+    "add_rms_norm_f32_f32",
+    "add_rms_norm_bf16_f32",
     "gather_f32_f32",
     "gather_f32_bf16",
     "gather_bf16_f32",
     "gather_bf16_bf16",
-    "swiglu_f32_f32",
-    "swiglu_f32_bf16",
-    "swiglu_bf16_f32",
-    "swiglu_bf16_bf16",
+    "silu_f32_f32",
+    "silu_f32_bf16",
+    "silu_bf16_f32",
+    "silu_bf16_bf16",
+    "gelu_tanh_f32_f32",
+    "gelu_tanh_f32_bf16",
+    "gelu_tanh_bf16_f32",
+    "gelu_tanh_bf16_bf16",
     "relu_f32",
     "relu_bf16",
     "qk_norm_f32",
@@ -187,8 +201,12 @@ const ROW_KERNELS: [&str; 21] = [
 /// A tile of `linear.cu`: a template instance with its three kernels.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LinearTile {
-    /// By output: f32, bf16, gated.
-    pub kernels: [Kernel; 3],
+    /// The kernel with f32 output.
+    pub f32: Kernel,
+    /// The kernel with bf16 output.
+    pub bf16: Kernel,
+    /// The gated kernel, with bf16 output.
+    pub gated: Kernel,
     /// Rows of x in a tile.
     pub rows: usize,
     /// Rows of W in a tile.
@@ -227,11 +245,9 @@ macro_rules! tiled {
 macro_rules! linear_tile {
     ($name:literal, $macro:literal, $rows:expr, $cols:expr, $base:expr, $a:literal, $b:literal $(, $more:literal)?) => {
         LinearTile {
-            kernels: [
-                Kernel { name: concat!($name, "_", $a, "_", $b, "_f32"), ..$base },
-                Kernel { name: concat!($name, "_", $a, "_", $b, "_bf16"), ..$base },
-                Kernel { name: concat!($name, "_", $a, "_", $b, "_gated"), ..$base },
-            ],
+            f32: Kernel { name: concat!($name, "_", $a, "_", $b, "_f32"), ..$base },
+            bf16: Kernel { name: concat!($name, "_", $a, "_", $b, "_bf16"), ..$base },
+            gated: Kernel { name: concat!($name, "_", $a, "_", $b, "_gated"), ..$base },
             rows: $rows,
             cols: $cols,
             instance: concat!($macro, "(", $a, ",", $b $(, ",", $more)?, ")"),
@@ -240,7 +256,7 @@ macro_rules! linear_tile {
 }
 
 /// Tiles of up to 16, 32 and 64 rows: each narrow, then wide.
-pub(super) const SKINNY: [LinearTile; 6] = [
+pub(super) static SKINNY: [LinearTile; 6] = [
     skinny!(1, 2, 4, 80),
     skinny!(1, 4, 4, 96),
     skinny!(2, 2, 4, 112),
@@ -250,16 +266,24 @@ pub(super) const SKINNY: [LinearTile; 6] = [
 ];
 
 /// Tiles of any number of rows: small, then large.
-pub(super) const TILED: [LinearTile; 2] = [tiled!(64, 64), tiled!(128, 128)];
+pub(super) static TILED: [LinearTile; 2] = [tiled!(64, 64), tiled!(128, 128)];
 
 /// The row-wise operations.
 pub fn rows() -> Module {
     Module::of(&ROWS)
 }
 
-/// The linear layers.
+/// The linear layers that are not gated.
 pub fn linear() -> Module {
     Module::of(&LINEAR)
+}
+
+/// The gated linear layers of an activation.
+pub fn linear_gated(activation: Activation) -> Module {
+    Module {
+        activation: Some(activation),
+        ..Module::of(&LINEAR_GATED)
+    }
 }
 
 /// Sampling.
@@ -270,8 +294,8 @@ pub fn sample() -> Module {
 /// Tree attention of one head dimension.
 pub fn tree_attention(tiling: &Tiling) -> Module {
     Module {
-        source: &TREE_ATTENTION,
         tiling: Some(*tiling),
+        ..Module::of(&TREE_ATTENTION)
     }
 }
 
@@ -291,11 +315,20 @@ fn tiling_constants(tiling: &Tiling) -> [(&'static str, usize); 5] {
     ]
 }
 
+/// The activation's name in `common.cuh`.
+fn activation_constant(activation: Activation) -> &'static str {
+    match activation {
+        Activation::Silu => "SILU",
+        Activation::GeluTanh => "GELU_TANH",
+    }
+}
+
 impl Module {
     const fn of(source: &'static Source) -> Module {
         Module {
             source,
             tiling: None,
+            activation: None,
         }
     }
 
@@ -312,10 +345,22 @@ impl Module {
     /// The file and the constants that specialise it, for messages.
     pub fn title(&self) -> String {
         let mut title = self.file().to_owned();
-        for (name, value) in self.tiling.iter().flat_map(tiling_constants) {
+        for (name, value) in self.specialisation() {
             title += &format!(" {name}={value}");
         }
         title
+    }
+
+    /// The constants that distinguish this module from others of its source.
+    fn specialisation(&self) -> Vec<(&'static str, String)> {
+        let mut all = Vec::new();
+        if let Some(tiling) = &self.tiling {
+            all.extend(constants(&tiling_constants(tiling)));
+        }
+        if let Some(activation) = self.activation {
+            all.push(("ACTIVATION", activation_constant(activation).into()));
+        }
+        all
     }
 
     /// Compiler options for an architecture such as `sm_90a` or `compute_80`.
@@ -326,8 +371,7 @@ impl Module {
             "-lineinfo".into(),
         ];
         let mut all = (self.source.constants)();
-        let tiling = self.tiling.as_ref().map(tiling_constants);
-        all.extend(constants(tiling.as_ref().map_or(&[], |all| all)));
+        all.extend(self.specialisation());
         options.extend(all.iter().map(|(name, value)| format!("-D{name}={value}")));
         options
     }
@@ -345,7 +389,9 @@ impl Module {
 // Rows are statics: a module's row is compared and hashed by its address, on every launch.
 impl PartialEq for Module {
     fn eq(&self, other: &Module) -> bool {
-        std::ptr::eq(self.source, other.source) && self.tiling == other.tiling
+        std::ptr::eq(self.source, other.source)
+            && self.tiling == other.tiling
+            && self.activation == other.activation
     }
 }
 
@@ -355,5 +401,6 @@ impl Hash for Module {
     fn hash<H: Hasher>(&self, state: &mut H) {
         std::ptr::hash(self.source, state);
         self.tiling.hash(state);
+        self.activation.hash(state);
     }
 }

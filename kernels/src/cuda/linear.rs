@@ -1,12 +1,12 @@
 //! Weights and linear layers: `linear.cu`.
 #![allow(unsafe_code)] // Launches: each passes its kernel's parameters, sizes checked before.
 
-use super::catalog::{self, SKINNY, TILED};
+use super::catalog::{self, LinearTile, SKINNY, TILED};
 use super::cublaslt::CublasLt;
 use super::device::{Card, Grid, launch};
 use super::memory::Lasting;
 use super::{Activations, Vector, Weight};
-use crate::{Dtype, Error, MatrixView};
+use crate::{Activation, Dtype, Error, MatrixView};
 use half::{bf16, f16};
 
 /// Threads per block of the skinny kernels.
@@ -84,8 +84,8 @@ enum Into {
     Output,
     /// They are added to it.
     Added,
-    /// Gates and then ups: the output is `silu(gate) * up`.
-    Gated,
+    /// Gates and then ups: the output is `activation(gate) * up`.
+    Gated(Activation),
 }
 
 /// Rows of the skinny kernels at most.
@@ -122,17 +122,19 @@ pub(super) fn linear(
     product(card, x, w, bias, rows, into, out)
 }
 
-/// A product of gates and ups, then SwiGLU, in one kernel. `out` is bf16.
-pub(super) fn linear_swiglu(
+/// A linear layer of gates and ups, then its gated activation, in one kernel. `out` is bf16.
+#[allow(clippy::too_many_arguments)] // The operation's own.
+pub(super) fn linear_gated(
     card: &Card,
     x: &Activations,
     w: &Weight,
     bias: Option<&Vector>,
+    activation: Activation,
     rows: usize,
     out: &mut Activations,
 ) -> Result<(), Error> {
-    assert_eq!(out.dtype, Dtype::Bf16, "type of SwiGLU's output");
-    product(card, x, w, bias, rows, Into::Gated, out)
+    assert_eq!(out.dtype, Dtype::Bf16, "type of the gated output");
+    product(card, x, w, bias, rows, Into::Gated(activation), out)
 }
 
 fn product(
@@ -144,15 +146,24 @@ fn product(
     into: Into,
     out: &mut Activations,
 ) -> Result<(), Error> {
-    let halves = 1 + usize::from(into == Into::Gated);
+    let (halves, module) = match into {
+        Into::Gated(activation) => (2, catalog::linear_gated(activation)),
+        _ => (1, catalog::linear()),
+    };
     check(card, x, w, bias, rows, halves, out)?;
     let shape = || format!("{rows} x {} x {}", w.rows, w.cols);
-    let variant = match into {
-        Into::Gated => 2,
-        _ => out.suffix(),
+    let (tile, blocks) = choose(rows, w.rows, card.limits().sms);
+    let kernel = match (into, out.dtype) {
+        (Into::Gated(_), _) => tile.gated,
+        (_, Dtype::F32) => tile.f32,
+        _ => tile.bf16,
     };
-    let (name, grid) = choose(rows, w.rows, card.limits().sms, variant);
-    let function = card.function(&catalog::linear(), name, grid.shared)?;
+    let grid = Grid {
+        blocks,
+        threads: kernel.threads,
+        shared: kernel.shared.unwrap_or(0),
+    };
+    let function = card.function(&module, kernel.name, grid.shared)?;
     launch!(
         card,
         function,
@@ -203,10 +214,9 @@ fn check(
     })
 }
 
-/// The kernel for `rows` rows of x and `n` rows of W, `variant` as in
-/// [`catalog::LinearTile::kernels`].
-fn choose(rows: usize, n: usize, sms: usize, variant: usize) -> (&'static str, Grid) {
-    let (tile, blocks) = if rows <= SKINNY_MAX_ROWS {
+/// The tile for `rows` rows of x and `n` rows of W, and the grid's blocks.
+fn choose(rows: usize, n: usize, sms: usize) -> (&'static LinearTile, (usize, usize)) {
+    if rows <= SKINNY_MAX_ROWS {
         let tall = match rows {
             0..=16 => 0,
             17..=32 => 1,
@@ -221,12 +231,5 @@ fn choose(rows: usize, n: usize, sms: usize, variant: usize) -> (&'static str, G
         let large = rows.div_ceil(128) * n.div_ceil(128) >= sms;
         let tile = &TILED[usize::from(large)];
         (tile, (rows.div_ceil(tile.rows), n.div_ceil(tile.cols)))
-    };
-    let kernel = &tile.kernels[variant];
-    let grid = Grid {
-        blocks,
-        threads: kernel.threads,
-        shared: kernel.shared.unwrap_or(0),
-    };
-    (kernel.name, grid)
+    }
 }

@@ -6,7 +6,7 @@ use super::memory::Growing;
 use super::plan::Needs;
 use super::{Activations, Arena, Plan, Rope, Vector, Weight, catalog};
 use crate::plan::BlockId;
-use crate::{Error, KvLayout};
+use crate::{Activation, Dtype, Error, KvLayout};
 use std::rc::Rc;
 
 /// Threads per block of all kernels.
@@ -31,6 +31,7 @@ pub(super) fn embed(
     card: &Card,
     table: &Weight,
     plan: &Plan,
+    scale: f32,
     out: &mut Activations,
 ) -> Result<(), Error> {
     assert_eq!(out.cols, table.cols, "columns of the embedding");
@@ -49,18 +50,21 @@ pub(super) fn embed(
         table.buffer.at(),
         table.pitch as u32,
         plan.at(),
+        scale,
         out.buffer.at(),
         out.pitch as u32,
         out.cols as u32,
     )
 }
 
+/// The norm of `x`, added to `out` if `add`: then `out` is f32, as the residual stream is.
 pub(super) fn rms_norm(
     card: &Card,
     x: &Activations,
     weight: &Vector,
     eps: f32,
     rows: usize,
+    add: bool,
     out: &mut Activations,
 ) -> Result<(), Error> {
     assert_eq!(x.cols, weight.len, "columns of the norm");
@@ -71,9 +75,15 @@ pub(super) fn rms_norm(
         ["rms_norm_f32_f32", "rms_norm_f32_bf16"],
         ["rms_norm_bf16_f32", "rms_norm_bf16_bf16"],
     ];
+    let name = if add {
+        assert_eq!(out.dtype, Dtype::F32, "type of what the norm is added to");
+        ["add_rms_norm_f32_f32", "add_rms_norm_bf16_f32"][x.suffix()]
+    } else {
+        names[x.suffix()][out.suffix()]
+    };
     launch_rows!(
         card,
-        names[x.suffix()][out.suffix()],
+        name,
         rows,
         &|| format!("{rows} rows of {}", x.cols),
         x.buffer.at(),
@@ -86,19 +96,26 @@ pub(super) fn rms_norm(
     )
 }
 
-pub(super) fn swiglu(
+pub(super) fn gated(
     card: &Card,
     gate_up: &Activations,
+    activation: Activation,
     rows: usize,
     out: &mut Activations,
 ) -> Result<(), Error> {
     assert_eq!(gate_up.cols, 2 * out.cols, "columns of gate and up");
     gate_up.require(rows, "gate and up");
-    out.require(rows, "SwiGLU's output");
-    let names = [
-        ["swiglu_f32_f32", "swiglu_f32_bf16"],
-        ["swiglu_bf16_f32", "swiglu_bf16_bf16"],
-    ];
+    out.require(rows, "the gated output");
+    let names = match activation {
+        Activation::Silu => [
+            ["silu_f32_f32", "silu_f32_bf16"],
+            ["silu_bf16_f32", "silu_bf16_bf16"],
+        ],
+        Activation::GeluTanh => [
+            ["gelu_tanh_f32_f32", "gelu_tanh_f32_bf16"],
+            ["gelu_tanh_bf16_f32", "gelu_tanh_bf16_bf16"],
+        ],
+    };
     launch_rows!(
         card,
         names[gate_up.suffix()][out.suffix()],

@@ -8,7 +8,7 @@ use super::items::{self, Sharing};
 use super::{CublasLtLibrary, CudaBackend, Which};
 use crate::philox::uniform_u64;
 use crate::plan::{BlockId, SequenceRows, StepPlan};
-use crate::{Backend, Dtype, Error, KvLayout, MatrixView};
+use crate::{Activation, Backend, Dtype, Error, KvLayout, MatrixView};
 
 /// Blocks of the study hold this many tokens, as the engine's do by default.
 const BLOCK_TOKENS: usize = 16;
@@ -128,6 +128,7 @@ impl Attention {
             heads,
             kv_heads,
             head_dim,
+            query_scalar: head_dim,
             block_tokens: BLOCK_TOKENS,
             dtype: Dtype::Bf16.into(),
             unit_bytes: 64,
@@ -323,10 +324,10 @@ pub fn time_products(
             turn = (turn + 1) % copies;
             let Linear { weight, x, out, .. } = &mut gated[turn];
             if fused {
-                backend.linear_swiglu(x, weight, None, rows, &mut gate_up, out);
+                backend.linear_gated(x, weight, None, Activation::Silu, rows, &mut gate_up, out);
             } else {
                 backend.linear(x, weight, None, rows, false, &mut gate_up);
-                backend.swiglu(&gate_up, rows, out);
+                backend.gated(&gate_up, Activation::Silu, rows, out);
             }
         };
         call(&mut backend);
@@ -386,10 +387,19 @@ pub fn linear(rows: usize, n: usize, k: usize) -> Result<(), Error> {
 /// # Errors
 ///
 /// The device cannot be opened or failed.
-pub fn linear_swiglu(rows: usize, n: usize, k: usize) -> Result<(), Error> {
+pub fn linear_gated(rows: usize, n: usize, k: usize) -> Result<(), Error> {
     let mut backend = CudaBackend::open(Which::Emulated)?;
     let mut p = Linear::new(&mut backend, (rows, 2 * n, k), n)?;
     let mut gate_up = backend.product_activations(rows, 2 * n)?;
-    backend.linear_swiglu(&p.x, &p.weight, None, rows, &mut gate_up, &mut p.out);
+    let activation = Activation::Silu;
+    backend.linear_gated(
+        &p.x,
+        &p.weight,
+        None,
+        activation,
+        rows,
+        &mut gate_up,
+        &mut p.out,
+    );
     backend.synchronize()
 }

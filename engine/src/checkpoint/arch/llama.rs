@@ -2,6 +2,8 @@
 //!
 //! Biases only where the config has them: `attention_bias` (all four projections) and `mlp_bias`.
 
+use kernels::Activation;
+
 use super::{Architecture, Biases, LLAMA_NAMES, Scales, Task};
 use crate::checkpoint::rope;
 
@@ -13,6 +15,8 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     names: &LLAMA_NAMES,
     qk_norm: false,
     head_dim: None,
+    activation: Activation::Silu,
+    tied_embeddings: false,
     biases: |config| {
         let attention = config.boolean("attention_bias")?.unwrap_or(false);
         let mlp = config.boolean("mlp_bias")?.unwrap_or(false);
@@ -24,7 +28,7 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     },
     // transformers' Llama ignores a `sliding_window` in the config.
     windows: |_, layers| Ok(vec![None; layers]),
-    ropes: |config, windows| Ok(vec![rope::read(config)?; windows.len()]),
+    ropes: |config, windows| Ok(vec![rope::read(config, 10_000.0)?; windows.len()]),
     norm_offset: 0.0,
     scales: |_, _, head_dim| Ok(Scales::plain(head_dim)),
 };

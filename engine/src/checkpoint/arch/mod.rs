@@ -3,24 +3,24 @@
 //! # To add one
 //!
 //! Write its file with an [`Architecture`], most of it `..llama::ARCHITECTURE`, and name it in
-//! [`ARCHITECTURES`]. The forward pass (`model.rs`) honours these facts of a row:
+//! [`ARCHITECTURES`]. The forward pass (`model.rs`) follows these facts of a row:
 //!
 //! - tensor names, biases, QK norms, the head's size, windows and rotary embeddings by layer
-//!   (`ropes`), [`Architecture::norm_offset`];
+//!   ([`Architecture::ropes`]), the activation, [`Architecture::norm_offset`];
 //! - norms behind attention and behind the feed-forward network: names them in [`TensorNames`]
 //!   (`attention_post_norm`, `mlp_post_norm`); the layout has their tensors then, and checking,
-//!   memory plan and `quantize` follow.
+//!   loading, memory plan and `quantize` follow;
+//! - [`Scales`], except soft caps: `config.rs` refuses a config that has one.
 //!
-//! Post-norms and [`Scales`] are data already, but the pass does not read them yet: they need
-//! operations of the backend. The activation is SiLU for all families (`config.rs` refuses others);
-//! it becomes a fact of the row with the gated operation that takes it as an argument. The places
-//! to change are `Model::attention`, `Model::feed_forward`, `Model::head` (`model.rs`) and
-//! `Loader::layer` (`model/load.rs`).
+//! An activation that is not in [`kernels::Activation`] needs its function in both backends.
 
+mod gemma3;
 mod llama;
 mod mistral;
 mod qwen2;
 mod qwen3;
+
+use kernels::Activation;
 
 use super::json::Fields;
 use super::rope::Rope;
@@ -32,6 +32,7 @@ pub static ARCHITECTURES: &[Architecture] = &[
     mistral::ARCHITECTURE,
     qwen2::ARCHITECTURE,
     qwen3::ARCHITECTURE,
+    gemma3::ARCHITECTURE,
 ];
 
 /// The longest sliding window accepted: any context there is.
@@ -53,6 +54,10 @@ pub struct Architecture {
     pub qk_norm: bool,
     /// Elements of a head where the config doesn't say; `None`: hidden size by heads.
     pub head_dim: Option<usize>,
+    /// The function applied to the gates of the feed-forward network where the config doesn't say.
+    pub activation: Activation,
+    /// Whether the embedding is the LM head too where the config doesn't say.
+    pub tied_embeddings: bool,
     /// Reads the sliding window of each of so many layers.
     pub(crate) windows: fn(&Fields, usize) -> Result<Vec<Option<u32>>>,
     /// Reads the rotary embedding of each layer, given the layers' windows.
@@ -148,6 +153,31 @@ pub fn known() -> Vec<&'static str> {
         .iter()
         .flat_map(|a| a.classes.iter().map(|(class, _)| *class))
         .collect()
+}
+
+/// `window` in the layers that `layer_types` lists as `sliding_attention`; `None` without a list.
+fn windows_by_type(
+    config: &Fields,
+    layers: usize,
+    window: u32,
+) -> Result<Option<Vec<Option<u32>>>> {
+    const TYPES: &str = "\"full_attention\" or \"sliding_attention\" for every layer";
+    let Some(types) = config.get("layer_types") else {
+        return Ok(None);
+    };
+    let wrong = || config.wrong("layer_types", TYPES);
+    let types = types.as_array().ok_or_else(wrong)?;
+    if types.len() != layers {
+        return Err(wrong());
+    }
+    (types.iter())
+        .map(|layer_type| match layer_type.as_str() {
+            Some("full_attention") => Ok(None),
+            Some("sliding_attention") => Ok(Some(window)),
+            _ => Err(wrong()),
+        })
+        .collect::<Result<_>>()
+        .map(Some)
 }
 
 /// Names of a model's tensors in its checkpoint. `{i}` stands for a layer's number; a bias has

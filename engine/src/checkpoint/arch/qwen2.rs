@@ -26,7 +26,6 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
 /// If `use_sliding_window`, the layers that `layer_types` lists as `sliding_attention` have the
 /// window; without a list those from `max_window_layers` on.
 pub(super) fn windows(config: &Fields, layers: usize) -> Result<Vec<Option<u32>>> {
-    const KINDS: &str = "\"full_attention\" or \"sliding_attention\" for every layer";
     let full = vec![None; layers];
     if !config.boolean("use_sliding_window")?.unwrap_or(false) {
         return Ok(full);
@@ -34,22 +33,11 @@ pub(super) fn windows(config: &Fields, layers: usize) -> Result<Vec<Option<u32>>
     let Some(window) = config.count("sliding_window", WINDOW_LIMIT)? else {
         return Ok(full);
     };
-    let window = Some(window as u32);
-    let Some(kinds) = config.get("layer_types") else {
-        let first = config.whole("max_window_layers")?.unwrap_or(28);
-        let windowed = |layer| if layer >= first { window } else { None };
-        return Ok((0..layers).map(windowed).collect());
-    };
-    let wrong = || config.wrong("layer_types", KINDS);
-    let kinds = kinds.as_array().ok_or_else(wrong)?;
-    if kinds.len() != layers {
-        return Err(wrong());
+    let window = window as u32;
+    if let Some(windows) = super::windows_by_type(config, layers, window)? {
+        return Ok(windows);
     }
-    (kinds.iter())
-        .map(|kind| match kind.as_str() {
-            Some("full_attention") => Ok(None),
-            Some("sliding_attention") => Ok(window),
-            _ => Err(wrong()),
-        })
-        .collect()
+    let first = config.whole("max_window_layers")?.unwrap_or(28);
+    let windowed = |layer| (layer >= first).then_some(window);
+    Ok((0..layers).map(windowed).collect())
 }
