@@ -9,8 +9,8 @@ use engine::checkpoint::config::ModelConfig;
 use kernels::cuda::study::Beam;
 use kernels::philox::uniform_u64;
 use kernels::{
-    Activation, Backend, BlockId, CpuBackend, Draw, Dtype, KvDtype, KvLayout, RopeTable, Sampling,
-    SequenceRows, StepPlan,
+    Activation, Backend, BatchPlan, BlockId, CpuBackend, Draw, Dtype, KvDtype, KvLayout, RopeTable,
+    Sampling, SequenceRows,
 };
 use serde::{Deserialize, Serialize};
 
@@ -201,7 +201,7 @@ impl Study<'_> {
         (kv, dtype): (&str, KvDtype),
         tree: Tree,
         prompt: u32,
-        (plan, blocks): &(StepPlan, usize),
+        (plan, blocks): &(BatchPlan, usize),
     ) -> Result<(), kernels::Error> {
         let layout = self.layout(dtype, *blocks);
         let [append, attend] = self.time_tree(&layout, plan, *blocks)?;
@@ -257,7 +257,7 @@ impl Study<'_> {
     fn time_tree(
         &mut self,
         layout: &KvLayout,
-        plan: &StepPlan,
+        plan: &BatchPlan,
         blocks: usize,
     ) -> Result<[Stat; 2], kernels::Error> {
         let (backend, runs) = (&mut self.backend, self.runs);
@@ -265,9 +265,9 @@ impl Study<'_> {
         // Bytes 0x3c are a small positive number in bf16, f16 and f32, and as int8's scales.
         arena.bytes_mut().fill(0x3c);
         let rows = plan.rows.len();
-        let mut qkv = backend.product_activations(rows, layout.qkv_cols())?;
+        let mut qkv = backend.half_activations(rows, layout.qkv_cols())?;
         qkv.data_mut().fill(0.1);
-        let mut out = backend.product_activations(rows, layout.heads * layout.head_dim)?;
+        let mut out = backend.half_activations(rows, layout.heads * layout.head_dim)?;
         let last = plan.rows.iter().map(|row| row.position as usize).max();
         let half_dim = layout.head_dim / 2;
         let angles = (last.unwrap_or(0) + 1) * half_dim;
@@ -344,11 +344,11 @@ impl Study<'_> {
         let backend = &mut self.backend;
         let mut x = backend.activations(ROWS, hidden)?;
         x.data_mut().fill(0.3);
-        let mut normed = backend.product_activations(ROWS, hidden)?;
+        let mut normed = backend.half_activations(ROWS, hidden)?;
         let weight = backend.load_vector(&vec![1.0; hidden])?;
-        let mut gate_up = backend.product_activations(ROWS, 2 * inner)?;
+        let mut gate_up = backend.half_activations(ROWS, 2 * inner)?;
         gate_up.data_mut().fill(0.3);
-        let mut out = backend.product_activations(ROWS, inner)?;
+        let mut out = backend.half_activations(ROWS, inner)?;
         let norm = time(self.runs, SECONDS, || {
             backend.rms_norm(&x, &weight, 1e-5, ROWS, &mut normed);
         });
@@ -362,7 +362,7 @@ impl Study<'_> {
 }
 
 /// The plan of a decode batch, and the number of blocks.
-fn tree_plan(tree: Tree, prompt: usize, branches: usize, own: usize) -> (StepPlan, usize) {
+fn tree_plan(tree: Tree, prompt: usize, branches: usize, own: usize) -> (BatchPlan, usize) {
     let steps = 16;
     let (prompt, steps, step_tokens) = match tree {
         Tree::Flat => (0, 1, prompt + own),
@@ -381,7 +381,7 @@ fn tree_plan(tree: Tree, prompt: usize, branches: usize, own: usize) -> (StepPla
 }
 
 /// The plan of prefilling a prompt in one batch.
-fn prefill_plan(tokens: usize) -> (StepPlan, usize) {
+fn prefill_plan(tokens: usize) -> (BatchPlan, usize) {
     let table: Vec<(BlockId, u32)> = (0..tokens)
         .step_by(BLOCK_TOKENS)
         .enumerate()
@@ -398,7 +398,7 @@ fn prefill_plan(tokens: usize) -> (StepPlan, usize) {
         write: true,
         outputs: &[],
     };
-    (StepPlan::build(&[rows], BLOCK_TOKENS).0, table.len())
+    (BatchPlan::build(&[rows], BLOCK_TOKENS).0, table.len())
 }
 
 const HEADER: [&str; 11] = [

@@ -5,7 +5,7 @@
 
 use clap::Args;
 use kernels::cpu::Stored;
-use kernels::{Backend, CpuBackend, Dtype, MatrixView, Quantization, Quantized};
+use kernels::{Backend, CpuBackend, Dtype, MatrixView, Quantization, QuantizedMatrix};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{Achieved, Limits};
@@ -179,7 +179,7 @@ impl Set {
         };
         let quantized = match stored {
             Stored::Float(_) => None,
-            Stored::Quantized(kind) => Some([Quantized::new(&view, kind)]),
+            Stored::Quantized(kind) => Some([QuantizedMatrix::new(&view, kind)]),
         };
         let load = |backend: &mut CpuBackend| match &quantized {
             None => backend.load_matrix(&[view]),
@@ -206,7 +206,7 @@ impl Set {
         rows: usize,
         runs: usize,
     ) -> Result<Stat, kernels::Error> {
-        let mut x = backend.product_activations(rows, self.layer.k)?;
+        let mut x = backend.half_activations(rows, self.layer.k)?;
         x.data_mut().fill(0.5);
         let mut out = backend.activations(rows, self.layer.n)?;
         let mut turn = self.matrices.iter().cycle();

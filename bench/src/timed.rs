@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use kernels::{
-    Activation, Backend, BlockId, Draw, Dtype, Error, Feed, KvDtype, KvLayout, MatrixView,
-    Quantized, RopeTable, Sample, StepPlan,
+    Activation, Backend, BatchPlan, BlockId, Draw, Dtype, Error, KvDtype, KvLayout, MatrixView,
+    QuantizedMatrix, RopeTable, Sample, Substitution,
 };
 use serde::{Deserialize, Serialize};
 
@@ -297,7 +297,7 @@ impl<B: Backend> Backend for Timed<B> {
         Ok(self.weight(inner, parts.iter().map(|part| part.rows).sum(), cols))
     }
 
-    fn load_quantized(&mut self, parts: &[Quantized<'_>]) -> Result<Self::Weight, Error> {
+    fn load_quantized(&mut self, parts: &[QuantizedMatrix<'_>]) -> Result<Self::Weight, Error> {
         let inner = self.inner.load_quantized(parts)?;
         let cols = parts.first().map_or(0, |part| part.cols);
         Ok(self.weight(inner, parts.iter().map(|part| part.rows).sum(), cols))
@@ -319,19 +319,15 @@ impl<B: Backend> Backend for Timed<B> {
         self.inner.activations(rows, cols)
     }
 
-    fn product_activations(
-        &mut self,
-        rows: usize,
-        cols: usize,
-    ) -> Result<Self::Activations, Error> {
-        self.inner.product_activations(rows, cols)
+    fn half_activations(&mut self, rows: usize, cols: usize) -> Result<Self::Activations, Error> {
+        self.inner.half_activations(rows, cols)
     }
 
     fn arena(&mut self, bytes: usize) -> Result<Self::Arena, Error> {
         self.inner.arena(bytes)
     }
 
-    fn upload(&mut self, plan: &StepPlan) -> Result<Self::Plan, Error> {
+    fn upload(&mut self, plan: &BatchPlan) -> Result<Self::Plan, Error> {
         let start = Instant::now();
         let inner = self.inner.upload(plan)?;
         let upload = Cost {
@@ -356,8 +352,14 @@ impl<B: Backend> Backend for Timed<B> {
         Ok(TimedPlan { inner, facts })
     }
 
-    fn feed(&mut self, plan: &mut Self::Plan, feeds: &[Feed], samples: &Self::PendingSamples) {
-        self.inner.feed(&mut plan.inner, feeds, samples);
+    fn substitute_tokens(
+        &mut self,
+        plan: &mut Self::Plan,
+        substitutions: &[Substitution],
+        samples: &Self::PendingSamples,
+    ) {
+        self.inner
+            .substitute_tokens(&mut plan.inner, substitutions, samples);
     }
     fn embed(
         &mut self,

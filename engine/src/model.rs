@@ -1,7 +1,7 @@
 //! A model's weights on a device, and its forward pass, written once against [`Backend`].
 //!
 //! The pass is Llama's (Touvron et al. 2023, arXiv 2302.13971): pre-norm blocks of attention with
-//! rotary embedding and a gated feed-forward network. What distinguishes architectures is data in
+//! rotary embedding and a gated substitution-forward network. What distinguishes architectures is data in
 //! [`ModelConfig`] and its layout: biases, QK norms, norms behind a block, windows and rotary
 //! embeddings by layer, the activation, scales, the head. `plan` lists what a model keeps on a
 //! device; `load` puts it there.
@@ -9,7 +9,7 @@
 mod load;
 mod plan;
 
-use kernels::{Backend, BlockId, Feed, KvLayout, StepPlan};
+use kernels::{Backend, BatchPlan, BlockId, KvLayout, Substitution};
 
 use crate::Error;
 use crate::checkpoint::config::ModelConfig;
@@ -71,7 +71,7 @@ enum Head<B: Backend> {
 
 impl<B: Backend> Model<B> {
     /// Enqueues the forward pass of a batch: `copies` of blocks, then the plan's rows, of which
-    /// those in `feeds` take their token from an in-flight sample. The returned buffer holds the
+    /// those in `substitutions` take their token from an in-flight sample. The returned buffer holds the
     /// head's numbers for the plan's outputs, `[outputs, head width]`, until the next call.
     ///
     /// # Errors
@@ -80,8 +80,8 @@ impl<B: Backend> Model<B> {
         &mut self,
         backend: &mut B,
         arena: &mut B::Arena,
-        plan: &StepPlan,
-        feeds: Option<(&[Feed], &B::PendingSamples)>,
+        plan: &BatchPlan,
+        substitutions: Option<(&[Substitution], &B::PendingSamples)>,
         copies: &[(BlockId, BlockId)],
     ) -> Result<&B::Activations, Error> {
         let max_rows = plan.rows.len().max(self.max_rows.min(self.max_outputs));
@@ -95,8 +95,8 @@ impl<B: Backend> Model<B> {
             backend.copy_blocks(&self.layout, copies, arena);
         }
         let mut device_plan = backend.upload(plan)?;
-        if let Some((feeds, samples)) = feeds {
-            backend.feed(&mut device_plan, feeds, samples);
+        if let Some((substitutions, samples)) = substitutions {
+            backend.substitute_tokens(&mut device_plan, substitutions, samples);
         }
         let mut recordings = std::mem::take(&mut self.recordings);
         backend.record(&mut recordings, &device_plan, &mut |backend| {
@@ -111,7 +111,7 @@ impl<B: Backend> Model<B> {
         &mut self,
         backend: &mut B,
         arena: &mut B::Arena,
-        plan: &StepPlan,
+        plan: &BatchPlan,
         device_plan: &B::Plan,
     ) {
         let rows = plan.rows.len();

@@ -1,7 +1,7 @@
 //! The [`Backend`] trait: the operations of a transformer on one device, enqueued in order.
 
-use crate::plan::{BlockId, Feed, StepPlan};
-use crate::quant::{Quantization, Quantized};
+use crate::plan::{BatchPlan, BlockId, Substitution};
+use crate::quant::{Quantization, QuantizedMatrix};
 use crate::sampling::{Draw, Sample};
 use crate::{Activation, Dtype, Error, KvDtype};
 
@@ -112,7 +112,7 @@ pub enum Allocation {
         /// Columns.
         cols: usize,
     },
-    /// [`Backend::product_activations`].
+    /// [`Backend::half_activations`].
     HalfActivations {
         /// Rows.
         rows: usize,
@@ -131,7 +131,7 @@ pub const DEFAULT_KV_BYTES: usize = 1 << 30;
 /// backend runs each operation before it returns.
 ///
 /// Activations are row-major `[rows, cols]` f32; a GPU may store
-/// [`Backend::product_activations`] in bf16. A buffer may have more rows than a batch; the `rows`
+/// [`Backend::half_activations`] in bf16. A buffer may have more rows than a batch; the `rows`
 /// argument of an operation says how many it computes.
 ///
 /// # Row independence
@@ -163,7 +163,7 @@ pub trait Backend {
 
     /// Whether async scheduling pays: enqueuing a batch before the previous one is done. A device
     /// that computes within the call would only waste rows on branches that have ended.
-    fn runs_ahead(&self) -> bool {
+    fn async_scheduling(&self) -> bool {
         false
     }
 
@@ -205,7 +205,7 @@ pub trait Backend {
     fn load_matrix(&mut self, parts: &[MatrixView<'_>]) -> Result<Self::Weight, Error>;
     /// Loads a quantised weight matrix for linear layers: `parts` stacked along the rows, all with
     /// the same `cols` and kind.
-    fn load_quantized(&mut self, parts: &[Quantized<'_>]) -> Result<Self::Weight, Error> {
+    fn load_quantized(&mut self, parts: &[QuantizedMatrix<'_>]) -> Result<Self::Weight, Error> {
         Err(Error::Unsupported {
             device: self.name(),
             what: format!("a matrix in {}", parts[0].kind.name()),
@@ -222,22 +222,18 @@ pub trait Backend {
     /// Allocates a zeroed buffer `[rows, cols]` for activations that a device may round to bf16:
     /// the inputs of linear layers, and row-wise results computed from them. [`Backend::linear`]'s
     /// input and [`Backend::tree_attention`]'s input and output must be such buffers.
-    fn product_activations(
-        &mut self,
-        rows: usize,
-        cols: usize,
-    ) -> Result<Self::Activations, Error> {
+    fn half_activations(&mut self, rows: usize, cols: usize) -> Result<Self::Activations, Error> {
         self.activations(rows, cols)
     }
     /// Allocates the KV arena; memory may be committed on first touch.
     fn arena(&mut self, bytes: usize) -> Result<Self::Arena, Error>;
 
     /// Copies a batch's plan to the device, for all layers of the batch.
-    fn upload(&mut self, plan: &StepPlan) -> Result<Self::Plan, Error>;
+    fn upload(&mut self, plan: &BatchPlan) -> Result<Self::Plan, Error>;
 
-    /// The number of rows to pad a plan to ([`StepPlan::padded`]), so that an earlier recording of
+    /// The number of rows to pad a plan to ([`BatchPlan::padded`]), so that an earlier recording of
     /// the pass can be reused.
-    fn padded_rows(&self, plan: &StepPlan) -> usize {
+    fn padded_rows(&self, plan: &BatchPlan) -> usize {
         plan.rows.len()
     }
 
@@ -254,12 +250,17 @@ pub trait Backend {
         pass(self);
     }
 
-    /// `plan.rows[feed.row].token = samples[feed.draw].token` for every element of `feeds`: sets
+    /// `plan.rows[substitution.row].token_id = samples[substitution.draw].token_id` for every element of `substitutions`: sets
     /// the input tokens of rows whose token is still on the device. Call it before anything else
     /// uses the plan.
-    fn feed(&mut self, plan: &mut Self::Plan, feeds: &[Feed], samples: &Self::PendingSamples);
+    fn substitute_tokens(
+        &mut self,
+        plan: &mut Self::Plan,
+        substitutions: &[Substitution],
+        samples: &Self::PendingSamples,
+    );
 
-    /// `out[r, :] = scale * table[plan.rows[r].token, :]`.
+    /// `out[r, :] = scale * table[plan.rows[r].token_id, :]`.
     fn embed(
         &mut self,
         table: &Self::Weight,
@@ -304,7 +305,7 @@ pub trait Backend {
     /// [`Backend::linear`], then [`Backend::gated`] of its output: with `p = x w^T + bias` and `a`
     /// the activation, `out[r, c] = a(p[r, c]) * p[r, cols + c]` for the first `rows` rows, where
     /// `out` has `cols` columns and `w` twice as many rows. `out` must be one of
-    /// [`Backend::product_activations`].
+    /// [`Backend::half_activations`].
     ///
     /// `gate_up` (`[rows, 2 * cols]`) is scratch memory for a device that runs both operations in
     /// turn; its contents afterwards are unspecified.

@@ -45,7 +45,7 @@ pub trait Device: Backend {
     fn write(&mut self, x: &mut Self::Activations, values: &[f32]);
     /// Fills the whole arena with the byte 0xff: NaN in bf16 and f32.
     fn poison(&mut self, arena: &mut Self::Arena);
-    /// The storage type of [`Backend::product_activations`].
+    /// The storage type of [`Backend::half_activations`].
     fn product_dtype(&self) -> Dtype {
         Dtype::F32
     }
@@ -141,13 +141,11 @@ pub fn check_linear_gated<D: Device>(
         .load_matrix(&[part(gates), part(ups)])
         .map_err(fail)?;
     let vector = device.load_vector(&bias).map_err(fail)?;
-    let mut x_buffer = device.product_activations(rows + 1, k).map_err(fail)?;
+    let mut x_buffer = device.half_activations(rows + 1, k).map_err(fail)?;
     device.write(&mut x_buffer, &[&x[..], &vec![f32::NAN; k]].concat());
-    let mut gate_up = device
-        .product_activations(rows + 1, 2 * cols)
-        .map_err(fail)?;
+    let mut gate_up = device.half_activations(rows + 1, 2 * cols).map_err(fail)?;
     device.write(&mut gate_up, &vec![f32::NAN; rows * 2 * cols]);
-    let mut out = device.product_activations(rows + 1, cols).map_err(fail)?;
+    let mut out = device.half_activations(rows + 1, cols).map_err(fail)?;
     let before = [vec![f32::NAN; rows * cols], vec![7.0; cols]].concat();
     device.write(&mut out, &before);
     let bias_vector = biased.then_some(&vector);
@@ -198,11 +196,9 @@ pub fn check_gated<D: Device>(
         .map(|x| x * 12.0)
         .collect();
     let x = as_stored(&x, device.product_dtype());
-    let mut x_buffer = device
-        .product_activations(rows + 1, 2 * cols)
-        .map_err(fail)?;
+    let mut x_buffer = device.half_activations(rows + 1, 2 * cols).map_err(fail)?;
     device.write(&mut x_buffer, &[&x[..], &vec![f32::NAN; 2 * cols]].concat());
-    let mut out = device.product_activations(rows, cols).map_err(fail)?;
+    let mut out = device.half_activations(rows, cols).map_err(fail)?;
     device.write(&mut out, &vec![f32::NAN; rows * cols]);
     device.gated(&x_buffer, activation, rows, &mut out);
     let pending = device.read(&out, 0..rows);

@@ -36,8 +36,8 @@ mod tests;
 pub use buffers::{Activations, Arena, Stored, Weight};
 pub use tile::Isa;
 
-use crate::plan::{BlockId, Feed, StepPlan};
-use crate::quant::Quantized;
+use crate::plan::{BatchPlan, BlockId, Substitution};
+use crate::quant::QuantizedMatrix;
 use crate::sampling::{Draw, Sample};
 use crate::{Activation, Backend, Error, KvLayout, MatrixView, RopeTable};
 use workers::Workers;
@@ -53,7 +53,7 @@ pub struct CpuBackend {
 /// An uploaded plan: a copy, with attention's row groups.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    batch: StepPlan,
+    batch: BatchPlan,
     groups: Vec<attention::RowGroup>,
 }
 
@@ -106,7 +106,7 @@ impl Backend for CpuBackend {
         Weight::pack(parts, &self.workers)
     }
 
-    fn load_quantized(&mut self, parts: &[Quantized<'_>]) -> Result<Weight, Error> {
+    fn load_quantized(&mut self, parts: &[QuantizedMatrix<'_>]) -> Result<Weight, Error> {
         Weight::pack_quantized(parts, &self.workers, self.isa)
     }
 
@@ -130,18 +130,24 @@ impl Backend for CpuBackend {
         Arena::zeroed(bytes)
     }
 
-    fn upload(&mut self, plan: &StepPlan) -> Result<Plan, Error> {
+    fn upload(&mut self, plan: &BatchPlan) -> Result<Plan, Error> {
         Ok(Plan {
             batch: plan.clone(),
             groups: attention::row_groups(plan, self.isa),
         })
     }
 
-    fn feed(&mut self, plan: &mut Plan, feeds: &[Feed], samples: &Self::PendingSamples) {
+    fn substitute_tokens(
+        &mut self,
+        plan: &mut Plan,
+        substitutions: &[Substitution],
+        samples: &Self::PendingSamples,
+    ) {
         // An error is returned by `finish_samples`.
         let Ok(samples) = samples else { return };
-        for feed in feeds {
-            plan.batch.rows[feed.row as usize].token = samples[feed.draw as usize].token;
+        for substitution in substitutions {
+            plan.batch.rows[substitution.row as usize].token_id =
+                samples[substitution.draw as usize].token_id;
         }
     }
 

@@ -50,7 +50,7 @@ pub fn cache_folder() -> Option<std::path::PathBuf> {
 }
 
 use crate::backend::DEFAULT_KV_BYTES;
-use crate::plan::{BlockId, Feed, StepPlan};
+use crate::plan::{BatchPlan, BlockId, Substitution};
 use crate::sampling::{Draw, Sample};
 use crate::{
     Activation, Allocation, Backend, Dtype, Error, KvDtype, KvLayout, MatrixView, RopeTable,
@@ -293,7 +293,7 @@ impl Backend for CudaBackend {
         format!("{} (CUDA, sm_{major}{minor})", self.card.name())
     }
 
-    fn runs_ahead(&self) -> bool {
+    fn async_scheduling(&self) -> bool {
         true
     }
 
@@ -387,7 +387,7 @@ impl Backend for CudaBackend {
         self.buffer(rows, cols, Dtype::F32)
     }
 
-    fn product_activations(&mut self, rows: usize, cols: usize) -> Result<Activations, Error> {
+    fn half_activations(&mut self, rows: usize, cols: usize) -> Result<Activations, Error> {
         self.buffer(rows, cols, Dtype::Bf16)
     }
 
@@ -404,12 +404,12 @@ impl Backend for CudaBackend {
         })
     }
 
-    fn upload(&mut self, plan: &StepPlan) -> Result<Plan, Error> {
+    fn upload(&mut self, plan: &BatchPlan) -> Result<Plan, Error> {
         self.healthy()?;
         Plan::upload(&self.card, &self.plans, &mut self.places, plan)
     }
 
-    fn padded_rows(&self, plan: &StepPlan) -> usize {
+    fn padded_rows(&self, plan: &BatchPlan) -> usize {
         plan::padded_rows(plan)
     }
 
@@ -422,8 +422,15 @@ impl Backend for CudaBackend {
         graph::run(self, recordings, plan, pass);
     }
 
-    fn feed(&mut self, plan: &mut Plan, feeds: &[Feed], samples: &sample::Pending) {
-        self.enqueue(|b| sample::substitute_tokens(&b.card, &b.plans, plan, feeds, samples));
+    fn substitute_tokens(
+        &mut self,
+        plan: &mut Plan,
+        substitutions: &[Substitution],
+        samples: &sample::Pending,
+    ) {
+        self.enqueue(|b| {
+            sample::substitute_tokens(&b.card, &b.plans, plan, substitutions, samples)
+        });
     }
 
     fn embed(&mut self, table: &Weight, plan: &Plan, scale: f32, out: &mut Activations) {

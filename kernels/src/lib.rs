@@ -4,7 +4,7 @@
 //! buffers and plans; it never sees a token's text, a request or a model's name. Its parts:
 //!
 //! - [`plan`]: the rows of a batch and the KV runs they share, as plain data.
-//!   [`plan::StepPlan::build`] is a pure function from block tables to a plan.
+//!   [`plan::BatchPlan::build`] is a pure function from block tables to a plan.
 //! - [`backend`]: the [`Backend`] trait, one method per operation, enqueued in order.
 //! - [`cpu`] and [`cuda`]: the backends.
 //!
@@ -37,6 +37,6 @@ pub use cpu::CpuBackend;
 pub use cuda::CudaBackend;
 pub use dtype::{Dtype, KvDtype};
 pub use error::{Error, Setting};
-pub use plan::{BlockId, Feed, Row, Run, SequenceRows, Slot, StepPlan};
-pub use quant::{Quantization, Quantized};
+pub use plan::{BatchPlan, BlockId, Row, Run, SequenceRows, Slot, Substitution};
+pub use quant::{Quantization, QuantizedMatrix};
 pub use sampling::{Draw, Sample, Sampling};

@@ -31,8 +31,8 @@ pub struct Slot {
 /// One token to process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// Token id, an index into the embedding table.
-    pub token: u32,
+    /// Its index into the embedding table.
+    pub token_id: u32,
     /// Position in its sequence, from 0; determines its rotary embedding. The row attends to the KV
     /// tokens of its runs at positions up to and including this one.
     pub position: u32,
@@ -44,8 +44,8 @@ pub struct Row {
 /// Substitutes a token still on the device for a row's input token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
-pub struct Feed {
-    /// The row, an index into [`StepPlan::rows`]; the token stored there is ignored.
+pub struct Substitution {
+    /// The row, an index into [`BatchPlan::rows`]; the token stored there is ignored.
     pub row: u32,
     /// The draw that gives the token, an index into an earlier batch's samples.
     pub draw: u32,
@@ -57,19 +57,19 @@ pub struct Feed {
 /// (`i < tokens`) if that position is at most the row's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// Indices into [`StepPlan::blocks`].
+    /// Indices into [`BatchPlan::blocks`].
     pub blocks: Range<usize>,
     /// Position of the run's first token.
     pub start: u32,
-    /// Number of KV tokens in the run, including those written by this batch.
-    pub tokens: u32,
-    /// Indices into [`StepPlan::rows`].
+    /// KV tokens in the run, including those written by this batch.
+    pub num_tokens: u32,
+    /// Indices into [`BatchPlan::rows`].
     pub rows: Range<usize>,
 }
 
 /// One batch of one model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct StepPlan {
+pub struct BatchPlan {
     /// The tokens to process, in preorder of the forest.
     pub rows: Vec<Row>,
     /// The block lists of all runs, concatenated.
@@ -88,14 +88,14 @@ pub struct SequenceRows<'a> {
     /// writes. A block that is not full may be followed by others (a tail sealed at a fork).
     pub table: &'a [(BlockId, u32)],
     /// Ids of the tokens to process, consecutive, the last at position `sum of valid tokens - 1`.
-    pub tokens: &'a [u32],
+    pub token_ids: &'a [u32],
     /// Whether the batch writes K and V of these tokens (`false`: they are in the cache).
     pub write: bool,
-    /// Offsets into `tokens` whose final hidden state is needed, ascending.
+    /// Offsets into `token_ids` whose final hidden state is needed, ascending.
     pub outputs: &'a [u32],
 }
 
-impl StepPlan {
+impl BatchPlan {
     /// Plans a batch over `sequences`, whose blocks hold `block_tokens` tokens.
     ///
     /// Returns the plan, and for each sequence (in the given order) the index of its first row. A
@@ -112,13 +112,13 @@ impl StepPlan {
     ///
     /// If a table entry has 0 or more than `block_tokens` valid tokens, if a sequence has more
     /// tokens than its table, or if an output offset is not below the number of tokens.
-    pub fn build(sequences: &[SequenceRows<'_>], block_tokens: usize) -> (StepPlan, Vec<usize>) {
-        let mut plan = StepPlan::default();
+    pub fn build(sequences: &[SequenceRows<'_>], block_tokens: usize) -> (BatchPlan, Vec<usize>) {
+        let mut plan = BatchPlan::default();
         let mut first_rows = vec![0; sequences.len()];
         // Subtrees to visit, the next one last.
         let mut stack = vec![Subtree {
             sequences: (0..sequences.len())
-                .filter(|&s| !sequences[s].tokens.is_empty())
+                .filter(|&s| !sequences[s].token_ids.is_empty())
                 .collect(),
             depth: 0,
             position: 0,
@@ -164,7 +164,7 @@ impl StepPlan {
             return;
         };
         let rows = subtree.sequences.iter();
-        let rows: usize = rows.map(|&s| sequences[s].tokens.len()).sum();
+        let rows: usize = rows.map(|&s| sequences[s].token_ids.len()).sum();
         let rows = self.rows.len()..self.rows.len() + rows;
         let mut run: Option<Run> = None;
         while let Some(&(block, tokens)) = sequences[first].table.get(subtree.depth)
@@ -180,12 +180,12 @@ impl StepPlan {
             let open = run.get_or_insert_with(|| Run {
                 blocks: self.blocks.len()..self.blocks.len(),
                 start: subtree.position,
-                tokens: 0,
+                num_tokens: 0,
                 rows: rows.clone(),
             });
             self.blocks.push(block);
             open.blocks.end += 1;
-            open.tokens += tokens;
+            open.num_tokens += tokens;
             subtree.depth += 1;
             subtree.position += tokens;
             if (tokens as usize) < block_tokens {
@@ -197,7 +197,7 @@ impl StepPlan {
 
     /// Appends the rows of one sequence whose table holds `end` tokens.
     fn push_rows(&mut self, sequence: &SequenceRows<'_>, end: u32) {
-        let count = sequence.tokens.len();
+        let count = sequence.token_ids.len();
         assert!(
             count <= end as usize,
             "a sequence has {count} tokens to process but its table holds {end}"
@@ -208,14 +208,14 @@ impl StepPlan {
         let mut entry = sequence.table.len();
         let mut entry_start = end;
         let mut position = end;
-        for &token in sequence.tokens.iter().rev() {
+        for &token_id in sequence.token_ids.iter().rev() {
             position -= 1;
             while position < entry_start {
                 entry -= 1;
                 entry_start -= sequence.table[entry].1;
             }
             self.rows.push(Row {
-                token,
+                token_id,
                 position,
                 slot: sequence.write.then(|| Slot {
                     block: sequence.table[entry].0,
@@ -235,11 +235,11 @@ impl StepPlan {
 
     /// The plan padded to `rows` rows. A padding row has token 0 at position 0 and an output; it
     /// writes no K or V and attends to no run.
-    pub fn padded(&self, rows: usize) -> StepPlan {
+    pub fn padded(&self, rows: usize) -> BatchPlan {
         let mut plan = self.clone();
         for row in self.rows.len()..rows {
             plan.rows.push(Row {
-                token: 0,
+                token_id: 0,
                 position: 0,
                 slot: None,
             });
@@ -250,7 +250,7 @@ impl StepPlan {
 
     /// KV tokens that a backend reads: each run counts once.
     pub fn kv_tokens(&self) -> usize {
-        self.runs.iter().map(|run| run.tokens as usize).sum()
+        self.runs.iter().map(|run| run.num_tokens as usize).sum()
     }
 }
 
@@ -295,9 +295,9 @@ mod tests {
         }
     }
 
-    fn build(sequences: &[Sequence], block_tokens: usize) -> (StepPlan, Vec<usize>) {
+    fn build(sequences: &[Sequence], block_tokens: usize) -> (BatchPlan, Vec<usize>) {
         let views: Vec<SequenceRows<'_>> = sequences.iter().map(Sequence::view).collect();
-        StepPlan::build(&views, block_tokens)
+        BatchPlan::build(&views, block_tokens)
     }
 
     /// A forest made by random forks: a child shares a prefix of its parent's table, by whole
@@ -343,7 +343,7 @@ mod tests {
                 0 => below(u64::from(sequence.len()) + 1),
                 _ => 1,
             };
-            sequence.tokens = (0..rows).map(|_| below(100) as u32).collect();
+            sequence.token_ids = (0..rows).map(|_| below(100) as u32).collect();
             sequence.outputs = (0..rows as u32).filter(|_| below(3) == 0).collect();
             sequences.push(sequence);
         }
@@ -363,8 +363,8 @@ mod tests {
                 .iter()
                 .flat_map(|&(block, n)| (0..n).map(move |offset| Slot { block, offset }))
                 .collect();
-            let first = sequence.len() - sequence.tokens.len() as u32;
-            for (i, &token) in sequence.tokens.iter().enumerate() {
+            let first = sequence.len() - sequence.token_ids.len() as u32;
+            for (i, &token) in sequence.token_ids.iter().enumerate() {
                 let r = first_rows[s] + i;
                 assert_eq!(owner[r], None, "row {r} belongs to two sequences");
                 owner[r] = Some(s);
@@ -390,16 +390,16 @@ mod tests {
             let mut position = 0;
             for run in plan.runs.iter().filter(|run| run.rows.contains(&r)) {
                 assert_eq!(run.start, position, "row {r}: a gap or an overlap");
-                position += run.tokens;
+                position += run.num_tokens;
                 let blocks = &plan.blocks[run.blocks.clone()];
                 assert!(!blocks.is_empty(), "an empty run");
                 let before_last = (blocks.len() - 1) * block_tokens;
                 for (i, &block) in blocks.iter().enumerate() {
-                    let tokens = (run.tokens as usize - i * block_tokens).min(block_tokens);
+                    let tokens = (run.num_tokens as usize - i * block_tokens).min(block_tokens);
                     seen.push((block, tokens as u32));
                 }
                 assert!(
-                    (run.tokens as usize) > before_last,
+                    (run.num_tokens as usize) > before_last,
                     "a last block without tokens"
                 );
             }
@@ -427,8 +427,8 @@ mod tests {
                 let disjoint = later.rows.end <= run.rows.start || run.rows.end <= later.rows.start;
                 let inside = run.rows.start <= later.rows.start && later.rows.end <= run.rows.end;
                 assert!(disjoint || inside, "a child before its parent");
-                let joins = later.rows == run.rows && later.start == run.start + run.tokens;
-                let full = (run.tokens as usize).is_multiple_of(block_tokens);
+                let joins = later.rows == run.rows && later.start == run.start + run.num_tokens;
+                let full = (run.num_tokens as usize).is_multiple_of(block_tokens);
                 assert!(!(joins && full), "one run cut in two");
             }
         }
@@ -445,7 +445,7 @@ mod tests {
         plan.runs
             .iter()
             .map(|run| {
-                let mut key = vec![run.start, run.tokens];
+                let mut key = vec![run.start, run.num_tokens];
                 key.extend(plan.blocks[run.blocks.clone()].iter().map(|b| b.0));
                 let members = (0..order.len())
                     .filter(|&i| !ordered[i].tokens.is_empty() && run.rows.contains(&first_rows[i]))
@@ -529,6 +529,6 @@ mod tests {
 
     #[test]
     fn nothing_is_an_empty_plan() {
-        assert_eq!(build(&[], 16), (StepPlan::default(), vec![]));
+        assert_eq!(build(&[], 16), (BatchPlan::default(), vec![]));
     }
 }

@@ -60,7 +60,7 @@ impl Quantization {
 
 /// A quantised matrix, row-major, as checkpoints store it.
 #[derive(Clone, Debug)]
-pub struct Quantized<'a> {
+pub struct QuantizedMatrix<'a> {
     /// Rows: output features.
     pub rows: usize,
     /// Columns: input features, a multiple of [`GROUP`].
@@ -74,13 +74,13 @@ pub struct Quantized<'a> {
     pub scales: Cow<'a, [u8]>,
 }
 
-impl Quantized<'_> {
+impl QuantizedMatrix<'_> {
     /// Quantises a matrix.
     ///
     /// # Panics
     ///
     /// If its columns are not whole groups ([`Quantization::fits`]), or its bytes are too few.
-    pub fn new(matrix: &MatrixView<'_>, kind: Quantization) -> Quantized<'static> {
+    pub fn new(matrix: &MatrixView<'_>, kind: Quantization) -> QuantizedMatrix<'static> {
         let (rows, cols) = (matrix.rows, matrix.cols);
         assert!(kind.fits(cols), "{cols} columns in groups of {GROUP}");
         let width = cols * matrix.dtype.bytes();
@@ -101,7 +101,7 @@ impl Quantized<'_> {
                     scales[2 * g..][..2].copy_from_slice(&scale.to_le_bytes());
                 }
             });
-        Quantized {
+        QuantizedMatrix {
             rows,
             cols,
             kind,
@@ -258,7 +258,7 @@ mod tests {
                 bytes: &bytes,
             };
             for (kind, steps) in [(Quantization::Int8, 0.5), (Quantization::Int4, 1.0)] {
-                let q = Quantized::new(&matrix, kind);
+                let q = QuantizedMatrix::new(&matrix, kind);
                 let back = q.dequantized();
                 assert!(back[..GROUP].iter().all(|&v| v == 0.0));
                 for (i, (&back, &w)) in back.iter().zip(&w).enumerate() {
@@ -283,7 +283,7 @@ mod tests {
             bytes: &bytes,
         };
         for kind in Quantization::ALL {
-            let back = Quantized::new(&matrix, kind).dequantized();
+            let back = QuantizedMatrix::new(&matrix, kind).dequantized();
             assert!(back[..GROUP].iter().all(|v| v.is_finite()), "{kind:?}");
             assert!(back[GROUP..].iter().all(|v| v.is_nan()), "{kind:?}");
         }

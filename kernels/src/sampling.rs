@@ -87,7 +87,7 @@ pub struct Draw<'a> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sample {
     /// Its id.
-    pub token: u32,
+    pub token_id: u32,
     /// Its log-probability (natural logarithm) under the model's own distribution: temperature 1,
     /// no filter, no penalty.
     pub logprob: f32,
@@ -172,7 +172,7 @@ impl Sampler {
                 self.sampled(shaped, max, draw)
             };
             Sample {
-                token: token as u32,
+                token_id: token as u32,
                 logprob: (f64::from(logits[token] - raw_max) - exp_sum(logits, raw_max).ln())
                     as f32,
             }
@@ -432,7 +432,7 @@ mod tests {
                 key: 99,
                 position,
             };
-            counts[sampler.draw(logits, &draw).expect("good logits").token as usize] += 1;
+            counts[sampler.draw(logits, &draw).expect("good logits").token_id as usize] += 1;
         }
         let drawn: u64 = kept.iter().map(|&(t, _)| counts[t]).sum();
         assert_eq!(
@@ -509,7 +509,7 @@ mod tests {
                         key: seed,
                         position,
                     };
-                    seen.insert(sampler.draw(&logits, &draw).expect("good").token as usize);
+                    seen.insert(sampler.draw(&logits, &draw).expect("good").token_id as usize);
                 }
                 assert!(
                     seen.iter().all(|t| kept.contains(t)),
@@ -554,7 +554,7 @@ mod tests {
             (vec![-0.0, 0.0], 0),
             (vec![f32::NEG_INFINITY, -5.0], 1),
         ] {
-            assert_eq!(draw(&logits, &s, 1, 1).token, expected, "{logits:?}");
+            assert_eq!(draw(&logits, &s, 1, 1).token_id, expected, "{logits:?}");
         }
     }
 
@@ -564,7 +564,11 @@ mod tests {
         for temperature in [f32::MIN_POSITIVE, 1e-45, 1e-9] {
             let s = sampling(temperature, 0, 1.0, 0.0);
             for position in 0..50 {
-                assert_eq!(draw(&logits, &s, 3, position).token, 1, "{temperature:e}");
+                assert_eq!(
+                    draw(&logits, &s, 3, position).token_id,
+                    1,
+                    "{temperature:e}"
+                );
             }
         }
     }
@@ -603,7 +607,7 @@ mod tests {
                 position: seed,
             };
             let sample = Sampler::new().draw(&logits, &d).expect("good");
-            let error = f64::from(sample.logprob) - expected[sample.token as usize];
+            let error = f64::from(sample.logprob) - expected[sample.token_id as usize];
             // The relative error of exp2, the rounding of its argument and of the result.
             assert!(error.abs() < 3e-6, "{len} tokens: off by {error:e}");
         }
@@ -621,7 +625,7 @@ mod tests {
                 key: 0,
                 position: 0,
             };
-            Sampler::new().draw(logits, &d).expect("good").token
+            Sampler::new().draw(logits, &d).expect("good").token_id
         };
         assert_eq!(token(&[3.0, 2.0], &[]), 0);
         assert_eq!(token(&[3.0, 2.0], &[0]), 1);
@@ -660,7 +664,9 @@ mod tests {
         // and a GPU must as well.
         let logits = logits(11, 1000, 6.0);
         let tokens = |s: Sampling| -> Vec<u32> {
-            (0..6).map(|i| draw(&logits, &s, 0xfeed, i).token).collect()
+            (0..6)
+                .map(|i| draw(&logits, &s, 0xfeed, i).token_id)
+                .collect()
         };
         assert_eq!(tokens(sampling(1.0, 0, 1.0, 0.0)), KNOWN[0]);
         assert_eq!(tokens(sampling(0.8, 50, 0.9, 0.02)), KNOWN[1]);

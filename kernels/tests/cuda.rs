@@ -7,8 +7,8 @@ use offshoot_kernels::cases::{self, Device, check_all};
 use offshoot_kernels::cuda::{CudaBackend, emulator_calls};
 use offshoot_kernels::sampling::{Sampler, Sampling};
 use offshoot_kernels::{
-    Allocation, Backend, BlockId, Draw, Dtype, Error, Feed, KvLayout, MatrixView, SequenceRows,
-    StepPlan,
+    Allocation, Backend, BatchPlan, BlockId, Draw, Dtype, Error, KvLayout, MatrixView,
+    SequenceRows, Substitution,
 };
 
 #[test]
@@ -114,7 +114,7 @@ fn embed_and_gather_copy_rows() {
         write: true,
         outputs: &outputs,
     };
-    let (plan, _) = StepPlan::build(&[sequence], 1);
+    let (plan, _) = BatchPlan::build(&[sequence], 1);
     let plan = backend.upload(&plan).unwrap();
     let mut all = backend.activations(vocabulary, cols).unwrap();
     let mut some = backend.activations(4, cols).unwrap();
@@ -176,7 +176,7 @@ fn a_copied_block_is_attended_to_like_its_original() {
     let rope = backend.load_rope(rope).unwrap();
     let mut arena = backend.arena(6 * layout.unit_bytes).unwrap();
     backend.poison(&mut arena);
-    let mut qkv = backend.product_activations(7, layout.qkv_cols()).unwrap();
+    let mut qkv = backend.half_activations(7, layout.qkv_cols()).unwrap();
     let numbers = cases::numbers(9, 7 * layout.qkv_cols());
     let mut answers = Vec::new();
     // Seven tokens into blocks 0 and 3; then, the blocks copied, the last row again through the
@@ -190,10 +190,10 @@ fn a_copied_block_is_attended_to_like_its_original() {
             write,
             outputs: &[],
         };
-        let (plan, _) = StepPlan::build(&[sequence], layout.block_tokens);
+        let (plan, _) = BatchPlan::build(&[sequence], layout.block_tokens);
         let plan = backend.upload(&plan).unwrap();
         let width = layout.heads * layout.head_dim;
-        let mut out = backend.product_activations(rows.len(), width).unwrap();
+        let mut out = backend.half_activations(rows.len(), width).unwrap();
         let values = &numbers[rows.start * layout.qkv_cols()..rows.end * layout.qkv_cols()];
         Device::write(&mut backend, &mut qkv, values);
         for layer in 0..2 {
@@ -266,7 +266,7 @@ fn equal_logits_give_the_cpus_tokens() {
         for (draw, sample) in draws.iter().zip(samples) {
             let row = &logits[draw.row * vocabulary..][..vocabulary];
             let expected = Sampler::new().draw(row, draw).unwrap();
-            assert_eq!(sample.token, expected.token, "{vocabulary}: {draw:?}");
+            assert_eq!(sample.token_id, expected.token_id, "{vocabulary}: {draw:?}");
             let error = (sample.logprob - expected.logprob).abs();
             assert!(error <= 1e-6 * expected.logprob.abs().max(1.0), "{draw:?}");
         }
@@ -361,7 +361,7 @@ fn buffers_of_models_lie_in_one_allocation() {
     let load = |backend: &mut CudaBackend| {
         let w = backend.load_matrix(&[view, view]).unwrap();
         let bias = backend.load_vector(&numbers[..200]).unwrap();
-        let x = backend.product_activations(3, 72).unwrap();
+        let x = backend.half_activations(3, 72).unwrap();
         let out = backend.activations(3, 200).unwrap();
         (w, bias, x, out)
     };
@@ -443,9 +443,9 @@ fn substituted_tokens_are_those_drawn() {
         write: true,
         outputs: &[],
     };
-    let (plan, _) = StepPlan::build(&[sequence], 1);
-    let feeds: Vec<Feed> = (0..draws.len() as u32)
-        .map(|i| Feed {
+    let (plan, _) = BatchPlan::build(&[sequence], 1);
+    let substitutions: Vec<Substitution> = (0..draws.len() as u32)
+        .map(|i| Substitution {
             row: 2 * i,
             draw: draws.len() as u32 - 1 - i,
         })
@@ -454,7 +454,7 @@ fn substituted_tokens_are_those_drawn() {
     // Another call in between, as of another model, does not overwrite its tokens.
     let second = backend.sample(&logits, &draws[..1]);
     let mut plan = backend.upload(&plan).unwrap();
-    backend.feed(&mut plan, &feeds, &first);
+    backend.substitute_tokens(&mut plan, &substitutions, &first);
     let mut out = backend.activations(tokens.len(), cols).unwrap();
     backend.embed(&table, &plan, 1.0, &mut out);
     let pending = backend.read(&out, 0..tokens.len());
@@ -463,7 +463,7 @@ fn substituted_tokens_are_those_drawn() {
     assert_eq!(backend.finish_samples(second).unwrap(), drawn[..1]);
     for (r, row) in out.chunks(cols).enumerate() {
         let token = match r % 2 {
-            0 => drawn[draws.len() - 1 - r / 2].token as usize,
+            0 => drawn[draws.len() - 1 - r / 2].token_id as usize,
             _ => 7,
         };
         let expected: Vec<f32> = values[token * cols..][..cols]
@@ -500,8 +500,8 @@ fn decode(backend: &mut CudaBackend, graphs: bool) -> (Vec<Vec<f32>>, [u64; 3]) 
     let rope = backend.load_rope(rope).unwrap();
     let mut arena = backend.arena(200 * layout.unit_bytes).unwrap();
     backend.poison(&mut arena);
-    let mut qkv = backend.product_activations(16, cols).unwrap();
-    let mut out = backend.product_activations(16, width).unwrap();
+    let mut qkv = backend.half_activations(16, cols).unwrap();
+    let mut out = backend.half_activations(16, width).unwrap();
     let mut gathered = backend.activations(16, width).unwrap();
     let mut recordings = Default::default();
 
@@ -547,7 +547,7 @@ fn decode(backend: &mut CudaBackend, graphs: bool) -> (Vec<Vec<f32>>, [u64; 3]) 
                     .collect()
             }
         };
-        let (plan, _) = StepPlan::build(&sequences, layout.block_tokens);
+        let (plan, _) = BatchPlan::build(&sequences, layout.block_tokens);
         let count = plan.outputs.len();
         let plan = plan.padded(backend.padded_rows(&plan));
         let on_device = backend.upload(&plan).unwrap();

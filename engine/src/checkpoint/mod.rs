@@ -27,7 +27,7 @@ pub mod rope;
 mod safetensors;
 pub mod source;
 
-use kernels::{Dtype, MatrixView, Quantization, Quantized};
+use kernels::{Dtype, MatrixView, Quantization, QuantizedMatrix};
 
 use self::config::{HeadKind, ModelConfig};
 use self::container::Tensors;
@@ -128,7 +128,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// Parts that are missing or have another shape or type.
-    pub fn quantized(&self, spec: &TensorSpec) -> Result<Option<Quantized<'_>>> {
+    pub fn quantized(&self, spec: &TensorSpec) -> Result<Option<QuantizedMatrix<'_>>> {
         packed::find(&self.tensors, spec, self.config.quantization)
     }
 

@@ -7,7 +7,7 @@
 //! checkpoint on loading; [`super::quantize`] writes them.
 
 use kernels::quant::GROUP;
-use kernels::{Dtype, Quantization, Quantized};
+use kernels::{Dtype, Quantization, QuantizedMatrix};
 
 use super::container::{StoredDtype, Tensors};
 use super::layout::TensorSpec;
@@ -54,7 +54,7 @@ pub(super) fn find<'a>(
     tensors: &'a Tensors,
     spec: &TensorSpec,
     kind: Option<Quantization>,
-) -> Result<Option<Quantized<'a>>> {
+) -> Result<Option<QuantizedMatrix<'a>>> {
     let Some(kind) = kind.filter(|&kind| is_stored(tensors, spec, kind)) else {
         return Ok(None);
     };
@@ -67,7 +67,7 @@ pub(super) fn find<'a>(
         }
     };
     let [values, scales, _] = parts(spec, kind);
-    Ok(Some(Quantized {
+    Ok(Some(QuantizedMatrix {
         rows: spec.rows(),
         cols: spec.cols(),
         kind,

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use kernels::{Quantization, Quantized};
+use kernels::{Quantization, QuantizedMatrix};
 use serde_json::{Map, Value};
 
 use super::Checkpoint;
@@ -130,7 +130,7 @@ fn push_quantized<'a>(
     stored: &TensorSpec,
     kind: Quantization,
 ) -> Result<()> {
-    let matrix = Quantized::new(&checkpoint.matrix(stored)?, kind);
+    let matrix = QuantizedMatrix::new(&checkpoint.matrix(stored)?, kind);
     let shape = [spec.rows() as i64, spec.cols() as i64];
     let shape = shape.iter().flat_map(|n| n.to_le_bytes()).collect();
     let bytes = [matrix.values, matrix.scales, Cow::Owned(shape)];

@@ -1,6 +1,6 @@
 //! Loading: tensors of a checkpoint, put onto a device as the plan says.
 
-use kernels::{Allocation, Backend, Dtype, KvLayout, MatrixView, Quantized};
+use kernels::{Allocation, Backend, Dtype, KvLayout, MatrixView, QuantizedMatrix};
 
 use super::plan::{Buffers, HeadPlan, LoadOptions, Plan, distinct, shape};
 use super::{BlockOutput, Head, Layer, Linear, Model};
@@ -46,7 +46,7 @@ impl<B: Backend> Model<B> {
             .collect::<Result<_, _>>()?;
         let buffers = Buffers::sizes(&config, &layout, options).try_map(|size| match size {
             Allocation::Activations { rows, cols } => backend.activations(rows, cols),
-            Allocation::HalfActivations { rows, cols } => backend.product_activations(rows, cols),
+            Allocation::HalfActivations { rows, cols } => backend.half_activations(rows, cols),
             other => unreachable!("{other:?} is not a buffer"),
         })?;
         Ok(Model {
@@ -131,7 +131,7 @@ impl<B: Backend> Loader<'_, B> {
             Some(kind) => {
                 let quantized = |matrix| match self.checkpoint.quantized(matrix)? {
                     Some(stored) => Ok(stored),
-                    None => Ok(Quantized::new(&self.checkpoint.matrix(matrix)?, kind)),
+                    None => Ok(QuantizedMatrix::new(&self.checkpoint.matrix(matrix)?, kind)),
                 };
                 let all =
                     (spec.matrices.iter().map(quantized)).collect::<Result<Vec<_>, Error>>()?;

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
-use kernels::{BlockId, Draw, Feed, SequenceRows, StepPlan};
+use kernels::{BatchPlan, BlockId, Draw, SequenceRows, Substitution};
 
 use super::RequestId;
 use super::request::{Request, Work};
@@ -43,8 +43,8 @@ pub(super) struct BatchDraft {
 
 /// A batch ready for the device, and whom its outputs are for.
 pub(super) struct ReadyBatch<'a> {
-    pub plan: StepPlan,
-    pub feeds: Vec<Feed>,
+    pub plan: BatchPlan,
+    pub substitutions: Vec<Substitution>,
     pub copies: Vec<(BlockId, BlockId)>,
     pub draws: Vec<Draw<'a>>,
     /// For every draw, its request.
@@ -113,16 +113,16 @@ impl BatchDraft {
         let rows: Vec<SequenceRows<'_>> = (contents.iter().zip(&self.chunks))
             .map(|(content, chunk)| SequenceRows {
                 table: &content.table,
-                tokens: &content.token_ids,
+                token_ids: &content.token_ids,
                 write: chunk.write,
                 outputs: &content.outputs,
             })
             .collect();
-        let (plan, first_rows) = StepPlan::build(&rows, block_tokens);
+        let (plan, first_rows) = BatchPlan::build(&rows, block_tokens);
         let copies = self.copies.iter().map(|c| (c.from.id(), c.to)).collect();
         let mut ready = ReadyBatch {
             plan,
-            feeds: Vec::new(),
+            substitutions: Vec::new(),
             copies,
             draws: Vec::new(),
             drawn_for: Vec::new(),
@@ -171,10 +171,11 @@ impl<'a> ReadyBatch<'a> {
         first_row: usize,
         requests: &'a BTreeMap<RequestId, Request>,
     ) {
-        self.feeds.extend(chunk.fed_by.map(|draw| Feed {
-            row: first_row as u32,
-            draw: draw as u32,
-        }));
+        self.substitutions
+            .extend(chunk.fed_by.map(|draw| Substitution {
+                row: first_row as u32,
+                draw: draw as u32,
+            }));
         for wanted in &chunk.wanted {
             let row = (first_row + wanted.position - chunk.first) as u32;
             let output =

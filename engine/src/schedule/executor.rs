@@ -1,6 +1,6 @@
 //! The seam between scheduling and devices: models that take a plan and give numbers.
 
-use kernels::{BlockId, Draw, Feed, Sample, StepPlan};
+use kernels::{BatchPlan, BlockId, Draw, Sample, Substitution};
 
 use crate::Error;
 
@@ -30,9 +30,9 @@ pub(crate) struct Batch<'a> {
     /// Which model.
     pub model: usize,
     /// Its rows and runs.
-    pub plan: &'a StepPlan,
+    pub plan: &'a BatchPlan,
     /// Rows whose token is an in-flight sample of this model's batch before, by its draws.
-    pub feeds: &'a [Feed],
+    pub substitutions: &'a [Substitution],
     /// Blocks to copy before anything is written.
     pub copies: &'a [(BlockId, BlockId)],
     /// Tokens to sample; `row` indexes the plan's outputs.

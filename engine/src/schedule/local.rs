@@ -40,7 +40,7 @@ impl<B: Backend> Executor for Local<B> {
     }
 
     fn prefers_async(&self) -> bool {
-        self.backend.runs_ahead()
+        self.backend.async_scheduling()
     }
 
     fn enqueue(&mut self, batch: &Batch<'_>) -> Result<(), Error> {
@@ -52,13 +52,14 @@ impl<B: Backend> Executor for Local<B> {
         } = self;
         let previous = pending.iter().rfind(|p| p.model == batch.model);
         let samples = previous.and_then(|p| p.samples.as_ref());
-        let feeds = match (batch.feeds, samples) {
+        let substitutions = match (batch.substitutions, samples) {
             ([], _) => None,
-            (feeds, Some(samples)) => Some((feeds, samples)),
+            (substitutions, Some(samples)) => Some((substitutions, samples)),
             _ => unreachable!("rows are fed while the batch that samples for them is in flight"),
         };
         backend.select_model(batch.model);
-        let head = models[batch.model].forward(backend, arena, batch.plan, feeds, batch.copies)?;
+        let head =
+            models[batch.model].forward(backend, arena, batch.plan, substitutions, batch.copies)?;
         let samples = (!batch.draws.is_empty()).then(|| backend.sample(head, batch.draws));
         let outputs = 0..batch.plan.outputs.len();
         let head = batch.read.then(|| backend.read(head, outputs));

@@ -23,7 +23,7 @@
 //! A device that works on its own gets its next batch before the one in flight is done, so that it
 //! never waits for the host. The tokens that the batch in flight samples are not known then. A
 //! branch is assumed to continue, and its row takes the sampled token on the device
-//! ([`Batch::feeds`]). When the branch turns out to have ended, the row is wasted and its slot in
+//! ([`Batch::substitutions`]). When the branch turns out to have ended, the row is wasted and its slot in
 //! the table is taken back ([`Table::take_back`]). That is safe because a device works in order:
 //! the next owner of the slot writes to it later. For the same reason blocks count as computed as
 //! soon as their batch is enqueued. Between two calls of [`Scheduler::run_batch`] all tokens in all
@@ -396,7 +396,7 @@ impl Scheduler {
         self.executor.enqueue(&Batch {
             model,
             plan: &ready.plan,
-            feeds: &ready.feeds,
+            substitutions: &ready.substitutions,
             copies: &ready.copies,
             draws: &ready.draws,
             read: !ready.reads.is_empty(),

@@ -228,16 +228,17 @@ impl Generation {
         context_length: usize,
     ) -> Result<Option<Finish>, Error> {
         self.logprobs.push(sample.logprob);
-        if self.options.stop_token_ids.contains(&sample.token) {
-            return self.ended(Finish::StopToken(sample.token));
+        if self.options.stop_token_ids.contains(&sample.token_id) {
+            return self.ended(Finish::StopToken(sample.token_id));
         }
-        tokens.push(sample.token);
-        if self.options.sampling.repetition_penalty != 1.0 && !self.history.contains(&sample.token)
+        tokens.push(sample.token_id);
+        if self.options.sampling.repetition_penalty != 1.0
+            && !self.history.contains(&sample.token_id)
         {
-            self.history.push(sample.token);
+            self.history.push(sample.token_id);
         }
         if let Some(text) = &mut self.detokenizer {
-            let piece = text.stream.push(sample.token)?.to_string();
+            let piece = text.stream.push(sample.token_id)?.to_string();
             if !piece.is_empty() {
                 let (before, whole) = (self.matcher.text().len(), text.whole);
                 text.whole = tokens.len();

@@ -67,14 +67,15 @@ impl Executor for Simulated {
         let model = batch.model;
         let mut plan = batch.plan.clone();
         let mut memory = self.memory.borrow_mut();
-        if !batch.feeds.is_empty() {
+        if !batch.substitutions.is_empty() {
             let before = memory.results.iter().rfind(|(of, _)| *of == model);
             let samples = &before
                 .expect("the batch that samples is in flight")
                 .1
                 .samples;
-            for feed in batch.feeds {
-                plan.rows[feed.row as usize].token = samples[feed.draw as usize].token;
+            for substitution in batch.substitutions {
+                plan.rows[substitution.row as usize].token_id =
+                    samples[substitution.draw as usize].token_id;
             }
         }
         memory.max_rows = memory.max_rows.max(plan.rows.len());
@@ -95,16 +96,17 @@ impl Executor for Simulated {
         }
         for row in &plan.rows {
             if let Some(slot) = row.slot {
-                memory
-                    .bytes
-                    .insert(self.address(model, slot), (model, row.token, row.position));
+                memory.bytes.insert(
+                    self.address(model, slot),
+                    (model, row.token_id, row.position),
+                );
             }
         }
         let hidden: Vec<u64> = (plan.rows.iter().enumerate())
             .map(|(index, row)| {
                 let mut tokens = Vec::new();
                 for run in plan.runs.iter().filter(|run| run.rows.contains(&index)) {
-                    for i in 0..run.tokens.min(row.position + 1 - run.start) {
+                    for i in 0..run.num_tokens.min(row.position + 1 - run.start) {
                         let block = plan.blocks[run.blocks.start + i as usize / self.block_tokens];
                         let slot = Slot {
                             block,
@@ -132,13 +134,13 @@ impl Executor for Simulated {
                     row.position as usize + 1,
                     "every visible token is seen"
                 );
-                assert_eq!(tokens.last(), Some(&row.token));
+                assert_eq!(tokens.last(), Some(&row.token_id));
                 seen(&tokens)
             })
             .collect();
         let output = |i: usize| hidden[plan.outputs[i] as usize];
         let samples = (batch.draws.iter()).map(|d| Sample {
-            token: drawn(output(d.row), d.key, d.position),
+            token_id: drawn(output(d.row), d.key, d.position),
             logprob: 0.0,
         });
         let head = (0..plan.outputs.len()).map(|i| (output(i) % 1024) as f32);

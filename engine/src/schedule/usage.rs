@@ -1,6 +1,6 @@
 //! Counts of the work done for a model.
 
-use kernels::StepPlan;
+use kernels::BatchPlan;
 
 use super::executor::ModelShape;
 
@@ -24,7 +24,7 @@ pub struct Usage {
 
 impl Usage {
     /// Counts a batch.
-    pub(super) fn add_batch(&mut self, shape: &ModelShape, plan: &StepPlan) {
+    pub(super) fn add_batch(&mut self, shape: &ModelShape, plan: &BatchPlan) {
         let (rows, outputs) = (plan.rows.len() as u64, plan.outputs.len() as u64);
         let visible: u64 = (plan.rows.iter()).map(|r| u64::from(r.position) + 1).sum();
         self.batches += 1;

@@ -3,7 +3,7 @@
 use super::inputs::{as_stored, numbers, stored, widen};
 use super::trees::{Tree, trees};
 use super::{Device, U, fail, rounding, within};
-use crate::plan::{BlockId, SequenceRows, StepPlan};
+use crate::plan::{BatchPlan, BlockId, SequenceRows};
 use crate::reference;
 use crate::{Dtype, KvDtype, KvLayout, RopeTable};
 
@@ -255,12 +255,12 @@ impl<'a, D: Device> Setup<'a, D> {
             .zip(&tokens)
             .map(|(&n, tokens)| SequenceRows {
                 table: &self.tables[n],
-                tokens,
+                token_ids: tokens,
                 write: write(n),
                 outputs: &[],
             })
             .collect();
-        let (plan, first_rows) = StepPlan::build(&sequences, layout.block_tokens);
+        let (plan, first_rows) = BatchPlan::build(&sequences, layout.block_tokens);
         let (rows, cols) = (plan.rows.len(), layout.qkv_cols());
         let mut values = vec![f32::NAN; (rows + 1) * cols];
         let mut node_rows = Vec::new();
@@ -272,7 +272,7 @@ impl<'a, D: Device> Setup<'a, D> {
                 node_rows.push(((n, i), first_row + i));
             }
         }
-        let mut qkv = device.product_activations(rows + 1, cols).map_err(fail)?;
+        let mut qkv = device.half_activations(rows + 1, cols).map_err(fail)?;
         device.write(&mut qkv, &values);
         let plan = device.upload(&plan).map_err(fail)?;
         let arena = &mut self.arena;
@@ -289,7 +289,7 @@ impl<'a, D: Device> Setup<'a, D> {
     fn attend(&self, device: &mut D, batch: &Appended<D>) -> Result<NodeRows, String> {
         let (layout, rows) = (&self.layout, batch.rows);
         let width = layout.heads * layout.head_dim;
-        let mut out = device.product_activations(rows + 1, width).map_err(fail)?;
+        let mut out = device.half_activations(rows + 1, width).map_err(fail)?;
         device.write(&mut out, &vec![f32::NAN; rows * width]);
         device.tree_attention(
             &batch.qkv,

@@ -2,7 +2,7 @@
 
 use super::inputs::{as_stored, matrix_bytes, numbers, widen};
 use super::{Device, U, fail, rounding, within};
-use crate::quant::{self, GROUP, Quantization, Quantized};
+use crate::quant::{self, GROUP, Quantization, QuantizedMatrix};
 use crate::reference;
 use crate::{Dtype, MatrixView};
 
@@ -120,7 +120,11 @@ pub fn check_linear<D: Device>(device: &mut D, case: &LinearCase) -> Result<Vec<
     };
     let parts = [part(n / 2, upper), part(n - n / 2, lower)];
     let quantized: Vec<_> = (case.quantized.iter())
-        .flat_map(|&kind| parts.iter().map(move |part| Quantized::new(part, kind)))
+        .flat_map(|&kind| {
+            parts
+                .iter()
+                .map(move |part| QuantizedMatrix::new(part, kind))
+        })
         .collect();
     let weight = match case.quantized {
         None => device.load_matrix(&parts).map_err(fail)?,
@@ -137,7 +141,10 @@ pub fn check_linear<D: Device>(device: &mut D, case: &LinearCase) -> Result<Vec<
 
     // The reference multiplies the numbers after rounding and quantisation.
     let input_error = if case.quantized.is_some() {
-        inputs.w = quantized.iter().flat_map(Quantized::dequantized).collect();
+        inputs.w = quantized
+            .iter()
+            .flat_map(QuantizedMatrix::dequantized)
+            .collect();
         inputs.x = as_quantized(&inputs.x);
         0.0
     } else {
@@ -159,11 +166,11 @@ fn run<D: Device>(
 ) -> Result<Vec<f32>, String> {
     let LinearCase { rows, n, k, .. } = *case;
     let bias = device.load_vector(&inputs.bias).map_err(fail)?;
-    let mut x = device.product_activations(rows + 1, k).map_err(fail)?;
+    let mut x = device.half_activations(rows + 1, k).map_err(fail)?;
     let out = if case.bias || case.accumulate {
         device.activations(rows + 1, n)
     } else {
-        device.product_activations(rows + 1, n)
+        device.half_activations(rows + 1, n)
     };
     let mut out = out.map_err(fail)?;
     device.write(&mut x, &[&inputs.x[..], &vec![f32::NAN; k]].concat());

@@ -28,7 +28,7 @@ pub fn check_rms_norm<D: Device>(
     let vector = device.load_vector(&weight).map_err(fail)?;
     let mut x_buffer = device.activations(rows + 1, cols).map_err(fail)?;
     device.write(&mut x_buffer, &[&x[..], &vec![f32::NAN; cols]].concat());
-    let mut out = device.product_activations(rows, cols).map_err(fail)?;
+    let mut out = device.half_activations(rows, cols).map_err(fail)?;
     device.write(&mut out, &vec![f32::NAN; rows * cols]);
     device.rms_norm(&x_buffer, &vector, eps, rows, &mut out);
     let pending = device.read(&out, 0..rows);
@@ -54,7 +54,7 @@ pub fn check_add_rms_norm<D: Device>(
         let x = as_stored(&numbers(18, rows * cols), dtype);
         let mut x_buffer = match dtype {
             Dtype::F32 => device.activations(rows + 1, cols),
-            _ => device.product_activations(rows + 1, cols),
+            _ => device.half_activations(rows + 1, cols),
         }
         .map_err(fail)?;
         device.write(&mut x_buffer, &[&x[..], &vec![f32::NAN; cols]].concat());
@@ -99,7 +99,7 @@ pub fn check_qk_norm<D: Device>(
     let weights = [numbers(12, head_dim), numbers(13, head_dim)];
     let [q_weight, k_weight] = [&weights[0], &weights[1]].map(|w| device.load_vector(w));
     let (q_weight, k_weight) = (q_weight.map_err(fail)?, k_weight.map_err(fail)?);
-    let mut qkv = device.product_activations(rows + 1, cols).map_err(fail)?;
+    let mut qkv = device.half_activations(rows + 1, cols).map_err(fail)?;
     device.write(&mut qkv, &[&x[..], &vec![7.0; cols]].concat());
     device.qk_norm(&mut qkv, &q_weight, &k_weight, eps, rows, &layout);
     let pending = device.read(&qkv, 0..rows + 1);
@@ -131,7 +131,7 @@ pub fn check_relu<D: Device>(
 ) -> Result<Vec<f32>, String> {
     let mut x = as_stored(&numbers(14, rows * cols), device.product_dtype());
     x[0] = -0.0;
-    let mut buffer = device.product_activations(rows + 1, cols).map_err(fail)?;
+    let mut buffer = device.half_activations(rows + 1, cols).map_err(fail)?;
     device.write(&mut buffer, &[&x[..], &vec![-7.0; cols]].concat());
     device.relu(&mut buffer, rows);
     let pending = device.read(&buffer, 0..rows + 1);

@@ -43,7 +43,7 @@ use super::workers::Workers;
 use crate::exp2::exp2;
 use crate::plan::Run;
 use crate::widest::{maximum, widest};
-use crate::{Dtype, KvDtype, KvLayout, StepPlan};
+use crate::{BatchPlan, Dtype, KvDtype, KvLayout};
 use std::cell::RefCell;
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
@@ -68,7 +68,7 @@ pub(crate) struct RowGroup {
 }
 
 /// Divides the rows of a plan into groups.
-pub(crate) fn row_groups(plan: &StepPlan, isa: Isa) -> Vec<RowGroup> {
+pub(crate) fn row_groups(plan: &BatchPlan, isa: Isa) -> Vec<RowGroup> {
     let rows = plan.rows.len();
     let mut groups: Vec<RowGroup> = (0..rows.div_ceil(GROUP_ROWS))
         .map(|i| RowGroup {
@@ -156,7 +156,7 @@ pub(crate) fn tree_attention(
     workers: &Workers,
     isa: Isa,
     qkv: &Activations,
-    plan: &StepPlan,
+    plan: &BatchPlan,
     groups: &[RowGroup],
     layout: &KvLayout,
     layer: usize,
@@ -206,7 +206,7 @@ pub(crate) fn tree_attention(
 struct HeadTask<'a> {
     isa: Isa,
     qkv: &'a Activations,
-    plan: &'a StepPlan,
+    plan: &'a BatchPlan,
     runs: &'a [u32],
     sections: &'a Sections,
     layout: &'a KvLayout,

@@ -3,7 +3,7 @@
 use super::quantized;
 use super::tile::{COLS, Isa, padded_inputs, pair_offset};
 use super::workers::Workers;
-use crate::quant::{GROUP, Quantization, Quantized};
+use crate::quant::{GROUP, Quantization, QuantizedMatrix};
 use crate::{Dtype, Error, MatrixView};
 use half::{bf16, f16};
 use memmap2::MmapMut;
@@ -199,7 +199,7 @@ impl Weight {
     ///
     /// If they differ in width or kind, or `parts` is empty.
     pub(crate) fn pack_quantized(
-        parts: &[Quantized<'_>],
+        parts: &[QuantizedMatrix<'_>],
         workers: &Workers,
         isa: Isa,
     ) -> Result<Weight, Error> {

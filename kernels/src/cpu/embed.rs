@@ -1,6 +1,6 @@
 //! Rows by index: the embedding lookup and the gathering of output rows.
 //!
-//! What: `out[r, :] = scale * table[rows[r].token, :]` in f32; `out[i, :] = x[outputs[i], :]`.
+//! What: `out[r, :] = scale * table[rows[r].token_id, :]` in f32; `out[i, :] = x[outputs[i], :]`.
 //! Tiling: a row at a time, on the calling thread. Layout: the table is a packed [`Weight`], so a
 //! row is a column of a panel and its elements are 16 apart. Numerics: the scale rounds once, a scale
 //! of 1 does not; gathered rows are exact copies.
@@ -9,11 +9,11 @@
 
 use super::buffers::{Activations, Stored, Weight};
 use super::tile::{COLS, pair_offset};
-use crate::{Dtype, StepPlan};
+use crate::{BatchPlan, Dtype};
 use half::{bf16, f16};
 
 /// [`Backend::embed`](crate::Backend::embed).
-pub(crate) fn embed(table: &Weight, plan: &StepPlan, scale: f32, out: &mut Activations) {
+pub(crate) fn embed(table: &Weight, plan: &BatchPlan, scale: f32, out: &mut Activations) {
     let cols = table.cols();
     assert_eq!(out.cols(), cols, "columns of the embedding");
     for (row, out) in plan
@@ -21,7 +21,7 @@ pub(crate) fn embed(table: &Weight, plan: &StepPlan, scale: f32, out: &mut Activ
         .iter()
         .zip(out.first_rows_mut(plan.rows.len()).chunks_exact_mut(cols))
     {
-        let token = row.token as usize;
+        let token = row.token_id as usize;
         assert!(
             token < table.rows(),
             "token {token} of a vocabulary of {}",
@@ -55,7 +55,7 @@ pub(crate) fn embed(table: &Weight, plan: &StepPlan, scale: f32, out: &mut Activ
 }
 
 /// [`Backend::gather_outputs`](crate::Backend::gather_outputs).
-pub(crate) fn gather_outputs(x: &Activations, plan: &StepPlan, out: &mut Activations) {
+pub(crate) fn gather_outputs(x: &Activations, plan: &BatchPlan, out: &mut Activations) {
     let cols = x.cols();
     assert_eq!(out.cols(), cols, "columns of the outputs");
     for (&row, out) in plan.outputs.iter().zip(

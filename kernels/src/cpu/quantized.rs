@@ -36,7 +36,7 @@
 use super::amx;
 use super::tile::{COLS, Isa, Prefetch, multiply_add};
 use super::workers::Workers;
-use crate::quant::{GROUP, Quantization, Quantized, quantize_row};
+use crate::quant::{GROUP, Quantization, QuantizedMatrix, quantize_row};
 use crate::widest::widest;
 
 /// [`Quantization`] as a const generic argument.
@@ -139,7 +139,7 @@ pub(crate) const fn group_bytes(kind: Quantization) -> usize {
 /// Writes one output feature (`row` of `matrix`) into its column of a panel.
 pub(crate) fn pack_column(
     isa: Isa,
-    matrix: &Quantized<'_>,
+    matrix: &QuantizedMatrix<'_>,
     row: usize,
     column: usize,
     panel: &mut [u8],

@@ -15,14 +15,14 @@
 use super::buffers::{Activations, Arena};
 use super::kv;
 use super::workers::Workers;
-use crate::{KvLayout, RopeTable, StepPlan};
+use crate::{BatchPlan, KvLayout, RopeTable};
 
 /// [`Backend::rope_and_append`](crate::Backend::rope_and_append).
 pub(crate) fn rope_and_append(
     workers: &Workers,
     qkv: &mut Activations,
     rope: &RopeTable,
-    plan: &StepPlan,
+    plan: &BatchPlan,
     layout: &KvLayout,
     layer: usize,
     arena: &mut Arena,

@@ -4,7 +4,7 @@
 
 use super::*;
 use crate::cases::{self, AttentionCase, Device, check_all};
-use crate::quant::{GROUP, Quantization, Quantized};
+use crate::quant::{GROUP, Quantization, QuantizedMatrix};
 use crate::{Dtype, KvDtype, MatrixView, SequenceRows};
 
 impl Device for CpuBackend {
@@ -67,7 +67,7 @@ fn quantized_linear_holds_the_largest_sums() {
                     dtype: Dtype::F32,
                     bytes: &bytes,
                 };
-                let mut matrix = Quantized::new(&matrix, kind);
+                let mut matrix = QuantizedMatrix::new(&matrix, kind);
                 if kind == Quantization::Int4 && w < 0.0 {
                     // As other programs store it: 7, which is code 15.
                     matrix.values = vec![0xff; n * k / 2].into();
@@ -310,7 +310,7 @@ fn embed_and_gather_copy_rows() {
         let tokens: Vec<u32> = (0..vocabulary as u32).rev().collect();
         let entries: Vec<(BlockId, u32)> = (0..37).map(|b| (BlockId(b), 1)).collect();
         let outputs = [0, 5, 36];
-        let (plan, _) = StepPlan::build(
+        let (plan, _) = BatchPlan::build(
             &[SequenceRows {
                 table: &entries,
                 tokens: &tokens,
@@ -436,7 +436,7 @@ fn tiles_of_all_instruction_sets_agree() {
                 None => Weight::pack(&[matrix], &workers),
                 Some(kind) => {
                     filled.fill(&workers, (isa, kind), &x, k, 6);
-                    Weight::pack_quantized(&[Quantized::new(&matrix, kind)], &workers, isa)
+                    Weight::pack_quantized(&[QuantizedMatrix::new(&matrix, kind)], &workers, isa)
                 }
             };
             (isa, weight.unwrap(), filled)

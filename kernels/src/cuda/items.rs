@@ -30,7 +30,7 @@ pub use self::costs::{ADDRESS_UNIT, AttentionShape, FEW_ROWS, MANY_ROWS, TILE, m
 use self::assignment::Assignment;
 use self::costs::{MERGED_PARTIAL, MERGED_ROW};
 use self::cut::{Piece, SharingRule};
-use crate::plan::StepPlan;
+use crate::plan::BatchPlan;
 use std::cmp::Reverse;
 use std::ops::Range;
 
@@ -94,7 +94,7 @@ pub struct AttentionWork {
 }
 
 /// Builds the work of one attention call.
-pub fn build(plan: &StepPlan, shape: &AttentionShape, sharing: Sharing) -> AttentionWork {
+pub fn build(plan: &BatchPlan, shape: &AttentionShape, sharing: Sharing) -> AttentionWork {
     let with = |min_tile| Builder {
         plan,
         shape,
@@ -133,7 +133,7 @@ pub fn build(plan: &StepPlan, shape: &AttentionShape, sharing: Sharing) -> Atten
 }
 
 struct Builder<'a> {
-    plan: &'a StepPlan,
+    plan: &'a BatchPlan,
     shape: &'a AttentionShape,
     /// The least cost of a tile of tokens.
     min_tile: u64,

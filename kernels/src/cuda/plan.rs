@@ -19,7 +19,7 @@ use super::device::Card;
 use super::items::AttentionShape;
 use super::memory::Buffer;
 use crate::Error;
-use crate::plan::StepPlan;
+use crate::plan::BatchPlan;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -30,12 +30,12 @@ const BUCKETS: [usize; 15] = [1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 19
 const MAX_ROWS: usize = BUCKETS[BUCKETS.len() - 1];
 
 /// Whether a batch only decodes, in so few rows that launches dominate its time.
-fn decodes(plan: &StepPlan) -> bool {
+fn decodes(plan: &BatchPlan) -> bool {
     plan.outputs.len() == plan.rows.len() && (1..=MAX_ROWS).contains(&plan.rows.len())
 }
 
 /// The number of rows to pad a batch to.
-pub(super) fn padded_rows(plan: &StepPlan) -> usize {
+pub(super) fn padded_rows(plan: &BatchPlan) -> usize {
     let rows = plan.rows.len();
     let bucket = BUCKETS.into_iter().find(|&bucket| bucket >= rows);
     bucket.filter(|_| decodes(plan)).unwrap_or(rows)
@@ -44,7 +44,7 @@ pub(super) fn padded_rows(plan: &StepPlan) -> usize {
 /// A plan on the device. The attention's work is built at its first use, for each shape it is used
 /// with.
 pub struct Plan {
-    pub(super) step: StepPlan,
+    pub(super) step: BatchPlan,
     location: Location,
     pub(super) work: RefCell<Vec<(AttentionShape, Rc<DeviceWork>)>>,
     pub(super) needs: RefCell<Needs>,
@@ -99,7 +99,7 @@ impl Needs {
         }
         let plan = &plan.step;
         for row in &plan.rows {
-            let (token, position) = (row.token as usize, row.position as usize);
+            let (token, position) = (row.token_id as usize, row.position as usize);
             for &limit in &self.tokens {
                 assert!(token < limit, "token {token} of a vocabulary of {limit}");
             }
@@ -122,14 +122,14 @@ impl Plan {
         card: &Rc<Card>,
         pool: &Pool,
         places: &mut Places,
-        plan: &StepPlan,
+        plan: &BatchPlan,
     ) -> Result<Plan, Error> {
         let mut words = Vec::with_capacity(plan.rows.len() * 4 + plan.outputs.len());
         for row in &plan.rows {
             let (block, offset) = row
                 .slot
                 .map_or((u32::MAX, 0), |slot| (slot.block.0, slot.offset));
-            words.extend([row.token, row.position, block, offset]);
+            words.extend([row.token_id, row.position, block, offset]);
         }
         words.extend(&plan.outputs);
         let place = if decodes(plan) {
@@ -257,10 +257,10 @@ mod tests {
                 position: 3,
                 slot: None,
             };
-            let plan = StepPlan {
+            let plan = BatchPlan {
                 rows: vec![row; rows],
                 outputs: (0..outputs as u32).collect(),
-                ..StepPlan::default()
+                ..BatchPlan::default()
             };
             assert_eq!(padded_rows(&plan), padded, "{rows} rows, {outputs} outputs");
             let plan = plan.padded(padded);

@@ -5,7 +5,7 @@ use super::device::{Card, Grid, launch};
 use super::memory::{Copying, Growing, Pinned};
 use super::plan::{Plan, Pool, Pooled};
 use super::{Activations, catalog};
-use crate::plan::Feed;
+use crate::plan::Substitution;
 use crate::sampling::{Draw, Sample};
 use crate::{Dtype, Error};
 use std::f32::consts::LOG2_E;
@@ -92,7 +92,7 @@ impl Pending {
             .zip(self.rows)
             .map(|(drawn, row)| match drawn.bad {
                 0 => Ok(Sample {
-                    token: drawn.token,
+                    token_id: drawn.token,
                     logprob: (f64::from(drawn.below) - drawn.sum.ln()) as f32,
                 }),
                 _ => Err(Error::BadLogits {
@@ -224,22 +224,28 @@ pub(super) fn substitute_tokens(
     card: &Rc<Card>,
     pool: &Pool,
     plan: &mut Plan,
-    feeds: &[Feed],
+    substitutions: &[Substitution],
     samples: &Pending,
 ) -> Result<(), Error> {
     // Sampling failed: `finish_samples` returns the error.
     let Ok((_, drawn)) = &samples.drawn else {
         return Ok(());
     };
-    for feed in feeds {
-        assert!((feed.row as usize) < plan.step.rows.len(), "{feed:?}");
-        assert!((feed.draw as usize) < samples.rows.len(), "{feed:?}");
+    for substitution in substitutions {
+        assert!(
+            (substitution.row as usize) < plan.step.rows.len(),
+            "{substitution:?}"
+        );
+        assert!(
+            (substitution.draw as usize) < samples.rows.len(),
+            "{substitution:?}"
+        );
     }
     plan.fed_below = samples.vocabulary;
-    let staged = pool.upload(card, bytemuck::cast_slice(feeds))?;
+    let staged = pool.upload(card, bytemuck::cast_slice(substitutions))?;
     let function = card.function(&catalog::sample(), "substitute_tokens", 0)?;
     let grid = Grid {
-        blocks: (feeds.len().div_ceil(SUBSTITUTE_THREADS), 1),
+        blocks: (substitutions.len().div_ceil(SUBSTITUTE_THREADS), 1),
         threads: SUBSTITUTE_THREADS,
         shared: 0,
     };
@@ -247,9 +253,9 @@ pub(super) fn substitute_tokens(
         card,
         function,
         grid,
-        &|| format!("{} rows", feeds.len()),
+        &|| format!("{} rows", substitutions.len()),
         staged.at(),
-        feeds.len() as u32,
+        substitutions.len() as u32,
         drawn.at(),
         plan.at(),
     )

@@ -7,7 +7,7 @@
 use super::items::{self, Sharing};
 use super::{CublasLtLibrary, CudaBackend, Which};
 use crate::philox::uniform_u64;
-use crate::plan::{BlockId, SequenceRows, StepPlan};
+use crate::plan::{BatchPlan, BlockId, SequenceRows};
 use crate::{Activation, Backend, Dtype, Error, KvLayout, MatrixView};
 
 /// Blocks of the study hold this many tokens, as the engine's do by default.
@@ -34,7 +34,7 @@ pub struct Beam {
 
 impl Beam {
     /// The plan of its last token's decode batch, and the number of blocks.
-    pub fn plan(&self) -> (StepPlan, usize) {
+    pub fn plan(&self) -> (BatchPlan, usize) {
         let mut blocks = 0;
         let mut fresh = |tokens: usize| -> Vec<(BlockId, u32)> {
             (0..tokens)
@@ -70,12 +70,15 @@ impl Beam {
             .iter()
             .map(|table| SequenceRows {
                 table,
-                tokens: &tokens,
+                token_ids: &tokens,
                 write: true,
                 outputs: &[],
             })
             .collect();
-        (StepPlan::build(&sequences, BLOCK_TOKENS).0, blocks as usize)
+        (
+            BatchPlan::build(&sequences, BLOCK_TOKENS).0,
+            blocks as usize,
+        )
     }
 }
 
@@ -108,7 +111,7 @@ pub struct Budget {
 
 /// One attention call over a beam's tree, ready to run.
 struct Attention {
-    plan: StepPlan,
+    plan: BatchPlan,
     layout: KvLayout,
     uploaded: super::Plan,
     qkv: super::Activations,
@@ -138,11 +141,11 @@ impl Attention {
         let mut arena = backend.arena(blocks * layout.unit_bytes)?;
         backend.fill(&mut arena, 0x3c)?;
         let rows = plan.rows.len();
-        let mut qkv = backend.product_activations(rows, layout.qkv_cols())?;
+        let mut qkv = backend.half_activations(rows, layout.qkv_cols())?;
         backend.write(&mut qkv, &vec![0.5; rows * layout.qkv_cols()])?;
         Ok(Attention {
             uploaded: backend.upload(&plan)?,
-            out: backend.product_activations(rows, heads * head_dim)?,
+            out: backend.half_activations(rows, heads * head_dim)?,
             plan,
             layout,
             qkv,
@@ -204,7 +207,7 @@ pub fn attention(
             .iter()
             .map(|run| {
                 let packed = run.rows.len() * shape.group;
-                run.tokens as usize * packed.div_ceil(items::max_rows(head_dim))
+                run.num_tokens as usize * packed.div_ceil(items::max_rows(head_dim))
             })
             .sum(),
         unique_kv_bytes: plan.kv_tokens() * layout.token_bytes(),
@@ -317,7 +320,7 @@ pub fn time_products(
         .map(|_| Linear::new(&mut backend, (rows, 2 * n, k), n))
         .collect();
     let mut gated = gated?;
-    let mut gate_up = backend.product_activations(rows, 2 * n)?;
+    let mut gate_up = backend.half_activations(rows, 2 * n)?;
     for (name, fused) in [("swiglu fused", true), ("swiglu apart", false)] {
         let mut turn = 0;
         let mut call = |backend: &mut CudaBackend| {
@@ -359,12 +362,12 @@ impl Linear {
             dtype: Dtype::Bf16,
             bytes: &bytes,
         }])?;
-        let mut x = backend.product_activations(rows, k)?;
+        let mut x = backend.half_activations(rows, k)?;
         backend.write(&mut x, &vec![0.5; rows * k])?;
         Ok(Linear {
             weight,
             x,
-            out: backend.product_activations(rows, cols)?,
+            out: backend.half_activations(rows, cols)?,
             rows,
         })
     }
@@ -390,7 +393,7 @@ pub fn linear(rows: usize, n: usize, k: usize) -> Result<(), Error> {
 pub fn linear_gated(rows: usize, n: usize, k: usize) -> Result<(), Error> {
     let mut backend = CudaBackend::open(Which::Emulated)?;
     let mut p = Linear::new(&mut backend, (rows, 2 * n, k), n)?;
-    let mut gate_up = backend.product_activations(rows, 2 * n)?;
+    let mut gate_up = backend.half_activations(rows, 2 * n)?;
     let activation = Activation::Silu;
     backend.linear_gated(
         &p.x,

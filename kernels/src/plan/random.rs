@@ -1,6 +1,6 @@
 //! Random plans, for tests.
 
-use super::{BlockId, SequenceRows, StepPlan};
+use super::{BatchPlan, BlockId, SequenceRows};
 use crate::philox::uniform_u64;
 
 /// A generator of random numbers below a bound.
@@ -18,7 +18,7 @@ impl Random {
 
 /// A batch over a random forest: forks at blocks and at sealed tails, decode and prefill rows, and
 /// rows that end inside their parents' runs.
-pub(crate) fn random_plan(random: &mut Random, block_tokens: usize) -> StepPlan {
+pub(crate) fn random_plan(random: &mut Random, block_tokens: usize) -> BatchPlan {
     let (mut next_block, mut tables) = (0, Vec::<Vec<(BlockId, u32)>>::new());
     for index in 0..1 + random.below(20) {
         let mut table = Vec::new();
@@ -61,5 +61,5 @@ pub(crate) fn random_plan(random: &mut Random, block_tokens: usize) -> StepPlan 
             outputs: &[],
         })
         .collect();
-    StepPlan::build(&sequences, block_tokens).0
+    BatchPlan::build(&sequences, block_tokens).0
 }

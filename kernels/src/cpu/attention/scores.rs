@@ -39,7 +39,7 @@ impl HeadTask<'_> {
             in_place.unwrap_or(Dtype::F32)
         };
         for (run, rows) in self.runs_of(&chunk.rows) {
-            let tokens = run.tokens as usize;
+            let tokens = run.num_tokens as usize;
             for first in (0..tokens).step_by(KV_CHUNK) {
                 let position = run.start as usize + first;
                 let count = (tokens - first).min(KV_CHUNK);

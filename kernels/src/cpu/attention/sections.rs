@@ -17,7 +17,7 @@ use super::super::amx::{self, Tiles};
 use super::super::kv::{self, KvKind};
 use super::super::tile::COLS;
 use super::{CHUNK_PANELS, HeadTask, KV_CHUNK, RowChunk, Scratch, floats};
-use crate::StepPlan;
+use crate::BatchPlan;
 use half::bf16;
 use std::ops::Range;
 
@@ -51,7 +51,7 @@ pub(super) struct Sections {
 
 impl Sections {
     /// The sections of some rows of a plan and their runs, parents before children.
-    pub(super) fn new(plan: &StepPlan, rows: &Range<usize>, runs: &[u32]) -> Sections {
+    pub(super) fn new(plan: &BatchPlan, rows: &Range<usize>, runs: &[u32]) -> Sections {
         let mut all = Sections::default();
         for (index, &run) in runs.iter().enumerate() {
             let of_run = positions(plan, run);
@@ -83,7 +83,7 @@ impl Sections {
     /// it, to those that have the same pieces.
     fn add_pieces(
         &mut self,
-        plan: &StepPlan,
+        plan: &BatchPlan,
         runs: &[u32],
         range: Range<usize>,
         row: usize,
@@ -134,9 +134,9 @@ impl Sections {
 }
 
 /// The positions of a run's tokens.
-fn positions(plan: &StepPlan, run: u32) -> Range<usize> {
+fn positions(plan: &BatchPlan, run: u32) -> Range<usize> {
     let run = &plan.runs[run as usize];
-    run.start as usize..(run.start + run.tokens) as usize
+    run.start as usize..(run.start + run.num_tokens) as usize
 }
 
 fn overlap(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {

@@ -54,7 +54,7 @@ impl HeadTask<'_> {
             staged.fill(0.0);
         }
         for (run, rows) in self.runs_of(&chunk.rows) {
-            let tokens = run.tokens as usize;
+            let tokens = run.num_tokens as usize;
             for first in (0..tokens).step_by(layout.tokens) {
                 let position = run.start as usize + first;
                 let count = (tokens - first).min(layout.tokens);

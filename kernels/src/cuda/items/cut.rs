@@ -38,7 +38,7 @@ impl Builder<'_> {
             while let Some(&last) = path.last() {
                 let above = nodes[last].run;
                 let inside = above.rows.start <= run.rows.start && run.rows.end <= above.rows.end;
-                if inside && above.start + above.tokens == run.start {
+                if inside && above.start + above.num_tokens == run.start {
                     break;
                 }
                 path.pop();
@@ -108,7 +108,7 @@ impl Builder<'_> {
         let block_tokens = self.shape.block_tokens;
         for (i, block) in self.plan.blocks[run.blocks.clone()].iter().enumerate() {
             let before = i * block_tokens;
-            let valid = block_tokens.min(run.tokens as usize - before);
+            let valid = block_tokens.min(run.num_tokens as usize - before);
             entries.push([block.0, run.start + before as u32, valid as u32, 0]);
         }
     }

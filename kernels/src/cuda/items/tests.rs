@@ -20,7 +20,7 @@ fn random_shape(random: &mut Random, block_tokens: usize) -> AttentionShape {
 }
 
 /// The place of every token of a row's path, by position: (block, offset).
-fn path(plan: &StepPlan, row: usize, block_tokens: usize) -> Vec<(u32, u32)> {
+fn path(plan: &BatchPlan, row: usize, block_tokens: usize) -> Vec<(u32, u32)> {
     let mut path = Vec::new();
     for run in plan.runs.iter().filter(|run| run.rows.contains(&row)) {
         for i in 0..run.tokens {
@@ -31,7 +31,7 @@ fn path(plan: &StepPlan, row: usize, block_tokens: usize) -> Vec<(u32, u32)> {
     path
 }
 
-fn check(plan: &StepPlan, shape: &AttentionShape, sharing: Sharing) {
+fn check(plan: &BatchPlan, shape: &AttentionShape, sharing: Sharing) {
     let work = build(plan, shape, sharing);
     let (group, block_tokens) = (shape.group, shape.block_tokens);
     let paths: Vec<Vec<(u32, u32)>> = (0..plan.rows.len())
@@ -124,7 +124,7 @@ fn every_visible_token_is_in_exactly_one_item() {
 }
 
 /// The model's cost of a plan before splits.
-fn cost(plan: &StepPlan, shape: &AttentionShape, rule: SharingRule) -> (u64, usize) {
+fn cost(plan: &BatchPlan, shape: &AttentionShape, rule: SharingRule) -> (u64, usize) {
     let builder = Builder {
         plan,
         shape,
