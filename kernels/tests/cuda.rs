@@ -110,7 +110,7 @@ fn embed_and_gather_copy_rows() {
     let outputs = [0, 5, 36];
     let sequence = SequenceRows {
         table: &entries,
-        tokens: &tokens,
+        token_ids: &tokens,
         write: true,
         outputs: &outputs,
     };
@@ -186,7 +186,7 @@ fn a_copied_block_is_attended_to_like_its_original() {
         let tokens = vec![0; rows.len()];
         let sequence = SequenceRows {
             table: &table,
-            tokens: &tokens,
+            token_ids: &tokens,
             write,
             outputs: &[],
         };
@@ -439,7 +439,7 @@ fn substituted_tokens_are_those_drawn() {
     let entries: Vec<_> = (0..tokens.len() as u32).map(|b| (BlockId(b), 1)).collect();
     let sequence = SequenceRows {
         table: &entries,
-        tokens: &tokens,
+        token_ids: &tokens,
         write: true,
         outputs: &[],
     };
@@ -522,7 +522,7 @@ fn decode(backend: &mut CudaBackend, graphs: bool) -> (Vec<Vec<f32>>, [u64; 3]) 
         let sequences: Vec<SequenceRows<'_>> = match step {
             0 => vec![SequenceRows {
                 table: &prompt,
-                tokens: &tokens,
+                token_ids: &tokens,
                 write: true,
                 outputs: &[],
             }],
@@ -540,7 +540,7 @@ fn decode(backend: &mut CudaBackend, graphs: bool) -> (Vec<Vec<f32>>, [u64; 3]) 
                 (branches[..rows].iter().zip(tokens.chunks(1)))
                     .map(|(table, tokens)| SequenceRows {
                         table,
-                        tokens,
+                        token_ids: tokens,
                         write: true,
                         outputs: &[0],
                     })

@@ -51,7 +51,6 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
             logit_soft_cap: cap("final_logit_softcapping")?.map(|cap| cap as f32),
         })
     },
-    ..llama::ARCHITECTURE
 };
 
 /// `sliding_window` in the layers that `layer_types` lists as `sliding_attention`; without a list
