@@ -4,7 +4,7 @@
 
 use kernels::Activation;
 
-use super::{Architecture, Biases, LLAMA_NAMES, Scales, Task, TensorNames, WINDOW_LIMIT, llama};
+use super::{Architecture, Biases, LLAMA_NAMES, Scales, Task, TensorNames, WINDOW_LIMIT};
 use crate::checkpoint::json::Fields;
 use crate::checkpoint::rope::{self, Rope, RopeScaling};
 use crate::error::Result;
