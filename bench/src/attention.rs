@@ -208,7 +208,7 @@ impl Study<'_> {
         let visible: f64 = (plan.rows.iter())
             .map(|r| f64::from(r.position) + 1.0)
             .sum();
-        let unique: f64 = plan.runs.iter().map(|run| f64::from(run.tokens)).sum();
+        let unique: f64 = plan.runs.iter().map(|run| f64::from(run.num_tokens)).sum();
         let token_bytes = (layout.token_bytes() / layout.layers) as f64;
         let flops = 4.0 * (layout.heads * layout.head_dim) as f64 * visible;
         let achieved = Achieved::of(flops, unique * token_bytes, attend.median, self.limits);
@@ -394,7 +394,7 @@ fn prefill_plan(tokens: usize) -> (BatchPlan, usize) {
         .collect();
     let rows = SequenceRows {
         table: &table,
-        tokens: &vec![0; tokens],
+        token_ids: &vec![0; tokens],
         write: true,
         outputs: &[],
     };

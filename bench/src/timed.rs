@@ -346,7 +346,7 @@ impl<B: Backend> Backend for Timed<B> {
             rows: plan.rows.len() as u64,
             outputs: plan.outputs.len() as u64,
             visible: visible.sum(),
-            unique: plan.runs.iter().map(|run| f64::from(run.tokens)).sum(),
+            unique: plan.runs.iter().map(|run| f64::from(run.num_tokens)).sum(),
             upload,
         };
         Ok(TimedPlan { inner, facts })
