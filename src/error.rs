@@ -43,37 +43,47 @@ impl<E: Into<session::Error>> From<E> for Failure {
 
 /// An error of a library as the command line says it.
 pub fn sentence(error: impl Into<session::Error>) -> String {
+    sentence_with(error, &[])
+}
+
+/// As [`sentence`], for a command that calls some settings otherwise: (setting, flag or argument). An empty
+/// word is left out: the argument it names stands in the sentence itself.
+pub fn sentence_with(error: impl Into<session::Error>, names: &[(&str, &str)]) -> String {
     match &error.into() {
         // The problem of a file may have backticks of its own.
         session::Error::File {
             setting,
             file,
+            line,
             problem,
-        } => format!("{} {file}: {problem}", with_flags(&format!("`{setting}`"))),
-        error if error.names_settings() => with_flags(&error.to_string()),
+        } => {
+            let line = line.map(|line| format!(" line {line}")).unwrap_or_default();
+            let flag = flag(setting, names);
+            format!("{flag} {file}{line}: {problem}")
+                .trim_start()
+                .into()
+        }
+        error if error.names_settings() => with_flags(&error.to_string(), names),
         error => error.to_string(),
     }
 }
 
-/// The settings that a command takes as arguments without a flag.
-const ARGUMENTS: [(&str, &str); 3] = [
-    ("model_argument", "MODEL"),
-    ("results_argument", "RESULTS"),
-    ("to_argument", "TO"),
-];
+/// The flag that sets a setting.
+fn flag(setting: &str, names: &[(&str, &str)]) -> String {
+    match names.iter().find(|(name, _)| *name == setting) {
+        Some((_, word)) => word.to_string(),
+        None => format!("--{}", setting.replace('_', "-")),
+    }
+}
 
 /// A sentence about settings (`` `kv_memory` ``) as one about flags (`--kv-memory`).
-fn with_flags(sentence: &str) -> String {
-    let mut out = String::new();
-    for (i, part) in sentence.split('`').enumerate() {
-        let argument = ARGUMENTS.iter().find(|(setting, _)| *setting == part);
-        match (i % 2 == 1, argument) {
-            (false, _) => out += part,
-            (true, Some((_, word))) => out += word,
-            (true, None) => out += &format!("--{}", part.replace('_', "-")),
-        }
-    }
-    out
+fn with_flags(sentence: &str, names: &[(&str, &str)]) -> String {
+    let parts = sentence.split('`').enumerate();
+    let words = parts.map(|(i, part)| match i % 2 {
+        0 => part.to_string(),
+        _ => flag(part, names),
+    });
+    words.collect()
 }
 
 /// Prints a failure as the command line does.
@@ -95,12 +105,12 @@ mod tests {
                 "--beam-width is 0; expected a divisor of --n",
             ),
             (
-                "`model_argument` is x; expected a directory",
+                "`model` is x; expected a directory",
                 "MODEL is x; expected a directory",
             ),
             ("nothing of that kind", "nothing of that kind"),
         ] {
-            assert_eq!(with_flags(sentence), expected);
+            assert_eq!(with_flags(sentence, &[("model", "MODEL")]), expected);
         }
     }
 }

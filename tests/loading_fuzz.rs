@@ -2,9 +2,13 @@
 //! index or a chat template hold, loading ends in an error or a model: no panic, no hang, no
 //! memory beyond the files' size times a small constant.
 //!
+//! A binary of its own: it measures memory with a global allocator, sets the panic hook, and aborts
+//! the process when a case hangs.
+//!
 //! `OFFSHOOT_FUZZ_ROUNDS` (default 1500) sets how long it looks, `OFFSHOOT_FUZZ_SEED` (default 0)
-//! at what. A long run, 200,000 executions (measured on an AMD EPYC, 2 cores shared with builds: 155,787
-//! refused, no failure, at most 31 MB and 1.6 s for one, a minute of CPU time for each seed):
+//! at what. A long run, 200,000 executions (measured on an AMD EPYC, 2 cores shared with builds:
+//! 155,787 refused, no failure, at most 31 MB and 1.6 s for one, a minute of CPU time for each
+//! seed):
 //!
 //!     for seed in 1 2 3 4; do OFFSHOOT_FUZZ_SEED=$seed OFFSHOOT_FUZZ_ROUNDS=50000 \
 //!         cargo test -p offshoot --test loading_fuzz -- --nocapture; done
@@ -22,6 +26,7 @@ use engine::text::chat::{ChatTemplate, Message};
 use engine::text::tokenizer::Tokenizer;
 use serde_json::Value;
 
+#[path = "suite/common/mod.rs"]
 mod common;
 
 #[global_allocator]
@@ -32,10 +37,10 @@ static MEMORY: peak_alloc::PeakAlloc = peak_alloc::PeakAlloc;
 const PER_BYTE: usize = 100;
 /// Memory that loading may take in any case, most of it for regular expressions.
 const BASE: usize = 48 << 20;
-/// What a case may take on a busy machine; a hang takes for ever.
+/// Time limit of a case on a busy machine; beyond it the case counts as a hang.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What a model is loaded from.
+/// The files of a model.
 type Files = BTreeMap<&'static str, Vec<u8>>;
 
 const CONFIG: &str = "config.json";
@@ -193,7 +198,7 @@ const JINJA: [&str; 34] = [
     "{% raw %}",
     "\u{fffd}",
 ];
-/// What is repeated to nest deeply.
+/// Pieces that nest deeply when repeated.
 const NESTS: [&str; 20] = [
     "[",
     "{\"a\":",
@@ -341,16 +346,17 @@ fn made_up(old: &Value, rng: &mut Random) -> Value {
             .unwrap_or_else(|_| Value::from(f64::MAX))
     };
     match (rng.below(8), old) {
-        // As a rule, of the same kind.
+        // Mostly of the same type.
         (0..=4, Value::Number(_)) => number(rng),
         (0..=4, Value::Bool(old)) => Value::from(!old),
         (0..=2, Value::String(old)) => {
             let mut text = old.clone();
             let piece = *rng.one(&["", "a", "\u{2581}", "\u{120}", "\0", "(", "$", "🦀", "/../"]);
-            let at = rng.below(text.len() + 1);
-            match text.is_char_boundary(at) {
-                true => text.insert_str(at, piece),
-                false => text.clear(),
+            let offset = rng.below(text.len() + 1);
+            if text.is_char_boundary(offset) {
+                text.insert_str(offset, piece);
+            } else {
+                text.clear();
             }
             Value::from(text)
         }
@@ -466,7 +472,8 @@ fn damaged_models_are_refused_and_no_more() {
         }
     });
 
-    // The tokenizers crate's panics are caught, and would fill the screen; ours are told at the end.
+    // Panics of the tokenizers crate are caught and would fill the screen; ours are reported at the
+    // end.
     static PANIC: Mutex<String> = Mutex::new(String::new());
     std::panic::set_hook(Box::new(|info| {
         *PANIC.lock().unwrap_or_else(PoisonError::into_inner) = info.to_string();

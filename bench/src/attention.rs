@@ -1,8 +1,8 @@
-//! Tree attention and what stands around the products, against the machine's limits.
+//! Tree attention, and the operations around linear layers, against the machine's limits.
 //!
-//! Attention over the decode step of a tree: prompts with branches below them, beam searches, and
-//! prompts being read. Bytes are those of the distinct keys and values, which the step must read at
-//! least once; beside them what branches on their own would read.
+//! Attention of one decode batch over a tree: branches below a prompt, beam searches, and a prompt
+//! being prefilled. Bytes are those of the distinct keys and values, which the batch must read at
+//! least once; beside them stands what the branches would read each for itself.
 
 use clap::Args;
 use engine::checkpoint::config::ModelConfig;
@@ -14,21 +14,23 @@ use kernels::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{Achieved, Limits, isa_of, isa_word, threads_of};
-use crate::plot::Lines;
+use crate::limits::{Achieved, Limits};
+use crate::plot::{Lines, Series, add_point};
 use crate::report::{Output, Report};
 use crate::shapes::Shape;
 use crate::stats::{Stat, time};
+use crate::sweep::Cpu;
 use crate::{Done, named};
 
 /// Tokens in a block, as the engine's by default.
 const BLOCK_TOKENS: usize = 16;
 /// Seconds of a repetition.
 const SECONDS: f64 = 0.03;
-/// Layers' worth of KV that is read in turn, so that it comes from memory as in a model's pass.
+/// Bytes of KV of several layers that are read in turn, so that they come from memory, as in a
+/// model's forward pass.
 const KV_BYTES: usize = 96 << 20;
-/// The most layers of it.
-const MOST_LAYERS: usize = 32;
+/// Bound on the number of these layers.
+const MAX_LAYERS: usize = 32;
 
 /// How K and V are stored.
 const KV: [(&str, KvDtype); 4] = [
@@ -38,7 +40,7 @@ const KV: [(&str, KvDtype); 4] = [
     ("int8", KvDtype::Int8),
 ];
 
-/// What is swept.
+/// The ranges of the sweep.
 #[derive(Args, Clone, Debug, Serialize, Deserialize)]
 pub struct Flags {
     /// Take the heads, the vocabulary and the widths of this model: nano, qwen2.5-0.5b,
@@ -51,28 +53,20 @@ pub struct Flags {
     /// Branches below it.
     #[arg(long, default_value = "1,4,16,64", value_delimiter = ',', value_name = "N,...", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub branches: Vec<u32>,
-    /// Tokens of every branch's own; in a beam search, in steps of a sixteenth of them.
+    /// Tokens of each branch below the prompt; a beam search writes them in 16 steps.
     #[arg(long, default_value_t = 256, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(16..=1_000_000))]
     pub own: u32,
     /// How K and V are stored: bf16, f32, f16, int8.
     #[arg(long, default_value = "bf16", value_delimiter = ',', value_name = "KIND,...", value_parser = kind)]
     pub kv: Vec<String>,
-    /// Threads; 0 takes every core. Several numbers are several sweeps.
-    #[arg(
-        long,
-        default_value = "1,0",
-        value_delimiter = ',',
-        value_name = "COUNT,..."
-    )]
-    pub threads: Vec<usize>,
-    /// Hold the CPU to an instruction set: portable, avx2, avx-512 or amx. Default: the best there is.
-    #[arg(long, value_name = "SET", value_parser = isa_word)]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub isa: Option<String>,
+    /// How the CPU is used.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub cpu: Cpu,
     /// Only the trees, without sampling and the row-wise operations.
     #[arg(long)]
     pub trees_only: bool,
-    /// Repetitions that count.
+    /// Measured repetitions.
     #[arg(long, default_value_t = 5, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub repeat: u32,
 }
@@ -81,7 +75,7 @@ fn kind(word: &str) -> Result<String, String> {
     named(word, &KV).map(|(name, _)| name.to_string())
 }
 
-/// The form of a tree.
+/// The shape of a tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Tree {
@@ -89,9 +83,9 @@ pub enum Tree {
     Flat,
     /// Branches below one prompt.
     Shared,
-    /// The end of a beam search with 4 children of each survivor, survivors at random.
+    /// The end of a beam search with 4 children per survivor; survivors are random.
     Beam,
-    /// All rows of one prompt at once.
+    /// All rows of one prompt in one batch.
     Prefill,
 }
 
@@ -115,17 +109,17 @@ pub struct Row {
     pub threads: usize,
     /// How K and V are stored; `None` for operations that do not read them.
     pub kv: Option<String>,
-    /// The tree; `None` for operations that do not see one.
+    /// The tree; `None` for operations that do not depend on one.
     pub tree: Option<Tree>,
     /// Tokens of the prompt; 0 without a tree.
     pub prompt: u32,
-    /// Rows of the step.
+    /// Rows of the batch.
     pub rows: usize,
-    /// Seconds, of attention: in one layer.
+    /// Seconds of one call; of attention: in one layer.
     pub seconds: Stat,
-    /// Against the limits, of attention alone; bytes are the distinct keys and values.
+    /// Against the limits, for attention only; bytes are the distinct keys and values.
     pub achieved: Option<Achieved>,
-    /// What the rows would read each for itself, as a multiple of those bytes.
+    /// Bytes that the rows would read each for itself, as a multiple of those.
     pub sharing: Option<f64>,
 }
 
@@ -136,13 +130,8 @@ pub struct Row {
 pub fn run(flags: &Flags, output: &Output) -> Done<String> {
     let config = ModelConfig::open(&Shape::parse(&flags.shape)?.source());
     let config = config.map_err(|e| e.to_string())?;
-    let mut threads: Vec<usize> = flags.threads.iter().map(|&t| threads_of(t)).collect();
-    threads.dedup();
-    let limits: Vec<Limits> = threads.iter().map(|&t| Limits::measure(t)).collect();
-    let isa = isa_of(flags.isa.as_deref())?;
-    let device = CpuBackend::with_isa(1, isa).name();
-    let mut report = Report::new("attention", device, limits.clone(), flags.clone());
-    for limits in &limits {
+    let (mut report, isa) = flags.cpu.report("attention", flags.clone())?;
+    for limits in &report.limits {
         let mut study = Study {
             backend: CpuBackend::with_isa(limits.threads, isa),
             config: &config,
@@ -206,7 +195,7 @@ impl Study<'_> {
         });
     }
 
-    /// Attention, rotation and appending over a plan.
+    /// Attention, and rotation with appending, over the plan of a batch.
     fn tree(
         &mut self,
         (kv, dtype): (&str, KvDtype),
@@ -214,6 +203,39 @@ impl Study<'_> {
         prompt: u32,
         (plan, blocks): &(StepPlan, usize),
     ) -> Result<(), kernels::Error> {
+        let layout = self.layout(dtype, *blocks);
+        let [append, attend] = self.time_tree(&layout, plan, *blocks)?;
+        let visible: f64 = (plan.rows.iter())
+            .map(|r| f64::from(r.position) + 1.0)
+            .sum();
+        let unique: f64 = plan.runs.iter().map(|run| f64::from(run.tokens)).sum();
+        let token_bytes = (layout.token_bytes() / layout.layers) as f64;
+        let flops = 4.0 * (layout.heads * layout.head_dim) as f64 * visible;
+        let achieved = Achieved::of(flops, unique * token_bytes, attend.median, self.limits);
+        let row = Row {
+            operation: "attention".into(),
+            threads: self.limits.threads,
+            kv: Some(kv.into()),
+            tree: Some(tree),
+            prompt,
+            rows: plan.rows.len(),
+            seconds: attend,
+            achieved: Some(achieved),
+            sharing: Some(visible / unique),
+        };
+        self.rows.push(row.clone());
+        self.rows.push(Row {
+            operation: "rotate and append".into(),
+            seconds: append,
+            achieved: None,
+            sharing: None,
+            ..row
+        });
+        Ok(())
+    }
+
+    /// The layout of `blocks` blocks in so many layers that they exceed the caches.
+    fn layout(&self, dtype: KvDtype, blocks: usize) -> KvLayout {
         let c = self.config;
         let mut layout = KvLayout {
             layers: 1,
@@ -226,61 +248,48 @@ impl Study<'_> {
             unit_bytes: 64,
         };
         let layer_bytes = blocks * layout.block_bytes();
-        layout.layers = KV_BYTES.div_ceil(layer_bytes).clamp(1, MOST_LAYERS);
+        layout.layers = KV_BYTES.div_ceil(layer_bytes).clamp(1, MAX_LAYERS);
         layout.unit_bytes = layout.block_bytes().next_multiple_of(64);
-        let mut arena = self.backend.arena(blocks * layout.unit_bytes)?;
-        // A small number above 0, as bf16, f16 and f32, and as int8's scales.
+        layout
+    }
+
+    /// Seconds in one layer: of rotation with appending, and of attention.
+    fn time_tree(
+        &mut self,
+        layout: &KvLayout,
+        plan: &StepPlan,
+        blocks: usize,
+    ) -> Result<[Stat; 2], kernels::Error> {
+        let (backend, runs) = (&mut self.backend, self.runs);
+        let mut arena = backend.arena(blocks * layout.unit_bytes)?;
+        // Bytes 0x3c are a small positive number in bf16, f16 and f32, and as int8's scales.
         arena.bytes_mut().fill(0x3c);
         let rows = plan.rows.len();
-        let mut qkv = self.backend.product_activations(rows, layout.qkv_cols())?;
+        let mut qkv = backend.product_activations(rows, layout.qkv_cols())?;
         qkv.data_mut().fill(0.1);
-        let mut out = self
-            .backend
-            .product_activations(rows, c.heads * c.head_dim)?;
+        let mut out = backend.product_activations(rows, layout.heads * layout.head_dim)?;
         let last = plan.rows.iter().map(|row| row.position as usize).max();
-        let half = c.head_dim / 2;
-        let angles = (last.unwrap_or(0) + 1) * half;
-        let rope = self.backend.load_rope(RopeTable {
-            half_dim: half,
+        let half_dim = layout.head_dim / 2;
+        let angles = (last.unwrap_or(0) + 1) * half_dim;
+        let rope = backend.load_rope(RopeTable {
+            half_dim,
             cos: vec![1.0; angles],
             sin: vec![0.0; angles],
         })?;
-        let uploaded = self.backend.upload(plan)?;
-        let (backend, runs) = (&mut self.backend, self.runs);
+        let uploaded = backend.upload(plan)?;
         let mut layer = 0;
         let append = time(runs, SECONDS, || {
             layer = (layer + 1) % layout.layers;
-            backend.rope_and_append(&mut qkv, &rope, &uploaded, &layout, layer, &mut arena);
+            backend.rope_and_append(&mut qkv, &rope, &uploaded, layout, layer, &mut arena);
         });
         let attend = time(runs, SECONDS, || {
             layer = (layer + 1) % layout.layers;
-            backend.tree_attention(&qkv, &uploaded, &layout, layer, None, &arena, &mut out);
+            backend.tree_attention(&qkv, &uploaded, layout, layer, None, &arena, &mut out);
         });
-        let visible: f64 = (plan.rows.iter())
-            .map(|r| f64::from(r.position) + 1.0)
-            .sum();
-        let unique: f64 = plan.runs.iter().map(|run| f64::from(run.tokens)).sum();
-        let token_bytes = (layout.token_bytes() / layout.layers) as f64;
-        let flops = 4.0 * (c.heads * c.head_dim) as f64 * visible;
-        let achieved = Achieved::of(flops, unique * token_bytes, attend.median, self.limits);
-        for (operation, seconds) in [("attention", attend), ("rotate and append", append)] {
-            let attention = operation == "attention";
-            self.rows.push(Row {
-                operation: operation.into(),
-                threads: self.limits.threads,
-                kv: Some(kv.into()),
-                tree: Some(tree),
-                prompt,
-                rows,
-                seconds,
-                achieved: attention.then_some(achieved),
-                sharing: attention.then_some(visible / unique),
-            });
-        }
-        Ok(())
+        Ok([append, attend])
     }
 
-    /// Drawing one token for each of 64 rows.
+    /// Sampling one token for each of 64 rows.
     fn sampling(&mut self) -> Result<(), kernels::Error> {
         const ROWS: usize = 64;
         let vocab = self.config.vocab;
@@ -352,7 +361,7 @@ impl Study<'_> {
     }
 }
 
-/// The plan of a decode step, and how many blocks there are.
+/// The plan of a decode batch, and the number of blocks.
 fn tree_plan(tree: Tree, prompt: usize, branches: usize, own: usize) -> (StepPlan, usize) {
     let steps = 16;
     let (prompt, steps, step_tokens) = match tree {
@@ -371,7 +380,7 @@ fn tree_plan(tree: Tree, prompt: usize, branches: usize, own: usize) -> (StepPla
     beam.plan()
 }
 
-/// The plan of reading a prompt in one step.
+/// The plan of prefilling a prompt in one batch.
 fn prefill_plan(tokens: usize) -> (StepPlan, usize) {
     let table: Vec<(BlockId, u32)> = (0..tokens)
         .step_by(BLOCK_TOKENS)
@@ -407,38 +416,29 @@ const HEADER: [&str; 11] = [
 ];
 
 fn cells(row: &Row) -> Vec<String> {
-    let of =
-        |number: &dyn Fn(&Achieved) -> String| row.achieved.as_ref().map_or("-".into(), number);
-    vec![
+    let or_dash = |cell: Option<String>| cell.unwrap_or("-".into());
+    let mut cells = vec![
         row.operation.clone(),
-        row.tree.map_or("-".into(), |tree| tree.name().into()),
-        row.kv.clone().unwrap_or("-".into()),
+        or_dash(row.tree.map(|tree| tree.name().into())),
+        or_dash(row.kv.clone()),
         row.threads.to_string(),
-        if row.tree.is_some() {
-            row.prompt.to_string()
-        } else {
-            "-".into()
-        },
+        or_dash(row.tree.map(|_| row.prompt.to_string())),
         row.rows.to_string(),
         row.seconds.words(1e6, 1),
-        of(&|a| format!("{:.1}", 1e-9 * a.flops_per_second)),
-        of(&|a| format!("{:.0}%", 100.0 * a.share_of_fma_peak)),
-        of(&|a| format!("{:.1}", 1e-9 * a.bytes_per_second)),
-        row.sharing
-            .map_or("-".into(), |sharing| format!("{sharing:.1}")),
-    ]
+    ];
+    let [flops, of_peak, bytes, _] = Achieved::cells(row.achieved.as_ref());
+    cells.extend([flops, of_peak, bytes]);
+    cells.push(or_dash(row.sharing.map(|sharing| format!("{sharing:.1}"))));
+    cells
 }
 
 /// By number of threads: microseconds of attention over branches, a curve per tree and prompt.
 fn plots(report: &Report<Flags, Row>) -> Done<Vec<(String, String)>> {
     let mut plots = Vec::new();
     for limits in &report.limits {
-        let mut series: Vec<(String, Vec<(f64, f64)>)> = Vec::new();
-        let attention = report
-            .rows
-            .iter()
-            .filter(|row| row.threads == limits.threads);
-        for row in attention.filter(|row| row.achieved.is_some()) {
+        let mut series: Vec<Series> = Vec::new();
+        let rows = report.rows.iter();
+        for row in rows.filter(|row| row.threads == limits.threads && row.achieved.is_some()) {
             let (Some(tree), Some(kv)) = (row.tree, &row.kv) else {
                 continue;
             };
@@ -447,17 +447,13 @@ fn plots(report: &Report<Flags, Row>) -> Done<Vec<(String, String)>> {
             }
             let curve = format!("{} of {}, {kv}", tree.name(), row.prompt);
             let point = (row.rows as f64, 1e6 * row.seconds.median / row.rows as f64);
-            match series.iter_mut().find(|(name, _)| *name == curve) {
-                Some((_, points)) => points.push(point),
-                None => series.push((curve, vec![point])),
-            }
+            add_point(&mut series, curve, point);
         }
         let picture = Lines {
             title: format!(
-                "Attention of a decode step, {}, {} thread{}",
+                "Attention of a decode batch, {}, {}",
                 report.settings.shape,
-                limits.threads,
-                if limits.threads == 1 { "" } else { "s" }
+                limits.threads_in_words()
             ),
             x: "branches".into(),
             y: "microseconds a row, one layer".into(),
@@ -500,8 +496,10 @@ mod tests {
             branches: vec![1, 8],
             own: 16,
             kv: vec!["bf16".into()],
-            threads: vec![1],
-            isa: None,
+            cpu: Cpu {
+                threads: vec![1],
+                isa: None,
+            },
             trees_only: false,
             repeat: 1,
         };
@@ -526,5 +524,14 @@ mod tests {
         };
         assert_eq!(sharing(Tree::Flat, 8), 1.0);
         assert_eq!(sharing(Tree::Shared, 8), 640.0 / 192.0);
+    }
+
+    #[test]
+    fn a_committed_report_is_read() {
+        let folder = "bench/results/2026-11-28-intel-xeon-model-167-amx-2-cores/attention";
+        let path = crate::machine::root().join(folder).join("attention.json");
+        let text = std::fs::read_to_string(path).expect("a committed report");
+        let report: Report<Flags, Row> = serde_json::from_str(&text).expect("a report");
+        assert!(!report.rows.is_empty() && !report.limits.is_empty());
     }
 }

@@ -1,7 +1,8 @@
-//! Tree attention counted on the emulated GPU: against a flat kernel and a two-level cascade, which
-//! are the same kernel with other plans.
+//! Tree attention counted on the emulated GPU, against a flat kernel and a two-level cascade: the
+//! same kernel with other plans.
 //!
-//! Raw results, one JSON file, and pictures and a page made from it. No figure is a time.
+//! The raw results are one JSON file; pictures and a page are generated from it. All figures are
+//! counts, none is a time.
 
 use std::path::PathBuf;
 
@@ -13,7 +14,7 @@ use crate::Done;
 use crate::machine::{Machine, root};
 use crate::markdown::table;
 use crate::offshoot::Offshoot;
-use crate::plot::{Lines, Series};
+use crate::plot::{Lines, Series, add_point};
 
 /// Flags of `kernels`.
 #[derive(Args, Debug)]
@@ -66,39 +67,13 @@ pub fn run(flags: &Flags) -> Done {
         .out
         .clone()
         .unwrap_or_else(|| root().join("bench/results/kernels"));
+    let models = if flags.quick { &MODELS[..1] } else { &MODELS };
     let mut cases = Vec::new();
-    for (model, heads) in MODELS
-        .iter()
-        .take(if flags.quick { 1 } else { MODELS.len() })
-    {
+    for &(model, heads) in models {
         for n in BEAMS {
             for prompt in PROMPTS {
                 for sharing in SHARING {
-                    let arguments: Vec<String> = [
-                        "kernels",
-                        "profile",
-                        "attention",
-                        "--json",
-                        "--heads",
-                        heads,
-                        "--n",
-                        &n.to_string(),
-                        "--prompt",
-                        &prompt.to_string(),
-                        "--sharing",
-                        sharing,
-                    ]
-                    .map(String::from)
-                    .to_vec();
-                    eprintln!("offshoot {}", arguments.join(" "));
-                    cases.push(Case {
-                        model: (*model).into(),
-                        n,
-                        prompt,
-                        sharing: sharing.into(),
-                        counted: offshoot.json(&arguments)?,
-                        arguments,
-                    });
+                    cases.push(case(&offshoot, (model, heads), n, prompt, sharing)?);
                 }
             }
         }
@@ -124,6 +99,30 @@ pub fn run(flags: &Flags) -> Done {
     Ok(())
 }
 
+/// Runs one case.
+fn case(
+    offshoot: &Offshoot,
+    (model, heads): (&str, &str),
+    n: u32,
+    prompt: u32,
+    sharing: &str,
+) -> Done<Case> {
+    let words = format!(
+        "kernels profile attention --json --heads {heads} --n {n} --prompt {prompt} \
+         --sharing {sharing}"
+    );
+    eprintln!("offshoot {words}");
+    let arguments: Vec<String> = words.split(' ').map(String::from).collect();
+    Ok(Case {
+        model: model.into(),
+        n,
+        prompt,
+        sharing: sharing.into(),
+        counted: offshoot.json(&arguments)?,
+        arguments,
+    })
+}
+
 /// A question of the study, and the figure that answers it.
 struct Picture {
     file: &'static str,
@@ -138,7 +137,7 @@ struct Picture {
 const PICTURES: [Picture; 5] = [
     Picture {
         file: "bytes.svg",
-        question: "How many times does DRAM give every KV byte of the tree?",
+        question: "How many times is every KV byte of the tree read from DRAM?",
         sharing: &SHARING,
         y: "DRAM bytes / unique KV bytes",
         limit: Some(("target: 1.05", 1.05)),
@@ -146,7 +145,7 @@ const PICTURES: [Picture; 5] = [
     },
     Picture {
         file: "requests.svg",
-        question: "How many times fewer KV bytes do SMs request than by the flat plan?",
+        question: "How many times fewer KV bytes do SMs request than with the flat plan?",
         sharing: &["tree", "cascade"],
         y: "flat plan's requests / these",
         limit: Some(("target at N = 64, P = 512: 8", 8.0)),
@@ -156,7 +155,7 @@ const PICTURES: [Picture; 5] = [
     },
     Picture {
         file: "cost.svg",
-        question: "What does a step cost beside the flat plan?",
+        question: "What does a batch cost, relative to the flat plan?",
         sharing: &["tree", "cascade"],
         y: "warp instructions / the flat plan's",
         limit: Some(("never more than flat", 1.0)),
@@ -174,18 +173,38 @@ const PICTURES: [Picture; 5] = [
     },
     Picture {
         file: "products.svg",
-        question: "How much of what tensor cores multiply is of use?",
+        question: "Which share of the tensor cores' multiply-adds is useful?",
         sharing: &SHARING,
-        y: "useful / issued products",
+        y: "useful / issued multiply-adds",
         limit: Some(("target from 16 packed rows up: 0.5", 0.5)),
         figure: |_, case| total(case, "/tensor_useful") / total(case, "/tensor_products"),
     },
 ];
 
 impl Picture {
+    /// The question, the range of the figure with the tree's plan, and the picture.
+    fn paragraph(&self, results: &Results) -> String {
+        let models = match self.sharing.len() {
+            1 => "all models",
+            _ => &results.cases[0].model,
+        };
+        let cases = results.cases.iter().filter(|c| c.sharing == "tree");
+        let figures = cases.map(|case| (self.figure)(results, case));
+        let (min, max) = figures.fold((f64::INFINITY, 0.0f64), |(min, max), figure| {
+            (min.min(figure), max.max(figure))
+        });
+        format!(
+            "**{question}** With the tree's plan, over all models, N and P: {y} {min:.2} to \
+             {max:.2}. The picture: {models}.\n\n![{question}]({file})\n\n",
+            question = self.question,
+            y = self.y,
+            file = self.file,
+        )
+    }
+
     fn lines(&self, results: &Results) -> Lines {
         let mut series: Vec<Series> = Vec::new();
-        // All models where one plan is shown, else the first: the others' curves lie near its.
+        // All models where one plan is shown, else the first: the other models' curves are close.
         for case in &results.cases {
             let shown = self.sharing.contains(&case.sharing.as_str());
             let first = case.model == results.cases[0].model;
@@ -198,10 +217,7 @@ impl Picture {
             };
             let name = format!("{words}, P = {}", case.prompt);
             let point = (f64::from(case.n), (self.figure)(results, case));
-            match series.iter_mut().find(|(n, _)| *n == name) {
-                Some((_, points)) => points.push(point),
-                None => series.push((name, vec![point])),
-            }
+            add_point(&mut series, name, point);
         }
         Lines {
             title: self.question.into(),
@@ -209,9 +225,17 @@ impl Picture {
             y: self.y.into(),
             series,
             limits: (self.limit.iter())
-                .map(|&(name, at)| (name.into(), at))
+                .map(|&(name, height)| (name.into(), height))
                 .collect(),
         }
+    }
+}
+
+impl Case {
+    /// Bytes of K and V of a number of tokens, named by its path.
+    fn kv_bytes(&self, path: &str) -> f64 {
+        let unique = number(self, "/budget/unique_kv_bytes");
+        number(self, path) * unique / number(self, "/budget/unique_tokens")
     }
 }
 
@@ -243,7 +267,7 @@ fn total(case: &Case, path: &str) -> f64 {
 
 fn page(results: &Results) -> String {
     let mut out = format!(
-        "# Tree attention, counted\n\nOne decode step at the end of a beam search of 16 steps x 64 \
+        "# Tree attention, counted\n\nOne decode batch at the end of a beam search of 16 steps x 64 \
          tokens, M = 4, survivors at random (seed 0), one layer, emulated {}. `tree`, `cascade` and \
          `flat` are the same kernel with other plans: every level of the tree read once where it \
          pays; the common prompt read once; every branch for itself. Counts, not times: nothing \
@@ -254,94 +278,75 @@ fn page(results: &Results) -> String {
         results.machine.cpu,
     );
     for picture in &PICTURES {
-        let models = match picture.sharing.len() {
-            1 => "all models",
-            _ => &results.cases[0].model,
-        };
-        let cases = results.cases.iter().filter(|c| c.sharing == "tree");
-        let figures: Vec<f64> = cases.map(|c| (picture.figure)(results, c)).collect();
-        let (least, most) = (figures.iter()).fold((f64::INFINITY, 0.0f64), |(least, most), &f| {
-            (least.min(f), most.max(f))
-        });
-        out += &format!(
-            "**{question}** Of the tree's plan, over all models, N and P: {y} {least:.2} to \
-             {most:.2}. The picture: {models}.\n\n![{question}]({file})\n\n",
-            question = picture.question,
-            y = picture.y,
-            file = picture.file,
-        );
+        out += &picture.paragraph(results);
     }
-    let header = [
-        "model",
-        "N",
-        "P",
-        "plan",
-        "unique KV MB",
-        "DRAM / unique",
-        "requested MB",
-        "requested / tiled unique",
-        "flat requests / these",
-        "cost / flat",
-        "instructions / flat",
-        "useful products %",
-        "bank conflicts %",
-        "heaviest SM / mean",
-        "items",
-    ]
-    .map(String::from);
-    let rows: Vec<Vec<String>> = results
-        .cases
-        .iter()
-        .map(|case| {
-            let flat = results.flat(case);
-            let unique = number(case, "/budget/unique_kv_bytes");
-            let per_token = unique / number(case, "/budget/unique_tokens");
-            let tiled = number(case, "/budget/tiled_tokens") * per_token;
-            let requested = number(case, "/budget/item_tokens") * per_token;
-            let flat_requested = number(flat, "/budget/item_tokens") * per_token;
-            let ratio = |path: &str| total(case, path) / total(flat, path);
-            vec![
-                case.model.clone(),
-                case.n.to_string(),
-                case.prompt.to_string(),
-                case.sharing.clone(),
-                format!("{:.2}", unique / 1e6),
-                format!("{:.3}", total(case, "/dram_read_bytes") / unique),
-                format!("{:.2}", requested / 1e6),
-                format!("{:.2}", requested / tiled),
-                format!("{:.2}", flat_requested / requested),
-                format!(
-                    "{:.2}",
-                    number(case, "/budget/cost") / number(flat, "/budget/cost")
-                ),
-                format!("{:.2}", ratio("/warp_instructions")),
-                format!(
-                    "{:.1}",
-                    100.0 * total(case, "/tensor_useful") / total(case, "/tensor_products")
-                ),
-                format!(
-                    "{:.2}",
-                    100.0 * total(case, "/bank_conflicts") / total(case, "/shared_passes")
-                ),
-                format!("{:.3}", number(case, "/launches/0/sm_heaviest_by_mean")),
-                number(case, "/budget/items").to_string(),
-            ]
-        })
-        .collect();
+    let header: Vec<String> = COLUMNS.map(|(name, _)| name.to_string()).to_vec();
+    let cells = |case: &Case| COLUMNS.map(|(_, cell)| cell(results, case)).to_vec();
+    let rows: Vec<Vec<String>> = results.cases.iter().map(cells).collect();
     out += &table(&header, 1, &rows);
-    out += "\n- *unique KV*: K and V of the tree's tokens, each once. *DRAM*: bytes read from DRAM by \
-            all launches, Q, tables and partial results included, through a modelled L2.\n\
-            - *requested*: K and V that thread blocks copy to shared memory. *tiled unique*: each run \
-            once per 128 packed rows below it (64 where D >= 128), the least that Q tiles read; more than 1 \
-            is what the planner reads twice because an item of its own would cost more.\n\
-            - *cost*: the planner's model (`kernels/src/cuda/items.rs`), all workers together. \
-            *instructions*: warp instructions, the merge included.\n\
-            - *useful products*: tensor-core multiply-adds whose row and column hold something but \
-            zeros. A lone row of group 4 fills 4 of 16 rows.\n\
-            - *heaviest SM*: by warp instructions of the attention kernel; trees too small for 132 \
-            SMs leave some idle.\n";
-    out
+    out + LEGEND
 }
+
+/// The cell of a case in a column.
+type Cell = fn(&Results, &Case) -> String;
+
+/// The table's columns.
+const COLUMNS: [(&str, Cell); 15] = [
+    ("model", |_, case| case.model.clone()),
+    ("N", |_, case| case.n.to_string()),
+    ("P", |_, case| case.prompt.to_string()),
+    ("plan", |_, case| case.sharing.clone()),
+    ("unique KV MB", |_, case| {
+        format!("{:.2}", number(case, "/budget/unique_kv_bytes") / 1e6)
+    }),
+    ("DRAM / unique", |_, case| {
+        let unique = number(case, "/budget/unique_kv_bytes");
+        format!("{:.3}", total(case, "/dram_read_bytes") / unique)
+    }),
+    ("requested MB", |_, case| {
+        format!("{:.2}", case.kv_bytes("/budget/item_tokens") / 1e6)
+    }),
+    ("requested / tiled unique", |_, case| {
+        let tiled = case.kv_bytes("/budget/tiled_tokens");
+        format!("{:.2}", case.kv_bytes("/budget/item_tokens") / tiled)
+    }),
+    ("flat requests / these", |all, case| {
+        let flat = number(all.flat(case), "/budget/item_tokens");
+        format!("{:.2}", flat / number(case, "/budget/item_tokens"))
+    }),
+    ("cost / flat", |all, case| {
+        let flat = number(all.flat(case), "/budget/cost");
+        format!("{:.2}", number(case, "/budget/cost") / flat)
+    }),
+    ("instructions / flat", |all, case| {
+        let flat = total(all.flat(case), "/warp_instructions");
+        format!("{:.2}", total(case, "/warp_instructions") / flat)
+    }),
+    ("useful multiply-adds %", |_, case| {
+        let issued = total(case, "/tensor_products");
+        format!("{:.1}", 100.0 * total(case, "/tensor_useful") / issued)
+    }),
+    ("bank conflicts %", |_, case| {
+        let passes = total(case, "/shared_passes");
+        format!("{:.2}", 100.0 * total(case, "/bank_conflicts") / passes)
+    }),
+    ("heaviest SM / mean", |_, case| {
+        format!("{:.3}", number(case, "/launches/0/sm_heaviest_by_mean"))
+    }),
+    ("items", |_, case| number(case, "/budget/items").to_string()),
+];
+
+const LEGEND: &str = "\n- *unique KV*: K and V of the tree's tokens, each once. *DRAM*: bytes read from DRAM by all \
+     launches, Q, tables and partial results included, through a modelled L2.\n\
+     - *requested*: K and V that thread blocks copy to shared memory. *tiled unique*: each run once \
+     per 128 packed rows below it (64 where D >= 128), the minimum that Q tiles read; above 1, the \
+     planner reads tokens twice because an item of their own would cost more.\n\
+     - *cost*: the planner's model (`kernels/src/cuda/items.rs`), all workers together. \
+     *instructions*: warp instructions, the merge included.\n\
+     - *useful multiply-adds*: those of tensor cores whose row and column are not padding. A single \
+     row of group 4 fills 4 of 16 rows.\n\
+     - *heaviest SM*: by warp instructions of the attention kernel; trees too small for 132 SMs leave \
+     some idle.\n";
 
 #[cfg(test)]
 mod tests {

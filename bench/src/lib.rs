@@ -2,11 +2,11 @@
 //!
 //! - [`throughput`], [`linear`], [`attention`] and [`profile`]: times on this machine, beside the
 //!   limits measured in the same run. `offshoot bench` calls them.
-//! - [`scaling`] and [`kernels`]: studies that run the `offshoot` binary as a user would, keep its raw
-//!   output with the machine and the command, and make their tables from that.
-//! - [`quantized`]: what fewer bits change in a checkpoint's logits.
+//! - [`scaling`] and [`kernels`]: studies that run the `offshoot` binary as a user would, keep its
+//!   raw output with the machine and the command, and generate their tables from it.
+//! - [`quantized`]: how quantization changes a checkpoint's logits.
 //!
-//! `bench/README.md` says how to run each and what to read off it.
+//! `bench/README.md` says how to run each and how to read the results.
 
 pub mod attention;
 pub mod kernels;
@@ -22,10 +22,11 @@ pub mod report;
 pub mod scaling;
 pub mod shapes;
 pub mod stats;
+pub mod sweep;
 pub mod throughput;
 pub mod timed;
 
-/// What a command comes to: a value, or one sentence.
+/// The result of a command: a value, or one sentence that says why there is none.
 pub type Done<T = ()> = Result<T, String>;
 
 /// The row of `table` that `word` names.

@@ -1,6 +1,6 @@
 //! The limits of the machine, measured in the run whose figures they judge.
 
-use kernels::cpu::{Isa, limits};
+use kernels::cpu::limits;
 use serde::{Deserialize, Serialize};
 
 use crate::stats::Stat;
@@ -9,28 +9,29 @@ use crate::stats::Stat;
 const READ_BYTES: usize = 128 << 20;
 /// Rounds of multiply-adds: a few milliseconds.
 const ROUNDS: usize = 200_000;
-/// Rounds of AMX's products: as long.
+/// Rounds of AMX tile multiplications: a few milliseconds.
 const AMX_ROUNDS: usize = 50_000;
 /// Repetitions; each is the best of two passes.
 const RUNS: usize = 5;
 
-/// What this machine could do at most with so many threads.
+/// The limits of this machine for a number of threads.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Limits {
     /// Threads.
     pub threads: usize,
     /// Bytes per second read from memory, 128 MiB a thread.
     pub read_bandwidth: Stat,
-    /// f32 operations per second of nothing but multiply-adds.
+    /// f32 operations per second of a loop of multiply-adds alone.
     pub fma_peak: Stat,
-    /// bf16 operations per second of nothing but AMX's products, where it is there. Offshoot's products of
-    /// bf16 weights take two of the unit's for each of their own.
+    /// bf16 operations per second of a loop of AMX's `tdpbf16ps` alone; `None` without AMX. A
+    /// linear layer with bf16 weights issues two for each multiplication, as activations are split
+    /// in two.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub amx_peak: Option<Stat>,
 }
 
 impl Limits {
-    /// Measures them; takes a second or so. 0 threads are all cores.
+    /// Measures them, which takes about a second. 0 threads: all cores.
     pub fn measure(threads: usize) -> Limits {
         let threads = threads_of(threads);
         let many = |one: &dyn Fn() -> f64| {
@@ -53,30 +54,35 @@ impl Limits {
             format!(", {} GFLOP/s AMX bf16", peak.words(1e-9, 1))
         });
         format!(
-            "Limits with {} thread{}: {} GB/s read, {} GFLOP/s f32 multiply-add{amx}",
-            self.threads,
-            if self.threads == 1 { "" } else { "s" },
+            "Limits with {}: {} GB/s read, {} GFLOP/s f32 multiply-add{amx}",
+            self.threads_in_words(),
             self.read_bandwidth.words(1e-9, 1),
             self.fma_peak.words(1e-9, 1)
         )
     }
+
+    /// `1 thread`, `2 threads`.
+    pub fn threads_in_words(&self) -> String {
+        let plural = if self.threads == 1 { "" } else { "s" };
+        format!("{} thread{plural}", self.threads)
+    }
 }
 
-/// Work against the limits.
+/// The rates of some work, and their shares of the limits.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Achieved {
     /// Operations per second.
     pub flops_per_second: f64,
-    /// Bytes per second: weights of products, keys and values of attention.
+    /// Bytes per second: weights of linear layers, keys and values of attention.
     pub bytes_per_second: f64,
-    /// Of [`Limits::fma_peak`].
+    /// Share of [`Limits::fma_peak`].
     pub share_of_fma_peak: f64,
-    /// Of [`Limits::read_bandwidth`].
+    /// Share of [`Limits::read_bandwidth`].
     pub share_of_read_bandwidth: f64,
 }
 
 impl Achieved {
-    /// What `flops` operations on `bytes` bytes in `seconds` are.
+    /// The rates of `flops` operations on `bytes` bytes in `seconds`.
     pub fn of(flops: f64, bytes: f64, seconds: f64, limits: &Limits) -> Achieved {
         let (flops_per_second, bytes_per_second) = (flops / seconds, bytes / seconds);
         Achieved {
@@ -86,25 +92,25 @@ impl Achieved {
             share_of_read_bandwidth: bytes_per_second / limits.read_bandwidth.median,
         }
     }
+
+    /// Cells of a table: GFLOP/s, share of the peak, GB/s, share of the read bandwidth; dashes for
+    /// work that is not counted.
+    pub fn cells(achieved: Option<&Achieved>) -> [String; 4] {
+        let Some(achieved) = achieved else {
+            return ["-"; 4].map(String::from);
+        };
+        let rate = |per_second: f64| format!("{:.1}", 1e-9 * per_second);
+        let share = |share: f64| format!("{:.0}%", 100.0 * share);
+        [
+            rate(achieved.flops_per_second),
+            share(achieved.share_of_fma_peak),
+            rate(achieved.bytes_per_second),
+            share(achieved.share_of_read_bandwidth),
+        ]
+    }
 }
 
-/// The instruction set a flag names, the best one without.
-///
-/// # Errors
-/// No such set, or not on this machine.
-pub fn isa_of(flag: Option<&str>) -> Result<Isa, String> {
-    flag.map_or_else(|| Ok(Isa::best()), Isa::parse)
-}
-
-/// The word, if it names an instruction set of this machine.
-///
-/// # Errors
-/// It does not.
-pub fn isa_word(word: &str) -> Result<String, String> {
-    Isa::parse(word).map(|_| word.to_string())
-}
-
-/// The number of threads that `threads` asks for; 0 are all cores.
+/// The number of threads; 0 stands for all cores.
 pub fn threads_of(threads: usize) -> usize {
     match threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),

@@ -1,4 +1,4 @@
-//! What a figure was taken on.
+//! The machine that a figure was measured on.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -54,10 +54,10 @@ impl Machine {
     pub fn slug(&self) -> String {
         let mut slug = String::new();
         for c in format!("{} {} cores", self.cpu, self.cores).chars() {
-            match c.is_ascii_alphanumeric() {
-                true => slug.push(c.to_ascii_lowercase()),
-                false if slug.is_empty() || slug.ends_with('-') => {}
-                false => slug.push('-'),
+            if c.is_ascii_alphanumeric() {
+                slug.push(c.to_ascii_lowercase());
+            } else if !slug.is_empty() && !slug.ends_with('-') {
+                slug.push('-');
             }
         }
         slug.trim_end_matches('-').to_string()

@@ -13,7 +13,7 @@ enum Command {
     Scaling(scaling::Flags),
     /// Tree attention counted on the emulated GPU, against flat and two-level plans.
     Kernels(kernels::Flags),
-    /// What quantised weights and KV change in the logits of a checkpoint.
+    /// How quantized weights and KV change the logits of a checkpoint.
     Quantized(quantized::Flags),
 }
 

@@ -1,4 +1,4 @@
-//! Running the `offshoot` binary and reading what it says.
+//! Runs the `offshoot` binary and reads its output.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::Done;
 use crate::machine::root;
 
-/// The binary, and a hash of it: embedded models and code in one number.
+/// The binary, and a hash of it, which covers code and embedded models.
 pub struct Offshoot {
     path: PathBuf,
     /// FNV-1a of the file.
@@ -32,16 +32,16 @@ pub type Levels = BTreeMap<String, Count>;
 /// One run of `offshoot solve`, as kept in the raw results.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Run {
-    /// What was run, without the paths of results files.
+    /// The arguments, without the paths of results files.
     pub arguments: Vec<String>,
     /// [`Offshoot::hash`].
     pub binary: String,
     /// FNV-1a of all answers in the problems' order.
     pub answers: String,
-    /// Right answers of the verdict that counts, by N (the run's own and, by subsampling, smaller
-    /// ones) and level.
+    /// Right answers of the run's selection, by N (the run's own and, by subsampling, smaller ones)
+    /// and level.
     pub counts: BTreeMap<u64, Levels>,
-    /// What `--json` printed.
+    /// The output of `--json`.
     pub summary: Value,
 }
 
@@ -100,14 +100,14 @@ impl Offshoot {
             summary,
         };
         let counted: u64 = run.levels(run.n()?)?.values().map(|c| c.correct).sum();
-        match run.summary["correct"].as_u64() == Some(counted) {
-            true => Ok(run),
-            false => Err(format!(
+        if run.summary["correct"].as_u64() != Some(counted) {
+            return Err(format!(
                 "offshoot solve {}: {counted} right lines in the results, {} in the summary",
                 arguments.join(" "),
                 run.summary["correct"]
-            )),
+            ));
         }
+        Ok(run)
     }
 }
 

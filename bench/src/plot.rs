@@ -1,7 +1,8 @@
-//! Pictures as SVG text: lines over a logarithmic axis, stacked bars. No font is needed to make one;
-//! the viewer's sans-serif is used to show it.
+//! Pictures as SVG text: lines over a logarithmic axis, stacked bars. Making one needs no font; the
+//! viewer shows it in its sans-serif font.
 
 use plotters::coord::Shift;
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
 use crate::Done;
@@ -12,6 +13,14 @@ const SIZE: (u32, u32) = (960, 540);
 /// A curve: its name and its points.
 pub type Series = (String, Vec<(f64, f64)>);
 
+/// Appends a point to the curve of this name, which begins with it if there is none yet.
+pub fn add_point(all: &mut Vec<Series>, name: String, point: (f64, f64)) {
+    match all.iter_mut().find(|(other, _)| *other == name) {
+        Some((_, points)) => points.push(point),
+        None => all.push((name, vec![point])),
+    }
+}
+
 /// A picture of curves.
 #[derive(Clone, Debug)]
 pub struct Lines {
@@ -21,7 +30,7 @@ pub struct Lines {
     pub x: String,
     /// Beside the vertical axis, which begins at 0.
     pub y: String,
-    /// The curves; points without a finite place are left out.
+    /// The curves; points with a coordinate that is not finite are left out.
     pub series: Vec<Series>,
     /// Dashed horizontal lines: names and heights.
     pub limits: Vec<(String, f64)>,
@@ -48,54 +57,20 @@ impl Lines {
     pub fn svg(&self) -> Done<String> {
         let series: Vec<Series> = (self.series.iter())
             .map(|(name, points)| {
-                let sound =
+                let drawable =
                     |&(x, y): &(f64, f64)| (x > 0.0 && y.is_finite()).then(|| (x.log2(), y));
-                (name.clone(), points.iter().filter_map(sound).collect())
+                (name.clone(), points.iter().filter_map(drawable).collect())
             })
             .collect();
         let points = || series.iter().flat_map(|(_, points)| points);
         let (left, right) = extent(points().map(|p| p.0)).ok_or("a plot without points")?;
         let heights = points().map(|p| p.1);
-        let top = heights.chain(self.limits.iter().map(|l| l.1));
-        let top = extent(top)
-            .map_or(1.0, |(_, top)| top)
-            .max(f64::MIN_POSITIVE)
-            * 1.08;
+        let top = extent(heights.chain(self.limits.iter().map(|l| l.1)));
+        let top = top.map_or(1.0, |(_, top)| top).max(f64::MIN_POSITIVE) * 1.08;
         let right = right.max(left + 1.0);
-        // Room for the names, right of the curves.
-        let names = 0.32 * (right - left);
         draw(|area| {
-            let mut chart = ChartBuilder::on(area)
-                .caption(&self.title, ("sans-serif", 22))
-                .margin(14)
-                .x_label_area_size(46)
-                .y_label_area_size(70)
-                .build_cartesian_2d(left - 0.1..right + 0.1 + names, 0.0..top)?;
-            chart
-                .configure_mesh()
-                .x_desc(&self.x)
-                .y_desc(&self.y)
-                .x_label_formatter(&|x| match *x <= right + 0.1 {
-                    true => power_of_two(*x),
-                    false => String::new(),
-                })
-                .y_label_formatter(&|y| number(*y))
-                .x_labels(((right - left + names) as usize + 2).max(6))
-                .light_line_style(WHITE.mix(0.0))
-                .label_style(("sans-serif", 15))
-                .draw()?;
-            for (index, (name, height)) in self.limits.iter().enumerate() {
-                let style = BLACK.mix(0.6).stroke_width(1);
-                let ends = [
-                    (left - 0.1, *height),
-                    (right.max(left + 1.0) + 0.1, *height),
-                ];
-                chart.draw_series(DashedLineSeries::new(ends, 6, 5, style))?;
-                // Above the line, from the left; two limits at one height do not cover each other.
-                let at = (left + 0.02 + 0.9 * index as f64, *height + top * 0.035);
-                let text = Text::new(name.clone(), at, ("sans-serif", 14));
-                chart.draw_series([text])?;
-            }
+            let mut chart = self.axes(area, (left, right), top)?;
+            self.draw_limits(&mut chart, (left, right), top)?;
             for (index, (name, points)) in series.iter().enumerate() {
                 let color = Palette99::pick(index).to_rgba();
                 chart
@@ -107,14 +82,60 @@ impl Lines {
                 let dots = points.iter().map(|&p| Circle::new(p, 3, color.filled()));
                 chart.draw_series(dots)?;
             }
-            chart
-                .configure_series_labels()
-                .position(SeriesLabelPosition::UpperRight)
-                .background_style(WHITE.mix(0.8))
-                .border_style(BLACK.mix(0.3))
-                .label_font(("sans-serif", 14))
-                .draw()
+            draw_legend(&mut chart)
         })
+    }
+
+    /// The empty chart; the names of the curves have room right of them.
+    fn axes<'a>(
+        &self,
+        area: &Area<'a>,
+        (left, right): (f64, f64),
+        top: f64,
+    ) -> Result<Chart<'a>, Failure<'a>> {
+        let names = 0.32 * (right - left);
+        let mut chart = ChartBuilder::on(area)
+            .caption(&self.title, ("sans-serif", 22))
+            .margin(14)
+            .x_label_area_size(46)
+            .y_label_area_size(70)
+            .build_cartesian_2d(left - 0.1..right + 0.1 + names, 0.0..top)?;
+        chart
+            .configure_mesh()
+            .x_desc(&self.x)
+            .y_desc(&self.y)
+            .x_label_formatter(&|x| {
+                if *x <= right + 0.1 {
+                    power_of_two(*x)
+                } else {
+                    String::new()
+                }
+            })
+            .y_label_formatter(&|y| number(*y))
+            .x_labels(((right - left + names) as usize + 2).max(6))
+            .light_line_style(WHITE.mix(0.0))
+            .label_style(("sans-serif", 15))
+            .draw()?;
+        Ok(chart)
+    }
+
+    /// The dashed lines, each with its name above it; the names of two limits at one height stand
+    /// side by side.
+    fn draw_limits<'a>(
+        &self,
+        chart: &mut Chart<'a>,
+        (left, right): (f64, f64),
+        top: f64,
+    ) -> Drawn<'a> {
+        for (index, (name, height)) in self.limits.iter().enumerate() {
+            let style = BLACK.mix(0.6).stroke_width(1);
+            let ends = [(left - 0.1, *height), (right + 0.1, *height)];
+            chart.draw_series(DashedLineSeries::new(ends, 6, 5, style))?;
+            let place = (left + 0.02 + 0.9 * index as f64, *height + top * 0.035);
+            let text = Text::new(name.clone(), place, ("sans-serif", 14));
+            chart.draw_series([text])?;
+        }
+        Ok(())
     }
 }
 
@@ -158,13 +179,7 @@ impl Bars {
                     Rectangle::new([(x, y - 6), (x + 12, y + 6)], color.filled())
                 });
             }
-            chart
-                .configure_series_labels()
-                .position(SeriesLabelPosition::UpperRight)
-                .background_style(WHITE.mix(0.8))
-                .border_style(BLACK.mix(0.3))
-                .label_font(("sans-serif", 14))
-                .draw()?;
+            draw_legend(&mut chart)?;
             for (index, (name, _)) in self.bars.iter().enumerate() {
                 let (_, y) = chart.backend_coord(&(0.0, count - 0.5 - index as f64));
                 area.draw(&Text::new(name.clone(), (16, y - 8), ("sans-serif", 15)))?;
@@ -175,7 +190,20 @@ impl Bars {
 }
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Drawn<'a> = Result<(), DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>>;
+type Chart<'a> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+type Failure<'a> = DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>;
+type Drawn<'a> = Result<(), Failure<'a>>;
+
+/// The names of the curves or parts, in the upper right corner.
+fn draw_legend<'a>(chart: &mut Chart<'a>) -> Drawn<'a> {
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperRight)
+        .background_style(WHITE.mix(0.8))
+        .border_style(BLACK.mix(0.3))
+        .label_font(("sans-serif", 14))
+        .draw()
+}
 
 fn draw(picture: impl for<'a> Fn(&Area<'a>) -> Drawn<'a>) -> Done<String> {
     let mut svg = String::new();
@@ -199,9 +227,10 @@ fn extent(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
 
 /// A tick of the logarithmic axis; only whole powers have a name.
 fn power_of_two(x: f64) -> String {
-    match (x - x.round()).abs() < 1e-6 {
-        true => number(x.round().exp2()),
-        false => String::new(),
+    if (x - x.round()).abs() < 1e-6 {
+        number(x.round().exp2())
+    } else {
+        String::new()
     }
 }
 
@@ -251,7 +280,7 @@ mod tests {
         ] {
             assert!(svg.contains(text), "no {text} in {svg}");
         }
-        // Three dots of the curve; the fourth point has no place.
+        // Three dots of the curve; the fourth point is not finite.
         assert_eq!(svg.matches("<circle").count(), 3);
         assert!(!svg.contains("NaN"));
     }
@@ -267,14 +296,14 @@ mod tests {
         let bars = Bars {
             title: "Where time went".into(),
             x: "seconds".into(),
-            parts: vec!["products".into(), "attention".into()],
+            parts: vec!["linear".into(), "attention".into()],
             bars: vec![
                 ("policy decode".into(), vec![2.0, 1.0]),
                 ("PRM prefill".into(), vec![0.5, 0.0]),
             ],
         };
         let svg = bars.svg().expect("bars");
-        for text in ["policy decode", "PRM prefill", "products", "attention"] {
+        for text in ["policy decode", "PRM prefill", "linear", "attention"] {
             assert!(svg.contains(text), "no {text}");
         }
     }

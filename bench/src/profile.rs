@@ -1,4 +1,4 @@
-//! Where a whole search's time, tokens and bytes went: by model, by phase, by operation.
+//! Time, tokens and bytes of a whole search: by model, by phase, by operation.
 
 use clap::Args;
 use engine::{KvUsage, Usage};
@@ -9,15 +9,15 @@ use crate::limits::{Achieved, Limits};
 use crate::plot::Bars;
 use crate::report::{Output, Report, peak_memory};
 use crate::stats::Stat;
-use crate::timed::{Cost, Counts, Operation, Phase};
+use crate::timed::{Cost, Counts, Operation, Phase, Work};
 
-/// How often the search is run.
+/// The number of repetitions.
 #[derive(Args, Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Flags {
-    /// Repetitions that count; each loads the models again, so that nothing is found in the cache.
+    /// Measured repetitions; each loads the models again, so that none hits the prefix cache.
     #[arg(long, default_value_t = 3, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub repeat: u32,
-    /// Repetitions before them that do not.
+    /// Repetitions before them that are not measured.
     #[arg(long, default_value_t = 1, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub warm_up: u32,
 }
@@ -25,41 +25,41 @@ pub struct Flags {
 /// One run of a search.
 #[derive(Clone, Debug)]
 pub struct Run {
-    /// From opening the files to the models on the device.
+    /// Seconds from opening the files to the models on the device.
     pub load_seconds: f64,
-    /// From there to the last answer.
+    /// Seconds from there to the last answer.
     pub seconds: f64,
-    /// Problems solved and, of those, right ones.
+    /// Problems solved, and the number of right answers.
     pub problems: (usize, usize),
-    /// What was clocked; empty for a device whose operations are not.
+    /// Times of operations; empty for a device whose operations are not timed.
     pub counts: Counts,
-    /// The models' names and what the engine counted, the policy first.
+    /// The models' names and the engine's counts, the policy first.
     pub models: Vec<(String, Usage, KvUsage)>,
 }
 
-/// What holds for all rows.
+/// The search and its totals.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// The search in words.
     pub search: String,
     /// Problems solved.
     pub problems: usize,
-    /// Right ones among them.
+    /// Right answers.
     pub correct: usize,
-    /// From opening the files to the models on the device.
+    /// Seconds from opening the files to the models on the device.
     pub load_seconds: Stat,
-    /// From there to the last answer.
+    /// Seconds from there to the last answer.
     pub seconds: Stat,
-    /// Of those, outside of the device's operations: scheduling, text, the search itself. `None`
-    /// where operations are not clocked.
+    /// Seconds of those outside of the device's operations: scheduling, text, the search itself.
+    /// `None` where operations are not timed.
     pub seconds_outside: Option<Stat>,
-    /// What the models did.
+    /// The work of each model.
     pub models: Vec<ModelUse>,
-    /// The most memory the process had; `None` where the system does not say.
+    /// Peak memory of the process; `None` where the system does not report it.
     pub peak_memory_bytes: Option<u64>,
 }
 
-/// What a model did, by the engine's count; the same in every repetition.
+/// The work of a model as the engine counts it; the same in every repetition.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelUse {
     /// Its name.
@@ -76,22 +76,23 @@ pub struct ModelUse {
     pub kv_unshared_bytes: usize,
 }
 
-/// What one model did in steps of one phase.
+/// The work of one model in batches of one phase.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// The model.
     pub model: String,
     /// The phase.
     pub phase: Phase,
-    /// Steps of a repetition.
-    pub steps: u64,
+    /// Batches of a repetition.
+    #[serde(alias = "steps")]
+    pub batches: u64,
     /// Rows computed in them.
     pub rows: u64,
     /// Rows whose head was computed.
     pub outputs: u64,
     /// Seconds of a repetition in operations.
     pub seconds: Stat,
-    /// Of all seconds of the search.
+    /// Share of all seconds of the search.
     pub share_of_time: f64,
     /// By operation.
     pub operations: Vec<Spent>,
@@ -102,7 +103,7 @@ pub struct Row {
 pub struct Spent {
     /// Which.
     pub operation: Operation,
-    /// Calls and, on average over the repetitions, seconds, operations and bytes.
+    /// Means over the repetitions.
     #[serde(flatten)]
     pub cost: Cost,
     /// Against the limits, for operations that are counted.
@@ -119,69 +120,96 @@ pub fn give(
     runs: &[Run],
     output: &Output,
 ) -> Done<String> {
-    let first = runs.first().ok_or("a measurement without a repetition")?;
-    let stat = |of: &dyn Fn(&Run) -> f64| {
-        let values: Vec<f64> = runs.iter().map(of).collect();
-        Stat::of(&values).ok_or("a measurement without a repetition")
-    };
     let limits = threads.map(Limits::measure);
+    let settings = settings(search, runs)?;
+    let mut report = Report::new("search", device, limits.into_iter().collect(), settings);
+    report.rows = rows(runs, limits.as_ref(), &report.settings)?;
+    let (header, cells) = table(&report);
+    let header: Vec<&str> = header.iter().map(String::as_str).collect();
+    let plots = if report.rows.is_empty() {
+        Vec::new()
+    } else {
+        vec![("time".to_string(), plot(&report)?)]
+    };
+    let mut text = report.give(output, (&header, 2, &cells), &plots)?;
+    if !output.json {
+        text += &words(&report.settings);
+    }
+    Ok(text)
+}
+
+/// A number of every run.
+fn stat(runs: &[Run], of: impl Fn(&Run) -> f64) -> Done<Stat> {
+    let values: Vec<f64> = runs.iter().map(of).collect();
+    Stat::of(&values).ok_or("a measurement without a repetition".into())
+}
+
+fn settings(search: String, runs: &[Run]) -> Done<Settings> {
+    let first = runs.first().ok_or("a measurement without a repetition")?;
     let outside = |run: &Run| run.seconds - run.counts.values().map(|w| w.seconds()).sum::<f64>();
-    let settings = Settings {
+    let timed = !first.counts.is_empty();
+    Ok(Settings {
         search,
         problems: first.problems.0,
         correct: first.problems.1,
-        load_seconds: stat(&|run| run.load_seconds)?,
-        seconds: stat(&|run| run.seconds)?,
-        seconds_outside: match first.counts.is_empty() {
-            true => None,
-            false => Some(stat(&outside)?),
-        },
+        load_seconds: stat(runs, |run| run.load_seconds)?,
+        seconds: stat(runs, |run| run.seconds)?,
+        seconds_outside: timed.then(|| stat(runs, outside)).transpose()?,
         models: first.models.iter().map(model_use).collect(),
         peak_memory_bytes: peak_memory(),
-    };
-    let mut report = Report::new("search", device, limits.into_iter().collect(), settings);
-    for (&(model, phase), work) in &first.counts {
-        let seconds = stat(&|run| run.counts.get(&(model, phase)).map_or(0.0, |w| w.seconds()))?;
-        let operations = Operation::ALL.into_iter().filter_map(|operation| {
-            let mut cost = Cost::default();
-            for run in runs {
-                let work = run.counts.get(&(model, phase));
-                cost += work.map(|w| w.cost(operation)).unwrap_or_default();
-            }
-            let count = runs.len() as f64;
-            cost.calls /= runs.len() as u64;
-            cost.seconds /= count;
-            cost.flops /= count;
-            cost.bytes /= count;
-            let of = |l: &Limits| Achieved::of(cost.flops, cost.bytes, cost.seconds, l);
-            (cost.calls > 0).then(|| Spent {
-                operation,
-                cost,
-                achieved: limits.as_ref().filter(|_| cost.flops > 0.0).map(of),
-            })
-        });
-        let name = first.models.get(model).map_or("?", |(name, ..)| name);
-        report.rows.push(Row {
-            model: name.into(),
+    })
+}
+
+/// A row for each model and phase of the first run.
+fn rows(runs: &[Run], limits: Option<&Limits>, settings: &Settings) -> Done<Vec<Row>> {
+    let first = runs.first().ok_or("a measurement without a repetition")?;
+    let row = |(&(model, phase), work): (&(usize, Phase), &Work)| {
+        let seconds = stat(runs, |run| {
+            run.counts.get(&(model, phase)).map_or(0.0, Work::seconds)
+        })?;
+        let operations = Operation::ALL.into_iter();
+        Ok(Row {
+            model: first
+                .models
+                .get(model)
+                .map_or("?", |(name, ..)| name)
+                .into(),
             phase,
-            steps: work.steps,
+            batches: work.steps,
             rows: work.rows,
             outputs: work.outputs,
             seconds,
-            share_of_time: seconds.median / report.settings.seconds.median,
-            operations: operations.collect(),
-        });
-    }
-    let (header, rows) = table(&report);
-    let header: Vec<&str> = header.iter().map(String::as_str).collect();
-    let plots = match report.rows.is_empty() {
-        true => Vec::new(),
-        false => vec![("time".to_string(), plot(&report)?)],
+            share_of_time: seconds.median / settings.seconds.median,
+            operations: operations
+                .filter_map(|operation| spent(runs, (model, phase), operation, limits))
+                .collect(),
+        })
     };
-    let text = report.give(output, (&header, 2, &rows), &plots)?;
-    Ok(match output.json {
-        true => text,
-        false => text + &words(&report.settings),
+    first.counts.iter().map(row).collect()
+}
+
+/// The mean cost of an operation over the runs; `None` if it was never called.
+fn spent(
+    runs: &[Run],
+    key: (usize, Phase),
+    operation: Operation,
+    limits: Option<&Limits>,
+) -> Option<Spent> {
+    let mut cost = Cost::default();
+    for run in runs {
+        let work = run.counts.get(&key);
+        cost += work.map(|work| work.cost(operation)).unwrap_or_default();
+    }
+    let count = runs.len() as f64;
+    cost.calls /= runs.len() as u64;
+    cost.seconds /= count;
+    cost.flops /= count;
+    cost.bytes /= count;
+    let achieved = |l: &Limits| Achieved::of(cost.flops, cost.bytes, cost.seconds, l);
+    (cost.calls > 0).then(|| Spent {
+        operation,
+        cost,
+        achieved: limits.filter(|_| cost.flops > 0.0).map(achieved),
     })
 }
 
@@ -235,7 +263,7 @@ fn phase(phase: Phase) -> &'static str {
 }
 
 fn table(report: &Report<Settings, Row>) -> (Vec<String>, Vec<Vec<String>>) {
-    let mut header: Vec<String> = ["model", "phase", "steps", "rows/step", "s", "of time"]
+    let mut header: Vec<String> = ["model", "phase", "batches", "rows/batch", "s", "of time"]
         .map(String::from)
         .to_vec();
     header.extend(Operation::ALL.map(|operation| operation.name().to_string()));
@@ -244,8 +272,8 @@ fn table(report: &Report<Settings, Row>) -> (Vec<String>, Vec<Vec<String>>) {
         let mut cells = vec![
             row.model.clone(),
             phase(row.phase).to_string(),
-            row.steps.to_string(),
-            format!("{:.1}", row.rows as f64 / row.steps.max(1) as f64),
+            row.batches.to_string(),
+            format!("{:.1}", row.rows as f64 / row.batches.max(1) as f64),
             row.seconds.words(1.0, 3),
             format!("{:.0}%", 100.0 * row.share_of_time),
         ];
@@ -254,15 +282,8 @@ fn table(report: &Report<Settings, Row>) -> (Vec<String>, Vec<Vec<String>>) {
             let share = |s: &Spent| s.cost.seconds / report.settings.seconds.median;
             found(operation).map_or("-".into(), |s| format!("{:.1}%", 100.0 * share(s)))
         }));
-        let products = found(Operation::Products).and_then(|s| s.achieved);
-        let of =
-            |number: &dyn Fn(&Achieved) -> String| products.as_ref().map_or("-".into(), number);
-        cells.extend([
-            of(&|a| format!("{:.1}", 1e-9 * a.flops_per_second)),
-            of(&|a| format!("{:.0}%", 100.0 * a.share_of_fma_peak)),
-            of(&|a| format!("{:.1}", 1e-9 * a.bytes_per_second)),
-            of(&|a| format!("{:.0}%", 100.0 * a.share_of_read_bandwidth)),
-        ]);
+        let linear = found(Operation::Products).and_then(|spent| spent.achieved);
+        cells.extend(Achieved::cells(linear.as_ref()));
         cells
     });
     (header, rows.collect())
@@ -271,13 +292,13 @@ fn table(report: &Report<Settings, Row>) -> (Vec<String>, Vec<Vec<String>>) {
 fn plot(report: &Report<Settings, Row>) -> Done<String> {
     let mut bars: Vec<(String, Vec<f64>)> = (report.rows.iter())
         .map(|row| {
-            let length = |operation| {
+            let seconds = |operation| {
                 let found = row.operations.iter().find(|s| s.operation == operation);
                 found.map_or(0.0, |spent| spent.cost.seconds)
             };
             let name = row.model.rsplit('/').next().unwrap_or_default();
             let name = format!("{name}, {}", phase(row.phase));
-            (name, Operation::ALL.map(length).to_vec())
+            (name, Operation::ALL.map(seconds).to_vec())
         })
         .collect();
     let mut parts: Vec<String> = Operation::ALL.map(|o| o.name().to_string()).to_vec();
@@ -299,7 +320,6 @@ fn plot(report: &Report<Settings, Row>) -> Done<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::timed::Work;
 
     fn run(scale: f64) -> Run {
         let mut work = Work {
@@ -326,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_operation_is_outside() {
+    fn time_beside_operations_is_outside() {
         let output = |json| Output { json, out: None };
         let runs = [run(1.0), run(2.0), run(3.0)];
         let give = |json| {

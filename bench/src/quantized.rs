@@ -1,5 +1,6 @@
-//! What 8 and 4 bit weights and an 8 bit KV cache change in the logits of a real checkpoint, as Offshoot
-//! itself computes them: its integer products quantise activations too. (`bench/real/logits.py` has the weights alone.)
+//! How 8 and 4 bit weights and an 8 bit KV cache change the logits of a real checkpoint, as
+//! Offshoot computes them: its integer matmuls quantize activations as well.
+//! (`bench/real/logits.py` quantizes the weights alone.)
 
 use std::path::{Path, PathBuf};
 
@@ -25,7 +26,7 @@ pub struct Flags {
     /// The text whose tokens are predicted; the repository's README unless given.
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
-    /// Tokens of it that are read; the logits of each take four bytes per word of the vocabulary, twice.
+    /// Number of its tokens that are read; each takes 8 bytes per entry of the vocabulary.
     #[arg(long, value_name = "COUNT", default_value_t = 400, value_parser = clap::value_parser!(u16).range(2..=4096))]
     tokens: u16,
     /// Print one JSON object on standard output instead of a table.
@@ -42,7 +43,7 @@ struct Case {
     change: Change,
 }
 
-/// What it does to the logits.
+/// The effect on the logits.
 #[derive(Debug, Serialize)]
 struct Change {
     /// Norm of the logits' difference over that of the logits, all positions together.
@@ -89,7 +90,7 @@ pub fn run(flags: &Flags) -> Done {
     let mut tokens = tokenizer.encode(&text, true).map_err(sentence)?;
     if tokens.len() < flags.tokens.into() {
         return Err(format!(
-            "{}: {} tokens, --tokens asks for {}",
+            "{}: {} tokens, expected at least --tokens {}",
             file.display(),
             tokens.len(),
             flags.tokens
@@ -126,23 +127,23 @@ fn logits(
     };
     let part = ModelSpec::new(checkpoint, None);
     let (engine, models) = Engine::new(CpuBackend::new(0), &[part], &options)?;
-    let at: Vec<usize> = (0..tokens.len()).collect();
-    engine.run(models[0].root(0).read(tokens, &at))?
+    let positions: Vec<usize> = (0..tokens.len()).collect();
+    engine.run(models[0].root(0).read(tokens, &positions))?
 }
 
 fn compare(logits: &[Vec<f32>], exact: &[Vec<f32>], tokens: &[u32]) -> Change {
     let (mut apart, mut size, mut same) = (0.0, 0.0, 0);
-    for (row, of) in logits.iter().zip(exact) {
-        for (a, b) in row.iter().zip(of) {
+    for (row, exact) in logits.iter().zip(exact) {
+        for (a, b) in row.iter().zip(exact) {
             apart += f64::from(a - b).powi(2);
             size += f64::from(*b).powi(2);
         }
-        same += usize::from(largest(row) == largest(of));
+        same += usize::from(largest(row) == largest(exact));
     }
     let surprise = |(row, &next): (&Vec<f32>, &u32)| {
-        let most = f64::from(row[largest(row)]);
-        let sum: f64 = row.iter().map(|&l| (f64::from(l) - most).exp()).sum();
-        most + sum.ln() - f64::from(row[next as usize])
+        let max = f64::from(row[largest(row)]);
+        let sum: f64 = row.iter().map(|&l| (f64::from(l) - max).exp()).sum();
+        max + sum.ln() - f64::from(row[next as usize])
     };
     let surprises: f64 = logits.iter().zip(&tokens[1..]).map(surprise).sum();
     Change {

@@ -1,6 +1,6 @@
-//! What a measurement leaves behind: one JSON object, a table, pictures.
+//! The results of a measurement: one JSON object, a table, pictures.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
@@ -33,8 +33,8 @@ pub struct Host {
     /// Bytes of the processor's caches by level, as the first core sees them; empty where it is not
     /// known.
     pub cache_bytes: Vec<u64>,
-    /// The load average of the last minute when the measurement began; `None` where it is not known.
-    /// Above 0 before a run means that the machine was shared.
+    /// The load average of the last minute when the measurement began; `None` where it is not
+    /// known. Above 0 before a run means that the machine was shared.
     pub load_before: Option<f64>,
 }
 
@@ -74,16 +74,16 @@ fn size(text: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(unit)
 }
 
-/// The most memory this process has had, in bytes; `None` where the system does not say.
+/// Peak memory of this process, in bytes; `None` where the system does not report it.
 pub fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     size(status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?)
 }
 
-/// A measurement with everything that is needed to judge it.
+/// A measurement, with the command, machine and limits that are needed to judge it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report<S, R> {
-    /// Which.
+    /// The measurement's name.
     pub study: String,
     /// The command line.
     pub command: String,
@@ -95,7 +95,7 @@ pub struct Report<S, R> {
     pub device: String,
     /// The machine's limits, measured in this run, by number of threads.
     pub limits: Vec<Limits>,
-    /// What holds for all rows.
+    /// The settings of all rows.
     pub settings: S,
     /// The figures.
     pub rows: Vec<R>,
@@ -130,8 +130,9 @@ impl<S: Serialize, R: Serialize> Report<S, R> {
         head
     }
 
-    /// Writes what `output` asks for and gives back what is to be printed. `plots` have a name each,
-    /// which becomes part of a file's.
+    /// Writes the files of `output` and returns the text to print. The table is its header, the
+    /// number of its first columns that hold text, and its rows. The name of a plot becomes part of
+    /// its file's name.
     ///
     /// # Errors
     /// A folder or file that cannot be written.
@@ -142,31 +143,7 @@ impl<S: Serialize, R: Serialize> Report<S, R> {
         plots: &[(String, String)],
     ) -> Done<String> {
         if let Some(folder) = &output.out {
-            let io = |path: &PathBuf, e: std::io::Error| format!("--out {}: {e}", path.display());
-            std::fs::create_dir_all(folder).map_err(|e| io(folder, e))?;
-            let write = |name: String, text: &str| {
-                let path = folder.join(name);
-                std::fs::write(&path, text).map_err(|e| io(&path, e))
-            };
-            let json = serde_json::to_string_pretty(self).map_err(|e| e.to_string())?;
-            write(format!("{}.json", self.study), &(json + "\n"))?;
-            let header: Vec<String> = header.iter().map(|h| h.to_string()).collect();
-            let mut page = format!("# {}\n\n", self.study);
-            for line in self.head().lines() {
-                page += &format!("{line}\n\n");
-            }
-            page += &format!(
-                "Made by `{}` at {}.\n\n",
-                self.command,
-                host_commit(&self.host)
-            );
-            page += &markdown::table(&header, words, rows);
-            for (name, svg) in plots {
-                let file = format!("{}-{name}.svg", self.study);
-                page += &format!("\n![{name}]({file})\n");
-                write(file, svg)?;
-            }
-            write(format!("{}.md", self.study), &page)?;
+            self.write(folder, (header, words, rows), plots)?;
         }
         if output.json {
             let text = serde_json::to_string(self).map_err(|e| e.to_string())?;
@@ -184,10 +161,39 @@ impl<S: Serialize, R: Serialize> Report<S, R> {
         }
         Ok(format!("{}\n{table}\n", self.head()))
     }
-}
 
-fn host_commit(host: &Host) -> String {
-    format!("commit {}", host.machine.commit)
+    /// Writes JSON, Markdown and plots into a folder.
+    fn write(
+        &self,
+        folder: &Path,
+        (header, words, rows): (&[&str], usize, &[Vec<String>]),
+        plots: &[(String, String)],
+    ) -> Done {
+        let io = |path: &Path, e: std::io::Error| format!("--out {}: {e}", path.display());
+        std::fs::create_dir_all(folder).map_err(|e| io(folder, e))?;
+        let write = |name: String, text: &str| {
+            let path = folder.join(name);
+            std::fs::write(&path, text).map_err(|e| io(&path, e))
+        };
+        let json = serde_json::to_string_pretty(self).map_err(|e| e.to_string())?;
+        write(format!("{}.json", self.study), &(json + "\n"))?;
+        let mut page = format!("# {}\n\n", self.study);
+        for line in self.head().lines() {
+            page += &format!("{line}\n\n");
+        }
+        page += &format!(
+            "Made by `{}` at commit {}.\n\n",
+            self.command, self.host.machine.commit
+        );
+        let header: Vec<String> = header.iter().map(|h| h.to_string()).collect();
+        page += &markdown::table(&header, words, rows);
+        for (name, svg) in plots {
+            let file = format!("{}-{name}.svg", self.study);
+            page += &format!("\n![{name}]({file})\n");
+            write(file, svg)?;
+        }
+        write(format!("{}.md", self.study), &page)
+    }
 }
 
 #[cfg(test)]

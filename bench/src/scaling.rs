@@ -1,11 +1,11 @@
 //! Accuracy and cost of every strategy against N.
 //!
 //! For every seed: CoT with the small and the big policy, then majority vote, best-of-N, beam
-//! search and DVTS. Beam search runs at every N. The others run at the largest N, which answers
-//! the smaller ones too: the first N' solutions *are* the run with N'. So their accuracies come
-//! from it, for every seed. Its tokens, FLOPs and seconds are not those of N', so with the first
-//! seed each smaller N also runs by itself; the cost columns are from that run alone, and its
-//! answers must be the subsample's, or the study ends with an error.
+//! search and DVTS. Beam search runs at every N. The others run at the largest N only: the first N'
+//! solutions *are* the run with N', so accuracies at smaller N are subsamples, for every seed. Its
+//! tokens, FLOPs and seconds are not those of N'. So with the first seed each smaller N also runs
+//! alone: the cost columns come from that run, and the study fails unless its answers are the
+//! subsample's.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -34,11 +34,11 @@ pub struct Flags {
     /// Only the first COUNT problems.
     #[arg(long, value_name = "COUNT")]
     limit: Option<u64>,
-    /// Folder of the raw results; what is there from the same binary is not run again. Default:
+    /// Folder of the raw results; runs of the same binary found there are not repeated. Default:
     /// bench/results/, named by date and machine.
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
-    /// The binary. Default: the release build of this workspace, made first.
+    /// The binary. Default: the release build of this workspace, built first.
     #[arg(long, value_name = "FILE")]
     offshoot: Option<PathBuf>,
     /// Put the table between the scaling markers of the README.
@@ -49,9 +49,9 @@ pub struct Flags {
 /// The strategies whose smaller budgets come from one run.
 const SUBSAMPLED: [&str; 3] = ["majority", "best-of-n", "dvts"];
 
-/// Settings of one more run of DVTS at the largest N: trees of eight candidates, warmer, scored by
-/// the product of a path's scores. Chosen on the nano family's validation problems
-/// (`bench/nano/README.md`); all other rows have the paper's defaults.
+/// Settings of one more run of DVTS at the largest N: eight candidates a tree, a higher
+/// temperature, paths scored by the product of their steps' scores. Chosen on the nano family's
+/// validation problems (`bench/nano/README.md`); all other rows have the paper's defaults.
 const CHOSEN: [&str; 6] = [
     "--beam-width",
     "8",
@@ -65,9 +65,9 @@ const CHOSEN: [&str; 6] = [
 struct Row {
     name: String,
     n: u64,
-    /// Runs at whose verdicts for `n` accuracy is read, one per seed.
+    /// Arguments of the runs that give the accuracy at `n`, one per seed.
     accuracy: Vec<Vec<String>>,
-    /// Runs with exactly this N, whose cost is averaged.
+    /// Arguments of the runs with exactly this N, whose cost is averaged.
     cost: Vec<Vec<String>>,
 }
 
@@ -77,8 +77,8 @@ pub fn run(flags: &Flags) -> Done {
     let mut budgets = flags.n.clone();
     budgets.sort_unstable();
     budgets.dedup();
-    let most = budgets.last().copied().unwrap_or(0);
-    if budgets.iter().any(|n| *n == 0 || n % 4 != 0) || most == 0 || most % 8 != 0 {
+    let max = budgets.last().copied().unwrap_or(0);
+    if budgets.iter().any(|n| *n == 0 || n % 4 != 0) || max == 0 || max % 8 != 0 {
         return Err(format!(
             "--n {:?}: expected multiples of the beam width 4, the largest one of 8",
             flags.n
@@ -132,7 +132,7 @@ pub fn run(flags: &Flags) -> Done {
 
 /// The rows of the table and the runs each needs.
 fn rows(budgets: &[u64], seeds: u64, limit: Option<u64>) -> Vec<Row> {
-    let most = budgets.iter().copied().max().unwrap_or(1);
+    let max = budgets.iter().copied().max().unwrap_or(1);
     let arguments = |words: &[&str], n: u64, seed: u64| {
         let mut all: Vec<String> = words.iter().map(|w| w.to_string()).collect();
         all.extend([
@@ -162,10 +162,11 @@ fn rows(budgets: &[u64], seeds: u64, limit: Option<u64>) -> Vec<Row> {
     for strategy in ["majority", "best-of-n", "beam", "dvts"] {
         for &n in budgets {
             let words = ["--strategy", strategy];
-            let subsampled = SUBSAMPLED.contains(&strategy) && n != most && n.is_power_of_two();
-            let (accuracy, cost) = match subsampled {
-                true => (every_seed(&words, most), vec![arguments(&words, n, 0)]),
-                false => (every_seed(&words, n), every_seed(&words, n)),
+            let subsampled = SUBSAMPLED.contains(&strategy) && n != max && n.is_power_of_two();
+            let (accuracy, cost) = if subsampled {
+                (every_seed(&words, max), vec![arguments(&words, n, 0)])
+            } else {
+                (every_seed(&words, n), every_seed(&words, n))
             };
             rows.push(Row {
                 name: strategy.into(),
@@ -175,16 +176,11 @@ fn rows(budgets: &[u64], seeds: u64, limit: Option<u64>) -> Vec<Row> {
             });
         }
     }
-    let runs = every_seed(
-        &["--strategy", "dvts"]
-            .into_iter()
-            .chain(CHOSEN)
-            .collect::<Vec<_>>(),
-        most,
-    );
+    let words: Vec<&str> = ["--strategy", "dvts"].into_iter().chain(CHOSEN).collect();
+    let runs = every_seed(&words, max);
     rows.push(Row {
         name: "dvts, chosen on validation".into(),
-        n: most,
+        n: max,
         accuracy: runs.clone(),
         cost: runs,
     });
@@ -281,12 +277,44 @@ fn report(
     command: &str,
     flags: &Flags,
 ) -> Done<String> {
-    let mut names: BTreeMap<&String, u64> = BTreeMap::new();
+    // The number of problems by level.
+    let mut levels: BTreeMap<&String, u64> = BTreeMap::new();
     for row in rows {
         for (level, count) in record.get(&row.accuracy[0])?.levels(row.n)? {
-            names.insert(level, count.problems);
+            levels.insert(level, count.problems);
         }
     }
+    let problems: u64 = levels.values().sum();
+    let seeds = match flags.seeds {
+        1 => "one seed".to_string(),
+        count => format!("mean ± standard deviation over {count} seeds"),
+    };
+    let params = |arguments: &[String]| -> Done<String> {
+        let run = record.get(arguments)?;
+        let name = run.summary["policy"]["name"].as_str().unwrap_or("?");
+        Ok(format!("{name} {}", run.number("/policy/params")))
+    };
+    let prm = (record.runs.iter()).find_map(|run| run.summary["prm"]["params"].as_u64());
+    Ok(format!(
+        "{}\n\
+         {problems} bundled problems; accuracy is the {seeds}. CoT is greedy. Parameters: {}, {}, \
+         nano-prm {}. Tokens and FLOPs (2 per multiply-add) are counted, per problem, prompts \
+         included, each token once; seconds are measured, for all problems; the KV peak is of policy and \
+         PRM together. Majority, best-of-n and dvts at a smaller N are the first solutions of the largest \
+         run, for every seed; their cost columns are from a run of that N alone, seed 0, whose answers \
+         were compared with the subsample's.{}\n\n\
+         Machine: {}. Commit {}. Command: `{command}`\n",
+        table(rows, record, &levels)?,
+        params(&rows[0].cost[0])?,
+        params(&rows[1].cost[0])?,
+        prm.map_or("-".into(), |p| p.to_string()),
+        any_correct(rows, record)?,
+        machine.words(),
+        machine.commit,
+    ))
+}
+
+fn table(rows: &[Row], record: &Record, levels: &BTreeMap<&String, u64>) -> Done<String> {
     let mut header: Vec<String> = [
         "strategy",
         "N",
@@ -300,15 +328,15 @@ fn report(
     ]
     .map(String::from)
     .to_vec();
-    header.extend(names.keys().map(|level| format!("level {level}, %")));
+    header.extend(levels.keys().map(|level| format!("level {level}, %")));
     let mut lines = Vec::new();
     for row in rows {
         let runs = record.all(&row.accuracy)?;
-        let levels: Vec<&Levels> = runs
+        let counts: Vec<&Levels> = runs
             .iter()
             .map(|run| run.levels(row.n))
             .collect::<Done<_>>()?;
-        let accuracy: Vec<f64> = levels.iter().map(|levels| percent(levels, None)).collect();
+        let accuracy: Vec<f64> = counts.iter().map(|counts| percent(counts, None)).collect();
         let (mean, deviation) = mean_and_deviation(&accuracy);
         let mut line = vec![row.name.clone(), row.n.to_string()];
         line.push(match deviation {
@@ -316,55 +344,29 @@ fn report(
             None => format!("{mean:.1}"),
         });
         line.extend(cost(&record.all(&row.cost)?));
-        line.extend(names.keys().map(|level| {
-            let shares: Vec<f64> = levels.iter().map(|l| percent(l, Some(level))).collect();
+        line.extend(levels.keys().map(|level| {
+            let shares: Vec<f64> = counts.iter().map(|c| percent(c, Some(level))).collect();
             format!("{:.1}", mean_and_deviation(&shares).0)
         }));
         lines.push(line);
     }
-    let table = markdown::table(&header, 1, &lines);
+    Ok(markdown::table(&header, 1, &lines))
+}
 
-    let problems: u64 = names.values().sum();
-    let seeds = match flags.seeds {
-        1 => "one seed".to_string(),
-        count => format!("mean ± standard deviation over {count} seeds"),
+/// A sentence on how often any of the largest best-of-n's solutions is right.
+fn any_correct(rows: &[Row], record: &Record) -> Done<String> {
+    let Some(row) = rows.iter().rfind(|row| row.name == "best-of-n") else {
+        return Ok(String::new());
     };
-    let params = |arguments: &[String]| -> Done<String> {
-        let run = record.get(arguments)?;
-        let name = run.summary["policy"]["name"].as_str().unwrap_or("?");
-        Ok(format!("{name} {}", run.number("/policy/params")))
-    };
-    let prm = (record.runs.iter()).find_map(|run| run.summary["prm"]["params"].as_u64());
-    let best_of = rows.iter().rfind(|row| row.name == "best-of-n");
-    let any = match best_of {
-        Some(row) => {
-            let runs = record.all(&row.cost)?;
-            let shares: Vec<f64> = runs
-                .iter()
-                .map(|run| 100.0 * run.number("/any_correct/accuracy"))
-                .collect();
-            format!(
-                " At least one of the {} solutions of best-of-n is right for {:.1}% of the problems.",
-                row.n,
-                mean_and_deviation(&shares).0
-            )
-        }
-        None => String::new(),
-    };
+    let runs = record.all(&row.cost)?;
+    let shares: Vec<f64> = runs
+        .iter()
+        .map(|run| 100.0 * run.number("/any_correct/accuracy"))
+        .collect();
     Ok(format!(
-        "{table}\n\
-         {problems} bundled problems; accuracy is the {seeds}. CoT is greedy. Parameters: {}, {}, \
-         nano-prm {}. Tokens and FLOPs (2 per multiply-add) are counted, per problem, prompts \
-         included, each token once; seconds are measured, for all problems; the KV peak is of policy and \
-         PRM together. Majority, best-of-n and dvts at a smaller N are the first solutions of the largest \
-         run, for every seed; their cost columns are from a run of that N alone, seed 0, whose answers \
-         were compared with the subsample's.{any}\n\n\
-         Machine: {}. Commit {}. Command: `{command}`\n",
-        params(&rows[0].cost[0])?,
-        params(&rows[1].cost[0])?,
-        prm.map_or("-".into(), |p| p.to_string()),
-        machine.words(),
-        machine.commit,
+        " At least one of the {} solutions of best-of-n is right for {:.1}% of the problems.",
+        row.n,
+        mean_and_deviation(&shares).0
     ))
 }
 
@@ -409,7 +411,7 @@ fn mean_and_deviation(values: &[f64]) -> (f64, Option<f64>) {
     (mean, deviation)
 }
 
-/// The command that makes this table, without what names a place on this machine.
+/// The command that makes this table, without flags that name a path on this machine.
 fn command(flags: &Flags, budgets: &[u64]) -> String {
     let budgets: Vec<String> = budgets.iter().map(u64::to_string).collect();
     let mut command = format!(

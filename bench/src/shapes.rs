@@ -7,7 +7,7 @@ use crate::named;
 /// File names and their bytes.
 type Files = &'static [(&'static str, &'static [u8])];
 
-/// A word and the config that has the shape.
+/// Words, and the config of each shape.
 const SHAPES: [(&str, Files); 5] = [
     (
         "nano",
@@ -66,7 +66,7 @@ impl Shape {
     /// [`Shape::parse`] for flags that are kept as the word.
     ///
     /// # Errors
-    /// As there.
+    /// No such word: the known ones.
     pub fn word(word: &str) -> Result<String, String> {
         Shape::parse(word).map(|shape| shape.name.to_string())
     }

@@ -1,4 +1,4 @@
-//! Repeated measurements and what is said of them.
+//! Repeated measurements: median, extremes, spread.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Repeated measurements of one thing.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Stat {
-    /// The middle one; of an even count, the mean of the two in the middle.
+    /// The median; of an even count, the mean of the two values in the middle.
     pub median: f64,
     /// The smallest.
     pub min: f64,
@@ -33,8 +33,8 @@ impl Stat {
         })
     }
 
-    /// What `amount` of work in each of these times is as a rate: the shortest time is the
-    /// highest rate.
+    /// The rate of `amount` of work in each of these times: the shortest time gives the highest
+    /// rate.
     pub fn rate(&self, amount: f64) -> Stat {
         Stat {
             median: amount / self.median,
@@ -59,13 +59,13 @@ impl Stat {
     }
 }
 
-/// Seconds a call of `work` takes. It is called until `least` seconds have gone by, and that is
-/// repeated `runs` times after one repetition to warm up.
+/// Seconds of a call of `work`. It is called for at least `min_seconds`, and that is repeated
+/// `runs` times after one repetition to warm up.
 ///
 /// # Panics
 ///
 /// If `runs` is 0.
-pub fn time(runs: usize, least: f64, mut work: impl FnMut()) -> Stat {
+pub fn time(runs: usize, min_seconds: f64, mut work: impl FnMut()) -> Stat {
     let mut once = || {
         let start = Instant::now();
         let mut calls = 0u32;
@@ -73,7 +73,7 @@ pub fn time(runs: usize, least: f64, mut work: impl FnMut()) -> Stat {
             work();
             calls += 1;
             let seconds = start.elapsed().as_secs_f64();
-            if seconds >= least {
+            if seconds >= min_seconds {
                 return seconds / f64::from(calls);
             }
         }

@@ -173,9 +173,10 @@ impl Profile {
     }
 
     fn product(&self) -> Operation {
-        match self.lock().in_head {
-            true => Operation::Head,
-            false => Operation::Products,
+        if self.lock().in_head {
+            Operation::Head
+        } else {
+            Operation::Products
         }
     }
 }
@@ -338,9 +339,10 @@ impl<B: Backend> Backend for Timed<B> {
             seconds: start.elapsed().as_secs_f64(),
             ..Cost::default()
         };
-        let phase = match plan.outputs.len() == plan.rows.len() {
-            true => Phase::Decode,
-            false => Phase::Prefill,
+        let phase = if plan.outputs.len() == plan.rows.len() {
+            Phase::Decode
+        } else {
+            Phase::Prefill
         };
         let visible = plan.rows.iter().map(|row| f64::from(row.position) + 1.0);
         let facts = PlanFacts {

@@ -318,9 +318,10 @@ impl Engine {
                     return Ok(output);
                 }
             }
-            match self.is_idle() {
-                true => idle(&flag.woken)?,
-                false => self.run_batch()?,
+            if self.is_idle() {
+                idle(&flag.woken)?;
+            } else {
+                self.run_batch()?;
             }
         }
     }

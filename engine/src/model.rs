@@ -26,7 +26,7 @@ pub(crate) struct Model<B: Backend> {
     layers: Vec<Layer<B>>,
     norm: B::Vector,
     head: Head<B>,
-    /// One rotary table for each distinct [`Rope`] of the layers.
+    /// One rotary table for each distinct rotary embedding of the layers.
     ropes: Vec<B::Rope>,
     buffers: Buffers<B::Activations>,
     recordings: B::Recordings,

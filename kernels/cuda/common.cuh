@@ -80,10 +80,10 @@ DEVICE float ex2_approx(float x) {
     return r;
 }
 
-// mad.wide.u32: a * b + c in 64 bits, one instruction.
-DEVICE const u8* mad_wide_u32(u32 a, u32 b, const u8* c) {
+// mad.wide.u32: a * B + c in 64 bits, one instruction.
+template <u32 B> DEVICE const u8* mad_wide_u32(u32 a, const u8* c) {
     const u8* r;
-    asm("mad.wide.u32 %0, %1, %2, %3;" : "=l"(r) : "r"(a), "r"(b), "l"(c));
+    asm("mad.wide.u32 %0, %1, %2, %3;" : "=l"(r) : "r"(a), "n"(B), "l"(c));
     return r;
 }
 

@@ -16,7 +16,7 @@
 // Budget: 4 vocabulary bytes per pass; 4 passes without filters, 8 more for each of top-k and top-p
 // (the row is read from L2 after the first). About 20 operations per token and pass.
 //
-// Constants from the host (`cuda/catalog.rs`): THREADS, FEED_THREADS, MAX_WEIGHT, DRAW_BYTES,
+// Constants from the host (`cuda/catalog.rs`): THREADS, SUBSTITUTE_THREADS, MAX_WEIGHT, DRAW_BYTES,
 // DRAWN_BYTES.
 #include "common.cuh"
 
@@ -351,8 +351,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
 // Substitutes the tokens of rows that wait for a draw: substitution {row, draw} puts the token of
 // drawn[draw] into rows[row]. A failed draw gives the id it reports, which is in the vocabulary
 // too.
-extern "C" __global__ void __launch_bounds__(FEED_THREADS)
-    feed(const uint2* feeds, u32 count, const Drawn* drawn, uint4* rows) {
-    u32 i = blockIdx.x * FEED_THREADS + threadIdx.x;
-    if (i < count) rows[feeds[i].x].x = drawn[feeds[i].y].token;
+extern "C" __global__ void __launch_bounds__(SUBSTITUTE_THREADS)
+    substitute_tokens(const uint2* substitutions, u32 count, const Drawn* drawn, uint4* rows) {
+    u32 i = blockIdx.x * SUBSTITUTE_THREADS + threadIdx.x;
+    if (i < count) rows[substitutions[i].x].x = drawn[substitutions[i].y].token;
 }

@@ -35,7 +35,7 @@
 //
 // Constants from the host (`cuda/catalog.rs`): HEAD_DIM; STAGES, tiles in the ring; RESIDENT,
 // thread blocks per multiprocessor; SHARED_BYTES; THREADS, TILE, MAX_ROWS, MANY_ROWS, FEW_ROWS,
-// ADDRESS_UNIT.
+// ADDRESS_UNIT; WORK_ITEM_BYTES and PARAMS_BYTES, the sizes of the Rust structs.
 #include "common.cuh"
 
 constexpr int D = HEAD_DIM, CHUNKS = D / 8, WARPS = THREADS / 32;
@@ -84,6 +84,7 @@ struct AttentionParams {
     u32 window;           // positions a row sees, its own included; 2^30 for all
     float scale;          // log2(e) / sqrt(S)
 };
+static_assert(sizeof(AttentionParams) == PARAMS_BYTES, "AttentionParams of cuda/attention.rs");
 
 // Where the token slots of a tile lie.
 struct TileSlots {
@@ -108,7 +109,8 @@ struct Unit {
     const WorkItem& item;
     Shared& s;
     u32 kv_head;
-    u32 tiles;  // of K, and of V
+    u32 tiles;     // of K, and of V
+    const u8* kv;  // the arena, offset to the head within a layer's K or V
 };
 
 // What a warp owns of a unit: H groups of 16 rows, N columns of 8 tokens of each tile from
@@ -179,15 +181,14 @@ template <bool FULL> DEVICE void copy_chunk(const TileSlots& slots, const u8* fr
     u32 base = slots.base[slot];
     bool token = FULL || base != NO_TOKEN;
     // By hand: the compiler adds the chunk last, one instruction more for every copy.
-    const u8* chunk_from = mad_wide_u32(token ? base : 0, ADDRESS_UNIT, from + chunk * 16);
+    const u8* chunk_from = mad_wide_u32<ADDRESS_UNIT>(token ? base : 0, from + chunk * 16);
     if (FULL)
         cp_async_16(to, chunk_from);
     else
         cp_async_16_zfill(to, chunk_from, token ? 16 : 0);
 }
 
-// Starts the copies of a tile: all threads, chunk by chunk. `from` is K or V of the head in block
-// 0.
+// Starts the copies of a tile, chunk by chunk, by all threads. `from`: the head's K or V in block 0.
 template <bool FULL> DEVICE void copy_tile(const TileSlots& slots, const u8* from, u32 to) {
     // Slots that all threads copy in one round. Where they are whole, a thread keeps its chunk and
     // its swizzled offset but for a constant.
@@ -210,8 +211,7 @@ DEVICE void produce_kv(const Unit& u, u32 load) {
     u32 tile = load / 2;
     if (tile < u.tiles) {
         u32 to = cvta_to_shared(u.s.ring[load % STAGES]);
-        u64 head_offset = (u64)u.kv_head * u.p.block_tokens * D * 2;
-        const u8* from = u.p.arena + head_offset + (load % 2 ? u.p.v_offset : u.p.k_offset);
+        const u8* from = u.kv + (load % 2 ? u.p.v_offset : u.p.k_offset);
         const TileSlots& slots = u.s.slots[tile % LOCATED];
         if (slots.full[0] & slots.full[1])
             copy_tile<true>(slots, from, to);
@@ -512,7 +512,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) tree_attention(c
     for (u32 i = p.lists[blockIdx.x]; i < p.lists[blockIdx.x + 1]; i++) {
         uint2 unit = p.units[i];
         WorkItem item = p.items[unit.x];
-        Unit u{p, item, s, unit.y, (item.slots + TILE - 1) / TILE};
+        Unit u{p, item, s, unit.y, (item.slots + TILE - 1) / TILE, p.arena + (u64)unit.y * p.block_tokens * D * 2};
         // Hazard: load_q and locate_tile overwrite what slower warps still read of the last unit:
         // Q, row positions, located slots, and the shares that lie in Q's place.
         __syncthreads();

@@ -1,10 +1,10 @@
-//! The CUDA backend: hand-written kernels, compiled at run time for the card that is there.
+//! The CUDA backend: hand-written kernels, compiled at run time for the card in use.
 //!
-//! Weights and the KV cache are bf16; so are activations that only feed products. The residual
-//! stream and the head's output are f32, as are all sums. The sources lie in `kernels/cuda`, each
-//! with its tiling, layout, numerics and budget on top; here are their launchers, one file per
-//! group of operations, above `items` (the attention's work, a pure function), `device` (driver,
-//! compiler, launches), `memory` and `cache`.
+//! Weights and the KV cache are bf16; so are activations that are only inputs of linear layers. The
+//! residual stream and the head's output are f32, as are all sums. The sources lie in
+//! `kernels/cuda`, each with its tiling, layout, numerics and budget on top. Here are their table
+//! (`catalog`) and their launchers, one file per source, above `items` (the attention's work, a pure
+//! function), `device` (driver, compiler, launches), `memory` and `cache`.
 //!
 //! Driver and compiler are loaded when a card is opened: one program serves machines with and
 //! without CUDA. The same code drives the emulator (`kernels/emulator`).
@@ -15,8 +15,9 @@
 //! # What bits depend on
 //!
 //! A row's numbers do not depend on what other rows hold. They may depend on how many there are:
-//! products of up to 64 rows and of more sum in different orders, and the cut of the attention's
-//! work decides where its sums are merged. Two runs of the same steps give the same bits.
+//! linear layers of up to 64 rows and of more sum in different orders, and the cut of the
+//! attention's work decides where its sums are merged. Two runs of the same batches give the same
+//! bits.
 
 mod attention;
 mod attention_work;
@@ -43,7 +44,7 @@ pub use memory::Buffer;
 pub use nvrtc::{Compiler, INSTALL as NVRTC_INSTALL, Job, Output};
 pub use plan::Plan;
 
-/// The folder compiled kernels are kept in, `None` if there is no place for one.
+/// The folder of compiled kernels; `None` if no variable names one and there is no home folder.
 pub fn cache_folder() -> Option<std::path::PathBuf> {
     cache::folder()
 }
@@ -64,21 +65,21 @@ use std::rc::Rc;
 /// One card, its kernels and the scratch memory they share.
 pub struct CudaBackend {
     card: Rc<Card>,
-    /// The first operation that failed.
+    /// The error of the first operation that failed.
     failed: Option<Error>,
     memory: Lasting,
-    /// How much of the memory that is free may be taken; `None`: whatever is asked for.
+    /// The fraction of the free memory that may be allocated; `None`: no limit.
     fraction: Option<f64>,
-    /// Buffers of plans that are done with.
+    /// Buffers of finished plans, for reuse.
     plans: Pool,
     places: Places,
-    /// Whether decoding steps are recorded.
+    /// Whether decode batches are recorded.
     graphs: bool,
     attention: attention::Scratch,
     sampling: sample::Scratch,
     pairs: Growing,
     sharing: items::Sharing,
-    /// For products of many rows, where it is installed.
+    /// Computes linear layers of many rows, where it is installed.
     cublaslt: Option<cublaslt::CublasLt>,
 }
 
@@ -117,7 +118,7 @@ pub struct Arena {
     buffer: Buffer,
 }
 
-/// Numbers under way.
+/// Values that are being copied to the host.
 pub struct PendingRead {
     copying: Result<Copying, Error>,
     rows: usize,
@@ -127,7 +128,7 @@ pub struct PendingRead {
 }
 
 impl Activations {
-    /// The suffix of kernels' names.
+    /// The index of the type's suffix in kernels' names: f32, bf16.
     fn suffix(&self) -> usize {
         match self.dtype {
             Dtype::F32 => 0,
@@ -153,7 +154,7 @@ impl CudaBackend {
     /// No driver, no compiler (with the command that installs it), a card that is too old.
     pub fn open(which: Which) -> Result<CudaBackend, Error> {
         let card = Card::open(which)?;
-        // The emulator has no use for the real library, and a card none for its twin.
+        // The real library does not run on the emulator, nor the emulator's on a card.
         let library = CublasLtLibrary::find(card.limits().emulated);
         let library = library.map_err(|why| card.failure("cuBLASLt", &why))?;
         Ok(CudaBackend {
@@ -174,25 +175,24 @@ impl CudaBackend {
         })
     }
 
-    /// Lets models and KV cache take at most this fraction of the memory that is free when they are
-    /// loaded, from two arenas allocated once. The rest is for plans, scratch memory and the
-    /// driver. Without it every buffer is allocated for itself, which tells the emulator their
-    /// bounds.
+    /// Limits models and KV cache to this fraction of the memory that is free when they are loaded,
+    /// in two arenas allocated once. The rest is for plans, scratch memory and the driver. Without
+    /// it every buffer is an allocation of its own, whose bounds the emulator checks.
     pub fn set_memory_fraction(&mut self, fraction: f64) {
         self.fraction = Some(fraction);
     }
 
-    /// Whether decoding steps are recorded as CUDA graphs; they are, unless this says no.
+    /// Turns the recording of decode batches as CUDA graphs on (the default) or off.
     pub fn set_graphs(&mut self, on: bool) {
         self.graphs = on;
     }
 
-    /// How much of the tree attention uses, for studies; the default is all that pays.
+    /// Sets how much of the tree attention uses, for studies; the default is every level that pays.
     pub fn set_sharing(&mut self, sharing: items::Sharing) {
         self.sharing = sharing;
     }
 
-    /// Has products of many rows computed by a cuBLASLt, or, with `None`, by the kernels here.
+    /// Computes linear layers of many rows by a cuBLASLt, or, with `None`, by the kernels here.
     ///
     /// # Errors
     ///
@@ -204,7 +204,7 @@ impl CudaBackend {
         Ok(())
     }
 
-    /// How many products cuBLASLt has computed; `None` where it is not in use.
+    /// The number of linear layers that cuBLASLt has computed; `None` where it is not in use.
     pub fn cublaslt_products(&self) -> Option<u64> {
         self.cublaslt.as_ref().map(cublaslt::CublasLt::calls)
     }
@@ -349,9 +349,10 @@ impl Backend for CudaBackend {
         self.memory.reserve(weights)?;
         let left = fitting.unwrap_or(0).min(attention::MAX_ARENA);
         // The emulated card's memory is this machine's.
-        let left = match self.emulated() {
-            true => left.min(DEFAULT_KV_BYTES),
-            false => left,
+        let left = if self.emulated() {
+            left.min(DEFAULT_KV_BYTES)
+        } else {
+            left
         };
         Ok(kv_bytes.unwrap_or(left))
     }
@@ -397,7 +398,7 @@ impl Backend for CudaBackend {
                 what: format!("a KV arena of {bytes} bytes (at most 128 GiB)"),
             });
         }
-        // Zeros, because whole blocks are copied, what nothing was written to included.
+        // Zeros, because copies of blocks include slots that were never written.
         Ok(Arena {
             buffer: Buffer::zeroed(&self.card, bytes, "the KV arena")?,
         })
@@ -422,7 +423,7 @@ impl Backend for CudaBackend {
     }
 
     fn feed(&mut self, plan: &mut Plan, feeds: &[Feed], samples: &sample::Pending) {
-        self.enqueue(|b| sample::feed(&b.card, &b.plans, plan, feeds, samples));
+        self.enqueue(|b| sample::substitute_tokens(&b.card, &b.plans, plan, feeds, samples));
     }
 
     fn embed(&mut self, table: &Weight, plan: &Plan, scale: f32, out: &mut Activations) {

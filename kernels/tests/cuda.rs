@@ -20,7 +20,7 @@ fn linear_is_right() {
 }
 
 #[test]
-fn gated_products_are_right() {
+fn gated_linear_layers_are_right() {
     let (_one, mut backend) = common::emulated();
     check_all(&cases::gated_linear_cases(), |case| {
         cases::check_linear_gated(&mut backend, case).map(drop)
@@ -28,7 +28,7 @@ fn gated_products_are_right() {
 }
 
 #[test]
-fn products_by_cublaslt_are_right() {
+fn linear_layers_by_cublaslt_are_right() {
     let (_one, mut backend) = common::emulated();
     assert_eq!(backend.cublaslt_products(), None);
     backend.set_cublaslt(Some(common::cublaslt())).unwrap();
@@ -36,9 +36,10 @@ fn products_by_cublaslt_are_right() {
         let before = backend.cublaslt_products();
         cases::check_linear(&mut backend, case).map(drop)?;
         let used = backend.cublaslt_products() != before;
-        match used == (case.rows > 64 && !case.bias) {
-            true => Ok(()),
-            false => Err(format!("computed by the library: {used}")),
+        if used == (case.rows > 64 && !case.bias) {
+            Ok(())
+        } else {
+            Err(format!("computed by the library: {used}"))
         }
     });
     check_all(&cases::gated_linear_cases(), |case| {
@@ -78,7 +79,7 @@ fn attention_is_right() {
         let all: Vec<usize> = (0..case.tree.nodes.len()).collect();
         cases::check_attention(&mut backend, &case, &all).map(drop)
     });
-    // What is no multiple of a tensor-core product's depth, and nothing else.
+    // Head dimensions that are not a multiple of 16, the depth of an mma; no others.
     assert_eq!(refused, [6, 8, 24].into());
 }
 
@@ -304,7 +305,7 @@ fn unusable_logits_are_the_cpus_error() {
 }
 
 #[test]
-fn what_there_is_no_kernel_for_is_refused_by_name() {
+fn operations_without_a_kernel_are_refused_by_name() {
     let (_one, mut backend) = common::emulated();
     let mut x = backend.activations(2, 16).unwrap();
     let bytes = cases::matrix_bytes(&[0.5; 16 * 16], Dtype::Bf16);
@@ -318,7 +319,7 @@ fn what_there_is_no_kernel_for_is_refused_by_name() {
         .unwrap();
     let mut out = backend.activations(2, 16).unwrap();
     backend.linear(&x, &w, None, 2, false, &mut out);
-    // Everything after it is refused, too, until the error has been told.
+    // Everything after it is refused, too, until the error has been returned.
     backend.relu(&mut x, 2);
     let pending = backend.read(&out, 0..2);
     let error = backend.finish_read(pending).expect_err("refused");
@@ -346,7 +347,7 @@ fn allocations() -> u64 {
 }
 
 #[test]
-fn what_lasts_lies_in_one_allocation() {
+fn buffers_of_models_lie_in_one_allocation() {
     let (_one, mut backend) = common::emulated();
     backend.set_memory_fraction(0.5);
     let numbers = cases::numbers(3, 100 * 72);
@@ -391,7 +392,7 @@ fn what_lasts_lies_in_one_allocation() {
 }
 
 #[test]
-fn models_that_do_not_fit_are_refused_with_what_is_needed_and_what_there_is() {
+fn models_that_do_not_fit_are_refused_with_the_bytes_needed_and_free() {
     let (_one, mut backend) = common::emulated();
     // The emulated A100 has 80 GiB.
     for (fraction, kv, words) in [
@@ -411,13 +412,13 @@ fn models_that_do_not_fit_are_refused_with_what_is_needed_and_what_there_is() {
         assert!(matches!(error, Error::DoesNotFit { .. }), "{error}");
         assert!(error.to_string().contains(words), "{error}");
     }
-    // What is left goes to the KV cache; the emulated card leaves this machine some memory.
+    // The rest goes to the KV cache; the emulated card leaves this machine some memory.
     backend.set_memory_fraction(0.5);
     assert_eq!(backend.reserve(&[], None, 64).unwrap(), 1 << 30);
 }
 
 #[test]
-fn fed_rows_go_on_with_the_drawn_tokens() {
+fn substituted_tokens_are_those_drawn() {
     let (_one, mut backend) = common::emulated();
     let (vocabulary, cols, draws) = (40, 8, 300);
     let (table, values) = embedding(&mut backend, vocabulary, cols);
@@ -450,7 +451,7 @@ fn fed_rows_go_on_with_the_drawn_tokens() {
         })
         .collect();
     let first = backend.sample(&logits, &draws);
-    // Another call in between, as of another model, takes no place from it.
+    // Another call in between, as of another model, does not overwrite its tokens.
     let second = backend.sample(&logits, &draws[..1]);
     let mut plan = backend.upload(&plan).unwrap();
     backend.feed(&mut plan, &feeds, &first);
@@ -473,8 +474,8 @@ fn fed_rows_go_on_with_the_drawn_tokens() {
     }
 }
 
-/// Decoding steps over a growing tree: the rows that count of every step's attention output, and
-/// the driver's calls that begin a recording, launch one, and launch a kernel.
+/// Decode batches over a growing tree: the attention outputs of each batch, padding aside, and the
+/// number of driver calls that begin a recording, launch one, and launch a kernel.
 fn decode(backend: &mut CudaBackend, graphs: bool) -> (Vec<Vec<f32>>, [u64; 3]) {
     backend.set_graphs(graphs);
     let calls = || {
@@ -566,9 +567,9 @@ fn decode(backend: &mut CudaBackend, graphs: bool) -> (Vec<Vec<f32>>, [u64; 3]) 
 }
 
 #[test]
-fn recorded_steps_give_the_bits_of_those_that_are_not() {
+fn recorded_passes_give_the_bits_of_launched_ones() {
     let (_one, mut backend) = common::emulated();
-    // Recorded first: the places of the other would be large enough from the start.
+    // Recorded first: after the other run the fixed places would be large enough from the start.
     let (found, [captures, launches, fewer]) = decode(&mut backend, true);
     let (expected, [none, never, kernels]) = decode(&mut backend, false);
     assert_eq!((none, never), (0, 0));
@@ -576,9 +577,9 @@ fn recorded_steps_give_the_bits_of_those_that_are_not() {
     for (step, (found, expected)) in found.iter().zip(&expected).enumerate() {
         assert_eq!(found, expected, "step {step}");
     }
-    // Places of 2, 4 and 6 rows. The first step of each runs as it is, and so do the prompt's and
-    // the three without rows. The blocks outgrow their places now and then: then there is a new
-    // recording.
+    // Fixed places of 2, 4 and 6 rows. The first batch of each runs kernel by kernel, and so do the
+    // prompt's and the three without rows. When the blocks outgrow their place, the pass is recorded
+    // anew.
     assert_eq!(launches, 40 - 4 - 3);
     assert!((4..12).contains(&captures), "{captures} recordings");
     assert!(

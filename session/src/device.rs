@@ -134,7 +134,7 @@ pub enum AnyBackend {
     /// The CPU.
     Cpu(CpuBackend),
     /// A card, held to its share of memory.
-    Cuda(CudaBackend),
+    Cuda(Box<CudaBackend>),
 }
 
 impl EngineOptions {
@@ -190,7 +190,7 @@ impl EngineOptions {
             instruction_set: None,
             unused_card: None,
         };
-        Ok((AnyBackend::Cuda(card), machine))
+        Ok((AnyBackend::Cuda(Box::new(card)), machine))
     }
 
     /// The CPU backend.

@@ -64,11 +64,12 @@ pub fn find(word: &str) -> Option<Source> {
 pub fn export(word: &str, to: &Path) -> Result<Vec<PathBuf>, Error> {
     let Some((_, files)) = MODELS.iter().find(|(w, _)| *w == word) else {
         let expected = format!("one of {}", words().collect::<Vec<_>>().join(", "));
-        return Err(Setting::new("model_argument", word, expected).into());
+        return Err(Setting::new("model", word, expected).into());
     };
     let failed = |problem: String| Error::File {
-        setting: "to_argument",
+        setting: "to",
         file: to.display().to_string(),
+        line: None,
         problem,
     };
     if to.symlink_metadata().is_ok() {

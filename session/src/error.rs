@@ -32,13 +32,15 @@ pub enum Error {
         role: &'static str,
     },
     /// A results file that cannot be read, written or continued.
-    #[error("`{setting}` {file}: {problem}")]
+    #[error("`{setting}` {file}{}: {problem}", at_line(*line))]
     File {
         /// The setting that names the file.
         setting: &'static str,
         /// The file.
         file: String,
-        /// The line, where known, and what is wrong.
+        /// The line, from 1, where known.
+        line: Option<usize>,
+        /// What is wrong.
         problem: String,
     },
     /// Text that must have tokens has none.
@@ -58,6 +60,11 @@ pub enum Error {
     Ended,
 }
 
+/// A line of a file, in words.
+pub(crate) fn at_line(line: Option<usize>) -> String {
+    line.map(|line| format!(" line {line}")).unwrap_or_default()
+}
+
 impl From<kernels::Error> for Error {
     fn from(error: kernels::Error) -> Error {
         Error::Engine(error.into())
@@ -68,13 +75,15 @@ impl Error {
     /// Whether the names in backticks in this error's text are those of settings.
     pub fn names_settings(&self) -> bool {
         match self {
-            Error::Setting(_)
-            | Error::Model { .. }
-            | Error::NoModel { .. }
-            | Error::File { .. } => true,
+            Error::Setting(_) | Error::Model { .. } | Error::NoModel { .. } => true,
             Error::Engine(error) => error.names_settings(),
             Error::Strategies(error) => error.names_settings(),
-            Error::Empty { .. } | Error::BranchGivenUp | Error::Device(_) | Error::Ended => false,
+            // A file's problem may have backticks of its own: see [`Error::File`].
+            Error::File { .. }
+            | Error::Empty { .. }
+            | Error::BranchGivenUp
+            | Error::Device(_)
+            | Error::Ended => false,
         }
     }
 }

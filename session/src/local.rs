@@ -11,8 +11,8 @@ use engine::{Engine, Generate, KvUsage, Model, ModelSpec, Setting, Usage};
 use futures::channel::mpsc;
 use kernels::Backend;
 use strategies::{
-    Config, ContextOverflow, EnginePolicy, EnginePrm, NoPrm, Outcome, Prm, PrmFormat, Problem,
-    PromptStyle,
+    Config, ContextOverflow, EnginePolicy, EnginePrm, News, NoPrm, Outcome, Prm, PrmFormat,
+    Problem, PromptStyle,
 };
 
 use crate::device::{AnyBackend, Machine};
@@ -176,7 +176,7 @@ impl Local {
     ) -> Result<(Local, T), Error> {
         let (backend, machine) = options.engine.open()?;
         match backend {
-            AnyBackend::Cuda(card) => Local::over(card, machine, options, sources, check),
+            AnyBackend::Cuda(card) => Local::over(*card, machine, options, sources, check),
             AnyBackend::Cpu(cpu) => Local::over(cpu, machine, options, sources, check),
         }
     }
@@ -276,19 +276,25 @@ impl Local {
         self.prm.as_ref().ok_or(Error::NoModel { role: "prm" })
     }
 
-    /// Searches for the answer of one problem.
+    /// Searches for the answer of one problem; `watch` sees the news of the search.
     ///
     /// # Errors
     /// Settings that cannot run, a model that is not there, a failure of the search.
-    pub async fn solve(&self, problem: &Problem, config: &Config) -> Result<Outcome, Error> {
+    pub async fn solve(
+        &self,
+        problem: &Problem,
+        config: &Config,
+        watch: &dyn Fn(News<'_>),
+    ) -> Result<Outcome, Error> {
         config.validate()?;
         let policy = self.policy(config.seed)?;
-        if config.strategy.needs_prm() {
+        let outcome = if config.strategy.needs_prm() {
             let prm = self.prm()?;
-            Ok(strategies::solve(&policy, Some(&prm), problem, config).await?)
+            strategies::solve_watched(&policy, Some(&prm), problem, config, watch).await
         } else {
-            Ok(strategies::solve(&policy, None::<&NoPrm>, problem, config).await?)
-        }
+            strategies::solve_watched(&policy, None::<&NoPrm>, problem, config, watch).await
+        };
+        Ok(outcome?)
     }
 
     /// Scores the steps of a solution: one score for each.

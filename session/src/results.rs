@@ -223,8 +223,12 @@ impl Results {
             .collect();
         for (number, line) in lines.iter().enumerate() {
             if let Some(why) = unfit(line, settings, trees, &texts) {
-                let why = format!("line {}: {why}; name another file", number + 1);
-                return Err(refused(path, why));
+                return Err(Error::File {
+                    setting: "out",
+                    file: path.display().to_string(),
+                    line: Some(number + 1),
+                    problem: format!("{why}; name another file"),
+                });
             }
         }
         if regular {
@@ -302,6 +306,7 @@ fn refused(path: &Path, problem: impl Into<String>) -> Error {
     Error::File {
         setting: "out",
         file: path.display().to_string(),
+        line: None,
         problem: problem.into(),
     }
 }
@@ -343,7 +348,8 @@ pub fn read_lines(setting: &'static str, path: &Path, bytes: &[u8]) -> Result<Ve
         let line = read_line(line).map_err(|why| Error::File {
             setting,
             file: path.display().to_string(),
-            problem: format!("line {}: {why}", number + 1),
+            line: Some(number + 1),
+            problem: why,
         })?;
         lines.push(line);
     }

@@ -9,7 +9,7 @@ use futures::channel::{mpsc, oneshot};
 use futures::future::{AbortHandle, Abortable, LocalBoxFuture};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt, select_biased};
-use strategies::{Config, Outcome, Problem};
+use strategies::{Config, News, Outcome, Problem};
 
 use crate::admission::Admission;
 use crate::branch::Branches;
@@ -141,11 +141,14 @@ impl Session {
         &self.info
     }
 
-    /// Searches for the answer of a problem.
+    /// Searches for the answer of a problem. [`Event::Step`] brings the steps of the tree,
+    /// [`Event::Solution`] the solutions.
     pub fn solve(&self, problem: Problem, config: Config) -> Job<Outcome> {
         let rows = config.n;
-        self.job(rows, async move |owner, _events| {
-            owner.local.solve(&problem, &config).await
+        self.job(rows, async move |owner, events| {
+            // A receiver that has gone reads nothing any more.
+            let watch = |news: News<'_>| drop(events.unbounded_send(news.into()));
+            owner.local.solve(&problem, &config, &watch).await
         })
     }
 

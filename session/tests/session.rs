@@ -5,6 +5,8 @@ mod serve;
 #[path = "../examples/solve.rs"]
 mod solve;
 
+use std::collections::BTreeMap;
+
 use futures::executor::block_on;
 use futures::{StreamExt, future, stream};
 use offshoot_session::local::{Local, Sources};
@@ -108,7 +110,11 @@ fn many_jobs_compute_what_one_future_over_all_problems_computes() {
     let options = options();
     let sources = Sources::find(&options, &mut Silent).expect("embedded models");
     let (local, ()) = Local::open(&options, sources, |_| Ok(())).expect("embedded models");
-    let all = stream::iter(problems.iter().map(|problem| local.solve(problem, &config)));
+    let all = stream::iter(
+        problems
+            .iter()
+            .map(|problem| local.solve(problem, &config, &|_| ())),
+    );
     let solved = local.engine().run(all.buffered(64).collect::<Vec<_>>());
     for (outcome, solved) in outcomes.iter().zip(solved.expect("a CPU")) {
         assert_eq!(*outcome, solved.expect("a solved problem"));
@@ -354,4 +360,40 @@ fn what_cannot_be_honoured_names_its_setting() {
         ..Config::new(Strategy::Majority)
     };
     assert!(session.solve(problem, zero).wait().is_err());
+}
+
+#[test]
+fn events_tell_what_becomes_of_steps_and_solutions() {
+    let session = open();
+    for config in searches() {
+        let name = config.strategy.name();
+        let mut job = session.solve(problems(1).remove(0), config.clone());
+        let (mut states, mut solutions) = (BTreeMap::new(), Vec::new());
+        while let Some(event) = block_on(job.next()) {
+            match event {
+                Event::Step { tree, node } => drop(states.insert((tree, node.id), node)),
+                Event::Solution(solution) => solutions.push(solution),
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+        let outcome = job.wait().expect("a solved problem");
+        assert_eq!(solutions.len(), outcome.solutions.len(), "{name}");
+        for solution in &outcome.solutions {
+            let same = |said: &&strategies::Solution| said.steps == solution.steps;
+            let said = solutions.iter().find(same).expect(name);
+            assert_eq!(said.scores, solution.scores, "{name}");
+        }
+        let whole = matches!(
+            config.strategy,
+            Strategy::Cot | Strategy::Majority | Strategy::BestOfN
+        );
+        assert_eq!(states.is_empty(), whole, "{name}");
+        if config.strategy == Strategy::Beam {
+            // One tree: the last news of every step is what the tree says of it.
+            let nodes = outcome.trace.nodes.iter().skip(1);
+            let said: Vec<_> = states.values().map(|n| (n.id, n.state, n.reward)).collect();
+            let is: Vec<_> = nodes.map(|n| (n.id, n.state, n.reward)).collect();
+            assert_eq!(said, is, "{name}");
+        }
+    }
 }

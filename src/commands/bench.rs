@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use ::kernels::cuda::items::Sharing;
 use bench::profile::{self, Run};
-use bench::shapes::Shape;
 use bench::throughput::{self, Role, Subject};
 use bench::timed::{Profile, Timed};
 use bench::{attention, kernels, limits, linear, scaling};
@@ -20,7 +19,7 @@ use strategies::ContextOverflow;
 
 use super::{print, solve};
 use crate::downloads::Downloads;
-use crate::error::{Done, Failure};
+use crate::error::{Done, Failure, sentence_with};
 use crate::flags::{BenchCommand, BenchSearchFlags, EngineFlags, ThroughputFlags, Without};
 
 /// Rows of an LM head that a PRM is read at: two tokens' logits, as Math-Shepherd's and RLHFlow's.
@@ -49,26 +48,22 @@ struct Named {
     checkpoint: Checkpoint,
 }
 
-fn named(argument: &'static str, model: &str) -> Done<Named> {
+fn named(setting: &'static str, model: &str) -> Done<Named> {
+    let found = source(setting, model, Need::Weights, &mut Downloads::default())
+        .map_err(|error| Failure::new(sentence_with(error, &[("model", "MODEL")])))?;
     Ok(Named {
         name: model.into(),
-        checkpoint: Checkpoint::open(source(
-            argument,
-            model,
-            Need::Weights,
-            &mut Downloads::default(),
-        )?)?,
+        checkpoint: Checkpoint::open(found)?,
     })
 }
 
-fn throughput(flags: &ThroughputFlags) -> Done<String> {
-    let began = Instant::now();
-    let role = flags.work.role;
+/// Refuses flags that do not go together.
+fn check_throughput(flags: &ThroughputFlags) -> Done {
     for (flag, given) in [
         ("--prm", flags.prm.is_some()),
         ("--beam-width", flags.work.beam_width.is_some()),
     ] {
-        if given && role != Role::Both {
+        if given && flags.work.role != Role::Both {
             return Err(Failure::new(format!(
                 "{flag}: expected --role both beside it"
             )));
@@ -80,24 +75,34 @@ fn throughput(flags: &ThroughputFlags) -> Done<String> {
             "--temperature {found}: expected a number from 0 up"
         )));
     }
-    let random = |shape: Shape| -> Done<Named> {
-        Ok(Named {
+    Ok(())
+}
+
+/// The policy, or the PRM of `--role prm`.
+fn first_model(flags: &ThroughputFlags) -> Done<Named> {
+    let first = match (&flags.model, flags.shape) {
+        (_, Some(shape)) => Named {
             name: format!("{} (random weights)", shape.name),
             checkpoint: Checkpoint::random(shape.source(), 0)?,
-        })
-    };
-    let first = match (&flags.model, flags.shape) {
-        (_, Some(shape)) => random(shape)?,
-        (Some(model), None) => named("model_argument", model)?,
-        // The command line asks for one of the two.
+        },
+        (Some(model), None) => named("model", model)?,
+        // The command line requires one of the two.
         (None, None) => return Err(Failure::new("expected a model or --shape")),
     };
-    if role != Role::Prm && first.checkpoint.config.head != HeadKind::Causal {
+    if flags.work.role != Role::Prm && first.checkpoint.config.head != HeadKind::Causal {
         return Err(Failure::new(format!(
             "{}: a reward model cannot write, expected --role prm",
             first.name
         )));
     }
+    Ok(first)
+}
+
+fn throughput(flags: &ThroughputFlags) -> Done<String> {
+    let began = Instant::now();
+    check_throughput(flags)?;
+    let role = flags.work.role;
+    let first = first_model(flags)?;
     let second = match &flags.prm {
         Some(prm) => Some(named("prm", prm)?),
         None => None,
@@ -196,7 +201,7 @@ fn clocked(
 ) -> Result<(Local, Option<Profile>), session::Error> {
     let (backend, machine) = options.engine.open()?;
     match backend {
-        AnyBackend::Cuda(card) => Local::over(card, machine, options, sources, |_| Ok(None)),
+        AnyBackend::Cuda(card) => Local::over(*card, machine, options, sources, |_| Ok(None)),
         AnyBackend::Cpu(cpu) => {
             let (timed, profile) = Timed::new(cpu);
             Local::over(timed, machine, options, sources, |_| Ok(Some(profile)))
@@ -223,7 +228,7 @@ fn timed_engine(
                     Without::Sharing => card.set_sharing(Sharing::Flat),
                 }
             }
-            let (engine, models) = Engine::new(card, parts, &engine_options)?;
+            let (engine, models) = Engine::new(*card, parts, &engine_options)?;
             Ok((engine, models, None))
         }
         AnyBackend::Cpu(_) if !without.is_empty() => Err(Failure::new(

@@ -7,7 +7,7 @@ use session::{Event, Finish, GenerateRequest, Message, Options, Prompt, Session}
 
 use super::{print, print_json, read_stdin};
 use crate::downloads::Downloads;
-use crate::error::Done;
+use crate::error::{Done, Failure, sentence_with};
 use crate::flags::{GenerateFlags, unescape};
 
 #[derive(Serialize)]
@@ -35,7 +35,8 @@ pub fn run(flags: &GenerateFlags) -> Done {
         engine: flags.engine.options(),
         ..Options::without_models()
     };
-    let session = Session::open_watched(&options, &mut Downloads::default())?;
+    let session = Session::open_watched(&options, &mut Downloads::default())
+        .map_err(|error| Failure::new(sentence_with(error, &[("policy", "--model")])))?;
     let mut job = session.generate(request);
     if !flags.json {
         while let Some(event) = block_on(job.next()) {

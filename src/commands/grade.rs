@@ -25,93 +25,139 @@ struct Counts {
 
 /// Grades a file line by line, so that it may be longer than memory.
 pub fn run(flags: &GradeFlags) -> Done {
-    let name = match flags.file.as_os_str() == "-" {
-        true => "standard input".to_string(),
-        false => flags.file.display().to_string(),
-    };
-    let mut input: Box<dyn BufRead> = match flags.file.as_os_str() == "-" {
-        true => Box::new(stdin().lock()),
-        false => {
-            let file = File::open(&flags.file).map_err(|e| Failure::io(&name, &e))?;
-            Box::new(BufReader::new(file))
-        }
-    };
     let written_files = [
         ("--out", &flags.out),
         ("--disagreements", &flags.disagreements),
     ];
+    let (name, mut input) = open_input(&flags.file)?;
     refuse_one_file_twice(&flags.file, written_files)?;
-    let mut out: Box<dyn Write> = match &flags.out {
-        Some(path) => Box::new(create("--out", path)?),
-        None => Box::new(BufWriter::new(stdout().lock())),
-    };
-    let mut disagreements = match &flags.disagreements {
-        Some(path) => Some(create("--disagreements", path)?),
-        None => None,
-    };
-    let timeout = Duration::from_secs(flags.external_timeout.into());
-    let mut external = match &flags.external {
-        Some(command) => Some(External::start(command, timeout)?),
-        None => None,
-    };
-    let written = |error: std::io::Error| match &flags.out {
-        Some(path) => Failure::io(&format!("--out {}", path.display()), &error),
-        None => Failure::stdout(error),
-    };
-
-    let mut counts = Counts::default();
+    let mut grading = Grading::open(flags, name)?;
     let (mut bytes, mut number) = (Vec::new(), 0);
     loop {
         bytes.clear();
         let read = input.read_until(b'\n', &mut bytes);
-        if read.map_err(|e| Failure::io(&name, &e))? == 0 {
+        if read.map_err(|e| Failure::io(&grading.name, &e))? == 0 {
             break;
         }
         number += 1;
-        if bytes.iter().all(u8::is_ascii_whitespace) {
-            continue;
+        if !bytes.iter().all(u8::is_ascii_whitespace) {
+            grading.line(&bytes, number)?;
         }
-        let mut graded = match Graded::read(&bytes, flags.grader) {
+    }
+    grading.end()
+}
+
+/// The lines to grade, and their name in messages.
+fn open_input(path: &Path) -> Done<(String, Box<dyn BufRead>)> {
+    if path.as_os_str() == "-" {
+        return Ok(("standard input".into(), Box::new(stdin().lock())));
+    }
+    let name = path.display().to_string();
+    let file = File::open(path).map_err(|e| Failure::io(&name, &e))?;
+    Ok((name, Box::new(BufReader::new(file))))
+}
+
+/// A file being graded.
+struct Grading<'a> {
+    flags: &'a GradeFlags,
+    /// The input in messages.
+    name: String,
+    out: Box<dyn Write>,
+    disagreements: Option<BufWriter<File>>,
+    external: Option<External>,
+    counts: Counts,
+}
+
+impl Grading<'_> {
+    fn open(flags: &GradeFlags, name: String) -> Done<Grading<'_>> {
+        let timeout = Duration::from_secs(flags.external_timeout.into());
+        let create = |flag, path: &Option<PathBuf>| {
+            let path = path.as_ref();
+            path.map(|path| create(flag, path)).transpose()
+        };
+        let out: Box<dyn Write> = match create("--out", &flags.out)? {
+            Some(file) => Box::new(file),
+            None => Box::new(BufWriter::new(stdout().lock())),
+        };
+        let external = flags.external.as_ref();
+        Ok(Grading {
+            flags,
+            name,
+            out,
+            disagreements: create("--disagreements", &flags.disagreements)?,
+            external: external
+                .map(|command| External::start(command, timeout))
+                .transpose()?,
+            counts: Counts::default(),
+        })
+    }
+
+    /// A failure of writing the graded lines.
+    fn written(&self, error: std::io::Error) -> Failure {
+        match &self.flags.out {
+            Some(path) => Failure::io(&format!("--out {}", path.display()), &error),
+            None => Failure::stdout(error),
+        }
+    }
+
+    /// Grades a line and writes it.
+    fn line(&mut self, bytes: &[u8], number: usize) -> Done {
+        let mut graded = match Graded::read(bytes, self.flags.grader) {
             Ok(graded) => graded,
             Err(reason) => {
-                counts.malformed += 1;
+                self.counts.malformed += 1;
+                let name = &self.name;
                 print_failure(&Failure::new(format!("{name} line {number}: {reason}")));
-                continue;
+                return Ok(());
             }
         };
-        counts.graded += 1;
-        counts.correct += usize::from(graded.correct);
-        if let (Some(external), Some(prediction)) = (&mut external, &graded.prediction) {
-            let verdict = external.grade(&graded.answer, prediction);
-            let verdict = verdict.map_err(|failure| match failure {
-                Failure::Sentence(what) => Failure::new(format!("{name} line {number}: {what}")),
-                closed => closed,
-            })?;
-            graded.line.insert("external".into(), json!(verdict));
-            if let Some(verdict) = verdict {
-                counts.compared += 1;
-                counts.agreed += usize::from(verdict == graded.correct);
-                if let Some(file) = disagreements.as_mut().filter(|_| verdict != graded.correct) {
-                    let line = graded.disagreement(number);
-                    writeln!(file, "{line}").map_err(|e| Failure::io("--disagreements", &e))?;
-                }
-            }
-        }
+        self.counts.graded += 1;
+        self.counts.correct += usize::from(graded.correct);
+        self.compare(&mut graded, number)?;
         let line = Value::Object(graded.line);
-        writeln!(out, "{line}").map_err(written)?;
+        writeln!(self.out, "{line}").map_err(|e| self.written(e))
     }
-    out.flush().map_err(written)?;
-    if let Some(file) = &mut disagreements {
-        file.flush()
-            .map_err(|e| Failure::io("--disagreements", &e))?;
+
+    /// Adds the second grader's verdict to a line, if there is a second grader.
+    fn compare(&mut self, graded: &mut Graded, number: usize) -> Done {
+        let (Some(external), Some(prediction)) = (&mut self.external, &graded.prediction) else {
+            return Ok(());
+        };
+        let verdict = external.grade(&graded.answer, prediction);
+        let verdict = verdict.map_err(|failure| match failure {
+            Failure::Sentence(what) => Failure::new(format!("{} line {number}: {what}", self.name)),
+            closed => closed,
+        })?;
+        graded.line.insert("external".into(), json!(verdict));
+        let Some(verdict) = verdict else {
+            return Ok(());
+        };
+        self.counts.compared += 1;
+        self.counts.agreed += usize::from(verdict == graded.correct);
+        let file = self.disagreements.as_mut();
+        if let Some(file) = file.filter(|_| verdict != graded.correct) {
+            let line = graded.disagreement(number);
+            writeln!(file, "{line}").map_err(|e| Failure::io("--disagreements", &e))?;
+        }
+        Ok(())
     }
-    if counts.graded > 0 || counts.malformed == 0 {
-        eprintln!("{}", summary(&counts, flags));
-    }
-    match counts.malformed {
-        0 => Ok(()),
-        1 => Err(Failure::new(format!("{name}: 1 line is not graded"))),
-        n => Err(Failure::new(format!("{name}: {n} lines are not graded"))),
+
+    /// Completes the files and says what came of all lines.
+    fn end(mut self) -> Done {
+        self.out.flush().map_err(|e| self.written(e))?;
+        if let Some(file) = &mut self.disagreements {
+            file.flush()
+                .map_err(|e| Failure::io("--disagreements", &e))?;
+        }
+        let (name, counts) = (&self.name, &self.counts);
+        if counts.graded > 0 || counts.malformed == 0 {
+            eprintln!("{}", summary(counts, self.flags));
+        }
+        match counts.malformed {
+            0 => Ok(()),
+            1 => Err(Failure::new(format!("{name}: 1 line is not graded"))),
+            n => Err(Failure::new(format!("{name}: {n} lines are not graded"))),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use engine::describe::{Capability, Description, Inspected};
+use engine::describe::{Capability, Description, Inspected, TokenizerSummary};
 use serde::Serialize;
 use session::Need;
 use session::models::{hub_name, source};
@@ -10,7 +10,7 @@ use strategies::{PrmFormat, PrmKind};
 
 use super::{print, print_json};
 use crate::downloads::Downloads;
-use crate::error::{Done, sentence};
+use crate::error::{Done, Failure, sentence, sentence_with};
 use crate::flags::InspectFlags;
 
 /// What `--json` prints.
@@ -26,12 +26,9 @@ struct Printed {
 
 /// Runs the command.
 pub fn run(flags: &InspectFlags) -> Done {
-    let found = source(
-        "model_argument",
-        &flags.model,
-        Need::Description,
-        &mut Downloads::default(),
-    )?;
+    let downloads = &mut Downloads::default();
+    let found = source("model", &flags.model, Need::Description, downloads)
+        .map_err(|error| Failure::new(sentence_with(error, &[("model", "MODEL")])))?;
     let mut inspected = engine::describe::inspect(found)?;
     if hub_name(&flags.model).is_some() {
         let description = &mut inspected.description;
@@ -83,30 +80,14 @@ fn render(printed: &Printed) -> String {
     } else {
         ""
     };
-    let tokenizer = match &d.tokenizer {
-        None => "none".into(),
-        Some(t) => {
-            let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "none".into());
-            let template = if t.chat_template {
-                "a chat template"
-            } else {
-                "no chat template"
-            };
-            format!(
-                "{} tokens, begins with {}, ends with {}, {template}",
-                t.vocab,
-                or_none(&t.bos),
-                or_none(&t.eos)
-            )
-        }
-    };
-    let mut context = format!("{} positions", d.context);
+    let tokenizer = (d.tokenizer.as_ref()).map_or_else(|| "none".into(), self::tokenizer);
+    let mut context = format!("{} tokens", d.context);
     if let Some(scaling) = d.rope_scaling {
         context += &format!(" ({scaling} rotary scaling)");
     }
     if let Some(window) = d.sliding_window {
-        let (positions, layers) = (window.positions, window.layers);
-        context += &format!(", {layers} layers see the last {positions}");
+        let (tokens, layers) = (window.positions, window.layers);
+        context += &format!(", {layers} layers see the last {tokens}");
     }
     let weights = match &d.without_weights {
         None => String::new(),
@@ -120,7 +101,7 @@ fn render(printed: &Printed) -> String {
         )
     };
     let quantized = match d.quantization {
-        Some(kind) => format!(", matrices in {kind}"),
+        Some(kind) => format!(", linear layers in {kind}"),
         None => String::new(),
     };
     format!(
@@ -142,5 +123,20 @@ fn render(printed: &Printed) -> String {
         d.kv_bytes_per_token,
         verdict("policy", &printed.policy),
         verdict("PRM   ", &printed.prm)
+    )
+}
+
+fn tokenizer(t: &TokenizerSummary) -> String {
+    let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "none".into());
+    let template = if t.chat_template {
+        "a chat template"
+    } else {
+        "no chat template"
+    };
+    format!(
+        "{} tokens, begins with {}, ends with {}, {template}",
+        t.vocab,
+        or_none(&t.bos),
+        or_none(&t.eos)
     )
 }

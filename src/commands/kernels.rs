@@ -2,12 +2,12 @@
 
 use std::process::Command;
 
-use ::kernels::Backend;
 use ::kernels::cases;
 use ::kernels::cuda::catalog::Architecture;
 use ::kernels::cuda::items::Sharing;
 use ::kernels::cuda::study::{self, Beam, Budget};
 use ::kernels::cuda::{Compiler, Which, cache_folder, compile_for, cubin};
+use ::kernels::{Backend, CudaBackend};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -188,35 +188,36 @@ fn profile(flags: &ProfileFlags) -> Done {
     let budget = parse(&String::from_utf8_lossy(&output.stdout))?;
     let counted = parse(&text)?;
     let launches = counted["launches"].as_array().into_iter().flatten();
-    let mut kernels: Vec<Value> = Vec::new();
-    for launch in launches {
-        let mut launch = launch.clone();
-        let per_sm: Vec<f64> = launch["sm_warp_instructions"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_f64)
-            .collect();
-        let mean = per_sm.iter().sum::<f64>() / per_sm.len().max(1) as f64;
-        let heaviest = per_sm.iter().copied().fold(0.0, f64::max);
-        if let Some(fields) = launch.as_object_mut() {
-            for long in [
-                "executions_by_ptx_line",
-                "sm_blocks",
-                "sm_warp_instructions",
-            ] {
-                fields.remove(long);
-            }
-            fields.insert("sm_heaviest_by_mean".into(), json!(heaviest / mean));
-        }
-        kernels.push(launch);
-    }
+    let kernels: Vec<Value> = launches.map(shortened).collect();
     let device = &counted["device"];
     let printed = json!({"device": device, "budget": budget, "launches": kernels});
     match flags.json {
         true => print_json(&printed),
         false => print(&render(&printed)),
     }
+}
+
+/// The counters of a launch with the SMs' balance in place of their long lists.
+fn shortened(launch: &Value) -> Value {
+    let mut launch = launch.clone();
+    let per_sm: Vec<f64> = (launch["sm_warp_instructions"].as_array())
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_f64)
+        .collect();
+    let mean = per_sm.iter().sum::<f64>() / per_sm.len().max(1) as f64;
+    let heaviest = per_sm.iter().copied().fold(0.0, f64::max);
+    if let Some(fields) = launch.as_object_mut() {
+        for long in [
+            "executions_by_ptx_line",
+            "sm_blocks",
+            "sm_warp_instructions",
+        ] {
+            fields.remove(long);
+        }
+        fields.insert("sm_heaviest_by_mean".into(), json!(heaviest / mean));
+    }
+    launch
 }
 
 /// Runs the case and prints its budget.
@@ -290,35 +291,30 @@ struct Checked {
     failures: Vec<String>,
 }
 
-fn check(flags: &CheckFlags) -> Done {
-    let Some(mut backend) = session::device::cuda(flags.device)?.0 else {
-        return Err(Failure::new(
-            "--device: the CPU backend is checked by its own tests; expected cuda, cuda:INDEX or emulated",
-        ));
+/// Checks every k-th case of an operation.
+fn check_cases<C: std::fmt::Debug>(
+    operation: &'static str,
+    cases: &[C],
+    every: usize,
+    mut check: impl FnMut(&C) -> Result<(), String>,
+) -> Checked {
+    let mut checked = Checked {
+        operation,
+        cases: 0,
+        refused: 0,
+        failures: Vec::new(),
     };
-    let b = &mut backend;
-    let every = flags.every as usize;
-    /// Every k-th case.
-    fn run<C: std::fmt::Debug>(
-        operation: &'static str,
-        cases: &[C],
-        every: usize,
-        mut check: impl FnMut(&C) -> Result<(), String>,
-    ) -> Checked {
-        let mut checked = Checked {
-            operation,
-            cases: 0,
-            refused: 0,
-            failures: Vec::new(),
-        };
-        for case in cases.iter().step_by(every) {
-            checked.cases += 1;
-            if let Err(why) = check(case) {
-                checked.failures.push(format!("{case:?}: {why}"));
-            }
+    for case in cases.iter().step_by(every) {
+        checked.cases += 1;
+        if let Err(why) = check(case) {
+            checked.failures.push(format!("{case:?}: {why}"));
         }
-        checked
     }
+    checked
+}
+
+/// Checks every k-th case of all operations.
+fn run_cases(b: &mut CudaBackend, every: usize) -> Vec<Checked> {
     let heads: Vec<_> = cases::HEADS.iter().map(|&heads| (5, heads)).collect();
     let attention: Vec<_> = cases::attention_cases()
         .into_iter()
@@ -328,33 +324,42 @@ fn check(flags: &CheckFlags) -> Done {
         })
         .filter(|case| b.check_layout(&case.layout()).is_ok())
         .collect();
-    let all = [
-        run("linear", &cases::linear_cases(), every, |c| {
+    vec![
+        check_cases("linear", &cases::linear_cases(), every, |c| {
             cases::check_linear(b, c).map(drop)
         }),
-        run("linear_gated", &cases::gated_linear_cases(), every, |s| {
+        check_cases("linear_gated", &cases::gated_linear_cases(), every, |s| {
             cases::check_linear_gated(b, s).map(drop)
         }),
-        run("rms_norm", &cases::ROW_SHAPES, every, |c| {
+        check_cases("rms_norm", &cases::ROW_SHAPES, every, |c| {
             cases::check_rms_norm(b, c).map(drop)
         }),
-        run("gated", &cases::gated_cases(), every, |c| {
+        check_cases("gated", &cases::gated_cases(), every, |c| {
             cases::check_gated(b, c).map(drop)
         }),
-        run("relu", &cases::ROW_SHAPES, every, |c| {
+        check_cases("relu", &cases::ROW_SHAPES, every, |c| {
             cases::check_relu(b, c).map(drop)
         }),
-        run("qk_norm", &heads, every, |c| {
+        check_cases("qk_norm", &heads, every, |c| {
             cases::check_qk_norm(b, c).map(drop)
         }),
         Checked {
             refused: cases::attention_cases().len() - attention.len(),
-            ..run("tree_attention", &attention, every, |case| {
+            ..check_cases("tree_attention", &attention, every, |case| {
                 let nodes: Vec<usize> = (0..case.tree.nodes.len()).collect();
                 cases::check_attention(b, case, &nodes).map(drop)
             })
         },
-    ];
+    ]
+}
+
+fn check(flags: &CheckFlags) -> Done {
+    let Some(mut backend) = session::device::cuda(flags.device)?.0 else {
+        return Err(Failure::new(
+            "--device: the CPU backend is checked by its own tests; expected cuda, cuda:INDEX or emulated",
+        ));
+    };
+    let all = run_cases(&mut backend, flags.every as usize);
     let device = backend.name();
     let failures: Vec<&String> = all.iter().flat_map(|c| &c.failures).collect();
     match flags.json {

@@ -8,20 +8,18 @@ use session::models::source;
 
 use super::{print, print_json};
 use crate::downloads::Downloads;
-use crate::error::Done;
+use crate::error::{Done, Failure, sentence_with};
 use crate::flags::QuantizeFlags;
-
-/// The setting that names the model.
-const ARGUMENT: &str = "model_argument";
 
 /// Runs the command.
 pub fn run(flags: &QuantizeFlags) -> Done {
     let found = source(
-        ARGUMENT,
+        "model",
         &flags.model,
         Need::Weights,
         &mut Downloads::default(),
-    )?;
+    )
+    .map_err(|error| Failure::new(sentence_with(error, &[("model", "MODEL")])))?;
     let checkpoint = Checkpoint::open(found)?;
     let kind = flags.kind;
     let written = quantize::write(&checkpoint, kind, flags.keep_head, &flags.to)?;

@@ -6,7 +6,7 @@ use session::results::{Line, read_lines};
 use strategies::{Node, NodeState, Trace};
 
 use super::print;
-use crate::error::{Done, Failure};
+use crate::error::{Done, Failure, sentence_with};
 use crate::flags::ShowFlags;
 
 /// Columns when the output is no terminal.
@@ -16,7 +16,8 @@ const WIDTH: usize = 100;
 pub fn run(flags: &ShowFlags) -> Done {
     let path = &flags.results;
     let bytes = std::fs::read(path).map_err(|e| Failure::io(&path.display().to_string(), &e))?;
-    let lines = read_lines("results_argument", path, &bytes)?;
+    let lines = read_lines("results", path, &bytes)
+        .map_err(|error| Failure::new(sentence_with(error, &[("results", "")])))?;
     let by_number = flags
         .problem
         .parse::<usize>()

@@ -126,7 +126,7 @@ pub struct GradeFlags {
 pub(crate) fn words<T: Copy + Send + Sync + 'static>(
     all: &'static [T],
     name: fn(T) -> &'static str,
-) -> impl TypedValueParser<Value = T> + Clone {
+) -> impl TypedValueParser<Value = T> {
     words_with(all, name, &[])
 }
 
@@ -135,7 +135,7 @@ pub(crate) fn words_with<T: Copy + Send + Sync + 'static>(
     all: &'static [T],
     name: fn(T) -> &'static str,
     old: &'static [(&'static str, &'static str)],
-) -> impl TypedValueParser<Value = T> + Clone {
+) -> impl TypedValueParser<Value = T> {
     let values = all.iter().map(move |&one| {
         let aliases = old.iter().filter(move |(_, new)| *new == name(one));
         PossibleValue::new(name(one)).aliases(aliases.map(|(old, _)| *old))

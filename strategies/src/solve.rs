@@ -1,7 +1,8 @@
 //! One problem, from its text to its answer.
 
 use crate::{
-    Config, Error, Grader, Policy, Prm, Problem, Search, Selection, Trace, select, smaller_budgets,
+    Config, Error, Grader, News, Policy, Prm, Problem, Search, Selection, Trace, select,
+    smaller_budgets,
 };
 use serde::{Deserialize, Serialize};
 
@@ -105,7 +106,21 @@ pub async fn solve<P: Policy, R: Prm>(
     problem: &Problem,
     config: &Config,
 ) -> Result<Outcome, Error> {
-    let search = Search::new(policy, prm, problem, config)?;
+    solve_watched(policy, prm, problem, config, &|_| ()).await
+}
+
+/// As [`solve`]; `watch` sees the news of the search.
+///
+/// # Errors
+/// As [`solve`].
+pub async fn solve_watched<P: Policy, R: Prm>(
+    policy: &P,
+    prm: Option<&R>,
+    problem: &Problem,
+    config: &Config,
+    watch: &dyn Fn(News<'_>),
+) -> Result<Outcome, Error> {
+    let search = Search::new(policy, prm, problem, config)?.watched(watch);
     let solutions = config.strategy.run(&search).await?;
     Ok(search.outcome(solutions))
 }
@@ -113,6 +128,11 @@ pub async fn solve<P: Policy, R: Prm>(
 impl<P: Policy, R: Prm> Search<'_, P, R> {
     /// The end of a search: reads the solutions' answers, grades them and makes every selection.
     pub fn outcome(self, mut solutions: Vec<Solution>) -> Outcome {
+        if !self.solutions_reported.get() {
+            solutions
+                .iter()
+                .for_each(|solution| self.report_solution(solution));
+        }
         let Search {
             config, problem, ..
         } = self;

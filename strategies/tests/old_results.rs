@@ -14,7 +14,7 @@ const BEAM: &str = include_str!("old_results/beam-0.1.jsonl");
 const MAJORITY: &str = include_str!("old_results/majority-0.1.jsonl");
 
 fn lines(file: &str) -> Vec<Value> {
-    let lines = file.lines().map(|line| serde_json::from_str(line));
+    let lines = file.lines().map(serde_json::from_str);
     lines.collect::<Result<_, _>>().expect("lines of JSON")
 }
 

@@ -598,11 +598,11 @@ fn settings_that_cannot_run_are_one_sentence() {
         ),
         (
             beam(10, 4),
-            "`n` is 10; expected a multiple of `beam_width`, 4: the strategy beam keeps n / 4 branches",
+            "`n` is 10; expected a multiple of `beam_width` (4): the strategy beam keeps n / 4 branches",
         ),
         (
             dvts(2, 4),
-            "`n` is 2; expected a multiple of `beam_width`, 4: the strategy dvts keeps n / 4 branches",
+            "`n` is 2; expected a multiple of `beam_width` (4): the strategy dvts keeps n / 4 branches",
         ),
         (beam(4, 0), "`beam_width` is 0; expected at least 1"),
         (

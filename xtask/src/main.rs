@@ -1,23 +1,28 @@
 //! Offshoot's own commands, run as `cargo xtask <command>`.
 //!
 //! - `test`: installs what the tests need, then runs every test of the workspace.
-//! - `lint`: formatting, clippy, rustdoc, licences; a warning is an error.
+//! - `lint`: formatting, clippy, rustdoc, lengths of functions, licences; a warning is an error.
+//! - `functions`: production functions of more than 70 lines.
 //! - `licences`: the licence of every dependency against the allow list in `deny.toml`.
 
 mod checkpoints;
+mod functions;
 #[cfg(test)]
 mod layers;
 mod licences;
 mod metadata;
 mod nvrtc;
+#[cfg(test)]
+mod settings;
+mod sources;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-/// What a command comes to: nothing, or one sentence.
+/// The result of a command: a value, or one sentence that says why there is none.
 type Done<T = ()> = Result<T, String>;
 
-const USAGE: &str = "usage: cargo xtask test|lint|licences";
+const USAGE: &str = "usage: cargo xtask test|lint|functions|licences";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -25,6 +30,7 @@ fn main() -> ExitCode {
     let done = match words.as_slice() {
         ["test"] => test(),
         ["lint"] => lint(),
+        ["functions"] => functions::check(),
         ["licences"] => licences::check(),
         _ => Err(USAGE.into()),
     };
@@ -51,7 +57,7 @@ fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs a command and shows what it is.
+/// Prints a command and runs it.
 fn run(command: &mut Command) -> Done {
     let arguments: Vec<_> = command.get_args().map(|a| a.to_string_lossy()).collect();
     let program = Path::new(command.get_program());
@@ -65,7 +71,7 @@ fn run(command: &mut Command) -> Done {
     }
 }
 
-/// Every test of the workspace, with what they need installed first.
+/// Installs what the tests need and runs every test of the workspace.
 fn test() -> Done {
     let mut environment = Vec::new();
     if let Some(dir) = nvrtc::install_if_needed()? {
@@ -80,7 +86,7 @@ fn test() -> Done {
     Ok(())
 }
 
-/// Formatting, clippy, rustdoc, licences.
+/// Formatting, clippy, rustdoc, lengths of functions, licences.
 fn lint() -> Done {
     run(&mut cargo(&["fmt", "--all", "--check"]))?;
     run(&mut cargo(&[
@@ -92,5 +98,6 @@ fn lint() -> Done {
         "warnings",
     ]))?;
     run(cargo(&["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
+    functions::check()?;
     licences::check()
 }

@@ -1,4 +1,4 @@
-//! What cargo knows about the workspace.
+//! `cargo metadata` of the workspace.
 
 use std::path::PathBuf;
 
@@ -6,10 +6,9 @@ use serde_json::Value;
 
 use crate::{Done, cargo};
 
-/// The output of `cargo metadata`, from what is on this machine; fetched only if that is not
-/// enough.
+/// The output of `cargo metadata`, offline if the dependencies are on this machine.
 pub fn read() -> Done<Value> {
-    let ask = |offline: bool| {
+    let call = |offline: bool| {
         let mut command = cargo(&["metadata", "--format-version", "1", "--locked"]);
         if offline {
             command.arg("--offline");
@@ -17,17 +16,13 @@ pub fn read() -> Done<Value> {
         let output = command
             .output()
             .map_err(|e| format!("cargo metadata: {e}"))?;
-        match output.status.success() {
-            true => {
-                serde_json::from_slice(&output.stdout).map_err(|e| format!("cargo metadata: {e}"))
-            }
-            false => Err(format!(
-                "cargo metadata: {}",
-                String::from_utf8_lossy(&output.stderr).trim()
-            )),
+        if !output.status.success() {
+            let why = String::from_utf8_lossy(&output.stderr);
+            return Err(format!("cargo metadata: {}", why.trim()));
         }
+        serde_json::from_slice(&output.stdout).map_err(|e| format!("cargo metadata: {e}"))
     };
-    ask(true).or_else(|_| ask(false))
+    call(true).or_else(|_| call(false))
 }
 
 /// The packages, of the workspace and of its dependencies on every platform.

@@ -1,7 +1,7 @@
 //! NVIDIA's run-time compiler, for the tests of the emulator crate.
 //!
-//! The tests compile CUDA C++ with the real NVRTC, which runs without a GPU. It comes as four
-//! wheels from PyPI, of the version of CUDA that the crate's bindings are made for.
+//! The tests compile CUDA C++ with NVIDIA's NVRTC, which runs without a GPU. It is installed from
+//! four PyPI wheels, of the CUDA version of the crate's bindings.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,7 +22,7 @@ const WHEELS: [&str; 4] = [
     "nvidia-cuda-nvcc-cu12==12.9.86",
 ];
 
-/// What must lie in the folder.
+/// Files that must be in the folder.
 const NEEDED: [&str; 4] = [
     "nvidia/cuda_nvrtc/lib/libnvrtc.so.12",
     "nvidia/cuda_runtime/include/cuda_runtime.h",

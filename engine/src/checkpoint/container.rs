@@ -130,13 +130,13 @@ impl Tensors {
         Ok((entry, &file.bytes[entry.range.clone()]))
     }
 
-    /// The error of a tensor of another type than those `expected`.
+    /// The error of a tensor, found before, that has another type than those `expected`.
     pub fn wrong_dtype(&self, name: &str, expected: &str) -> Error {
-        let found = self.tensors.get(name);
+        let (file, entry) = &self.tensors[name];
         Error::TensorDtype {
-            file: found.map_or(String::new(), |(file, _)| self.files[*file].place.clone()),
+            file: self.files[*file].place.clone(),
             name: name.to_string(),
-            found: found.map_or(String::new(), |(_, entry)| entry.dtype.name().to_string()),
+            found: entry.dtype.name().to_string(),
             expected: expected.to_string(),
         }
     }

@@ -1,4 +1,4 @@
-//! Writing a quantised checkpoint; [`super::packed`] describes its form.
+//! Writing a quantised checkpoint; `packed.rs` describes its form.
 
 use std::borrow::Cow;
 use std::path::Path;

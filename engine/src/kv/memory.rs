@@ -120,38 +120,41 @@ impl KvMemory {
 
     fn take_free(&mut self, index: usize) -> Option<BlockId> {
         let pool = &mut self.pools[index];
-        let place = match pool.open.first() {
-            Some(&place) => place,
+        let superblock = match pool.open.first() {
+            Some(&superblock) => superblock,
             None => {
-                let place = self.free_superblocks.pop_first()?;
-                pool.owned.insert(place, (0..pool.per_superblock).collect());
-                pool.open.insert(place);
-                place
+                let superblock = self.free_superblocks.pop_first()?;
+                pool.owned
+                    .insert(superblock, (0..pool.per_superblock).collect());
+                pool.open.insert(superblock);
+                superblock
             }
         };
-        let free = pool.owned.get_mut(&place)?;
+        let free = pool.owned.get_mut(&superblock)?;
         let slot = free.pop_first()?;
         if free.is_empty() {
-            pool.open.remove(&place);
+            pool.open.remove(&superblock);
         }
-        Some(BlockId(place * self.superblock_units + slot * pool.stride))
+        Some(BlockId(
+            superblock * self.superblock_units + slot * pool.stride,
+        ))
     }
 
     fn put_free(&mut self, index: usize, id: BlockId) {
         let pool = &mut self.pools[index];
-        let place = id.0 / self.superblock_units;
+        let superblock = id.0 / self.superblock_units;
         let slot = (id.0 % self.superblock_units) / pool.stride;
         let free = pool
             .owned
-            .get_mut(&place)
+            .get_mut(&superblock)
             .expect("a freed block lies in a superblock of its pool");
         assert!(free.insert(slot), "block {id:?} freed twice");
         if free.len() == pool.per_superblock as usize {
-            pool.owned.remove(&place);
-            pool.open.remove(&place);
-            self.free_superblocks.insert(place);
+            pool.owned.remove(&superblock);
+            pool.open.remove(&superblock);
+            self.free_superblocks.insert(superblock);
         } else {
-            pool.open.insert(place);
+            pool.open.insert(superblock);
         }
     }
 

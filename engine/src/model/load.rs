@@ -142,9 +142,10 @@ impl<B: Backend> Loader<'_, B> {
         for part in &spec.biases {
             bias.extend(self.checkpoint.vector(part)?);
         }
-        let bias = match bias.is_empty() {
-            true => None,
-            false => Some(self.backend.load_vector(&bias)?),
+        let bias = if bias.is_empty() {
+            None
+        } else {
+            Some(self.backend.load_vector(&bias)?)
         };
         Ok(Linear { weight, bias })
     }

@@ -264,3 +264,94 @@ impl<T> Buffers<T> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::golden;
+
+    fn layout(config: &ModelConfig) -> KvLayout {
+        KvLayout {
+            layers: config.layers,
+            heads: config.heads,
+            kv_heads: config.kv_heads,
+            head_dim: config.head_dim,
+            block_tokens: 16,
+            dtype: config.dtype.into(),
+            unit_bytes: 64,
+            query_scalar: config.scales.query_scalar,
+        }
+    }
+
+    /// Elements of matrices, quantised matrices and vectors.
+    fn elements(allocations: &[Allocation]) -> [usize; 3] {
+        let mut sums = [0; 3];
+        for allocation in allocations {
+            match *allocation {
+                Allocation::Matrix { rows, cols } => sums[0] += rows * cols,
+                Allocation::Quantized { rows, cols, .. } => sums[1] += rows * cols,
+                Allocation::Vector { len } => sums[2] += len,
+                _ => {}
+            }
+        }
+        sums
+    }
+
+    #[test]
+    fn the_plan_has_every_parameter_once() {
+        let mut cases = 0;
+        for case in golden(".").files().expect("a directory") {
+            let source = golden(&case);
+            if source.read("golden.json").expect("readable").is_none() {
+                continue;
+            }
+            cases += 1;
+            let checkpoint = Checkpoint::open(source).expect("opens");
+            let config = &checkpoint.config;
+            let options = LoadOptions {
+                max_rows: 8,
+                context_length: 64,
+                kv_tokens: 48,
+                head_rows: None,
+                quantize: None,
+            };
+            let plan = |options| allocations(&checkpoint, &layout(config), &options);
+            let all = plan(options.clone());
+            assert_eq!(
+                elements(&all).iter().sum::<usize>(),
+                checkpoint.params(),
+                "{case}"
+            );
+            let table = Allocation::Rope {
+                positions: 48,
+                half_dim: config.head_dim / 2,
+            };
+            assert_eq!(all.iter().filter(|a| **a == table).count(), 1, "{case}");
+
+            // Some rows of an LM head in place of all; other heads stay.
+            let rows = plan(LoadOptions {
+                head_rows: Some(vec![3, 5]),
+                ..options.clone()
+            });
+            let (vocab, hidden) = (config.vocab, config.hidden);
+            let more = match (config.head == HeadKind::Causal, config.tied_embeddings) {
+                (false, _) => 0,
+                (true, true) => 2 * hidden as isize,
+                (true, false) => (2 - vocab as isize) * hidden as isize,
+            };
+            let difference = elements(&rows)[0] as isize - elements(&all)[0] as isize;
+            assert_eq!(difference, more, "{case}");
+
+            // A quantised LM head is a matrix beside a tied embedding.
+            let quantized = plan(LoadOptions {
+                quantize: Some(Quantization::Int8),
+                ..options
+            });
+            let [floats, integers, _] = elements(&quantized);
+            let tied = config.head == HeadKind::Causal && config.tied_embeddings;
+            let head = if tied { vocab * hidden } else { 0 };
+            assert_eq!(floats + integers, elements(&all)[0] + head, "{case}");
+        }
+        assert_eq!(cases, 22);
+    }
+}

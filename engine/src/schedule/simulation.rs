@@ -364,9 +364,10 @@ fn advance(world: &World, known: &mut [Known], random: &mut Random, cancel: bool
         let at: Vec<usize> = (0..tokens.len()).filter(|_| random.below(2) == 0).collect();
         let before = k.tokens.len();
         let stop = (random.below(2) == 0).then(|| random.below(3) as u32);
-        let mut finish = match count > room {
-            true => Finish::Context,
-            false => Finish::Length,
+        let mut finish = if count > room {
+            Finish::Context
+        } else {
+            Finish::Length
         };
         if work == 1 {
             if let (true, Some(token)) = (expect_generated(k, count.min(room), stop), stop) {

@@ -63,8 +63,8 @@ impl StopMatcher {
     pub fn settled(&self) -> usize {
         let held = (self.strings.iter())
             .filter_map(|s| {
-                let most = s.len().saturating_sub(1).min(self.text.len());
-                (1..=most)
+                let max = s.len().saturating_sub(1).min(self.text.len());
+                (1..=max)
                     .rev()
                     .find(|&n| s.is_char_boundary(n) && self.text.ends_with(&s[..n]))
             })

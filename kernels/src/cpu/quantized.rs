@@ -22,9 +22,9 @@
 //! A row is its `q` (i16 for weights in pairs, else i8), its scales, and its group sums times the
 //! weights' bias, which are subtracted once per group.
 //!
-//! Numerics: a group's sum is an exact integer below 2^20; the 16-bit sums of int4 stay below 8 * 2
-//! * 15 * 127 = 30,480. Groups are added in order, each with one fused multiply-add of its sum and
-//! the rounded product of both scales. So the bits depend on the row and the column alone. The
+//! Numerics: a group's sum is an exact integer below 2^20; the 16-bit sums of int4 stay below
+//! `8 * 2 * 15 * 127` = 30,480. Groups are added in order, each with one fused multiply-add of its
+//! sum and the rounded product of both scales. So the bits depend on the row and the column alone. The
 //! portable path differs from AVX2 only on machines without fused multiply-add.
 //!
 //! Budget: `34 / 32` (int8) or `18 / 32` (int4) bytes a weight; `2 * k * rows * panels * 16`

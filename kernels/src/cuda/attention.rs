@@ -55,7 +55,7 @@ pub(super) fn scratch(
 /// `AttentionParams` of `tree_attention.cu`, which describes the fields.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct AttentionParams {
+pub(super) struct AttentionParams {
     qkv: u64,
     out: u64,
     arena: u64,

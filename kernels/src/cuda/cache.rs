@@ -29,7 +29,7 @@ impl Hash {
     }
 }
 
-/// The folder kernels are kept in, `None` if there is no place for one.
+/// The folder of compiled kernels; `None` if no variable names one and there is no home folder.
 pub fn folder() -> Option<PathBuf> {
     let set = |name| std::env::var_os(name).filter(|dir| !dir.is_empty());
     if let Some(dir) = set(DIR_VARIABLE) {
@@ -41,12 +41,11 @@ pub fn folder() -> Option<PathBuf> {
     set("HOME").map(|home| Path::new(&home).join(".cache/offshoot/kernels"))
 }
 
-/// The compilation's result, from `folder` if it is there; else compiled, and put there if it can
-/// be.
+/// The compilation's result: from `folder` if it is there, else compiled and, if possible, stored.
 ///
 /// # Errors
 ///
-/// What the compiler said.
+/// The compiler's log.
 pub fn compile(
     compiler: &Compiler,
     job: &Job<'_>,
@@ -60,7 +59,7 @@ pub fn compile(
         return Ok(image);
     }
     let image = compiler.compile(job)?;
-    // A cache that cannot be written costs time, nothing else.
+    // A cache that cannot be written only costs time.
     let _ = keep(folder, &path, &image);
     Ok(image)
 }
@@ -91,7 +90,7 @@ fn keep(folder: &Path, path: &Path, image: &[u8]) -> std::io::Result<()> {
     std::fs::rename(&draft, path)
 }
 
-/// What a file holds, if it is whole.
+/// The content of a file, if it is undamaged.
 fn opened(mut bytes: Vec<u8>) -> Option<Vec<u8>> {
     if bytes.len() < 16 {
         return None;

@@ -85,7 +85,7 @@ static SAMPLE: Source = Source {
     constants: || {
         constants(&[
             ("THREADS", sample::THREADS),
-            ("FEED_THREADS", sample::FEED_THREADS),
+            ("SUBSTITUTE_THREADS", sample::SUBSTITUTE_THREADS),
             ("MAX_WEIGHT", sample::MAX_WEIGHT),
             ("DRAW_BYTES", size_of::<sample::DeviceDraw>()),
             ("DRAWN_BYTES", size_of::<sample::Drawn>()),
@@ -94,7 +94,14 @@ static SAMPLE: Source = Source {
     kernels: || {
         vec![
             kernel("sample", sample::THREADS, Some(0), 96, 1, false),
-            kernel("feed", sample::FEED_THREADS, Some(0), 32, 16, false),
+            kernel(
+                "substitute_tokens",
+                sample::SUBSTITUTE_THREADS,
+                Some(0),
+                32,
+                16,
+                false,
+            ),
         ]
     },
 };
@@ -110,6 +117,7 @@ static TREE_ATTENTION: Source = Source {
             ("FEW_ROWS", FEW_ROWS),
             ("ADDRESS_UNIT", ADDRESS_UNIT),
             ("WORK_ITEM_BYTES", size_of::<WorkItem>()),
+            ("PARAMS_BYTES", size_of::<attention::AttentionParams>()),
         ])
     },
     kernels: || {

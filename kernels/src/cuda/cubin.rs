@@ -1,5 +1,5 @@
-//! What the compiler made of a kernel, read from its cubin: registers, stack, shared memory, and
-//! the instructions that a gate asks about. No tool of the toolkit is needed.
+//! A compiled kernel's registers, stack, shared memory and instruction counts, read from its cubin
+//! without the tools of the CUDA toolkit.
 //!
 //! A cubin is an ELF file. Per kernel there is `.text.NAME` (16-byte instructions, the opcode in
 //! the low 12 bits), `.nv.shared.NAME` (static shared memory) and, in `.nv.info`, records of
@@ -14,13 +14,13 @@ pub struct Compiled {
     pub name: String,
     /// Registers of a thread.
     pub registers: usize,
-    /// Bytes of stack of a thread: spills and indexed arrays.
+    /// Stack of a thread in bytes: spills and indexed arrays.
     pub stack: usize,
     /// Bytes of static shared memory.
     pub shared: usize,
     /// Instructions.
     pub instructions: usize,
-    /// Tensor-core products among them.
+    /// Tensor-core instructions (HMMA) among them.
     pub tensor: usize,
     /// Accesses to local memory among them.
     pub local: usize,
@@ -28,18 +28,19 @@ pub struct Compiled {
 
 const REGISTERS: u8 = 0x2f;
 const FRAME: u8 = 0x11;
-/// The format of records whose payload is as long as their size says.
+/// The format of records whose payload has the length in their size field.
 const SIZED: u8 = 0x04;
 
-/// A section: name, type, place in the file, size.
+/// A section: its name, its bytes in the file, its size in memory.
 struct Section<'a> {
     name: &'a str,
     bytes: &'a [u8],
     size: usize,
 }
 
-fn number(bytes: &[u8], at: usize, width: usize) -> Option<u64> {
-    let bytes = bytes.get(at..at.checked_add(width)?)?;
+/// A little-endian number of `width` bytes.
+fn number(bytes: &[u8], offset: usize, width: usize) -> Option<u64> {
+    let bytes = bytes.get(offset..offset.checked_add(width)?)?;
     Some(
         bytes
             .iter()
@@ -48,13 +49,13 @@ fn number(bytes: &[u8], at: usize, width: usize) -> Option<u64> {
     )
 }
 
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
-    number(bytes, at, 4).map(|n| n as u32)
+fn word(bytes: &[u8], offset: usize) -> Option<u32> {
+    number(bytes, offset, 4).map(|n| n as u32)
 }
 
-/// A name that ends in zero.
-fn text(bytes: &[u8], at: usize) -> Option<&str> {
-    let bytes = bytes.get(at..)?;
+/// The zero-terminated string at an offset.
+fn text(bytes: &[u8], offset: usize) -> Option<&str> {
+    let bytes = bytes.get(offset..)?;
     let end = bytes.iter().position(|&b| b == 0)?;
     std::str::from_utf8(&bytes[..end]).ok()
 }
@@ -63,7 +64,7 @@ fn text(bytes: &[u8], at: usize) -> Option<&str> {
 ///
 /// # Errors
 ///
-/// It is no ELF file of 64 bits, or cut short.
+/// It is not a 64-bit ELF file, or it is cut short.
 pub fn kernels(cubin: &[u8]) -> Result<Vec<Compiled>, String> {
     read(cubin).ok_or_else(|| "not a cubin: no complete 64-bit ELF file".into())
 }
@@ -96,13 +97,13 @@ fn read(cubin: &[u8]) -> Option<Vec<Compiled>> {
 
     let (symbols, names) = (find(".symtab")?.bytes, find(".strtab")?.bytes);
     let info = find(".nv.info")?.bytes;
-    let mut at = 0;
-    while at + 4 <= info.len() {
-        let (format, attribute) = (info[at], info[at + 1]);
-        let size = usize::from(u16::from_le_bytes([info[at + 2], info[at + 3]]));
+    let mut offset = 0;
+    while offset + 4 <= info.len() {
+        let (format, attribute) = (info[offset], info[offset + 1]);
+        let size = usize::from(u16::from_le_bytes([info[offset + 2], info[offset + 3]]));
         if format == SIZED && size == 8 && matches!(attribute, REGISTERS | FRAME) {
-            let symbol = word(info, at + 4)? as usize * 24;
-            let value = word(info, at + 8)? as usize;
+            let symbol = word(info, offset + 4)? as usize * 24;
+            let value = word(info, offset + 8)? as usize;
             let name = text(names, word(symbols, symbol)? as usize)?;
             if let Some(kernel) = kernels.iter_mut().find(|k| k.name == name) {
                 match attribute {
@@ -111,7 +112,7 @@ fn read(cubin: &[u8]) -> Option<Vec<Compiled>> {
                 }
             }
         }
-        at += 4 + if format == SIZED { size } else { 0 };
+        offset += 4 + if format == SIZED { size } else { 0 };
     }
     Some(kernels)
 }
@@ -127,10 +128,10 @@ fn sections(elf: &[u8]) -> Option<Vec<Section<'_>>> {
             let header = table.checked_add(entry * i)?;
             let offset = number(elf, header + 0x18, 8)? as usize;
             let size = number(elf, header + 0x20, 8)? as usize;
-            /// A section that takes no room in the file.
-            const NOTHING: u32 = 8;
+            /// SHT_NOBITS: a section without bytes in the file.
+            const NOBITS: u32 = 8;
             let bytes = match word(elf, header + 4)? {
-                NOTHING => &[][..],
+                NOBITS => &[][..],
                 _ => elf.get(offset..offset.checked_add(size)?)?,
             };
             Some(Section {
@@ -147,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_cubin_is_refused() {
+    fn files_other_than_cubins_are_refused() {
         assert!(kernels(b"").is_err());
         assert!(kernels(b"//\n.version 8.0\n").is_err());
         let mut elf = vec![0u8; 64];

@@ -1,11 +1,11 @@
-//! cuBLASLt, NVIDIA's library of products: found, loaded and called without its headers.
+//! cuBLASLt, NVIDIA's GEMM library: found, loaded and called without its headers.
 //!
-//! For products of many rows without a bias; everything else is `linear.cu`'s, and so is everything
-//! where the library is not installed. A row-major `out = x w^T` is, in the library's column-major
-//! words, `D = A^T B` with A = w, B = x, D = out. Sums and scales are f32; `beta` adds the old
-//! output. The library is asked once per shape which of its kernels it would take.
+//! It computes linear layers of many rows without a bias; `linear.cu` computes the others, and all
+//! of them where the library is not installed. A row-major `out = x w^T` is `D = A^T B` with A = w,
+//! B = x, D = out in the library's column-major terms. Sums and scales are f32; `beta` adds the old
+//! output. The library's heuristic chooses a kernel once per shape.
 //!
-//! Names, values and structures are those of NVIDIA's documentation of the cuBLASLt API.
+//! Names, values and structures follow NVIDIA's documentation of the cuBLASLt API.
 #![allow(unsafe_code)] // A C library: each call states what it relies on.
 
 use super::device::Card;
@@ -25,13 +25,13 @@ const COMPUTE_32F: c_int = 68;
 const OP_T: c_int = 1;
 const DESC_TRANSA: c_int = 3;
 const PREF_MAX_WORKSPACE_BYTES: c_int = 1;
-/// Of A, of B, of C, of D: four in a row.
+/// The alignment of A; those of B, C and D are the next three numbers.
 const PREF_MIN_ALIGNMENT_BYTES: c_int = 5;
 
-/// What NVIDIA recommends for Hopper; older cards want less.
+/// NVIDIA's recommendation for Hopper, in bytes; older cards need less.
 const WORKSPACE: usize = 32 << 20;
-/// Shapes remembered; more, and all are forgotten.
-const MOST_SHAPES: usize = 1024;
+/// Shapes kept at most; one more, and all are dropped.
+const MAX_SHAPES: usize = 1024;
 
 type Pointer = *mut c_void;
 type Create = unsafe extern "C" fn(*mut Pointer) -> c_int;
@@ -183,9 +183,9 @@ const NAMES: [&str; 4] = [
     "libcublasLt.so",
 ];
 
-/// Everything the library's choice depends on.
+/// Everything that the library's choice of a kernel depends on.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Shape {
+struct GemmShape {
     rows: usize,
     n: usize,
     k: usize,
@@ -193,12 +193,12 @@ struct Shape {
     w_pitch: usize,
     out_pitch: usize,
     out: c_int,
-    /// The least alignment of the three, up to 256 bytes.
+    /// The smallest alignment of the three addresses, up to 256 bytes.
     alignment: u32,
 }
 
-/// A product as the library describes it, and the algorithm it chose.
-struct Product {
+/// The descriptors of a GEMM, and the algorithm the library chose for it.
+struct Gemm {
     desc: Pointer,
     w: Pointer,
     x: Pointer,
@@ -212,7 +212,7 @@ pub(super) struct CublasLt {
     handle: Pointer,
     workspace: Buffer,
     /// `None`: the library has nothing for this shape.
-    products: HashMap<Shape, Option<Product>>,
+    gemms: HashMap<GemmShape, Option<Gemm>>,
     calls: u64,
 }
 
@@ -231,18 +231,18 @@ impl CublasLt {
             library,
             handle,
             workspace,
-            products: HashMap::new(),
+            gemms: HashMap::new(),
             calls: 0,
         })
     }
 
-    /// Products computed so far.
+    /// GEMMs computed so far.
     pub(super) fn calls(&self) -> u64 {
         self.calls
     }
 
-    /// `out = x w^T (+ out)`; sizes are the caller's to check. False if the library has no kernel
-    /// for it.
+    /// `out = x w^T (+ out)`, of sizes the caller has checked. False if the library has no kernel for
+    /// the shape.
     pub(super) fn linear(
         &mut self,
         card: &Card,
@@ -253,7 +253,7 @@ impl CublasLt {
         out: &mut Activations,
     ) -> Result<bool, Error> {
         let places = x.buffer.at() | w.buffer.at() | out.buffer.at();
-        let shape = Shape {
+        let shape = GemmShape {
             rows,
             n: w.rows,
             k: w.cols,
@@ -271,36 +271,36 @@ impl CublasLt {
             card.failure(&what, &why)
         };
         card.bind()?;
-        if !self.products.contains_key(&shape) {
-            if self.products.len() >= MOST_SHAPES {
-                self.forget();
+        if !self.gemms.contains_key(&shape) {
+            if self.gemms.len() >= MAX_SHAPES {
+                self.drop_all();
             }
             let made = self.describe(&shape).map_err(failed)?;
-            self.products.insert(shape, made);
+            self.gemms.insert(shape, made);
         }
-        let Some(product) = &self.products[&shape] else {
+        let Some(gemm) = &self.gemms[&shape] else {
             return Ok(false);
         };
         let alpha = 1.0f32;
         let beta = f32::from(u8::from(accumulate));
         // SAFETY: handles made by this library; the matrices have at least the sizes the layouts
-        // say, as the caller has checked; the scalars are read before the call returns; the
-        // workspace is this stream's alone.
+        // say, as the caller has checked; the scalars are read before the call returns; only this
+        // stream uses the workspace.
         let code = unsafe {
             (self.library.matmul)(
                 self.handle,
-                product.desc,
+                gemm.desc,
                 std::ptr::from_ref(&alpha).cast(),
                 w.buffer.at(),
-                product.w,
+                gemm.w,
                 x.buffer.at(),
-                product.x,
+                gemm.x,
                 std::ptr::from_ref(&beta).cast(),
                 out.buffer.at(),
-                product.out,
+                gemm.out,
                 out.buffer.at(),
-                product.out,
-                &product.algo,
+                gemm.out,
+                &gemm.algo,
                 self.workspace.at(),
                 self.workspace.bytes(),
                 card.stream().cast(),
@@ -311,10 +311,10 @@ impl CublasLt {
         Ok(true)
     }
 
-    /// The product of a shape, `None` if the library has no kernel for it.
-    fn describe(&self, shape: &Shape) -> Result<Option<Product>, String> {
+    /// The GEMM of a shape; `None` if the library has no kernel for it.
+    fn describe(&self, shape: &GemmShape) -> Result<Option<Gemm>, String> {
         let l = &self.library;
-        let mut product = Product {
+        let mut gemm = Gemm {
             desc: std::ptr::null_mut(),
             w: std::ptr::null_mut(),
             x: std::ptr::null_mut(),
@@ -322,36 +322,36 @@ impl CublasLt {
             algo: Algo::default(),
         };
         let mut preference = std::ptr::null_mut();
-        let found = self.fill(shape, &mut product, &mut preference);
+        let found = self.fill(shape, &mut gemm, &mut preference);
         if !preference.is_null() {
             // SAFETY: made by this library, not used again.
             unsafe { (l.destroy_preference)(preference) };
         }
         if !matches!(found, Ok(true)) {
-            self.destroy(&product);
+            self.destroy(&gemm);
         }
-        found.map(|found| found.then_some(product))
+        found.map(|found| found.then_some(gemm))
     }
 
     fn fill(
         &self,
-        shape: &Shape,
-        product: &mut Product,
+        shape: &GemmShape,
+        gemm: &mut Gemm,
         preference: &mut Pointer,
     ) -> Result<bool, String> {
         let l = &self.library;
         let (rows, n, k) = (shape.rows as u64, shape.n as u64, shape.k as u64);
         // SAFETY: places for handles; attributes of the documented sizes, read during the calls.
         unsafe {
-            check((l.create_desc)(&mut product.desc, COMPUTE_32F, R_32F))?;
+            check((l.create_desc)(&mut gemm.desc, COMPUTE_32F, R_32F))?;
             let transposed = std::ptr::from_ref(&OP_T).cast();
-            check((l.set_desc)(product.desc, DESC_TRANSA, transposed, 4))?;
+            check((l.set_desc)(gemm.desc, DESC_TRANSA, transposed, 4))?;
             let layout = |at: &mut Pointer, kind, rows, cols, pitch: usize| {
                 check((l.create_layout)(at, kind, rows, cols, pitch as i64))
             };
-            layout(&mut product.w, R_16BF, k, n, shape.w_pitch)?;
-            layout(&mut product.x, R_16BF, k, rows, shape.x_pitch)?;
-            layout(&mut product.out, shape.out, n, rows, shape.out_pitch)?;
+            layout(&mut gemm.w, R_16BF, k, n, shape.w_pitch)?;
+            layout(&mut gemm.x, R_16BF, k, rows, shape.x_pitch)?;
+            layout(&mut gemm.out, shape.out, n, rows, shape.out_pitch)?;
             check((l.create_preference)(preference))?;
             let bytes = WORKSPACE as u64;
             let at = std::ptr::from_ref(&bytes).cast();
@@ -369,17 +369,17 @@ impl CublasLt {
             let (mut result, mut count) = (HeuristicResult::default(), 0);
             let code = (l.heuristic)(
                 self.handle,
-                product.desc,
-                product.w,
-                product.x,
-                product.out,
-                product.out,
+                gemm.desc,
+                gemm.w,
+                gemm.x,
+                gemm.out,
+                gemm.out,
                 *preference,
                 1,
                 &mut result,
                 &mut count,
             );
-            product.algo = result.algo;
+            gemm.algo = result.algo;
             match code {
                 NOT_SUPPORTED => Ok(false),
                 _ => check(code).map(|()| count > 0 && result.state == 0),
@@ -387,13 +387,13 @@ impl CublasLt {
         }
     }
 
-    fn destroy(&self, product: &Product) {
+    fn destroy(&self, gemm: &Gemm) {
         let l = &self.library;
         for (at, destroy) in [
-            (product.desc, l.destroy_desc),
-            (product.w, l.destroy_layout),
-            (product.x, l.destroy_layout),
-            (product.out, l.destroy_layout),
+            (gemm.desc, l.destroy_desc),
+            (gemm.w, l.destroy_layout),
+            (gemm.x, l.destroy_layout),
+            (gemm.out, l.destroy_layout),
         ] {
             if !at.is_null() {
                 // SAFETY: made by this library, not used again.
@@ -402,16 +402,16 @@ impl CublasLt {
         }
     }
 
-    fn forget(&mut self) {
-        for product in std::mem::take(&mut self.products).values().flatten() {
-            self.destroy(product);
+    fn drop_all(&mut self) {
+        for gemm in std::mem::take(&mut self.gemms).values().flatten() {
+            self.destroy(gemm);
         }
     }
 }
 
 impl Drop for CublasLt {
     fn drop(&mut self) {
-        self.forget();
+        self.drop_all();
         // SAFETY: made by this library, not used again; the workspace keeps its card alive.
         unsafe { (self.library.destroy)(self.handle) };
     }

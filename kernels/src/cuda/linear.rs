@@ -77,7 +77,7 @@ pub(super) fn load(memory: &Lasting, parts: &[MatrixView<'_>]) -> Result<Weight,
     })
 }
 
-/// What becomes of a product's sums.
+/// How the sums reach the output.
 #[derive(Clone, Copy, PartialEq)]
 enum Into {
     /// They are the output.
@@ -114,9 +114,10 @@ pub(super) fn linear(
             return Ok(());
         }
     }
-    let into = match accumulate {
-        false => Into::Output,
-        true => Into::Added,
+    let into = if accumulate {
+        Into::Added
+    } else {
+        Into::Output
     };
     product(card, x, w, bias, rows, into, out)
 }
@@ -192,18 +193,22 @@ fn check(
     halves: usize,
     out: &Activations,
 ) -> Result<(), Error> {
-    assert_eq!(x.cols, w.cols, "columns of the product's input");
-    assert_eq!(halves * out.cols, w.rows, "columns of the product's output");
+    assert_eq!(x.cols, w.cols, "columns of the linear layer's input");
+    assert_eq!(
+        halves * out.cols,
+        w.rows,
+        "columns of the linear layer's output"
+    );
     assert!(bias.is_none_or(|b| b.len == w.rows), "length of the bias");
-    x.require(rows, "the product's input");
-    out.require(rows, "the product's output");
+    x.require(rows, "the linear layer's input");
+    out.require(rows, "the linear layer's output");
     if x.dtype == Dtype::Bf16 {
         return Ok(());
     }
     Err(Error::Unsupported {
         device: card.name().into(),
         what: format!(
-            "a product of float32 activations ({rows} x {} x {})",
+            "a linear layer of float32 activations ({rows} x {} x {})",
             w.rows, w.cols
         ),
     })

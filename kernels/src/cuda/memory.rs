@@ -1,9 +1,9 @@
 //! Device memory and page-locked host memory, freed when dropped.
 //!
-//! What lives as long as a model (weights, tables, activations) lies in one arena ([`Lasting`]) whose
-//! size is known before anything is read ([`reserved_bytes`]): one allocation serves, and models that
-//! do not fit are refused. The KV pages are the other arena.
-//! Plans and scratch memory come from pools and buffers that grow to their largest size and stay.
+//! Buffers that live as long as a model (weights, tables, activations) lie in one arena ([`Lasting`]).
+//! Its size is known before anything is read ([`reserved_bytes`]), so one allocation is enough and a
+//! model that does not fit is refused. The KV blocks are the other arena. Plans and scratch memory
+//! come from pools and from buffers that grow and never shrink.
 #![allow(unsafe_code)] // Calls of the driver with raw addresses; each states what it relies on.
 
 use super::device::{Card, driver_message};
@@ -21,16 +21,16 @@ pub struct Buffer {
     owner: Owner,
 }
 
-/// Who frees a buffer's memory.
+/// The owner of a buffer's memory, which frees it.
 enum Owner {
     /// The buffer.
     Own,
-    /// The last part of the arena to go.
+    /// The arena, freed with the last of its buffers.
     Arena(#[allow(dead_code)] Rc<Buffer>), // Held, never read.
 }
 
 impl Buffer {
-    /// Uninitialised memory; of no bytes, one that holds none but has an address.
+    /// Uninitialised memory. A buffer of 0 bytes has an address, too.
     pub(crate) fn new(card: &Rc<Card>, bytes: usize, what: &'static str) -> Result<Buffer, Error> {
         card.bind()?;
         // SAFETY: the context is current.
@@ -79,8 +79,8 @@ impl Buffer {
             .map_err(|e| self.card.failure("filling memory", &driver_message(&e)))
     }
 
-    /// Enqueues a copy to the device. The values have been taken when this returns: the driver
-    /// stages what comes from pageable memory.
+    /// Enqueues a copy to the device. `values` may change when this returns: the driver stages copies
+    /// from pageable memory.
     pub(crate) fn write<T: bytemuck::Pod>(&self, offset: usize, values: &[T]) -> Result<(), Error> {
         let bytes: &[u8] = bytemuck::cast_slice(values);
         assert!(offset + bytes.len() <= self.bytes, "a copy past the end");
@@ -145,7 +145,7 @@ impl Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         if matches!(self.owner, Owner::Own) {
-            // A failure to free has nobody to go to; the context frees all at its end.
+            // Nobody can handle a failure here; the context frees everything at its end.
             // SAFETY: allocated by `new`; the driver waits for work that still uses it.
             let _ = unsafe { result::free_sync(self.at) };
         }
@@ -187,10 +187,9 @@ pub(super) fn reserved_bytes(models: &[Allocation]) -> usize {
 }
 
 enum State {
-    /// Every buffer is an allocation of its own: tests and studies, whose buffers the emulator then
-    /// guards one by one.
+    /// Every buffer is an allocation of its own, whose bounds the emulator checks: tests and studies.
     Single,
-    /// The arena and how much of it is taken.
+    /// The arena and the bytes of it in use.
     Arena(Rc<Buffer>, usize),
 }
 
@@ -246,7 +245,7 @@ impl Lasting {
     }
 }
 
-/// A buffer that is made anew, larger, when it is too small.
+/// A buffer that is replaced by a larger one when it is too small.
 pub struct Growing {
     what: &'static str,
     buffer: Option<Buffer>,
@@ -257,12 +256,12 @@ impl Growing {
         Growing { what, buffer: None }
     }
 
-    /// Its address; 0 while there is none.
+    /// Its address; 0 before the first allocation.
     pub(crate) fn at(&self) -> u64 {
         self.buffer.as_ref().map_or(0, Buffer::at)
     }
 
-    /// The buffer, of at least that many bytes. What it held may be lost.
+    /// The buffer, of at least that many bytes. Its content may be lost.
     pub(crate) fn of(&mut self, card: &Rc<Card>, bytes: usize) -> Result<&Buffer, Error> {
         if self.buffer.as_ref().is_none_or(|b| b.bytes() < bytes) {
             self.buffer = None;
@@ -286,7 +285,7 @@ pub struct Pinned {
 pub(crate) struct PinnedPool(RefCell<Vec<(*mut u8, usize)>>);
 
 impl PinnedPool {
-    /// Takes memory that nothing uses any more.
+    /// Puts memory into the pool; nothing may use it any more.
     pub(crate) fn give(&self, part: (*mut u8, usize)) {
         self.0.borrow_mut().push(part);
     }
@@ -331,7 +330,7 @@ impl Pinned {
     /// Its address and capacity, for the pool.
     fn into_parts(self) -> (*mut u8, usize) {
         let parts = (self.at, self.capacity);
-        // The card only: the memory goes on in the parts.
+        // Drops the card only: the parts still own the memory.
         let this = std::mem::ManuallyDrop::new(self);
         // SAFETY: read once, and `this` is not dropped.
         drop(unsafe { std::ptr::read(&this.card) });
@@ -339,8 +338,8 @@ impl Pinned {
     }
 
     fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: `used <= capacity` bytes of memory that is this value's alone. It may hold
-        // anything: it is only written to before it is read.
+        // SAFETY: `used <= capacity` bytes of memory that only this value uses. They are written before
+        // they are read.
         unsafe { std::slice::from_raw_parts_mut(self.at, self.used) }
     }
 }
@@ -351,7 +350,7 @@ impl Drop for Pinned {
     }
 }
 
-/// A copy to the host under way.
+/// A copy to the host that may not be finished.
 pub struct Copying {
     card: Rc<Card>,
     event: Option<sys::CUevent>,
@@ -376,7 +375,7 @@ impl Copying {
 
 impl Drop for Copying {
     fn drop(&mut self) {
-        // The memory may not go back to the pool while the device writes to it.
+        // The memory must not return to the pool while the device writes to it.
         let _ = self.wait();
     }
 }

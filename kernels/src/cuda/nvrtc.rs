@@ -1,6 +1,6 @@
-//! NVRTC, NVIDIA's run-time compiler: found, loaded and called without any header or toolkit.
+//! NVRTC, NVIDIA's run-time compiler: found, loaded and called without headers or toolkit.
 //!
-//! Loaded here and not through cudarc, which gives PTX but no cubin and knows fewer places to look.
+//! It is not loaded through cudarc, which returns PTX but not cubins and searches fewer folders.
 //! The interface is that of `nvrtc.h`, unchanged since CUDA 11.1.
 #![allow(unsafe_code)] // A C library: each call states what it relies on.
 
@@ -22,7 +22,7 @@ pub struct Compiler {
     version: (i32, i32),
 }
 
-/// What a compilation makes.
+/// The output of a compilation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
     /// Text that the driver compiles further: for the emulator, and for cards newer than the
@@ -38,11 +38,11 @@ pub struct Job<'a> {
     pub name: &'a str,
     /// CUDA C++.
     pub source: &'a str,
-    /// Name and text of what it includes.
+    /// Name and text of the headers it includes.
     pub headers: &'a [(&'a str, &'a str)],
     /// Command-line options.
     pub options: &'a [String],
-    /// What is wanted.
+    /// The output.
     pub output: Output,
 }
 
@@ -55,7 +55,7 @@ impl Compiler {
     ///
     /// # Errors
     ///
-    /// One line on where it was looked for and how to get it.
+    /// The library is nowhere or cannot be loaded; one line with the places and how to get it.
     pub fn find() -> Result<Compiler, String> {
         let mut tried = Vec::new();
         for path in candidates() {
@@ -108,7 +108,7 @@ impl Compiler {
     ///
     /// # Errors
     ///
-    /// What the compiler said.
+    /// The compiler's log.
     pub fn compile(&self, job: &Job<'_>) -> Result<Vec<u8>, String> {
         let c = |text: &str| CString::new(text).map_err(|e| format!("{}: {e}", job.name));
         let (name, source) = (c(job.name)?, c(job.source)?);
@@ -171,7 +171,7 @@ impl Compiler {
             let log = self.bytes(program, "nvrtcGetProgramLog")?;
             let log = String::from_utf8_lossy(&log);
             let log = log.trim_matches(['\0', '\n', ' ']);
-            return Err(format!("{}: {}\n{log}", job.name, self.words(code)));
+            return Err(format!("{}: {}\n{log}", job.name, self.message(code)));
         }
         let (what, text) = match job.output {
             Output::Ptx => ("nvrtcGetPTX", true),
@@ -185,10 +185,10 @@ impl Compiler {
         Ok(bytes)
     }
 
-    /// One of the results that come as a size and then bytes.
+    /// A result that NVRTC returns by two functions, its size and its bytes.
     fn bytes(&self, program: Program, what: &str) -> Result<Vec<u8>, String> {
         let mut size = 0usize;
-        // SAFETY: nvrtc.h's signatures; a live program; the buffer has the size the library told.
+        // SAFETY: nvrtc.h's signatures; a live program; the buffer has the size the library returned.
         unsafe {
             type Size = unsafe extern "C" fn(Program, *mut usize) -> c_int;
             type Get = unsafe extern "C" fn(Program, *mut u8) -> c_int;
@@ -213,7 +213,7 @@ impl Compiler {
         unsafe { self.library.get(name) }.map_err(|e| format!("{}: {e}", self.path.display()))
     }
 
-    fn words(&self, code: c_int) -> String {
+    fn message(&self, code: c_int) -> String {
         type Words = unsafe extern "C" fn(c_int) -> *const c_char;
         // SAFETY: nvrtc.h's signature; the result is a constant string for any code.
         unsafe {
@@ -227,7 +227,7 @@ impl Compiler {
     fn check(&self, what: &str, code: c_int) -> Result<(), String> {
         match code {
             0 => Ok(()),
-            _ => Err(format!("{what}: {}", self.words(code))),
+            _ => Err(format!("{what}: {}", self.message(code))),
         }
     }
 }
@@ -239,12 +239,12 @@ const NAMES: [&str; 4] = [
     "libnvrtc.so",
 ];
 
-/// Where the library may be, most particular first.
+/// Paths to try, the most specific first.
 fn candidates() -> Vec<PathBuf> {
     beside(&["cuda_nvrtc", "cu13"], &NAMES)
 }
 
-/// Where a library of NVIDIA's may be, most particular first: wheels unpacked into
+/// Paths to try for a library of NVIDIA's, the most specific first: wheels unpacked into
 /// `nvidia/WHEEL/lib`, the CUDA toolkit, the system's library path.
 pub(super) fn beside(wheels: &[&str], names: &[&str]) -> Vec<PathBuf> {
     let mut folders = Vec::new();
@@ -258,7 +258,7 @@ pub(super) fn beside(wheels: &[&str], names: &[&str]) -> Vec<PathBuf> {
         below(dir.into());
     }
     if let Ok(program) = std::env::current_exe() {
-        // Beside an installed program; at the top of `target` for one that cargo built.
+        // Beside an installed program; in `target` for a program that cargo built.
         program
             .ancestors()
             .skip(1)

@@ -13,8 +13,8 @@ use std::rc::Rc;
 
 /// Threads per block of `sample`.
 pub(super) const THREADS: usize = 512;
-/// Threads per block of `feed`.
-pub(super) const FEED_THREADS: usize = 128;
+/// Threads per block of `substitute_tokens`.
+pub(super) const SUBSTITUTE_THREADS: usize = 128;
 /// The weight of the most likely token.
 pub(super) const MAX_WEIGHT: usize = 1 << 30;
 
@@ -220,7 +220,7 @@ fn describe(logits: &Activations, draws: &[Draw<'_>]) -> Described {
 }
 
 /// Puts drawn tokens into the rows of a plan, on the device.
-pub(super) fn feed(
+pub(super) fn substitute_tokens(
     card: &Rc<Card>,
     pool: &Pool,
     plan: &mut Plan,
@@ -237,10 +237,10 @@ pub(super) fn feed(
     }
     plan.fed_below = samples.vocabulary;
     let staged = pool.upload(card, bytemuck::cast_slice(feeds))?;
-    let function = card.function(&catalog::sample(), "feed", 0)?;
+    let function = card.function(&catalog::sample(), "substitute_tokens", 0)?;
     let grid = Grid {
-        blocks: (feeds.len().div_ceil(FEED_THREADS), 1),
-        threads: FEED_THREADS,
+        blocks: (feeds.len().div_ceil(SUBSTITUTE_THREADS), 1),
+        threads: SUBSTITUTE_THREADS,
         shared: 0,
     };
     launch!(

@@ -1,5 +1,5 @@
-//! One attention step or product on the emulated GPU, with inputs made for counting: what
-//! `offshoot kernels profile` runs.
+//! One attention call or linear layer on the emulated GPU, with inputs made for counting: the work of
+//! `offshoot kernels profile`.
 //!
 //! Counts do not depend on the numbers, only on which are zeros; so K and V are one constant and
 //! not computed.
@@ -13,7 +13,7 @@ use crate::{Activation, Backend, Dtype, Error, KvLayout, MatrixView};
 /// Blocks of the study hold this many tokens, as the engine's do by default.
 const BLOCK_TOKENS: usize = 16;
 
-/// A decode step of a beam search: `beams` rows, each at the end of `steps` steps of `step_tokens`
+/// A decode batch of a beam search: `beams` rows, each at the end of `steps` steps of `step_tokens`
 /// tokens below one prompt. After every step but the last, `beams / width` survivors, chosen at
 /// random, have `width` children each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub struct Beam {
 }
 
 impl Beam {
-    /// The plan of its last token's decode step, and how many blocks there are.
+    /// The plan of its last token's decode batch, and the number of blocks.
     pub fn plan(&self) -> (StepPlan, usize) {
         let mut blocks = 0;
         let mut fresh = |tokens: usize| -> Vec<(BlockId, u32)> {
@@ -79,13 +79,12 @@ impl Beam {
     }
 }
 
-/// What a step of attention must move and multiply, whatever the kernel.
+/// The bytes and multiply-adds that an attention call needs, whatever the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
 pub struct Budget {
     /// KV tokens of the tree, each once.
     pub unique_tokens: usize,
-    /// Each counted once per largest tile of Q's packed rows that see it: the least that such tiles
-    /// read.
+    /// KV tokens, each once per largest tile of Q that sees it: the minimum that such tiles read.
     pub tiled_tokens: usize,
     /// The unique tokens' bytes, one layer.
     pub unique_kv_bytes: usize,
@@ -103,7 +102,7 @@ pub struct Budget {
     pub heaviest: u64,
     /// Workers.
     pub workers: usize,
-    /// Multiply-adds of both products over the tokens that are visible.
+    /// Multiply-adds of both GEMMs over the visible tokens.
     pub useful_products: u64,
 }
 
@@ -168,12 +167,12 @@ impl Attention {
         let pending = backend.read(&self.out, 0..self.plan.rows.len());
         let out = backend.finish_read(pending)?;
         let value = f32::from_bits(0x3c3c_0000);
-        match out.iter().all(|v| (v - value).abs() <= value / 100.0) {
-            true => Ok(()),
-            false => Err(backend
-                .card
-                .failure("tree attention", "its result is not what it should be")),
+        if out.iter().all(|v| (v - value).abs() <= value / 100.0) {
+            return Ok(());
         }
+        Err(backend
+            .card
+            .failure("tree attention", "its result is not what it should be"))
     }
 }
 
@@ -241,16 +240,16 @@ pub fn time_attention(
     time(&mut backend, repeats, |backend| step.run(backend))
 }
 
-/// Opens a card that has time.
+/// Opens a card whose time can be measured.
 fn on_card(which: Which) -> Result<CudaBackend, Error> {
     let backend = CudaBackend::open(which)?;
-    match backend.emulated() {
-        false => Ok(backend),
-        true => Err(Error::Unsupported {
-            device: backend.card.name().into(),
-            what: "measuring time on an emulated card".into(),
-        }),
+    if !backend.emulated() {
+        return Ok(backend);
     }
+    Err(Error::Unsupported {
+        device: backend.card.name().into(),
+        what: "measuring time on an emulated card".into(),
+    })
 }
 
 /// Seconds of one call, the median of `repeats` spans of 20 calls each.
@@ -274,10 +273,9 @@ fn time(
     Ok(spans[spans.len() / 2])
 }
 
-/// How a product of `rows` x `n` x `k` can be computed, with the seconds of one call: by this
-/// project's kernel, by cuBLASLt where it is installed and takes it, and, gated (`2 n` rows of
-/// weights), in one kernel and in two. Weights of 256 MiB in turn, so that the cache holds none of
-/// them.
+/// Seconds of one call of a linear layer of `rows` x `n` x `k`, by implementation: this project's
+/// kernel, cuBLASLt where it is installed and has a kernel, and, gated (`2 n` rows of weights), in one
+/// kernel and in two. The calls take 256 MiB of weights in turn, so that L2 holds none of them.
 ///
 /// # Errors
 ///
@@ -293,7 +291,7 @@ pub fn time_products(
     let mut times = Vec::new();
     let copies = (TURNS / (2 * n * k)).clamp(1, 32);
     let plain: Result<Vec<_>, _> = (0..copies)
-        .map(|_| Product::new(&mut backend, (rows, n, k), n))
+        .map(|_| Linear::new(&mut backend, (rows, n, k), n))
         .collect();
     let mut plain = plain?;
     let mut turn = 0;
@@ -316,7 +314,7 @@ pub fn time_products(
     drop(plain);
     let copies = (TURNS / (4 * n * k)).clamp(1, 32);
     let gated: Result<Vec<_>, _> = (0..copies)
-        .map(|_| Product::new(&mut backend, (rows, 2 * n, k), n))
+        .map(|_| Linear::new(&mut backend, (rows, 2 * n, k), n))
         .collect();
     let mut gated = gated?;
     let mut gate_up = backend.product_activations(rows, 2 * n)?;
@@ -324,7 +322,7 @@ pub fn time_products(
         let mut turn = 0;
         let mut call = |backend: &mut CudaBackend| {
             turn = (turn + 1) % copies;
-            let Product { weight, x, out, .. } = &mut gated[turn];
+            let Linear { weight, x, out, .. } = &mut gated[turn];
             if fused {
                 backend.linear_gated(x, weight, None, Activation::Silu, rows, &mut gate_up, out);
             } else {
@@ -338,8 +336,8 @@ pub fn time_products(
     Ok(times)
 }
 
-/// A product with inputs made for counting and timing.
-struct Product {
+/// A linear layer with inputs made for counting and timing.
+struct Linear {
     weight: super::Weight,
     x: super::Activations,
     /// `[rows, n]`, of bf16.
@@ -347,13 +345,13 @@ struct Product {
     rows: usize,
 }
 
-impl Product {
+impl Linear {
     /// `rows` x `n` x `k`, whose output has `cols` columns.
     fn new(
         backend: &mut CudaBackend,
         (rows, n, k): (usize, usize, usize),
         cols: usize,
-    ) -> Result<Product, Error> {
+    ) -> Result<Linear, Error> {
         let bytes = vec![0x3c; n * k * 2];
         let weight = backend.load_matrix(&[MatrixView {
             rows: n,
@@ -363,7 +361,7 @@ impl Product {
         }])?;
         let mut x = backend.product_activations(rows, k)?;
         backend.write(&mut x, &vec![0.5; rows * k])?;
-        Ok(Product {
+        Ok(Linear {
             weight,
             x,
             out: backend.product_activations(rows, cols)?,
@@ -372,26 +370,26 @@ impl Product {
     }
 }
 
-/// Runs one product on the emulated card: `rows` x `n` x `k`.
+/// Runs one linear layer on the emulated card: `rows` x `n` x `k`.
 ///
 /// # Errors
 ///
 /// The device cannot be opened or failed.
 pub fn linear(rows: usize, n: usize, k: usize) -> Result<(), Error> {
     let mut backend = CudaBackend::open(Which::Emulated)?;
-    let mut p = Product::new(&mut backend, (rows, n, k), n)?;
+    let mut p = Linear::new(&mut backend, (rows, n, k), n)?;
     backend.linear(&p.x, &p.weight, None, p.rows, false, &mut p.out);
     backend.synchronize()
 }
 
-/// Runs one gated product on the emulated card: `rows` x `n` outputs of `2 n` x `k` weights.
+/// Runs one gated linear layer on the emulated card: `rows` x `n` outputs of `2 n` x `k` weights.
 ///
 /// # Errors
 ///
 /// The device cannot be opened or failed.
 pub fn linear_gated(rows: usize, n: usize, k: usize) -> Result<(), Error> {
     let mut backend = CudaBackend::open(Which::Emulated)?;
-    let mut p = Product::new(&mut backend, (rows, 2 * n, k), n)?;
+    let mut p = Linear::new(&mut backend, (rows, 2 * n, k), n)?;
     let mut gate_up = backend.product_activations(rows, 2 * n)?;
     let activation = Activation::Silu;
     backend.linear_gated(

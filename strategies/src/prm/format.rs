@@ -23,8 +23,11 @@ pub(super) struct Family {
     /// Whether it writes its steps into the checkpoint's chat template.
     pub needs_chat_template: bool,
     /// Opens it; fails on a tokenizer without the tokens it takes.
-    pub open: fn(Text, Rc<ChatTemplate>) -> Result<Box<dyn StepFormat>, Error>,
+    pub open: Open,
 }
+
+/// Opens a format over a checkpoint's tokenizer and chat template.
+pub(super) type Open = fn(Text, Rc<ChatTemplate>) -> Result<Box<dyn StepFormat>, Error>;
 
 /// How one family writes problem and steps, and reads its head.
 pub(super) trait StepFormat {

@@ -78,10 +78,13 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
 
     /// Enters children into the trace; returns the valid ones.
     fn record(&self, parent: usize, children: Vec<Child<P, R>>) -> Vec<Path<P, R>> {
-        let mut trace = self.trace.borrow_mut();
         let mut paths = Vec::new();
         for child in children {
-            let node = trace.add(parent, child.node);
+            let undecided = child.node.state == NodeState::Kept;
+            let node = self.trace.borrow_mut().add(parent, child.node);
+            if !undecided {
+                self.report(node);
+            }
             paths.extend(child.path.map(|path| Path { node, ..path }));
         }
         paths

@@ -6,9 +6,11 @@
 //! counts the tokens of both models, so a strategy has neither in its text.
 //!
 //! - `expand.rs`: the children of a path: sampled, scored, without duplicates, looked ahead.
+//! - `watch.rs`: news of the search while it runs.
 //! - `whole.rs`: whole solutions, written in one go.
 
 mod expand;
+mod watch;
 mod whole;
 
 use crate::trace::{NodeState, Trace};
@@ -17,6 +19,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 
 pub use expand::Expansion;
+pub use watch::News;
 
 /// One search on one problem.
 ///
@@ -52,6 +55,11 @@ pub struct Search<'a, P: Policy, R: Prm> {
     policy: &'a P,
     /// `None` for a strategy that needs no PRM.
     prm: Option<&'a R>,
+    watch: Option<&'a dyn Fn(News<'_>)>,
+    /// Which of the independent trees this is, and how many there are.
+    tree: usize,
+    trees: Cell<usize>,
+    pub(crate) solutions_reported: Cell<bool>,
 }
 
 /// One path of a search, from the stem to its latest step.
@@ -97,6 +105,10 @@ impl<'a, P: Policy, R: Prm> Search<'a, P, R> {
             prm_tokens: Cell::new(0),
             policy,
             prm: prm.filter(|_| strategy.needs_prm()),
+            watch: None,
+            tree: 0,
+            trees: Cell::new(0),
+            solutions_reported: Cell::new(false),
         };
         if strategy.needs_prm() {
             search.prm()?;
@@ -148,6 +160,9 @@ impl<'a, P: Policy, R: Prm> Search<'a, P, R> {
         let mut kept = Vec::new();
         for (index, path) in paths.into_iter().enumerate() {
             if best.contains(&index) {
+                if !path.has_ended() {
+                    self.report(path.node);
+                }
                 kept.push(path);
             } else {
                 self.set_state(path.node, NodeState::Dropped);
@@ -170,6 +185,8 @@ impl<'a, P: Policy, R: Prm> Search<'a, P, R> {
     /// [`merge`](Search::merge) puts the parts together in an order that does not depend on which
     /// of them ends first.
     pub fn separate(&self) -> Search<'a, P, R> {
+        let tree = self.trees.get();
+        self.trees.set(tree + 1);
         Search {
             config: self.config,
             problem: self.problem,
@@ -177,6 +194,10 @@ impl<'a, P: Policy, R: Prm> Search<'a, P, R> {
             prm_tokens: Cell::new(0),
             policy: self.policy,
             prm: self.prm,
+            watch: self.watch,
+            tree,
+            trees: Cell::new(0),
+            solutions_reported: Cell::new(false),
         }
     }
 
@@ -250,6 +271,7 @@ impl<'a, P: Policy, R: Prm> Search<'a, P, R> {
 
     fn set_state(&self, node: usize, state: NodeState) {
         self.trace.borrow_mut().nodes[node].state = state;
+        self.report(node);
     }
 }
 

@@ -25,6 +25,7 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
                 let steps: Vec<&str> = solution.steps.iter().map(String::as_str).collect();
                 solution.scores = self.score(&mut prm.fork(prm_root), &steps).await?;
             }
+            self.report_solution(&solution);
             Ok::<Solution, Error>(solution)
         });
         let mut solutions = try_join_all(writing).await?;

@@ -129,7 +129,7 @@ fn validate_step_search(config: &Config) -> Result<(), Setting> {
         return Err(Setting::new(
             "n",
             n,
-            format!("a multiple of `beam_width`, {m}: the strategy {name} keeps n / {m} branches"),
+            format!("a multiple of `beam_width` ({m}): the strategy {name} keeps n / {m} branches"),
         ));
     }
     Ok(())

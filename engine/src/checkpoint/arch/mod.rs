@@ -38,6 +38,9 @@ pub static ARCHITECTURES: &[Architecture] = &[
 /// The longest sliding window accepted: any context there is.
 pub(crate) const WINDOW_LIMIT: usize = 1 << 24;
 
+/// Reads the rotary embedding of each layer, given the layers' windows.
+pub(crate) type ReadRopes = fn(&Fields, &[Option<u32>]) -> Result<Vec<Rope>>;
+
 /// The facts that distinguish a model family.
 #[derive(Debug)]
 pub struct Architecture {
@@ -58,7 +61,7 @@ pub struct Architecture {
     /// Reads the sliding window of each of so many layers.
     pub(crate) windows: fn(&Fields, usize) -> Result<Vec<Option<u32>>>,
     /// Reads the rotary embedding of each layer, given the layers' windows.
-    pub(crate) ropes: fn(&Fields, &[Option<u32>]) -> Result<Vec<Rope>>,
+    pub(crate) ropes: ReadRopes,
     /// Added to the weights of all norms: 1 where a checkpoint stores `w` of a factor `1 + w`.
     pub norm_offset: f32,
     /// Reads the scales, given the hidden size and the head's size.

@@ -7,7 +7,7 @@
 //! are links in `snapshots/COMMIT`. A snapshot that has everything is used as it is, without a
 //! request to the hub.
 //!
-//! Here: names, the environment's variables, offline mode, the cache. [`fetch`]: downloads.
+//! Here: names, the environment's variables, offline mode, the cache. `fetch`: downloads.
 
 mod fetch;
 

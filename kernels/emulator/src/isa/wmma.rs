@@ -240,7 +240,7 @@ impl Placement {
         let misaligned = |together: u32| {
             let bytes = u64::from((together * bits / 8).max(1));
             (0..32).any(|l| !(self.base + self.bit_offset(l * each) / 8).is_multiple_of(bytes))
-                || self.stride * u64::from(bits) % u64::from(together * bits) != 0
+                || !(self.stride * u64::from(bits)).is_multiple_of(u64::from(together * bits))
         };
         while together > 1 && together * bits > 32 && misaligned(together) {
             together /= 2;

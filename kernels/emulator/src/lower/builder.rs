@@ -167,7 +167,7 @@ impl<'s> Builder<'s> {
                 self.declared.insert(index, name.to_owned());
                 self.registers += 1 + u32::from(wide);
                 Name::Reg(Reg {
-                    index: index,
+                    index,
                     wide,
                     short: ty.bytes() <= 2,
                 })

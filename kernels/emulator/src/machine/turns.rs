@@ -90,6 +90,10 @@ struct Worker<'w, 'e> {
     /// Instructions spent by the block that ended last, with which a new block begins.
     freed_at: u64,
     spare: Vec<Block>,
+    #[expect(
+        clippy::vec_box,
+        reason = "a block's counts are boxed: they move between both"
+    )]
     spare_counts: Vec<Box<Counts>>,
 }
 

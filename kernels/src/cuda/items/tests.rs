@@ -169,7 +169,7 @@ fn work_is_bounded_by_what_is_unique() {
             "seed {seed}: {} of {unique} x {heads} + {splits}",
             work.total
         );
-        // Sharing never loses, and dealing is within one item of even.
+        // Sharing never loses, and the assignment is within one item of even.
         for rule in [SharingRule::Never, SharingRule::Always] {
             let (other, _) = cost(&plan, &shape, rule);
             let best = [
@@ -234,8 +234,8 @@ fn beam_search_reads_shared_steps_once() {
 }
 
 #[test]
-fn filling_is_more_even_where_the_least_loaded_is_not() {
-    // The textbook case: the heaviest first to the least loaded ends at 7, 6 is possible.
+fn first_fit_is_more_even_where_the_least_loaded_is_not() {
+    // The textbook case: LPT ends at 7, 6 is possible.
     let shape = AttentionShape {
         head_dim: 64,
         group: 1,

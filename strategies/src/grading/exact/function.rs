@@ -16,71 +16,10 @@ impl Frac {
         fuel: &Fuel,
     ) -> Option<Frac> {
         fuel.take(20)?;
-        let ratio = |a: &'static str, b: &'static str, x: &Frac| {
-            let a = Frac::call(a, vec![x.clone()], fuel)?;
-            a.mul(&Frac::call(b, vec![x.clone()], fuel)?.inverse(fuel)?, fuel)
-        };
-        if let [x] = arguments.as_slice() {
-            match name {
-                "tan" => return ratio("sin", "cos", x),
-                "cot" => return ratio("cos", "sin", x),
-                "sec" => return Frac::call("cos", arguments, fuel)?.inverse(fuel),
-                "csc" => return Frac::call("sin", arguments, fuel)?.inverse(fuel),
-                "exp" => return Frac::e().pow(x, fuel),
-                "log" => {
-                    let ten = Frac::call("ln", vec![Frac::integer(10)], fuel)?;
-                    return Frac::call("ln", arguments, fuel)?.mul(&ten.inverse(fuel)?, fuel);
-                }
-                "sin" | "cos" => {
-                    if let Some(value) = x.sine_or_cosine(name == "cos", fuel) {
-                        return Some(value);
-                    }
-                    if x.top.leading().is_some_and(Signed::is_negative) {
-                        let value = Frac::call(name, vec![x.negated()], fuel)?;
-                        return Some(if name == "sin" {
-                            value.negated()
-                        } else {
-                            value
-                        });
-                    }
-                }
-                "ln" => {
-                    if let Some(value) = x.logarithm(fuel) {
-                        return Some(value);
-                    }
-                }
-                "abs" => {
-                    if let Some(value) = x.rational() {
-                        return Some(Frac::number(value.abs()));
-                    }
-                    if let Some(value) = x.complex_size(fuel) {
-                        return Some(value);
-                    }
-                    if let Some(value) = numeric::real(x, fuel).filter(|x| x.abs() > 1e-9) {
-                        return Some(if value < 0.0 { x.negated() } else { x.clone() });
-                    }
-                    if x.top.leading().is_some_and(Signed::is_negative) {
-                        return Frac::call(name, vec![x.negated()], fuel);
-                    }
-                }
-                "floor" | "ceil" => {
-                    if let Some(x) = x.rational() {
-                        let value = if name == "floor" { x.floor() } else { x.ceil() };
-                        return Some(Frac::number(value));
-                    }
-                }
-                "factorial" => {
-                    if let Some(x) = x.rational() {
-                        let n = x.is_integer().then(|| x.to_integer().to_u64()).flatten()?;
-                        if n <= 300 {
-                            fuel.take(20 * n)?;
-                            let product: BigInt = (1..=n).map(BigInt::from).product();
-                            return Some(Frac::number(BigRational::from_integer(product)));
-                        }
-                    }
-                }
-                _ => {}
-            }
+        if let [x] = arguments.as_slice()
+            && let Some(decided) = Frac::of_one(name, x, fuel)
+        {
+            return decided;
         }
         if name == "binom"
             && let [n, k] = arguments.as_slice()
@@ -93,6 +32,84 @@ impl Frac {
             format!("{name}({})", keys.join(",")),
             Kind::Call(name, arguments),
         ))
+    }
+
+    /// The value of a function of one argument, where it is decided: `Some(None)` when the fuel ran out
+    /// or there is no such value, `None` where the function stays an opaque atom.
+    fn of_one(name: &'static str, x: &Frac, fuel: &Fuel) -> Option<Option<Frac>> {
+        let call = |name: &'static str, x: Frac| Frac::call(name, vec![x], fuel);
+        let inverse = |name: &'static str| call(name, x.clone())?.inverse(fuel);
+        let ratio = |a: &'static str, b: &'static str| {
+            let a = call(a, x.clone())?;
+            a.mul(&call(b, x.clone())?.inverse(fuel)?, fuel)
+        };
+        match name {
+            "tan" => Some(ratio("sin", "cos")),
+            "cot" => Some(ratio("cos", "sin")),
+            "sec" => Some(inverse("cos")),
+            "csc" => Some(inverse("sin")),
+            "exp" => Some(Frac::e().pow(x, fuel)),
+            "log" => Some((|| {
+                let ten = call("ln", Frac::integer(10))?;
+                call("ln", x.clone())?.mul(&ten.inverse(fuel)?, fuel)
+            })()),
+            "sin" | "cos" => match x.sine_or_cosine(name == "cos", fuel) {
+                Some(value) => Some(Some(value)),
+                None if x.leads_with_minus() => Some(call(name, x.negated()).map(|value| {
+                    if name == "sin" {
+                        value.negated()
+                    } else {
+                        value
+                    }
+                })),
+                None => None,
+            },
+            "ln" => x.logarithm(fuel).map(Some),
+            "abs" => x.magnitude(fuel),
+            "floor" | "ceil" => x.rational().map(|x| {
+                let value = if name == "floor" { x.floor() } else { x.ceil() };
+                Some(Frac::number(value))
+            }),
+            "factorial" => x.factorial(fuel),
+            _ => None,
+        }
+    }
+
+    fn leads_with_minus(&self) -> bool {
+        self.top.leading().is_some_and(Signed::is_negative)
+    }
+
+    /// |x|, as [`Frac::of_one`] gives it.
+    fn magnitude(&self, fuel: &Fuel) -> Option<Option<Frac>> {
+        if let Some(value) = self.rational() {
+            return Some(Some(Frac::number(value.abs())));
+        }
+        if let Some(value) = self.complex_size(fuel) {
+            return Some(Some(value));
+        }
+        if let Some(value) = numeric::real(self, fuel).filter(|x| x.abs() > 1e-9) {
+            return Some(Some(if value < 0.0 {
+                self.negated()
+            } else {
+                self.clone()
+            }));
+        }
+        (self.leads_with_minus()).then(|| Frac::call("abs", vec![self.negated()], fuel))
+    }
+
+    /// n! of a known n, as [`Frac::of_one`] gives it; beyond 300! it stays as it is.
+    fn factorial(&self, fuel: &Fuel) -> Option<Option<Frac>> {
+        let x = self.rational()?;
+        let Some(n) = x.is_integer().then(|| x.to_integer().to_u64()).flatten() else {
+            return Some(None);
+        };
+        if n > 300 {
+            return None;
+        }
+        Some(fuel.take(20 * n).map(|()| {
+            let product: BigInt = (1..=n).map(BigInt::from).product();
+            Frac::number(BigRational::from_integer(product))
+        }))
     }
 
     /// |a + b i| = sqrt(a² + b²) of a constant that is not real.

@@ -1,5 +1,5 @@
-//! The documents name only what exists, and their command lines run.
-#![allow(missing_docs)]
+//! The documents name only what exists, and their command lines run; source files name only
+//! documents that are in the repository.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -28,7 +28,7 @@ fn prose(document: &str) -> String {
     out
 }
 
-/// What stands between backticks in prose.
+/// The pieces between backticks in prose.
 fn quoted(document: &str) -> Vec<String> {
     let prose = prose(document);
     let pieces = prose.split('`').skip(1).step_by(2);
@@ -70,8 +70,13 @@ fn dead_names(document: &str) -> Vec<String> {
 
 #[test]
 fn every_path_and_test_named_exists() {
-    for name in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"] {
-        let dead = dead_names(&read(name));
+    // Documents that name paths relative to the root.
+    let documents = files(&["md"]).into_iter();
+    let relative_to_root =
+        |path: &PathBuf| path.parent() == Some(Path::new("")) || path.ends_with("bench/GPU.md");
+    for path in documents.filter(relative_to_root) {
+        let name = path.to_string_lossy();
+        let dead = dead_names(&read(&name));
         assert!(dead.is_empty(), "{name}:\n{}", dead.join("\n"));
     }
     let paths = quoted(&read("ARCHITECTURE.md"));
@@ -93,6 +98,91 @@ fn a_name_that_is_gone_is_found() {
 fn the_architecture_is_under_300_lines() {
     let lines = read("ARCHITECTURE.md").lines().count();
     assert!(lines < 300, "{lines} lines");
+}
+
+/// The files of the repository with these extensions, relative to its root.
+fn files(extensions: &[&str]) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut folders = vec![root()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a folder of the repository") {
+            let path = entry.expect("an entry").path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if path.is_dir() && !name.starts_with('.') && name != "target" {
+                folders.push(path);
+            } else if path.is_file()
+                && extensions
+                    .iter()
+                    .any(|end| path.extension().is_some_and(|e| e == *end))
+            {
+                let relative = path.strip_prefix(root()).expect("below the root");
+                files.push(relative.to_path_buf());
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+/// The names of Markdown files in a text; addresses on the web are left out.
+fn documents_named(text: &str) -> Vec<&str> {
+    let mut names = Vec::new();
+    for word in text.split_whitespace().filter(|word| !word.contains("://")) {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
+        for piece in word.split(|c| !plain(c)) {
+            let name = piece.trim_end_matches(['.', '/']);
+            let stem = name.strip_suffix(".md").unwrap_or_default();
+            if stem.ends_with(|c: char| c.is_ascii_alphanumeric()) {
+                names.push(name);
+            }
+        }
+    }
+    names
+}
+
+/// Results that `offshoot bench` writes: its tests name them.
+const WRITTEN: [&str; 3] = ["search.md", "sums.md", "throughput.md"];
+
+/// The documents that a text names and that are neither relative to the root or the folder of the
+/// text's file, nor the name of any document of the repository.
+fn missing_documents<'a>(text: &'a str, folder: &Path, documents: &[PathBuf]) -> Vec<&'a str> {
+    let there = |name: &str| {
+        (Path::new(name).file_name()).is_some_and(|name| WRITTEN.iter().any(|w| name == *w))
+            || root().join(name).exists()
+            || root().join(folder).join(name).exists()
+            || documents.iter().any(|path| path.ends_with(name))
+    };
+    let mut names = documents_named(text);
+    names.retain(|name| !there(name));
+    names.dedup();
+    names
+}
+
+#[test]
+fn source_files_name_only_documents_that_exist() {
+    let documents = files(&["md"]);
+    let mut missing = Vec::new();
+    for path in files(&["rs", "cu", "cuh", "py", "md"]) {
+        // The file with the names that are not there on purpose.
+        if path.ends_with(Path::new(file!()).file_name().expect("a name")) {
+            continue;
+        }
+        let text = std::fs::read_to_string(root().join(&path)).expect("UTF-8");
+        let folder = path.parent().unwrap_or(Path::new(""));
+        for name in missing_documents(&text, folder, &documents) {
+            missing.push(format!("{}: {name}", path.display()));
+        }
+    }
+    assert!(missing.is_empty(), "not there:\n{}", missing.join("\n"));
+}
+
+#[test]
+fn a_document_that_is_gone_is_found() {
+    let documents = [PathBuf::from("bench/GPU.md")];
+    let text = "/// See bench/README.md, (GPU.md) and `results/kernels.md`; TTS.md 2.4, and\n\
+                //! https://example.org/x.md, \"{}.md\", a.mdx or .md.";
+    let missing = missing_documents(text, Path::new("bench"), &documents);
+    assert_eq!(missing, ["results/kernels.md", "TTS.md"]);
 }
 
 /// The command lines of a document that call the binary.
@@ -141,9 +231,10 @@ fn the_readme_s_examples_run() {
             .expect("sh");
         let errors = String::from_utf8_lossy(&output.stderr);
         // A model that a reader would have: the flags must be right, the folder is not there.
-        let right = match line.contains("./my-") {
-            true => errors.contains("no such directory"),
-            false => output.status.success(),
+        let right = if line.contains("./my-") {
+            errors.contains("no such directory")
+        } else {
+            output.status.success()
         };
         if !right {
             failures.push(format!("{line}\n{}\n{errors}", output.status));

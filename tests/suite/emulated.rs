@@ -2,14 +2,12 @@
 //!
 //! Skipped nowhere: `cargo xtask test` installs NVRTC, and the emulator is built here.
 
-mod common;
-
 use std::path::Path;
 use std::process::Command;
 use std::rc::Rc;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
-use common::{Parts, finish, json_of, open, problems, report, scratch};
+use crate::common::{Parts, finish, json_of, open, problems, report, scratch};
 use engine::{Branch, Engine, Generate, Generated, Model, ModelSpec, Options};
 use futures::future::try_join_all;
 use kernels::cuda::{Compiler, Which, emulator_calls};
@@ -21,8 +19,7 @@ fn build_emulator() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         if let Err(why) = Compiler::find() {
-            eprintln!("{why}");
-            std::process::exit(101);
+            panic!("{why}");
         }
         let binary = Path::new(env!("CARGO_BIN_EXE_offshoot"));
         let profile = binary.parent().expect("a binary lies in a folder");
@@ -67,7 +64,7 @@ fn kernels_command(arguments: &[&str]) -> Command {
     command
 }
 
-/// What it prints.
+/// The JSON object that it prints.
 fn kernels(arguments: &[&str]) -> Value {
     json_of(&finish(&mut kernels_command(arguments), ""))
 }
@@ -152,7 +149,7 @@ fn products_of_many_rows_go_to_cublaslt_where_it_is() {
         let counted = json_of(&finish(&mut command, ""));
         assert_eq!(counted["launches"][0]["kernel"], kernel, "{counted}");
     }
-    // What is named but is no cuBLASLt is an error, not our own kernel.
+    // A named library that is not cuBLASLt is an error; our own kernel must not replace it.
     let mut command = kernels_command(&["profile", "linear"]);
     command.env("OFFSHOOT_CUBLASLT", twin.with_file_name("libcuda.so"));
     let output = command.output().expect("it starts");
@@ -279,10 +276,6 @@ fn a_warm_engine_allocates_nothing() {
     let small = open("nano-small");
     let mut backend = CudaBackend::open(Which::Emulated).expect("the emulator opens");
     backend.set_memory_fraction(0.5);
-    let emulated = engine(backend, &small);
-    let prompts: Vec<Vec<u32>> = (problems(3).iter())
-        .map(|p| small.tokenizer.encode(&p.problem, true).expect("tokens"))
-        .collect();
     let allocations = || -> Vec<u64> {
         [
             "cuMemAlloc_v2",
@@ -293,6 +286,13 @@ fn a_warm_engine_allocates_nothing() {
         .map(|name| emulator_calls(name).expect("the emulator is loaded"))
         .into()
     };
+    let before = allocations()[0];
+    let emulated = engine(backend, &small);
+    // The memory plan is exact: one arena for weights and buffers, one for the KV cache.
+    assert_eq!(allocations()[0] - before, 2);
+    let prompts: Vec<Vec<u32>> = (problems(3).iter())
+        .map(|p| small.tokenizer.encode(&p.problem, true).expect("tokens"))
+        .collect();
     // Later runs find the prompts in the cache, so what is computed together differs from the first
     // run's, and with it the rounding: tokens that are nearly tied may fall otherwise.
     greedy(&emulated, &prompts);

@@ -1,19 +1,18 @@
-//! Every model of `tests/golden/data` gives the numbers transformers gives (tests/golden/README.md).
+//! Every model of `tests/golden/data` gives the numbers transformers gives
+//! (tests/golden/README.md).
 //!
-//! What is compared, as ‖a - b‖ / ‖b‖ over the output at all 33 positions, read in one call and so
-//! through paged attention over three blocks:
+//! Compared is ‖a - b‖ / ‖b‖ over the output at all 33 positions, read in one call and so through
+//! paged attention over three blocks:
 //!
 //! - arithmetic in f32 with K and V in f32 against transformers in f32 on the same stored weights,
 //!   bf16 weights included (a bf16 weight is an f32 exactly): at most 1e-4;
-//! - models stored in 16 bits, with K and V stored so as the command line runs them: at most 2e-2, both
-//!   against f32 and against transformers' own 16 bits, which are themselves up to 1.2e-2 off;
+//! - models stored in 16 bits, with K and V stored so as the command line runs them: at most 2e-2,
+//!   both against f32 and against transformers' own 16 bits, which are themselves up to 1.2e-2 off;
 //! - greedy text, f32 arithmetic: all 64 tokens.
-
-mod common;
 
 use std::path::Path;
 
-use common::{report, repository};
+use crate::common::{report, repository};
 use engine::checkpoint::Checkpoint;
 use engine::checkpoint::source::Source;
 use engine::{Branch, Dtype, Engine, Finish, Generate, Model, ModelSpec, Options, Sampling};

@@ -5,10 +5,8 @@
 //! the last bit, not merely to 1e-5. And the tokens the PRM computes are the tree's own: those of
 //! the prompt, and for every node its step and its marker.
 
-mod common;
-
-use common::tree::{Random, grow_counted, path, read};
-use common::{Pair, Parts, open, pair, problems, report, scorer};
+use crate::common::tree::{Random, grow_counted, path, read};
+use crate::common::{Pair, Parts, open, pair, problems, report, scorer};
 use engine::text::chat::Message;
 use engine::{Engine, Model, ModelSpec, Options};
 use kernels::CpuBackend;

@@ -1,10 +1,8 @@
 //! The bundled problems and the embedded family are what the README says of them.
 
-mod common;
-
 use std::collections::{BTreeMap, HashSet};
 
-use common::{embedded, heldout, open, report, repository};
+use crate::common::{embedded, heldout, open, report, repository};
 use serde_json::{Map, Value};
 use strategies::{Grader, last_boxed};
 
@@ -108,9 +106,10 @@ fn the_family_is_small_and_shares_a_tokenizer() {
         for entry in std::fs::read_dir(folder).expect("a readable folder") {
             let entry = entry.expect("a readable entry");
             let about = entry.metadata().expect("its size");
-            match about.is_dir() {
-                true => folders.push(entry.path()),
-                false => bytes += about.len(),
+            if about.is_dir() {
+                folders.push(entry.path());
+            } else {
+                bytes += about.len();
             }
         }
     }

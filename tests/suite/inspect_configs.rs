@@ -1,13 +1,11 @@
-//! What `offshoot inspect` says of the paper's policies and PRMs from their `config.json` alone
+//! The output of `offshoot inspect` for the paper's policies and PRMs, from `config.json` alone
 //! (tests/golden/configs; tests/golden/README.md says where their facts are from).
 //!
-//! Parameter counts are those of transformers' own classes, built from the same files without memory;
-//! a PRM's are its body's and its reward head's, without an LM head it has no use for and without the
-//! value head's one bias, which a checkpoint may lack.
+//! Parameter counts are those of transformers' own classes, built from the same files without
+//! memory; a PRM's are its body's and its reward head's, without an LM head it has no use for and
+//! without the value head's one bias, which a checkpoint may lack.
 
-mod common;
-
-use common::{json_of, offshoot, report, repository, scratch, stdout_of};
+use crate::common::{json_of, offshoot, report, repository, scratch, stdout_of};
 use serde_json::{Value, json};
 use strategies::PrmKind;
 
@@ -137,7 +135,7 @@ fn the_list_is_what_the_folder_holds() {
     assert_eq!(found, CASES.map(|case| case.directory));
 }
 
-/// What is said of a model that writes.
+/// The facts of a model that writes.
 const WRITES: &str = "its LM head writes the next token; a text ends at its eos token";
 
 #[test]

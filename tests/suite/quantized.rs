@@ -1,11 +1,9 @@
-//! Quantised weights: made on loading or stored by `offshoot quantize`, the same numbers; near those
-//! of the floats; and what cannot be quantised is refused.
-
-mod common;
+//! Quantised weights: made on loading or stored by `offshoot quantize`, the same numbers; near
+//! those of the floats; and what cannot be quantised is refused.
 
 use std::path::Path;
 
-use common::{json_of, offshoot, repository, scratch};
+use crate::common::{json_of, offshoot, repository, scratch};
 use engine::checkpoint::Checkpoint;
 use engine::checkpoint::config::HeadKind;
 use engine::checkpoint::quantize;

@@ -1,6 +1,6 @@
-//! What the whole-system tests share: the embedded family as a library and the binary as a command.
+//! Shared by the whole-system tests: the embedded family as a library, the binary as a command.
 
-#![allow(dead_code, reason = "every test file uses a part of it")]
+#![allow(dead_code, reason = "`tests/loading_fuzz.rs` uses a part of it")]
 
 pub mod tree;
 

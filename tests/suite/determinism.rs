@@ -3,9 +3,7 @@
 //!
 //! Compared are whole outcomes as JSON: every step, reward, value, log-probability and verdict.
 
-mod common;
-
-use common::{Pair, pair, problems, report};
+use crate::common::{Pair, pair, problems, report};
 use engine::Options;
 use strategies::{Config, Problem, Strategy};
 
@@ -55,7 +53,7 @@ fn compare(complaints: &mut Vec<String>, what: &str, found: &[String], expected:
     }
 }
 
-/// How the device is set up; the default is what the command line runs.
+/// Options of the device; the default is that of the command line.
 #[derive(Clone, Copy)]
 struct Setup {
     name: &'static str,

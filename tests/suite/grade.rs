@@ -1,14 +1,12 @@
-//! `offshoot grade` as a user meets it, and `solve --grader`.
+//! `offshoot grade` from the command line, and `solve --grader`.
 
 #![cfg(unix)]
-
-mod common;
 
 use std::fs;
 use std::path::Path;
 use std::process::Output;
 
-use common::{json_of, offshoot, scratch, stdout_of};
+use crate::common::{json_of, offshoot, scratch, stdout_of};
 use serde_json::{Value, json};
 
 /// Lines of another system, good ones only.

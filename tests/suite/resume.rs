@@ -6,15 +6,13 @@
 
 #![cfg(unix)]
 
-mod common;
-
 use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{heldout, json_of, offshoot, scratch, stdout_of};
+use crate::common::{heldout, json_of, offshoot, scratch, stdout_of};
 
 const PROBLEMS: usize = 120;
 
