@@ -249,9 +249,10 @@ def old_style_config(path):
         rope = rope["full_attention"]
     config["rope_theta"] = rope.pop("rope_theta")
     config["rope_scaling"] = rope if rope["rope_type"] != "default" else None
-    for field in ("layer_types", "head_dim"):
-        if field != "head_dim" or config["hidden_size"] == config.get("head_dim", 0) * config["num_attention_heads"]:
-            config.pop(field, None)
+    config.pop("layer_types", None)
+    # What follows from other fields, except Gemma's, whose default is another.
+    if config["model_type"] != "gemma3_text" and config["hidden_size"] == config.get("head_dim", 0) * config["num_attention_heads"]:
+        config.pop("head_dim")
     path.write_text(json.dumps(config, indent=2) + "\n")
 
 
