@@ -88,8 +88,8 @@ CASES = [
     ("qwen3-g2-tied-f32", Qwen3ForCausalLM, LARGE, 6, 3, 8, dict(tied=True)),
     ("qwen3-g8-untied-bf16", Qwen3ForCausalLM, LARGE, 8, 1, 16, dict(bf16=True)),
     ("gemma3-g1-tied-f32", Gemma3ForCausalLM, GEMMA, 4, 4, 8, dict(tied=True, gemma=dict(sliding_window=9))),
-    ("gemma3-g2-tied-bf16", Gemma3ForCausalLM, dict(SMALL, num_hidden_layers=3), 4, 2, 16, dict(tied=True, bf16=True, gemma=dict(sliding_window=12, query_pre_attn_scalar=21, layer_types=["sliding_attention", "sliding_attention", "full_attention"]))),
-    ("gemma3-g4-tied-f32", Gemma3ForCausalLM, GEMMA_LARGE, 8, 2, 8, dict(tied=True, old_config=True, gemma=dict(sliding_window=16, scaling=LINEAR))),
+    ("gemma3-g2-tied-bf16", Gemma3ForCausalLM, dict(SMALL, num_hidden_layers=3), 4, 2, 16, dict(tied=True, bf16=True, embedding=0.02, gemma=dict(sliding_window=12, query_pre_attn_scalar=21, layer_types=["sliding_attention", "sliding_attention", "full_attention"]))),
+    ("gemma3-g4-tied-f32", Gemma3ForCausalLM, GEMMA_LARGE, 8, 2, 8, dict(tied=True, old_config=True, embedding=0.02, gemma=dict(sliding_window=16, scaling=LINEAR))),
     ("gemma3-g8-untied-bf16", Gemma3ForCausalLM, dict(LARGE, num_hidden_layers=3), 8, 1, 16, dict(bf16=True, eps=1e-5, gemma=dict(sliding_window=7, scaling=LINEAR, query_pre_attn_scalar=8, layer_types=["full_attention", "sliding_attention", "full_attention"]))),
     ("llama-g2-score2-f32", LlamaForTokenClassification, SMALL, 4, 2, 16, dict(labels=2)),
     ("qwen2-g4-score2-f32", Qwen2ForTokenClassification, LARGE, 8, 2, 8, dict(labels=2)),
@@ -97,7 +97,7 @@ CASES = [
 ]
 
 
-def fill(model, seed, gain):
+def fill(model, seed, gain, embedding):
     """Random weights of a size at which every part of the model shows in the logits."""
     generator = torch.Generator().manual_seed(seed)
     gemma = "Gemma" in type(model).__name__
@@ -105,12 +105,12 @@ def fill(model, seed, gain):
         for name, p in model.named_parameters():
             noise = torch.randn(p.shape, generator=generator)
             if "norm" in name:
-                # Gemma stores the weights of its norms less 1. Its last norm and its embedding are of
-                # a size at which a tied model doesn't repeat its last token for ever.
-                one = (3 if name == "model.norm.weight" else 0) if gemma else 1
+                # Gemma stores the weights of its norms less 1. Its embedding is so small that a tied
+                # model doesn't repeat its last token for ever, its last norm so much larger.
+                one = (0.15 / embedding if name == "model.norm.weight" else 0) if gemma else 1
                 p.copy_(one + 0.2 * noise)
             elif "embed_tokens" in name:
-                p.copy_((0.05 if gemma else 0.12) * noise)
+                p.copy_(embedding * noise)
             elif name.endswith("bias"):
                 p.copy_(0.3 * noise)
             elif "score" in name or "lm_head" in name:
@@ -158,7 +158,7 @@ def make_case(name, architecture, size, heads, kv_heads, head_dim, options):
     if options.get("llama3"):
         rope.update(rope_type="llama3", **LLAMA3)
     gemma = dict(options.get("gemma", {}))
-    if gemma:
+    if "gemma" in options:
         rope = dict(
             full_attention=dict(rope_theta=1000000.0, **gemma.pop("scaling", dict(rope_type="default"))),
             sliding_attention=dict(rope_theta=10000.0, rope_type="default"),
@@ -190,7 +190,8 @@ def make_case(name, architecture, size, heads, kv_heads, head_dim, options):
     for seed in range(1000):
         model = architecture(config_class(**fields)).eval()
         # Each layer amplifies rounding by about the gain: bf16 needs a tamer model.
-        generator = fill(model, seed, gain=1.0 if half else 1.6)
+        embedding = options.get("embedding", 0.05 if gemma else 0.12)
+        generator = fill(model, seed, 1.0 if half else 1.6, embedding)
         inputs = torch.randint(2, VOCAB, (INPUT_TOKENS,), generator=generator)
         if half:
             model = cast(model, half)
@@ -248,9 +249,10 @@ def old_style_config(path):
         rope = rope["full_attention"]
     config["rope_theta"] = rope.pop("rope_theta")
     config["rope_scaling"] = rope if rope["rope_type"] != "default" else None
-    for field in ("layer_types", "head_dim"):
-        if field != "head_dim" or config["hidden_size"] == config.get("head_dim", 0) * config["num_attention_heads"]:
-            config.pop(field, None)
+    config.pop("layer_types", None)
+    # What follows from other fields, except Gemma's, whose default is another.
+    if config["model_type"] != "gemma3_text" and config["hidden_size"] == config.get("head_dim", 0) * config["num_attention_heads"]:
+        config.pop("head_dim")
     path.write_text(json.dumps(config, indent=2) + "\n")
 
 

@@ -104,6 +104,7 @@ fn ropes(config: &Fields, windows: &[Option<u32>]) -> Result<Vec<Rope>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::config::ModelConfig;
     use serde_json::{Value, json};
 
     fn fields(config: Value) -> Fields {
@@ -165,5 +166,18 @@ mod tests {
         assert_eq!(capped.query_scalar, 168);
         assert_eq!(capped.attention_soft_cap, Some(50.0));
         assert_eq!(capped.logit_soft_cap, Some(30.0));
+    }
+
+    #[test]
+    fn a_published_config_is_read() {
+        let config = include_bytes!("../../../../tests/golden/configs/gemma-3-1b-it/config.json");
+        let config = ModelConfig::parse("c".into(), config).expect("it is served");
+        let global: Vec<usize> = (0..26).filter(|&i| config.windows[i].is_none()).collect();
+        assert_eq!(global, [5, 11, 17, 23]);
+        assert_eq!(config.windows[0], Some(512));
+        let thetas = [4, 5].map(|layer| config.ropes[layer].theta);
+        assert_eq!(thetas, [1e4, 1e6]);
+        assert_eq!((config.bos, &config.eos[..]), (Some(2), &[1, 106][..]));
+        assert!(config.tied_embeddings && config.activation == Activation::GeluTanh);
     }
 }
