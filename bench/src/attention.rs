@@ -473,7 +473,7 @@ mod tests {
     fn trees_share_what_they_say() {
         let tokens = |tree| {
             let (plan, _) = tree_plan(tree, 64, 8, 32);
-            let unique: u32 = plan.runs.iter().map(|run| run.tokens).sum();
+            let unique: u32 = plan.runs.iter().map(|run| run.num_tokens).sum();
             let visible: u32 = plan.rows.iter().map(|row| row.position + 1).sum();
             (unique, visible)
         };
