@@ -284,7 +284,7 @@ mod tests {
         fn view(&self) -> SequenceRows<'_> {
             SequenceRows {
                 table: &self.table,
-                tokens: &self.tokens,
+                token_ids: &self.tokens,
                 write: self.write,
                 outputs: &self.outputs,
             }
@@ -343,7 +343,7 @@ mod tests {
                 0 => below(u64::from(sequence.len()) + 1),
                 _ => 1,
             };
-            sequence.token_ids = (0..rows).map(|_| below(100) as u32).collect();
+            sequence.tokens = (0..rows).map(|_| below(100) as u32).collect();
             sequence.outputs = (0..rows as u32).filter(|_| below(3) == 0).collect();
             sequences.push(sequence);
         }
@@ -363,15 +363,15 @@ mod tests {
                 .iter()
                 .flat_map(|&(block, n)| (0..n).map(move |offset| Slot { block, offset }))
                 .collect();
-            let first = sequence.len() - sequence.token_ids.len() as u32;
-            for (i, &token) in sequence.token_ids.iter().enumerate() {
+            let first = sequence.len() - sequence.tokens.len() as u32;
+            for (i, &token) in sequence.tokens.iter().enumerate() {
                 let r = first_rows[s] + i;
                 assert_eq!(owner[r], None, "row {r} belongs to two sequences");
                 owner[r] = Some(s);
                 let position = first + i as u32;
                 let slot = sequence.write.then(|| slots[position as usize]);
                 let expected = Row {
-                    token,
+                    token_id: token,
                     position,
                     slot,
                 };
@@ -505,7 +505,7 @@ mod tests {
         let run = |blocks, start, tokens, rows| Run {
             blocks,
             start,
-            tokens,
+            num_tokens: tokens,
             rows,
         };
         assert_eq!(

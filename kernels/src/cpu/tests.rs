@@ -313,7 +313,7 @@ fn embed_and_gather_copy_rows() {
         let (plan, _) = BatchPlan::build(
             &[SequenceRows {
                 table: &entries,
-                tokens: &tokens,
+                token_ids: &tokens,
                 write: true,
                 outputs: &outputs,
             }],

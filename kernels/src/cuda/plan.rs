@@ -253,7 +253,7 @@ mod tests {
             (257, 257, 257),
         ] {
             let row = Row {
-                token: 1,
+                token_id: 1,
                 position: 3,
                 slot: None,
             };

@@ -56,7 +56,7 @@ pub(crate) fn random_plan(random: &mut Random, block_tokens: usize) -> BatchPlan
         .zip(&rows)
         .map(|(table, tokens)| SequenceRows {
             table,
-            tokens,
+            token_ids: tokens,
             write: true,
             outputs: &[],
         })

@@ -23,7 +23,7 @@ fn random_shape(random: &mut Random, block_tokens: usize) -> AttentionShape {
 fn path(plan: &BatchPlan, row: usize, block_tokens: usize) -> Vec<(u32, u32)> {
     let mut path = Vec::new();
     for run in plan.runs.iter().filter(|run| run.rows.contains(&row)) {
-        for i in 0..run.tokens {
+        for i in 0..run.num_tokens {
             let block = run.blocks.start + i as usize / block_tokens;
             path.push((plan.blocks[block].0, i % block_tokens as u32));
         }
@@ -158,7 +158,7 @@ fn work_is_bounded_by_what_is_unique() {
             .filter(|run| !run.rows.is_empty())
             .map(|run| {
                 let rows = run.rows.len() * shape.group;
-                let padded = run.tokens as usize + TILE + block_tokens;
+                let padded = run.num_tokens as usize + TILE + block_tokens;
                 shape.cost(rows, padded, least) + shape.partials(rows as u64, least)
             })
             .sum();
