@@ -183,7 +183,7 @@ fn read_results(lines: &str) -> Done<(BTreeMap<u64, Levels>, String)> {
         add(&line["n"], &line["correct"]);
         for smaller in line["by_n"].as_array().into_iter().flatten() {
             for verdict in smaller["verdicts"].as_array().into_iter().flatten() {
-                if verdict["selection"] == line["verdict"] {
+                if verdict["selection"] == line["selection"] {
                     add(&smaller["n"], &verdict["correct"]);
                 }
             }
@@ -216,9 +216,9 @@ mod tests {
     #[test]
     fn results_are_counted_by_n_and_level() {
         let lines = [
-            r#"{"id":"1","level":1,"n":4,"correct":true,"verdict":"majority","prediction":"7","by_n":[{"n":1,"verdicts":[{"selection":"majority","correct":false},{"selection":"last-max","correct":true}]}]}"#,
-            r#"{"id":"2","level":1,"n":4,"correct":false,"verdict":"majority","prediction":null,"by_n":[{"n":1,"verdicts":[{"selection":"majority","correct":false}]}]}"#,
-            r#"{"id":"3","level":2,"n":4,"correct":null,"verdict":"majority","prediction":"1","by_n":[]}"#,
+            r#"{"id":"1","level":1,"n":4,"correct":true,"selection":"majority","prediction":"7","by_n":[{"n":1,"verdicts":[{"selection":"majority","correct":false},{"selection":"last-max","correct":true}]}]}"#,
+            r#"{"id":"2","level":1,"n":4,"correct":false,"selection":"majority","prediction":null,"by_n":[{"n":1,"verdicts":[{"selection":"majority","correct":false}]}]}"#,
+            r#"{"id":"3","level":2,"n":4,"correct":null,"selection":"majority","prediction":"1","by_n":[]}"#,
         ];
         let (counts, _) = read_results(&lines.join("\n")).expect("lines");
         let level_1 = |correct| {

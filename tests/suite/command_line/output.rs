@@ -40,7 +40,7 @@ const SUMMARY: [&str; 25] = [
     "flops/policy",
     "flops/prm",
     "seconds",
-    "verdict",
+    "selection",
 ];
 
 const LINE: [&str; 13] = [

@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::{cheap, complaint};
-use crate::common::{finish, json_of, offshoot, report, scratch, stdout_of};
+use crate::common::{finish, json_of, offshoot, report, repository, scratch, stdout_of};
 
 #[test]
 fn malformed_problems_lose_only_themselves() {
@@ -80,7 +80,7 @@ fn a_results_file_is_never_mixed_or_lost() {
             vec!["--kv-dtype", "f32"],
             "kv_dtype null in the file, \"f32\" now",
         ),
-        (vec!["--trees"], "without --trees"),
+        (vec!["--trees"], "without trees"),
     ] {
         let what = complaint(&solve(&more), &["--out r.jsonl line 1", says], Some(1));
         complaints.extend(what.map(|what| format!("{more:?}: {what}")));
@@ -147,4 +147,88 @@ fn a_full_disk_loses_nothing() {
     stdout_of(&offshoot(&folder, &cut, ""));
     let resumed = fs::read(folder.join("cut.jsonl")).expect("the results are there");
     assert!(resumed.starts_with(&kept) && resumed == whole);
+}
+
+/// Files of version 0, written by release 0.1 before there were versions, are read and continued.
+#[test]
+fn a_results_file_outlives_its_release() {
+    let folder = scratch("old-results");
+    let old = repository("strategies/tests/old_results/beam-0.1.jsonl");
+    let before = fs::read_to_string(&old).expect("a committed file");
+    fs::copy(&old, folder.join("old.jsonl")).expect("a copy");
+    let drawn = stdout_of(&offshoot(&folder, &["show", "old.jsonl", "1"], ""));
+    assert!(drawn.contains("Step 1: 509 + 322 = 831."), "{drawn}");
+
+    // With the settings it was made with, in their new spelling: only the third problem is solved.
+    let flags = "solve --strategy beam --n 4 --aggregation min --selection min-vote \
+                 --max-step-tokens 128 --max-tokens 512 --max-retries 2 --context-overflow extend \
+                 --trees --limit 3 --json --device cpu --out old.jsonl";
+    let flags: Vec<&str> = flags.split_whitespace().collect();
+    let summary = json_of(&offshoot(&folder, &flags, ""));
+    assert_eq!(summary["problems"], 3);
+    let after = fs::read_to_string(folder.join("old.jsonl")).expect("the results are there");
+    let third = after
+        .strip_prefix(&before)
+        .expect("the old lines are as they were");
+    let third: Value = serde_json::from_str(third).expect("one line more");
+    assert_eq!(third["schema"], 1);
+    assert_eq!(third["settings"]["device"], "CPU");
+
+    // The first two lines, solved by this build, say the same in today's words.
+    let flags = flags.join(" ").replace("old.jsonl", "new.jsonl");
+    let flags: Vec<&str> = flags.split_whitespace().collect();
+    json_of(&offshoot(&folder, &flags, ""));
+    let new = fs::read_to_string(folder.join("new.jsonl")).expect("the results are there");
+    for (old, new) in before.lines().zip(new.lines()) {
+        let [old, new]: [Value; 2] =
+            [old, new].map(|line| serde_json::from_str(line).expect("JSON"));
+        assert_eq!(old["prediction"], new["prediction"]);
+        assert_eq!(old["verdict"], new["selection"]);
+        assert_eq!(old["tokens"], new["tokens"]);
+        assert_eq!(old["solutions"][0]["scores"], new["solutions"][0]["scores"]);
+    }
+}
+
+/// Trees of different arithmetic are not mixed in silence, and a newer program's file is refused.
+#[test]
+fn a_results_file_knows_its_device_and_its_version() {
+    let folder = scratch("other-machine");
+    let flags = |out| cheap(&["--limit", "1", "--device", "cpu", "--out", out]);
+    stdout_of(&offshoot(&folder, &flags("here.jsonl"), ""));
+    let line = fs::read_to_string(folder.join("here.jsonl")).expect("the results are there");
+    let line: Value = serde_json::from_str(&line).expect("one line");
+    let own = line["settings"]["instruction_set"].as_str().expect("a CPU");
+    // Sets with fused multiply-add give the same bits.
+    let same = if own == "AVX2" { "AVX-512" } else { "AVX2" };
+    let mut complaints = Vec::new();
+    for (field, value, says) in [
+        (
+            "/settings/device",
+            "NVIDIA H200 (CUDA, sm_90)",
+            Some("device"),
+        ),
+        ("/settings/instruction_set", "AMX", Some("instruction_set")),
+        ("/settings/instruction_set", same, None),
+    ] {
+        // On a machine with AMX or without either set, what is refused is another pair.
+        if value == own || (says.is_none() && !["AVX2", "AVX-512"].contains(&own)) {
+            continue;
+        }
+        let mut other = line.clone();
+        *other.pointer_mut(field).expect("the field is there") = value.into();
+        fs::write(folder.join("there.jsonl"), format!("{other}\n")).expect("a file is written");
+        let output = offshoot(&folder, &flags("there.jsonl"), "");
+        let what = match says {
+            Some(says) => complaint(&output, &["--out there.jsonl line 1", says], Some(1)),
+            None => (!output.status.success()).then(|| "refused".to_string()),
+        };
+        complaints.extend(what.map(|what| format!("{field} {value}: {what}")));
+    }
+    let mut newer = line.clone();
+    newer["schema"] = 2.into();
+    fs::write(folder.join("newer.jsonl"), format!("{newer}\n")).expect("a file is written");
+    let output = offshoot(&folder, &flags("newer.jsonl"), "");
+    let says = ["newer.jsonl line 1", "newer offshoot (schema 2"];
+    complaints.extend(complaint(&output, &says, Some(1)));
+    report(&complaints);
 }
