@@ -37,7 +37,8 @@ pub fn source(
             "a directory, an embedded model ({words}) or a name on the hub (org/name or \
              org/name@revision)"
         );
-        return Err(Setting::new(setting, name, expected).into());
+        let found = format!("{name} (no such directory)");
+        return Err(Setting::new(setting, found, expected).into());
     };
     let directory = Hub::from_env().and_then(|hub| hub.get(&on_hub, need, watch))?;
     Ok(Source::Directory(directory))

@@ -319,7 +319,7 @@ fn what_cannot_be_honoured_names_its_setting() {
     for (change, expected) in [
         (
             (|o| o.policy = Some("nowhere".into())) as fn(&mut Options),
-            "`policy` is nowhere; expected a directory, an embedded model (nano-small, nano-big, \
+            "`policy` is nowhere (no such directory); expected a directory, an embedded model (nano-small, nano-big, \
              nano-prm) or a name on the hub (org/name or org/name@revision)",
         ),
         (
