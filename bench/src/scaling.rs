@@ -57,7 +57,7 @@ const CHOSEN: [&str; 6] = [
     "8",
     "--temperature",
     "1.0",
-    "--verdict",
+    "--selection",
     "product-vote",
 ];
 

@@ -133,7 +133,7 @@ fn kv_layouts<B: Backend>(
         .collect()
 }
 
-/// Models on a device with one KV memory, and the scheduler that substitutions them.
+/// Models on a device with one KV memory, and the scheduler that feeds them.
 #[derive(Clone)]
 pub struct Engine {
     scheduler: Rc<RefCell<Scheduler>>,

@@ -1,7 +1,7 @@
 //! A model's weights on a device, and its forward pass, written once against [`Backend`].
 //!
 //! The pass is Llama's (Touvron et al. 2023, arXiv 2302.13971): pre-norm blocks of attention with
-//! rotary embedding and a gated substitution-forward network. What distinguishes architectures is data in
+//! rotary embedding and a gated feed-forward network. What distinguishes architectures is data in
 //! [`ModelConfig`] and its layout: biases, QK norms, norms behind a block, windows and rotary
 //! embeddings by layer, the activation, scales, the head. `plan` lists what a model keeps on a
 //! device; `load` puts it there.

@@ -1,4 +1,4 @@
-//! The activations of gated substitution-forward layers.
+//! The activations of gated feed-forward layers.
 
 /// The function that a gated layer applies to its gates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -250,7 +250,7 @@ pub trait Backend {
         pass(self);
     }
 
-    /// `plan.rows[substitution.row].token_id = samples[substitution.draw].token_id` for every element of `substitutions`: sets
+    /// `plan.rows[s.row].token_id = samples[s.draw].token_id` for every `s` of `substitutions`: sets
     /// the input tokens of rows whose token is still on the device. Call it before anything else
     /// uses the plan.
     fn substitute_tokens(

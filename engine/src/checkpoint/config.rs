@@ -63,7 +63,7 @@ pub struct ModelConfig {
     pub context_length: usize,
     /// The rotary embedding of each layer.
     pub ropes: Vec<Rope>,
-    /// The function applied to the gates of the substitution-forward network.
+    /// The function applied to the gates of the feed-forward network.
     pub activation: Activation,
     /// Positions that each layer sees, the row's own included; `None`: all before it.
     pub windows: Vec<Option<u32>>,

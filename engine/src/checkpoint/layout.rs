@@ -125,13 +125,13 @@ pub struct LayerLayout {
     pub output: LinearSpec,
     /// Norm of the attention's output before it is added to the residual stream, `[hidden]`.
     pub attention_post_norm: Option<TensorSpec>,
-    /// Norm before the substitution-forward network, `[hidden]`.
+    /// Norm before the feed-forward network, `[hidden]`.
     pub mlp_norm: TensorSpec,
     /// Gate and up projections, fused.
     pub gate_up: LinearSpec,
     /// Down projection.
     pub down: LinearSpec,
-    /// Norm of the substitution-forward network's output before it is added, `[hidden]`.
+    /// Norm of the feed-forward network's output before it is added, `[hidden]`.
     pub mlp_post_norm: Option<TensorSpec>,
 }
 

@@ -9,7 +9,7 @@
 //! bf16: AMX has no f32 input, so each f32 is split into its bf16 and the bf16 of its rounding
 //! error (the high and the low part). That keeps 16 bits of every input, where `tile` keeps 24 and
 //! the weights have 8. Both parts are multiplied into the same sums. The sums of 32 rows x 2 panels
-//! (16 x 4 if rows are few) stay in four of the eight tile registers: six tile loads substitution eight
+//! (16 x 4 if rows are few) stay in four of the eight tile registers: six tile loads feed eight
 //! multiplications. A linear layer stores its rows tiled,
 //! `[row / 16][k / 32][high, low][row % 16][32]` ([`Split`]). Attention stores each row in cache
 //! lines of its own, `[row][k / 32][high, low][32]` ([`rows`]), so that a tile may begin at any row

@@ -1,4 +1,4 @@
-//! The gated substitution-forward's activations, and the rectifier of a PRM's two-layer head.
+//! The gated feed-forward's activations, and the rectifier of a PRM's two-layer head.
 //!
 //! What: `out[r, c] = a(gate_up[r, c]) * gate_up[r, cols + c]`, with `a(g) = g / (1 + e^-y)`:
 //! `y = g` for SiLU (Llama, Qwen), `y = g (c1 + c2 g^2)` for GELU in its tanh form (Gemma; the

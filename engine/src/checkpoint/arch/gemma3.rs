@@ -1,5 +1,5 @@
 //! Gemma 3, text only (Gemma Team 2025, arXiv 2503.19786): GeGLU, QK norms, norms on both sides of
-//! attention and of the substitution-forward network with weights of `1 + w`, a scaled embedding, and five
+//! attention and of the feed-forward network with weights of `1 + w`, a scaled embedding, and five
 //! layers with a sliding window and a rotary embedding of their own for each layer without.
 
 use kernels::Activation;

@@ -7,7 +7,7 @@
 //!
 //! - tensor names, biases, QK norms, the head's size, windows and rotary embeddings by layer
 //!   ([`Architecture::ropes`]), the activation, [`Architecture::norm_offset`];
-//! - norms behind attention and behind the substitution-forward network: names them in [`TensorNames`]
+//! - norms behind attention and behind the feed-forward network: names them in [`TensorNames`]
 //!   (`attention_post_norm`, `mlp_post_norm`); the layout has their tensors then, and checking,
 //!   loading, memory plan and `quantize` follow;
 //! - [`Scales`], except soft caps: `config.rs` refuses a config that has one.
@@ -54,7 +54,7 @@ pub struct Architecture {
     pub qk_norm: bool,
     /// Elements of a head where the config doesn't say; `None`: hidden size by heads.
     pub head_dim: Option<usize>,
-    /// The function applied to the gates of the substitution-forward network where the config doesn't say.
+    /// The function applied to the gates of the feed-forward network where the config doesn't say.
     pub activation: Activation,
     /// Whether the embedding is the LM head too where the config doesn't say.
     pub tied_embeddings: bool,
@@ -199,7 +199,7 @@ pub struct TensorNames {
     pub gate: &'static str,
     pub up: &'static str,
     pub down: &'static str,
-    /// Norm of the substitution-forward network's output, in families that have one.
+    /// Norm of the feed-forward network's output, in families that have one.
     pub mlp_post_norm: Option<&'static str>,
     pub final_norm: &'static str,
     pub lm_head: &'static str,
