@@ -282,7 +282,7 @@ fn table(report: &Report<Settings, Row>) -> (Vec<String>, Vec<Vec<String>>) {
             let share = |s: &Spent| s.cost.seconds / report.settings.seconds.median;
             found(operation).map_or("-".into(), |s| format!("{:.1}%", 100.0 * share(s)))
         }));
-        let linear = found(Operation::Products).and_then(|spent| spent.achieved);
+        let linear = found(Operation::Linear).and_then(|spent| spent.achieved);
         cells.extend(Achieved::cells(linear.as_ref()));
         cells
     });
@@ -334,7 +334,7 @@ mod tests {
             flops,
             bytes: 10.0,
         };
-        work.costs.insert(Operation::Products, cost(2.0, 100.0));
+        work.costs.insert(Operation::Linear, cost(2.0, 100.0));
         work.costs.insert(Operation::Norms, cost(1.0, 0.0));
         Run {
             load_seconds: 0.5,

@@ -32,9 +32,10 @@ pub enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Operation {
-    /// The layers' products.
-    Products,
-    /// The products behind the last layer.
+    /// The layers' linear layers.
+    #[serde(alias = "products")]
+    Linear,
+    /// The linear layers behind the last layer.
     Head,
     /// Attention over the tree.
     Attention,
@@ -53,7 +54,7 @@ pub enum Operation {
 impl Operation {
     /// All of them.
     pub const ALL: [Operation; 8] = [
-        Operation::Products,
+        Operation::Linear,
         Operation::Head,
         Operation::Attention,
         Operation::Append,
@@ -66,7 +67,7 @@ impl Operation {
     /// Its name in tables.
     pub fn name(self) -> &'static str {
         match self {
-            Operation::Products => "products",
+            Operation::Linear => "linear",
             Operation::Head => "head",
             Operation::Attention => "attention",
             Operation::Append => "append",
@@ -85,9 +86,9 @@ pub struct Cost {
     pub calls: u64,
     /// Seconds in them.
     pub seconds: f64,
-    /// Floating-point operations: those of products and attention.
+    /// Floating-point operations of linear layers and attention.
     pub flops: f64,
-    /// Bytes: products' weights, once a call; the distinct keys and values that attention must
+    /// Bytes: weights of linear layers, once a call; the distinct keys and values that attention must
     /// read, once a call.
     pub bytes: f64,
 }
@@ -172,11 +173,11 @@ impl Profile {
         }
     }
 
-    fn product(&self) -> Operation {
+    fn linear(&self) -> Operation {
         if self.lock().in_head {
             Operation::Head
         } else {
-            Operation::Products
+            Operation::Linear
         }
     }
 }
@@ -409,7 +410,7 @@ impl<B: Backend> Backend for Timed<B> {
         out: &mut Self::Activations,
     ) {
         let flops = 2.0 * rows as f64 * w.rows as f64 * w.cols as f64;
-        self.clock(self.profile.product(), (flops, w.bytes as f64), |b| {
+        self.clock(self.profile.linear(), (flops, w.bytes as f64), |b| {
             b.linear(x, &w.inner, bias, rows, accumulate, out);
         });
     }

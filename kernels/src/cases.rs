@@ -46,7 +46,7 @@ pub trait Device: Backend {
     /// Fills the whole arena with the byte 0xff: NaN in bf16 and f32.
     fn poison(&mut self, arena: &mut Self::Arena);
     /// The storage type of [`Backend::half_activations`].
-    fn product_dtype(&self) -> Dtype {
+    fn half_dtype(&self) -> Dtype {
         Dtype::F32
     }
     /// The relative error to which a linear layer with weights of this type rounds its inputs.
@@ -92,7 +92,7 @@ fn fail(error: Error) -> String {
     error.to_string()
 }
 
-/// `(rows, cols, k, bias)` of gated products: `cols` outputs of twice as many rows of weights.
+/// `(rows, cols, k, bias)` of gated linear layers: `cols` outputs of twice as many rows of weights.
 pub const GATED_SHAPES: [(usize, usize, usize, bool); 13] = [
     (1, 1, 1, true),
     (1, 8, 64, false),
@@ -125,8 +125,8 @@ pub fn check_linear_gated<D: Device>(
     device: &mut D,
     &((rows, cols, k, biased), activation): &GatedLinearCase,
 ) -> Result<Vec<f32>, String> {
-    let product = device.product_dtype();
-    let x = as_stored(&numbers(15, rows * k), product);
+    let half = device.half_dtype();
+    let x = as_stored(&numbers(15, rows * k), half);
     let w = numbers(16, 2 * cols * k);
     let bias = numbers(17, 2 * cols);
     let bytes = matrix_bytes(&w, Dtype::Bf16);
@@ -175,7 +175,7 @@ pub fn check_linear_gated<D: Device>(
     // a line) and in the up; then the activation's own, as in its check. A device may round sums
     // and output.
     let linear = U * (4.0 * (k as f64 / 6.0).sqrt() + 4.0) + device.input_rounding(Dtype::Bf16);
-    let bound = 3.0 * linear + 18.0 * U + 2.0 * rounding(product);
+    let bound = 3.0 * linear + 18.0 * U + 2.0 * rounding(half);
     within(&out, &reference::gated(&sums, activation, cols), bound)?;
     Ok(out)
 }
@@ -195,7 +195,7 @@ pub fn check_gated<D: Device>(
         .iter()
         .map(|x| x * 12.0)
         .collect();
-    let x = as_stored(&x, device.product_dtype());
+    let x = as_stored(&x, device.half_dtype());
     let mut x_buffer = device.half_activations(rows + 1, 2 * cols).map_err(fail)?;
     device.write(&mut x_buffer, &[&x[..], &vec![f32::NAN; 2 * cols]].concat());
     let mut out = device.half_activations(rows, cols).map_err(fail)?;
@@ -206,7 +206,7 @@ pub fn check_gated<D: Device>(
     // The exponent's product with log2 e is off by u of up to 18, which is 18 ln 2 u of e^x; the
     // polynomial by 2.5 u; three more operations. GELU's exponent has four roundings instead of
     // one, but the gates that they matter for have outputs near 0.
-    let bound = U * (12.5 + 2.5 + 3.0) + rounding(device.product_dtype());
+    let bound = U * (12.5 + 2.5 + 3.0) + rounding(device.half_dtype());
     within(&out, &reference::gated(&widen(&x), activation, cols), bound)?;
     Ok(out)
 }

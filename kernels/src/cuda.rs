@@ -622,7 +622,7 @@ impl crate::cases::Device for CudaBackend {
         self.fill(arena, 0xff).expect("memory can be filled");
     }
 
-    fn product_dtype(&self) -> Dtype {
+    fn half_dtype(&self) -> Dtype {
         Dtype::Bf16
     }
 

@@ -27,7 +27,7 @@ struct Printed {
     devices: Vec<Entry>,
     /// The run-time compiler's file and version.
     nvrtc: Option<String>,
-    /// The library of products on cards: its file and version.
+    /// The library of GEMMs on cards: its file and version.
     cublaslt: Option<String>,
     /// Where compiled kernels are kept.
     kernel_cache: Option<String>,
@@ -102,9 +102,10 @@ fn render(printed: &Printed) -> String {
         None => text += &format!("NVRTC     not found; to install it: {NVRTC_INSTALL}\n"),
     }
     match &printed.cublaslt {
-        Some(cublaslt) => text += &format!("cuBLASLt  {cublaslt}: products of many rows\n"),
+        Some(cublaslt) => text += &format!("cuBLASLt  {cublaslt}: GEMMs of many rows\n"),
         None => {
-            text += "cuBLASLt  not found, and not needed: products run on Offshoot's own kernels\n"
+            text +=
+                "cuBLASLt  not found, and not needed: linear layers run on Offshoot's own kernels\n"
         }
     }
     if let Some(folder) = &printed.kernel_cache {

@@ -400,7 +400,7 @@ fn time(flags: &TimeFlags) -> Done {
         seed: 0,
     };
     let mut seconds = serde_json::Map::new();
-    if let Some(shape) = flags.product {
+    if let Some(shape) = flags.linear {
         let times = study::time_products(Which::Card(index), shape, 21)
             .map_err(|e| Failure::new(e.to_string()))?;
         seconds.extend(times.into_iter().map(|(name, t)| (name.into(), json!(t))));

@@ -14,7 +14,7 @@ pub enum KernelsCommand {
     Profile(ProfileFlags),
     /// Run the tables of test cases on a card (or the emulated one) and compare with f64.
     Check(CheckFlags),
-    /// Time tree attention on a card, against the flat and the two-level plan; or a product.
+    /// Time tree attention on a card, against the flat and the two-level plan; or a linear layer.
     Time(TimeFlags),
 }
 
@@ -47,10 +47,10 @@ pub struct TimeFlags {
     /// Tokens of the prompt.
     #[arg(long, default_value_t = 512, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub prompt: u32,
-    /// Instead of attention, a product of R rows, N output and K input features: by Offshoot's kernel,
+    /// Instead of attention, a linear layer of R rows, N output and K input features: by Offshoot's kernel,
     /// by cuBLASLt where it is installed, and fused with SwiGLU.
-    #[arg(long, value_name = "R/N/K", value_parser = parse_triple)]
-    pub product: Option<(usize, usize, usize)>,
+    #[arg(long, alias = "product", value_name = "R/N/K", value_parser = parse_triple)]
+    pub linear: Option<(usize, usize, usize)>,
     /// Steps of the search. With one step nothing but the prompt is shared.
     #[arg(long, default_value_t = 16, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub steps: u32,
@@ -143,9 +143,9 @@ fn parse_triple(text: &str) -> Result<(usize, usize, usize), String> {
 pub enum ProfiledKernel {
     /// Tree attention, a decode step of a beam search.
     Attention,
-    /// A product.
+    /// A linear layer.
     Linear,
-    /// A product of gates and ups with SwiGLU, of twice as many rows of weights as outputs.
+    /// The gated linear layer (gate and up, SwiGLU): twice as many rows of weights as outputs.
     Gated,
 }
 

@@ -415,9 +415,7 @@ mod tests {
         assert_eq!(usage.tokens_processed, 3 * (64 + 40));
         assert_eq!(usage.tokens_generated, 3 * (4 + 40));
         assert!(row.kv_bytes < row.kv_unshared_bytes);
-        let linear = decode
-            .operation(Operation::Products)
-            .expect("linear layers");
+        let linear = decode.operation(Operation::Linear).expect("linear layers");
         assert!(linear.share_of_time > 0.0 && linear.share_of_time < 1.0);
     }
 

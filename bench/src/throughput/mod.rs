@@ -264,7 +264,7 @@ fn table(report: &Report<Settings, Row>) -> (Vec<&'static str>, Vec<Vec<String>>
         };
         let last = [&row.search, &row.score, &row.decode];
         let part = last.into_iter().flatten().next();
-        let linear = part.and_then(|p| p.operation(Operation::Products)?.achieved);
+        let linear = part.and_then(|p| p.operation(Operation::Linear)?.achieved);
         let mib = |bytes: usize| format!("{:.1}", bytes as f64 / f64::from(1 << 20));
         let mut cells = vec![
             row.prompt.to_string(),

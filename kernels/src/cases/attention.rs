@@ -157,7 +157,7 @@ pub fn check_attention<D: Device>(
     let batch = setup.append(device, batch, |n| nodes[n].rows, |n| n % 2 == 0)?;
     let outputs = setup.attend(device, &batch)?;
 
-    let half = device.product_dtype();
+    let half = device.half_dtype();
     // Scores: D terms, then e^s of |s| up to about 16, which turns an absolute error into a
     // relative one; a sum of as many terms as there are tokens; the polynomial and the division.
     let (d, longest) = (setup.layout.head_dim as f64, setup.longest as f64);

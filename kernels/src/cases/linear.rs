@@ -101,7 +101,7 @@ struct Inputs {
 /// Runs one linear layer and returns its output, `[rows, n]`, having checked it.
 pub fn check_linear<D: Device>(device: &mut D, case: &LinearCase) -> Result<Vec<f32>, String> {
     let LinearCase { rows, n, k, .. } = *case;
-    let half = device.product_dtype();
+    let half = device.half_dtype();
     let mut inputs = Inputs {
         x: as_stored(&numbers(1, rows * k), half),
         w: numbers(2, n * k),

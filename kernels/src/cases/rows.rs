@@ -35,7 +35,7 @@ pub fn check_rms_norm<D: Device>(
     let out = device.finish_read(pending).map_err(fail)?;
     let expected = reference::rms_norm(&widen(&x), &widen(&weight), f64::from(eps));
     // A sum of squares does not cancel: cols / 16 + 16 additions in the worst case.
-    let bound = U * (6.0 + 0.5 * (cols as f64 / 16.0 + 16.0)) + rounding(device.product_dtype());
+    let bound = U * (6.0 + 0.5 * (cols as f64 / 16.0 + 16.0)) + rounding(device.half_dtype());
     within(&out, &expected, bound)?;
     Ok(out)
 }
@@ -50,7 +50,7 @@ pub fn check_add_rms_norm<D: Device>(
     let old = numbers(20, rows * cols);
     let vector = device.load_vector(&weight).map_err(fail)?;
     let mut outputs = Vec::new();
-    for dtype in [Dtype::F32, device.product_dtype()] {
+    for dtype in [Dtype::F32, device.half_dtype()] {
         let x = as_stored(&numbers(18, rows * cols), dtype);
         let mut x_buffer = match dtype {
             Dtype::F32 => device.activations(rows + 1, cols),
@@ -95,7 +95,7 @@ pub fn check_qk_norm<D: Device>(
         unit_bytes: 64,
     };
     let cols = layout.qkv_cols();
-    let x = as_stored(&numbers(11, rows * cols), device.product_dtype());
+    let x = as_stored(&numbers(11, rows * cols), device.half_dtype());
     let weights = [numbers(12, head_dim), numbers(13, head_dim)];
     let [q_weight, k_weight] = [&weights[0], &weights[1]].map(|w| device.load_vector(w));
     let (q_weight, k_weight) = (q_weight.map_err(fail)?, k_weight.map_err(fail)?);
@@ -118,8 +118,7 @@ pub fn check_qk_norm<D: Device>(
             _ => head.to_vec(),
         })
         .collect();
-    let bound =
-        U * (6.0 + 0.5 * (head_dim as f64 / 16.0 + 16.0)) + rounding(device.product_dtype());
+    let bound = U * (6.0 + 0.5 * (head_dim as f64 / 16.0 + 16.0)) + rounding(device.half_dtype());
     within(&out, &expected, bound)?;
     Ok(out)
 }
@@ -129,7 +128,7 @@ pub fn check_relu<D: Device>(
     device: &mut D,
     &(rows, cols): &(usize, usize),
 ) -> Result<Vec<f32>, String> {
-    let mut x = as_stored(&numbers(14, rows * cols), device.product_dtype());
+    let mut x = as_stored(&numbers(14, rows * cols), device.half_dtype());
     x[0] = -0.0;
     let mut buffer = device.half_activations(rows + 1, cols).map_err(fail)?;
     device.write(&mut buffer, &[&x[..], &vec![-7.0; cols]].concat());

@@ -119,7 +119,7 @@ pub(super) fn linear(
     } else {
         Into::Output
     };
-    product(card, x, w, bias, rows, into, out)
+    gemm(card, x, w, bias, rows, into, out)
 }
 
 /// A linear layer of gates and ups, then its gated activation, in one kernel. `out` is bf16.
@@ -134,10 +134,10 @@ pub(super) fn linear_gated(
     out: &mut Activations,
 ) -> Result<(), Error> {
     assert_eq!(out.dtype, Dtype::Bf16, "type of the gated output");
-    product(card, x, w, bias, rows, Into::Gated(activation), out)
+    gemm(card, x, w, bias, rows, Into::Gated(activation), out)
 }
 
-fn product(
+fn gemm(
     card: &Card,
     x: &Activations,
     w: &Weight,

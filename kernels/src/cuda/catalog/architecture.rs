@@ -108,7 +108,7 @@ impl Architecture {
         );
         complain(
             kernel.tensor != (compiled.tensor > 0),
-            format!("{} tensor-core products", compiled.tensor),
+            format!("{} tensor-core instructions", compiled.tensor),
         );
         let shared = self.shared(kernel, compiled);
         complain(
