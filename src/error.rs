@@ -1,6 +1,11 @@
 //! The one place where errors end: one sentence on stderr, exit code 2.
 
+use std::collections::HashSet;
 use std::io;
+
+use clap::CommandFactory;
+
+use crate::flags::Cli;
 
 /// Why a command did not end well.
 #[derive(Debug)]
@@ -76,14 +81,42 @@ fn flag(setting: &str, names: &[(&str, &str)]) -> String {
     }
 }
 
-/// A sentence about settings (`` `kv_memory` ``) as one about flags (`--kv-memory`).
+/// A sentence about settings (`` `kv_memory` ``) as one about flags (`--kv-memory`). Other names in
+/// backticks stay as they are: a sentence may repeat what a user or a file said.
 fn with_flags(sentence: &str, names: &[(&str, &str)]) -> String {
-    let parts = sentence.split('`').enumerate();
-    let words = parts.map(|(i, part)| match i % 2 {
-        0 => part.to_string(),
-        _ => flag(part, names),
-    });
-    words.collect()
+    let flags = flags();
+    let is_setting = |word: &str| {
+        let named = names.iter().any(|(name, _)| *name == word);
+        named || flags.contains(&word.replace('_', "-"))
+    };
+    let mut out = String::new();
+    let mut rest = sentence;
+    while let Some((before, quoted)) = rest.split_once('`') {
+        out += before;
+        match quoted.split_once('`') {
+            Some((word, after)) if is_setting(word) => {
+                out += &flag(word, names);
+                rest = after;
+            }
+            _ => {
+                out.push('`');
+                rest = quoted;
+            }
+        }
+    }
+    out + rest
+}
+
+/// The long flags of all commands.
+fn flags() -> HashSet<String> {
+    let mut flags = HashSet::new();
+    let mut commands = vec![Cli::command()];
+    while let Some(command) = commands.pop() {
+        let longs = command.get_arguments().filter_map(|a| a.get_long());
+        flags.extend(longs.map(String::from));
+        commands.extend(command.get_subcommands().cloned());
+    }
+    flags
 }
 
 /// Prints a failure as the command line does.
@@ -109,6 +142,11 @@ mod tests {
                 "MODEL is x; expected a directory",
             ),
             ("nothing of that kind", "nothing of that kind"),
+            (
+                "`beam_mode` is x: unknown variant `x`, expected `paper`",
+                "--beam-mode is x: unknown variant `x`, expected `paper`",
+            ),
+            ("a lone ` before `n`", "a lone ` before --n"),
         ] {
             assert_eq!(with_flags(sentence, &[("model", "MODEL")]), expected);
         }

@@ -133,6 +133,10 @@ fn kv_layouts<B: Backend>(
         .collect()
 }
 
+/// Polls between two batches, at most: callers on other threads that wake the future without pause must
+/// not keep the device waiting.
+const MAX_POLLS: usize = 10_000;
+
 /// Models on a device with one KV memory, and the scheduler that feeds them.
 #[derive(Clone)]
 pub struct Engine {
@@ -271,7 +275,10 @@ impl Engine {
     /// # Errors
     /// The device failed, or the future waits for something that is not the engine's.
     pub fn run<F: Future>(&self, future: F) -> Result<F::Output, Error> {
-        self.drive(future, |_| Err(Error::Stalled))
+        self.drive(future, |woken| match woken.load(Ordering::Acquire) {
+            true => Ok(()),
+            false => Err(Error::Stalled),
+        })
     }
 
     /// As [`Engine::run`], for a future that also waits for other threads: while no request waits
@@ -313,7 +320,9 @@ impl Engine {
         let mut context = Context::from_waker(&waker);
         let mut future = pin!(future);
         loop {
-            while flag.woken.swap(false, Ordering::Acquire) {
+            let mut polls = 0;
+            while polls < MAX_POLLS && flag.woken.swap(false, Ordering::Acquire) {
+                polls += 1;
                 if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
                     return Ok(output);
                 }

@@ -41,6 +41,5 @@ pub fn main() -> Result<(), Error> {
     for caller in callers {
         println!("{:?}", caller.join().ok().flatten());
     }
-    session.close();
     Ok(())
 }

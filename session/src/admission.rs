@@ -41,6 +41,8 @@ impl Admission {
 
     /// Waits until a job of this many branches may begin. Dropping the future leaves the queue.
     pub async fn enter(&self, rows: usize) -> Option<Permit> {
+        // Dropped last, after the receiver: who leaves the queue may make room for the next.
+        let _leave = Leave(self);
         let (sender, permit) = oneshot::channel();
         self.0.borrow_mut().waiting.push_back((rows, sender));
         self.admit();
@@ -52,17 +54,21 @@ impl Admission {
         loop {
             let next = {
                 let state = &mut *self.0.borrow_mut();
-                state.waiting.retain(|(_, sender)| !sender.is_canceled());
                 match state.waiting.front() {
-                    Some(&(rows, _)) if state.has_room(rows) => state.waiting.pop_front(),
+                    Some((rows, sender)) if sender.is_canceled() || state.has_room(*rows) => {
+                        state.waiting.pop_front()
+                    }
                     _ => None,
                 }
             };
             let Some((rows, sender)) = next else { return };
+            if sender.is_canceled() {
+                continue;
+            }
             {
                 let state = &mut *self.0.borrow_mut();
                 state.jobs += 1;
-                state.rows += rows;
+                state.rows = state.rows.saturating_add(rows);
             }
             let admission = self.clone();
             // A receiver that has gone gives the permit back by dropping it.
@@ -71,12 +77,21 @@ impl Admission {
     }
 }
 
+/// Looks at the queue again when dropped.
+struct Leave<'a>(&'a Admission);
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        self.0.admit();
+    }
+}
+
 impl State {
     fn has_room(&self, rows: usize) -> bool {
         match self.limit {
             Some(limit) => self.jobs < limit,
             None => {
-                let fits = self.jobs < MAX_JOBS && self.rows + rows <= WANTED_ROWS;
+                let fits = self.jobs < MAX_JOBS && self.rows.saturating_add(rows) <= WANTED_ROWS;
                 fits || self.jobs == 0
             }
         }
@@ -88,7 +103,7 @@ impl Drop for Permit {
         {
             let state = &mut *self.admission.0.borrow_mut();
             state.jobs -= 1;
-            state.rows -= self.rows;
+            state.rows = state.rows.saturating_sub(self.rows);
         }
         self.admission.admit();
     }
@@ -136,5 +151,20 @@ mod tests {
         drop(second);
         drop(first);
         assert!(third.as_mut().now_or_never().flatten().is_some());
+    }
+
+    #[test]
+    fn who_leaves_makes_room_for_the_next() {
+        let admission = Admission::new(None);
+        let _running = admission.enter(300).now_or_never().flatten().expect("room");
+        let mut large = Box::pin(admission.enter(100));
+        let mut small = Box::pin(admission.enter(10));
+        assert!(large.as_mut().now_or_never().is_none());
+        assert!(
+            small.as_mut().now_or_never().is_none(),
+            "behind the large one"
+        );
+        drop(large);
+        assert!(small.as_mut().now_or_never().flatten().is_some());
     }
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use strategies::{EnginePolicy, EnginePrm, Policy, Prm, PrmBranch, StepEnd, StepParams};
 
 use crate::session::Owner;
-use crate::{Error, Job, Sampling, Session};
+use crate::{Error, Sampling, Session, Setting};
 
 /// How the next step of a branch is written.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +22,19 @@ pub struct StepOptions {
     pub max_tokens: usize,
     /// The distribution of a token.
     pub sampling: Sampling,
+}
+
+impl StepOptions {
+    fn validate(&self) -> Result<(), Error> {
+        strategies::check_sampling(&self.sampling)?;
+        if self.max_tokens == 0 {
+            return Err(Setting::new("max_tokens", 0, "a number from 1 up").into());
+        }
+        match self.delimiter.as_deref() {
+            Some("") => Err(Setting::new("delimiter", "empty", "text that ends a step").into()),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// A step that was written.
@@ -77,13 +90,15 @@ struct State {
 impl Session {
     /// The stem of a problem: the prompt of the policy and, if the session has a PRM, the PRM's.
     ///
-    /// Branches of equal problem, seed and path draw equal tokens, here and in [`Session::solve`].
+    /// Branches of equal problem, seed and path draw equal tokens, here and in [`Session::solve`], with equal
+    /// sampling and limits. Branches are not counted among the jobs of
+    /// [`Options::concurrency`](crate::Options::concurrency).
     ///
     /// # Errors
     /// The session has no policy, or the problem cannot be rendered or does not fit the context.
     pub async fn stem(&self, problem: String, seed: u64) -> Result<Branch, Error> {
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let job = self.job(1, async move |owner, _| {
+        let job = self.unqueued(async move |owner: Rc<Owner>, _| {
             let state = State::stem(&owner, &problem, seed).await?;
             owner.branches.0.borrow_mut().insert(id, Some(state));
             Ok(())
@@ -135,7 +150,6 @@ impl State {
     }
 
     async fn step(&mut self, options: &StepOptions) -> Result<WrittenStep, Error> {
-        strategies::check_sampling(&options.sampling)?;
         let params = StepParams {
             delimiter: options.delimiter.as_deref(),
             max_tokens: options.max_tokens,
@@ -180,8 +194,9 @@ impl State {
 }
 
 impl Branch {
-    /// A second branch with the same content, in O(1). The i-th fork of a branch (from 0) draws random
-    /// numbers by its path, as [`Policy::fork`] says.
+    /// A second branch with the same content: its KV cache is shared, its text is copied. The i-th fork of a
+    /// branch (from 0, in the order of the calls of one thread) draws random numbers by its path, as
+    /// [`Policy::fork`] says. A fork of a branch that was given up is given up.
     pub fn fork(&self) -> Branch {
         let (parent, id) = (self.id, NEXT.fetch_add(1, Ordering::Relaxed));
         self.session.send(Box::new(move |owner| {
@@ -202,25 +217,47 @@ impl Branch {
         }
     }
 
-    /// Writes the next step. Dropping the future gives the branch up.
+    /// Writes the next step. A step that fails after it has begun, or whose future is dropped, gives the
+    /// branch up.
     ///
     /// # Errors
-    /// Sampling settings that cannot be honoured, a full context, too little memory.
+    /// Options that cannot be honoured, a full context, too little memory.
     pub async fn step(&mut self, options: &StepOptions) -> Result<WrittenStep, Error> {
+        options.validate()?;
         let options = options.clone();
-        let job = self.operate(async move |state| state.step(&options).await);
-        job.outcome().await
+        self.operate(async move |state| state.step(&options).await)
+            .await
     }
 
-    /// The PRM's scores of the steps that it has not read yet, one for each. Dropping the future gives the
-    /// branch up.
+    /// The PRM's scores of the steps that it has not read yet, one for each. A call that fails, or whose
+    /// future is dropped, gives the branch up.
     ///
     /// # Errors
     /// The session has no PRM, or the steps do not fit its context.
     pub async fn score(&mut self) -> Result<Vec<f64>, Error> {
-        self.operate(async |state| state.score().await)
-            .outcome()
-            .await
+        self.must_have_prm()?;
+        self.operate(async |state| state.score().await).await
+    }
+
+    /// As [`Branch::score`], for a text that was written in one go: `steps` are scored in place of the
+    /// texts that the PRM has not read yet.
+    ///
+    /// # Errors
+    /// As [`Branch::score`].
+    pub async fn score_steps(&mut self, steps: Vec<String>) -> Result<Vec<f64>, Error> {
+        self.must_have_prm()?;
+        self.operate(async move |state| {
+            state.unread = steps;
+            state.score().await
+        })
+        .await
+    }
+
+    fn must_have_prm(&self) -> Result<(), Error> {
+        match self.session.info().prm {
+            Some(_) => Ok(()),
+            None => Err(Error::NoModel { role: "prm" }),
+        }
     }
 
     /// What the branch holds.
@@ -237,28 +274,33 @@ impl Branch {
         self.session.call(read).await
     }
 
-    /// Takes the state out, works on it, and puts it back if the handle is still there.
-    fn operate<T: Send + 'static>(
+    /// Takes the state out and works on it; puts it back if the work succeeds and the handle is still
+    /// there.
+    async fn operate<T: Send + 'static>(
         &self,
         work: impl AsyncFnOnce(&mut State) -> Result<T, Error> + Send + 'static,
-    ) -> Job<T> {
+    ) -> Result<T, Error> {
         let id = self.id;
-        self.session.unqueued(move |owner, _| {
+        let job = self.session.unqueued(move |owner, _| {
             let taken = (owner.branches.0.borrow_mut().get_mut(&id)).and_then(Option::take);
             async move {
                 let mut state = taken.ok_or(Error::BranchGivenUp)?;
-                let done = work(&mut state).await;
+                // After a failure the models may have read what the state does not know of.
+                let done = work(&mut state).await?;
                 if let Some(slot) = owner.branches.0.borrow_mut().get_mut(&id) {
                     *slot = Some(state);
                 }
-                done
+                Ok(done)
             }
-        })
+        });
+        let mut unfinished = GiveUp(Some(self));
+        let done = job.outcome().await;
+        unfinished.0 = None;
+        done
     }
-}
 
-impl Drop for Branch {
-    fn drop(&mut self) {
+    /// Frees what the branch holds; later operations say that it was given up.
+    fn remove(&self) {
         let id = self.id;
         self.session.send(Box::new(move |owner| {
             // Dropped outside the borrow: freeing a branch runs engine code.
@@ -266,5 +308,30 @@ impl Drop for Branch {
             drop(state);
             None
         }));
+    }
+}
+
+/// Gives a branch up when dropped: the outcome of its operation was not received.
+struct GiveUp<'a>(Option<&'a Branch>);
+
+impl Drop for GiveUp<'_> {
+    fn drop(&mut self) {
+        if let Some(branch) = self.0 {
+            branch.remove();
+        }
+    }
+}
+
+impl Drop for Branch {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+impl std::fmt::Debug for Branch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Branch")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }

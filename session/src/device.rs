@@ -138,6 +138,19 @@ pub enum AnyBackend {
 }
 
 impl EngineOptions {
+    /// Refuses options out of range.
+    ///
+    /// # Errors
+    /// The first of them.
+    pub(crate) fn validate(&self) -> Result<(), Setting> {
+        let fraction = self.gpu_memory_fraction;
+        if !(fraction > 0.0 && fraction <= 1.0) {
+            let expected = "a number above 0, at most 1";
+            return Err(Setting::new("gpu_memory_fraction", fraction, expected));
+        }
+        self.engine(0).map(drop)
+    }
+
     /// The engine's options.
     ///
     /// # Errors
@@ -169,11 +182,7 @@ impl EngineOptions {
     /// # Errors
     /// A device that is not there or cannot be used.
     pub fn open(&self) -> Result<(AnyBackend, Machine), Error> {
-        let fraction = self.gpu_memory_fraction;
-        if !(fraction > 0.0 && fraction <= 1.0) {
-            let expected = "a number above 0, at most 1";
-            return Err(Setting::new("gpu_memory_fraction", fraction, expected).into());
-        }
+        self.validate()?;
         let (card, unused_card) = cuda(self.device)?;
         let Some(mut card) = card else {
             let (cpu, machine) = self.cpu();
@@ -183,7 +192,7 @@ impl EngineOptions {
             };
             return Ok((AnyBackend::Cpu(cpu), machine));
         };
-        card.set_memory_fraction(fraction);
+        card.set_memory_fraction(self.gpu_memory_fraction);
         let machine = Machine {
             name: card.name(),
             device: card.name(),

@@ -72,6 +72,8 @@ pub fn export(word: &str, to: &Path) -> Result<Vec<PathBuf>, Error> {
         line: None,
         problem,
     };
+    // Without a slash at its end, which would make the partial folder a child.
+    let to: &Path = &to.components().collect::<PathBuf>();
     if to.symlink_metadata().is_ok() {
         return Err(failed("exists already; expected a new folder".into()));
     }

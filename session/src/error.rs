@@ -5,6 +5,7 @@ use engine::Setting;
 
 /// A failure of a session or of one of its jobs.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// A setting that cannot be honoured.
     #[error(transparent)]
@@ -49,10 +50,11 @@ pub enum Error {
         /// Which text.
         what: &'static str,
     },
-    /// The future of an earlier call on this branch was dropped before it ended.
-    #[error("the branch was given up: the future of an earlier call on it was dropped")]
+    /// An earlier call on this branch, or on one it was forked from, failed or was dropped before it
+    /// ended.
+    #[error("the branch was given up: an earlier call on it failed or was dropped")]
     BranchGivenUp,
-    /// The device failed: no job can go on.
+    /// The device failed, or Offshoot has a defect: no job can go on.
     #[error("{0}")]
     Device(String),
     /// The thread that owns the engine has ended.

@@ -16,7 +16,8 @@ pub enum Event {
         /// The step. Its ids count within its tree.
         node: Node,
     },
-    /// A solution; its answer is read when the search ends.
+    /// A solution, in the order of finishing. Its answer and its node in the tree are set when the search
+    /// ends.
     Solution(Solution),
 }
 

@@ -1,7 +1,9 @@
 //! A job: events while it runs, and its outcome.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
 
 use futures::channel::{mpsc, oneshot};
 use futures::future::AbortHandle;
@@ -27,6 +29,8 @@ impl<T> Job<T> {
     /// # Errors
     /// What went wrong; [`Error::Ended`] if the session ended first.
     pub async fn outcome(mut self) -> Result<T, Error> {
+        // Nobody reads them: none need be made.
+        self.events.close();
         match (&mut self.outcome).await {
             Ok(outcome) => outcome,
             Err(_) => Err(self.failure.error()),
@@ -38,7 +42,39 @@ impl<T> Job<T> {
     /// # Errors
     /// As [`Job::outcome`].
     pub fn wait(self) -> Result<T, Error> {
-        futures::executor::block_on(self.outcome())
+        block_on(self.outcome())
+    }
+
+    /// The next event, blocking the calling thread; `None` when the work has ended. Events that are
+    /// neither read nor given up by [`Job::outcome`] are kept in memory.
+    pub fn next_event(&mut self) -> Option<Event> {
+        block_on(self.events.next())
+    }
+}
+
+/// Runs a future on the calling thread, which may be inside of any executor.
+fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(output) => return output,
+            // A wake between the poll and here makes this return at once.
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
+impl<T> std::fmt::Debug for Job<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Job").finish_non_exhaustive()
     }
 }
 

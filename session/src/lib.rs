@@ -29,6 +29,8 @@
 //! - The trees of a job do not depend on the other jobs, on threads or on memory; its events may come in
 //!   another order relative to those of other jobs.
 //! - A job that nobody holds is cancelled: keep it until its outcome is there.
+//! - Events are kept until they are read, or until the outcome is waited for.
+//! - Dropping the last clone of a session waits until all of its jobs have ended.
 
 mod admission;
 mod branch;
@@ -49,11 +51,18 @@ pub use device::{Device, EngineOptions, Machine};
 pub use engine::checkpoint::hub::{Need, Watch};
 pub use engine::text::chat::Message;
 pub use engine::{Finish, Sampling, Setting};
+pub use engine::{KvUsage, Usage};
 pub use error::Error;
 pub use event::Event;
 pub use generate::{GenerateRequest, Generation, Prompt};
 pub use job::Job;
+pub use kernels::cpu::Isa;
+pub use kernels::{KvDtype, Quantization};
 pub use local::{Info, ModelInfo, ModelUsage, Role, Usages};
 pub use options::Options;
 pub use session::Session;
-pub use strategies::{Config, Outcome, Problem, Strategy};
+pub use strategies::{
+    Aggregation, BeamMode, Config, ContextOverflow, Ending, Grader, Node, NodeState, Outcome,
+    PrmKind, Problem, PromptKind, PromptStyle, Selection, Solution, StepEnd, Strategy, Trace,
+    Verdict,
+};

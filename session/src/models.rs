@@ -29,7 +29,7 @@ pub fn source(
         return Ok(source);
     }
     if Path::new(name).exists() {
-        return Ok(Source::directory(name)?);
+        return Source::directory(name).map_err(|error| unusable(setting, name, error));
     }
     let Some(on_hub) = hub_name(name) else {
         let words = embedded::words().collect::<Vec<_>>().join(", ");
@@ -40,8 +40,27 @@ pub fn source(
         let found = format!("{name} (no such directory)");
         return Err(Setting::new(setting, found, expected).into());
     };
-    let directory = Hub::from_env().and_then(|hub| hub.get(&on_hub, need, watch))?;
-    Ok(Source::Directory(directory))
+    Hub::from_env()
+        .and_then(|hub| hub.get(&on_hub, need, watch))
+        .map(Source::Directory)
+        .map_err(|error| unusable(setting, name, error))
+}
+
+/// An error of finding a model, with the setting that names it.
+fn unusable(setting: &'static str, name: &str, error: engine::Error) -> Error {
+    match error {
+        engine::Error::Hub { name, problem } => Error::Model {
+            setting,
+            name,
+            problem,
+        },
+        engine::Error::NotADirectory { reason, .. } => Error::Model {
+            setting,
+            name: name.into(),
+            problem: format!("{reason}; expected a directory"),
+        },
+        other => other.into(),
+    }
 }
 
 /// The name on the hub that `name` is, if it is neither an embedded word nor a path.

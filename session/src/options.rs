@@ -55,8 +55,9 @@ impl Options {
     /// Refuses options that no session can have.
     ///
     /// # Errors
-    /// Neither a policy nor a PRM, or no job at once.
+    /// Neither a policy nor a PRM, no job at once, options of the device out of range.
     pub(crate) fn validate(&self) -> Result<(), Setting> {
+        self.engine.validate()?;
         if self.policy.is_none() && self.prm.is_none() {
             return Err(Setting::new("policy", "missing", "a policy or a `prm`"));
         }

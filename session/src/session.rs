@@ -1,7 +1,10 @@
 //! The handle: a thread that owns an engine, fed by a channel.
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use engine::checkpoint::hub::Watch;
@@ -19,14 +22,16 @@ use crate::{Error, Event, Job, Options};
 
 /// Models on a device, ready for jobs. Cheap to clone; all clones are one session, from any thread.
 ///
-/// The thread that owns the engine sleeps while there is nothing to do. It ends when the last clone is gone
-/// and every job has ended.
+/// The thread that owns the engine sleeps while there is nothing to do. Dropping the last clone (a
+/// [`Branch`](crate::Branch) holds one too) waits until every job has ended and the models are unloaded:
+/// drop the jobs first to cancel them.
 #[derive(Clone)]
 pub struct Session {
     tasks: mpsc::UnboundedSender<Task>,
     info: Arc<Info>,
     failure: DeviceFailure,
-    thread: Arc<Thread>,
+    // After the sender: the thread ends when that is gone.
+    _thread: Arc<Thread>,
 }
 
 /// What a thread outside asks of the owning one: done at once, or a future to drive.
@@ -53,7 +58,27 @@ impl DeviceFailure {
     }
 }
 
-struct Thread(Mutex<Option<JoinHandle<()>>>);
+/// The owning thread; dropping this waits for its end.
+struct Thread(Option<JoinHandle<()>>);
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        if let Some(thread) = self.0.take()
+            // A task that holds the last clone is dropped on the thread itself.
+            && thread.thread().id() != std::thread::current().id()
+        {
+            // A panic there is in the failure that waiting jobs saw.
+            drop(thread.join());
+        }
+    }
+}
+
+/// What a panic says.
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("a defect of Offshoot: {}", text.unwrap_or("a panic"))
+}
 
 impl Session {
     /// Finds the models that `options` name, fetching from the hub what the local cache lacks, and loads
@@ -99,12 +124,14 @@ impl Session {
     ) -> Result<(Session, T), Error> {
         options.validate()?;
         let (tasks, inbox) = mpsc::unbounded();
-        let (opened, ready) = oneshot::channel();
+        let (opened, ready) = std::sync::mpsc::channel();
         let failure = DeviceFailure::default();
         let options = options.clone();
         let failed = failure.clone();
         let body = move || {
-            let (local, made) = match open(&options) {
+            let open = catch_unwind(AssertUnwindSafe(|| open(&options)));
+            let open = open.unwrap_or_else(|panic| Err(Error::Device(panic_message(&*panic))));
+            let (local, made) = match open {
                 Ok(opened) => opened,
                 Err(error) => return drop(opened.send(Err(error))),
             };
@@ -115,23 +142,28 @@ impl Session {
                 branches: Branches::default(),
             });
             if opened.send(Ok((info, made))).is_ok() {
-                let served = owner.local.engine().serve(work(Rc::clone(&owner), inbox));
-                if let Err(error) = served {
-                    // Whoever waits sees it when the channels close.
-                    let _ = failed.0.set(error.to_string());
-                }
+                // Dropped after the failure is known: closing the channels wakes those who wait.
+                let mut work = pin!(work(Rc::clone(&owner), inbox));
+                let serve = || owner.local.engine().serve(work.as_mut());
+                let why = match catch_unwind(AssertUnwindSafe(serve)) {
+                    Ok(Ok(())) => return,
+                    Ok(Err(error)) => error.to_string(),
+                    Err(panic) => panic_message(&*panic),
+                };
+                // The cell is empty: nobody else sets it.
+                let _ = failed.0.set(why);
             }
         };
         let thread = std::thread::Builder::new()
             .name("offshoot-engine".into())
             .spawn(body)
             .map_err(|error| Error::Device(format!("cannot start a thread: {error}")))?;
-        let (info, made) = futures::executor::block_on(ready).unwrap_or(Err(Error::Ended))?;
+        let (info, made) = ready.recv().unwrap_or(Err(Error::Ended))?;
         let session = Session {
             tasks,
             info,
             failure,
-            thread: Arc::new(Thread(Mutex::new(Some(thread)))),
+            _thread: Arc::new(Thread(Some(thread))),
         };
         Ok((session, made))
     }
@@ -144,10 +176,16 @@ impl Session {
     /// Searches for the answer of a problem. [`Event::Step`] brings the steps of the tree,
     /// [`Event::Solution`] the solutions.
     pub fn solve(&self, problem: Problem, config: Config) -> Job<Outcome> {
-        let rows = config.n;
-        self.job(rows, async move |owner, events| {
-            // A receiver that has gone reads nothing any more.
-            let watch = |news: News<'_>| drop(events.unbounded_send(news.into()));
+        self.unqueued(async move |owner: Rc<Owner>, events| {
+            // Before it waits: a search that cannot run holds up no other.
+            config.validate()?;
+            let _permit = owner.admission.enter(config.n).await;
+            let watch = |news: News<'_>| {
+                if !events.is_closed() {
+                    // A receiver that has gone meanwhile reads nothing any more.
+                    drop(events.unbounded_send(news.into()));
+                }
+            };
             owner.local.solve(&problem, &config, &watch).await
         })
     }
@@ -176,7 +214,7 @@ impl Session {
     }
 
     /// The token ids of a text, by one of the models' tokenizers; `add_special` adds the tokens that the
-    /// tokenizer puts around a text.
+    /// tokenizer puts around a text. The engine's thread does it between two batches.
     ///
     /// # Errors
     /// The session has no such model, or its tokenizer cannot encode the text.
@@ -205,19 +243,6 @@ impl Session {
     /// The session has ended.
     pub async fn usage(&self) -> Result<Usages, Error> {
         self.call(|owner| Ok(owner.local.usage())).await
-    }
-
-    /// Ends the session if this is its last clone: waits until every job has ended and the models are
-    /// unloaded.
-    pub fn close(self) {
-        let Session { tasks, thread, .. } = self;
-        drop(tasks);
-        if let Some(thread) = Arc::into_inner(thread)
-            && let Ok(Some(thread)) = thread.0.into_inner()
-        {
-            // A panic of the engine's thread was printed where it happened.
-            drop(thread.join());
-        }
     }
 
     /// Sends a task; `false` if the session has ended.
@@ -284,7 +309,7 @@ impl Session {
 async fn work(owner: Rc<Owner>, mut inbox: mpsc::UnboundedReceiver<Task>) {
     let mut running = FuturesUnordered::new();
     loop {
-        // Running futures first: a job that was dropped is gone before the next task sees the engine.
+        // Running futures first: most jobs that were dropped are gone before the next task.
         select_biased! {
             () = running.select_next_some() => {}
             task = inbox.next() => if let Some(task) = task {
@@ -292,6 +317,14 @@ async fn work(owner: Rc<Owner>, mut inbox: mpsc::UnboundedReceiver<Task>) {
             },
             complete => return,
         }
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("info", &self.info)
+            .finish_non_exhaustive()
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use offshoot_session::{Config, Options, Problem, Session, Strategy};
+use offshoot_session::{Config, Device, Options, Problem, Session, Strategy};
 
 /// Clock ticks that this process has spent, in user and kernel mode: fields 14 and 15 of proc(5)'s stat.
 fn ticks() -> u64 {
@@ -16,7 +16,9 @@ fn ticks() -> u64 {
 
 #[test]
 fn an_idle_engine_uses_no_processor_time() {
-    let session = Session::open(&Options::default()).expect("the embedded models");
+    let mut options = Options::default();
+    options.engine.device = Device::Cpu;
+    let session = Session::open(&options).expect("the embedded models");
     let problem = Problem::new(
         "1",
         "A crew has 509 stamps. They make 322 more. How many are there?",

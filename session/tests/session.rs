@@ -138,6 +138,11 @@ fn live_blocks(session: &Session) -> usize {
     models.map(|usage| usage.kv.live_blocks).sum()
 }
 
+/// Whether nothing is held after a few batches.
+fn is_free(session: &Session) -> bool {
+    (0..10).any(|_| live_blocks(session) == 0)
+}
+
 #[test]
 fn a_dropped_job_frees_everything() {
     let session = open();
@@ -151,7 +156,7 @@ fn a_dropped_job_frees_everything() {
             std::thread::yield_now();
         }
         drop(job);
-        assert_eq!(live_blocks(&session), 0);
+        assert!(is_free(&session), "{} live blocks", live_blocks(&session));
     }
     let one = problems(1).remove(0);
     let solved = session.solve(one, Config::new(Strategy::Beam)).wait();
@@ -207,58 +212,94 @@ fn text_is_streamed_as_it_becomes_final() {
     assert!(rest.prompt_tokens > generation.prompt_tokens);
 }
 
-/// Best-of-N by a program outside, through branches.
-async fn best_of_n(
-    session: &Session,
-    problem: &Problem,
-    config: &Config,
-) -> Vec<(String, Vec<f64>)> {
-    let options = StepOptions {
-        delimiter: Some(config.delimiter.clone()),
-        max_tokens: 4096,
+/// Best-of-N by a program outside, through branches: the steps and scores of each solution.
+async fn best_of_n(session: &Session, problem: &Problem, config: &Config) -> Vec<Scored> {
+    let whole = StepOptions {
+        delimiter: None,
+        max_tokens: config.max_tokens,
         sampling: config.sampling,
     };
     let stem = session.stem(problem.problem.clone(), config.seed).await;
     let stem = stem.expect("a stem");
     let write = async |mut branch: offshoot_session::Branch| {
-        let whole = StepOptions {
-            delimiter: None,
-            ..options.clone()
-        };
-        branch.step(&whole).await.expect("a solution");
-        branch.score().await.expect("scores");
+        let text = branch.step(&whole).await.expect("a solution").text;
+        let steps: Vec<String> = (text.split(&config.delimiter).map(str::trim))
+            .filter(|step| !step.is_empty())
+            .map(String::from)
+            .collect();
+        let scores = branch.score_steps(steps.clone()).await.expect("scores");
         let read = branch.read().await.expect("a text");
-        (read.text, read.scores)
+        assert_eq!((read.text, read.scores), (text, scores.clone()));
+        (steps, scores)
     };
     let branches: Vec<_> = (0..config.n).map(|_| stem.fork()).collect();
     future::join_all(branches.into_iter().map(write)).await
 }
 
+type Scored = (Vec<String>, Vec<f64>);
+
 #[test]
-fn branches_write_what_a_strategy_writes() {
+fn branches_write_and_score_what_a_strategy_does() {
     let session = open();
     let config = Config {
         n: 6,
         seed: 9,
-        ..Config::new(Strategy::Majority)
+        ..Config::new(Strategy::BestOfN)
     };
     for problem in problems(2) {
         let outside = block_on(best_of_n(&session, &problem, &config));
         let job = session.solve(problem, config.clone());
         let inside = job.wait().expect("a solved problem").solutions;
-        assert_eq!(outside.len(), inside.len());
-        for ((text, _), solution) in outside.iter().zip(&inside) {
-            let steps: Vec<&str> = (text.split("\n\n").map(str::trim))
-                .filter(|step| !step.is_empty())
-                .collect();
-            assert_eq!(steps, solution.steps);
-        }
+        let inside: Vec<Scored> = inside.into_iter().map(|s| (s.steps, s.scores)).collect();
+        assert_eq!(outside, inside);
     }
-    assert_eq!(
-        live_blocks(&session),
-        0,
-        "branches that were dropped hold nothing"
-    );
+    assert!(is_free(&session), "branches that were dropped hold nothing");
+}
+
+/// A device that fails is what every job says: here a model whose last norm is NaN.
+#[test]
+fn a_failed_device_is_what_every_job_says() {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("nan-model");
+    let _ = std::fs::remove_dir_all(&folder);
+    offshoot_session::embedded::export("nano-small", &folder).expect("a model");
+    let file = folder.join("model.safetensors");
+    let mut bytes = std::fs::read(&file).expect("the weights");
+    let header = u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes")) as usize;
+    let fields: serde_json::Value = serde_json::from_slice(&bytes[8..8 + header]).expect("JSON");
+    let offsets = &fields["model.norm.weight"]["data_offsets"];
+    let at = |i: usize| 8 + header + offsets[i].as_u64().expect("an offset") as usize;
+    for pair in bytes[at(0)..at(1)].chunks_exact_mut(2) {
+        pair.copy_from_slice(&0x7fc0_u16.to_le_bytes()); // NaN in bf16
+    }
+    std::fs::write(&file, bytes).expect("the weights");
+    let options = Options {
+        policy: Some(folder.display().to_string()),
+        prm: None,
+        ..options()
+    };
+    let session = Session::open(&options).expect("a model that loads");
+    let jobs: Vec<_> = (problems(3).into_iter())
+        .map(|problem| session.solve(problem, Config::new(Strategy::Majority)))
+        .collect();
+    for job in jobs {
+        let error = job.wait().err().map(|error| error.to_string());
+        let error = error.unwrap_or_default();
+        assert!(error.contains("cannot draw a token"), "{error:?}");
+    }
+    let after = session.solve(problems(1).remove(0), Config::new(Strategy::Majority));
+    assert!(matches!(after.wait(), Err(Error::Device(_))));
+}
+
+#[test]
+fn dropping_a_session_waits_for_its_jobs() {
+    let session = open();
+    let problem = problems(1).remove(0);
+    let job = session.solve(problem, Config::new(Strategy::Beam));
+    drop(session);
+    // The thread has ended, so the outcome is there.
+    let outcome = job.outcome();
+    futures::pin_mut!(outcome);
+    assert!(futures::FutureExt::now_or_never(outcome).is_some_and(|done| done.is_ok()));
 }
 
 #[test]

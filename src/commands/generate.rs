@@ -1,11 +1,9 @@
 //! `offshoot generate`: one continuation, streamed.
 
-use futures::StreamExt;
-use futures::executor::block_on;
 use serde::Serialize;
 use session::{Event, Finish, GenerateRequest, Message, Options, Prompt, Session};
 
-use super::{print, print_json, read_stdin};
+use super::{print, print_json, read_stdin, say_unused_card};
 use crate::downloads::Downloads;
 use crate::error::{Done, Failure, sentence_with};
 use crate::flags::{GenerateFlags, unescape};
@@ -37,16 +35,16 @@ pub fn run(flags: &GenerateFlags) -> Done {
     };
     let session = Session::open_watched(&options, &mut Downloads::default())
         .map_err(|error| Failure::new(sentence_with(error, &[("policy", "--model")])))?;
+    say_unused_card(&session.info().machine);
     let mut job = session.generate(request);
     if !flags.json {
-        while let Some(event) = block_on(job.next()) {
+        while let Some(event) = job.next_event() {
             if let Event::Text(piece) = event {
                 print(&piece)?;
             }
         }
     }
     let generation = job.wait()?;
-    session.close();
     if !flags.json {
         return print("\n");
     }

@@ -31,6 +31,13 @@ pub fn print_json(value: &impl serde::Serialize) -> Done {
     print(&(text + "\n"))
 }
 
+/// Says why a card that is there is not used.
+pub fn say_unused_card(machine: &session::Machine) {
+    if let Some(why) = &machine.unused_card {
+        eprintln!("running on the CPU: {why}");
+    }
+}
+
 /// All of standard input, as text.
 pub fn read_stdin(what: &str) -> Done<String> {
     let mut text = String::new();

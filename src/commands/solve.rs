@@ -9,7 +9,7 @@ use session::results::{Line, Results, Settings};
 use session::{Config, Info, Options, Outcome, Problem, Session};
 use strategies::Solution;
 
-use super::{print, print_json, read_stdin};
+use super::{print, print_json, read_stdin, say_unused_card};
 use crate::downloads::Downloads;
 use crate::error::{Done, Failure, print_failure, sentence};
 use crate::flags::{SearchFlags, SolveFlags};
@@ -28,11 +28,13 @@ pub fn run(flags: &SolveFlags) -> Done {
     // The answer to one problem shows the solution chosen.
     let trees = flags.trees || flags.problem.is_some();
     let (session, opened) = open(&options, &config, flags, trees, &problems)?;
-    if let Some(why) = &session.info().machine.unused_card {
-        eprintln!("running on the CPU: {why}");
-    }
+    say_unused_card(&session.info().machine);
     let mut solving = Solving {
-        progress: Progress::new(problems.len(), opened.lines.len()),
+        progress: {
+            // The file may have other problems too.
+            let is_done = |p: &&Problem| opened.lines.contains_key(&p.id);
+            Progress::new(problems.len(), problems.iter().filter(is_done).count())
+        },
         failed: malformed,
         trees,
         opened,
@@ -46,7 +48,7 @@ pub fn run(flags: &SolveFlags) -> Done {
     }
     let usages = futures::executor::block_on(session.usage())?;
     let info = session.info().clone();
-    session.close();
+    drop(session);
 
     let Solving { failed, opened, .. } = solving;
     let in_order: Vec<&Line> = (problems.iter())

@@ -14,7 +14,7 @@ use super::{words, words_with};
 pub struct EngineFlags {
     /// Where models run: auto (the first CUDA card, else the CPU), cpu, cuda, cuda:INDEX, or
     /// emulated (the CUDA kernels on an emulated card: slow, for checking and counting them).
-    #[arg(long, default_value = "auto", value_name = "DEVICE", value_parser = str::parse::<Device>)]
+    #[arg(long, default_value = "auto", value_name = "DEVICE", value_parser = device)]
     pub device: Device,
     /// Threads of the CPU backend; 0 takes every core.
     #[arg(long, default_value_t = 0, value_name = "COUNT")]
@@ -60,6 +60,12 @@ pub struct EngineFlags {
         value_name = "HOW"
     )]
     pub context_overflow: ContextOverflow,
+}
+
+/// Reads a device's word.
+pub(super) fn device(word: &str) -> Result<Device, String> {
+    word.parse()
+        .map_err(|setting: session::Setting| format!("expected {}", setting.expected))
 }
 
 impl EngineFlags {

@@ -3,6 +3,8 @@
 use clap::{Args, Subcommand, ValueEnum};
 use session::Device;
 
+use super::engine::device;
+
 /// What to do with the CUDA kernels.
 #[derive(Subcommand, Debug)]
 pub enum KernelsCommand {
@@ -22,7 +24,7 @@ pub enum KernelsCommand {
 #[derive(Args, Debug)]
 pub struct CheckFlags {
     /// Where: cuda, cuda:INDEX or emulated.
-    #[arg(long, default_value = "cuda", value_name = "DEVICE", value_parser = str::parse::<Device>)]
+    #[arg(long, default_value = "cuda", value_name = "DEVICE", value_parser = device)]
     pub device: Device,
     /// Only every K-th case.
     #[arg(long, default_value_t = 1, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
@@ -36,7 +38,7 @@ pub struct CheckFlags {
 #[derive(Args, Debug)]
 pub struct TimeFlags {
     /// Where: cuda or cuda:INDEX.
-    #[arg(long, default_value = "cuda", value_name = "DEVICE", value_parser = str::parse::<Device>)]
+    #[arg(long, default_value = "cuda", value_name = "DEVICE", value_parser = device)]
     pub device: Device,
     /// Query heads, KV heads and head dimension. Default: Llama-3.2-1B's.
     #[arg(long, default_value = "32/8/64", value_name = "H/KV/D", value_parser = parse_triple)]

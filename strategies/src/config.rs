@@ -73,6 +73,9 @@ impl BeamMode {
     }
 }
 
+/// The largest N: far beyond any study, and few enough branches to list.
+const MAX_N: usize = 65_536;
+
 /// Options by the names that earlier releases wrote into results files.
 const OLD_NAMES: [(&str, &str); 5] = [
     ("value", "aggregation"),
@@ -151,6 +154,10 @@ impl Config {
     /// [`Error::Setting`] with the first such option.
     pub fn validate(&self) -> Result<(), Error> {
         at_least_one("n", self.n)?;
+        if self.n > MAX_N {
+            let expected = format!("a number from 1 to {MAX_N}");
+            return Err(Setting::new("n", self.n, expected).into());
+        }
         (self.strategy.row().validate)(self)?;
         let selection = self.selection_or_default();
         if selection.needs_scores() && !self.strategy.needs_prm() {

@@ -102,40 +102,6 @@ impl Error {
 mod tests {
     use super::Error;
 
-    /// Errors speak of settings; which flag sets one is the binary's knowledge.
-    #[test]
-    fn no_sentence_names_a_flag() {
-        let mut folders = vec![std::path::PathBuf::from(concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/src"
-        ))];
-        let (mut files, mut found) = (0, Vec::new());
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(&folder).expect("the sources are there") {
-                let path = entry.expect("an entry").path();
-                if path.is_dir() {
-                    folders.push(path);
-                    continue;
-                }
-                files += 1;
-                let source = std::fs::read_to_string(&path).expect("UTF-8");
-                let code = source.split("#[cfg(test)]").next().unwrap_or_default();
-                for (number, line) in code.lines().enumerate() {
-                    let prose = line.trim_start().starts_with("//");
-                    let flag = line
-                        .split("--")
-                        .skip(1)
-                        .any(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '{'));
-                    if flag && !prose {
-                        found.push(format!("{}:{}: {line}", path.display(), number + 1));
-                    }
-                }
-            }
-        }
-        assert!(files > 30, "{files} files");
-        assert!(found.is_empty(), "{}", found.join("\n"));
-    }
-
     #[test]
     fn settings_of_the_engine_stay_settings() {
         let engine = engine::Error::from(engine::Setting::new("kv_memory", 0, "more"));

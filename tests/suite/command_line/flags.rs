@@ -66,6 +66,11 @@ fn flags_that_cannot_be_honoured_are_named() {
             &["--aggregation", "median", "product"],
         ),
         usage(&["solve", "--verdict", "best"], &["--selection", "best"]),
+        bad(
+            &["solve", "--n", "18446744073709551615"],
+            &["--n is", "65536"],
+        ),
+        usage(&["solve", "--device", "gpu"], &["--device", "cuda:INDEX"]),
         usage(&["solve", "--n", "many"], &["--n", "many"]),
         usage(&["solve", "--n", "-4"], &["-4"]),
         usage(&["solve", "--concurrency", "0"], &["--concurrency", "0"]),
@@ -178,7 +183,7 @@ fn flags_that_cannot_be_honoured_are_named() {
             &["solve", "--policy", "nano-smal"],
             &["--policy is nano-smal", "nano-small"],
         ),
-        bad(&["solve", "--prm", "no/where"], &["no/where"]),
+        bad(&["solve", "--prm", "no/where"], &["--prm no/where"]),
         bad(&["inspect", "no/where"], &["no/where"]),
         bad(&["inspect", "notes.txt"], &["notes.txt"]),
         // Results.

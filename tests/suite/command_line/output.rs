@@ -227,7 +227,7 @@ fn generate_streams_what_json_tells() {
     let whole = json_of(&run(&["--json", prompt]));
     let fields = [
         "prompt_tokens",
-        "tokens",
+        "token_ids",
         "text",
         "logprobs",
         "finish_reason",
@@ -248,7 +248,7 @@ fn generate_streams_what_json_tells() {
     let logprobs = whole["logprobs"].as_array().expect("a list");
     assert_eq!(
         logprobs.len(),
-        count(&whole["tokens"]) + 1,
+        count(&whole["token_ids"]) + 1,
         "the end's own one too"
     );
     assert!(
@@ -274,7 +274,7 @@ fn generate_streams_what_json_tells() {
         assert_eq!(stopped["finish_reason"], "stop");
     }
     let short = json_of(&run(&["--json", "--max-tokens", "3", prompt]));
-    assert_eq!(count(&short["tokens"]), 3);
+    assert_eq!(count(&short["token_ids"]), 3);
     assert_eq!(short["finish_reason"], "length");
 
     let drawn = |seed| stdout_of(&run(&["--temperature", "1.5", "--seed", seed, prompt]));
@@ -406,10 +406,16 @@ fn completions_and_manual_pages() {
 #[test]
 fn a_closed_pipe_is_no_error() {
     let folder = scratch("pipe");
-    let script = "\"$0\" completions bash | head -c 10 >/dev/null; exit ${PIPESTATUS[0]}";
-    let mut bash = Command::new("bash");
-    bash.current_dir(&folder).args(["-c", script]);
-    let output = finish(bash.arg(env!("CARGO_BIN_EXE_offshoot")), "");
-    assert!(output.status.success(), "{output:?}");
-    assert!(output.stderr.is_empty(), "{output:?}");
+    // The second is still writing when its reader goes.
+    for command in [
+        "completions bash",
+        "generate --device cpu --temperature 3 --max-tokens 400 --raw x",
+    ] {
+        let script = format!("\"$0\" {command} | head -c 10 >/dev/null; exit ${{PIPESTATUS[0]}}");
+        let mut bash = Command::new("bash");
+        bash.current_dir(&folder).args(["-c", &script]);
+        let output = finish(bash.arg(env!("CARGO_BIN_EXE_offshoot")), "");
+        assert!(output.status.success(), "{command}: {output:?}");
+        assert!(output.stderr.is_empty(), "{command}: {output:?}");
+    }
 }
