@@ -173,7 +173,7 @@ const PICTURES: [Picture; 5] = [
     },
     Picture {
         file: "products.svg",
-        question: "Which share of the tensor cores' multiply-adds is useful?",
+        question: "Which share of tensor-core multiply-adds is useful?",
         sharing: &SHARING,
         y: "useful / issued multiply-adds",
         limit: Some(("target from 16 packed rows up: 0.5", 0.5)),

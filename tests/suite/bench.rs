@@ -144,7 +144,7 @@ fn what_cannot_be_measured_is_refused() {
         ("throughput --shape gpt-5", "expected one of nano, "),
         (
             "throughput ./nowhere",
-            "the model ./nowhere: no such directory",
+            "MODEL is ./nowhere (no such directory)",
         ),
         (
             "throughput nano-prm",
@@ -180,7 +180,7 @@ fn what_cannot_be_measured_is_refused() {
             "--layer gate: expected one of qkv, output, gate-up, down, head",
         ),
         ("attention --kv int2", "expected one of bf16, f32, f16"),
-        ("search --n 6", "--n 6"),
+        ("search --n 6", "--n is 6"),
         (
             "linear --shape nano --layer down --rows 1 --threads 1 --repeat 1 --out a-file",
             "--out a-file: ",

@@ -177,6 +177,13 @@ fn words(folder: &Path, device: &str) -> Vec<Value> {
         .map(|line| {
             let mut value: Value = serde_json::from_str(line).expect("a line of results");
             strip(&mut value);
+            // The settings name the device, which is what differs.
+            for device in ["device", "instruction_set"] {
+                value["settings"]
+                    .as_object_mut()
+                    .expect("settings")
+                    .remove(device);
+            }
             value
         })
         .collect()

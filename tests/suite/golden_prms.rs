@@ -466,7 +466,7 @@ fn past_the_positions_a_flag_decides() {
         (
             &no_step,
             "truncate",
-            "do not fit the PRM's 60 positions".into(),
+            "do not fit the PRM's context length of 60 tokens".into(),
         ),
         (&tiny, "truncate", "16".into()),
         (&tiny, "run-on", "128".into()),
