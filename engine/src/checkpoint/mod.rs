@@ -255,17 +255,16 @@ mod tests {
             );
             let norm = opened.vector(&opened.layout().final_norm);
             let norm = norm.unwrap_or_else(|error| panic!("{case}: {error}"));
-            // Made as 1 + 0.2 * noise.
-            assert!(
-                norm.iter().all(|x| (x - 1.0).abs() < 1.5),
-                "{case} {norm:?}"
-            );
-            assert!(
-                norm.iter().any(|x| (x - 1.0).abs() > 0.1),
-                "{case} {norm:?}"
-            );
+            // Made as 1 + 0.2 * noise; Gemma's as another constant + 0.2 * noise.
+            let centre = if case.contains("gemma") {
+                norm.iter().sum::<f32>() / norm.len() as f32
+            } else {
+                1.0
+            };
+            let far = |limit: f32| norm.iter().any(|x| (x - centre).abs() > limit);
+            assert!(!far(1.5) && far(0.1), "{case} {norm:?}");
         }
-        assert_eq!(cases, 22);
+        assert_eq!(cases, 26);
     }
 
     #[test]
