@@ -182,8 +182,8 @@ pub fn check_linear_gated<D: Device>(
 
 /// All gated activations to test: `(rows, cols)` and the activation.
 pub fn gated_cases() -> Vec<((usize, usize), Activation)> {
-    let both = |shape| Activation::ALL.map(|activation| (shape, activation));
-    ROW_SHAPES.into_iter().flat_map(both).collect()
+    let all = |activation| ROW_SHAPES.map(|shape| (shape, activation));
+    Activation::ALL.into_iter().flat_map(all).collect()
 }
 
 /// Runs the gated activation.

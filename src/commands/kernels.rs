@@ -334,6 +334,9 @@ fn run_cases(b: &mut CudaBackend, every: usize) -> Vec<Checked> {
         check_cases("rms_norm", &cases::ROW_SHAPES, every, |c| {
             cases::check_rms_norm(b, c).map(drop)
         }),
+        check_cases("add_rms_norm", &cases::ROW_SHAPES, every, |c| {
+            cases::check_add_rms_norm(b, c).map(drop)
+        }),
         check_cases("gated", &cases::gated_cases(), every, |c| {
             cases::check_gated(b, c).map(drop)
         }),
