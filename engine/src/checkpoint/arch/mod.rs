@@ -6,7 +6,7 @@
 //! [`ARCHITECTURES`]. The forward pass (`model.rs`) follows these facts of a row:
 //!
 //! - tensor names, biases, QK norms, the head's size, windows and rotary embeddings by layer
-//!   ([`Architecture::ropes`]), the activation, [`Architecture::norm_offset`];
+//!   (`ropes`), the activation, [`Architecture::norm_offset`];
 //! - norms behind attention and behind the feed-forward network: names them in [`TensorNames`]
 //!   (`attention_post_norm`, `mlp_post_norm`); the layout has their tensors then, and checking,
 //!   loading, memory plan and `quantize` follow;
