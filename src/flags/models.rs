@@ -26,7 +26,7 @@ pub struct GenerateFlags {
     /// Beginning of the answer, which the model continues. \n stands for a line break.
     #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
     pub assistant: Option<String>,
-    /// Most tokens to draw.
+    /// Maximum tokens to draw.
     #[arg(long, default_value_t = 512, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_tokens: u32,
     /// Text that ends the generation and is not part of it; may be repeated. \n stands for a line

@@ -74,10 +74,10 @@ pub struct SearchFlags {
     /// Who compares answers; qwen has the leniencies of Qwen2.5-Math's grader.
     #[arg(long, default_value = "strict", value_parser = words(&Grader::ALL, Grader::name), value_name = "GRADER")]
     pub grader: Grader,
-    /// Most steps of a path (beam, dvts).
+    /// Maximum steps of a path (beam, dvts).
     #[arg(long, default_value_t = 40, value_name = "STEPS")]
     pub max_steps: usize,
-    /// Most tokens of one step (beam, dvts).
+    /// Maximum tokens of one step (beam, dvts).
     #[arg(
         long,
         alias = "step-tokens",
@@ -85,7 +85,7 @@ pub struct SearchFlags {
         value_name = "TOKENS"
     )]
     pub max_step_tokens: usize,
-    /// Most tokens of a solution.
+    /// Maximum tokens of a solution.
     #[arg(
         long,
         alias = "total-tokens",
@@ -99,6 +99,9 @@ pub struct SearchFlags {
     /// Text that ends a step; \n stands for a line break.
     #[arg(long, default_value = "\\n\\n", value_name = "TEXT")]
     pub delimiter: String,
+    /// Text in a step that ends its path, as it holds the answer; empty for none (beam, dvts).
+    #[arg(long, default_value = "\\boxed{", value_name = "TEXT")]
+    pub answer_marker: String,
     /// The paper's prompt for the policy: qwen (one sentence as system message), llama (Meta's
     /// prompt for mathematics), r1 (the sentence after the problem) or plain (the problem alone).
     /// Default: as the policy's chat tokens say.
@@ -145,6 +148,7 @@ impl SearchFlags {
             max_tokens: self.max_tokens,
             max_retries: self.max_retries,
             delimiter: unescape(&self.delimiter),
+            answer_marker: self.answer_marker.clone(),
             sampling: self.sampling.sampling(defaults.sampling.temperature),
             seed: self.seed,
             selection: self.selection,
