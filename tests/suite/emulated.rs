@@ -131,7 +131,7 @@ fn a_sample_of_the_case_tables_is_right_from_the_command_line() {
     build_emulator();
     let checked = kernels(&["check", "--device", "emulated", "--every", "7"]);
     let operations = checked["operations"].as_array().expect("operations");
-    assert_eq!(operations.len(), 7);
+    assert_eq!(operations.len(), 8);
     for operation in operations {
         assert!(operation["cases"].as_u64() > Some(0), "{operation}");
         assert_eq!(operation["failures"], Value::Array(Vec::new()));
