@@ -80,7 +80,7 @@ fn a_kernel_that_breaks_its_caps_is_found() {
         for expected in [
             "256 bytes of stack",
             "accesses to local memory",
-            "0 tensor-core products",
+            "0 tensor-core instructions",
         ] {
             assert!(complaints.contains(expected), "{name}: {complaints}");
         }
