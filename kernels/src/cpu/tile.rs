@@ -10,7 +10,7 @@
 //!
 //! If few tiles share a panel, memory is idle while all tiles but the first compute. With AVX2 and
 //! one panel at a time, each tile therefore prefetches its share of the next panel ([`Prefetch`]).
-//! (Measured with `offshoot bench linear --product gate-up` on one Zen 3 core: 4 rows went from 48
+//! (Measured with `offshoot bench linear --layer gate-up` on one Zen 3 core: 4 rows went from 48
 //! to 65 % of the read bandwidth, 16 rows from 82 to 91 % of the multiply-add peak. Not measured
 //! with AVX-512, and therefore not built.)
 //!
