@@ -1,14 +1,16 @@
 //! Branches: partial solutions that are forked, continued and read.
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::rc::Rc;
 
 use futures::channel::oneshot;
+use kernels::Setting;
 
 use crate::Error;
 use crate::engine::Model;
 use crate::schedule::request::{
-    Detokenizer, Generate, Generated, Generation, ReadRow, Reading, Request, Work,
+    Detokenizer, Generate, Generated, Generation, Output, ReadRow, Reading, Request, Work,
 };
 use crate::schedule::sequence::Shared;
 use crate::schedule::{RequestId, Scheduler};
@@ -117,6 +119,49 @@ impl Branch {
         token_ids: &[u32],
         offsets: &[usize],
     ) -> Result<Vec<Vec<f32>>, Error> {
+        self.read_output(Output::Head, token_ids, offsets).await
+    }
+
+    /// The hidden states of a layer at `positions` of the branch: `[positions][hidden]`. Layers
+    /// are counted as in `hidden_states` of Hugging Face's transformers: 0 is the embedding (scaled
+    /// where the architecture scales it), `i` the residual stream behind the `i`-th layer, and the
+    /// number of layers the stream behind the final norm.
+    ///
+    /// The rows from the first position on are computed once more; the tokens before it come from
+    /// the cache where it has them. A batch gives the hidden states of one layer; reads of other
+    /// layers wait for the next.
+    ///
+    /// # Errors
+    /// A layer or position that is not there; memory too small for this branch alone.
+    pub async fn hidden_states(
+        &self,
+        layer: usize,
+        positions: Range<usize>,
+    ) -> Result<Vec<Vec<f32>>, Error> {
+        let (layers, tokens) = (self.model.num_layers(), self.token_ids());
+        if layer > layers {
+            let expected = format!("a number from 0 to {layers}, the model's layers");
+            return Err(Setting::new("layer", layer, expected).into());
+        }
+        if positions.end > tokens.len() || positions.start > positions.end {
+            let found = format!("{}..{}", positions.start, positions.end);
+            let expected = format!("a range within the branch's {} tokens", tokens.len());
+            return Err(Setting::new("positions", found, expected).into());
+        }
+        let mut copy = self.model.root(0);
+        copy.append(&tokens[..positions.start])?;
+        let offsets: Vec<usize> = (0..positions.len()).collect();
+        copy.read_output(Output::Hidden { layer }, &tokens[positions], &offsets)
+            .await
+    }
+
+    /// Appends `token_ids` and reads an output at the `offsets` of them.
+    async fn read_output(
+        &mut self,
+        output: Output,
+        token_ids: &[u32],
+        offsets: &[usize],
+    ) -> Result<Vec<Vec<f32>>, Error> {
         let tokens = token_ids.len();
         if let Some(&offset) = offsets.iter().find(|&&offset| offset >= tokens) {
             return Err(Error::NoSuchOffset { offset, tokens });
@@ -133,8 +178,12 @@ impl Branch {
         };
         let rows = offsets.iter().map(row).collect();
         let (reply, answer) = oneshot::channel();
-        self.request(Work::Read(Reading { rows, reply }), answer)
-            .await
+        let reading = Reading {
+            output,
+            rows,
+            reply,
+        };
+        self.request(Work::Read(reading), answer).await
     }
 
     /// Submits a request and waits for its answer.

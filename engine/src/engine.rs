@@ -367,6 +367,11 @@ impl Model {
         self.scheduler.borrow().shape(self.index).context_length
     }
 
+    /// Layers of the model.
+    pub fn num_layers(&self) -> usize {
+        self.scheduler.borrow().shape(self.index).layers
+    }
+
     /// Work done so far.
     pub fn usage(&self) -> Usage {
         self.scheduler.borrow().usage(self.index)

@@ -69,10 +69,30 @@ enum Head<B: Backend> {
     TwoLayer { inner: Linear<B>, outer: Linear<B> },
 }
 
+/// What a forward pass gives of the plan's outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// The head's numbers.
+    pub head: bool,
+    /// The hidden states of this layer: 0 is the scaled embedding, `i` the residual stream behind
+    /// the `i`-th layer, and the number of layers the stream behind the final norm
+    /// (`hidden_states` of transformers).
+    pub hidden_layer: Option<usize>,
+}
+
+impl Wanted {
+    /// The head's numbers alone: the pass that is recorded.
+    const HEAD: Wanted = Wanted {
+        head: true,
+        hidden_layer: None,
+    };
+}
+
 impl<B: Backend> Model<B> {
     /// Enqueues the forward pass of a batch: `copies` of blocks, then the plan's rows, of which
-    /// those in `substitutions` take their token from an in-flight sample. The returned buffer holds the
-    /// head's numbers for the plan's outputs, `[outputs, head width]`, until the next call.
+    /// those in `substitutions` take their token from an in-flight sample. Returns a buffer that
+    /// holds the head's numbers for the plan's outputs, `[outputs, head width]`, until the next
+    /// call, and a read of the hidden states, `[outputs, hidden]`, each if `wanted`.
     ///
     /// # Errors
     /// The device failed.
@@ -83,7 +103,8 @@ impl<B: Backend> Model<B> {
         plan: &BatchPlan,
         substitutions: Option<(&[Substitution], &B::PendingSamples)>,
         copies: &[(BlockId, BlockId)],
-    ) -> Result<&B::Activations, Error> {
+        wanted: Wanted,
+    ) -> Result<(&B::Activations, Option<B::PendingRead>), Error> {
         let max_rows = plan.rows.len().max(self.max_rows.min(self.max_outputs));
         let rows = backend.padded_rows(plan).min(max_rows);
         let plan = if rows > plan.rows.len() {
@@ -98,12 +119,18 @@ impl<B: Backend> Model<B> {
         if let Some((substitutions, samples)) = substitutions {
             backend.substitute_tokens(&mut device_plan, substitutions, samples);
         }
-        let mut recordings = std::mem::take(&mut self.recordings);
-        backend.record(&mut recordings, &device_plan, &mut |backend| {
-            self.pass(backend, arena, plan, &device_plan);
-        });
-        self.recordings = recordings;
-        Ok(&self.buffers.head)
+        let hidden_states = if wanted == Wanted::HEAD {
+            let mut recordings = std::mem::take(&mut self.recordings);
+            backend.record(&mut recordings, &device_plan, &mut |backend| {
+                self.pass(backend, arena, plan, &device_plan, wanted);
+            });
+            self.recordings = recordings;
+            None
+        } else {
+            // Another pass than the recorded one.
+            self.pass(backend, arena, plan, &device_plan, wanted)
+        };
+        Ok((&self.buffers.head, hidden_states))
     }
 
     /// Enqueues the operations of [`Model::forward`].
@@ -113,19 +140,34 @@ impl<B: Backend> Model<B> {
         arena: &mut B::Arena,
         plan: &BatchPlan,
         device_plan: &B::Plan,
-    ) {
+        wanted: Wanted,
+    ) -> Option<B::PendingRead> {
         let rows = plan.rows.len();
+        let outputs = plan.outputs.len();
+        let mut hidden_states = None;
         let scale = self.embedding_scale;
         let stream = &mut self.buffers.stream;
         backend.embed(&self.embedding, device_plan, scale, stream);
         for index in 0..self.layers.len() {
+            if wanted.hidden_layer == Some(index) {
+                let b = &mut self.buffers;
+                backend.gather_outputs(&b.stream, device_plan, &mut b.outputs);
+                hidden_states = Some(backend.read(&b.outputs, 0..outputs));
+            }
             self.attention(backend, arena, rows, device_plan, index);
             self.feed_forward(backend, rows, index);
         }
-        let outputs = plan.outputs.len();
-        if outputs > 0 {
-            self.head(backend, device_plan, outputs);
+        let last = wanted.hidden_layer == Some(self.layers.len());
+        if outputs > 0 && (last || wanted.head) {
+            self.final_norm(backend, device_plan, outputs);
         }
+        if last {
+            hidden_states = Some(backend.read(&self.buffers.outputs_normed, 0..outputs));
+        }
+        if outputs > 0 && wanted.head {
+            self.head(backend, outputs);
+        }
+        hidden_states
     }
 
     /// `stream += post_norm(output(attention(norm(stream))))` of a layer; appends its K and V to the cache.
@@ -171,11 +213,16 @@ impl<B: Backend> Model<B> {
         (layer.down).enqueue(backend, x, (rows, eps), branch, &mut b.stream);
     }
 
-    /// `head = head_layers(norm(stream))` of the rows whose output is wanted.
-    fn head(&mut self, backend: &mut B, plan: &B::Plan, outputs: usize) {
+    /// `outputs_normed = norm(stream)` of the rows whose output is wanted.
+    fn final_norm(&mut self, backend: &mut B, plan: &B::Plan, outputs: usize) {
         let (b, eps) = (&mut self.buffers, self.config.rms_eps);
         backend.gather_outputs(&b.stream, plan, &mut b.outputs);
         backend.rms_norm(&b.outputs, &self.norm, eps, outputs, &mut b.outputs_normed);
+    }
+
+    /// `head = head_layers(outputs_normed)`.
+    fn head(&mut self, backend: &mut B, outputs: usize) {
+        let b = &mut self.buffers;
         let x = &b.outputs_normed;
         match (&self.head, &mut b.head_inner) {
             (Head::Embedding, _) => {

@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -272,6 +273,27 @@ impl Branch {
             state.map(State::read).ok_or(Error::BranchGivenUp)
         };
         self.session.call(read).await
+    }
+
+    /// The hidden states of a layer at `positions` of [`BranchText::token_ids`]: one vector for each,
+    /// [`ModelInfo::hidden`](crate::ModelInfo::hidden) numbers long. Layers are counted as in
+    /// `hidden_states` of Hugging Face's transformers: 0 is the embedding,
+    /// [`ModelInfo::layers`](crate::ModelInfo::layers) the last layer behind the final norm.
+    ///
+    /// The positions are computed once more; what is before them comes from the KV cache.
+    ///
+    /// # Errors
+    /// A layer or position that is not there, or too little memory; the branch stays as it is.
+    pub async fn hidden_states(
+        &self,
+        layer: usize,
+        positions: Range<usize>,
+    ) -> Result<Vec<Vec<f32>>, Error> {
+        let read = self.operate(async move |state| {
+            // An error here leaves the branch as it was.
+            Ok(state.branch.hidden_states(layer, positions).await)
+        });
+        Ok(read.await??)
     }
 
     /// Takes the state out and works on it; puts it back if the work succeeds and the handle is still

@@ -79,6 +79,10 @@ pub struct ModelInfo {
     pub params: usize,
     /// Tokens of the longest sequence it was made for.
     pub context_length: usize,
+    /// Layers.
+    pub layers: usize,
+    /// Numbers of a hidden state.
+    pub hidden: usize,
     /// The PRM's format; `None` for a policy.
     pub prm_format: Option<&'static str>,
 }
@@ -158,6 +162,8 @@ impl LoadedModel {
             name: self.name.clone(),
             params: self.checkpoint.params(),
             context_length: self.checkpoint.config.context_length,
+            layers: self.checkpoint.config.layers,
+            hidden: self.checkpoint.config.hidden,
             prm_format: None,
         }
     }

@@ -335,6 +335,25 @@ fn a_step_and_its_score_through_branches() {
         assert_eq!(read.scores, scores);
         assert_eq!(read.token_ids[read.prompt_tokens..], written);
 
+        // Of the last layer, one vector a token; a fork's are its parent's.
+        let info = session.info().policy.clone().expect("a policy");
+        let positions = read.prompt_tokens..read.token_ids.len();
+        let layer = info.layers;
+        let states = branch.hidden_states(layer, positions.clone()).await;
+        let states = states.expect("hidden states");
+        assert_eq!(states.len(), written.len());
+        assert!(states.iter().all(|state| state.len() == info.hidden));
+        let of_fork = branch.fork().hidden_states(layer, positions).await;
+        assert_eq!(of_fork.expect("hidden states"), states);
+        for (layer, positions) in [(layer + 1, 0..1), (0, 0..read.token_ids.len() + 1)] {
+            let error = branch.hidden_states(layer, positions).await.err();
+            assert!(
+                error.as_ref().is_some_and(Error::names_settings),
+                "{error:?}"
+            );
+        }
+        assert!(branch.read().await.is_ok());
+
         // A dropped future gives its branch up, and nothing else.
         let mut given_up = stem.fork();
         {

@@ -1,7 +1,7 @@
 """Makes the golden files of tests/golden/data: run once with PyTorch and transformers, committed.
 
     python tests/golden/make.py            # everything
-    python tests/golden/make.py models     # or one part: models, tokenizers, chat
+    python tests/golden/make.py models     # or one part: models, hidden, tokenizers, chat
     python tests/golden/make.py models qwen3-g1-untied-f32     # or some of the models
 
 README.md next to this file says what every file holds. Everything is seeded; a second run with the
@@ -38,6 +38,7 @@ HERE = pathlib.Path(__file__).parent
 DATA = HERE / "data"
 VOCAB = 320
 INPUT_TOKENS = 33  # two blocks of 16 and one token
+HIDDEN_POSITIONS = [0, 15, 16, 32]
 PROMPT_TOKENS = 17
 GREEDY_TOKENS = 64
 # f32 runs of transformers are off by about 1e-5 in a logit: a choice 500 times clearer is safe.
@@ -236,6 +237,21 @@ def make_case(name, architecture, size, heads, kv_heads, head_dim, options):
     save_file(tensors, directory / "golden.safetensors")
     (directory / "golden.json").write_text(json.dumps(golden, indent=1) + "\n")
     print(name, {k: v for k, v in golden.items() if k not in ("input_ids", "prompt", "greedy", "made_with")})
+
+
+def make_hidden_states():
+    """`hidden_states` of every model, in f32 from the stored weights, at HIDDEN_POSITIONS."""
+    tensors = {}
+    for name, architecture, *_ in CASES:
+        golden = json.loads((DATA / name / "golden.json").read_text())
+        # Loaded as stored, then widened: Gemma's embedding scale is rounded to the stored type.
+        model = cast(architecture.from_pretrained(DATA / name, dtype="auto").eval(), torch.float32)
+        inputs = torch.tensor(golden["input_ids"])
+        output = model(inputs[None], output_hidden_states=True)
+        layers = [layer[0, HIDDEN_POSITIONS] for layer in output.hidden_states]
+        tensors[name] = torch.stack(layers).contiguous()
+    (DATA / "hidden").mkdir(exist_ok=True)
+    save_file(tensors, DATA / "hidden/hidden_states.safetensors")
 
 
 def old_style_config(path):
@@ -441,12 +457,14 @@ def main():
     torch.manual_seed(0)
     numpy.random.seed(0)
     torch.set_num_threads(1)
-    parts = sys.argv[1:2] or ["models", "tokenizers", "chat"]
+    parts = sys.argv[1:2] or ["models", "hidden", "tokenizers", "chat"]
     names = sys.argv[2:]
     if "models" in parts:
         for case in CASES:
             if not names or case[0] in names:
                 make_case(*case)
+    if "hidden" in parts:
+        make_hidden_states()
     if "tokenizers" in parts:
         make_tokenizers()
     if "chat" in parts:

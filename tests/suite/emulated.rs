@@ -254,6 +254,48 @@ fn greedy(subject: &(Engine, Model), prompts: &[Vec<u32>]) -> Vec<Vec<u32>> {
         .collect()
 }
 
+#[test]
+fn hidden_states_are_the_cpus() {
+    let _one = alone();
+    let small = open("nano-small");
+    let prompt = problems(1).remove(0).problem;
+    let prompt = small.tokenizer.encode(&prompt, true).expect("tokens");
+    let mut backend = CudaBackend::open(Which::Emulated).expect("the emulator opens");
+    backend.set_memory_fraction(0.5);
+    let emulated = hidden_states(&engine(backend, &small), &prompt);
+    let cpu = hidden_states(&engine(CpuBackend::new(2), &small), &prompt);
+    assert_eq!(emulated.len(), cpu.len());
+    for (layer, (found, expected)) in emulated.iter().zip(&cpu).enumerate() {
+        let norm = |of: &mut dyn Iterator<Item = f32>| of.map(|x| x * x).sum::<f32>().sqrt();
+        let difference = norm(&mut found.iter().zip(expected).map(|(a, b)| a - b));
+        let size = norm(&mut expected.iter().copied());
+        // Weights, K and V in bf16 on both; the card rounds the inputs of linear layers as well.
+        let error = difference / size;
+        assert!(error <= 2e-2, "layer {layer}: {error}");
+    }
+}
+
+/// The hidden states of all layers, `[layers + 1][tokens * hidden]`, while a branch decodes.
+fn hidden_states((engine, model): &(Engine, Model), prompt: &[u32]) -> Vec<Vec<f32>> {
+    let mut branch = model.root(0);
+    branch.append(prompt).expect("the prompt fits");
+    let mut busy = branch.fork();
+    let reads = (0..=model.num_layers()).map(|layer| branch.hidden_states(layer, 0..prompt.len()));
+    let generate = busy.generate(Generate {
+        sampling: Sampling::GREEDY,
+        max_tokens: 8,
+        stop_strings: Vec::new(),
+        include_stop: false,
+        stop_token_ids: Vec::new(),
+        stream: None,
+    });
+    let all = engine.run(async { futures::join!(try_join_all(reads), generate) });
+    let (states, generated) = all.expect("the engine runs");
+    assert_eq!(generated.expect("text").token_ids.len(), 8);
+    let states = states.expect("hidden states").into_iter();
+    states.map(|layer| layer.concat()).collect()
+}
+
 /// 40 tokens after each prompt, at once.
 fn continued(
     (engine, model): &(Engine, Model),

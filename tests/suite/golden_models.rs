@@ -8,6 +8,7 @@
 //!   bf16 weights included (a bf16 weight is an f32 exactly): at most 1e-4;
 //! - models stored in 16 bits, with K and V stored so as the command line runs them: at most 2e-2,
 //!   both against f32 and against transformers' own 16 bits, which are themselves up to 1.2e-2 off;
+//! - hidden states of every layer, f32 arithmetic: at most 1e-4;
 //! - greedy text, f32 arithmetic: all 64 tokens.
 
 use std::path::Path;
@@ -16,9 +17,13 @@ use crate::common::{report, repository};
 use engine::checkpoint::Checkpoint;
 use engine::checkpoint::source::Source;
 use engine::{Branch, Dtype, Engine, Finish, Generate, Model, ModelSpec, Options, Sampling};
+use futures::future::try_join_all;
 use kernels::CpuBackend;
 use safetensors::SafeTensors;
 use serde_json::Value;
+
+/// Positions of the committed hidden states.
+const HIDDEN_POSITIONS: [usize; 4] = [0, 15, 16, 32];
 
 /// A directory of `tests/golden/data`; the 16-bit type it is stored in, if it is, and whether it
 /// writes.
@@ -207,6 +212,52 @@ fn outputs_are_those_of_transformers() {
             check("16-bit KV against f32", &ours, &exact, 2e-2);
             check("16-bit KV against 16 bits", &ours, &theirs, 2e-2);
         }
+    }
+    report(&complaints);
+}
+
+/// The hidden states of one directory by layer: `[positions, hidden]` each.
+fn golden_hidden_states(directory: &str) -> Vec<Vec<f64>> {
+    let file = repository("tests/golden/data/hidden/hidden_states.safetensors");
+    let bytes = std::fs::read(file).expect("golden files are committed");
+    let all = SafeTensors::deserialize(&bytes).expect("the file is whole");
+    let tensor = all.tensor(directory).expect("every model is there");
+    let values: Vec<f64> = (tensor.data().chunks_exact(4))
+        .map(|b| f64::from(f32::from_le_bytes([b[0], b[1], b[2], b[3]])))
+        .collect();
+    let layers = tensor.shape()[0];
+    assert_eq!(tensor.shape()[1], HIDDEN_POSITIONS.len());
+    (values.chunks_exact(values.len() / layers))
+        .map(<[f64]>::to_vec)
+        .collect()
+}
+
+#[test]
+fn hidden_states_are_those_of_transformers() {
+    let mut complaints = Vec::new();
+    for Case { directory, .. } in CASES {
+        let folder = repository("tests/golden/data").join(directory);
+        let tokens = Golden::read(&folder).tokens("input_ids");
+        let (engine, model) = load(&folder, Some(Dtype::F32));
+        let mut branch = model.root(0);
+        branch.append(&tokens).expect("the tokens fit");
+        let expected = golden_hidden_states(directory);
+        assert_eq!(expected.len(), model.num_layers() + 1, "{directory}");
+        // All layers at once: their batches take turns.
+        let reads = (0..expected.len()).map(|layer| branch.hidden_states(layer, 0..tokens.len()));
+        let found = engine.run(try_join_all(reads)).expect("the engine runs");
+        let found = found.expect("hidden states");
+        for (layer, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            let found: Vec<f64> = (HIDDEN_POSITIONS.iter())
+                .flat_map(|&position| &found[position])
+                .map(|&number| f64::from(number))
+                .collect();
+            let error = relative_error(&found, expected);
+            if error.is_nan() || error > 1e-4 {
+                complaints.push(format!("{directory}, layer {layer}: error {error:.2e}"));
+            }
+        }
+        assert_eq!(branch.token_ids(), tokens);
     }
     report(&complaints);
 }

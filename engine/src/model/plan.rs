@@ -41,6 +41,8 @@ pub(crate) fn shape(config: &ModelConfig, layout: &KvLayout, options: &LoadOptio
         vocab: c.vocab,
         context_length: options.context_length,
         head_width,
+        hidden: c.hidden,
+        layers: c.layers,
         block_bytes: layout.block_bytes(),
         flops_per_row: 2 * (c.layers * per_layer) as u64,
         flops_per_output: 2 * (c.hidden * (head_width + head_inner)) as u64,

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use kernels::{BatchPlan, BlockId, Draw, SequenceRows, Substitution};
 
 use super::RequestId;
-use super::request::{Request, Work};
+use super::request::{Output, Request, Work};
 use super::sequence::Shared;
 use crate::kv::CopyOnWrite;
 
@@ -39,6 +39,8 @@ pub(super) struct BatchDraft {
     pub copies: Vec<CopyOnWrite>,
     pub rows: usize,
     pub outputs: usize,
+    /// The layer whose hidden states the batch gives: of the first request that wants any.
+    pub hidden_layer: Option<usize>,
 }
 
 /// A batch ready for the device, and whom its outputs are for.
@@ -50,6 +52,7 @@ pub(super) struct ReadyBatch<'a> {
     /// For every draw, its request.
     pub drawn_for: Vec<RequestId>,
     pub reads: Vec<OutputRead>,
+    pub hidden_layer: Option<usize>,
 }
 
 /// An output row whose numbers a request reads.
@@ -58,7 +61,9 @@ pub(super) struct OutputRead {
     pub request: RequestId,
     pub position: usize,
     /// Which of the plan's outputs.
-    pub output: usize,
+    pub row: usize,
+    /// Which of its numbers.
+    pub output: Output,
 }
 
 impl BatchDraft {
@@ -127,6 +132,7 @@ impl BatchDraft {
             draws: Vec::new(),
             drawn_for: Vec::new(),
             reads: Vec::new(),
+            hidden_layer: self.hidden_layer,
         };
         for (chunk, &first_row) in self.chunks.iter().zip(&first_rows) {
             ready.add_outputs(chunk, first_row, requests);
@@ -164,6 +170,11 @@ impl Chunk {
 }
 
 impl<'a> ReadyBatch<'a> {
+    /// Whether any request reads the head's numbers.
+    pub fn reads_head(&self) -> bool {
+        (self.reads.iter()).any(|read| read.output == Output::Head)
+    }
+
     /// Adds the draws and reads of a chunk whose first row is the plan's row `first_row`.
     fn add_outputs(
         &mut self,
@@ -178,19 +189,19 @@ impl<'a> ReadyBatch<'a> {
             }));
         for wanted in &chunk.wanted {
             let row = (first_row + wanted.position - chunk.first) as u32;
-            let output =
-                (self.plan.outputs.binary_search(&row)).expect("a wanted row is an output");
+            let row = (self.plan.outputs.binary_search(&row)).expect("a wanted row is an output");
             let request = &requests[&wanted.request];
             match &request.work {
-                Work::Read(_) => self.reads.push(OutputRead {
+                Work::Read(reading) => self.reads.push(OutputRead {
                     request: wanted.request,
                     position: wanted.position,
-                    output,
+                    row,
+                    output: reading.output,
                 }),
                 Work::Generate(generation) => {
                     self.drawn_for.push(wanted.request);
                     self.draws.push(Draw {
-                        row: output,
+                        row,
                         sampling: &generation.options.sampling,
                         history: &generation.history,
                         key: request.seq.borrow().key,

@@ -13,6 +13,10 @@ pub(crate) struct ModelShape {
     pub context_length: usize,
     /// Numbers the head gives for one row.
     pub head_width: usize,
+    /// Numbers of a hidden state.
+    pub hidden: usize,
+    /// Layers of the model.
+    pub layers: usize,
     /// Bytes of one KV block.
     pub block_bytes: usize,
     /// Floating-point operations of the layers' linear layers for one row.
@@ -39,6 +43,16 @@ pub(crate) struct Batch<'a> {
     pub draws: &'a [Draw<'a>],
     /// Whether the head's numbers are wanted on the host.
     pub read: bool,
+    /// The layer whose hidden states at the outputs are wanted on the host, as
+    /// [`Branch::hidden_states`](crate::Branch::hidden_states) counts layers.
+    pub hidden_layer: Option<usize>,
+}
+
+impl Batch<'_> {
+    /// Whether the head is computed: not if the outputs are for hidden states alone.
+    pub fn needs_head(&self) -> bool {
+        self.read || !self.draws.is_empty() || self.hidden_layer.is_none()
+    }
 }
 
 /// The results of a batch.
@@ -48,6 +62,8 @@ pub(crate) struct BatchResult {
     pub samples: Vec<Sample>,
     /// If they were to be read: `[outputs, head_width]`, row-major.
     pub head: Vec<f32>,
+    /// If they were wanted: `[outputs, hidden]`, row-major.
+    pub hidden_states: Vec<f32>,
 }
 
 /// Models on a device.

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use kernels::Backend;
 
 use crate::Error;
-use crate::model::Model;
+use crate::model::{Model, Wanted};
 use crate::schedule::executor::{Batch, BatchResult, Executor};
 
 /// A batch that has not been waited for.
@@ -13,6 +13,7 @@ struct Pending<B: Backend> {
     model: usize,
     samples: Option<B::PendingSamples>,
     head: Option<B::PendingRead>,
+    hidden_states: Option<B::PendingRead>,
 }
 
 /// Models that share a device and its KV arena.
@@ -58,8 +59,14 @@ impl<B: Backend> Executor for Local<B> {
             _ => unreachable!("rows are fed while the batch that samples for them is in flight"),
         };
         backend.select_model(batch.model);
-        let head =
-            models[batch.model].forward(backend, arena, batch.plan, substitutions, batch.copies)?;
+        let wanted = Wanted {
+            head: batch.needs_head(),
+            hidden_layer: batch.hidden_layer,
+        };
+        let model = &mut models[batch.model];
+        let copies = batch.copies;
+        let (head, hidden_states) =
+            model.forward(backend, arena, batch.plan, substitutions, copies, wanted)?;
         let samples = (!batch.draws.is_empty()).then(|| backend.sample(head, batch.draws));
         let outputs = 0..batch.plan.outputs.len();
         let head = batch.read.then(|| backend.read(head, outputs));
@@ -67,6 +74,7 @@ impl<B: Backend> Executor for Local<B> {
             model: batch.model,
             samples,
             head,
+            hidden_states,
         });
         Ok(())
     }
@@ -79,10 +87,14 @@ impl<B: Backend> Executor for Local<B> {
             Some(samples) => self.backend.finish_samples(samples)?,
             None => Vec::new(),
         };
-        let head = match pending.head {
-            Some(head) => self.backend.finish_read(head)?,
-            None => Vec::new(),
+        let mut read = |pending: Option<B::PendingRead>| match pending {
+            Some(pending) => self.backend.finish_read(pending),
+            None => Ok(Vec::new()),
         };
-        Ok(BatchResult { samples, head })
+        Ok(BatchResult {
+            samples,
+            head: read(pending.head)?,
+            hidden_states: read(pending.hidden_states)?,
+        })
     }
 }

@@ -49,7 +49,7 @@ use crate::Error;
 use crate::kv::{SharedMemory, Table};
 use batch::{BatchDraft, Chunk, OutputRead, WantedOutput};
 use executor::{Batch, BatchResult, Executor, ModelShape};
-use request::{Finish, InFlightSample, Request, Work};
+use request::{Finish, InFlightSample, Output, Request, Work};
 use sequence::{Sequence, Shared, State};
 use usage::{KvUsage, Usage};
 
@@ -270,6 +270,13 @@ impl Scheduler {
         }
         let model = seq.borrow().model;
         let draft = &mut drafts[model];
+        let hidden_layer = request.hidden_layer();
+        if let (Some(drafted), Some(wanted)) = (draft.hidden_layer, hidden_layer)
+            && drafted != wanted
+        {
+            // A batch gives the hidden states of one layer.
+            return;
+        }
         let Some(next) = next_to_compute(&seq, draft) else {
             return;
         };
@@ -283,6 +290,7 @@ impl Scheduler {
                 None => return,
             },
         };
+        draft.hidden_layer = draft.hidden_layer.or(hidden_layer);
         draft.want(chunk, id, wanted, self.models[model].max_outputs);
     }
 
@@ -392,15 +400,22 @@ impl Scheduler {
     /// Phase 2: enqueues a draft on the device.
     fn launch(&mut self, model: usize, mut draft: BatchDraft) -> Result<InFlight, Error> {
         let ready = draft.ready(&self.requests, self.limits.block_tokens);
-        self.usage[model].add_batch(&self.models[model], &ready.plan);
-        self.executor.enqueue(&Batch {
+        let batch = Batch {
             model,
             plan: &ready.plan,
             substitutions: &ready.substitutions,
             copies: &ready.copies,
             draws: &ready.draws,
-            read: !ready.reads.is_empty(),
-        })?;
+            read: ready.reads_head(),
+            hidden_layer: ready.hidden_layer,
+        };
+        let heads = if batch.needs_head() {
+            ready.plan.outputs.len()
+        } else {
+            0
+        };
+        self.usage[model].add_batch(&self.models[model], &ready.plan, heads);
+        self.executor.enqueue(&batch)?;
         let launched = InFlight {
             model,
             batch: self.batches,
@@ -431,9 +446,13 @@ impl Scheduler {
 
     /// Phase 3: hands the results of a batch to the requests they are for.
     fn deliver(&mut self, batch: InFlight, result: &BatchResult) {
-        let width = self.models[batch.model].head_width;
         for read in &batch.reads {
-            let values = &result.head[read.output * width..(read.output + 1) * width];
+            let shape = &self.models[batch.model];
+            let (values, width) = match read.output {
+                Output::Head => (&result.head, shape.head_width),
+                Output::Hidden { .. } => (&result.hidden_states, shape.hidden),
+            };
+            let values = &values[read.row * width..(read.row + 1) * width];
             let request = self.requests.get_mut(&read.request);
             if let Some(reading) = request.and_then(Request::reading)
                 && reading.take(read.position, values)

@@ -65,7 +65,7 @@ pub(crate) struct Request {
 pub(crate) enum Work {
     /// Samples tokens.
     Generate(Box<Generation>),
-    /// Reads the head's numbers at some positions.
+    /// Reads numbers at some positions.
     Read(Reading),
 }
 
@@ -107,14 +107,27 @@ pub(crate) struct Detokenizer {
     pub whole: usize,
 }
 
-/// The state of a read: the head's numbers at some positions.
+/// The state of a read: numbers at some positions.
 pub(crate) struct Reading {
+    pub output: Output,
     /// By position, ascending.
     pub rows: Vec<ReadRow>,
     pub reply: oneshot::Sender<Result<Vec<Vec<f32>>, Error>>,
 }
 
-/// The head's numbers at a position.
+/// Which numbers of an output row a read is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Output {
+    /// The head's.
+    Head,
+    /// The hidden state of a layer.
+    Hidden {
+        /// As [`Branch::hidden_states`](crate::Branch::hidden_states) counts layers.
+        layer: usize,
+    },
+}
+
+/// The numbers at a position.
 pub(crate) struct ReadRow {
     /// In the sequence.
     pub position: usize,
@@ -167,6 +180,17 @@ impl Request {
         match &mut self.work {
             Work::Generate(_) => None,
             Work::Read(reading) => Some(reading),
+        }
+    }
+
+    /// The layer whose hidden states it reads.
+    pub fn hidden_layer(&self) -> Option<usize> {
+        match &self.work {
+            Work::Read(Reading {
+                output: Output::Hidden { layer },
+                ..
+            }) => Some(*layer),
+            _ => None,
         }
     }
 

@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
 
-use futures::future::join_all;
+use futures::future::{Either, join_all};
 use kernels::{Sample, Sampling, Slot, philox};
 
 use crate::branch::Branch;
@@ -26,6 +26,11 @@ fn seen(tokens: &[u32]) -> u64 {
     tokens
         .iter()
         .fold(7, |h, &t| philox::fork_key(h, u64::from(t)))
+}
+
+/// The number that stands for the hidden state of a layer.
+fn hidden_state(seen: u64, layer: usize) -> f32 {
+    ((seen >> layer) % 1024) as f32
 }
 
 fn drawn(hidden: u64, key: u64, position: u64) -> u32 {
@@ -144,9 +149,13 @@ impl Executor for Simulated {
             logprob: 0.0,
         });
         let head = (0..plan.outputs.len()).map(|i| (output(i) % 1024) as f32);
+        let hidden_states = (batch.hidden_layer.iter())
+            .flat_map(|&layer| (0..plan.outputs.len()).map(move |i| (layer, i)))
+            .map(|(layer, i)| hidden_state(output(i), layer));
         let result = BatchResult {
             samples: samples.collect(),
             head: head.collect(),
+            hidden_states: hidden_states.collect(),
         };
         memory.results.push_back((model, result));
         Ok(())
@@ -187,6 +196,8 @@ fn world(setup: Setup) -> World {
         vocab: VOCAB as usize,
         context_length: 40,
         head_width: 1,
+        hidden: 1,
+        layers: 8,
         block_bytes,
         flops_per_row: 1,
         flops_per_output: 0,
@@ -355,9 +366,23 @@ fn advance(world: &World, known: &mut [Known], random: &mut Random, cancel: bool
     let mut expected = BTreeMap::new();
     let mut tasks = Vec::new();
     for (i, k) in known.iter_mut().enumerate() {
-        let (work, count) = (random.below(3), 1 + random.below(6));
+        let (work, count) = (random.below(4), 1 + random.below(6));
         let room = 40 - k.tokens.len();
         if work == 0 || room == 0 {
+            continue;
+        }
+        if work == 3 {
+            let (layer, start) = (random.below(9), random.below(k.tokens.len() + 1));
+            let positions = start..start + random.below(k.tokens.len() - start + 1);
+            let hidden = (positions.clone())
+                .map(|position| hidden_state(seen(&k.tokens[..position + 1]), layer));
+            expected.insert(i, (k.tokens.clone(), hidden.collect::<Vec<f32>>()));
+            let (branch, tokens) = (&k.branch, k.tokens.clone());
+            tasks.push(Either::Left(async move {
+                let got = branch.hidden_states(layer, positions).await;
+                let got = got.expect("memory holds one branch").into_iter();
+                (i, tokens, Some(got.map(|v| v[0]).collect::<Vec<f32>>()))
+            }));
             continue;
         }
         let tokens: Vec<u32> = (0..count.min(room))
@@ -386,7 +411,7 @@ fn advance(world: &World, known: &mut [Known], random: &mut Random, cancel: bool
             (k.tokens[before..].to_vec(), hidden.collect::<Vec<f32>>()),
         );
         let branch = &mut k.branch;
-        tasks.push(async move {
+        tasks.push(Either::Right(async move {
             if work == 1 {
                 let mut how = plain(count);
                 how.stop_token_ids.extend(stop);
@@ -401,7 +426,7 @@ fn advance(world: &World, known: &mut [Known], random: &mut Random, cancel: bool
                 let got = got.into_iter().map(|v| v[0]).collect::<Vec<f32>>();
                 (i, tokens, Some(got))
             }
-        });
+        }));
     }
     if cancel {
         // Drop everything after a few polls: requests end, branches keep what came so far.

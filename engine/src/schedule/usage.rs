@@ -23,14 +23,14 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Counts a batch.
-    pub(super) fn add_batch(&mut self, shape: &ModelShape, plan: &BatchPlan) {
-        let (rows, outputs) = (plan.rows.len() as u64, plan.outputs.len() as u64);
+    /// Counts a batch; `heads` is the number of rows that the head is computed for.
+    pub(super) fn add_batch(&mut self, shape: &ModelShape, plan: &BatchPlan, heads: usize) {
+        let (rows, heads) = (plan.rows.len() as u64, heads as u64);
         let visible: u64 = (plan.rows.iter()).map(|r| u64::from(r.position) + 1).sum();
         self.batches += 1;
         self.tokens_processed += rows;
         self.flops += shape.flops_per_row * rows
-            + shape.flops_per_output * outputs
+            + shape.flops_per_output * heads
             + shape.flops_per_visible * visible;
     }
 }
