@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, Table, TableComponent, presets};
 use serde::Serialize;
 use strategies::{ContextOverflow, Grader, Selection, Strategy};
 
@@ -229,11 +229,39 @@ fn percent(score: &Score) -> String {
     }
 }
 
-/// The summary as text: accuracy by level, every verdict, the counts.
+/// The summary as text: accuracy by level, every selection at every budget, the models, the run.
 pub fn render(s: &Summary) -> String {
-    let mut levels = Table::new();
-    levels.load_preset(presets::UTF8_HORIZONTAL_ONLY);
-    levels.set_header(["level", "problems", "right", "accuracy"]);
+    let tables = [levels(s), selections(s), models(s), run(s)];
+    let mut out = tables.map(|table| table.to_string()).join("\n\n");
+    out.push('\n');
+    out
+}
+
+/// An empty table without lines between its rows.
+fn table<const N: usize>(header: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+    for between_rows in [
+        TableComponent::HorizontalLines,
+        TableComponent::MiddleIntersections,
+        TableComponent::LeftBorderIntersections,
+        TableComponent::RightBorderIntersections,
+    ] {
+        table.remove_style(between_rows);
+    }
+    table.set_header(header);
+    table
+}
+
+/// Aligns the columns behind the first `names` to the right.
+fn align_numbers(table: &mut Table, names: usize) {
+    for column in table.column_iter_mut().skip(names) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+}
+
+fn levels(s: &Summary) -> Table {
+    let mut table = table(["level", "problems", "right", "accuracy"]);
     let row = |name: &str, score: &Score| {
         [
             name.to_string(),
@@ -243,7 +271,7 @@ pub fn render(s: &Summary) -> String {
         ]
     };
     for (level, score) in &s.by_level {
-        levels.add_row(row(level, score));
+        table.add_row(row(level, score));
     }
     let graded = s.by_level.values().map(|score| score.problems).sum();
     let all = Score {
@@ -251,47 +279,104 @@ pub fn render(s: &Summary) -> String {
         correct: s.correct,
         accuracy: s.accuracy.unwrap_or(0.0),
     };
-    levels.add_row(row("all", &all));
-    for column in levels.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
+    table.add_row(row("all", &all));
+    align_numbers(&mut table, 1);
+    table
+}
+
+/// The accuracy of every selection, with the run's budget and with smaller ones.
+fn selections(s: &Summary) -> Table {
+    let mut header = vec!["selection".to_string()];
+    header.extend(s.by_n.keys().map(|n| format!("N = {n}")));
+    header.push(format!("N = {}", s.n));
+    let mut table = table([]);
+    table.set_header(header);
+    let chosen = s.selection.to_string();
+    for (name, score) in &s.verdicts {
+        let mark = if *name == chosen { " (chosen)" } else { "" };
+        let mut row = vec![format!("{name}{mark}")];
+        for smaller in s.by_n.values() {
+            row.push(smaller.get(name).map_or("-".into(), percent));
+        }
+        row.push(percent(score));
+        table.add_row(row);
     }
-    let mut out = format!("{levels}\n\n");
-    let verdicts: Vec<String> = s
-        .verdicts
-        .iter()
-        .map(|(rule, score)| format!("{rule} {}", percent(score)))
-        .collect();
-    out += &format!("Every verdict: {}\n", verdicts.join(", "));
-    out += &format!("Any solution right: {}\n", percent(&s.any_correct));
-    out += &format!(
-        "{}, N = {}, selection {}, seed {}, grader {}, {}, context overflow: {}\n",
-        s.strategy.name(),
-        s.n,
-        s.selection,
-        s.seed,
-        s.grader.name(),
-        s.device,
-        s.context_overflow
-    );
-    for (role, model) in
-        std::iter::once(("policy", &s.policy)).chain(s.prm.iter().map(|m| ("PRM", m)))
-    {
-        out += &format!(
-            "{role} {}: {} parameters, {} tokens computed, {} reused, {} drawn\n",
-            model.name,
-            model.params,
-            model.tokens_processed,
-            model.tokens_reused,
-            model.tokens_generated
-        );
+    let mut any = vec!["any solution right".to_string()];
+    any.extend(s.by_n.keys().map(|_| String::new()));
+    any.push(percent(&s.any_correct));
+    table.add_row(any);
+    align_numbers(&mut table, 1);
+    table
+}
+
+/// What each model did in this run.
+fn models(s: &Summary) -> Table {
+    let mut table = table([
+        "model",
+        "",
+        "parameters",
+        "tokens computed",
+        "reused",
+        "drawn",
+        "FLOPs",
+    ]);
+    let policy = Some(("policy", &s.policy, s.flops.policy));
+    let prm = s.prm.as_ref().map(|prm| ("PRM", prm, s.flops.prm));
+    for (role, model, flops) in policy.into_iter().chain(prm) {
+        table.add_row([
+            role.to_string(),
+            model.name.clone(),
+            grouped(model.params as u64),
+            grouped(model.tokens_processed),
+            grouped(model.tokens_reused),
+            grouped(model.tokens_generated),
+            format!("{:.3e}", flops as f64),
+        ]);
     }
+    align_numbers(&mut table, 2);
+    table
+}
+
+/// The settings and what the run took.
+fn run(s: &Summary) -> Table {
     let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
-    out += &format!(
-        "KV cache at its peak: {:.2} MiB ({:.2} MiB without sharing); {:.3e} FLOPs; {:.1} s\n",
+    let mut table = table(["run", ""]);
+    let search = format!("{}, N = {}, seed {}", s.strategy.name(), s.n, s.seed);
+    let kv = format!(
+        "{:.2} MiB at its peak, {:.2} MiB without sharing",
         mib(s.kv.peak_bytes),
-        mib(s.kv.unshared_bytes),
-        (s.flops.policy + s.flops.prm) as f64,
-        s.seconds
+        mib(s.kv.unshared_bytes)
     );
+    let rate = s.policy.tokens_generated as f64 / s.seconds.max(1e-9);
+    let mut rows = vec![
+        ("strategy", search),
+        ("grader", s.grader.name().to_string()),
+        ("device", s.device.clone()),
+        ("context overflow", s.context_overflow.to_string()),
+        ("KV cache", kv),
+        (
+            "time",
+            format!("{:.1} s, {rate:.0} drawn tokens/s", s.seconds),
+        ),
+    ];
+    if s.failed > 0 {
+        rows.push(("problems without a result", s.failed.to_string()));
+    }
+    for (name, value) in rows {
+        table.add_row([name.to_string(), value]);
+    }
+    table
+}
+
+/// A number with a space between groups of three digits: `1 234 567`.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(' ');
+        }
+        out.push(digit);
+    }
     out
 }

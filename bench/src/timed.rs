@@ -279,6 +279,10 @@ impl<B: Backend> Backend for Timed<B> {
         self.inner.name()
     }
 
+    fn max_num_seqs(&self, flops_per_row: u64) -> usize {
+        self.inner.max_num_seqs(flops_per_row)
+    }
+
     fn kv_dtype(&self, weights: Dtype) -> KvDtype {
         self.inner.kv_dtype(weights)
     }

@@ -38,6 +38,9 @@ pub struct Options {
     pub quantize: Option<Quantization>,
     /// Rows of one model in one batch, at most.
     pub max_batch_rows: usize,
+    /// Sequences of one model that decode in one batch, at most: the oldest. `None`: as many as
+    /// raise the device's throughput.
+    pub max_num_seqs: Option<usize>,
     /// Seed of all sampling.
     pub seed: u64,
     /// Whether the next batch is planned and enqueued while one is in flight, before its tokens are
@@ -54,6 +57,7 @@ impl Default for Options {
             kv_dtype: None,
             quantize: None,
             max_batch_rows: 512,
+            max_num_seqs: None,
             seed: 0,
             async_scheduling: None,
         }
@@ -174,7 +178,11 @@ impl Engine {
         for (index, (spec, layout)) in specs.iter().zip(layouts).enumerate() {
             let load = spec.load_options(&layout, arena_layout.bytes(), options);
             backend.select_model(index);
-            shapes.push(shape(&spec.checkpoint.config, &layout, &load));
+            let mut shape = shape(&spec.checkpoint.config, &layout, &load);
+            shape.max_num_seqs = (options.max_num_seqs)
+                .unwrap_or_else(|| backend.max_num_seqs(shape.flops_per_row))
+                .max(1);
+            shapes.push(shape);
             models.push(model::Model::load(
                 &mut backend,
                 spec.checkpoint,

@@ -167,6 +167,13 @@ pub trait Backend {
         false
     }
 
+    /// The number of decoding sequences from which more of them in one batch do not raise the
+    /// throughput of a model with `flops_per_row`: with more, each takes longer and none ends
+    /// sooner.
+    fn max_num_seqs(&self, _flops_per_row: u64) -> usize {
+        usize::MAX
+    }
+
     /// The default KV cache type of a model whose weights are stored as `weights`.
     fn kv_dtype(&self, weights: Dtype) -> KvDtype {
         weights.into()

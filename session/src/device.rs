@@ -77,6 +77,9 @@ pub struct EngineOptions {
     pub quantize: Option<Quantization>,
     /// Rows of one model in one batch.
     pub max_batch_rows: usize,
+    /// Sequences of one model that decode in one batch: the oldest; `None`: as many as raise the
+    /// device's throughput.
+    pub max_num_seqs: Option<usize>,
     /// What happens when a sequence exceeds a model's context length.
     pub context_overflow: ContextOverflow,
 }
@@ -93,6 +96,7 @@ impl Default for EngineOptions {
             kv_dtype: None,
             quantize: None,
             max_batch_rows: 512,
+            max_num_seqs: None,
             context_overflow: ContextOverflow::default(),
         }
     }
@@ -172,6 +176,9 @@ impl EngineOptions {
             kv_dtype: self.kv_dtype,
             quantize: self.quantize,
             max_batch_rows: range("max_batch_rows", self.max_batch_rows, 65_536)?,
+            max_num_seqs: (self.max_num_seqs)
+                .map(|found| range("max_num_seqs", found, 65_536))
+                .transpose()?,
             seed,
             async_scheduling: None,
         })

@@ -3,6 +3,7 @@
 //! [`Session`](crate::Session) runs one of these on a thread of its own. A program that measures a
 //! backend puts its own under the same wiring with [`Local::over`].
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use engine::checkpoint::hub::{Need, Watch};
@@ -125,6 +126,10 @@ pub struct Usages {
     pub policy: Option<ModelUsage>,
     /// The PRM.
     pub prm: Option<ModelUsage>,
+    /// Solutions that searches have finished.
+    pub solutions: u64,
+    /// The policy's tokens along their paths.
+    pub solution_tokens: u64,
 }
 
 /// A policy's files and how problems are put to it.
@@ -146,6 +151,8 @@ pub struct Local {
     policy: Option<(PolicyFiles, Model)>,
     prm: Option<(PrmFiles, Model)>,
     overflow: ContextOverflow,
+    solutions: Cell<u64>,
+    solution_tokens: Cell<u64>,
 }
 
 impl LoadedModel {
@@ -228,6 +235,8 @@ impl Local {
             policy,
             prm,
             overflow,
+            solutions: Cell::default(),
+            solution_tokens: Cell::default(),
         };
         Ok((local, checked))
     }
@@ -251,6 +260,8 @@ impl Local {
         Usages {
             policy: self.policy.as_ref().map(|(_, model)| usage(model)),
             prm: self.prm.as_ref().map(|(_, model)| usage(model)),
+            solutions: self.solutions.get(),
+            solution_tokens: self.solution_tokens.get(),
         }
     }
 
@@ -293,12 +304,19 @@ impl Local {
         watch: &dyn Fn(News<'_>),
     ) -> Result<Outcome, Error> {
         config.validate()?;
+        let counted = |news: News<'_>| {
+            if let News::Solution(solution) = &news {
+                self.solutions.update(|count| count + 1);
+                (self.solution_tokens).update(|tokens| tokens + solution.num_tokens as u64);
+            }
+            watch(news);
+        };
         let policy = self.policy(config.seed)?;
         let outcome = if config.strategy.needs_prm() {
             let prm = self.prm()?;
-            strategies::solve_watched(&policy, Some(&prm), problem, config, watch).await
+            strategies::solve_watched(&policy, Some(&prm), problem, config, &counted).await
         } else {
-            strategies::solve_watched(&policy, None::<&NoPrm>, problem, config, watch).await
+            strategies::solve_watched(&policy, None::<&NoPrm>, problem, config, &counted).await
         };
         Ok(outcome?)
     }

@@ -1,9 +1,10 @@
 //! `offshoot solve`: problems in, answers out.
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
+use futures::channel::mpsc;
 use futures::stream::FuturesUnordered;
 use session::results::{Line, Results, Settings};
 use session::{Config, Info, Options, Outcome, Problem, Session};
@@ -33,7 +34,8 @@ pub fn run(flags: &SolveFlags) -> Done {
         progress: {
             // The file may have other problems too.
             let is_done = |p: &&Problem| opened.lines.contains_key(&p.id);
-            Progress::new(problems.len(), problems.iter().filter(is_done).count())
+            let done = problems.iter().filter(is_done).count();
+            Progress::new(problems.len(), done, config.n, config.max_tokens)
         },
         failed: malformed,
         trees,
@@ -114,6 +116,29 @@ fn open(
     )?)
 }
 
+/// How often the progress is brought up to date.
+const TICK: Duration = Duration::from_millis(500);
+
+/// A stream that says every `interval` that time has passed.
+fn ticks(interval: Duration) -> mpsc::Receiver<()> {
+    // Ticks that nobody has taken are not added up.
+    let (mut sender, receiver) = mpsc::channel(0);
+    let wait = move || {
+        loop {
+            std::thread::sleep(interval);
+            if sender
+                .try_send(())
+                .is_err_and(|error| error.is_disconnected())
+            {
+                return;
+            }
+        }
+    };
+    // Without the thread there are no ticks: problems that end still show.
+    drop(std::thread::Builder::new().name("ticks".into()).spawn(wait));
+    receiver
+}
+
 /// Problems being solved.
 struct Solving {
     opened: Opened,
@@ -133,7 +158,18 @@ impl Solving {
                 async move { (problem, job.outcome().await) }
             })
             .collect();
-        while let Some((problem, solved)) = ended.next().await {
+        let mut ticks = ticks(TICK);
+        loop {
+            let (problem, solved) = futures::select_biased! {
+                ended = ended.next() => match ended {
+                    Some(ended) => ended,
+                    None => return Ok(()),
+                },
+                () = ticks.select_next_some() => {
+                    self.progress.worked(&session.usage().await?);
+                    continue;
+                }
+            };
             match solved {
                 Ok(outcome) => self.solved(problem, outcome)?,
                 // The device failed, or its thread ended: so will all that is left.
@@ -150,7 +186,6 @@ impl Solving {
                 }
             }
         }
-        Ok(())
     }
 
     fn solved(&mut self, problem: &Problem, outcome: Outcome) -> Done {
@@ -158,7 +193,7 @@ impl Solving {
         if let Some(out) = &mut self.opened.out {
             out.append(&line)?;
         }
-        self.progress.solved(line.correct);
+        self.progress.solved(line.correct, line.tokens.policy);
         self.opened.lines.insert(line.id.clone(), line);
         Ok(())
     }

@@ -49,6 +49,10 @@ pub struct EngineFlags {
     /// Rows of one model in one batch.
     #[arg(long, alias = "max-rows", default_value_t = 512, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub max_batch_rows: u32,
+    /// Sequences of one model that decode in one batch: the oldest. Default: as many as raise the
+    /// device's throughput.
+    #[arg(long, value_name = "SEQUENCES", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub max_num_seqs: Option<u32>,
     /// What to do when a sequence exceeds the model's context length: truncate (the solution ends
     /// there; a PRM gives later steps its last score), extend (compute up to eight times as many
     /// tokens) or refuse (the problem fails).
@@ -81,6 +85,7 @@ impl EngineFlags {
             kv_dtype: self.kv_dtype,
             quantize: self.quantize,
             max_batch_rows: self.max_batch_rows as usize,
+            max_num_seqs: self.max_num_seqs.map(|sequences| sequences as usize),
             context_overflow: self.context_overflow,
         }
     }

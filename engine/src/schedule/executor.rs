@@ -27,6 +27,9 @@ pub(crate) struct ModelShape {
     pub flops_per_visible: u64,
     /// Rows whose head output one batch can give.
     pub max_outputs: usize,
+    /// Sequences that decode in one batch, at most: the oldest, so that what is under way ends
+    /// before more of what waits begins.
+    pub max_num_seqs: usize,
 }
 
 /// One model's batch: a forward pass over rows of many sequences.

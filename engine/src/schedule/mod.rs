@@ -250,11 +250,19 @@ impl Scheduler {
             })
             .collect();
         order.sort_unstable();
-        for (_, _, id) in order {
-            match self.requests[&id].in_flight_sample() {
+        let mut decoding = vec![0; self.models.len()];
+        for (waits, _, id) in order {
+            let request = &self.requests[&id];
+            let model = request.seq.borrow().model;
+            if !waits && decoding[model] == self.models[model].max_num_seqs {
+                continue;
+            }
+            let rows = drafts[model].rows;
+            match request.in_flight_sample() {
                 Some(draw) => self.schedule_ahead(id, draw, &mut drafts),
                 None => self.schedule_request(id, &mut drafts),
             }
+            decoding[model] += usize::from(!waits && drafts[model].rows > rows);
         }
         drafts
     }

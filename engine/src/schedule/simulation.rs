@@ -186,6 +186,7 @@ struct Setup {
     rows: usize,
     outputs: usize,
     async_scheduling: bool,
+    max_num_seqs: usize,
 }
 
 fn world(setup: Setup) -> World {
@@ -203,6 +204,7 @@ fn world(setup: Setup) -> World {
         flops_per_output: 0,
         flops_per_visible: 0,
         max_outputs: setup.outputs,
+        max_num_seqs: setup.max_num_seqs,
     });
     let memory = Rc::new(RefCell::new(Memory::default()));
     let executor = Simulated {
@@ -278,6 +280,7 @@ fn run_program(seed: u64) -> Usage {
         rows: [1, 2, 5, 64][random.below(4)],
         outputs: [1, 2, 64][random.below(3)],
         async_scheduling: random.below(2) == 0,
+        max_num_seqs: [usize::MAX, 1, 3][random.below(3)],
     };
     let world = world(setup);
     let mut known: Vec<Known> = Vec::new();
@@ -491,6 +494,7 @@ fn async_scheduling_wastes_a_row_where_a_branch_ends_unforeseen() {
             rows: 64,
             outputs: 64,
             async_scheduling,
+            max_num_seqs: usize::MAX,
         });
         let model = &world.models[0];
         let mut branches: Vec<Branch> = (0..8).map(|stream| model.root(stream)).collect();
@@ -518,6 +522,36 @@ fn async_scheduling_wastes_a_row_where_a_branch_ends_unforeseen() {
 }
 
 #[test]
+fn the_oldest_trees_decode_first() {
+    let world = world(Setup {
+        block_tokens: 4,
+        bytes: 1 << 16,
+        rows: 64,
+        outputs: 64,
+        async_scheduling: false,
+        max_num_seqs: 4,
+    });
+    let model = &world.models[0];
+    let order = RefCell::new(Vec::new());
+    let trees = (0..4).map(|tree| {
+        let mut root = model.root(tree);
+        root.append(&[1; 5]).expect("the prompt fits");
+        let mut branches: Vec<Branch> = (0..4).map(|_| root.fork()).collect();
+        let order = &order;
+        async move {
+            let all = branches.iter_mut().map(|branch| branch.generate(plain(6)));
+            futures::future::try_join_all(all).await.expect("generates");
+            order.borrow_mut().push(tree);
+        }
+    });
+    world.engine.run(join_all(trees)).expect("runs");
+    assert_eq!(order.into_inner(), [0, 1, 2, 3]);
+    // The first batch reads all prompts and samples every first token; then one tree at a time
+    // takes five more.
+    assert_eq!(model.usage().batches, 1 + 4 * 5);
+}
+
+#[test]
 fn what_branches_share_is_computed_once() {
     let setup = Setup {
         block_tokens: 16,
@@ -525,6 +559,7 @@ fn what_branches_share_is_computed_once() {
         rows: 64,
         outputs: 64,
         async_scheduling: false,
+        max_num_seqs: usize::MAX,
     };
     let world = world(setup);
     let model = &world.models[0];
@@ -554,6 +589,7 @@ fn a_branch_larger_than_the_memory_is_an_error_and_harms_no_other() {
         rows: 8,
         outputs: 8,
         async_scheduling: false,
+        max_num_seqs: usize::MAX,
     };
     let world = world(setup);
     let (mut small, mut large) = (world.models[0].root(0), world.models[0].root(1));
