@@ -46,6 +46,15 @@ pub struct Flops {
     pub prm: u64,
 }
 
+/// Mean numbers of tokens.
+#[derive(Debug, Serialize)]
+pub struct TokensPerProblem {
+    /// Drawn from the policy.
+    pub policy: f64,
+    /// Given to the PRM.
+    pub prm: f64,
+}
+
 /// One row by level, verdict or budget.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Score {
@@ -100,6 +109,8 @@ pub struct Summary {
     pub kv: KvSummary,
     /// Floating-point operations of this run.
     pub flops: Flops,
+    /// Tokens of a problem, the mean over all results.
+    pub tokens_per_problem: TokensPerProblem,
     /// Wall-clock time of this run, loading included.
     pub seconds: f64,
     /// By level of the problems.
@@ -214,12 +225,22 @@ pub fn summarise(run: Run<'_>) -> Summary {
             policy: run.policy.usage.work.flops,
             prm: run.prm.as_ref().map_or(0, |prm| prm.usage.work.flops),
         },
+        tokens_per_problem: TokensPerProblem {
+            policy: mean(lines.iter().map(|line| line.tokens.policy)),
+            prm: mean(lines.iter().map(|line| line.tokens.prm)),
+        },
         seconds: run.seconds,
         by_level,
         verdicts,
         by_n,
         any_correct,
     }
+}
+
+/// 0 for nothing.
+fn mean(counts: impl ExactSizeIterator<Item = u64>) -> f64 {
+    let count = counts.len().max(1) as f64;
+    counts.sum::<u64>() as f64 / count
 }
 
 fn percent(score: &Score) -> String {
@@ -347,12 +368,18 @@ fn run(s: &Summary) -> Table {
         mib(s.kv.peak_bytes),
         mib(s.kv.unshared_bytes)
     );
+    let tokens = &s.tokens_per_problem;
+    let per_problem = format!(
+        "{:.0} tokens by the policy, {:.0} read by the PRM",
+        tokens.policy, tokens.prm
+    );
     let rate = s.policy.tokens_generated as f64 / s.seconds.max(1e-9);
     let mut rows = vec![
         ("strategy", search),
         ("grader", s.grader.name().to_string()),
         ("device", s.device.clone()),
         ("context overflow", s.context_overflow.to_string()),
+        ("per problem", per_problem),
         ("KV cache", kv),
         (
             "time",

@@ -30,13 +30,14 @@ pub fn run(flags: &SolveFlags) -> Done {
     let trees = flags.trees || flags.problem.is_some();
     let (session, opened) = open(&options, &config, flags, trees, &problems)?;
     say_unused_card(&session.info().machine);
+    // The file may have other problems too.
+    let is_done = |p: &&Problem| opened.lines.contains_key(&p.id);
+    let done = problems.iter().filter(is_done).count();
+    if problems.len() > done + 1 {
+        announce(problems.len() - done, session.info(), &config);
+    }
     let mut solving = Solving {
-        progress: {
-            // The file may have other problems too.
-            let is_done = |p: &&Problem| opened.lines.contains_key(&p.id);
-            let done = problems.iter().filter(is_done).count();
-            Progress::new(problems.len(), done, config.n, config.max_tokens)
-        },
+        progress: Progress::new(problems.len(), done, config.n, config.max_tokens),
         failed: malformed,
         trees,
         opened,
@@ -72,6 +73,29 @@ pub fn run(flags: &SolveFlags) -> Done {
         1 => Err(Failure::new("1 problem has no result")),
         _ => Err(Failure::new(format!("{failed} problems have no result"))),
     }
+}
+
+/// Says on stderr what is about to run, with every default resolved.
+fn announce(problems: usize, info: &Info, config: &Config) {
+    let name = |model: &session::ModelInfo| model.name.clone();
+    let models: Vec<String> = info.policy.iter().chain(&info.prm).map(name).collect();
+    let mut search = format!("{}, N = {}", config.strategy.name(), config.n);
+    if config.strategy.searches_steps() {
+        let (width, kept) = (config.beam_width, config.n / config.beam_width.max(1));
+        search += &format!(
+            " ({kept} paths x {width} candidates, {} steps)",
+            config.max_steps
+        );
+    }
+    eprintln!(
+        "{problems} problems: {search}, at most {} tokens a solution, temperature {}, seed {}; {} \
+         on {}",
+        config.max_tokens,
+        config.sampling.temperature,
+        config.seed,
+        models.join(" and "),
+        info.machine.name
+    );
 }
 
 /// The settings of a run, its results file, and what is in it already.

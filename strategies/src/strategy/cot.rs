@@ -8,6 +8,7 @@ use engine::Setting;
 pub(super) const ROW: Row = Row {
     name: "cot",
     needs_prm: false,
+    searches_steps: false,
     default_n: 1,
     default_temperature: 0.0,
     validate,

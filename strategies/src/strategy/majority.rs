@@ -7,6 +7,7 @@ use crate::{Error, Policy, Prm, Search, Solution};
 pub(super) const ROW: Row = Row {
     name: "majority",
     needs_prm: false,
+    searches_steps: false,
     default_n: 16,
     default_temperature: 0.7,
     validate: validate_whole_solutions,

@@ -37,6 +37,8 @@ pub(crate) struct Row {
     pub name: &'static str,
     /// Whether it needs a PRM.
     pub needs_prm: bool,
+    /// Whether it searches over steps: `beam_width`, `max_steps` and `max_step_tokens` apply.
+    pub searches_steps: bool,
     /// N unless given.
     pub default_n: usize,
     /// The sampling temperature unless given.
@@ -93,6 +95,12 @@ impl Strategy {
     /// Whether it needs a process reward model.
     pub fn needs_prm(self) -> bool {
         self.row().needs_prm
+    }
+
+    /// Whether it searches over steps, so that [`Config::beam_width`] and [`Config::max_steps`]
+    /// apply.
+    pub fn searches_steps(self) -> bool {
+        self.row().searches_steps
     }
 
     /// The selection that counts unless another is set: `last-vote` with a PRM (the best row of the
