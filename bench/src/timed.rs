@@ -279,6 +279,14 @@ impl<B: Backend> Backend for Timed<B> {
         self.inner.name()
     }
 
+    fn max_batch_rows(&self) -> usize {
+        self.inner.max_batch_rows()
+    }
+
+    fn max_head_bytes(&self) -> usize {
+        self.inner.max_head_bytes()
+    }
+
     fn max_num_seqs(&self, flops_per_row: u64) -> usize {
         self.inner.max_num_seqs(flops_per_row)
     }

@@ -36,8 +36,8 @@ pub struct Options {
     /// How to keep the matrices of linear layers that are stored in floating point; `None`: as they
     /// are stored. Embeddings, norms, biases and PRMs' heads are never quantised.
     pub quantize: Option<Quantization>,
-    /// Rows of one model in one batch, at most.
-    pub max_batch_rows: usize,
+    /// Rows of one model in one batch, at most. `None`: the device's default.
+    pub max_batch_rows: Option<usize>,
     /// Sequences of one model that decode in one batch, at most: the oldest. `None`: as many as
     /// raise the device's throughput.
     pub max_num_seqs: Option<usize>,
@@ -56,7 +56,7 @@ impl Default for Options {
             block_tokens: 16,
             kv_dtype: None,
             quantize: None,
-            max_batch_rows: 512,
+            max_batch_rows: None,
             max_num_seqs: None,
             seed: 0,
             async_scheduling: None,
@@ -93,10 +93,17 @@ impl<'a> ModelSpec<'a> {
     }
 
     /// How the model is loaded beside a KV memory of `kv_bytes`.
-    fn load_options(&self, layout: &KvLayout, kv_bytes: usize, options: &Options) -> LoadOptions {
+    fn load_options<B: Backend>(
+        &self,
+        backend: &B,
+        layout: &KvLayout,
+        kv_bytes: usize,
+        options: &Options,
+    ) -> LoadOptions {
         let context_length = self.checkpoint.config.context_length;
         LoadOptions {
-            max_rows: options.max_batch_rows,
+            max_rows: options.max_batch_rows.unwrap_or(backend.max_batch_rows()),
+            max_head_bytes: backend.max_head_bytes(),
             context_length: if self.extend_context {
                 EXTENSION * context_length
             } else {
@@ -163,7 +170,7 @@ impl Engine {
         let max_kv_bytes = options.kv_bytes.unwrap_or(usize::MAX);
         let kept: Vec<Allocation> = (specs.iter().zip(&layouts))
             .flat_map(|(spec, layout)| {
-                let load = spec.load_options(layout, max_kv_bytes, options);
+                let load = spec.load_options(&backend, layout, max_kv_bytes, options);
                 allocations(spec.checkpoint, layout, &load)
             })
             .collect();
@@ -176,7 +183,7 @@ impl Engine {
         let mut models = Vec::new();
         let mut shapes = Vec::new();
         for (index, (spec, layout)) in specs.iter().zip(layouts).enumerate() {
-            let load = spec.load_options(&layout, arena_layout.bytes(), options);
+            let load = spec.load_options(&backend, &layout, arena_layout.bytes(), options);
             backend.select_model(index);
             let mut shape = shape(&spec.checkpoint.config, &layout, &load);
             shape.max_num_seqs = (options.max_num_seqs)
@@ -190,8 +197,13 @@ impl Engine {
                 &load,
             )?);
         }
+        let limits = BatchLimits {
+            max_rows: options.max_batch_rows.unwrap_or(backend.max_batch_rows()),
+            block_tokens: options.block_tokens,
+        };
         let executor = Box::new(Local::new(backend, arena, models));
-        let engine = Engine::over(executor, shapes, &arena_layout, options);
+        let asynchronous = options.async_scheduling;
+        let engine = Engine::over(executor, shapes, &arena_layout, limits, asynchronous);
         let models = (specs.iter().enumerate())
             .map(|(index, spec)| Model {
                 scheduler: Rc::clone(&engine.scheduler),
@@ -208,15 +220,11 @@ impl Engine {
         executor: Box<dyn Executor>,
         shapes: Vec<ModelShape>,
         arena: &ArenaLayout,
-        options: &Options,
+        limits: BatchLimits,
+        async_scheduling: Option<bool>,
     ) -> Engine {
-        let memory: SharedMemory =
-            Rc::new(RefCell::new(KvMemory::new(arena, options.block_tokens)));
-        let limits = BatchLimits {
-            max_rows: options.max_batch_rows,
-            block_tokens: options.block_tokens,
-        };
-        let async_scheduling = options.async_scheduling.unwrap_or(executor.prefers_async());
+        let memory: SharedMemory = Rc::new(RefCell::new(KvMemory::new(arena, limits.block_tokens)));
+        let async_scheduling = async_scheduling.unwrap_or(executor.prefers_async());
         Engine {
             kv_bytes: arena.bytes(),
             scheduler: Rc::new(RefCell::new(Scheduler::new(

@@ -174,6 +174,17 @@ pub trait Backend {
         usize::MAX
     }
 
+    /// Rows of one model in one batch unless an option says otherwise.
+    fn max_batch_rows(&self) -> usize {
+        512
+    }
+
+    /// Bytes of one model's head output in one batch: bounds the rows that a batch can draw tokens
+    /// for with a large vocabulary.
+    fn max_head_bytes(&self) -> usize {
+        64 << 20
+    }
+
     /// The default KV cache type of a model whose weights are stored as `weights`.
     fn kv_dtype(&self, weights: Dtype) -> KvDtype {
         weights.into()

@@ -28,6 +28,7 @@ mod cublaslt;
 mod device;
 mod graph;
 pub mod items;
+mod libraries;
 mod linear;
 mod memory;
 mod nvrtc;
@@ -38,7 +39,9 @@ pub mod study;
 pub mod tiling;
 
 pub use cublaslt::{Library as CublasLtLibrary, VARIABLE as CUBLASLT_VARIABLE};
-pub use device::{EMULATOR_VARIABLE, Found, Which, cards, compile_for, emulator, emulator_calls};
+pub use device::{
+    EMULATOR_VARIABLE, Found, Which, cards, compile_for, driver_version, emulator, emulator_calls,
+};
 pub use graph::Recordings;
 pub use memory::Buffer;
 pub use nvrtc::{Compiler, INSTALL as NVRTC_INSTALL, Job, Output};
@@ -146,6 +149,12 @@ impl Activations {
     }
 }
 
+/// The bytes of head output that a card of `memory` bytes has room for: 1/64 of it, at most 512 rows
+/// of the largest vocabularies in use (262,144 tokens).
+fn max_head_bytes(memory: usize) -> usize {
+    (memory / 64).clamp(64 << 20, 512 << 20)
+}
+
 impl CudaBackend {
     /// Opens a card, or the emulated one.
     ///
@@ -155,12 +164,20 @@ impl CudaBackend {
     pub fn open(which: Which) -> Result<CudaBackend, Error> {
         let card = Card::open(which)?;
         // The real library does not run on the emulator, nor the emulator's on a card.
-        let library = CublasLtLibrary::find(card.limits().emulated);
+        let library = CublasLtLibrary::find(card.limits().emulated, device::driver_version());
         let library = library.map_err(|why| card.failure("cuBLASLt", &why))?;
+        let opened = library.map(|library| cublaslt::CublasLt::open(&card, library));
+        let cublaslt = match opened.transpose() {
+            Ok(cublaslt) => cublaslt,
+            // One that was named must work; one that was found is a help at most.
+            Err(why) if std::env::var_os(cublaslt::VARIABLE).is_some() => return Err(why),
+            Err(why) => {
+                eprintln!("linear layers run without cuBLASLt: {why}");
+                None
+            }
+        };
         Ok(CudaBackend {
-            cublaslt: library
-                .map(|library| cublaslt::CublasLt::open(&card, library))
-                .transpose()?,
+            cublaslt,
             failed: None,
             memory: Lasting::new(&card),
             fraction: None,
@@ -295,6 +312,15 @@ impl Backend for CudaBackend {
 
     fn async_scheduling(&self) -> bool {
         true
+    }
+
+    /// Chunks of a prefill that keep a card's tensor cores busy. Not measured.
+    fn max_batch_rows(&self) -> usize {
+        2048
+    }
+
+    fn max_head_bytes(&self) -> usize {
+        max_head_bytes(self.card.limits().memory)
     }
 
     fn kv_dtype(&self, _weights: Dtype) -> KvDtype {

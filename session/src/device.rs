@@ -75,8 +75,8 @@ pub struct EngineOptions {
     pub kv_dtype: Option<KvDtype>,
     /// Bits of the linear layers' weights; `None`: as they are stored.
     pub quantize: Option<Quantization>,
-    /// Rows of one model in one batch.
-    pub max_batch_rows: usize,
+    /// Rows of one model in one batch; `None`: 512 on the CPU, 2048 on a card.
+    pub max_batch_rows: Option<usize>,
     /// Sequences of one model that decode in one batch: the oldest; `None`: as many as raise the
     /// device's throughput.
     pub max_num_seqs: Option<usize>,
@@ -95,7 +95,7 @@ impl Default for EngineOptions {
             block_tokens: 16,
             kv_dtype: None,
             quantize: None,
-            max_batch_rows: 512,
+            max_batch_rows: None,
             max_num_seqs: None,
             context_overflow: ContextOverflow::default(),
         }
@@ -175,7 +175,9 @@ impl EngineOptions {
             block_tokens: range("block_tokens", self.block_tokens, 1024)?,
             kv_dtype: self.kv_dtype,
             quantize: self.quantize,
-            max_batch_rows: range("max_batch_rows", self.max_batch_rows, 65_536)?,
+            max_batch_rows: (self.max_batch_rows)
+                .map(|found| range("max_batch_rows", found, 65_536))
+                .transpose()?,
             max_num_seqs: (self.max_num_seqs)
                 .map(|found| range("max_num_seqs", found, 65_536))
                 .transpose()?,
@@ -289,7 +291,7 @@ mod tests {
                 "`block_tokens` is 0; expected a number from 1 to 1024",
             ),
             (
-                |o| o.max_batch_rows = 0,
+                |o| o.max_batch_rows = Some(0),
                 "`max_batch_rows` is 0; expected a number from 1 to 65536",
             ),
             (

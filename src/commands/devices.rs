@@ -66,7 +66,7 @@ pub fn run(flags: &DevicesFlags) -> Done {
         memory: None,
         missing: cuda::emulator().err().or(no_compiler),
     });
-    let cublaslt = CublasLtLibrary::find(false).map_err(Failure::new)?;
+    let cublaslt = CublasLtLibrary::find(false, cuda::driver_version()).map_err(Failure::new)?;
     let printed = Printed {
         devices,
         cublaslt: cublaslt.map(|library| {

@@ -160,6 +160,7 @@ fn profile(flags: &ProfileFlags) -> Done {
         Card::Rtx4090 => "rtx4090",
         Card::H100 => "h100",
         Card::H200 => "h200",
+        Card::B200 => "b200",
     };
     let mut command = Command::new(program);
     command

@@ -46,9 +46,9 @@ pub struct EngineFlags {
     /// heads stay as they are. Only on the CPU.
     #[arg(long, value_parser = words(&Quantization::ALL, Quantization::name), value_name = "KIND")]
     pub quantize: Option<Quantization>,
-    /// Rows of one model in one batch.
-    #[arg(long, alias = "max-rows", default_value_t = 512, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(1..=65536))]
-    pub max_batch_rows: u32,
+    /// Rows of one model in one batch. Default: 512 on the CPU, 2048 on a card.
+    #[arg(long, alias = "max-rows", value_name = "ROWS", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub max_batch_rows: Option<u32>,
     /// Sequences of one model that decode in one batch: the oldest. Default: as many as raise the
     /// device's throughput.
     #[arg(long, value_name = "SEQUENCES", value_parser = clap::value_parser!(u32).range(1..=65536))]
@@ -84,7 +84,7 @@ impl EngineFlags {
             block_tokens: self.block_tokens as usize,
             kv_dtype: self.kv_dtype,
             quantize: self.quantize,
-            max_batch_rows: self.max_batch_rows as usize,
+            max_batch_rows: self.max_batch_rows.map(|rows| rows as usize),
             max_num_seqs: self.max_num_seqs.map(|sequences| sequences as usize),
             context_overflow: self.context_overflow,
         }

@@ -159,6 +159,7 @@ pub enum Card {
     Rtx4090,
     H100,
     H200,
+    B200,
 }
 
 /// How much of the tree attention reads once.

@@ -119,7 +119,7 @@ impl Setup {
     fn pair(self) -> Pair {
         let options = Options {
             block_tokens: self.block_tokens,
-            max_batch_rows: self.rows,
+            max_batch_rows: Some(self.rows),
             async_scheduling: Some(self.run_ahead),
             ..Options::default()
         };

@@ -70,7 +70,7 @@ fn a_tree_scores_like_whole_solutions() {
         let problem = &problems[case % problems.len()].problem;
         let tree = random.tree(nodes);
         let options = Options {
-            max_batch_rows: rows,
+            max_batch_rows: Some(rows),
             block_tokens,
             ..Options::default()
         };

@@ -9,14 +9,13 @@ use crate::checkpoint::layout::{HeadLayout, LinearSpec, TensorSpec, head_of_embe
 use crate::checkpoint::rope::Rope;
 use crate::schedule::executor::ModelShape;
 
-/// The bytes of head output one batch may give: bounds the buffer for large vocabularies.
-const MAX_HEAD_BYTES: usize = 64 << 20;
-
 /// How a model is loaded.
 #[derive(Clone, Debug)]
 pub(crate) struct LoadOptions {
     /// Rows of one batch.
     pub max_rows: usize,
+    /// Bytes of head output that one batch may give.
+    pub max_head_bytes: usize,
     /// Tokens a sequence may have.
     pub context_length: usize,
     /// Tokens of one sequence that fit the KV memory: no position from there on is computed.
@@ -47,7 +46,7 @@ pub(crate) fn shape(config: &ModelConfig, layout: &KvLayout, options: &LoadOptio
         flops_per_row: 2 * (c.layers * per_layer) as u64,
         flops_per_output: 2 * (c.hidden * (head_width + head_inner)) as u64,
         flops_per_visible: 4 * (c.layers * c.heads * c.head_dim) as u64,
-        max_outputs: (MAX_HEAD_BYTES / (4 * head_width)).clamp(1, options.max_rows),
+        max_outputs: (options.max_head_bytes / (4 * head_width)).clamp(1, options.max_rows),
         max_num_seqs: usize::MAX,
     }
 }
@@ -313,6 +312,7 @@ mod tests {
             let config = &checkpoint.config;
             let options = LoadOptions {
                 max_rows: 8,
+                max_head_bytes: 1 << 20,
                 context_length: 64,
                 kv_tokens: 48,
                 head_rows: None,

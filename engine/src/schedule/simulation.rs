@@ -13,8 +13,9 @@ use futures::future::{Either, join_all};
 use kernels::{Sample, Sampling, Slot, philox};
 
 use crate::branch::Branch;
-use crate::engine::{Engine, Model, Options};
+use crate::engine::{Engine, Model};
 use crate::kv::memory::ArenaLayout;
+use crate::schedule::BatchLimits;
 use crate::schedule::executor::{Batch, BatchResult, Executor, ModelShape};
 use crate::schedule::request::{Finish, Generate};
 use crate::{Error, Usage};
@@ -213,13 +214,18 @@ fn world(setup: Setup) -> World {
         token_bytes,
         block_tokens: setup.block_tokens,
     };
-    let options = Options {
+    let limits = BatchLimits {
+        max_rows: setup.rows,
         block_tokens: setup.block_tokens,
-        max_batch_rows: setup.rows,
-        async_scheduling: Some(setup.async_scheduling),
-        ..Options::default()
     };
-    let engine = Engine::over(Box::new(executor), shapes.collect(), &arena, &options);
+    let asynchronous = Some(setup.async_scheduling);
+    let engine = Engine::over(
+        Box::new(executor),
+        shapes.collect(),
+        &arena,
+        limits,
+        asynchronous,
+    );
     let models = (0..2).map(|i| engine.bare_model(i, 0)).collect();
     World {
         engine,
@@ -579,6 +585,27 @@ fn what_branches_share_is_computed_once() {
     world.engine.run(read).expect("runs");
     // The pending fifth token of the child is computed once for its four children.
     assert_eq!(model.usage().tokens_processed, 20 + 8 * 4 + 1 + 4 * 2);
+}
+
+#[test]
+fn many_branches_take_as_many_batches_as_one() {
+    let batches = [1, 256].map(|count| {
+        let world = world(Setup {
+            block_tokens: 4,
+            bytes: 1 << 20,
+            rows: 512,
+            outputs: 512,
+            async_scheduling: false,
+            max_num_seqs: usize::MAX,
+        });
+        let mut root = world.models[0].root(0);
+        root.append(&[1; 5]).expect("the prompt fits");
+        let mut branches: Vec<Branch> = (0..count).map(|_| root.fork()).collect();
+        let grown = join_all(branches.iter_mut().map(|branch| branch.generate(plain(8))));
+        world.engine.run(grown).expect("runs");
+        world.models[0].usage().batches
+    });
+    assert_eq!(batches, [8, 8]);
 }
 
 #[test]

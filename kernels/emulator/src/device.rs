@@ -32,7 +32,7 @@ pub struct Profile {
 }
 
 /// All profiles. The first is the default.
-pub const PROFILES: [Profile; 4] = [
+pub const PROFILES: [Profile; 5] = [
     Profile {
         word: "a100",
         name: "NVIDIA A100-SXM4-80GB (emulated)",
@@ -92,6 +92,21 @@ pub const PROFILES: [Profile; 4] = [
         clock_khz: 1_980_000,
         memory_khz: 3_201_000,
         bus_bits: 6144,
+    },
+    Profile {
+        word: "b200",
+        name: "NVIDIA B200 (emulated)",
+        capability: (10, 0),
+        sms: 148,
+        memory: 180 << 30,
+        l2: 126 << 20,
+        shared_per_sm: 228 << 10,
+        shared_optin: 227 << 10,
+        threads_per_sm: 2048,
+        blocks_per_sm: 32,
+        clock_khz: 1_965_000,
+        memory_khz: 3_996_000,
+        bus_bits: 8192,
     },
 ];
 

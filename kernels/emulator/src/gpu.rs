@@ -32,7 +32,17 @@ pub struct Options {
     /// Host threads for a launch; 0: all cores for kernels whose blocks do not communicate, else
     /// one.
     pub threads: usize,
+    /// The version of CUDA that the driver serves: 1000 major + 10 minor.
+    pub driver: i32,
 }
+
+/// The driver versions that can be played: the newest of CUDA 11, an early one of 12, the first of 13.
+const DRIVERS: [(&str, i32); 4] = [
+    ("11.8", 11080),
+    ("12.4", 12040),
+    ("12.9", 12090),
+    ("13.0", 13000),
+];
 
 impl Default for Options {
     fn default() -> Options {
@@ -43,6 +53,7 @@ impl Default for Options {
             seed: 0,
             limit: u64::MAX,
             threads: 0,
+            driver: 12090,
         }
     }
 }
@@ -104,8 +115,27 @@ impl Options {
                 }
             };
         }
+        if let Some(v) = var("DRIVER") {
+            let Some((_, version)) = DRIVERS.iter().find(|(word, _)| *word == v) else {
+                return Err(format!(
+                    "OFFSHOOT_EMULATOR_DRIVER is {v:?}, expected one of {}",
+                    DRIVERS.map(|(word, _)| word).join(", ")
+                ));
+            };
+            o.driver = *version;
+        }
         Ok(o)
     }
+}
+
+/// The toolkit whose compiler wrote a PTX text, by its major version: PTX 7 came with CUDA 11, PTX 8
+/// with 12, PTX 9 with 13.
+pub(crate) fn toolkit(ptx: &str) -> Option<i32> {
+    let version = ptx
+        .lines()
+        .find_map(|line| line.trim().strip_prefix(".version"))?;
+    let major: i32 = version.trim().split('.').next()?.parse().ok()?;
+    Some(major + 4)
 }
 
 /// An emulated device.

@@ -83,9 +83,14 @@ fn a_wrong_option_is_named() {
         (
             "OFFSHOOT_EMULATOR_DEVICE",
             "gtx1",
-            "expected one of a100, rtx4090, h100, h200",
+            "expected one of a100, rtx4090, h100, h200, b200",
         ),
         ("OFFSHOOT_EMULATOR_CHECKS", "some", "expected all or none"),
+        (
+            "OFFSHOOT_EMULATOR_DRIVER",
+            "10.0",
+            "expected one of 11.8, 12.4, 12.9, 13.0",
+        ),
         (
             "OFFSHOOT_EMULATOR_THREADS",
             "0",

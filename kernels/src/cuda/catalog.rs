@@ -7,7 +7,7 @@
 
 mod architecture;
 
-pub use self::architecture::{ARCHITECTURES, Architecture, HEAD_DIMS};
+pub use self::architecture::{ARCHITECTURES, Architecture, HEAD_DIMS, architecture_name};
 
 use super::items::{ADDRESS_UNIT, FEW_ROWS, MANY_ROWS, TILE, WorkItem, max_rows};
 use super::tiling::Tiling;

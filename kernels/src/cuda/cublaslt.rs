@@ -9,6 +9,7 @@
 #![allow(unsafe_code)] // A C library: each call states what it relies on.
 
 use super::device::Card;
+use super::libraries::{self, Version};
 use super::{Activations, Buffer, Weight};
 use crate::{Dtype, Error};
 use std::collections::HashMap;
@@ -108,22 +109,23 @@ pub struct Library {
 
 impl Library {
     /// The library that `OFFSHOOT_CUBLASLT` names, else, unless `named` is wanted, the one that is
-    /// installed beside NVRTC, in the CUDA toolkit, or where the system looks; `None` if there is
-    /// none or the variable says `off`.
+    /// installed beside NVRTC, in the CUDA toolkit, or where the system looks, of a version that
+    /// `driver` serves; `None` if there is none or the variable says `off`.
     ///
     /// # Errors
     ///
     /// The named file is not cuBLASLt.
-    pub fn find(named: bool) -> Result<Option<Library>, String> {
+    pub fn find(named: bool, driver: Option<Version>) -> Result<Option<Library>, String> {
         match std::env::var_os(VARIABLE) {
             Some(word) if word == "off" => Ok(None),
             Some(path) => Library::load(Path::new(&path))
                 .map(Some)
                 .map_err(|why| format!("{VARIABLE}: {why}")),
             None if named => Ok(None),
-            None => Ok(super::nvrtc::beside(&["cublas", "cu13"], &NAMES)
-                .iter()
-                .find_map(|path| Library::load(path).ok())),
+            None => {
+                let mut files = libraries::candidates(&["cublas", "cu13"], &NAMES, driver);
+                Ok(files.find_map(|path| Library::load(&path).ok()))
+            }
         }
     }
 

@@ -9,7 +9,7 @@ mod compile;
 mod emulator;
 mod launch;
 
-pub use self::cards::{Found, cards};
+pub use self::cards::{Found, cards, driver_version};
 pub use self::compile::compile_for;
 pub use self::emulator::{EMULATOR_VARIABLE, emulator, emulator_calls};
 pub(crate) use self::launch::{Arguments, Function, Grid, launch};
@@ -18,7 +18,7 @@ use self::emulator::load_emulator;
 use super::cache;
 use super::catalog::Module;
 use super::memory::PinnedPool;
-use super::nvrtc::Compiler;
+use super::nvrtc::Compilers;
 use crate::Error;
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
 use cudarc::driver::{CudaContext, DriverError, result};
@@ -68,6 +68,8 @@ pub struct CardLimits {
     pub shared_per_sm: usize,
     /// Shared memory of one block at most, in bytes.
     pub shared_per_block: usize,
+    /// Device memory, in bytes.
+    pub memory: usize,
     /// Compute capability.
     pub capability: (i32, i32),
     /// Whether it is the emulator, which takes kernels as PTX.
@@ -82,6 +84,7 @@ impl CardLimits {
             sms: attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
             shared_per_sm: attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR)?,
             shared_per_block: attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
+            memory: found.memory,
             capability: found.capability,
             emulated: found.emulated,
         })
@@ -121,7 +124,7 @@ fn find(which: Which) -> Result<Found, Error> {
 pub struct Card {
     name: String,
     limits: CardLimits,
-    compiler: Compiler,
+    compilers: RefCell<Compilers>,
     /// The folder of compiled kernels.
     kernel_cache: Option<PathBuf>,
     stream: sys::CUstream,
@@ -143,7 +146,7 @@ impl Card {
     /// There is no such card, it is too old, or the compiler is missing (with the command to get it).
     pub fn open(which: Which) -> Result<Rc<Card>, Error> {
         let found = find(which)?;
-        let compiler = Compiler::find().map_err(setup)?;
+        let compilers = Compilers::find(driver_version()).map_err(setup)?;
         let failed = |e: DriverError| Error::Setup {
             device: found.name.clone(),
             reason: driver_message(&e),
@@ -155,7 +158,7 @@ impl Card {
         Ok(Rc::new(Card {
             name: found.name,
             limits,
-            compiler,
+            compilers: RefCell::new(compilers),
             kernel_cache: cache::folder(),
             stream,
             modules: RefCell::default(),

@@ -4,6 +4,7 @@
 //! The interface is that of `nvrtc.h`, unchanged since CUDA 11.1.
 #![allow(unsafe_code)] // A C library: each call states what it relies on.
 
+use super::libraries::{self, Version};
 use libloading::{Library, Symbol};
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ pub const INSTALL: &str = "pip download --no-deps nvidia-cuda-nvrtc-cu12 && unzi
 pub struct Compiler {
     library: Library,
     path: PathBuf,
-    version: (i32, i32),
+    version: Version,
 }
 
 /// The output of a compilation.
@@ -51,29 +52,22 @@ type Program = *mut c_void;
 
 impl Compiler {
     /// Looks for the library in `OFFSHOOT_NVRTC_DIR`, in `nvrtc` beside or above the program, in
-    /// the CUDA toolkit, and where the system looks.
+    /// Python environments, in the CUDA toolkit, and where the system looks.
     ///
     /// # Errors
     ///
     /// The library is nowhere or cannot be loaded; one line with the places and how to get it.
     pub fn find() -> Result<Compiler, String> {
-        let mut tried = Vec::new();
-        for path in candidates() {
-            // SAFETY: loading NVRTC runs its initialisers, which have no preconditions.
-            match unsafe { Library::new(&path) } {
-                Ok(library) => return Compiler::new(library, path),
-                Err(error) if path.is_absolute() && path.exists() => {
-                    return Err(format!("{} cannot be loaded: {error}", path.display()));
-                }
-                Err(_) => tried.push(path),
-            }
+        Compilers::find(None).map(|found| found.current)
+    }
+
+    /// Loads one file.
+    fn load(path: &Path) -> Result<Compiler, String> {
+        // SAFETY: loading NVRTC runs its initialisers, which have no preconditions.
+        match unsafe { Library::new(path) } {
+            Ok(library) => Compiler::new(library, path.to_owned()),
+            Err(error) => Err(format!("{} cannot be loaded: {error}", path.display())),
         }
-        let folders = tried.iter().filter(|p| p.is_absolute()).count();
-        Err(format!(
-            "libnvrtc.so is neither in {DIR_VARIABLE}, nor in a CUDA toolkit, nor on the library \
-             path ({} places tried, {folders} of them folders); to install it: {INSTALL}",
-            tried.len()
-        ))
     }
 
     fn new(library: Library, path: PathBuf) -> Result<Compiler, String> {
@@ -100,7 +94,7 @@ impl Compiler {
     }
 
     /// Major and minor version.
-    pub fn version(&self) -> (i32, i32) {
+    pub fn version(&self) -> Version {
         self.version
     }
 
@@ -239,44 +233,61 @@ const NAMES: [&str; 4] = [
     "libnvrtc.so",
 ];
 
-/// Paths to try, the most specific first.
-fn candidates() -> Vec<PathBuf> {
-    beside(&["cuda_nvrtc", "cu13"], &NAMES)
+/// The installed compilers, the one that fits the driver best first, each loaded when it is needed.
+pub(super) struct Compilers {
+    current: Compiler,
+    others: std::vec::IntoIter<PathBuf>,
 }
 
-/// Paths to try for a library of NVIDIA's, the most specific first: wheels unpacked into
-/// `nvidia/WHEEL/lib`, the CUDA toolkit, the system's library path.
-pub(super) fn beside(wheels: &[&str], names: &[&str]) -> Vec<PathBuf> {
-    let mut folders = Vec::new();
-    let mut below = |root: PathBuf| {
-        for wheel in wheels {
-            folders.push(root.join("nvidia").join(wheel).join("lib"));
+impl Compilers {
+    /// `driver` is the CUDA version that the driver serves, where it is known.
+    ///
+    /// # Errors
+    ///
+    /// As [`Compiler::find`].
+    pub fn find(driver: Option<Version>) -> Result<Compilers, String> {
+        let mut candidates = libraries::candidates(&["cuda_nvrtc", "cu13"], &NAMES, driver);
+        let (mut tried, mut broken) = (0, Vec::new());
+        while let Some(path) = candidates.next() {
+            match Compiler::load(&path) {
+                Ok(current) => {
+                    return Ok(Compilers {
+                        current,
+                        others: candidates,
+                    });
+                }
+                Err(error) if path.is_absolute() => broken.push(error),
+                Err(_) => tried += 1,
+            }
         }
-        folders.push(root.clone());
-    };
-    if let Some(dir) = std::env::var_os(DIR_VARIABLE) {
-        below(dir.into());
+        let broken = match broken.first() {
+            Some(error) => format!("; {error}"),
+            None => String::new(),
+        };
+        Err(format!(
+            "libnvrtc.so is neither in {DIR_VARIABLE}, nor in a CUDA toolkit or Python environment, \
+             nor on the library path ({tried} names tried){broken}; to install it: {INSTALL}"
+        ))
     }
-    if let Ok(program) = std::env::current_exe() {
-        // Beside an installed program; in `target` for a program that cargo built.
-        program
-            .ancestors()
-            .skip(1)
-            .take(3)
-            .for_each(|dir| below(dir.join("nvrtc")));
+
+    /// The compiler in use.
+    pub fn current(&self) -> &Compiler {
+        &self.current
     }
-    for variable in ["CUDA_HOME", "CUDA_PATH"] {
-        if let Some(dir) = std::env::var_os(variable) {
-            folders.push(Path::new(&dir).join("lib64"));
+
+    /// Goes on to the next compiler; `false` if there is none that loads.
+    pub fn advance(&mut self) -> bool {
+        let loaded = self.current.version;
+        let next = (self.others.by_ref())
+            .filter_map(|path| Compiler::load(&path).ok())
+            // The same library by another name would do the same.
+            .find(|next| next.version != loaded);
+        match next {
+            Some(next) => {
+                self.current = next;
+                true
+            }
+            None => false,
         }
     }
-    folders.push("/usr/local/cuda/lib64".into());
-    let in_folders = folders
-        .iter()
-        .flat_map(|dir| names.iter().map(move |name| dir.join(name)));
-    in_folders
-        .filter(|path| path.exists())
-        .map(|path| std::path::absolute(&path).unwrap_or(path))
-        .chain(names.iter().map(PathBuf::from))
-        .collect()
 }

@@ -290,7 +290,8 @@ pub fn time_products(
 ) -> Result<Vec<(&'static str, f64)>, Error> {
     const TURNS: usize = 256 << 20;
     let mut backend = on_card(which)?;
-    let library = CublasLtLibrary::find(false).map_err(|e| backend.card.failure("cuBLASLt", &e))?;
+    let library = CublasLtLibrary::find(false, super::device::driver_version())
+        .map_err(|e| backend.card.failure("cuBLASLt", &e))?;
     let mut times = Vec::new();
     let copies = (TURNS / (2 * n * k)).clamp(1, 32);
     let plain: Result<Vec<_>, _> = (0..copies)

@@ -181,7 +181,7 @@ api! {
         Ok(())
     }
     fn cuDriverGetVersion(version: *mut c_int) {
-        put(version, 12090)
+        put(version, ready()?.options.as_ref().map_or(12090, |options| options.driver))
     }
     fn cuDeviceGetCount(count: *mut c_int) {
         ready()?;

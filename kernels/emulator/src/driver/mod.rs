@@ -31,6 +31,7 @@ pub mod code {
     pub const INVALID_CONTEXT: i32 = 201;
     pub const NO_BINARY_FOR_GPU: i32 = 209;
     pub const INVALID_PTX: i32 = 218;
+    pub const UNSUPPORTED_PTX_VERSION: i32 = 222;
     pub const FILE_NOT_FOUND: i32 = 301;
     pub const INVALID_HANDLE: i32 = 400;
     pub const NOT_FOUND: i32 = 500;
@@ -71,6 +72,11 @@ const NAMES: &[(i32, &std::ffi::CStr, &std::ffi::CStr)] = &[
         218,
         c"CUDA_ERROR_INVALID_PTX",
         c"a PTX JIT compilation failed",
+    ),
+    (
+        222,
+        c"CUDA_ERROR_UNSUPPORTED_PTX_VERSION",
+        c"the provided PTX was compiled with an unsupported toolchain.",
     ),
     (301, c"CUDA_ERROR_FILE_NOT_FOUND", c"file not found"),
     (

@@ -2,7 +2,7 @@
 
 use super::state::{Function, Guard, LoadedModule, current};
 use super::{Cu, api, code, get, put, put_opt, text};
-use crate::gpu::Gpu;
+use crate::gpu::{Gpu, toolkit};
 use std::collections::HashMap;
 use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::sync::Arc;
@@ -23,6 +23,16 @@ fn image<'a>(image_ptr: *const c_void) -> Cu<&'a str> {
 }
 
 fn load(mut s: Guard, gpu: &Arc<Gpu>, ptx: &str, log: impl FnOnce(&str)) -> Cu<usize> {
+    // PTX stands for machine code here: a driver serves that of its own major version of CUDA and of
+    // older ones.
+    let served = s
+        .options
+        .as_ref()
+        .map_or(0, |options| options.driver / 1000);
+    if toolkit(ptx).is_some_and(|toolkit| toolkit > served) {
+        eprintln!("offshoot-emulator: the module is of a newer CUDA than {served}, the driver's");
+        return Err(code::UNSUPPORTED_PTX_VERSION);
+    }
     let module = gpu.load(ptx).map_err(|e| {
         eprintln!("offshoot-emulator: {e}");
         log(&e.to_string());

@@ -12,8 +12,10 @@ pub const HEAD_DIMS: [usize; 6] = [32, 64, 80, 96, 128, 256];
 /// The limits of a multiprocessor (CUDA programming guide, "compute capabilities").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Architecture {
-    /// The compiler's name for it.
+    /// The compiler's name for it: [`architecture_name`] of its compute capability.
     pub name: &'static str,
+    /// Compute capability.
+    pub capability: (i32, i32),
     /// Shared memory of a multiprocessor, in bytes.
     pub shared_per_sm: usize,
     /// Shared memory of one block at most, in bytes.
@@ -26,12 +28,14 @@ pub struct Architecture {
 
 const fn architecture(
     name: &'static str,
+    capability: (i32, i32),
     shared_kib: usize,
     threads: usize,
     blocks: usize,
 ) -> Architecture {
     Architecture {
         name,
+        capability,
         shared_per_sm: shared_kib << 10,
         shared_per_block: (shared_kib - 1) << 10,
         threads,
@@ -39,14 +43,25 @@ const fn architecture(
     }
 }
 
+/// The compiler's name for the architecture of a compute capability, for the gate, for
+/// `offshoot kernels compile` and for what a card runs alike: one name, so that a cache that was
+/// filled ahead of time is hit, and what runs is what the gate saw. Hopper's `a` admits its
+/// instructions for warpgroups, which no other architecture has.
+pub fn architecture_name((major, minor): (i32, i32)) -> String {
+    match (major, minor) {
+        (9, 0) => "sm_90a".into(),
+        _ => format!("sm_{major}{minor}"),
+    }
+}
+
 /// A100, RTX 30, RTX 40, H100 and H200, B200, RTX 50.
 pub const ARCHITECTURES: [Architecture; 6] = [
-    architecture("sm_80", 164, 2048, 32),
-    architecture("sm_86", 100, 1536, 16),
-    architecture("sm_89", 100, 1536, 24),
-    architecture("sm_90a", 228, 2048, 32),
-    architecture("sm_100", 228, 2048, 32),
-    architecture("sm_120", 100, 1536, 32),
+    architecture("sm_80", (8, 0), 164, 2048, 32),
+    architecture("sm_86", (8, 6), 100, 1536, 16),
+    architecture("sm_89", (8, 9), 100, 1536, 24),
+    architecture("sm_90a", (9, 0), 228, 2048, 32),
+    architecture("sm_100", (10, 0), 228, 2048, 32),
+    architecture("sm_120", (12, 0), 100, 1536, 32),
 ];
 
 impl Architecture {
@@ -124,5 +139,21 @@ impl Architecture {
             format!("{resident} blocks fit on a multiprocessor, not {wanted}"),
         );
         all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gate_compiles_for_what_cards_ask_for() {
+        for architecture in ARCHITECTURES {
+            assert_eq!(
+                architecture_name(architecture.capability),
+                architecture.name
+            );
+        }
+        assert_eq!(architecture_name((12, 1)), "sm_121");
     }
 }

@@ -1,6 +1,7 @@
 //! The cards of this machine, listed without panics where there is no driver.
 
 use super::driver_message;
+use crate::cuda::libraries::Version;
 use cudarc::driver::result;
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
 
@@ -52,6 +53,16 @@ fn card(index: i32) -> Result<Found, String> {
         memory: unsafe { result::device::total_mem(device) }.map_err(|e| driver_message(&e))?,
         unfit: too_old(capability),
     })
+}
+
+/// The version of CUDA that the driver serves; `None` if there is no driver that says so.
+pub fn driver_version() -> Option<Version> {
+    start_driver().ok()?;
+    let mut version = 0;
+    // SAFETY: the driver is loaded; a place for its answer.
+    let asked = unsafe { sys::cuDriverGetVersion(&mut version) };
+    asked.result().ok()?;
+    Some((version / 1000, version % 1000 / 10))
 }
 
 /// Loads and initialises the driver.

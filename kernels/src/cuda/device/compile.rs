@@ -3,7 +3,7 @@
 use super::{Card, CardLimits, Function, driver_message};
 use crate::Error;
 use crate::cuda::cache;
-use crate::cuda::catalog::{COMMON, Module};
+use crate::cuda::catalog::{COMMON, Module, architecture_name};
 use crate::cuda::nvrtc::{Compiler, Job, Output};
 use cudarc::driver::{DriverError, result, sys};
 use std::ffi::{CString, c_void};
@@ -51,21 +51,45 @@ impl Card {
         if let Some(&loaded) = self.modules.borrow().get(module) {
             return Ok(loaded);
         }
-        let mut image = compile(
-            &self.compiler,
-            module,
-            &self.limits,
-            self.kernel_cache.as_deref(),
-        )
-        .map_err(|e| self.failure(&format!("compiling {}", module.title()), &e))?;
+        loop {
+            let loaded = self.compile_and_load(module)?;
+            // What one compiler made and the driver refuses, an older one may make right.
+            if loaded.is_err_and(refused) && self.compilers.borrow_mut().advance() {
+                continue;
+            }
+            let loaded = loaded.map_err(failed)?;
+            self.modules.borrow_mut().insert(*module, loaded);
+            return Ok(loaded);
+        }
+    }
+
+    /// A module by the compiler in use, and the driver's answer to it.
+    fn compile_and_load(
+        &self,
+        module: &Module,
+    ) -> Result<Result<sys::CUmodule, DriverError>, Error> {
+        let compilers = self.compilers.borrow();
+        let cache = self.kernel_cache.as_deref();
+        let mut image = compile(compilers.current(), module, &self.limits, cache)
+            .map_err(|e| self.failure(&format!("compiling {}", module.title()), &e))?;
         // PTX is read as a C string.
         image.push(0);
         // SAFETY: PTX that ends in zero, or a cubin, which states its own length.
-        let loaded = unsafe { result::module::load_data(image.as_ptr().cast::<c_void>()) }
-            .map_err(failed)?;
-        self.modules.borrow_mut().insert(*module, loaded);
-        Ok(loaded)
+        Ok(unsafe { result::module::load_data(image.as_ptr().cast::<c_void>()) })
     }
+}
+
+/// Whether the driver has refused an image because of what made it: the image is of a newer
+/// toolkit, or not for this architecture.
+fn refused(error: DriverError) -> bool {
+    use sys::CUresult::*;
+    matches!(
+        error.0,
+        CUDA_ERROR_INVALID_IMAGE
+            | CUDA_ERROR_NO_BINARY_FOR_GPU
+            | CUDA_ERROR_INVALID_PTX
+            | CUDA_ERROR_UNSUPPORTED_PTX_VERSION
+    )
 }
 
 /// Compiles a module for a card, or takes it from the cache: machine code of its architecture, or
@@ -76,12 +100,16 @@ fn compile(
     limits: &CardLimits,
     cache: Option<&Path>,
 ) -> Result<Vec<u8>, String> {
-    let (major, minor) = limits.capability;
     let ptx = || compile_for(compiler, module, "compute_80", cache);
     if limits.emulated {
         return ptx();
     }
-    match compile_for(compiler, module, &format!("sm_{major}{minor}"), cache) {
+    match compile_for(
+        compiler,
+        module,
+        &architecture_name(limits.capability),
+        cache,
+    ) {
         Err(message) if message.contains("nvrtc: error: invalid value for --gpu-architecture") => {
             ptx()
         }
