@@ -221,6 +221,13 @@ impl CudaBackend {
         Ok(())
     }
 
+    /// Sets the rows from which cuBLASLt computes linear layers, to time both sides of the threshold.
+    pub fn set_cublaslt_min_rows(&mut self, rows: usize) {
+        if let Some(library) = &mut self.cublaslt {
+            library.set_min_rows(rows);
+        }
+    }
+
     /// The number of linear layers that cuBLASLt has computed; `None` where it is not in use.
     pub fn cublaslt_products(&self) -> Option<u64> {
         self.cublaslt.as_ref().map(cublaslt::CublasLt::calls)
@@ -510,7 +517,7 @@ impl Backend for CudaBackend {
         gate_up: &mut Activations,
         out: &mut Activations,
     ) {
-        if self.cublaslt.is_some() && linear::for_cublaslt(bias, rows) {
+        if linear::by_library(self.cublaslt.as_mut(), bias, rows).is_some() {
             self.linear(x, w, None, rows, false, gate_up);
             self.gated(gate_up, activation, rows, out);
         } else {

@@ -142,7 +142,7 @@ fn a_sample_of_the_case_tables_is_right_from_the_command_line() {
 fn products_of_many_rows_go_to_cublaslt_where_it_is() {
     build_emulator();
     let twin = Path::new(env!("CARGO_BIN_EXE_offshoot")).with_file_name("libcublasLt.so");
-    for (rows, kernel) in [("64", "skinny_4_2_bf16"), ("65", "cublaslt_bf16")] {
+    for (rows, kernel) in [("16", "skinny_1_2_bf16"), ("17", "cublaslt_bf16")] {
         let shape = format!("{rows}/96/64");
         let mut command = kernels_command(&["profile", "linear", "--shape", &shape]);
         command.env("OFFSHOOT_CUBLASLT", &twin);

@@ -216,7 +216,14 @@ pub(super) struct CublasLt {
     /// `None`: the library has nothing for this shape.
     gemms: HashMap<GemmShape, Option<Gemm>>,
     calls: u64,
+    min_rows: usize,
 }
+
+/// The rows from which the library computes linear layers. The kernels of `linear.cu` read the
+/// activations once per tile of 16 to 32 rows of weights, so from 17 rows on they move two to five
+/// times the weights' bytes from L2 (`offshoot kernels profile linear`); where the library wins on a
+/// card is not measured.
+const MIN_ROWS: usize = 17;
 
 impl CublasLt {
     pub(super) fn open(card: &Rc<Card>, library: Library) -> Result<CublasLt, Error> {
@@ -235,7 +242,17 @@ impl CublasLt {
             workspace,
             gemms: HashMap::new(),
             calls: 0,
+            min_rows: MIN_ROWS,
         })
+    }
+
+    /// The rows from which it computes linear layers.
+    pub(super) fn min_rows(&self) -> usize {
+        self.min_rows
+    }
+
+    pub(super) fn set_min_rows(&mut self, rows: usize) {
+        self.min_rows = rows;
     }
 
     /// GEMMs computed so far.

@@ -91,10 +91,14 @@ enum Into {
 /// Rows of the skinny kernels at most.
 const SKINNY_MAX_ROWS: usize = 64;
 
-/// Whether cuBLASLt, where it is installed, computes a linear layer: of many rows, and without a
+/// The library, if it computes a linear layer: of so many rows that it may win, and without a
 /// bias, which it takes in the output's type only.
-pub(super) fn for_cublaslt(bias: Option<&Vector>, rows: usize) -> bool {
-    rows > SKINNY_MAX_ROWS && bias.is_none()
+pub(super) fn by_library<'a>(
+    library: Option<&'a mut CublasLt>,
+    bias: Option<&Vector>,
+    rows: usize,
+) -> Option<&'a mut CublasLt> {
+    library.filter(|library| bias.is_none() && rows >= library.min_rows())
 }
 
 #[allow(clippy::too_many_arguments)] // The operation's own.
@@ -108,7 +112,7 @@ pub(super) fn linear(
     accumulate: bool,
     out: &mut Activations,
 ) -> Result<(), Error> {
-    if let Some(library) = library.filter(|_| for_cublaslt(bias, rows)) {
+    if let Some(library) = by_library(library, bias, rows) {
         check(card, x, w, bias, rows, 1, out)?;
         if library.linear(card, x, w, rows, accumulate, out)? {
             return Ok(());

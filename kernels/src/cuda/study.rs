@@ -309,6 +309,8 @@ pub fn time_products(
     times.push(("linear", time(&mut backend, repeats, &mut linear)?));
     if let Some(library) = library {
         backend.set_cublaslt(Some(library))?;
+        // Of any number of rows: the times decide where the threshold belongs.
+        backend.set_cublaslt_min_rows(1);
         linear(&mut backend);
         if backend.cublaslt_products() != Some(0) {
             times.push(("cublaslt", time(&mut backend, repeats, &mut linear)?));
