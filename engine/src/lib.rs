@@ -40,4 +40,4 @@ pub use error::Error;
 pub use schedule::request::{Finish, Generate, Generated};
 pub use schedule::usage::{KvUsage, Usage};
 
-pub use kernels::{Dtype, Sampling, Setting};
+pub use kernels::{Dtype, Sampling, Setting, philox};

@@ -80,7 +80,7 @@ fn announce(problems: usize, info: &Info, config: &Config) {
     let name = |model: &session::ModelInfo| model.name.clone();
     let models: Vec<String> = info.policy.iter().chain(&info.prm).map(name).collect();
     let mut search = format!("{}, N = {}", config.strategy.name(), config.n);
-    if config.strategy.searches_steps() {
+    if config.strategy.uses_beam_width() {
         let (width, kept) = (config.beam_width, config.n / config.beam_width.max(1));
         search += &format!(
             " ({kept} paths x {width} candidates, {} steps)",

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 use session::Options;
-use strategies::{Aggregation, BeamMode, Config, Grader, PrmKind, PromptKind, Selection, Strategy};
+use strategies::{
+    Aggregation, BeamMode, Config, Grader, PrmKind, PromptKind, Selection, StopRule, Strategy,
+};
 
 use super::{EngineFlags, SamplingFlags, unescape, words};
 
@@ -61,9 +63,21 @@ pub struct SearchFlags {
     /// Whether finished paths hold their slot (paper) or leave (search-and-learn).
     #[arg(long, default_value = "paper", value_parser = words(&BeamMode::ALL, BeamMode::name), value_name = "MODE")]
     pub beam_mode: BeamMode,
-    /// Greedy steps to look ahead before a child is scored (beam, dvts).
+    /// Greedy steps to look ahead before a child is scored (step searches).
     #[arg(long, default_value_t = 0, value_name = "STEPS")]
     pub lookahead: usize,
+    /// When a vote stops before N solutions (majority): none, unbeatable (what is left cannot change the
+    /// answer) or beta (the first answer leads with a probability above 0.95).
+    #[arg(long, default_value = "none", value_parser = words(&StopRule::ALL, StopRule::name), value_name = "RULE")]
+    pub stop_rule: StopRule,
+    /// Temperature of the softmax that shares a step's budget among the paths (rebase).
+    #[arg(
+        long,
+        default_value_t = 0.2,
+        value_name = "T",
+        allow_negative_numbers = true
+    )]
+    pub balance_temperature: f64,
     /// Rank children by this aggregation of their path's scores.
     #[arg(long, alias = "value", default_value = "last", value_parser = words(&Aggregation::ALL, Aggregation::name), value_name = "AGGREGATION")]
     pub aggregation: Aggregation,
@@ -74,10 +88,10 @@ pub struct SearchFlags {
     /// Who compares answers; qwen has the leniencies of Qwen2.5-Math's grader.
     #[arg(long, default_value = "strict", value_parser = words(&Grader::ALL, Grader::name), value_name = "GRADER")]
     pub grader: Grader,
-    /// Maximum steps of a path (beam, dvts).
+    /// Maximum steps of a path (step searches).
     #[arg(long, default_value_t = 40, value_name = "STEPS")]
     pub max_steps: usize,
-    /// Maximum tokens of one step (beam, dvts).
+    /// Maximum tokens of one step (step searches).
     #[arg(
         long,
         alias = "step-tokens",
@@ -93,13 +107,13 @@ pub struct SearchFlags {
         value_name = "TOKENS"
     )]
     pub max_tokens: usize,
-    /// Expansions of a path without a valid next step before it is given up (beam, dvts).
+    /// Expansions of a path without a valid next step before it is given up (step searches).
     #[arg(long, alias = "tries", default_value_t = 3, value_name = "COUNT")]
     pub max_retries: usize,
     /// Text that ends a step; \n stands for a line break.
     #[arg(long, default_value = "\\n\\n", value_name = "TEXT")]
     pub delimiter: String,
-    /// Text in a step that ends its path, as it holds the answer; empty for none (beam, dvts).
+    /// Text in a step that ends its path, as it holds the answer; empty for none (step searches).
     #[arg(long, default_value = "\\boxed{", value_name = "TEXT")]
     pub answer_marker: String,
     /// The paper's prompt for the policy: qwen (one sentence as system message), llama (Meta's
@@ -142,6 +156,8 @@ impl SearchFlags {
             beam_width: self.beam_width,
             beam_mode: self.beam_mode,
             lookahead: self.lookahead,
+            stop_rule: self.stop_rule,
+            balance_temperature: self.balance_temperature,
             aggregation: self.aggregation,
             max_steps: self.max_steps,
             max_step_tokens: self.max_step_tokens,

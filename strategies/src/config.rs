@@ -1,6 +1,6 @@
 //! Every option of a search, with the defaults of the paper's code (SEMANTICS.md, "Options").
 
-use crate::{Aggregation, Error, Grader, Sampling, Selection, Strategy};
+use crate::{Aggregation, Error, Grader, Sampling, Selection, StopRule, Strategy};
 use engine::Setting;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
@@ -35,6 +35,10 @@ pub struct Config {
     pub beam_mode: BeamMode,
     /// Greedy steps looked ahead before a child is valued; 0 is off. Beam search and DVTS.
     pub lookahead: usize,
+    /// When a vote stops before N solutions. Majority.
+    pub stop_rule: StopRule,
+    /// The temperature of the softmax that shares a step's budget. REBASE.
+    pub balance_temperature: f64,
     /// How the scores of a path become the value by which a step search ranks it.
     pub aggregation: Aggregation,
     /// The maximum number of steps of a path in a step search.
@@ -96,6 +100,8 @@ impl Config {
             beam_width: 4,
             beam_mode: BeamMode::Paper,
             lookahead: 0,
+            stop_rule: StopRule::None,
+            balance_temperature: 0.2,
             aggregation: Aggregation::Last,
             max_steps: 40,
             max_step_tokens: 2048,
@@ -159,6 +165,11 @@ impl Config {
             return Err(Setting::new("n", self.n, expected).into());
         }
         (self.strategy.row().validate)(self)?;
+        if self.stop_rule != StopRule::None && !self.strategy.row().stops {
+            let name = self.strategy.name();
+            let expected = format!("none: the strategy {name} does not vote as it goes");
+            return Err(Setting::new("stop_rule", self.stop_rule.name(), expected).into());
+        }
         let selection = self.selection_or_default();
         if selection.needs_scores() && !self.strategy.needs_prm() {
             let name = self.strategy.name();

@@ -3,7 +3,8 @@
 //!
 //! A strategy is one file and reads like its paper: [`cot`](Strategy::Cot),
 //! [`majority`](Strategy::Majority), [`best-of-n`](Strategy::BestOfN), [`beam`](Strategy::Beam),
-//! [`dvts`](Strategy::Dvts). It works on a [`Search`] over two traits, [`Policy`] and [`Prm`], and
+//! [`dvts`](Strategy::Dvts), [`rebase`](Strategy::Rebase),
+//! [`particle-filtering`](Strategy::ParticleFiltering). It works on a [`Search`] over two traits, [`Policy`] and [`Prm`], and
 //! never sees a tensor, a block or a device; it awaits many branches at once and the engine batches
 //! them. [`solve`] runs one problem and reports every aggregation and selection of its scores.
 //! `SEMANTICS.md` is the specification.
@@ -59,6 +60,7 @@ mod prompt;
 mod search;
 mod select;
 mod solve;
+mod stop;
 mod strategy;
 mod subsample;
 mod trace;
@@ -77,6 +79,7 @@ pub use prompt::{PromptKind, PromptStyle, REASON_STEP_BY_STEP};
 pub use search::{Expansion, News, Path, Search, stream};
 pub use select::{Selection, select};
 pub use solve::{Ending, Outcome, Solution, Subsample, Verdict, solve, solve_watched};
+pub use stop::StopRule;
 pub use strategy::Strategy;
 pub use subsample::smaller_budgets;
 pub use trace::{Node, NodeState, Trace};

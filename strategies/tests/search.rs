@@ -3,7 +3,7 @@
 mod scripted;
 
 use offshoot_strategies::{
-    Aggregation, BeamMode, Config, Error, Path, Search, Selection, Strategy, Subsample,
+    Aggregation, BeamMode, Config, Error, Path, Search, Selection, StopRule, Strategy, Subsample,
     smaller_budgets,
 };
 use scripted::{Script, tree};
@@ -360,6 +360,125 @@ fn diverse_verifier_tree_search() {
             solutions: "-(0.9)x 7(0.9 0.2)!",
         },
     ]);
+}
+
+#[test]
+fn reward_balanced_search() {
+    let rebase = |n| Config {
+        n,
+        ..Config::new(Strategy::Rebase)
+    };
+    check(&[
+        Case {
+            name: "the best path takes the whole budget, solutions lower it",
+            config: rebase(4),
+            // 3 are left for .9, .5, .1: the softmax at 0.2 gives a ceil(3 * .87).
+            script: "-: a:.9 b:.5 [1]:.4 c:.1
+                     a: x:.9 [7]:.6 y:.2
+                     a.x: [7]:.5 [8]!:.3",
+            tree: "-: a+* b- [1]! c-
+                   a: x+ [7]!* y-
+                   a.x: [7]! [8]!",
+            solutions: "1(0.4)! 7(0.9 0.6)! 7(0.9 0.9 0.5)! 8(0.9 0.9 0.3)!",
+        },
+        Case {
+            name: "equal values share the budget; a dead end takes its place",
+            config: Config {
+                max_retries: 1,
+                ..rebase(4)
+            },
+            script: "-: a:.5 b:.5 a a
+                     a: x~ _
+                     b: [7]:.9 [8]:.2",
+            tree: "-: a. b+* a= a=
+                   a: x~ _
+                   b: [7]!* [8]!",
+            solutions: "-(0.5)x 7(0.5 0.9)! 8(0.5 0.2)!",
+        },
+    ]);
+}
+
+#[test]
+fn a_settled_vote_stops() {
+    let majority = |stop_rule, n| Config {
+        n,
+        stop_rule,
+        ..Config::new(Strategy::Majority)
+    };
+    // Looked at after 1, 2, 4 and 8 solutions.
+    let script = "-: [7]! [7]! [1]! [7]! [7]! [7]! [7]! [1]! [7]! [7]! [7]! [7]!";
+    for (rule, n, written) in [
+        (StopRule::None, 12, 12),
+        // After 8 the 7 has 6, the 1 has 2.
+        (StopRule::Unbeatable, 12, 12),
+        (StopRule::Unbeatable, 11, 8),
+        (StopRule::Unbeatable, 3, 2),
+        (StopRule::Unbeatable, 1, 1),
+        // P = 0.91 after 8, 0.98 after 12.
+        (StopRule::Beta, 12, 12),
+    ] {
+        let config = majority(rule, n);
+        let outcome = Script::new(script).solve(&config).expect("scripted");
+        assert_eq!(outcome.solutions.len(), written, "{rule:?} {n}");
+        assert_eq!(outcome.prediction.as_deref(), Some("7"));
+        assert_eq!(outcome.by_n.is_empty(), rule != StopRule::None || n == 1);
+    }
+    let config = majority(StopRule::Beta, 16);
+    let outcome = Script::new("-: [7]! [7]! [7]! [7]!").solve(&config);
+    assert_eq!(outcome.expect("scripted").solutions.len(), 4);
+    let error = Config {
+        stop_rule: StopRule::Beta,
+        ..Config::new(Strategy::Beam)
+    }
+    .validate()
+    .expect_err("beam search has no vote to settle");
+    assert!(error.to_string().contains("`stop_rule` is beta"), "{error}");
+}
+
+#[test]
+fn particle_filtering() {
+    let config = Config {
+        n: 2,
+        ..Config::new(Strategy::ParticleFiltering)
+    };
+    check(&[Case {
+        name: "paths are drawn by their odds, ended ones as well; a path that is drawn twice goes on twice",
+        config,
+        // Odds of 10^-7 and 10^7: every draw takes the second. Its copy is its first fork.
+        script: "-/0: a:0.
+                 -/1: b:1.
+                 -/1.b: [8]:0. [7]:1.
+                 -/1.b/0: [8]",
+        tree: "-: a- b+*
+               b: [7]!* [8]-",
+        solutions: "7(1 1)! 7(1 1)!",
+    }]);
+}
+
+#[test]
+fn a_searchs_own_random_numbers_are_its_seeds() {
+    let script = Script::new("-: [7]");
+    let (policy, prm) = script.models();
+    let problem = Script::problem();
+    let numbers = |seed| {
+        let config = Config {
+            seed,
+            ..Config::new(Strategy::ParticleFiltering)
+        };
+        let search = Search::new(&policy, Some(&prm), &problem, &config).expect("valid options");
+        let all = (0..20).flat_map(|round| (0..50).map(move |index| (round, index)));
+        all.map(|(round, index)| search.uniform(round, index))
+            .collect::<Vec<f64>>()
+    };
+    let mut found = numbers(0);
+    assert_eq!(found, numbers(0));
+    assert_ne!(found, numbers(1));
+    assert!(found.iter().all(|u| (0.0..1.0).contains(u)));
+    let mean = found.iter().sum::<f64>() / 1000.0;
+    assert!((mean - 0.5).abs() < 0.05, "{mean}");
+    found.sort_by(f64::total_cmp);
+    found.dedup();
+    assert_eq!(found.len(), 1000);
 }
 
 #[test]

@@ -56,10 +56,21 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
         budget: usize,
     ) -> Result<Expansion<P, R>, Error> {
         let count = parents.len();
-        let children = parents.iter().enumerate().map(|(i, parent)| {
-            let width = budget / count + usize::from(i < budget % count);
-            self.children(parent, width)
-        });
+        let width = |i| budget / count + usize::from(i < budget % count);
+        let widths: Vec<usize> = (0..count).map(width).collect();
+        self.expand_by(parents, &widths).await
+    }
+
+    /// As [`expand`](Search::expand), with `widths[i]` next steps below the i-th parent.
+    ///
+    /// # Errors
+    /// A failure of either model.
+    pub async fn expand_by(
+        &self,
+        parents: Vec<Path<P, R>>,
+        widths: &[usize],
+    ) -> Result<Expansion<P, R>, Error> {
+        let children = (parents.iter().zip(widths)).map(|(p, &width)| self.children(p, width));
         let children = try_join_all(children).await?;
 
         let mut expansion = Expansion {

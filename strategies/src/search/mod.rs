@@ -15,6 +15,7 @@ mod whole;
 
 use crate::trace::{NodeState, Trace};
 use crate::{Config, Ending, Error, Policy, Prm, Problem, Solution};
+use engine::philox;
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 
@@ -157,9 +158,14 @@ impl<'a, P: Policy, R: Prm> Search<'a, P, R> {
             (b.value.total_cmp(&a.value)).then(b.parent_value.total_cmp(&a.parent_value))
         }); // the sort is stable, so the lower index stays in front
         let best: HashSet<usize> = ranking.into_iter().take(count).collect();
+        self.keep(paths, |index| best.contains(&index))
+    }
+
+    /// Keeps the paths whose index `keep` accepts, and drops the others.
+    pub fn keep(&self, paths: Vec<Path<P, R>>, keep: impl Fn(usize) -> bool) -> Vec<Path<P, R>> {
         let mut kept = Vec::new();
         for (index, path) in paths.into_iter().enumerate() {
-            if best.contains(&index) {
+            if keep(index) {
                 if !path.has_ended() {
                     self.report(path.node);
                 }
@@ -169,6 +175,30 @@ impl<'a, P: Policy, R: Prm> Search<'a, P, R> {
             }
         }
         kept
+    }
+
+    /// Keeps the i-th path `counts[i]` times, in the order of the paths: the path, then forks of it.
+    pub fn copy(&self, paths: Vec<Path<P, R>>, counts: &[usize]) -> Vec<Path<P, R>> {
+        let kept = self.keep(paths, |index| counts[index] > 0);
+        let mut copies = Vec::new();
+        for (path, &count) in kept
+            .into_iter()
+            .zip(counts.iter().filter(|&&count| count > 0))
+        {
+            let forks: Vec<_> = (1..count).map(|_| self.fork(&path)).collect();
+            copies.push(path);
+            copies.extend(forks);
+        }
+        copies
+    }
+
+    /// The `index`-th random number of a round of this search, from 0 to 1 (exclusive). It depends on
+    /// the seed and the problem's text alone.
+    pub fn uniform(&self, round: usize, index: usize) -> f64 {
+        let key = stream(self.config.seed, &self.problem.problem);
+        let key = philox::fork_key(philox::fork_key(key, RESAMPLING), round as u64);
+        // 53 bits: every value is an f64.
+        (philox::uniform_u64(key, index as u64) >> 11) as f64 / (1u64 << 53) as f64
     }
 
     /// Ends a path where it is, because no valid step follows.
@@ -331,6 +361,10 @@ impl<P: Policy, R: Prm> Path<P, R> {
         }
     }
 }
+
+/// Parts the random numbers of strategies from those of the policy's branches, which are keyed by the
+/// numbers of forks.
+const RESAMPLING: u64 = u64::MAX;
 
 /// The key of a problem's random numbers: the same text and seed give the same tree, wherever
 /// the problem stands in its file. FNV-1a over the seed and the text.

@@ -1,13 +1,14 @@
 //! Whole solutions, written in one go: what CoT, majority vote and best-of-N share.
 
-use super::Search;
+use super::{Live, Search};
 use crate::trace::{Node, NodeState, Trace};
-use crate::{Ending, Error, Policy, Prm, Solution, StepEnd, StepParams};
+use crate::{Config, Ending, Error, Policy, Prm, Solution, StepEnd, StepParams};
 use futures::future::try_join_all;
+use std::collections::HashMap;
 
 impl<P: Policy, R: Prm> Search<'_, P, R> {
-    /// Writes `count` solutions; with a PRM each is scored as soon as it is written. Solution i
-    /// does not depend on `count`.
+    /// Writes `count` solutions, or fewer where [`Config::stop_rule`] says that they settle the vote;
+    /// with a PRM each is scored as soon as it is written. Solution i does not depend on `count`.
     ///
     /// A solution is split into steps at the delimiter; empty pieces are dropped. A solution cut by
     /// the token limit is kept (SEMANTICS.md, "Whole solutions").
@@ -15,25 +16,61 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
     /// # Errors
     /// A failure of either model.
     pub async fn write_solutions(&self, count: usize) -> Result<Vec<Solution>, Error> {
-        let root = self.start().await?;
-        let branches: Vec<P::Branch> = (0..count).map(|_| self.policy.fork(&root.policy)).collect();
-        drop(root.policy);
-        let prm_root = root.prm.as_ref();
-        let writing = branches.into_iter().map(|branch| async move {
-            let mut solution = self.write_solution(branch).await?;
-            if let (Some(prm), Some(prm_root)) = (self.prm, prm_root) {
-                let steps: Vec<&str> = solution.steps.iter().map(String::as_str).collect();
-                solution.scores = self.score(&mut prm.fork(prm_root), &steps).await?;
-            }
-            self.report_solution(&solution);
-            Ok::<Solution, Error>(solution)
-        });
-        let mut solutions = try_join_all(writing).await?;
+        let mut root = Some(self.start().await?);
+        let mut solutions = Vec::new();
+        while let Some(start) = root.take() {
+            let until = self.config.stop_rule.next_check(solutions.len()).min(count);
+            let branches = (solutions.len()..until).map(|_| self.policy.fork(&start.policy));
+            let branches: Vec<P::Branch> = branches.collect();
+            let Live { policy, prm } = start;
+            // The last round frees what its branches do not hold.
+            let policy = (until < count).then_some(policy);
+            let writing = branches
+                .into_iter()
+                .map(|branch| self.write_and_score(branch, prm.as_ref()));
+            solutions.extend(try_join_all(writing).await?);
+            root = policy
+                .filter(|_| !self.is_settled(&solutions, count))
+                .map(|policy| Live { policy, prm });
+        }
         let mut trace = self.trace.borrow_mut();
         for solution in &mut solutions {
             solution.node = add_chain(&mut trace, solution);
         }
         Ok(solutions)
+    }
+
+    /// Whether more solutions, `count` in all, are not needed.
+    fn is_settled(&self, solutions: &[Solution], count: usize) -> bool {
+        let Config {
+            grader, delimiter, ..
+        } = self.config;
+        let mut votes: HashMap<String, usize> = HashMap::new();
+        for solution in solutions {
+            let answer = grader.answer(&solution.steps.join(delimiter));
+            if let Some(answer) = answer {
+                *votes.entry(grader.canonical(&answer)).or_default() += 1;
+            }
+        }
+        let mut votes: Vec<usize> = votes.into_values().collect();
+        votes.sort_unstable_by(|a, b| b.cmp(a));
+        let nth = |i: usize| votes.get(i).copied().unwrap_or(0);
+        let left = count - solutions.len();
+        self.config.stop_rule.settles(nth(0), nth(1), left)
+    }
+
+    async fn write_and_score(
+        &self,
+        branch: P::Branch,
+        prm_root: Option<&R::Branch>,
+    ) -> Result<Solution, Error> {
+        let mut solution = self.write_solution(branch).await?;
+        if let (Some(prm), Some(prm_root)) = (self.prm, prm_root) {
+            let steps: Vec<&str> = solution.steps.iter().map(String::as_str).collect();
+            solution.scores = self.score(&mut prm.fork(prm_root), &steps).await?;
+        }
+        self.report_solution(&solution);
+        Ok(solution)
     }
 
     async fn write_solution(&self, mut branch: P::Branch) -> Result<Solution, Error> {

@@ -20,7 +20,8 @@ use crate::{BeamMode, Error, Expansion, Path, Policy, Prm, Search, Solution};
 pub(super) const ROW: Row = Row {
     name: "beam",
     needs_prm: true,
-    searches_steps: true,
+    uses_beam_width: true,
+    stops: false,
     default_n: 16,
     default_temperature: 0.7,
     validate: validate_step_search,

@@ -10,7 +10,8 @@ use crate::{Error, Policy, Prm, Search, Solution};
 pub(super) const ROW: Row = Row {
     name: "best-of-n",
     needs_prm: true,
-    searches_steps: false,
+    uses_beam_width: false,
+    stops: false,
     default_n: 16,
     default_temperature: 0.7,
     validate: validate_whole_solutions,

@@ -8,7 +8,8 @@ use engine::Setting;
 pub(super) const ROW: Row = Row {
     name: "cot",
     needs_prm: false,
-    searches_steps: false,
+    uses_beam_width: false,
+    stops: false,
     default_n: 1,
     default_temperature: 0.0,
     validate,

@@ -15,7 +15,8 @@ use futures::future::try_join_all;
 pub(super) const ROW: Row = Row {
     name: "dvts",
     needs_prm: true,
-    searches_steps: true,
+    uses_beam_width: true,
+    stops: false,
     default_n: 16,
     default_temperature: 0.7,
     validate: validate_step_search,

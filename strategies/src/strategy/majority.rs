@@ -1,20 +1,23 @@
 //! Majority vote, or self-consistency: N solutions, the most frequent answer (Wang et al., arXiv
-//! 2203.11171; SEMANTICS.md, "Majority vote"). Solution i does not depend on N.
+//! 2203.11171; SEMANTICS.md, "Majority vote"). Solution i does not depend on N. With a
+//! [`StopRule`] there are fewer where they settle the vote.
 
 use super::{Row, validate_whole_solutions};
-use crate::{Error, Policy, Prm, Search, Solution};
+use crate::{Error, Policy, Prm, Search, Solution, StopRule};
 
 pub(super) const ROW: Row = Row {
     name: "majority",
     needs_prm: false,
-    searches_steps: false,
+    uses_beam_width: false,
+    stops: true,
     default_n: 16,
     default_temperature: 0.7,
     validate: validate_whole_solutions,
-    candidates_per_solution: |_| Some(1),
+    // With a rule the number of solutions depends on what they say.
+    candidates_per_solution: |config| (config.stop_rule == StopRule::None).then_some(1),
 };
 
-/// Writes N solutions.
+/// Writes up to N solutions.
 pub(super) async fn run<P: Policy, R: Prm>(
     search: &Search<'_, P, R>,
 ) -> Result<Vec<Solution>, Error> {

@@ -9,6 +9,8 @@ mod best_of_n;
 mod cot;
 mod dvts;
 mod majority;
+mod particle_filtering;
+mod rebase;
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +31,10 @@ pub enum Strategy {
     Beam,
     /// Diverse verifier tree search: N/M independent greedy searches.
     Dvts,
+    /// REBASE: a softmax of the values shares a step's budget among the paths.
+    Rebase,
+    /// Particle filtering: paths are drawn anew by weight after every step.
+    ParticleFiltering,
 }
 
 /// The facts about one strategy.
@@ -37,8 +43,10 @@ pub(crate) struct Row {
     pub name: &'static str,
     /// Whether it needs a PRM.
     pub needs_prm: bool,
-    /// Whether it searches over steps: `beam_width`, `max_steps` and `max_step_tokens` apply.
-    pub searches_steps: bool,
+    /// Whether it keeps N/M branches: `beam_width` applies.
+    pub uses_beam_width: bool,
+    /// Whether [`Config::stop_rule`] applies.
+    pub stops: bool,
     /// N unless given.
     pub default_n: usize,
     /// The sampling temperature unless given.
@@ -52,12 +60,14 @@ pub(crate) struct Row {
 
 impl Strategy {
     /// Every strategy.
-    pub const ALL: [Strategy; 5] = [
+    pub const ALL: [Strategy; 7] = [
         Strategy::Cot,
         Strategy::Majority,
         Strategy::BestOfN,
         Strategy::Beam,
         Strategy::Dvts,
+        Strategy::Rebase,
+        Strategy::ParticleFiltering,
     ];
 
     pub(crate) fn row(self) -> &'static Row {
@@ -67,6 +77,8 @@ impl Strategy {
             Strategy::BestOfN => &best_of_n::ROW,
             Strategy::Beam => &beam::ROW,
             Strategy::Dvts => &dvts::ROW,
+            Strategy::Rebase => &rebase::ROW,
+            Strategy::ParticleFiltering => &particle_filtering::ROW,
         }
     }
 
@@ -84,6 +96,8 @@ impl Strategy {
             Strategy::BestOfN => best_of_n::run(search).await,
             Strategy::Beam => beam::run(search).await,
             Strategy::Dvts => dvts::run(search).await,
+            Strategy::Rebase => rebase::run(search).await,
+            Strategy::ParticleFiltering => particle_filtering::run(search).await,
         }
     }
 
@@ -97,10 +111,9 @@ impl Strategy {
         self.row().needs_prm
     }
 
-    /// Whether it searches over steps, so that [`Config::beam_width`] and [`Config::max_steps`]
-    /// apply.
-    pub fn searches_steps(self) -> bool {
-        self.row().searches_steps
+    /// Whether it keeps N/M branches, so that [`Config::beam_width`] applies.
+    pub fn uses_beam_width(self) -> bool {
+        self.row().uses_beam_width
     }
 
     /// The selection that counts unless another is set: `last-vote` with a PRM (the best row of the
