@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use strategies::Grader;
+use strategies::{Aggregation, Grader};
 
 pub use self::bench::{BenchCommand, BenchSearchFlags, ThroughputFlags, Without};
 pub use self::engine::{EngineFlags, SamplingFlags};
@@ -48,6 +48,9 @@ pub enum Command {
     /// Grade the answers of any system: lines of answer and prediction in, the same lines with
     /// verdicts out.
     Grade(GradeFlags),
+    /// Learn how likely a PRM's score is to be the start of a right solution, from a results file, and
+    /// show how reliable the scores are.
+    Calibrate(CalibrateFlags),
     /// Say what a checkpoint is and how it can serve.
     Inspect(InspectFlags),
     /// Write a checkpoint with the weights of its linear layers in 8 or 4 bits.
@@ -95,6 +98,24 @@ pub struct ShowFlags {
     /// Columns to draw in. Default: the terminal's.
     #[arg(long, value_name = "COLUMNS")]
     pub width: Option<usize>,
+}
+
+/// Flags of `calibrate`.
+#[derive(Args, Debug)]
+pub struct CalibrateFlags {
+    /// Results of `solve --strategy best-of-n --trees`. The map is fitted on half of the problems, by
+    /// their text, and its reliability is shown on the others.
+    #[arg(value_name = "RESULTS")]
+    pub results: PathBuf,
+    /// How the scores of a prefix become the one that is mapped.
+    #[arg(long, default_value = "last", value_parser = words(&Aggregation::ALL, Aggregation::name), value_name = "AGGREGATION")]
+    pub aggregation: Aggregation,
+    /// Write the map to FILE, as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Print one JSON object on standard output instead of a table.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Flags of `grade`.

@@ -48,6 +48,7 @@
 //! first, as long as the results of the two models do not.
 
 mod aggregate;
+mod calibration;
 mod config;
 mod context_overflow;
 mod error;
@@ -66,6 +67,7 @@ mod subsample;
 mod trace;
 
 pub use aggregate::Aggregation;
+pub use calibration::{Bin, Isotonic, Reliability, Sample};
 pub use config::{BeamMode, Config, check_sampling};
 pub use context_overflow::ContextOverflow;
 pub use engine::{Sampling, Setting};
