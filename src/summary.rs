@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use comfy_table::{CellAlignment, Table, TableComponent, presets};
 use serde::Serialize;
-use strategies::{ContextOverflow, Grader, Selection, Strategy};
+use strategies::{ContextOverflow, Grader, Level, Selection, Strategy};
 
 use session::results::Line;
 use session::{ModelInfo, ModelUsage};
@@ -87,6 +87,8 @@ pub struct Summary {
     pub accuracy: Option<f64>,
     /// Problems that could not be solved.
     pub failed: usize,
+    /// Problems whose stored predictions were graded anew, as their answer in the problem file has changed.
+    pub regraded: Vec<String>,
     /// The strategy.
     pub strategy: Strategy,
     /// N.
@@ -169,6 +171,8 @@ pub struct Run<'a> {
     pub prm: Option<Counted>,
     /// Wall-clock time.
     pub seconds: f64,
+    /// Problems that were graded anew.
+    pub regraded: &'a [String],
 }
 
 /// Sums a run up.
@@ -182,7 +186,7 @@ pub fn summarise(run: Run<'_>) -> Summary {
     for line in lines {
         all.add(line.correct);
         any_correct.add(line.any_correct);
-        let level = line.level.map_or("-".into(), |l| l.to_string());
+        let level = line.level.as_ref().map_or("-".into(), Level::to_string);
         by_level.entry(level).or_default().add(line.correct);
         for verdict in &line.verdicts {
             verdicts
@@ -206,6 +210,7 @@ pub fn summarise(run: Run<'_>) -> Summary {
         correct: all.correct,
         accuracy: (all.problems > 0).then_some(all.accuracy),
         failed: run.failed,
+        regraded: run.regraded.to_vec(),
         strategy: config.strategy,
         n: config.n,
         seed: config.seed,
@@ -388,6 +393,10 @@ fn run(s: &Summary) -> Table {
     ];
     if s.failed > 0 {
         rows.push(("problems without a result", s.failed.to_string()));
+    }
+    if !s.regraded.is_empty() {
+        let ids = s.regraded.join(", ");
+        rows.push(("graded anew", format!("{ids}: another answer in the problem file")));
     }
     for (name, value) in rows {
         table.add_row([name.to_string(), value]);

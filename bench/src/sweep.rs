@@ -18,7 +18,8 @@ pub struct Cpu {
         long,
         default_value = "1,0",
         value_delimiter = ',',
-        value_name = "COUNT,..."
+        value_name = "COUNT,...",
+        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(0..=1024)
     )]
     pub threads: Vec<usize>,
     /// Restrict the CPU to an instruction set: portable, avx2, avx-512 or amx. Default: the best

@@ -96,6 +96,7 @@ impl Branch {
         let generation = Generation {
             start,
             unchanged: usize::MAX,
+            sampled_ids: Vec::new(),
             logprobs: Vec::new(),
             matcher: StopMatcher::new(&options.stop_strings),
             detokenizer,

@@ -17,7 +17,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A file could not be written.
-    #[error("cannot write {file}: {source}")]
+    #[error("cannot write {file}: {}{source}", full(source))]
     Write {
         /// The file or folder.
         file: String,
@@ -242,5 +242,15 @@ impl Error {
             Error::MissingFile { file, .. } => file.ends_with(".safetensors"),
             _ => false,
         }
+    }
+}
+
+/// What a system's error comes to, where it says that there is no room.
+fn full(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull => "the disk is full: ",
+        io::ErrorKind::QuotaExceeded => "the disk is full for this user: ",
+        io::ErrorKind::FileTooLarge => "the disk is full for files of this size: ",
+        _ => "",
     }
 }

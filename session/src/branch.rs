@@ -43,9 +43,12 @@ impl StepOptions {
 pub struct WrittenStep {
     /// The new text, with its delimiter, without any end-of-sequence token.
     pub text: String,
-    /// The ids of the tokens that the branch grew by.
+    /// The ids of the tokens that the branch grew by. Where a delimiter ended inside a drawn token, the
+    /// branch has the tokens of its part instead.
     pub token_ids: Vec<u32>,
-    /// Natural-log probability of every drawn token, an end-of-sequence token included.
+    /// The ids of every drawn token, an end-of-sequence token included.
+    pub sampled_ids: Vec<u32>,
+    /// Natural-log probability of every token of `sampled_ids`, one to one.
     pub logprobs: Vec<f32>,
     /// Why it ended.
     pub end: StepEnd,
@@ -166,6 +169,7 @@ impl State {
             end: StepEnd::of(written.finish),
             text: written.text,
             token_ids: written.token_ids,
+            sampled_ids: written.sampled_ids,
             logprobs: written.logprobs,
         })
     }

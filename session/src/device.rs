@@ -133,6 +133,9 @@ pub struct Machine {
     pub unused_card: Option<String>,
 }
 
+/// The most threads of the CPU backend: more than any machine has cores, and few enough to start.
+const MOST_THREADS: usize = 1024;
+
 /// The backend that a device's word means.
 pub enum AnyBackend {
     /// The CPU.
@@ -167,6 +170,10 @@ impl EngineOptions {
                 Err(Setting::new(name, found, expected))
             }
         };
+        if self.threads > MOST_THREADS {
+            let expected = format!("a number from 0 to {MOST_THREADS}");
+            return Err(Setting::new("threads", self.threads, expected));
+        }
         if let Some(found) = self.kv_memory.filter(|mib| !(*mib > 0.0 && *mib < 1e9)) {
             return Err(Setting::new("kv_memory", found, "MiB above 0"));
         }
@@ -293,6 +300,10 @@ mod tests {
             (
                 |o| o.max_batch_rows = Some(0),
                 "`max_batch_rows` is 0; expected a number from 1 to 65536",
+            ),
+            (
+                |o| o.threads = usize::MAX,
+                "`threads` is 18446744073709551615; expected a number from 0 to 1024",
             ),
             (
                 |o| o.gpu_memory_fraction = 1.5,

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use engine::Setting;
+use engine::checkpoint::new_folder::NewFolder;
 use engine::checkpoint::source::Source;
 
 use crate::Error;
@@ -66,32 +67,18 @@ pub fn export(word: &str, to: &Path) -> Result<Vec<PathBuf>, Error> {
         let expected = format!("one of {}", words().collect::<Vec<_>>().join(", "));
         return Err(Setting::new("model", word, expected).into());
     };
-    let failed = |problem: String| Error::File {
+    let write = || -> std::io::Result<()> {
+        let folder = NewFolder::new(to)?;
+        for (name, bytes) in *files {
+            std::fs::write(folder.path().join(name), bytes)?;
+        }
+        folder.finish()
+    };
+    write().map_err(|error| Error::File {
         setting: "to",
         file: to.display().to_string(),
         line: None,
-        problem,
-    };
-    // Without a slash at its end, which would make the partial folder a child.
-    let to: &Path = &to.components().collect::<PathBuf>();
-    if to.symlink_metadata().is_ok() {
-        return Err(failed("exists already; expected a new folder".into()));
-    }
-    let mut partial = to.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = PathBuf::from(partial);
-    std::fs::create_dir(&partial)
-        .map_err(|error| failed(format!("{}: {error}", partial.display())))?;
-    let write = || -> std::io::Result<()> {
-        for (name, bytes) in *files {
-            std::fs::write(partial.join(name), bytes)?;
-        }
-        std::fs::rename(&partial, to)
-    };
-    write().map_err(|error| {
-        // The first error counts.
-        let _ = std::fs::remove_dir_all(&partial);
-        failed(error.to_string())
+        problem: error.to_string(),
     })?;
     Ok(files.iter().map(|(name, _)| to.join(name)).collect())
 }

@@ -51,11 +51,12 @@ impl GenerateRequest {
 pub struct Generation {
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
-    /// The ids of the continuation's tokens.
+    /// The ids of every drawn token: those of a stop string and a stop token included, though they
+    /// are not part of `text`.
     pub token_ids: Vec<u32>,
-    /// Its text.
+    /// The continuation's text, up to a stop string.
     pub text: String,
-    /// Natural-log probability of every drawn token, a drawn stop token included.
+    /// Natural-log probability of every token of `token_ids`, one to one.
     pub logprobs: Vec<f32>,
     /// Why it ended.
     pub finish: Finish,

@@ -363,7 +363,7 @@ impl Local {
         let generated = branch.generate(generate).await?;
         Ok(Generation {
             prompt_tokens: prompt.len(),
-            token_ids: generated.token_ids,
+            token_ids: generated.sampled_ids,
             text: generated.text,
             logprobs: generated.logprobs,
             finish: generated.finish,

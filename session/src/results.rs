@@ -2,21 +2,25 @@
 //!
 //! A line is appended and synced when its problem ends, so nothing finished is lost, whatever
 //! ends the process. A line that a crash cut short is removed on resuming. When every problem
-//! is there, the lines are put into the order of the problem file (through a temporary file and a
-//! rename), so an interrupted run ends in the same bytes as an uninterrupted one.
+//! is there, the lines are put into the order of the problem file (through a new file beside it and a
+//! rename), so an interrupted run ends in the same bytes as an uninterrupted one. A symbolic link stays a link,
+//! mode and owner stay as they are, and no file but this one is touched.
+//!
+//! An answer that was corrected in the problem file is graded anew: the predictions are in the line.
+
+mod file;
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use strategies::{
-    Config, ContextOverflow, Grader, Outcome, Problem, Selection, Solution, Strategy, Subsample,
-    Trace, Verdict,
+    Config, ContextOverflow, Grader, Level, Outcome, Problem, Selection, Solution, Strategy,
+    Subsample, Trace, Verdict,
 };
 
+pub use self::file::Results;
 use crate::device::kv_dtype_word;
 use crate::{Error, Info, Options};
 
@@ -105,7 +109,7 @@ pub struct Line {
     /// The question.
     pub problem: String,
     /// Difficulty, if known.
-    pub level: Option<u8>,
+    pub level: Option<Level>,
     /// Field, if known.
     pub subject: Option<String>,
     /// The true answer, if known.
@@ -131,7 +135,8 @@ pub struct Line {
     pub by_n: Vec<Subsample>,
     /// What it took.
     pub tokens: Tokens,
-    /// Whether any solution found is right, if that is known.
+    /// Whether any solution found is right, if that is known: not where the answer was corrected later and
+    /// only solutions that no verdict selects could be right.
     pub any_correct: Option<bool>,
     /// The settings of the run.
     pub settings: Settings,
@@ -156,7 +161,7 @@ impl Line {
             schema: SCHEMA,
             id: problem.id.clone(),
             problem: problem.problem.clone(),
-            level: problem.level,
+            level: problem.level.clone(),
             subject: problem.subject.clone(),
             answer: problem.answer.clone(),
             prediction: outcome.prediction,
@@ -175,139 +180,30 @@ impl Line {
             tree: trees.then_some(outcome.trace),
         }
     }
-}
 
-/// A results file being written.
-pub struct Results {
-    path: PathBuf,
-    file: File,
-    /// A device or a pipe takes results but holds none.
-    regular: bool,
-}
-
-impl Results {
-    /// Opens `path`, making it if need be. Returns what is in it already, by id.
-    ///
-    /// A file of other settings, with another problem under the id of one of `problems`, or with
-    /// a line that is no result, is refused untouched.
-    pub fn open(
-        path: &Path,
-        settings: &Settings,
-        trees: bool,
-        problems: &[Problem],
-    ) -> Result<(Results, HashMap<String, Line>), Error> {
-        let failed = |e: io::Error| failed(path, &e);
-        let mut file = (OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false))
-        .open(path)
-        .map_err(failed)?;
-        // Two runs on one file would each redo the other's problems.
-        file.try_lock()
-            .map_err(|_| refused(path, "another run is writing this file"))?;
-        let regular = file.metadata().map_err(failed)?.is_file();
-        let mut bytes = Vec::new();
-        if regular {
-            file.read_to_end(&mut bytes).map_err(failed)?;
-        }
-        // What follows the last line break was cut short by a crash.
-        let whole = bytes
-            .iter()
-            .rposition(|&b| b == b'\n')
-            .map_or(0, |at| at + 1);
-        let lines = read_lines("out", path, &bytes[..whole])?;
-        let texts: HashMap<&str, &str> = (problems.iter())
-            .map(|p| (p.id.as_str(), p.problem.as_str()))
-            .collect();
-        for (number, line) in lines.iter().enumerate() {
-            if let Some(why) = unfit(line, settings, trees, &texts) {
-                return Err(Error::File {
-                    setting: "out",
-                    file: path.display().to_string(),
-                    line: Some(number + 1),
-                    problem: format!("{why}; name another file"),
-                });
-            }
-        }
-        if regular {
-            file.set_len(whole as u64).map_err(failed)?;
-            file.seek(SeekFrom::End(0)).map_err(failed)?;
-        }
-        let done = lines
-            .into_iter()
-            .map(|line| (line.id.clone(), line))
-            .collect();
-        Ok((
-            Results {
-                path: path.into(),
-                file,
-                regular,
-            },
-            done,
-        ))
-    }
-
-    /// Appends a line; it is on the disk when this returns.
-    pub fn append(&mut self, line: &Line) -> Result<(), Error> {
-        let mut bytes = serde_json::to_vec(line).map_err(|e| failed(&self.path, &e.into()))?;
-        bytes.push(b'\n');
-        let written = self
-            .file
-            .write_all(&bytes)
-            .and_then(|()| match self.regular {
-                true => self.file.sync_data(),
-                false => Ok(()),
-            });
-        written.map_err(|e| failed(&self.path, &e))
-    }
-
-    /// Puts the lines into the order of `ids`, once all of them are there.
-    pub fn sort(&mut self, ids: &[&str]) -> Result<(), Error> {
-        if !self.regular {
-            return Ok(());
-        }
-        let failed = |e: io::Error| failed(&self.path, &e);
-        let mut text = String::new();
-        self.file.seek(SeekFrom::Start(0)).map_err(failed)?;
-        self.file.read_to_string(&mut text).map_err(failed)?;
-        let rank: HashMap<&str, usize> = ids.iter().enumerate().map(|(i, id)| (*id, i)).collect();
-        let mut lines: Vec<(usize, &str)> = Vec::new();
-        for line in text.lines() {
-            let value: Value = serde_json::from_str(line).map_err(|e| failed(e.into()))?;
-            let id = value.get("id").and_then(Value::as_str).unwrap_or_default();
-            lines.push((rank.get(id).copied().unwrap_or(usize::MAX), line));
-        }
-        if lines.is_sorted_by_key(|(rank, _)| *rank) {
-            return Ok(());
-        }
-        lines.sort_by_key(|(rank, _)| *rank);
-        let beside = self.path.with_extension("sorting");
-        let sorted = lines
-            .iter()
-            .flat_map(|(_, line)| [line, "\n"])
-            .collect::<String>();
-        let write = || -> io::Result<()> {
-            let mut file = File::create(&beside)?;
-            file.write_all(sorted.as_bytes())?;
-            file.sync_data()?;
-            std::fs::rename(&beside, &self.path)
+    /// Grades the predictions that are here against another true answer.
+    fn regrade(&mut self, answer: &str) {
+        let grader = self.grader;
+        let right = |prediction: &Option<String>| {
+            let right = |p: &String| grader.equivalent(p, answer);
+            Some(prediction.as_ref().is_some_and(right))
         };
-        write().map_err(failed)
-    }
-}
-
-fn failed(path: &Path, error: &io::Error) -> Error {
-    refused(path, error.to_string())
-}
-
-fn refused(path: &Path, problem: impl Into<String>) -> Error {
-    Error::File {
-        setting: "out",
-        file: path.display().to_string(),
-        line: None,
-        problem: problem.into(),
+        self.schema = SCHEMA;
+        self.answer = Some(answer.into());
+        self.correct = right(&self.prediction);
+        let smaller = self.by_n.iter_mut().flat_map(|row| &mut row.verdicts);
+        for verdict in self.verdicts.iter_mut().chain(smaller) {
+            verdict.correct = right(&verdict.prediction);
+        }
+        for solution in self.solutions.iter_mut().flatten() {
+            solution.correct = right(&solution.answer);
+        }
+        let smaller = self.by_n.iter().flat_map(|row| &row.verdicts);
+        let seen_right = (self.verdicts.iter().chain(smaller)).any(|v| v.correct == Some(true));
+        self.any_correct = match &self.solutions {
+            Some(all) => Some(all.iter().any(|s| s.correct == Some(true))),
+            None => seen_right.then_some(true),
+        };
     }
 }
 
@@ -316,7 +212,7 @@ fn unfit(
     line: &Line,
     settings: &Settings,
     trees: bool,
-    texts: &HashMap<&str, &str>,
+    by_id: &HashMap<&str, &Problem>,
 ) -> Option<String> {
     if let Some(difference) = difference(&line.settings, settings) {
         return Some(format!("made with other settings ({difference})"));
@@ -329,9 +225,7 @@ fn unfit(
         };
         return Some(format!("written {has} trees, this run is {wants}"));
     }
-    let other = texts
-        .get(line.id.as_str())
-        .is_some_and(|text| *text != line.problem);
+    let other = (by_id.get(line.id.as_str())).is_some_and(|p| p.problem != line.problem);
     other.then(|| format!("{:?} is another problem there", line.id))
 }
 
@@ -340,20 +234,48 @@ fn unfit(
 /// # Errors
 /// A line that is not a result, or one of a newer version than [`SCHEMA`].
 pub fn read_lines(setting: &'static str, path: &Path, bytes: &[u8]) -> Result<Vec<Line>, Error> {
-    let mut lines = Vec::new();
-    for (number, line) in bytes.split(|&b| b == b'\n').enumerate() {
-        if line.is_empty() {
-            continue;
-        }
-        let line = read_line(line).map_err(|why| Error::File {
+    let lines = numbered_lines(setting, path, bytes)?;
+    Ok(lines.into_iter().map(|there| there.line).collect())
+}
+
+/// A line of a file.
+struct Numbered<'a> {
+    /// Counted from 1.
+    number: usize,
+    /// As it is written.
+    bytes: &'a [u8],
+    line: Line,
+}
+
+/// The lines of a file.
+fn numbered_lines<'a>(
+    setting: &'static str,
+    path: &Path,
+    bytes: &'a [u8],
+) -> Result<Vec<Numbered<'a>>, Error> {
+    let lines = not_blank(bytes).map(|(number, bytes)| match read_line(bytes) {
+        Ok(line) => Ok(Numbered {
+            number,
+            bytes,
+            line,
+        }),
+        Err(problem) => Err(Error::File {
             setting,
             file: path.display().to_string(),
-            line: Some(number + 1),
-            problem: why,
-        })?;
-        lines.push(line);
-    }
-    Ok(lines)
+            line: Some(number),
+            problem,
+        }),
+    });
+    lines.collect()
+}
+
+/// The lines that are not blank, with their numbers, without a byte order mark and the white space at their ends:
+/// an editor may have been over them.
+fn not_blank(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    (1..)
+        .zip(bytes.split(|&b| b == b'\n').map(<[u8]>::trim_ascii))
+        .filter(|(_, line)| !line.is_empty())
 }
 
 fn read_line(bytes: &[u8]) -> Result<Line, String> {

@@ -321,6 +321,7 @@ fn a_step_and_its_score_through_branches() {
         for _ in 0..2 {
             let step = branch.step(&options).await.expect("a step");
             assert!(!step.logprobs.is_empty());
+            assert_eq!(step.logprobs.len(), step.sampled_ids.len());
             written.extend(step.token_ids);
             steps.push(step.text.trim().to_string());
         }

@@ -6,7 +6,7 @@ use session::{Event, Finish, GenerateRequest, Message, Options, Prompt, Session}
 use super::{print, print_json, read_stdin, say_unused_card};
 use crate::downloads::Downloads;
 use crate::error::{Done, Failure, sentence_with};
-use crate::flags::{GenerateFlags, unescape};
+use crate::flags::{GenerateFlags, line_breaks};
 
 #[derive(Serialize)]
 struct Printed {
@@ -25,7 +25,7 @@ pub fn run(flags: &GenerateFlags) -> Done {
         prompt: prompt(flags)?,
         sampling,
         max_tokens: flags.max_tokens as usize,
-        stop: flags.stop.iter().map(|s| unescape(s)).collect(),
+        stop: flags.stop.iter().map(|s| line_breaks(s)).collect(),
         seed: flags.seed,
     };
     let options = Options {
@@ -70,7 +70,7 @@ fn prompt(flags: &GenerateFlags) -> Done<Prompt> {
         return Ok(Prompt::Raw(prompt));
     }
     let system = flags.system.iter().map(|s| Message::new("system", s));
-    let begun = flags.assistant.as_deref().map(unescape);
+    let begun = flags.assistant.as_deref();
     let begun = begun.map(|begun| Message::new("assistant", begun));
     let messages = system.chain([Message::new("user", prompt)]).chain(begun);
     Ok(Prompt::Messages(messages.collect()))

@@ -5,8 +5,8 @@ use std::io::{BufRead, BufReader, BufWriter, Write, stdin, stdout};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
-use strategies::Grader;
+use serde::Serialize;
+use strategies::{Grader, Object, read_object, read_objects, spans_lines};
 
 use crate::error::{Done, Failure, print_failure};
 use crate::external::External;
@@ -23,7 +23,13 @@ struct Counts {
     agreed: usize,
 }
 
-/// Grades a file line by line, so that it may be longer than memory.
+impl Counts {
+    fn seen(&self) -> usize {
+        self.graded + self.malformed
+    }
+}
+
+/// Grades a file line by line, so that it may be longer than memory; one whose objects span lines at once.
 pub fn run(flags: &GradeFlags) -> Done {
     let written_files = [
         ("--out", &flags.out),
@@ -40,9 +46,18 @@ pub fn run(flags: &GradeFlags) -> Done {
             break;
         }
         number += 1;
-        if !bytes.iter().all(u8::is_ascii_whitespace) {
-            grading.line(&bytes, number)?;
+        if bytes.trim_ascii().is_empty() {
+            continue;
         }
+        if grading.counts.seen() == 0 && spans_lines(&bytes) {
+            let read = input.read_to_end(&mut bytes);
+            read.map_err(|e| Failure::io(&grading.name, &e))?;
+            for record in read_objects(&bytes) {
+                grading.object(record.object, number - 1 + record.line)?;
+            }
+            break;
+        }
+        grading.object(read_object(&bytes), number)?;
     }
     grading.end()
 }
@@ -75,19 +90,20 @@ impl Grading<'_> {
             let path = path.as_ref();
             path.map(|path| create(flag, path)).transpose()
         };
+        // First what can fail for another reason: files are emptied when they are opened.
+        let external = flags.external.as_ref();
+        let external = external.map(|command| External::start(command, timeout));
+        let external = external.transpose()?;
         let out: Box<dyn Write> = match create("--out", &flags.out)? {
             Some(file) => Box::new(file),
             None => Box::new(BufWriter::new(stdout().lock())),
         };
-        let external = flags.external.as_ref();
         Ok(Grading {
             flags,
             name,
             out,
             disagreements: create("--disagreements", &flags.disagreements)?,
-            external: external
-                .map(|command| External::start(command, timeout))
-                .transpose()?,
+            external,
             counts: Counts::default(),
         })
     }
@@ -100,9 +116,10 @@ impl Grading<'_> {
         }
     }
 
-    /// Grades a line and writes it.
-    fn line(&mut self, bytes: &[u8], number: usize) -> Done {
-        let mut graded = match Graded::read(bytes, self.flags.grader) {
+    /// Grades an object and writes it as a line.
+    fn object(&mut self, object: Result<Object, String>, number: usize) -> Done {
+        let graded = object.and_then(|object| Graded::new(object, self.flags.grader));
+        let mut graded = match graded {
             Ok(graded) => graded,
             Err(reason) => {
                 self.counts.malformed += 1;
@@ -114,8 +131,7 @@ impl Grading<'_> {
         self.counts.graded += 1;
         self.counts.correct += usize::from(graded.correct);
         self.compare(&mut graded, number)?;
-        let line = Value::Object(graded.line);
-        writeln!(self.out, "{line}").map_err(|e| self.written(e))
+        write_line(&mut self.out, &graded.line).map_err(|e| self.written(e))
     }
 
     /// Adds the second grader's verdict to a line, if there is a second grader.
@@ -128,7 +144,7 @@ impl Grading<'_> {
             Failure::Sentence(what) => Failure::new(format!("{} line {number}: {what}", self.name)),
             closed => closed,
         })?;
-        graded.line.insert("external".into(), json!(verdict));
+        insert(&mut graded.line, "external", &verdict)?;
         let Some(verdict) = verdict else {
             return Ok(());
         };
@@ -136,8 +152,8 @@ impl Grading<'_> {
         self.counts.agreed += usize::from(verdict == graded.correct);
         let file = self.disagreements.as_mut();
         if let Some(file) = file.filter(|_| verdict != graded.correct) {
-            let line = graded.disagreement(number);
-            writeln!(file, "{line}").map_err(|e| Failure::io("--disagreements", &e))?;
+            let line = graded.disagreement(number)?;
+            write_line(file, &line).map_err(|e| Failure::io("--disagreements", &e))?;
         }
         Ok(())
     }
@@ -163,30 +179,62 @@ impl Grading<'_> {
 
 /// A file that is opened to be written is emptied at once: no line of it would be read.
 fn refuse_one_file_twice(input: &Path, outputs: [(&str, &Option<PathBuf>); 2]) -> Done {
-    let mut seen = vec![("the file to grade", input.canonicalize())];
+    let mut seen = vec![("the file to grade", Place::of(input))];
     for (flag, path) in outputs {
         let Some(path) = path else { continue };
-        // One that is not there yet has a folder, and is there from now on under that name.
-        let place = path.canonicalize().or_else(|_| {
-            let name = path.file_name().unwrap_or_default();
-            let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
-            Ok::<_, std::io::Error>(folder.unwrap_or(Path::new(".")).canonicalize()?.join(name))
-        });
-        if let Ok(place) = &place {
-            // Devices may be written twice.
-            let same = |(_, other): &&(&str, std::io::Result<PathBuf>)| {
-                other.as_ref().is_ok_and(|other| other == place) && !place.starts_with("/dev")
-            };
-            if let Some((what, _)) = seen.iter().find(same) {
-                return Err(Failure::new(format!(
-                    "{flag} {}: this is {what}; expected another file",
-                    path.display()
-                )));
-            }
+        let place = Place::of(path);
+        let same = |(_, other): &&(&str, Option<Place>)| place.is_some() && *other == place;
+        if let Some((what, _)) = seen.iter().find(same) {
+            return Err(Failure::new(format!(
+                "{flag} {}: this is {what}; expected another file",
+                path.display()
+            )));
         }
         seen.push((flag, place));
     }
     Ok(())
+}
+
+/// Where a path leads.
+#[derive(PartialEq)]
+enum Place {
+    /// To a file, whatever its names.
+    #[cfg(unix)]
+    File { device: u64, inode: u64 },
+    /// To a file by its only known name, or to one that is not there yet, by its folder and name.
+    Name(PathBuf),
+}
+
+impl Place {
+    /// `None` for what may be opened twice, such as a device, and for a place that there is not.
+    fn of(path: &Path) -> Option<Place> {
+        match path.metadata() {
+            Ok(file) if !file.is_file() => None,
+            #[cfg(unix)]
+            Ok(file) => {
+                use std::os::unix::fs::MetadataExt;
+                let (device, inode) = (file.dev(), file.ino());
+                Some(Place::File { device, inode })
+            }
+            #[cfg(not(unix))]
+            Ok(_) => path.canonicalize().ok().map(Place::Name),
+            Err(_) => {
+                let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+                let folder = folder.unwrap_or(Path::new(".")).canonicalize().ok()?;
+                Some(Place::Name(folder.join(path.file_name()?)))
+            }
+        }
+    }
+}
+
+/// Writes an object and a line break.
+fn write_line(out: &mut impl Write, object: &Object) -> std::io::Result<()> {
+    serde_json::to_writer(&mut *out, object)?;
+    out.write_all(b"\n")
+}
+
+fn insert(object: &mut Object, name: &str, value: &impl Serialize) -> Done {
+    (object.insert(name, value)).map_err(|e| Failure::new(format!("{name}: {e}")))
 }
 
 fn create(flag: &str, path: &Path) -> Done<BufWriter<File>> {
@@ -221,7 +269,7 @@ fn summary(counts: &Counts, flags: &GradeFlags) -> String {
 
 /// A line with its verdict.
 struct Graded {
-    line: Map<String, Value>,
+    line: Object,
     answer: String,
     prediction: Option<String>,
     correct: bool,
@@ -229,17 +277,17 @@ struct Graded {
 
 impl Graded {
     /// Grades a line, or says what is wrong with it.
-    fn read(bytes: &[u8], grader: Grader) -> Result<Graded, String> {
-        let mut line = strategies::read_object(bytes)?;
+    fn new(mut line: Object, grader: Grader) -> Result<Graded, String> {
         let answer = text(&line, "answer")?.ok_or("the field \"answer\" is missing")?;
-        let prediction = match text(&line, "prediction")? {
+        let stated = text(&line, "prediction")?;
+        let prediction = match stated.clone() {
             Some(prediction) => Some(prediction),
             None => {
                 let whole = match text(&line, "solution")? {
                     Some(solution) => Some(solution),
                     None => text(&line, "response")?,
                 };
-                if whole.is_none() && !line.contains_key("prediction") {
+                if whole.is_none() && line.get("prediction").is_none() {
                     let wanted = "\"prediction\", \"solution\", \"response\"";
                     return Err(format!("none of the fields {wanted} is there"));
                 }
@@ -248,12 +296,18 @@ impl Graded {
         };
         let correct = (prediction.as_deref()).is_some_and(|p| grader.equivalent(p, &answer));
         let form = |answer: &str| grader.canonical(answer);
-        line.insert("prediction".into(), json!(prediction));
-        line.insert("correct".into(), json!(correct));
-        line.insert("grader".into(), json!(grader));
-        line.insert("answer_form".into(), json!(form(&answer)));
-        let prediction_form = prediction.as_deref().map(form);
-        line.insert("prediction_form".into(), json!(prediction_form));
+        let forms = (form(&answer), prediction.as_deref().map(form));
+        let mut insert = || -> serde_json::Result<()> {
+            // What was there stays as it was written.
+            if stated.is_none() {
+                line.insert("prediction", &prediction)?;
+            }
+            line.insert("correct", &correct)?;
+            line.insert("grader", &grader)?;
+            line.insert("answer_form", &forms.0)?;
+            line.insert("prediction_form", &forms.1)
+        };
+        insert().map_err(|e| e.to_string())?;
         Ok(Graded {
             line,
             answer,
@@ -263,26 +317,28 @@ impl Graded {
     }
 
     /// What there is to see of a line on which two graders disagree.
-    fn disagreement(&self, number: usize) -> Value {
-        let mut shown = Map::new();
-        shown.insert("line".into(), json!(number));
-        let names = ["answer", "prediction", "correct", "external", "grader"];
-        for name in names
-            .iter()
-            .chain(&["answer_form", "prediction_form"])
-            .copied()
-        {
-            let value = self.line.get(name).cloned().unwrap_or_default();
-            shown.insert(name.into(), value);
+    fn disagreement(&self, number: usize) -> Done<Object> {
+        let mut shown = Object::default();
+        insert(&mut shown, "line", &number)?;
+        for name in [
+            "answer",
+            "prediction",
+            "correct",
+            "external",
+            "grader",
+            "answer_form",
+            "prediction_form",
+        ] {
+            insert(&mut shown, name, &self.line.get(name))?;
         }
-        Value::Object(shown)
+        Ok(shown)
     }
 }
 
 /// A text or a number, as text; absent and null are the same.
-fn text(line: &Map<String, Value>, name: &str) -> Result<Option<String>, String> {
-    match line.get(name) {
-        None | Some(Value::Null) => Ok(None),
+fn text(line: &Object, name: &str) -> Result<Option<String>, String> {
+    match line.get(name).filter(|value| value.get() != "null") {
+        None => Ok(None),
         Some(value) => match strategies::text_of(value) {
             Some(text) => Ok(Some(text)),
             None => Err(format!("the field {name:?} is no text")),

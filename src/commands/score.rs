@@ -15,6 +15,21 @@ struct Printed {
     tokens_processed: u64,
 }
 
+/// The steps of a text, parted by blank lines: those of white space too, with any line ends, after a byte
+/// order mark.
+fn steps(text: &str) -> Vec<String> {
+    let lines = text.strip_prefix('\u{feff}').unwrap_or(text).lines();
+    let lines = lines.map(|line| match line.trim().is_empty() {
+        true => "",
+        false => line,
+    });
+    let text = lines.collect::<Vec<_>>().join("\n");
+    (text.split("\n\n"))
+        .map(|step| step.trim().to_string())
+        .filter(|step| !step.is_empty())
+        .collect()
+}
+
 /// Runs the command.
 pub fn run(flags: &ScoreFlags) -> Done {
     let text = match flags.steps.as_os_str() == "-" {
@@ -22,11 +37,7 @@ pub fn run(flags: &ScoreFlags) -> Done {
         false => std::fs::read_to_string(&flags.steps)
             .map_err(|e| Failure::io(&format!("--steps {}", flags.steps.display()), &e))?,
     };
-    let text = text.replace("\r\n", "\n");
-    let steps: Vec<String> = (text.split("\n\n"))
-        .map(|step| step.trim().to_string())
-        .filter(|step| !step.is_empty())
-        .collect();
+    let steps = steps(&text);
     if steps.is_empty() {
         let file = flags.steps.display();
         return Err(Failure::new(format!(

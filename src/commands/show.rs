@@ -38,6 +38,13 @@ pub fn run(flags: &ShowFlags) -> Done {
             path.display()
         ))
     })?;
+    if let Some(what) = damage(tree) {
+        return Err(Failure::new(format!(
+            "{}: the search tree of problem {:?} is none: {what}",
+            path.display(),
+            line.id
+        )));
+    }
     let width = flags.width.unwrap_or_else(|| {
         let columns = stdout()
             .is_terminal()
@@ -46,6 +53,18 @@ pub fn run(flags: &ShowFlags) -> Done {
         columns.map_or(WIDTH, |(_, columns)| usize::from(columns))
     });
     print(&(heading(line) + &draw(tree, width.max(40), flags.all)))
+}
+
+/// What keeps a trace of a file from being a tree: nodes are numbered in their order, parents first.
+fn damage(tree: &Trace) -> Option<String> {
+    if tree.nodes.is_empty() {
+        return Some("it has no node".into());
+    }
+    let wrong = (tree.nodes.iter().enumerate()).find(|(number, node)| {
+        let parent = node.parent.map_or(*number == 0, |parent| parent < *number);
+        node.id != *number || !parent
+    })?;
+    Some(format!("node {} has no place in it", wrong.0))
 }
 
 fn heading(line: &Line) -> String {

@@ -17,6 +17,9 @@ use crate::flags::{SearchFlags, SolveFlags};
 use crate::progress::Progress;
 use crate::summary::{Counted, Run, Summary, render, summarise};
 
+/// The most malformed lines of a problem file that are named: a file of another kind has nothing else.
+const MOST_SENTENCES: usize = 20;
+
 const NO_POLICY: session::Error = session::Error::NoModel { role: "policy" };
 
 /// Runs the command.
@@ -45,10 +48,11 @@ pub fn run(flags: &SolveFlags) -> Done {
     let outcome = futures::executor::block_on(solving.run(&session, &problems, &config));
     solving.progress.end();
     outcome?;
-    if let Some(out) = &mut solving.opened.out {
-        let ids: Vec<&str> = problems.iter().map(|p| p.id.as_str()).collect();
-        out.sort(&ids)?;
-    }
+    let ids: Vec<&str> = problems.iter().map(|p| p.id.as_str()).collect();
+    let sorted = match &mut solving.opened.out {
+        Some(out) => out.sort(&ids),
+        None => Ok(()),
+    };
     let usages = futures::executor::block_on(session.usage())?;
     let info = session.info().clone();
     drop(session);
@@ -66,8 +70,14 @@ pub fn run(flags: &SolveFlags) -> Done {
         policy: Counted::of(info.policy, usages.policy).ok_or(NO_POLICY)?,
         prm: Counted::of(info.prm, usages.prm),
         seconds: began.elapsed().as_secs_f64(),
+        regraded: opened.out.as_ref().map_or(&[], Results::regraded),
     });
     report(flags, &in_order, &summary)?;
+    if let Err(error) = sorted {
+        // Nothing is lost: it is the order alone.
+        let why = sentence(error);
+        eprintln!("warning: the results stay in the order in which they came: {why}");
+    }
     match failed {
         0 => Ok(()),
         1 => Err(Failure::new("1 problem has no result")),
@@ -251,11 +261,19 @@ pub(super) fn problems(text: Option<&str>, flags: &SearchFlags) -> Done<(Vec<Pro
             let bytes = std::fs::read(path)
                 .map_err(|e| Failure::io(&format!("--problems {}", path.display()), &e))?;
             let (problems, bad) = strategies::read_problems(&bytes);
-            for line in &bad {
+            for line in bad.iter().take(MOST_SENTENCES) {
                 let sentence = format!("--problems {} {line}", path.display());
                 if flags.fail_on_malformed {
                     return Err(Failure::new(sentence));
                 }
+                print_failure(&Failure::new(sentence));
+            }
+            if let Some(more) = bad
+                .len()
+                .checked_sub(MOST_SENTENCES)
+                .filter(|&more| more > 0)
+            {
+                let sentence = format!("--problems {}: {more} lines more", path.display());
                 print_failure(&Failure::new(sentence));
             }
             if problems.is_empty() {

@@ -169,24 +169,84 @@ pub(crate) fn words_with<T: Copy + Send + Sync + 'static>(
     })
 }
 
-/// `\n` and `\t` typed in a shell, as line break and tab; `\\` is a backslash.
-pub fn unescape(text: &str) -> String {
+/// LaTeX commands that begin with an n, of the kernel, amsmath, amssymb and common use in answers.
+const COMMANDS_WITH_N: [&str; 49] = [
+    "nabla",
+    "natural",
+    "ncong",
+    "ne",
+    "nearrow",
+    "neg",
+    "neq",
+    "newcommand",
+    "newline",
+    "nexists",
+    "ngeq",
+    "ngeqq",
+    "ngeqslant",
+    "ngtr",
+    "ni",
+    "nicefrac",
+    "nleftarrow",
+    "nLeftarrow",
+    "nleftrightarrow",
+    "nLeftrightarrow",
+    "nleq",
+    "nleqq",
+    "nleqslant",
+    "nless",
+    "nmid",
+    "nobreak",
+    "noindent",
+    "nolimits",
+    "nonumber",
+    "normalsize",
+    "not",
+    "notin",
+    "nparallel",
+    "nprec",
+    "npreceq",
+    "nrightarrow",
+    "nRightarrow",
+    "nsim",
+    "nsubseteq",
+    "nsucc",
+    "nsucceq",
+    "nsupseteq",
+    "ntriangleleft",
+    "ntrianglelefteq",
+    "ntriangleright",
+    "nu",
+    "null",
+    "nvdash",
+    "nwarrow",
+];
+
+/// A text with line breaks for each `\n` typed in a shell. LaTeX stays as it is written: a `\n` that begins
+/// one of its commands (`\neq`), one after another backslash (`\\n`), and every other backslash. A line break before
+/// letters that are such a command can be typed as one: `$'\n'` in bash.
+pub fn line_breaks(text: &str) -> String {
     let mut out = String::new();
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        match (c, chars.clone().next()) {
-            ('\\', Some(next @ ('n' | 't' | '\\'))) => {
-                chars.next();
-                out.push(match next {
-                    'n' => '\n',
-                    't' => '\t',
-                    other => other,
-                });
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('\\') {
+        out += before;
+        let letters = after.find(|c: char| !c.is_ascii_alphabetic());
+        let word = &after[..letters.unwrap_or(after.len())];
+        rest = match after.strip_prefix('n') {
+            Some(after) if !COMMANDS_WITH_N.contains(&word) => {
+                out.push('\n');
+                after
             }
-            _ => out.push(c),
-        }
+            _ => {
+                out.push('\\');
+                // A backslash after it belongs to it.
+                let one = usize::from(after.starts_with('\\'));
+                out += &after[..one];
+                &after[one..]
+            }
+        };
     }
-    out
+    out + rest
 }
 
 #[cfg(test)]
@@ -201,15 +261,24 @@ mod tests {
     }
 
     #[test]
-    fn line_breaks_can_be_typed() {
+    fn line_breaks_can_be_typed_and_latex_stays() {
         for (typed, meant) in [
             ("\\n\\n", "\n\n"),
-            ("a\\tb", "a\tb"),
-            ("\\\\n", "\\n"),
+            ("\\nStep", "\nStep"),
+            ("a\\nuser:\\n", "a\nuser:\n"),
+            ("\\n$x$", "\n$x$"),
+            ("\\times", "\\times"),
+            ("a\\tb", "a\\tb"),
+            ("\\neq", "\\neq"),
+            ("x \\ne 1\\n", "x \\ne 1\n"),
+            ("\\nabla\\nu\\n", "\\nabla\\nu\n"),
+            ("\\\\n", "\\\\n"),
+            ("\\\\\\n", "\\\\\n"),
             ("\\x", "\\x"),
             ("\\", "\\"),
+            ("\\boxed{\\text{a}}", "\\boxed{\\text{a}}"),
         ] {
-            assert_eq!(unescape(typed), meant, "{typed:?}");
+            assert_eq!(line_breaks(typed), meant, "{typed:?}");
         }
     }
 }

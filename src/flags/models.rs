@@ -23,14 +23,15 @@ pub struct GenerateFlags {
     /// System message; none unless given.
     #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
     pub system: Option<String>,
-    /// Beginning of the answer, which the model continues. \n stands for a line break.
+    /// Beginning of the answer, which the model continues; taken as it is written ($'\n' is a line
+    /// break in bash).
     #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
     pub assistant: Option<String>,
     /// Maximum tokens to draw.
     #[arg(long, default_value_t = 512, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_tokens: u32,
     /// Text that ends the generation and is not part of it; may be repeated. \n stands for a line
-    /// break.
+    /// break, but where it begins a LaTeX command such as \neq; nothing else is an escape.
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
     /// Seed of all random numbers.

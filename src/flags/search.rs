@@ -8,7 +8,7 @@ use strategies::{
     Aggregation, BeamMode, Config, Grader, PrmKind, PromptKind, Selection, StopRule, Strategy,
 };
 
-use super::{EngineFlags, SamplingFlags, unescape, words};
+use super::{EngineFlags, SamplingFlags, line_breaks, words};
 
 /// Flags of `solve`.
 #[derive(Args, Debug)]
@@ -34,8 +34,9 @@ pub struct SolveFlags {
 /// Flags of a search over problems.
 #[derive(Args, Debug)]
 pub struct SearchFlags {
-    /// Problems, one JSON object a line, as MATH-500, AIME, AMC, GSM8K or OlympiadBench have them:
-    /// problem, question or prompt; if known answer, solution, level, subject, id.
+    /// Problems, one JSON object a line or a JSON list of them, as MATH-500, AIME, AMC, GSM8K or
+    /// OlympiadBench have them: problem, question or prompt, after context, passage or body; if known
+    /// answer, solution, level, subject, id.
     /// Default: the bundled problems.
     #[arg(long, value_name = "FILE")]
     pub problems: Option<PathBuf>,
@@ -110,7 +111,8 @@ pub struct SearchFlags {
     /// Expansions of a path without a valid next step before it is given up (step searches).
     #[arg(long, alias = "tries", default_value_t = 3, value_name = "COUNT")]
     pub max_retries: usize,
-    /// Text that ends a step; \n stands for a line break.
+    /// Text that ends a step. \n stands for a line break, but where it begins a LaTeX command such
+    /// as \neq; nothing else is an escape.
     #[arg(long, default_value = "\\n\\n", value_name = "TEXT")]
     pub delimiter: String,
     /// Text in a step that ends its path, as it holds the answer; empty for none (step searches).
@@ -163,7 +165,7 @@ impl SearchFlags {
             max_step_tokens: self.max_step_tokens,
             max_tokens: self.max_tokens,
             max_retries: self.max_retries,
-            delimiter: unescape(&self.delimiter),
+            delimiter: line_breaks(&self.delimiter),
             answer_marker: self.answer_marker.clone(),
             sampling: self.sampling.sampling(defaults.sampling.temperature),
             seed: self.seed,

@@ -1,38 +1,44 @@
-//! Problems, and the JSONL files they come in.
+//! Problems, and the files they come in.
 //!
-//! One JSON object per line. Publishers use different names for the same field, so each field has
-//! several names, compared without regard to case; other fields are ignored:
+//! A file has one JSON object a line, or is one JSON list of objects, as OlympiadBench is distributed. Publishers use
+//! different names for the same field, so each field has several names, compared without regard to case; other
+//! fields are ignored:
 //!
 //! - problem: `problem`, `question`, `prompt`
+//! - context, which stands before the problem: `context`, `passage` (OlympiadBench, gaokao: a line of its own, as
+//!   OlympiadBench's own code has it), `body` (asdiv, SVAMP: the sentences before the question, as Qwen2.5-Math's
+//!   `parser.py` joins them)
 //! - answer: `answer` (after `####` if it has that, as in GSM8K), `final_answer` (a list in
 //!   OlympiadBench), `extracted_groundtruth`; else the solution's `\boxed{}` or the text after its
 //!   `####`
 //! - solution: `solution`
-//! - level: `level`, a number or "Level 3"
+//! - level: `level`, a number, "Level 3" or a name such as "Hard"
 //! - subject: `subject`, `type`
-//! - id: `id`, `unique_id`, `url`; else the line number
+//! - id: `id`, `unique_id`, `url`; else the number of the line, or of the object in its list
 //!
-//! The first name that is there counts.
+//! The first name that is there counts. A blank text is not there, unless it is the problem's. Numbers keep their
+//! digits. No problem is lost for its level or subject: what cannot be read is not there.
 
 use crate::last_boxed;
+use crate::object::{Object, kind, read_objects, text_of};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
 use std::collections::HashMap;
 use std::fmt;
 
 /// A problem to solve.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// Unique in its file: `id`, `unique_id` or `url`, else the line number.
+    /// Unique in its file: `id`, `unique_id` or `url`, else its number.
     pub id: String,
-    /// The question.
+    /// The question, after its context.
     pub problem: String,
     /// The true answer, if known.
     pub answer: Option<String>,
     /// A reference solution, if known.
     pub solution: Option<String>,
-    /// Difficulty, 1 to 5 in MATH.
-    pub level: Option<u8>,
+    /// Difficulty.
+    pub level: Option<Level>,
     /// Field of mathematics.
     pub subject: Option<String>,
 }
@@ -47,6 +53,25 @@ impl Problem {
             solution: None,
             level: None,
             subject: None,
+        }
+    }
+}
+
+/// How hard a problem is said to be.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Level {
+    /// A number, 1 to 5 in MATH.
+    Number(u8),
+    /// A name, such as "Hard".
+    Name(String),
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Level::Number(number) => number.fmt(f),
+            Level::Name(name) => name.fmt(f),
         }
     }
 }
@@ -66,58 +91,39 @@ impl fmt::Display for BadLine {
     }
 }
 
-/// Reads a JSONL file. Malformed lines are returned beside the problems, so that a caller can skip
+/// Reads a problem file. Malformed lines are returned beside the problems, so that a caller can skip
 /// them or fail; blank lines are skipped. A line that is not UTF-8 is malformed.
-pub fn read_problems(jsonl: &[u8]) -> (Vec<Problem>, Vec<BadLine>) {
+pub fn read_problems(file: &[u8]) -> (Vec<Problem>, Vec<BadLine>) {
     let mut problems = Vec::new();
     let mut bad = Vec::new();
     let mut lines_by_id: HashMap<String, usize> = HashMap::new();
-    let text = jsonl.strip_prefix(b"\xef\xbb\xbf").unwrap_or(jsonl);
-    for (index, bytes) in text.split(|&b| b == b'\n').enumerate() {
-        let line = index + 1;
-        if bytes.iter().all(u8::is_ascii_whitespace) {
-            continue;
-        }
-        let parsed = parse(bytes, line).and_then(|problem| {
-            match lines_by_id.insert(problem.id.clone(), line) {
+    for record in read_objects(file) {
+        let (line, number) = (record.line, record.item.unwrap_or(record.line));
+        let parsed = (record
+            .object
+            .and_then(|object| parse(Fields(object), number)))
+        .and_then(
+            |problem| match lines_by_id.insert(problem.id.clone(), line) {
                 Some(first) => Err(format!(
                     "id {:?} is already used by line {first}",
                     problem.id
                 )),
                 None => Ok(problem),
-            }
-        });
-        match parsed {
-            Ok(problem) => problems.push(problem),
-            Err(reason) => bad.push(BadLine { line, reason }),
+            },
+        );
+        match (parsed, record.item) {
+            (Ok(problem), _) => problems.push(problem),
+            (Err(reason), None) => bad.push(BadLine { line, reason }),
+            (Err(reason), Some(item)) => bad.push(BadLine {
+                line,
+                reason: format!("object {item} of the list: {reason}"),
+            }),
         }
     }
     (problems, bad)
 }
 
-/// The JSON object on a line of a file; the error says how the line is malformed.
-pub fn read_object(line: &[u8]) -> Result<Map<String, Value>, String> {
-    let text = str::from_utf8(line).map_err(|_| "is not UTF-8 text".to_string())?;
-    let value: Value = serde_json::from_str(text).map_err(|e| {
-        let sentence = e.to_string(); // ends in " at line 1 column 7"; the line is ours to name
-        let what = sentence.split(" at line ").next().unwrap_or_default();
-        format!("is not JSON at column {}: {what}", e.column())
-    })?;
-    match value {
-        Value::Object(object) => Ok(object),
-        _ => Err(format!("expected a JSON object, found {}", kind(&value))),
-    }
-}
-
-fn parse(bytes: &[u8], line: usize) -> Result<Problem, String> {
-    let object = read_object(bytes)?;
-    let fields = Fields(object.into_iter().collect());
-    let problem = fields
-        .text(&PROBLEM)?
-        .ok_or_else(|| fields.missing(&PROBLEM))?;
-    if problem.trim().is_empty() {
-        return Err(format!("the field {:?} is empty", fields.name(&PROBLEM)));
-    }
+fn parse(fields: Fields, number: usize) -> Result<Problem, String> {
     let (stated, solution) = (fields.text(&ANSWER)?, fields.text(&["solution"])?);
     let (answer, solution) = match stated {
         Some(stated) => match after_hashes(&stated) {
@@ -131,16 +137,17 @@ fn parse(bytes: &[u8], line: usize) -> Result<Problem, String> {
         }
     };
     Ok(Problem {
-        id: fields.text(&ID)?.unwrap_or_else(|| line.to_string()),
-        problem,
+        problem: fields.problem()?,
+        id: fields.text(&ID)?.unwrap_or_else(|| number.to_string()),
         answer,
         solution,
-        level: level(fields.get(&["level"]))?,
-        subject: fields.text(&SUBJECT)?,
+        level: fields.level(),
+        subject: fields.text(&SUBJECT).ok().flatten(),
     })
 }
 
 const PROBLEM: [&str; 3] = ["problem", "question", "prompt"];
+const CONTEXT: [&str; 3] = ["context", "passage", "body"];
 const ANSWER: [&str; 3] = ["answer", "final_answer", "extracted_groundtruth"];
 const ID: [&str; 3] = ["id", "unique_id", "url"];
 const SUBJECT: [&str; 2] = ["subject", "type"];
@@ -151,59 +158,84 @@ fn after_hashes(text: &str) -> Option<&str> {
     Some(answer.trim()).filter(|answer| !answer.is_empty())
 }
 
-/// The fields of one line.
-struct Fields(Vec<(String, Value)>);
+/// The fields of one object.
+struct Fields(Object);
 
 impl Fields {
     /// The first of `names` that is there, as the file spells it, and its value. Null is absent.
-    fn find(&self, names: &[&str]) -> Option<(&str, &Value)> {
-        names.iter().find_map(|name| {
-            (self.0.iter())
-                .find(|(key, value)| key.eq_ignore_ascii_case(name) && !value.is_null())
-                .map(|(key, value)| (key.as_str(), value))
-        })
+    fn find(&self, names: &[&str]) -> Option<(&str, &RawValue)> {
+        let fields = names
+            .iter()
+            .filter_map(|name| self.0.find(|key| key.eq_ignore_ascii_case(name)));
+        fields.into_iter().find(|(_, value)| kind(value) != "null")
     }
 
-    fn get(&self, names: &[&str]) -> Option<&Value> {
-        self.find(names).map(|(_, value)| value)
-    }
-
-    fn name(&self, names: &[&str]) -> &str {
-        self.find(names).map_or("", |(name, _)| name)
-    }
-
-    /// Text, a number as text, or a list of these, joined as several answers are.
-    fn text(&self, names: &[&str]) -> Result<Option<String>, String> {
-        let Some((name, value)) = self.find(names) else {
-            return Ok(None);
+    /// The question after its context.
+    fn problem(&self) -> Result<String, String> {
+        let (name, value) = self.find(&PROBLEM).ok_or_else(|| self.missing(&PROBLEM))?;
+        let problem = text_of(value).ok_or_else(|| not_text(name, value))?;
+        if problem.trim().is_empty() {
+            return Err(format!("the field {name:?} is empty"));
+        }
+        let Some((name, value)) = self.find(&CONTEXT) else {
+            return Ok(problem);
         };
-        let list = match value {
-            Value::Array(items) if names != PROBLEM => Some(items),
+        let context = text_of(value).ok_or_else(|| not_text(name, value))?;
+        let (context, question) = (context.trim(), problem.trim());
+        // Some files keep the parts beside the whole.
+        if context.is_empty() || question.starts_with(context) {
+            return Ok(problem);
+        }
+        let between = match name.eq_ignore_ascii_case("body") {
+            false => "\n",
+            true if context.ends_with(char::is_alphanumeric) => ". ",
+            true => " ",
+        };
+        Ok(format!("{context}{between}{question}"))
+    }
+
+    /// Text, a number as text, or a list of these, joined as several answers are. Blank text is absent.
+    fn text(&self, names: &[&str]) -> Result<Option<String>, String> {
+        let fields = names.iter().filter_map(|name| self.find(&[name]));
+        let texts = fields.map(|(name, value)| {
+            let text = match serde_json::from_str::<Vec<&RawValue>>(value.get()) {
+                Ok(items) => (items.into_iter().map(text_of).collect::<Option<Vec<_>>>())
+                    .map(|items| items.join(", ")),
+                Err(_) => text_of(value),
+            };
+            text.ok_or_else(|| not_text(name, value))
+        });
+        let blank =
+            |text: &Result<String, String>| text.as_ref().is_ok_and(|t| t.trim().is_empty());
+        texts.into_iter().find(|text| !blank(text)).transpose()
+    }
+
+    /// `"Level 2"`, `"2"` or `2`, or a name. MATH's `"Level ?"` is not a level, nor is anything but text and
+    /// numbers.
+    fn level(&self) -> Option<Level> {
+        let text = text_of(self.find(&["level"])?.1)?;
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let number = match words[..] {
+            [number] => Some(number),
+            [word, number] if word.eq_ignore_ascii_case("level") => Some(number),
             _ => None,
         };
-        let text = match list {
-            Some(items) => (items.iter().map(text_of).collect::<Option<Vec<_>>>())
-                .map(|items| items.join(", ")),
-            None => text_of(value),
-        };
-        match text {
-            Some(text) if list.is_some() && text.is_empty() => Ok(None),
-            Some(text) => Ok(Some(text)),
-            None => Err(format!(
-                "the field {name:?} is {}, expected text",
-                kind(value)
-            )),
+        match number.map(|number| (number, number.parse())) {
+            Some((_, Ok(number))) => Some(Level::Number(number)),
+            Some(("?", _)) => None,
+            _ if words.is_empty() => None,
+            _ => Some(Level::Name(words.join(" "))),
         }
     }
 
-    /// The sentence for a line that has none of `names`.
+    /// The sentence for an object that has none of `names`.
     fn missing(&self, names: &[&str]) -> String {
         let quoted = |names: &[&str]| {
             let names: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
             names.join(", ")
         };
-        let mut found: Vec<&str> = self.0.iter().map(|(key, _)| key.as_str()).take(8).collect();
-        let more = self.0.len() > found.len();
+        let mut found: Vec<&str> = self.0.names().take(8).collect();
+        let more = self.0.names().len() > found.len();
         found.sort_unstable();
         format!(
             "none of the fields {} is there; found {}{}",
@@ -218,42 +250,12 @@ impl Fields {
     }
 }
 
-/// A text or a number, as text; 27.0 is 27. `None` for anything else.
-pub fn text_of(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => {
-            let text = number.to_string();
-            Some(text.strip_suffix(".0").unwrap_or(&text).into())
-        }
-        _ => None,
-    }
-}
-
-/// `"Level 2"`, `"2"` or `2`. MATH's `"Level ?"` is not a level.
-fn level(value: Option<&Value>) -> Result<Option<u8>, String> {
-    let text = match value {
-        None => return Ok(None),
-        Some(Value::String(text)) if text == "Level ?" => return Ok(None),
-        Some(Value::String(text)) => text.clone(),
-        Some(other) => text_of(other).unwrap_or_else(|| other.to_string()),
+fn not_text(name: &str, value: &RawValue) -> String {
+    let found = match kind(value) {
+        "text" => "no Unicode text",
+        other => other,
     };
-    let digits = text.strip_prefix("Level ").unwrap_or(&text);
-    let level = digits.parse().map_err(|_| {
-        format!("the field \"level\" is {text:?}, expected a number or \"Level 1\" to \"Level 5\"")
-    })?;
-    Ok(Some(level))
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "text",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
-    }
+    format!("the field {name:?} is {found}, expected text")
 }
 
 #[cfg(test)]
@@ -266,7 +268,7 @@ mod tests {
         match (problems.first(), bad.first()) {
             (Some(p), None) => {
                 let or = |o: &Option<String>| o.clone().unwrap_or("-".into());
-                let level = p.level.map_or("-".into(), |l| l.to_string());
+                let level = p.level.as_ref().map_or("-".into(), Level::to_string);
                 format!(
                     "{}|{}|{}|{level}|{}",
                     p.id,
@@ -298,13 +300,27 @@ mod tests {
             (r#"{"problem":"p","level":"3"}"#, "1|p|-|3|-"),
             (r#"{"problem":"p","level":"Level ?"}"#, "1|p|-|-|-"),
             ("\u{feff}{\"problem\":\"p\"}\r", "1|p|-|-|-"),
+            (r#"{"problem":"p","level":"Hard"}"#, "1|p|-|Hard|-"),
             (
-                r#"{"problem":"p","level":"hard"}"#,
-                r#"line 1: the field "level" is "hard", expected a number or "Level 1" to "Level 5""#,
+                r#"{"problem":"p","level":" very \n hard "}"#,
+                "1|p|-|very hard|-",
+            ),
+            (r#"{"problem":"p","level":""}"#, "1|p|-|-|-"),
+            (r#"{"problem":"p","level":"level 2"}"#, "1|p|-|2|-"),
+            (r#"{"problem":"p","level":2.5}"#, "1|p|-|2.5|-"),
+            (r#"{"problem":"p","level":3.0}"#, "1|p|-|3|-"),
+            (
+                r#"{"problem":"p","level":4000000000}"#,
+                "1|p|-|4000000000|-",
+            ),
+            (r#"{"problem":"p","level":["a"],"type":{}}"#, "1|p|-|-|-"),
+            (
+                r#"{"problem":"p","answer":" ","final_answer":"5","id":""}"#,
+                "1|p|5|-|-",
             ),
             (
-                r#"{"problem":"p","level":2.5}"#,
-                r#"line 1: the field "level" is "2.5", expected a number or "Level 1" to "Level 5""#,
+                r#"{"problem":"p","answer":123456789012345678901,"id":12345678901234567890123}"#,
+                "12345678901234567890123|p|123456789012345678901|-|-",
             ),
             (
                 r#"{"answer":"4"}"#,
@@ -334,7 +350,18 @@ mod tests {
                 r#"{"problem":"p","final_answer":[["4"]]}"#,
                 r#"line 1: the field "final_answer" is a list, expected text"#,
             ),
-            (r#"[1]"#, "line 1: expected a JSON object, found a list"),
+            (
+                r#"[1]"#,
+                "line 1: object 1 of the list: expected a JSON object, found a number",
+            ),
+            (
+                r#"{"problem":"p","context":{"a":1}}"#,
+                r#"line 1: the field "context" is an object, expected text"#,
+            ),
+            (
+                r#"{"problem":"a \ud800"}"#,
+                r#"line 1: the field "problem" is no Unicode text, expected text"#,
+            ),
             (
                 r#"{"problem":"p""#,
                 "line 1: is not JSON at column 14: EOF while parsing an object",
@@ -398,6 +425,35 @@ mod tests {
                 "1607|q|7|-|-",
             ),
             (r#"{"prompt":"q","final_answer":[]}"#, "1|q|-|-|-"),
+            (
+                // OlympiadBench's physics
+                r#"{"id":2231,"context":"There are 5. 2 come in.","question":"How many?","final_answer":["7"],"subfield":"Mechanics","unit":null}"#,
+                "2231|There are 5. 2 come in.\nHow many?|7|-|-",
+            ),
+            (
+                // its other problems
+                r#"{"id":3,"context":null,"question":"How many?","level":null}"#,
+                "3|How many?|-|-|-",
+            ),
+            (
+                // asdiv
+                r#"{"body":"Ann has 5 eggs. ","question":"How many?","answer":"5"}"#,
+                "1|Ann has 5 eggs. How many?|5|-|-",
+            ),
+            (
+                // SVAMP
+                r#"{"ID":"chal-1","Body":"Each pack costs 76 dollars","Question":"How much?","Answer":51.0,"Type":"Subtraction"}"#,
+                "chal-1|Each pack costs 76 dollars. How much?|51|-|Subtraction",
+            ),
+            (
+                // gaokao
+                r#"{"passage":"","question":"q"}"#,
+                "1|q|-|-|-",
+            ),
+            (
+                r#"{"passage":"A passage.","question":"A passage. And q."}"#,
+                "1|A passage. And q.|-|-|-",
+            ),
         ];
         let mut failures = Vec::new();
         for (line, want) in cases {

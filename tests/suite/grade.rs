@@ -271,3 +271,77 @@ fn solve_takes_a_grader() {
     assert_eq!(again.len(), 2);
     assert!(again.iter().all(|line| line["grader"] == "strict"));
 }
+
+/// Numbers keep their digits, in verdicts and in the lines that come back.
+#[test]
+fn numbers_keep_their_digits() {
+    let folder = scratch("grade-digits");
+    let input = "{\"answer\": 123456789012345678901, \"prediction\": \"123456789012345678901\", \"x\": [1.50, 1e5]}\n\
+                 {\"answer\": 12345678901234567890123, \"prediction\": 12345678901234567890124}\n\
+                 {\"answer\": 0.1234567890123456789, \"prediction\": \"0.1234567890123456789\"}\n\
+                 {\"answer\": 2e3, \"prediction\": 2000}\n";
+    let graded = stdout_of(&offshoot(&folder, &["grade", "-"], input));
+    assert_eq!(verdicts(&lines(&graded)), [true, false, true, true]);
+    for (line, as_written) in graded.lines().zip([
+        "{\"answer\":123456789012345678901,\"prediction\":\"123456789012345678901\",\"x\":[1.50, 1e5],\"correct\"",
+        "{\"answer\":12345678901234567890123,\"prediction\":12345678901234567890124,\"correct\"",
+        "{\"answer\":0.1234567890123456789,\"prediction\":\"0.1234567890123456789\",\"correct\"",
+        "{\"answer\":2e3,\"prediction\":2000,\"correct\"",
+    ]) {
+        assert!(line.starts_with(as_written), "{line}");
+    }
+}
+
+/// A list, objects over several lines, a byte order mark and other line ends.
+#[test]
+fn files_of_every_layout_are_graded() {
+    let folder = scratch("grade-layouts");
+    let pairs = [
+        "{\"answer\": \"1\", \"prediction\": \"1\"}",
+        "{\"answer\": \"1\", \"prediction\": \"2\"}",
+    ];
+    let expected = stdout_of(&offshoot(&folder, &["grade", "-"], &pairs.join("\n")));
+    let printed = pairs.map(|pair| pair.replace('{', "{\n ").replace('}', "\n}"));
+    for text in [
+        format!("\u{feff}{}\r\n\r\n{}\r\n", pairs[0], pairs[1]),
+        format!("\n[{}]", pairs.join(",\n")),
+        format!("[\r\n{}\r\n]\r\n", printed.join(",")),
+        printed.join("\n"),
+    ] {
+        let graded = stdout_of(&offshoot(&folder, &["grade", "-"], &text));
+        assert_eq!(graded, expected, "{text:?}");
+    }
+    let bad = "\n[\n{\"answer\": \"1\", \"prediction\": \"1\"},\n{\"answer\": \"1\"}\n]";
+    let output = offshoot(&folder, &["grade", "-"], bad);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        stderr(&output).contains("standard input line 4: none of the fields"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+/// Nothing is emptied for a call that cannot be carried out, nor a file by another of its names.
+#[test]
+fn no_file_is_emptied_for_nothing() {
+    let folder = scratch("grade-emptied");
+    for name in ["lines.jsonl", "out.jsonl"] {
+        fs::write(folder.join(name), LINES).expect("a file is written");
+    }
+    let arguments = ["grade", "lines.jsonl", "--out", "out.jsonl", "--external"];
+    fails(
+        &folder,
+        &[&arguments[..], &["no-such-command"]].concat(),
+        &["no-such-command"],
+    );
+    std::os::unix::fs::symlink("lines.jsonl", folder.join("soft")).expect("a link");
+    fs::hard_link(folder.join("lines.jsonl"), folder.join("hard")).expect("a link");
+    for link in ["soft", "hard"] {
+        let arguments = ["grade", "lines.jsonl", "--out", link];
+        fails(&folder, &arguments, &["this is the file to grade"]);
+    }
+    for name in ["lines.jsonl", "out.jsonl"] {
+        let kept = fs::read_to_string(folder.join(name)).expect("the file");
+        assert_eq!(kept, LINES, "{name}");
+    }
+}

@@ -155,7 +155,7 @@ fn what_cannot_be_is_one_sentence() {
     std::fs::create_dir(folder.join("there")).expect("a folder");
     refused(
         &["quantize", "nano-small", "there"],
-        "cannot write there: File exists",
+        "cannot write there: exists already",
     );
     refused(
         &["quantize", "nano-small", "no/where"],

@@ -10,7 +10,7 @@
 //! - `container`: tensors by name, whichever format holds them. `safetensors`: the one format.
 //!   `packed`: matrices of 8 and 4 bits.
 //! - [`Checkpoint`]: all of these opened, every tensor known to be there.
-//! - [`quantize`]: writes a checkpoint with quantised matrices.
+//! - [`quantize`]: writes a checkpoint with quantised matrices. [`new_folder`]: whole or not at all.
 
 pub mod arch;
 pub mod config;
@@ -19,6 +19,7 @@ pub mod generation;
 pub mod hub;
 pub(crate) mod json;
 pub mod layout;
+pub mod new_folder;
 mod packed;
 mod quantization;
 pub mod quantize;

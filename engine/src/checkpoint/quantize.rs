@@ -11,6 +11,7 @@ use super::config::{HeadKind, ModelConfig};
 use super::container::StoredDtype;
 use super::json::Fields;
 use super::layout::{TensorSpec, lm_head};
+use super::new_folder::NewFolder;
 use super::packed::parts;
 use super::quantization::{FIELD, to_config};
 use super::safetensors::{INDEX, ShardWriter, Writing, failed, is_pickle};
@@ -30,7 +31,7 @@ pub struct Written {
 }
 
 /// Writes `checkpoint` to the new folder `to` with the matrices of its linear layers quantised and
-/// everything else unchanged. The embedding stays in floating point, so a tied LM head becomes a
+/// everything else unchanged. The folder appears when all of it is written; an error leaves nothing. The embedding stays in floating point, so a tied LM head becomes a
 /// matrix of its own; `keep_head` leaves the LM head alone (a PRM's, say). Other heads are never
 /// changed.
 ///
@@ -49,9 +50,14 @@ pub fn write(
         let fields = Fields::parse(config_file, &config_bytes)?;
         return Err(fields.wrong(FIELD, "none: a checkpoint that is not quantised yet"));
     }
-    std::fs::create_dir(to).map_err(|error| failed(to, error))?;
-    let written = write_tensors(checkpoint, kind, keep_head, to)?;
-    copy_other_files(checkpoint, to)?;
+    let folder = NewFolder::new(to).map_err(|error| failed(to, error))?;
+    // Of a file that the user never sees, the folder that was asked for is named.
+    let named = |error| match error {
+        Error::Write { source, .. } => failed(to, source),
+        other => other,
+    };
+    let written = write_tensors(checkpoint, kind, keep_head, folder.path()).map_err(named)?;
+    copy_other_files(checkpoint, folder.path()).map_err(named)?;
 
     let mut object: Map<String, Value> =
         serde_json::from_slice(&config_bytes).map_err(|source| Error::Json {
@@ -63,10 +69,10 @@ pub fn write(
     }
     let modules = (written.left.iter()).map(|name| name.trim_end_matches(".weight"));
     object.insert(FIELD.into(), to_config(kind, modules));
-    // Last: a folder without it is not a model.
-    let path = to.join(ModelConfig::FILE);
     let text = format!("{:#}\n", Value::Object(object));
-    std::fs::write(&path, text).map_err(|error| failed(&path, error))?;
+    let path = folder.path().join(ModelConfig::FILE);
+    let finished = std::fs::write(path, text).and_then(|()| folder.finish());
+    finished.map_err(|error| failed(to, error))?;
     Ok(written)
 }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use kernels::Dtype;
-use safetensors::tensor::{Metadata, TensorView, serialize_to_file};
+use safetensors::tensor::{Metadata, SafeTensorError, TensorView, serialize_to_file};
 use serde_json::{Map, json};
 
 use super::container::{Entry, StoredDtype, Tensors};
@@ -233,9 +233,12 @@ impl<'a> ShardWriter<'a> {
 
     fn close(&mut self) -> Result<()> {
         let path = self.part(self.written.len());
-        let wrong = |error: safetensors::SafeTensorError| Error::Safetensors {
-            file: path.display().to_string(),
-            problem: error.to_string(),
+        let wrong = |error: SafeTensorError| match error {
+            SafeTensorError::IoError(error) => failed(&path, error),
+            other => Error::Safetensors {
+                file: path.display().to_string(),
+                problem: other.to_string(),
+            },
         };
         let tensors = (self.open.iter())
             .map(|tensor| {

@@ -45,11 +45,17 @@ pub enum Finish {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Generated {
     /// The tokens the branch grew by. When a stop string ends inside a token, that token is
-    /// replaced by the tokens of its part up to the end of the stop string.
+    /// replaced by the tokens of its part up to the end of the stop string, which were never
+    /// sampled: log-probabilities belong to [`Generated::sampled_ids`].
     pub token_ids: Vec<u32>,
     /// Their text.
     pub text: String,
-    /// Natural-log probability of every sampled token, a sampled stop token included.
+    /// Every token that was sampled, in order: those of a stop string and a stop token included, as
+    /// in vLLM's `token_ids`. So importance weights and policy gradients have the tokens that the
+    /// probabilities are of. (TensorRT-LLM #18190 trims both lists instead, which loses the
+    /// probability of ending.)
+    pub sampled_ids: Vec<u32>,
+    /// Natural-log probability of every token of `sampled_ids`, one to one.
     pub logprobs: Vec<f32>,
     /// Why it ended.
     pub finish: Finish,
@@ -76,6 +82,7 @@ pub(crate) struct Generation {
     pub start: usize,
     /// Leading tokens of the sequence that a cut at a stop string has left unchanged.
     pub unchanged: usize,
+    pub sampled_ids: Vec<u32>,
     pub logprobs: Vec<f32>,
     pub matcher: StopMatcher,
     /// Turns tokens into text; `None` for a model without a tokenizer.
@@ -158,6 +165,7 @@ impl Request {
                 let generated = Generated {
                     token_ids: self.seq.borrow().token_ids[generation.start..].to_vec(),
                     text: generation.matcher.text().to_string(),
+                    sampled_ids: generation.sampled_ids,
                     logprobs: generation.logprobs,
                     finish,
                 };
@@ -251,6 +259,7 @@ impl Generation {
         sample: Sample,
         context_length: usize,
     ) -> Result<Option<Finish>, Error> {
+        self.sampled_ids.push(sample.token_id);
         self.logprobs.push(sample.logprob);
         if self.options.stop_token_ids.contains(&sample.token_id) {
             return self.ended(Finish::StopToken(sample.token_id));

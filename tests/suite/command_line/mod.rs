@@ -1,11 +1,13 @@
 //! The binary from the command line: good calls print what the README promises, bad ones end in one
 //! sentence and exit code 2. This file checks calls that must fail and has the cheapest search; the
-//! others test flags, broken models, results files and the commands' output.
+//! others test flags and their numbers, broken models, problem and results files and the commands' output.
 
 #![cfg(unix)]
 
 mod broken_models;
+mod files;
 mod flags;
+mod numbers;
 mod output;
 mod results;
 

@@ -248,8 +248,8 @@ fn generate_streams_what_json_tells() {
     let logprobs = whole["logprobs"].as_array().expect("a list");
     assert_eq!(
         logprobs.len(),
-        count(&whole["token_ids"]) + 1,
-        "the end's own one too"
+        count(&whole["token_ids"]),
+        "one to one, the end's own one too"
     );
     assert!(
         logprobs
@@ -271,6 +271,13 @@ fn generate_streams_what_json_tells() {
         let stopped = json_of(&run(&["--json", "--stop", stop, "--stop", "never", prompt]));
         let cut = text.find(&meant).expect("the stop text is in the text");
         assert_eq!(stopped["text"], text[..cut], "--stop {stop:?}");
+        // The tokens are those that were drawn, so the same as without it as far as they go.
+        for list in ["token_ids", "logprobs"] {
+            let (cut, all) = (stopped[list].as_array(), whole[list].as_array());
+            let (cut, all) = (cut.expect("a list"), all.expect("a list"));
+            assert!(all.starts_with(cut), "--stop {stop:?}: {list} {cut:?}");
+        }
+        assert_eq!(count(&stopped["token_ids"]), count(&stopped["logprobs"]));
         assert_eq!(stopped["finish_reason"], "stop");
     }
     let short = json_of(&run(&["--json", "--max-tokens", "3", prompt]));
