@@ -1,11 +1,30 @@
-//! The shape of an answer: a value, a tuple, a set, an equation, words.
+//! The shape of an answer: a value, a quantity, a tuple, a set, an equation, words, or unread.
+//!
+//! What is read goes through these steps, each in a file of its own:
+//!
+//! 1. LaTeX to nodes, decorations and spellings gone (`latex.rs`, `commands.rs`, `unicode.rs`,
+//!    `numbers.rs`, `words.rs`);
+//! 2. what stands around the answer: an equals sign or ≈ before it, a condition on n after it
+//!    (`conditions.rs`);
+//! 3. lists to parts;
+//! 4. of a part: time of day, choice (`choices.rs`), label and relation (`labels.rs`,
+//!    `relation.rs`), matrix (`matrix.rs`), quantity (`quantity.rs`, `units.rs`), brackets and sets
+//!    (`brackets.rs`, `sets.rs`), words (`text.rs`), and at last an expression (`expression.rs`).
 
+use super::bases::based_number;
+use super::brackets::{in_brackets, joined, outward_brackets};
+use super::choices::choice;
+use super::conditions;
 use super::exact::{Frac, Fuel, Sum};
 use super::expression::value;
 use super::latex::{MAX_DEPTH, Node, closes, opens, parse};
+use super::matrix::matrix;
+use super::quantity;
 use super::relation::relation;
+use super::sets::{self, Joined};
 use super::text;
-use super::units;
+use super::units::Unit;
+use super::words::is_conjunction;
 
 /// Longer answers are compared as text, unchanged.
 const MAX_LENGTH: usize = 4096;
@@ -15,10 +34,12 @@ const MAX_LENGTH: usize = 4096;
 pub(super) struct Answer {
     /// Its label: the `x` of `x = 5` or of `x \in [0, 1]`.
     pub(super) label: Option<String>,
-    /// Its unit of measure.
-    pub(super) unit: Option<String>,
+    /// Its unit of measure, or what it counts.
+    pub(super) unit: Option<Unit>,
     /// The letter of `\textbf{(C)}\ 12`.
     pub(super) choice: Option<char>,
+    /// What a letter of it may be: `k\in\mathbb{Z}`.
+    pub(super) condition: Option<String>,
     /// Its shape.
     pub(super) body: Body,
     /// Equal bodies that are written alike have equal keys.
@@ -30,8 +51,10 @@ pub(super) struct Answer {
 pub(super) enum Body {
     /// A number or an expression.
     Value(Frac),
-    /// Words, and anything that has no other shape; the key is the text.
+    /// Words, a time of day, a number in a base; the key is the text.
     Text,
+    /// What no rule reads. It is equal to itself alone, spelling aside; the key is the text.
+    Unread,
     /// A tuple, an interval, a ratio: parts in order.
     Sequence {
         open: String,
@@ -56,13 +79,18 @@ impl Answer {
             label: None,
             unit: None,
             choice: None,
+            condition: None,
             body,
             key,
         }
     }
 
-    fn text(nodes: &[Node], fuel: &Fuel) -> Answer {
-        Answer::new(Body::Text, text::render(nodes, fuel))
+    pub(super) fn unread(nodes: &[Node], fuel: &Fuel) -> Answer {
+        Answer::new(Body::Unread, text::render(nodes, fuel))
+    }
+
+    pub(super) fn is_unread(&self) -> bool {
+        matches!(self.body, Body::Unread)
     }
 
     pub(super) fn value(value: Frac) -> Answer {
@@ -85,8 +113,7 @@ impl Answer {
         } else {
             close
         };
-        let keys: Vec<&str> = items.iter().map(|item| item.key.as_str()).collect();
-        let key = format!("{open}{}{close}", keys.join(","));
+        let key = format!("{open}{}{close}", keys(&items, false).join(","));
         let (open, close) = (open.into(), close.into());
         Answer::new(Body::Sequence { open, close, items }, key)
     }
@@ -94,35 +121,103 @@ impl Answer {
     /// Reads an answer. Any text has some shape.
     pub(super) fn read(answer: &str, fuel: &Fuel) -> Answer {
         let trimmed = answer.trim();
-        let as_it_stands = || Answer::new(Body::Text, trimmed.into());
+        let as_it_stands = || Answer::new(Body::Unread, trimmed.into());
         if trimmed.len() > MAX_LENGTH {
             return as_it_stands();
         }
-        match parse(trimmed) {
-            Some(nodes) => list(&nodes, 0, fuel),
-            None => as_it_stands(),
+        // "5\ " is 5 and a space, but "5\" is no LaTeX
+        let cut = trimmed
+            .strip_suffix('\\')
+            .filter(|_| !answer.ends_with('\\'));
+        let Some(nodes) = parse(cut.unwrap_or(trimmed)) else {
+            return as_it_stands();
+        };
+        let nodes = outward_brackets(nodes);
+        match around(&nodes) {
+            [] => as_it_stands(),
+            nodes => list(nodes, 0, fuel),
         }
     }
+}
+
+/// The keys of parts; `owned` with their labels and units.
+fn keys(items: &[Answer], owned: bool) -> Vec<String> {
+    (items.iter())
+        .map(|item| match (&item.label, &item.unit) {
+            (Some(label), _) => format!("{label}={}", item.key),
+            (None, Some(unit)) if owned => format!("{} {}", item.key, unit.key),
+            _ => item.key.clone(),
+        })
+        .collect()
+}
+
+/// The answer without what says only how it was got: `= 5`, `\approx 5`, "about 5".
+fn around(nodes: &[Node]) -> &[Node] {
+    const NEAR: [&str; 6] = [
+        "about",
+        "approximately",
+        "approx",
+        "roughly",
+        "around",
+        "circa",
+    ];
+    let mut nodes = trimmed(nodes);
+    loop {
+        nodes = match nodes {
+            [Node::Char('=' | '≈' | '≒' | '~'), rest @ ..] if !rest.is_empty() => trimmed(rest),
+            [Node::Command(sign), rest @ ..]
+                if matches!(sign.as_str(), "approx" | "sim") && !rest.is_empty() =>
+            {
+                trimmed(rest)
+            }
+            [word, rest @ ..] if NEAR.iter().any(|near| word.says(near)) && has_number(rest) => {
+                trimmed(rest)
+            }
+            nodes => return nodes,
+        };
+    }
+}
+
+fn has_number(nodes: &[Node]) -> bool {
+    nodes.iter().any(|n| matches!(n, Node::Number(_)))
 }
 
 /// A list, if `nodes` are one, else its only part.
 pub(super) fn list(nodes: &[Node], depth: usize, fuel: &Fuel) -> Answer {
-    let nodes = trimmed(nodes);
+    let nodes = around(nodes);
     if depth > MAX_DEPTH || fuel.take(nodes.len() as u64).is_none() {
-        return Answer::text(nodes, fuel);
+        return Answer::unread(nodes, fuel);
     }
-    let mut items = parts(nodes, depth, fuel);
-    match items.len() {
-        0 => Answer::text(nodes, fuel),
+    if let Some((answer, condition)) = conditions::behind(nodes) {
+        let mut answer = list(answer, depth + 1, fuel);
+        answer.condition = Some(condition);
+        return answer;
+    }
+    if let Some(answer) = quantity::together(nodes, fuel) {
+        return answer;
+    }
+    let parts = split(nodes, is_separator);
+    // "5 or" is cut, and no 5
+    let last = parts.last().is_some_and(|part| trimmed(part).is_empty());
+    if parts.len() > 1 && last && matches!(nodes.last(), Some(Node::Word(_) | Node::Command(_))) {
+        return Answer::unread(nodes, fuel);
+    }
+    let joined = how_joined(nodes, &parts);
+    let (kept, condition) = conditions::without(&parts);
+    let mut items = parts_of(&parts[..kept], depth, fuel);
+    let mut answer = match items.len() {
+        0 => Answer::unread(nodes, fuel),
         1 => items.remove(0),
-        _ => collection(items),
-    }
+        _ => collection(items, joined, fuel),
+    };
+    answer.condition = answer.condition.or(condition);
+    answer
 }
 
-/// The parts between commas; `\pm` makes two of one.
-fn parts(nodes: &[Node], depth: usize, fuel: &Fuel) -> Vec<Answer> {
+/// The parts of a list; `\pm` makes two of one.
+pub(super) fn parts_of(parts: &[&[Node]], depth: usize, fuel: &Fuel) -> Vec<Answer> {
     let mut items = Vec::new();
-    for part in split(nodes, is_comma) {
+    for part in parts {
         let part = trimmed(part);
         if part.is_empty() {
             continue;
@@ -167,39 +262,100 @@ fn with_sign(nodes: &[Node], upper: bool) -> Vec<Node> {
         .collect()
 }
 
-fn is_comma(node: &Node) -> bool {
+/// Whether the node parts the elements of a list.
+pub(super) fn is_separator(node: &Node) -> bool {
     matches!(node, Node::Char(',' | ';'))
+        || is_conjunction(node)
+        || node.is("wedge")
+        || node.is("vee")
+        || node.is("\\")
 }
 
-/// Several parts in any order. A label they share is the label of all.
-fn collection(mut items: Vec<Answer>) -> Answer {
+/// How the parts of a list are joined: by one "or", by one "and", or by commas alone.
+fn how_joined(nodes: &[Node], parts: &[&[Node]]) -> Joined {
+    let mut at = 0;
+    let mut joined = Joined::Comma;
+    for part in parts {
+        at += part.len();
+        match nodes.get(at) {
+            Some(node) if node.says("or") || node.is("vee") => return Joined::Or,
+            Some(node) if node.says("and") || node.is("wedge") => joined = Joined::And,
+            _ => {}
+        }
+        at += 1;
+    }
+    joined
+}
+
+/// Several parts. A label or unit they share is the label or unit of all.
+fn collection(mut items: Vec<Answer>, joined: Joined, fuel: &Fuel) -> Answer {
+    if let Some(answer) = one_quantity(&items) {
+        return answer;
+    }
+    // in 1, 2, ..., n the order says what the dots stand for
+    if items.iter().any(|item| item.key == "\\ldots") {
+        return chain(vec![",".into(); items.len() - 1], items);
+    }
     let mut labels: Vec<&str> = items.iter().filter_map(|i| i.label.as_deref()).collect();
+    let every = labels.len() == items.len();
     labels.sort_unstable();
     labels.dedup();
-    let label = match labels.as_slice() {
+    let shared = match labels.as_slice() {
         [one] => Some(one.to_string()),
         _ => None,
     };
-    if label.is_some() {
+    if shared.is_some() {
         items.iter_mut().for_each(|item| item.label = None);
     }
-    let intervals = items
-        .iter()
-        .all(|item| matches!(&item.body, Body::Sequence { .. }));
-    // x < 1 or x > 3
-    let union = label.is_some() && intervals;
-    let mut answer = unordered(items, union);
-    answer.label = label;
+    let unit = items[0].unit.clone().filter(|unit| {
+        let same = |item: &Answer| {
+            item.unit
+                .as_ref()
+                .is_some_and(|other| other.key == unit.key)
+        };
+        items.iter().all(same)
+    });
+    if unit.is_some() {
+        items.iter_mut().for_each(|item| item.unit = None);
+    }
+    let set = (shared.is_some() && every && unit.is_none())
+        .then(|| sets::conditions(&items, joined, fuel))
+        .flatten();
+    let mut answer = match set {
+        Some(set) => set,
+        None => {
+            let intervals = |item: &Answer| matches!(&item.body, Body::Sequence { .. });
+            // x < a or x > b
+            let union = shared.is_some() && every && items.iter().all(intervals);
+            unordered(items, union && joined != Joined::And)
+        }
+    };
+    answer.label = shared;
+    answer.unit = unit;
     answer
 }
 
-fn unordered(items: Vec<Answer>, union: bool) -> Answer {
-    let mut keys: Vec<String> = (items.iter())
-        .map(|item| match &item.label {
-            Some(label) => format!("{label}={}", item.key),
-            None => item.key.clone(),
-        })
-        .collect();
+/// "2 hours and 30 minutes", "5 feet, 6 inches": one quantity, if each part is less than one of the
+/// unit before it.
+fn one_quantity(items: &[Answer]) -> Option<Answer> {
+    let parts = items.iter().map(|item| match (&item.body, &item.unit) {
+        (Body::Value(value), Some(unit)) if item.label.is_none() => {
+            Some((value.rational()?, unit.clone()))
+        }
+        _ => None,
+    });
+    let parts = parts.collect::<Option<Vec<_>>>()?;
+    let less = parts.windows(2).all(|pair| {
+        let ((_, large), (value, small)) = (&pair[0], &pair[1]);
+        value * &small.factor < large.factor
+    });
+    less.then(|| quantity::sum(&parts)).flatten()
+}
+
+/// Parts in any order.
+pub(super) fn unordered(items: Vec<Answer>, union: bool) -> Answer {
+    let owned = items.len() > 1 && items.iter().all(|item| item.unit.is_some());
+    let mut keys = keys(&items, owned);
     keys.sort();
     if union {
         Answer::new(Body::Union(items), keys.join(" cup "))
@@ -211,21 +367,18 @@ fn unordered(items: Vec<Answer>, union: bool) -> Answer {
 }
 
 /// A part that is not a list.
-fn single(nodes: &[Node], depth: usize, fuel: &Fuel) -> Answer {
-    let nodes = trimmed(nodes);
+pub(super) fn single(nodes: &[Node], depth: usize, fuel: &Fuel) -> Answer {
+    let nodes = around(nodes);
     if depth > MAX_DEPTH || fuel.take(1 + nodes.len() as u64).is_none() {
-        return Answer::text(nodes, fuel);
+        return Answer::unread(nodes, fuel);
     }
     if let [Node::Group(inner)] = nodes {
         return list(inner, depth + 1, fuel);
     }
-    if let [Node::Text(word), rest @ ..] = nodes
-        && !matches!(
-            rest,
-            [] | [Node::Char('+' | '*' | '/' | '=' | '^' | '_'), ..]
-        )
-        && let Some(letter) = choice_letter(word)
-    {
+    if let Some(text) = quantity::time(nodes).or_else(|| quantity::remainder(nodes)) {
+        return Answer::new(Body::Text, text);
+    }
+    if let Some((letter, rest)) = choice(nodes) {
         let mut answer = list(rest, depth + 1, fuel);
         answer.choice = Some(letter);
         return answer;
@@ -236,25 +389,30 @@ fn single(nodes: &[Node], depth: usize, fuel: &Fuel) -> Answer {
     if let Some(answer) = matrix(nodes, depth, fuel) {
         return answer;
     }
-    let (core, unit) = units::split(nodes.to_vec(), fuel);
-    let core = text::words(core, 0);
-    let core = trimmed(&core);
-    let mut answer = if split(core, is_comma).len() > 1 || has_choice(core) {
-        list(core, depth + 1, fuel)
-    } else {
-        plain(core, depth, fuel)
+    if let Some(answer) = quantity::together(nodes, fuel) {
+        return answer;
+    }
+    let Some((core, unit)) = quantity::split(nodes, fuel) else {
+        return part(nodes, depth, fuel);
     };
-    answer.unit = answer.unit.or(unit);
+    let mut answer = part(&core, depth, fuel);
+    if matches!(answer.body, Body::Unread) {
+        return Answer::unread(nodes, fuel);
+    }
+    if answer.unit.is_none() {
+        answer.unit = unit;
+    }
     answer
 }
 
-/// The C of (C), C), (C. and the like.
-fn choice_letter(word: &str) -> Option<char> {
-    let word = word.trim();
-    let letter = word.trim_matches(|c: char| "().: ".contains(c));
-    let mut letters = letter.chars();
-    let first = letters.next().filter(|c| ('A'..='J').contains(c))?;
-    (letters.next().is_none() && letter.len() < word.len()).then_some(first)
+/// A part without a unit, which may be a list once the unit is gone.
+fn part(nodes: &[Node], depth: usize, fuel: &Fuel) -> Answer {
+    let nodes = trimmed(nodes);
+    if split(nodes, is_separator).len() > 1 || has_choice(nodes) {
+        list(nodes, depth + 1, fuel)
+    } else {
+        plain(nodes, depth, fuel)
+    }
 }
 
 /// A part without a unit and without a relation.
@@ -268,12 +426,15 @@ fn plain(nodes: &[Node], depth: usize, fuel: &Fuel) -> Answer {
     if let Some(key) = based_number(nodes) {
         return Answer::new(Body::Text, key);
     }
+    if let Some(answer) = residue(nodes, depth, fuel) {
+        return answer;
+    }
     if let Some(answer) = name(nodes) {
         return answer;
     }
     match value(nodes, true, fuel) {
         Some(value) => Answer::value(value),
-        None => Answer::text(nodes, fuel),
+        None => Answer::unread(nodes, fuel),
     }
 }
 
@@ -291,30 +452,26 @@ fn name(nodes: &[Node]) -> Option<Answer> {
         ),
     };
     if reals {
-        let infinity = Frac::symbol("\\infty");
-        let ends = [infinity.negated(), infinity].map(Answer::value);
-        return Some(Answer::sequence("(", ")", ends.into()));
+        return Some(sets::reals());
     }
     words.map(|words| Answer::new(Body::Text, words))
 }
 
-/// Unions, and other operations on sets.
-fn joined(nodes: &[Node], depth: usize, fuel: &Fuel) -> Option<Answer> {
-    let operation = |node: &Node| matches!(node, Node::Command(name) if matches!(name.as_str(), "cup" | "cap" | "setminus"));
-    let pieces = split(nodes, operation);
-    if pieces.len() < 2 {
+/// `n \bmod 3`, `3 \pmod 7`.
+fn residue(nodes: &[Node], depth: usize, fuel: &Fuel) -> Option<Answer> {
+    let at = nodes.iter().position(|n| n.is("mod"))?;
+    let (number, modulus) = match (&nodes[..at], &nodes[at + 1..]) {
+        ([number @ .., Node::Char('(')], [modulus @ .., Node::Char(')')]) => (number, modulus),
+        sides => sides,
+    };
+    if number.is_empty() || modulus.is_empty() || modulus.iter().any(|n| n.is("mod")) {
         return None;
     }
-    let between = separators(nodes, &pieces);
-    let items: Vec<Answer> = (pieces.iter())
-        .map(|piece| list(piece, depth + 1, fuel))
-        .collect();
-    if between.iter().all(|s| s == "\\cup") {
-        return Some(unordered(items, true));
-    }
-    Some(chain(between, items))
+    let parts = [number, modulus].map(|part| list(part, depth + 1, fuel));
+    Some(chain(vec![" mod ".into()], parts.into()))
 }
 
+/// Parts with operators between them.
 pub(super) fn chain(between: Vec<String>, items: Vec<Answer>) -> Answer {
     let mut key = String::new();
     for (i, item) in items.iter().enumerate() {
@@ -324,6 +481,7 @@ pub(super) fn chain(between: Vec<String>, items: Vec<Answer>) -> Answer {
     Answer::new(Body::Relation(between, items), key)
 }
 
+/// The nodes between the pieces of a split, as text.
 pub(super) fn separators(nodes: &[Node], pieces: &[&[Node]]) -> Vec<String> {
     let mut at = 0;
     let ends = pieces.iter().map(|piece| {
@@ -335,173 +493,35 @@ pub(super) fn separators(nodes: &[Node], pieces: &[&[Node]]) -> Vec<String> {
         .collect()
 }
 
-/// Tuples, intervals, sets; plain brackets around one part are ignored.
-fn in_brackets(nodes: &[Node], depth: usize, fuel: &Fuel) -> Option<Answer> {
-    let [open, inner @ .., close] = nodes else {
-        return match nodes {
-            [Node::Command(name)] if name == "emptyset" => {
-                Some(Answer::new(Body::Collection(Vec::new()), "{}".into()))
-            }
-            _ => None,
-        };
-    };
-    if !encloses(nodes) {
-        return None;
-    }
-    let (open, close) = (text::of(open), text::of(close));
-    if open == "\\{" && close == "\\}" {
-        let mut items = parts(inner, depth + 1, fuel);
-        let mut seen = std::collections::HashSet::new();
-        items.retain(|item| seen.insert(item.key.clone()));
-        return Some(if items.is_empty() {
-            Answer::new(Body::Collection(items), "{}".into())
-        } else {
-            unordered(items, false)
-        });
-    }
-    let pieces = split(inner, is_comma);
-    let bracketed_matrix = open == "[" && matrix(trimmed(inner), depth, fuel).is_some();
-    if pieces.len() == 1 && !inner.is_empty() && (open == "(" && close == ")" || bracketed_matrix) {
-        return Some(single(inner, depth + 1, fuel));
-    }
-    let items = pieces.iter().map(|piece| list_item(piece, depth, fuel));
-    Some(Answer::sequence(&open, &close, items.collect()))
-}
-
-fn list_item(nodes: &[Node], depth: usize, fuel: &Fuel) -> Answer {
-    single(nodes, depth + 1, fuel)
-}
-
-/// Digits and the base they are in.
-fn based_number(nodes: &[Node]) -> Option<String> {
-    let [core @ .., Node::Char('_'), base] = nodes else {
-        return None;
-    };
-    let core = match core {
-        [Node::Char('('), inner @ .., Node::Char(')')] => inner,
-        core => core,
-    };
-    let mut digits = String::new();
-    for node in core {
-        match node {
-            Node::Number(part) if !part.contains('.') => digits += part,
-            Node::Char(c) if c.is_ascii_uppercase() => digits.push(*c),
-            Node::Char('-') if digits.is_empty() => digits.push('-'),
-            _ => return None,
-        }
-    }
-    let words = [
-        "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
-    ];
-    let base = match text::of(base).as_str() {
-        "sixteen" => "16".into(),
-        word => match words.iter().position(|w| *w == word) {
-            Some(index) => (index + 2).to_string(),
-            None => word.to_string(),
-        },
-    };
-    let number: u32 = base.parse().ok().filter(|base| (2..=36).contains(base))?;
-    let has_digit = digits.contains(|c: char| c.is_ascii_digit());
-    let fits = digits.chars().all(|c| c == '-' || c.is_digit(number));
-    let (sign, digits) = match digits.strip_prefix('-') {
-        Some(digits) => ("-", digits),
-        None => ("", digits.as_str()),
-    };
-    let digits = match digits.trim_start_matches('0') {
-        "" => "0",
-        digits => digits,
-    };
-    (has_digit && fits).then(|| format!("{sign}{digits}_{number}"))
-}
-
-/// `\begin{pmatrix} a & b \\ c & d \end{pmatrix}`, cell by cell; the kind of bracket is ignored,
-/// unless it makes a determinant.
-fn matrix(nodes: &[Node], depth: usize, fuel: &Fuel) -> Option<Answer> {
-    let is = |node: &Node, name: &str| *node == Node::Command(name.into());
-    let [begin, Node::Group(kind), cells @ .., end, Node::Group(_)] = nodes else {
-        return None;
-    };
-    let kind: String = kind.iter().map(text::of).collect();
-    let kinds = [
-        "matrix",
-        "pmatrix",
-        "bmatrix",
-        "Bmatrix",
-        "smallmatrix",
-        "array",
-    ];
-    if !is(begin, "begin") || !is(end, "end") || cells.iter().any(|n| is(n, "begin")) {
-        return None;
-    }
-    if !kinds.contains(&kind.as_str()) || depth > MAX_DEPTH {
-        return None;
-    }
-    let cells = match cells {
-        [Node::Group(_), cells @ ..] if kind == "array" => cells,
-        cells => cells,
-    };
-    let rows: Vec<Vec<Answer>> = (cells.split(|n| is(n, "\\")))
-        .filter(|row| !trimmed(row).is_empty())
-        .map(|row| {
-            let cells = row.split(|n| *n == Node::Char('&'));
-            cells.map(|cell| single(cell, depth + 1, fuel)).collect()
-        })
-        .collect();
-    let keys = rows.iter().map(|row: &Vec<Answer>| {
-        let cells: Vec<&str> = row.iter().map(|cell| cell.key.as_str()).collect();
-        cells.join(" & ")
-    });
-    let key = format!("matrix({})", keys.collect::<Vec<_>>().join("; "));
-    Some(Answer::new(Body::Matrix(rows), key))
-}
-
 /// Without space and punctuation at its ends.
 pub(super) fn trimmed(nodes: &[Node]) -> &[Node] {
     let mut nodes = nodes;
     while let [Node::Space, rest @ ..] = nodes {
         nodes = rest;
     }
-    while let [rest @ .., Node::Space | Node::Char('.' | ',' | ';')] = nodes {
-        nodes = rest;
+    loop {
+        nodes = match nodes {
+            [rest @ .., Node::Space | Node::Char('.' | ',' | ';')] => rest,
+            [rest @ .., last] if last.is("\\") => rest,
+            nodes => return nodes,
+        };
     }
-    nodes
 }
 
 /// The parts between separators outside of brackets.
 pub(super) fn split(nodes: &[Node], separates: impl Fn(&Node) -> bool) -> Vec<&[Node]> {
     let mut parts = Vec::new();
-    let (mut start, mut open, mut environments) = (0, 0usize, 0usize);
+    let (mut start, mut open) = (0, 0usize);
     for (at, node) in nodes.iter().enumerate() {
-        match node {
-            Node::Command(name) if name == "begin" => environments += 1,
-            Node::Command(name) if name == "end" => environments = environments.saturating_sub(1),
-            _ => {}
-        }
         if opens(node) {
             open += 1;
         } else if closes(node) {
             open = open.saturating_sub(1);
-        } else if open == 0 && environments == 0 && separates(node) {
+        } else if open == 0 && separates(node) {
             parts.push(&nodes[start..at]);
             start = at + 1;
         }
     }
     parts.push(&nodes[start..]);
     parts
-}
-
-/// Whether the first node is a bracket that the last one closes.
-fn encloses(nodes: &[Node]) -> bool {
-    let mut open = 0usize;
-    for (at, node) in nodes.iter().enumerate() {
-        if opens(node) {
-            open += 1;
-        } else if closes(node) {
-            open = open.saturating_sub(1);
-        }
-        if open == 0 {
-            return at > 0 && at + 1 == nodes.len();
-        }
-    }
-    false
 }

@@ -3,7 +3,8 @@
 use super::answer::{Answer, Body};
 use super::exact::{Frac, Fuel};
 use super::numeric;
-use super::units::PERCENT;
+use super::unit_table::PERCENT;
+use super::units::Unit;
 use num_rational::BigRational;
 
 /// The rules of a comparison.
@@ -17,10 +18,18 @@ impl Rules<'_> {
     /// Whether the answers are equal. Their keys decide which is taken first, not the order of the
     /// arguments, so the verdict is symmetric.
     pub(super) fn same(&self, a: &Answer, b: &Answer) -> bool {
-        let rank = |x: &Answer| (x.key.clone(), x.label.clone(), x.unit.clone(), x.choice);
+        let rank = |x: &Answer| {
+            let unit = x.unit.as_ref().map(|unit| unit.key.clone());
+            (x.key.clone(), x.label.clone(), unit, x.choice)
+        };
         let (a, b) = if rank(a) <= rank(b) { (a, b) } else { (b, a) };
         if self.fuel.take(5).is_none() {
-            return a.key == b.key && a.label == b.label && a.unit == b.unit;
+            return rank(a) == rank(b);
+        }
+        if let (Some(x), Some(y)) = (&a.condition, &b.condition)
+            && x != y
+        {
+            return false;
         }
         if let Some(same) = self.choices(a, b) {
             return same;
@@ -31,11 +40,32 @@ impl Rules<'_> {
         {
             return self.equations(a, b);
         }
+        self.quantities(a, b)
+    }
+
+    /// Numbers with their units: a unit may be left out, two units of one kind are converted,
+    /// others differ. The lenient grader ignores them.
+    fn quantities(&self, a: &Answer, b: &Answer) -> bool {
         match (&a.unit, &b.unit) {
-            (Some(x), Some(y)) if x != y && !self.lenient => false,
-            (Some(unit), None) if unit == PERCENT => self.percent(a, b),
-            (None, Some(unit)) if unit == PERCENT => self.percent(b, a),
+            (Some(x), Some(y)) if x.key != y.key && !self.lenient => {
+                x.base == y.base && self.converted(a, x, b, y)
+            }
+            (Some(unit), None) | (None, Some(unit)) if unit.required && !self.lenient => false,
+            (Some(unit), None) if unit.key == PERCENT => self.percent(a, b),
+            (None, Some(unit)) if unit.key == PERCENT => self.percent(b, a),
             _ => self.bodies(a, b),
+        }
+    }
+
+    /// Whether they are equal in base units.
+    fn converted(&self, a: &Answer, unit_a: &Unit, b: &Answer, unit_b: &Unit) -> bool {
+        let (Body::Value(x), Body::Value(y)) = (&a.body, &b.body) else {
+            return false;
+        };
+        let in_base = |x: &Frac, unit: &Unit| x.mul(&Frac::number(unit.factor.clone()), self.fuel);
+        match (in_base(x, unit_a), in_base(y, unit_b)) {
+            (Some(x), Some(y)) => self.values(&x, &y),
+            _ => false,
         }
     }
 
@@ -65,7 +95,8 @@ impl Rules<'_> {
     }
 
     fn bodies(&self, a: &Answer, b: &Answer) -> bool {
-        if a.key == b.key {
+        let leaf = |x: &Answer| matches!(x.body, Body::Value(_) | Body::Text | Body::Unread);
+        if a.key == b.key && (self.lenient || leaf(a) || leaf(b)) {
             return std::mem::discriminant(&a.body) == std::mem::discriminant(&b.body)
                 || self.lenient
                 || is_one_element(a)
@@ -79,10 +110,13 @@ impl Rules<'_> {
             }
             (Body::Relation(s, x), Body::Relation(t, y)) => s == t && self.in_order(x, y),
             (Body::Union(x), Body::Union(y)) => self.in_any_order(x, y),
-            (Body::Collection(x), Body::Collection(y)) => match (named(x), named(y)) {
-                (true, false) | (false, true) => self.in_order(x, y),
-                _ => self.in_any_order(x, y),
-            },
+            (Body::Collection(x), Body::Collection(y)) => {
+                // 12 boys and 10 girls are 12 and 10, in this order
+                match (named(x) || owned(x), named(y) || owned(y)) {
+                    (true, false) | (false, true) => self.in_order(x, y),
+                    _ => self.in_any_order(x, y),
+                }
+            }
             (
                 Body::Sequence { open, close, items },
                 Body::Sequence {
@@ -102,6 +136,7 @@ impl Rules<'_> {
             }
             (Body::Collection(list), _) if list.len() == 1 => self.same(&list[0], b),
             (_, Body::Collection(list)) if list.len() == 1 => self.same(a, &list[0]),
+            (Body::Equation(x), Body::Equation(y)) if x == y => true,
             (Body::Equation(_), _) | (_, Body::Equation(_)) => self.equations(a, b),
             _ => false,
         }
@@ -134,7 +169,10 @@ impl Rules<'_> {
             let found = left.iter().position(|other| {
                 let labels = (&item.label, &other.label);
                 let other_name = matches!(labels, (Some(a), Some(b)) if a != b);
-                !other_name && self.same(item, other)
+                // boys are no girls, whatever the rules for units
+                let units = (&item.unit, &other.unit);
+                let other_owner = matches!(units, (Some(a), Some(b)) if a.base != b.base);
+                !other_name && !other_owner && self.same(item, other)
             });
             found.map(|at| left.remove(at)).is_some()
         })
@@ -165,8 +203,16 @@ impl Rules<'_> {
             return false;
         };
         difference.is_zero()
+            || (difference.is_opaque() && self.factorials(a, b))
             || (difference.is_opaque() && numeric::vanishes(&difference, self.fuel))
             || (self.lenient && self.close(a, b))
+    }
+
+    /// Whether the values are equal once their factorials have a common base.
+    fn factorials(&self, a: &Frac, b: &Frac) -> bool {
+        let common = Frac::common_factorials(a, b, self.fuel);
+        let difference = common.and_then(|(a, b)| a.difference(&b, self.fuel));
+        difference.is_some_and(|difference| difference.is_zero())
     }
 
     /// Within 1e-4 of each other, of a hundred times or a hundredth.
@@ -190,6 +236,11 @@ fn one(items: &[Answer]) -> Option<&Answer> {
 
 fn is_one_element(answer: &Answer) -> bool {
     matches!(&answer.body, Body::Collection(items) if items.len() == 1)
+}
+
+/// Whether each item has a unit or a name of what it counts.
+fn owned(items: &[Answer]) -> bool {
+    items.len() > 1 && items.iter().all(|item| item.unit.is_some())
 }
 
 /// Whether the items have labels.

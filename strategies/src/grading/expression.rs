@@ -40,13 +40,14 @@ pub(super) fn decimal(digits: &str) -> Option<BigRational> {
     Some(BigRational::new(top, bottom))
 }
 
-const FUNCTIONS: [&str; 24] = [
+const FUNCTIONS: [&str; 26] = [
     "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "arccot", "sinh",
     "cosh", "tanh", "ln", "log", "exp", "arg", "gcd", "lcm", "max", "min", "Re", "Im", "det",
+    "cis", "lg",
 ];
 
 /// Fonts and accents that make a name with their argument.
-const DECORATIONS: [&str; 10] = [
+const DECORATIONS: [&str; 16] = [
     "overline",
     "bar",
     "vec",
@@ -55,7 +56,13 @@ const DECORATIONS: [&str; 10] = [
     "widehat",
     "mathbb",
     "mathcal",
-    "boldsymbol",
+    "mathbf",
+    "mathfrak",
+    "mathscr",
+    "overleftarrow",
+    "widetilde",
+    "ddot",
+    "check",
     "dot",
 ];
 
@@ -170,17 +177,20 @@ impl<'a, 'f> Parser<'a, 'f> {
     fn juxtaposed(&self) -> bool {
         let spaced = self.at > 0 && self.nodes[self.at - 1] == Node::Space;
         match self.peek() {
-            Some(Node::Number(_)) => {
-                let before = self.at.checked_sub(1).map(|at| &self.nodes[at]);
-                !spaced && !matches!(before, Some(Node::Number(_)))
-            }
+            // neither x2 nor "3 R 2" is a product
+            Some(Node::Number(_)) => match self.at.checked_sub(1).map(|at| &self.nodes[at]) {
+                Some(Node::Char(c)) => !c.is_alphanumeric(),
+                before => !spaced && !matches!(before, Some(Node::Number(_) | Node::Word(_))),
+            },
             Some(Node::Char('(' | '[')) | Some(Node::Group(_)) => true,
             Some(Node::Char('|')) => self.bars == 0,
             Some(Node::Char(c)) => c.is_alphabetic(),
-            Some(Node::Space) => matches!(
-                (self.at.checked_sub(1).map(|at| &self.nodes[at]), self.nodes.get(self.at + 1)),
-                (Some(Node::Char(_) | Node::Number(_)), Some(Node::Char(c))) if c.is_alphabetic()
-            ),
+            Some(Node::Word(word)) => is_name(word),
+            Some(Node::Space) => match self.nodes.get(self.at + 1) {
+                Some(Node::Char(c)) => c.is_alphabetic(),
+                Some(Node::Word(word)) => is_name(word),
+                _ => false,
+            },
             Some(Node::Command(name)) => {
                 let name = name.as_str();
                 matches!(name, "frac" | "sqrt" | "binom" | "pi" | "lfloor" | "lceil")
@@ -291,6 +301,7 @@ impl<'a, 'f> Parser<'a, 'f> {
                 Frac::call("abs", vec![value], self.fuel)
             }
             Node::Char(c) if c.is_alphabetic() => self.symbol(&c.to_string()),
+            Node::Word(word) if is_name(word) => self.symbol(word),
             Node::Group(inner) => self.inside(inner),
             Node::Command(name) => self.command(name),
             _ => None,
@@ -314,6 +325,18 @@ impl<'a, 'f> Parser<'a, 'f> {
             let ten = |power| num_traits::pow(BigInt::from(10), power);
             let nines = ten(period.len()) - 1;
             whole += BigRational::new(period.parse().ok()?, nines * ten(fraction.len()));
+            return Some(Frac::number(whole));
+        }
+        if let (true, [Node::Char('('), Node::Number(period), Node::Char(')'), ..]) =
+            (digits.contains('.'), &self.nodes[self.at..])
+        {
+            // 0.(3) is a third; 0.1(6) may be a sixth, or a product
+            if !digits.ends_with('.') || period.contains('.') || period.len() > 200 {
+                return None;
+            }
+            self.at += 3;
+            let nines = num_traits::pow(BigInt::from(10), period.len()) - 1;
+            whole += BigRational::new(period.parse().ok()?, nines);
             return Some(Frac::number(whole));
         }
         if let Some(fraction) = self.fraction_of_mixed(digits)? {
@@ -503,6 +526,10 @@ impl<'a, 'f> Parser<'a, 'f> {
                 Some(Frac::number(decimal(digits)?))
             }
             Node::Char('(') => self.atom(),
+            Node::Word(word) if is_name(word) => {
+                self.at += 1;
+                Some(Frac::symbol(word))
+            }
             Node::Char(c) if c.is_alphabetic() => {
                 self.at += 1;
                 Some(match c {
@@ -511,7 +538,12 @@ impl<'a, 'f> Parser<'a, 'f> {
                     c => Frac::symbol(&c.to_string()),
                 })
             }
-            Node::Command(_) => self.atom(),
+            Node::Command(_) => {
+                self.deeper()?; // \frac\frac\frac
+                let value = self.atom()?;
+                self.depth -= 1;
+                Some(value)
+            }
             Node::Group(inner) => {
                 self.at += 1;
                 self.inside(inner)
@@ -545,6 +577,11 @@ impl<'a, 'f> Parser<'a, 'f> {
     }
 }
 
+/// Whether a word is the name of a number: one letter, or capitals such as AB.
+fn is_name(word: &str) -> bool {
+    word.chars().count() == 1 || word.chars().all(char::is_uppercase)
+}
+
 /// The command of a function such as `\sin`.
 pub(super) fn is_function(node: &Node) -> bool {
     matches!(node, Node::Command(name) if FUNCTIONS.contains(&name.as_str()))
@@ -565,7 +602,8 @@ fn plain_text(node: &Node) -> Option<String> {
         Node::Number(digits) => Some(digits.clone()),
         Node::Char(c) if c.is_alphanumeric() || ",+-".contains(*c) => Some(c.to_string()),
         Node::Command(name) if LETTERS.contains(&name.as_str()) => Some(format!("\\{name}")),
-        Node::Text(text) => Some(text.clone()),
+        Node::Word(text) => Some(text.clone()),
+        Node::Space => Some(String::new()),
         Node::Group(inner) => inner.iter().map(plain_text).collect(),
         _ => None,
     }

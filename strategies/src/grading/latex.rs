@@ -1,77 +1,102 @@
-//! The LaTeX of an answer as a small tree, spelling differences already gone.
+//! The LaTeX of an answer as a small tree, differences of spelling already gone.
+//!
+//! What letters mean is decided here, once: a run of letters is a product of variables, or a word
+//! (`words.rs`). Text (`\text{}` and its kin) holds words, numbers and signs like the rest.
+
+use super::commands::{Meaning, meaning};
+use super::{numbers, unicode, words};
 
 /// A piece of an answer.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Node {
     /// Digits with at most one point, thousands separators removed.
     Number(String),
-    /// Any other character; `*` is every kind of product sign, `/` every division sign.
+    /// Any other character, a variable among them; `*` is every kind of product sign, `/` every
+    /// division sign.
     Char(char),
+    /// Letters that are not a product of variables: a word, a unit, a name such as AB; a single
+    /// letter where it may be a unit.
+    Word(String),
     /// A command without its backslash; `{` and `}` are the printed braces.
     Command(String),
-    /// The content of `\text{}` and its kin, trimmed.
-    Text(String),
     /// The content of a pair of braces.
     Group(Vec<Node>),
-    /// Space between two numbers or two letters; all other space is dropped.
+    /// An environment with rows of cells, such as a matrix.
+    Rows(String, Vec<Vec<Vec<Node>>>),
+    /// Space beside a number, letter or word; all other space is dropped.
     Space,
 }
 
-/// Names that are written without a backslash, or in `\operatorname{}`, and their commands.
-const NAMES: [(&str, &str); 27] = [
-    ("pi", "pi"),
-    ("sqrt", "sqrt"),
-    ("infinity", "infty"),
-    ("infty", "infty"),
-    ("inf", "infty"),
-    ("sin", "sin"),
-    ("cos", "cos"),
-    ("tan", "tan"),
-    ("cot", "cot"),
-    ("sec", "sec"),
-    ("csc", "csc"),
-    ("arcsin", "arcsin"),
-    ("arccos", "arccos"),
-    ("arctan", "arctan"),
-    ("arccot", "arccot"),
-    ("sinh", "sinh"),
-    ("cosh", "cosh"),
-    ("tanh", "tanh"),
-    ("ln", "ln"),
-    ("log", "log"),
-    ("exp", "exp"),
-    ("theta", "theta"),
-    ("alpha", "alpha"),
-    ("beta", "beta"),
-    ("gcd", "gcd"),
-    ("lcm", "lcm"),
-    ("frac", "frac"),
-];
+impl Node {
+    /// Whether it is this command.
+    pub(super) fn is(&self, command: &str) -> bool {
+        matches!(self, Node::Command(name) if name == command)
+    }
+
+    /// Whether it is this word, in any case.
+    pub(super) fn says(&self, word: &str) -> bool {
+        matches!(self, Node::Word(w) if w.eq_ignore_ascii_case(word))
+    }
+
+    fn command(name: &str) -> Node {
+        Node::Command(name.into())
+    }
+}
 
 /// The maximum depth of nested groups; deeper answers are compared as text, unchanged.
 pub(super) const MAX_DEPTH: usize = 32;
 
-/// Parses an answer; `None` if its braces do not match or are nested too deep.
+/// Environments that only lay out what is in them.
+const LAYOUTS: [&str; 13] = [
+    "aligned",
+    "align",
+    "align*",
+    "alignedat",
+    "equation",
+    "equation*",
+    "gather",
+    "gather*",
+    "gathered",
+    "split",
+    "math",
+    "displaymath",
+    "center",
+];
+
+/// Parses an answer; `None` if it is not LaTeX: its braces or environments do not match, a command
+/// lacks what it needs, or it is nested too deep.
 pub(super) fn parse(answer: &str) -> Option<Vec<Node>> {
-    let chars: Vec<char> = answer.chars().collect();
+    let chars: Vec<char> = answer.chars().map(unicode::half_width).collect();
     let mut parser = Parser {
         chars: &chars,
         at: 0,
         brackets: 0,
+        list_until: 0,
+        text: false,
+        cells: false,
+        spaced: false,
     };
     let nodes = parser.nodes(0)?;
     (parser.at == chars.len()).then_some(nodes)
 }
 
-struct Parser<'a> {
-    chars: &'a [char],
-    at: usize,
+pub(super) struct Parser<'a> {
+    pub(super) chars: &'a [char],
+    pub(super) at: usize,
     /// Open printed brackets: inside them a comma always separates.
-    brackets: usize,
+    pub(super) brackets: usize,
+    /// Up to here commas separate the elements of a list: `25,100,55`.
+    pub(super) list_until: usize,
+    /// In `\text{}`: letters are words.
+    text: bool,
+    /// In an environment: `&` and `\\` end a cell.
+    cells: bool,
+    /// Just behind a command for space, where a letter may be a unit.
+    spaced: bool,
 }
 
 impl Parser<'_> {
-    /// Up to the closing brace of this group, or the end.
+    /// Up to the closing brace of this group, the end of this cell, or the end.
     fn nodes(&mut self, depth: usize) -> Option<Vec<Node>> {
         if depth > MAX_DEPTH {
             return None;
@@ -80,340 +105,388 @@ impl Parser<'_> {
         // Arguments that \frac still needs: `\frac43` is 4 over 3.
         let mut single_digits = 0usize;
         while let Some(c) = self.peek(0).filter(|&c| c != '}') {
+            if self.cells && self.ends_cell() {
+                break;
+            }
             self.at += 1;
             let before = nodes.len();
+            let spaced = std::mem::take(&mut self.spaced);
             match c {
-                '{' => {
-                    let group = self.nodes(depth + 1)?;
-                    (self.peek(0) == Some('}')).then(|| self.at += 1)?;
-                    nodes.push(match group.as_slice() {
-                        [Node::Char(',')] => Node::Char(','), // 10{,}080
-                        _ => Node::Group(group),
-                    });
-                }
+                '{' => nodes.push(self.group(depth)?),
                 '\\' => {
-                    if self.command(&mut nodes)? {
+                    if self.control(depth, &mut nodes)? {
                         single_digits = 2;
                         continue;
                     }
                 }
                 '$' => {}
                 c if c.is_whitespace() || c == '~' => {
+                    self.spaced = spaced || (c == '~' && !self.text);
                     if single_digits == 0 {
                         nodes.push(Node::Space); // none between the arguments of \frac 1 2
                     }
                 }
+                '.' if self.dots() => nodes.push(Node::command("ldots")),
                 c if c.is_ascii_digit() || (c == '.' && self.digit(0)) => {
                     self.at -= 1;
                     nodes.push(self.number(single_digits > 0));
-                    if single_digits == 0 {
-                        self.scientific(&mut nodes);
+                    if single_digits == 0 && !self.text {
+                        nodes.extend(self.scientific(nodes.last()).into_iter().flatten());
                     }
                 }
                 '*' if self.peek(0) == Some('*') => {
                     self.at += 1;
                     nodes.push(Node::Char('^'));
                 }
-                c if c.is_ascii_alphabetic() => self.word(&mut nodes),
+                c if c.is_ascii_alphabetic() || (self.text && c.is_alphabetic()) => {
+                    self.letters(spaced, &mut nodes);
+                }
                 _ => self.plain(c, &mut nodes),
             }
             if nodes.last() != Some(&Node::Space) && nodes.len() > before {
                 single_digits = single_digits.saturating_sub(1);
             }
         }
-        Some(without_idle_space(nodes))
+        Some(fractions_of_tex(without_idle_space(nodes)))
     }
 
-    /// The rest of a command after its backslash; true if it is a fraction.
-    fn command(&mut self, nodes: &mut Vec<Node>) -> Option<bool> {
+    /// The group behind an opening brace.
+    fn group(&mut self, depth: usize) -> Option<Node> {
+        let cells = std::mem::take(&mut self.cells);
+        let group = self.nodes(depth + 1)?;
+        self.cells = cells;
+        (self.peek(0) == Some('}')).then(|| self.at += 1)?;
+        Some(match group.as_slice() {
+            [Node::Char(',')] => Node::Char(','), // 10{,}080
+            _ => Node::Group(group),
+        })
+    }
+
+    /// What follows a backslash; true if it is a fraction.
+    fn control(&mut self, depth: usize, nodes: &mut Vec<Node>) -> Option<bool> {
+        let name = self.name();
+        match meaning(&name) {
+            Meaning::Symbol if name.is_empty() => self.escaped(nodes)?,
+            Meaning::Nothing => {}
+            Meaning::Size => self.delimiter()?,
+            Meaning::Space => {
+                self.spaced = name != "quad" && name != "qquad";
+                nodes.push(Node::Space);
+            }
+            Meaning::Fraction(command) => {
+                nodes.push(Node::command(command));
+                return Some(true);
+            }
+            Meaning::Char(c) => self.sign(Node::Char(c), nodes),
+            Meaning::Command(command) => self.sign(Node::command(command), nodes),
+            Meaning::Degree => nodes.extend([Node::Char('^'), Node::command("circ")]),
+            Meaning::Without(arguments) => {
+                for _ in 0..arguments {
+                    self.argument(depth)?;
+                }
+            }
+            Meaning::Length => self.length()?,
+            Meaning::Text => self.in_text(depth, nodes)?,
+            Meaning::Letter => self.in_font(depth, nodes)?,
+            Meaning::Environment => self.environment(depth, nodes)?,
+            Meaning::Modulus => {
+                let modulus = self.argument(depth)?;
+                nodes.extend([Node::command("mod"), Node::Group(modulus)]);
+            }
+            Meaning::Symbol => nodes.push(Node::Command(name)),
+        }
+        Some(false)
+    }
+
+    /// The letters of a command, and a star.
+    fn name(&mut self) -> String {
         let start = self.at;
         while self.peek(0).is_some_and(|c| c.is_ascii_alphabetic()) {
             self.at += 1;
         }
         let name: String = self.chars[start..self.at].iter().collect();
-        match name.as_str() {
-            "" => self.escaped(nodes),
-            "left" | "right" | "big" | "Big" | "bigl" | "bigr" | "Bigl" | "Bigr" | "biggl"
-            | "biggr" | "bigg" | "Bigg" | "Biggl" | "Biggr" | "middle" | "displaystyle"
-            | "textstyle" | "scriptstyle" | "limits" | "boxed" | "mathstrut" | "rm" | "bf"
-            | "it" | "nolimits" => {
-                // `\right.` is an invisible bracket
-                if matches!(name.as_str(), "left" | "right") && self.peek(0) == Some('.') {
-                    self.at += 1;
-                }
-            }
-            "quad" | "qquad" | "enspace" | "thinspace" | "space" => nodes.push(Node::Space),
-            "frac" | "dfrac" | "tfrac" | "cfrac" => {
-                nodes.push(Node::Command("frac".into()));
-                return Some(true);
-            }
-            "cdot" | "times" | "ast" => nodes.push(Node::Char('*')),
-            "div" => nodes.push(Node::Char('/')),
-            "degree" => nodes.extend([Node::Char('^'), Node::Command("circ".into())]),
-            "binom" | "dbinom" | "tbinom" => {
-                nodes.push(Node::Command("binom".into()));
-                return Some(true);
-            }
-            "langle" => self.bracket(Node::Char('('), nodes),
-            "rangle" => self.bracket(Node::Char(')'), nodes),
-            "lbrack" => self.bracket(Node::Char('['), nodes),
-            "rbrack" => self.bracket(Node::Char(']'), nodes),
-            "varnothing" => nodes.push(Node::Command("emptyset".into())),
-            "prime" => nodes.push(Node::Char('\'')),
-            "colon" => nodes.push(Node::Char(':')),
-            "land" | "lor" => nodes.push(Node::Char(',')),
-            "backslash" => nodes.push(Node::Command("setminus".into())),
-            "simeq" | "thickapprox" => nodes.push(Node::Command("approx".into())),
-            "le" | "leqslant" => nodes.push(Node::Command("leq".into())),
-            "ge" | "geqslant" => nodes.push(Node::Command("geq".into())),
-            "ne" => nodes.push(Node::Command("neq".into())),
-            "lt" => nodes.push(Node::Char('<')),
-            "gt" => nodes.push(Node::Char('>')),
-            "lbrace" => self.bracket(Node::Command("{".into()), nodes),
-            "rbrace" => self.bracket(Node::Command("}".into()), nodes),
-            "lvert" | "rvert" | "vert" | "mid" => nodes.push(Node::Char('|')),
-            "cdots" | "dots" => nodes.push(Node::Command("ldots".into())),
-            "text" | "textbf" | "textit" | "textrm" | "textnormal" | "mbox" | "mathrm"
-            | "mathbf" | "mathit" | "mathsf" | "texttt" | "operatorname" | "hbox" => {
-                self.text(nodes)?
-            }
-            _ => nodes.push(Node::Command(name)),
+        let starred = ["operatorname", "hspace", "vspace", "tag"].contains(&name.as_str());
+        if starred && self.peek(0) == Some('*') {
+            self.at += 1;
         }
-        Some(false)
+        name
     }
 
-    /// A backslash before something that is not a letter.
-    fn escaped(&mut self, nodes: &mut Vec<Node>) {
-        let Some(c) = self.peek(0) else { return };
+    /// A backslash before something that is not a letter. `None` at the end of the answer.
+    fn escaped(&mut self, nodes: &mut Vec<Node>) -> Option<()> {
+        let c = self.peek(0)?;
         self.at += 1;
         match c {
             '!' | '(' | ')' | '[' | ']' => {} // negative space; math delimiters
-            ',' | ':' | ';' | '>' | ' ' => nodes.push(Node::Space),
-            '{' | '}' => self.bracket(Node::Command(c.into()), nodes),
-            '\\' => nodes.push(Node::Command("\\".into())),
-            '$' => nodes.push(Node::Command("$".into())),
-            '|' => nodes.push(Node::Command("|".into())),
+            ',' | ':' | ';' | '>' | ' ' | '\n' => {
+                self.spaced = true;
+                nodes.push(Node::Space);
+            }
+            '/' | '-' => {}
+            '{' | '}' => self.sign(Node::Command(c.into()), nodes),
+            '\\' => {
+                self.row_break()?;
+                nodes.push(Node::command("\\"));
+            }
+            '$' => nodes.push(Node::command("$")),
+            '|' => nodes.push(Node::command("|")),
             _ => nodes.push(Node::Char(c)),
         }
-    }
-
-    /// The braces after `\text`: a word, a unit, or a separator.
-    fn text(&mut self, nodes: &mut Vec<Node>) -> Option<()> {
-        while self.peek(0) == Some(' ') {
-            self.at += 1;
-        }
-        if self.peek(0) != Some('{') {
-            return Some(()); // \rm style or \mathbf x: the letter follows by itself
-        }
-        let start = self.at + 1;
-        let mut depth = 0usize;
-        loop {
-            match self.peek(0)? {
-                '\\' => self.at += 1,
-                '{' => depth += 1,
-                '}' => depth -= 1,
-                _ => {}
-            }
-            self.at += 1;
-            if depth == 0 {
-                break;
-            }
-        }
-        let content: String = self.chars[start..self.at - 1].iter().collect();
-        let content = content.trim_matches(|c: char| c.is_whitespace() || c == '~');
-        if matches!(content, "°" | "^\\circ" | "$^\\circ$") {
-            nodes.extend([Node::Char('^'), Node::Command("circ".into())]);
-            return Some(());
-        }
-        nodes.push(match content {
-            "" => Node::Space,
-            "and" | "or" | ", and" | ", or" => Node::Char(','),
-            "i" => Node::Char('i'),
-            "e" => Node::Char('e'),
-            content => match NAMES.iter().find(|(word, _)| *word == content) {
-                Some((_, command)) => Node::Command((*command).into()),
-                None => Node::Text(content.into()),
-            },
-        });
         Some(())
     }
 
-    /// One digit as an argument, or a whole number with its thousands separators.
-    fn number(&mut self, single_digit: bool) -> Node {
-        let mut digits = String::new();
-        let mut point = false;
-        while let Some(c) = self.peek(0) {
-            match c {
-                '0'..='9' => digits.push(c),
-                '.' if !point && !single_digit && (self.digit(1) || !digits.is_empty()) => {
-                    point = true;
-                    digits.push(c);
-                }
-                _ => break,
-            }
+    /// The star and the length that may follow `\\`.
+    fn row_break(&mut self) -> Option<()> {
+        if self.peek(0) == Some('*') {
             self.at += 1;
-            if single_digit {
-                return Node::Number(digits);
-            }
         }
-        let groupable = digits.len() <= 3 && !point && !digits.starts_with('0');
-        while groupable && !point {
-            let Some(separator) = self.thousands_separator() else {
-                break;
-            };
-            self.at += separator;
-            digits.extend(&self.chars[self.at..self.at + 3]);
-            self.at += 3;
-            if self.peek(0) == Some('.') && self.digit(1) {
-                point = true;
-                digits.push('.');
-                self.at += 1;
-                while let Some(c) = self.peek(0).filter(char::is_ascii_digit) {
-                    digits.push(c);
-                    self.at += 1;
-                }
-            }
-        }
-        Node::Number(digits)
-    }
-
-    /// The length of a separator here, if exactly three digits follow it. A plain comma counts
-    /// only outside brackets, where it cannot separate coordinates.
-    fn thousands_separator(&self) -> Option<usize> {
-        let spellings: [(&str, bool); 5] = [
-            (",\\!", true),
-            ("{,}", true),
-            ("\\,", true),
-            ("\\!", true),
-            (",", self.brackets == 0),
-        ];
-        for (spelling, allowed) in spellings {
-            let mut end = self.at;
-            let here = spelling.chars().all(|c| {
-                end += 1;
-                self.chars.get(end - 1) == Some(&c)
-            });
-            if !here || !allowed {
-                continue;
-            }
-            while spelling == ",\\!" && self.chars.get(end) == Some(&' ') {
-                end += 1;
-            }
-            let digit = |i: usize| self.chars.get(end + i).is_some_and(char::is_ascii_digit);
-            if digit(0) && digit(1) && digit(2) && !digit(3) {
-                return Some(end - self.at);
-            }
-        }
-        None
-    }
-
-    /// The exponent after the digits of 1.5e-3: `e` and a sign make an exponent only after a point
-    /// or a lone 1, because 2e-3 may be a multiple of e less 3.
-    fn scientific(&mut self, nodes: &mut Vec<Node>) {
-        let Some(Node::Number(mantissa)) = nodes.last() else {
-            return;
-        };
-        let letter = self.peek(0);
-        let sign = self.peek(1).filter(|c| "+-−".contains(*c));
-        let start = 1 + usize::from(sign.is_some());
-        let certain = letter == Some('E') || mantissa.contains('.') || mantissa == "1";
-        if !matches!(letter, Some('e' | 'E')) || !self.digit(start) || !(sign.is_none() || certain)
+        let unit = |c: char| c.is_ascii_digit() || c.is_ascii_lowercase() || ".- ".contains(c);
+        let rest = self.chars.get(self.at..)?;
+        if rest.first() == Some(&'[')
+            && let Some(length) = rest.iter().position(|c| *c == ']')
+            && length > 1
+            && rest[1..length].iter().all(|c| unit(*c))
+            && rest[1..length].iter().any(|c| c.is_ascii_lowercase())
         {
-            return;
+            self.at += length + 1;
         }
-        self.at += start;
-        let digits = std::iter::from_fn(|| {
-            let digit = self.peek(0).filter(char::is_ascii_digit)?;
-            self.at += 1;
-            Some(digit)
-        });
-        let exponent: String = digits.collect();
-        let mut power = vec![Node::Number(exponent)];
-        if matches!(sign, Some('-' | '−')) {
-            power.insert(0, Node::Char('-'));
-        }
-        nodes.extend([
-            Node::Char('*'),
-            Node::Number("10".into()),
-            Node::Char('^'),
-            Node::Group(power),
-        ]);
+        Some(())
     }
 
-    /// A run of letters: a name people write without its backslash, a conjunction, or letters.
-    fn word(&mut self, nodes: &mut Vec<Node>) {
-        let start = self.at - 1;
-        while self.peek(0).is_some_and(|c| c.is_ascii_alphabetic()) {
+    /// What `\left` and `\big` must have behind them; the delimiter itself is read like any other,
+    /// an invisible one is skipped.
+    fn delimiter(&mut self) -> Option<()> {
+        while self.peek(0) == Some(' ') {
             self.at += 1;
         }
-        let word: String = self.chars[start..self.at].iter().collect();
-        if matches!(word.as_str(), "and" | "or") {
+        let c = self.peek(0)?;
+        if c == '.' {
+            self.at += 1;
+        }
+        ("()[]|.\\/<>⟨⟩‖".contains(c)).then_some(())
+    }
+
+    /// The length behind `\kern` and `\hskip`.
+    fn length(&mut self) -> Option<()> {
+        let letter = |c: char| c.is_ascii_lowercase();
+        while self.peek(0).is_some_and(|c| !letter(c)) {
+            self.at += 1;
+        }
+        (self.peek(0).is_some_and(letter) && self.peek(1).is_some_and(letter)).then(|| self.at += 2)
+    }
+
+    /// The argument of a command, an option in brackets before it left out.
+    fn argument(&mut self, depth: usize) -> Option<Vec<Node>> {
+        self.skip_spaces();
+        if self.peek(0) == Some('[') {
+            let close = self.chars[self.at..].iter().position(|c| *c == ']')?;
+            self.at += close + 1;
+            self.skip_spaces();
+        }
+        let c = self.peek(0)?;
+        self.at += 1;
+        match c {
+            '{' => match self.group(depth)? {
+                Node::Group(nodes) => Some(nodes),
+                node => Some(vec![node]),
+            },
+            c if c.is_ascii_digit() => Some(vec![Node::Number(c.into())]),
+            c if c.is_alphabetic() => Some(vec![Node::Char(c)]),
+            '\\' => {
+                let mut nodes = Vec::new();
+                self.control(depth + 1, &mut nodes)?;
+                Some(nodes)
+            }
+            _ => None,
+        }
+    }
+
+    /// `\text{...}`: its content, read as text.
+    fn in_text(&mut self, depth: usize, nodes: &mut Vec<Node>) -> Option<()> {
+        self.skip_spaces();
+        let c = self.peek(0)?;
+        if c != '{' {
+            return Some(()); // \mathrm x: the letter follows by itself
+        }
+        self.at += 1;
+        let text = std::mem::replace(&mut self.text, true);
+        let group = self.group(depth)?;
+        self.text = text;
+        let Node::Group(mut inner) = group else {
             nodes.push(Node::Char(','));
-        } else if let Some((_, command)) = NAMES.iter().find(|(name, _)| *name == word) {
-            nodes.push(Node::Command((*command).into()));
+            return Some(());
+        };
+        // \text{i} and \mathrm{e} are the constants
+        if let [Node::Word(letter)] = inner.as_slice()
+            && let "i" | "e" = letter.as_str()
+        {
+            inner = letter.chars().map(Node::Char).collect();
+        } else if inner.iter().any(|n| matches!(n, Node::Word(_))) {
+            inner.insert(0, Node::Space);
+            inner.push(Node::Space);
+        }
+        nodes.extend(inner);
+        Some(())
+    }
+
+    /// `\mathbf{...}`: letters in another font are letters; two or more are a word.
+    fn in_font(&mut self, depth: usize, nodes: &mut Vec<Node>) -> Option<()> {
+        let before = nodes.len();
+        self.in_text(depth, nodes)?;
+        let inner: Vec<Node> = nodes
+            .drain(before..)
+            .filter(|n| *n != Node::Space)
+            .collect();
+        match inner.as_slice() {
+            // bold i is a unit vector and not the imaginary unit
+            [Node::Char('i')] => {
+                nodes.extend([Node::command("mathbf"), Node::Group(vec![Node::Char('i')])])
+            }
+            [Node::Word(letter)] if letter.chars().count() == 1 => {
+                nodes.extend(letter.chars().map(Node::Char));
+            }
+            _ => nodes.extend(inner),
+        }
+        Some(())
+    }
+
+    /// `\begin{name} ... \end{name}`: rows of cells, or only its content.
+    fn environment(&mut self, depth: usize, nodes: &mut Vec<Node>) -> Option<()> {
+        let kind = self.braced_name()?;
+        if kind == "array" || kind == "alignedat" {
+            self.skip_spaces();
+            if self.peek(0) == Some('{') {
+                self.braced_name()?; // the alignment of the columns
+            }
+        }
+        let outer = std::mem::replace(&mut self.cells, true);
+        let brackets = std::mem::replace(&mut self.brackets, 1); // commas separate in cells
+        let (mut rows, mut row) = (Vec::new(), Vec::new());
+        loop {
+            row.push(self.nodes(depth + 1)?);
+            match self.peek(0)? {
+                '&' => self.at += 1,
+                '\\' => {
+                    self.at += 1;
+                    let name = self.name();
+                    match name.as_str() {
+                        "" => {
+                            self.at += 1;
+                            self.row_break()?;
+                            rows.push(std::mem::take(&mut row));
+                        }
+                        "cr" => rows.push(std::mem::take(&mut row)),
+                        _ => {
+                            (self.braced_name()? == kind).then_some(())?;
+                            rows.push(row);
+                            break;
+                        }
+                    }
+                }
+                _ => return None,
+            }
+        }
+        (self.cells, self.brackets) = (outer, brackets);
+        rows.retain(|row| row.iter().any(|cell| !cell.is_empty()));
+        let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
+        if LAYOUTS.contains(&kind.as_str()) || (kind == "cases" && columns == 1) {
+            for (index, row) in rows.into_iter().enumerate() {
+                if index > 0 {
+                    nodes.push(Node::Char(','));
+                }
+                nodes.extend(row.into_iter().flatten());
+            }
         } else {
-            nodes.extend(word.chars().map(Node::Char));
+            nodes.push(Node::Rows(kind, rows));
+        }
+        Some(())
+    }
+
+    /// The text of a pair of braces, without what it means.
+    fn braced_name(&mut self) -> Option<String> {
+        self.skip_spaces();
+        (self.peek(0)? == '{').then_some(())?;
+        let rest = &self.chars[self.at + 1..];
+        let length = rest.iter().position(|c| *c == '}')?;
+        self.at += length + 2;
+        Some(rest[..length].iter().collect())
+    }
+
+    /// Whether a cell ends here.
+    fn ends_cell(&self) -> bool {
+        let next = |text: &str| {
+            let mut chars = text.chars().enumerate();
+            chars.all(|(i, c)| self.peek(i) == Some(c))
+        };
+        let command = |text: &str| {
+            next(text) && !(self.peek(text.len())).is_some_and(|c| c.is_ascii_alphabetic())
+        };
+        next("&") || next("\\\\") || command("\\cr") || command("\\end")
+    }
+
+    /// A run of letters: a name people write without its backslash, a word, or variables. A single
+    /// letter after a command for space may be a unit.
+    fn letters(&mut self, spaced: bool, nodes: &mut Vec<Node>) {
+        let start = self.at - 1;
+        let letter = |c: char| c.is_ascii_alphabetic() || (self.text && c.is_alphabetic());
+        let length = (self.chars[start..].iter())
+            .take_while(|c| letter(**c))
+            .count();
+        self.at = start + length;
+        let word: String = self.chars[start..self.at].iter().collect();
+        let call = self.peek(0) == Some('(');
+        if let Some(command) = words::command(&word, call) {
+            nodes.push(Node::command(command));
+        } else if self.text || (spaced && length == 1) {
+            nodes.push(Node::Word(word));
+        } else {
+            nodes.extend(words::of_run(&word));
         }
     }
 
     /// Any other character, in its LaTeX spelling.
     fn plain(&mut self, c: char, nodes: &mut Vec<Node>) {
-        let command = |name: &str| Node::Command(name.into());
-        match c {
-            '(' | '[' | ')' | ']' => self.bracket(Node::Char(c), nodes),
-            '−' | '–' | '‐' => nodes.push(Node::Char('-')),
-            '×' | '·' | '⋅' | '∗' => nodes.push(Node::Char('*')),
-            '÷' | '⁄' => nodes.push(Node::Char('/')),
-            '\u{ff05}' => nodes.push(Node::Char('%')),
-            'π' => nodes.push(command("pi")),
-            '√' => nodes.push(command("sqrt")),
-            '∞' => nodes.push(command("infty")),
-            '±' => nodes.push(command("pm")),
-            '≤' => nodes.push(command("leq")),
-            '≥' => nodes.push(command("geq")),
-            '≠' => nodes.push(command("neq")),
-            '≈' => nodes.push(command("approx")),
-            '∅' => nodes.push(command("emptyset")),
-            'θ' => nodes.push(command("theta")),
-            'α' => nodes.push(command("alpha")),
-            'β' => nodes.push(command("beta")),
-            'λ' => nodes.push(command("lambda")),
-            'φ' => nodes.push(command("phi")),
-            '′' => nodes.push(Node::Char('\'')),
-            '∪' => nodes.push(command("cup")),
-            '∩' => nodes.push(command("cap")),
-            '∈' => nodes.push(command("in")),
-            '°' => nodes.extend([Node::Char('^'), command("circ")]),
-            '⁰' | '¹' | '²' | '³' | '⁴' | '⁵' | '⁶' | '⁷' | '⁸' | '⁹' => {
-                let digits = "⁰¹²³⁴⁵⁶⁷⁸⁹";
-                let digit = digits.chars().position(|d| d == c).unwrap_or_default();
-                match nodes.as_mut_slice() {
-                    [.., Node::Char('^'), Node::Number(power)]
-                        if self.at >= 2 && digits.contains(self.chars[self.at - 2]) =>
-                    {
-                        *power += &digit.to_string();
-                    }
-                    _ => nodes.extend([Node::Char('^'), Node::Number(digit.to_string())]),
-                }
-            }
-            _ => nodes.push(Node::Char(c)),
+        for node in unicode::nodes(c, nodes) {
+            self.sign(node, nodes);
         }
     }
 
-    fn bracket(&mut self, node: Node, nodes: &mut Vec<Node>) {
-        self.brackets = if opens(&node) {
-            self.brackets + 1
-        } else {
-            self.brackets.saturating_sub(1)
-        };
+    fn sign(&mut self, node: Node, nodes: &mut Vec<Node>) {
+        if opens(&node) {
+            self.brackets += 1;
+        } else if closes(&node) {
+            // ]0, 1[ opens with what closes elsewhere
+            self.brackets = if self.brackets == 0 {
+                1
+            } else {
+                self.brackets - 1
+            };
+        }
         nodes.push(node);
     }
 
-    fn peek(&self, ahead: usize) -> Option<char> {
+    /// `...`, its first dot already read.
+    fn dots(&mut self) -> bool {
+        let dots = self.peek(0) == Some('.') && self.peek(1) == Some('.');
+        if dots {
+            while self.peek(0) == Some('.') {
+                self.at += 1;
+            }
+        }
+        dots
+    }
+
+    fn skip_spaces(&mut self) {
+        while self.peek(0).is_some_and(char::is_whitespace) {
+            self.at += 1;
+        }
+    }
+
+    pub(super) fn peek(&self, ahead: usize) -> Option<char> {
         self.chars.get(self.at + ahead).copied()
     }
 
-    fn digit(&self, ahead: usize) -> bool {
+    pub(super) fn digit(&self, ahead: usize) -> bool {
         self.peek(ahead).is_some_and(|c| c.is_ascii_digit())
     }
 }
@@ -436,10 +509,16 @@ pub(super) fn closes(node: &Node) -> bool {
     }
 }
 
-/// Space has a meaning only between two numbers ("3 1/2") or two letters ("no solution").
+/// Space has a meaning only beside numbers, letters and words: "3 1/2", "no solution", "3 R 2".
 fn without_idle_space(nodes: Vec<Node>) -> Vec<Node> {
-    let letter = |n: &Node| matches!(n, Node::Char(c) if c.is_alphabetic());
-    let number = |n: &Node| matches!(n, Node::Number(_));
+    let text = |n: &Node| match n {
+        Node::Char(c) => c.is_alphabetic(),
+        node => matches!(node, Node::Number(_) | Node::Word(_)),
+    };
+    let ends = |n: &Node| match n {
+        Node::Char(c) => ")]!%'".contains(*c),
+        node => matches!(node, Node::Group(_) | Node::Command(_)),
+    };
     let mut kept: Vec<Node> = Vec::with_capacity(nodes.len());
     let mut space = false;
     for node in nodes {
@@ -448,13 +527,61 @@ fn without_idle_space(nodes: Vec<Node>) -> Vec<Node> {
             continue;
         }
         if let Some(last) = kept.last().filter(|_| space)
-            && ((letter(last) && letter(&node))
-                || (number(last) && (number(&node) || letter(&node))))
+            && ((text(last) && text(&node)) || (ends(last) && matches!(node, Node::Word(_))))
         {
             kept.push(Node::Space);
         }
         space = false;
-        kept.push(node);
+        match node {
+            // x^{\prime\prime} is x''
+            Node::Char('\'') if kept.last() == Some(&Node::Char('^')) => {
+                kept.pop();
+                kept.push(node);
+            }
+            Node::Group(ref inner)
+                if kept.last() == Some(&Node::Char('^'))
+                    && !inner.is_empty()
+                    && inner.iter().all(|n| *n == Node::Char('\'')) =>
+            {
+                kept.pop();
+                kept.extend(inner.iter().cloned());
+            }
+            node => kept.push(node),
+        }
     }
     kept
+}
+
+/// `a \over b` as `\frac{a}{b}`, and `n \choose k` as `\binom{n}{k}`.
+fn fractions_of_tex(mut nodes: Vec<Node>) -> Vec<Node> {
+    for (tex, command) in [("over", "frac"), ("choose", "binom")] {
+        if let Some(at) = nodes.iter().position(|n| n.is(tex)) {
+            let below = nodes.split_off(at + 1);
+            nodes.pop();
+            return vec![
+                Node::command(command),
+                Node::Group(nodes),
+                Node::Group(below),
+            ];
+        }
+    }
+    nodes
+}
+
+impl Parser<'_> {
+    /// One digit as an argument, or a whole number with its thousands separators.
+    fn number(&mut self, single_digit: bool) -> Node {
+        if single_digit {
+            self.at += 1;
+            return Node::Number(self.chars[self.at - 1].into());
+        }
+        numbers::number(self)
+    }
+
+    fn scientific(&mut self, mantissa: Option<&Node>) -> Option<[Node; 4]> {
+        match mantissa {
+            Some(Node::Number(mantissa)) => numbers::exponent(self, mantissa),
+            _ => None,
+        }
+    }
 }

@@ -4,16 +4,29 @@
 //! and grading"), so its name is part of every result.
 
 mod answer;
+mod bases;
+mod brackets;
+mod choices;
+mod commands;
 mod compare;
+mod conditions;
 mod exact;
 mod expression;
 mod extract;
+mod labels;
 mod latex;
+mod matrix;
+mod numbers;
 mod numeric;
+mod quantity;
 mod qwen;
 mod relation;
+mod sets;
 mod text;
+mod unicode;
+mod unit_table;
 mod units;
+mod words;
 
 pub use extract::last_boxed;
 
@@ -70,9 +83,20 @@ impl Grader {
     }
 
     /// The normal form of an answer, for votes: equal answers have equal forms. Units and labels
-    /// before `=` are left out.
+    /// before `=` are left out. The form of an answer that no rule reads begins with a question
+    /// mark, so that it is the form of no other.
     pub fn canonical(self, answer: &str) -> String {
-        self.read(answer, &Fuel::full()).key
+        let answer = self.read(answer, &Fuel::full());
+        match answer.is_unread() {
+            true => format!("? {}", answer.key),
+            false => answer.key,
+        }
+    }
+
+    /// Whether a rule reads the answer. One that is not read is equal to itself alone, differences
+    /// of spelling aside.
+    pub fn reads(self, answer: &str) -> bool {
+        !self.read(answer, &Fuel::full()).is_unread()
     }
 
     /// Whether the two answers are equal. Symmetric; never panics; and always ends after a bounded

@@ -99,7 +99,9 @@ pub(super) fn simplified(answer: &str) -> String {
 /// the other names last.
 pub(super) fn same_text(a: &Answer, b: &Answer) -> bool {
     let bare = |x: &Answer| {
-        let kept = x.key.chars().filter(|c| !"{}()[] ".contains(*c));
+        // AB is a name and ab a product
+        let product = !x.key.contains(|c: char| c.is_ascii_digit());
+        let kept = (x.key.chars()).filter(|c| !("{}()[] ".contains(*c) || (*c == '*' && product)));
         kept.collect::<String>().to_lowercase()
     };
     if a.choice.zip(b.choice).is_some_and(|(a, b)| a != b) {

@@ -1,9 +1,10 @@
 //! Relations: `label = value`, inequalities as intervals, equations.
 
-use super::answer::{Answer, Body, chain, list, separators, split, trimmed};
+use super::answer::{Answer, Body, chain, list, separators, split, trimmed, unordered};
 use super::exact::{Frac, Fuel};
+use super::labels::{is_symbol, label};
 use super::latex::Node;
-use super::text;
+use super::sets;
 
 /// Equations, inequalities, memberships.
 pub(super) fn relation(nodes: &[Node], depth: usize, fuel: &Fuel) -> Option<Answer> {
@@ -11,13 +12,30 @@ pub(super) fn relation(nodes: &[Node], depth: usize, fuel: &Fuel) -> Option<Answ
         Node::Char(c) => matches!(c, '=' | '<' | '>' | ':'),
         Node::Command(name) => matches!(
             name.as_str(),
-            "leq" | "geq" | "neq" | "in" | "approx" | "equiv" | "to" | "rightarrow" | "subset"
+            "leq"
+                | "geq"
+                | "neq"
+                | "in"
+                | "notin"
+                | "approx"
+                | "equiv"
+                | "to"
+                | "subset"
+                | "mapsto"
+                | "cong"
+                | "sim"
+                | "Rightarrow"
+                | "iff"
         ),
         _ => false,
     };
     let mut sides = split(nodes, is_relation);
     if sides.len() < 2 {
         return None;
+    }
+    // "x =" is cut: no side may be missing
+    if sides.iter().any(|side| trimmed(side).is_empty()) {
+        return Some(Answer::unread(nodes, fuel));
     }
     let mut between = separators(nodes, &sides);
     // an approximate value follows the exact one
@@ -29,11 +47,13 @@ pub(super) fn relation(nodes: &[Node], depth: usize, fuel: &Fuel) -> Option<Answ
             return Some(list(sides[0], depth + 1, fuel));
         }
     }
-    let part = |side: &[Node]| list(side, depth + 1, fuel);
     let labels: Vec<Option<String>> = sides.iter().map(|side| label(side)).collect();
     let names: Vec<&str> = between.iter().map(String::as_str).collect();
-    if let (["\\in"] | ["\\approx"], [Some(name), _]) = (names.as_slice(), labels.as_slice()) {
-        return Some(labelled(part(sides[1]), name));
+    if let Some(answer) = with_label(&sides, &names, &labels, depth, fuel) {
+        return Some(answer);
+    }
+    if let Some(points) = points(&sides, &names, depth, fuel) {
+        return Some(points);
     }
     if names.iter().all(|s| *s == "=") {
         return Some(equation(&sides, &labels, depth, fuel));
@@ -41,14 +61,89 @@ pub(super) fn relation(nodes: &[Node], depth: usize, fuel: &Fuel) -> Option<Answ
     if let Some(interval) = interval(&sides, &names, &labels, depth, fuel) {
         return Some(interval);
     }
-    let mut items: Vec<Answer> = sides.iter().map(|side| part(side)).collect();
-    if names.iter().all(|s| *s == ":") {
+    if let Some(set) = absolute(&sides, &names, fuel) {
+        return Some(set);
+    }
+    Some(any_other(&sides, between, depth, fuel))
+}
+
+/// What has a label without being an equation: `x \in [0, 1]`, `x \neq 2`, `n \equiv 3 \pmod 7`,
+/// `f : x \mapsto x + 1`.
+fn with_label(
+    sides: &[&[Node]],
+    names: &[&str],
+    labels: &[Option<String>],
+    depth: usize,
+    fuel: &Fuel,
+) -> Option<Answer> {
+    let part = |side: &[Node]| list(side, depth + 1, fuel);
+    match (names, labels) {
+        (["\\in"] | ["\\approx"], [Some(name), _]) => Some(labelled(part(sides[1]), name)),
+        (["\\equiv"], [Some(name), _]) if sides[1].iter().any(|n| n.is("mod")) => {
+            Some(labelled(part(sides[1]), name))
+        }
+        (["\\neq"], [Some(name), _]) => {
+            sets::all_but(&part(sides[1]), fuel).map(|set| labelled(set, name))
+        }
+        ([":", "\\mapsto"], [Some(f), Some(x), _]) => {
+            Some(labelled(part(sides[2]), &format!("{f}({x})")))
+        }
+        _ => None,
+    }
+}
+
+fn labelled(mut answer: Answer, name: &str) -> Answer {
+    answer.label = Some(name.into());
+    answer
+}
+
+/// `(x, y) = (1, 2)`, which names the parts, and `(x, y) \in \{...\}`.
+fn points(sides: &[&[Node]], names: &[&str], depth: usize, fuel: &Fuel) -> Option<Answer> {
+    let [left, right] = sides else { return None };
+    let left = trimmed(left);
+    let [Node::Char('('), inner @ .., Node::Char(')')] = left else {
+        return None;
+    };
+    let parts = split(inner, |n| *n == Node::Char(','));
+    let coordinates: Vec<String> = (parts.iter())
+        .map(|part| label(part))
+        .collect::<Option<_>>()?;
+    if coordinates.len() < 2 {
+        return None;
+    }
+    let right = list(right, depth + 1, fuel);
+    match (names, &right.body) {
+        (["="], Body::Sequence { open, items, .. })
+            if open == "(" && items.len() == coordinates.len() =>
+        {
+            let named = items.iter().zip(&coordinates);
+            let named = named.map(|(item, name)| labelled(item.clone(), name));
+            let key = right.key.clone(); // it votes with the bare point
+            Some(Answer {
+                key,
+                ..unordered(named.collect(), false)
+            })
+        }
+        (["="] | ["\\in"], _) => {
+            let name = format!("({})", coordinates.join(","));
+            Some(labelled(right, &name))
+        }
+        _ => None,
+    }
+}
+
+/// What has no meaning of its own here: operators and sides.
+fn any_other(sides: &[&[Node]], mut between: Vec<String>, depth: usize, fuel: &Fuel) -> Answer {
+    let mut items: Vec<Answer> = (sides.iter())
+        .map(|side| list(side, depth + 1, fuel))
+        .collect();
+    if between.iter().all(|s| *s == ":") {
         let ratio = Answer::sequence("", "", items);
         let key = ratio.key.replace(',', ":");
-        return Some(Answer { key, ..ratio });
+        return Answer { key, ..ratio };
     }
     // 3 > x is x < 3
-    if names.iter().all(|s| matches!(*s, ">" | "\\geq")) {
+    if between.iter().all(|s| matches!(s.as_str(), ">" | "\\geq")) {
         items.reverse();
         between.reverse();
         for sign in &mut between {
@@ -59,12 +154,7 @@ pub(super) fn relation(nodes: &[Node], depth: usize, fuel: &Fuel) -> Option<Answ
             };
         }
     }
-    Some(chain(between, items))
-}
-
-fn labelled(mut answer: Answer, name: &str) -> Answer {
-    answer.label = Some(name.into());
-    answer
+    chain(between, items)
 }
 
 fn equation(sides: &[&[Node]], labels: &[Option<String>], depth: usize, fuel: &Fuel) -> Answer {
@@ -165,62 +255,24 @@ fn interval(
     ))
 }
 
-/// Whether the left side of an equation can be a label: a symbol, a function of symbols, a segment,
-/// words.
-fn label(nodes: &[Node]) -> Option<String> {
-    let nodes = trimmed(nodes);
-    if let [Node::Text(words)] = nodes {
-        return Some(words.to_lowercase());
-    }
-    if let Some(words) = text::as_words(nodes) {
-        return Some(words);
-    }
-    let mut rest = nodes;
-    let mut letters = 0;
-    let mut capitals = true;
-    while let Some((first, more)) = rest.split_first() {
-        match first {
-            Node::Char(c) if c.is_alphabetic() => {
-                letters += 1;
-                capitals &= c.is_uppercase();
-            }
-            Node::Char('\'') if letters > 0 => {}
-            Node::Char('_') if letters > 0 && !more.is_empty() => {
-                rest = &more[1..];
-                continue;
-            }
-            Node::Char('(') if letters == 1 => {
-                let [inner @ .., Node::Char(')')] = more else {
-                    return None;
-                };
-                let symbols = |n: &Node| {
-                    matches!(n, Node::Char(c) if c.is_alphabetic() || *c == ',') || is_greek(n)
-                };
-                if inner.is_empty() || !inner.iter().all(symbols) {
-                    return None;
-                }
-                break;
-            }
-            Node::Command(name) if matches!(name.as_str(), "angle" | "triangle" | "overline") => {}
-            Node::Group(inner) if letters == 0 && inner.iter().all(is_capital) => letters += 1,
-            node if is_greek(node) => letters += 1,
-            _ => return None,
-        }
-        rest = more;
-    }
-    let plain = letters == 1 || (letters > 1 && capitals);
-    let constant = matches!(nodes, [Node::Char('e' | 'i')]);
-    (plain && !constant).then(|| nodes.iter().map(text::of).collect())
-}
-
-fn is_capital(node: &Node) -> bool {
-    matches!(node, Node::Char(c) if c.is_uppercase())
-}
-
-fn is_greek(node: &Node) -> bool {
-    const GREEK: [&str; 16] = [
-        "alpha", "beta", "gamma", "delta", "epsilon", "theta", "lambda", "mu", "rho", "sigma",
-        "tau", "phi", "varphi", "omega", "Delta", "ell",
-    ];
-    matches!(node, Node::Command(name) if GREEK.contains(&name.as_str()))
+/// |x| < a and a > |x|.
+fn absolute(sides: &[&[Node]], names: &[&str], fuel: &Fuel) -> Option<Answer> {
+    let ([left, right], [sign]) = (sides, names) else {
+        return None;
+    };
+    let mirrored = match *sign {
+        "<" => ">",
+        ">" => "<",
+        "\\leq" => "\\geq",
+        "\\geq" => "\\leq",
+        _ => return None,
+    };
+    let (inner, sign, bound) = match (sets::inside_bars(left), sets::inside_bars(right)) {
+        (Some(inner), None) => (inner, *sign, right),
+        (None, Some(inner)) => (inner, mirrored, left),
+        _ => return None,
+    };
+    inner.iter().any(is_symbol).then_some(())?;
+    let (name, set) = sets::absolute(inner, sign, bound, fuel)?;
+    Some(labelled(set, &name))
 }

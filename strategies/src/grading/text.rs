@@ -3,30 +3,19 @@
 
 use super::exact::Fuel;
 use super::expression::value;
-use super::latex::{MAX_DEPTH, Node, parse};
-
-/// Text that is not a unit is read like the rest: `\text{(C)}` is (C).
-pub(super) fn words(nodes: Vec<Node>, depth: usize) -> Vec<Node> {
-    let mut out = Vec::with_capacity(nodes.len());
-    for node in nodes {
-        match node {
-            Node::Text(text) if depth < MAX_DEPTH => {
-                let inner = parse(&text).unwrap_or_else(|| text.chars().map(Node::Char).collect());
-                out.extend(words(inner, depth + 1));
-            }
-            Node::Group(inner) => out.push(Node::Group(words(inner, depth + 1))),
-            node => out.push(node),
-        }
-    }
-    out
-}
+use super::latex::{MAX_DEPTH, Node};
 
 /// The nodes as words in lower case and without an article, if they are words only: three
 /// letters or more, so that xy stays a product.
 pub(super) fn as_words(nodes: &[Node]) -> Option<String> {
     let mut text = String::new();
+    let mut written = false; // in \text{}, or too long for variables
     for node in nodes {
         match node {
+            Node::Word(word) => {
+                written |= word.chars().count() >= 2 && word.chars().any(char::is_lowercase);
+                text += word;
+            }
             Node::Char(c) if c.is_alphabetic() || (!text.is_empty() && "-'".contains(*c)) => {
                 text.push(*c);
             }
@@ -35,14 +24,16 @@ pub(super) fn as_words(nodes: &[Node]) -> Option<String> {
         }
     }
     let text = text.trim();
-    let has_word = text
-        .split(' ')
-        .any(|word| word.chars().filter(|c| c.is_alphabetic()).count() >= 3);
+    let letters = |word: &str| word.chars().filter(|c| c.is_alphabetic()).count();
+    let has_word = text.split(' ').any(|word| letters(word) >= 3);
     let difference = text.contains(['-', '\'']) && text.split(['-', '\'']).any(|w| w.len() < 3);
-    if text.eq_ignore_ascii_case("no") {
-        return Some("no".into());
+    if ["no", "up"]
+        .iter()
+        .any(|word| text.eq_ignore_ascii_case(word))
+    {
+        return Some(text.to_lowercase());
     }
-    if !has_word || difference {
+    if !written && (difference || !has_word) {
         return None;
     }
     let lower = text.to_lowercase();
@@ -90,8 +81,13 @@ fn rendered(nodes: &[Node], depth: usize, fuel: &Fuel) -> String {
                 format!("{c}{{{}}}", form(argument(nodes, &mut at), depth + 1, fuel))
             }
             Node::Char('*') => {
-                let digits = matches!(nodes.get(at), Some(Node::Number(_)));
-                if digits { "*".into() } else { String::new() }
+                let between = at > 1 && at < nodes.len();
+                let digits = matches!(nodes.get(at), Some(Node::Number(_) | Node::Char('*')));
+                if digits || !between {
+                    "*".into()
+                } else {
+                    String::new()
+                }
             }
             Node::Char(c) if c.is_alphabetic() => {
                 let letters = nodes[at - 1..].iter().map_while(|n| match n {
@@ -100,12 +96,15 @@ fn rendered(nodes: &[Node], depth: usize, fuel: &Fuel) -> String {
                 });
                 let word: String = letters.collect();
                 at += word.chars().count() - 1;
-                lower_case(word)
+                lower_case(&word)
             }
+            Node::Word(word) => lower_case(word),
+            Node::Space if is_idle(nodes, at - 1) => String::new(),
             Node::Group(inner) => {
                 let group = form(inner, depth + 1, fuel);
                 format!("{{{group}}}")
             }
+            Node::Rows(kind, rows) => table(kind, rows, depth, fuel),
             node => of(node),
         };
         let letter_next = piece.starts_with(|c: char| c.is_ascii_alphabetic());
@@ -122,6 +121,23 @@ fn rendered(nodes: &[Node], depth: usize, fuel: &Fuel) -> String {
     out
 }
 
+fn table(kind: &str, rows: &[Vec<Vec<Node>>], depth: usize, fuel: &Fuel) -> String {
+    let row = |row: &Vec<Vec<Node>>| {
+        let cells = row.iter().map(|cell| form(cell, depth + 1, fuel));
+        cells.collect::<Vec<_>>().join(" & ")
+    };
+    let rows: Vec<String> = rows.iter().map(row).collect();
+    format!("{kind}({})", rows.join("; "))
+}
+
+/// Whether the space at `at` parts neither words nor numbers: "x y" is xy, but "3 4" is not 34.
+fn is_idle(nodes: &[Node], at: usize) -> bool {
+    let beside = [at.checked_sub(1), Some(at + 1)].map(|at| at.and_then(|at| nodes.get(at)));
+    let word = beside.iter().any(|n| matches!(n, Some(Node::Word(_))));
+    let numbers = beside.iter().all(|n| matches!(n, Some(Node::Number(_))));
+    !word && !numbers
+}
+
 /// The argument at `at`: the content of its braces, or one node.
 fn argument<'a>(nodes: &'a [Node], at: &mut usize) -> &'a [Node] {
     *at += 1;
@@ -131,14 +147,12 @@ fn argument<'a>(nodes: &'a [Node], at: &mut usize) -> &'a [Node] {
     })
 }
 
-/// Words lose their case; short runs of capitals may be products of variables and keep it.
-fn lower_case(word: String) -> String {
-    let mut letters = word.chars().skip(1);
-    let title = word.chars().count() > 1 && letters.all(char::is_lowercase);
-    if word.chars().count() >= 3 || title {
+/// Words lose their case; capitals alone may be names and keep it.
+fn lower_case(word: &str) -> String {
+    if word.chars().count() > 1 && word.chars().any(char::is_lowercase) {
         word.to_lowercase()
     } else {
-        word
+        word.into()
     }
 }
 
@@ -148,8 +162,15 @@ pub(super) fn of(node: &Node) -> String {
         Node::Number(digits) => digits.clone(),
         Node::Char(c) => c.to_string(),
         Node::Command(name) => format!("\\{name}"),
-        Node::Text(text) => text.clone(),
+        Node::Word(text) => text.clone(),
         Node::Group(inner) => inner.iter().map(of).collect(),
+        Node::Rows(kind, rows) => {
+            let cells = rows
+                .iter()
+                .flatten()
+                .map(|cell| cell.iter().map(of).collect());
+            format!("{kind}({})", cells.collect::<Vec<String>>().join(" "))
+        }
         Node::Space => " ".into(),
     }
 }

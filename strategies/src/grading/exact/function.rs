@@ -1,7 +1,7 @@
 //! Functions: exact values where they are known.
 
 use super::power::factors;
-use super::sum::{Kind, MAX_BITS, Product, Sum, add_exponents};
+use super::sum::{Atom, Kind, MAX_BITS, Product, Sum, add_exponents, rational};
 use super::{Frac, Fuel};
 use crate::grading::numeric;
 use num_bigint::BigInt;
@@ -34,8 +34,8 @@ impl Frac {
         ))
     }
 
-    /// The value of a function of one argument, where it is decided: `Some(None)` when the fuel ran out
-    /// or there is no such value, `None` where the function stays an opaque atom.
+    /// The value of a function of one argument, where it is decided: `Some(None)` when the fuel ran
+    /// out or there is no such value, `None` where the function stays an opaque atom.
     fn of_one(name: &'static str, x: &Frac, fuel: &Fuel) -> Option<Option<Frac>> {
         let call = |name: &'static str, x: Frac| Frac::call(name, vec![x], fuel);
         let inverse = |name: &'static str| call(name, x.clone())?.inverse(fuel);
@@ -49,7 +49,11 @@ impl Frac {
             "sec" => Some(inverse("cos")),
             "csc" => Some(inverse("sin")),
             "exp" => Some(Frac::e().pow(x, fuel)),
-            "log" => Some((|| {
+            "cis" => Some((|| {
+                let sine = call("sin", x.clone())?.mul(&Frac::i(), fuel)?;
+                call("cos", x.clone())?.add(&sine, fuel)
+            })()),
+            "log" | "lg" => Some((|| {
                 let ten = call("ln", Frac::integer(10))?;
                 call("ln", x.clone())?.mul(&ten.inverse(fuel)?, fuel)
             })()),
@@ -110,6 +114,28 @@ impl Frac {
             let product: BigInt = (1..=n).map(BigInt::from).product();
             Frac::number(BigRational::from_integer(product))
         }))
+    }
+
+    /// The same values with factorials of large numbers written over the smallest of them, if they
+    /// are near each other: 2018! as 2018 · 2017!. `None` if there is nothing to write otherwise.
+    pub(in crate::grading) fn common_factorials(
+        a: &Frac,
+        b: &Frac,
+        fuel: &Fuel,
+    ) -> Option<(Frac, Frac)> {
+        const NEAR: u64 = 500;
+        let sums = [&a.top, &a.bottom, &b.top, &b.bottom];
+        let numbers = || {
+            sums.iter()
+                .flat_map(|sum| sum.atoms().filter_map(factorial_of))
+        };
+        let (least, most) = (numbers().min()?, numbers().max()?);
+        (least < most && most - least <= NEAR).then_some(())?;
+        let over = |x: &Frac| {
+            let (top, bottom) = (x.top.over(least, fuel)?, x.bottom.over(least, fuel)?);
+            top.mul(&bottom.inverse(fuel)?, fuel)
+        };
+        Some((over(a)?, over(b)?))
     }
 
     /// |a + b i| = sqrt(a² + b²) of a constant that is not real.
@@ -196,6 +222,40 @@ impl Frac {
                 _ => Frac::atom("ln(pi)".into(), Kind::Call("ln", vec![Frac::pi()])),
             };
             total = total.add(&one.mul(&number(e), fuel)?, fuel)?;
+        }
+        Some(total)
+    }
+}
+
+/// The n of an atom n! that was left as it is.
+fn factorial_of(atom: &Atom) -> Option<u64> {
+    match &*atom.kind {
+        Kind::Call("factorial", arguments) => {
+            let n = arguments.first()?.rational()?;
+            n.is_integer().then(|| n.to_integer().to_u64()).flatten()
+        }
+        _ => None,
+    }
+}
+
+impl Sum {
+    /// The sum with n! = n (n - 1) ... (m + 1) m! for every n! that was left as it is.
+    fn over(&self, m: u64, fuel: &Fuel) -> Option<Frac> {
+        let mut total = Frac::integer(0);
+        for (product, c) in &self.0 {
+            let mut term = Frac::number(c.clone());
+            for (atom, e) in product {
+                let mut factor = Frac::from_sum(Sum::term(vec![(atom.clone(), *e)], rational(1)));
+                if let Some(n) = factorial_of(atom).filter(|n| *n > m && e.is_integer()) {
+                    fuel.take(50 * (n - m))?;
+                    let ratio: BigInt = (m + 1..=n).map(BigInt::from).product();
+                    let ratio = Frac::number(BigRational::from_integer(ratio));
+                    let base = Frac::call("factorial", vec![Frac::integer(m as i64)], fuel)?;
+                    factor = ratio.mul(&base, fuel)?.integer_pow(e.to_integer(), fuel)?;
+                }
+                term = term.mul(&factor, fuel)?;
+            }
+            total = total.add(&term, fuel)?;
         }
         Some(total)
     }

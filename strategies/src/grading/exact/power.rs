@@ -32,7 +32,26 @@ impl Frac {
         let size = exponent.unsigned_abs();
         if let (Some((product, c)), true) = (self.top.single(), self.bottom == Sum::one()) {
             let whole = Rational64::from_integer(exponent);
-            let coefficient = integer_power(c, exponent, fuel)?;
+            let mut product = product.clone();
+            let coefficient = match integer_power(c, exponent, fuel) {
+                Some(power) => power,
+                // too long to be written out: its primes take the power
+                None => {
+                    for (n, sign) in [(c.numer(), 1), (c.denom(), -1)] {
+                        for (prime, power) in factors(n.magnitude(), fuel)? {
+                            let e = Rational64::from_integer(power * sign);
+                            product.push((Atom::new(prime.to_string(), Kind::Prime(prime)), e));
+                        }
+                    }
+                    rational(if c.is_negative() && exponent % 2 != 0 {
+                        -1
+                    } else {
+                        1
+                    })
+                }
+            };
+            product.sort();
+            merge(&mut product)?;
             let product = (product.iter())
                 .map(|(a, e)| Some((a.clone(), e.checked_mul(&whole).filter(is_small)?)))
                 .collect::<Option<Product>>()?;
@@ -222,6 +241,19 @@ impl Frac {
         let cosine = sine_of_turn(add_exponents(c, Rational64::new(1, 2))?, fuel)?;
         cosine.add(&sine.mul(&Frac::i(), fuel)?, fuel)
     }
+}
+
+/// Makes one factor of two with the same atom, in a sorted product.
+fn merge(product: &mut Product) -> Option<()> {
+    let mut merged: Product = Vec::with_capacity(product.len());
+    for (atom, e) in product.drain(..) {
+        match merged.last_mut() {
+            Some((last, sum)) if *last == atom => *sum = add_exponents(*sum, e)?,
+            _ => merged.push((atom, e)),
+        }
+    }
+    *product = merged;
+    Some(())
 }
 
 /// Prime factors with their powers, small ones by trial division; the rest is one "prime", or

@@ -123,7 +123,59 @@ pub(super) fn add_exponents(a: Rational64, b: Rational64) -> Option<Rational64> 
 }
 
 pub(super) fn is_small(e: &Rational64) -> bool {
-    e.numer().unsigned_abs() <= 1_000_000 && *e.denom() <= 1_000_000
+    e.numer().unsigned_abs() <= 1_000_000_000_000 && *e.denom() <= 1_000_000
+}
+
+/// Whether a power of a prime is too long to be written out: it stays a power in the product.
+fn is_large(prime: &BigInt, exponent: i64) -> bool {
+    let bits = prime.bits().saturating_mul(exponent.unsigned_abs());
+    bits > MAX_BITS / 2
+}
+
+/// A term whose powers of primes hold all of their primes: 2^10000 · 2 is 2^10001.
+pub(super) fn settled(
+    mut product: Product,
+    coefficient: BigRational,
+    fuel: &Fuel,
+) -> Option<(Product, BigRational)> {
+    let large = |product: &Product| {
+        let is = |(atom, e): &(Atom, Rational64)| match &*atom.kind {
+            Kind::Prime(prime) => is_large(prime, e.floor().to_integer()),
+            _ => false,
+        };
+        product.iter().any(is)
+    };
+    if !large(&product) {
+        return Some((product, coefficient));
+    }
+    let (mut top, mut bottom) = (coefficient.numer().clone(), coefficient.denom().clone());
+    let mut factor = rational(1);
+    for (atom, e) in &mut product {
+        let Kind::Prime(prime) = &*atom.kind else {
+            continue;
+        };
+        let whole = e.floor().to_integer();
+        if whole == 0 {
+            continue;
+        }
+        let mut moved = 0;
+        for (number, step) in [(&mut top, 1), (&mut bottom, -1)] {
+            fuel.take(4 + number.bits() / 64)?;
+            while !number.is_zero() && (&*number % prime).is_zero() {
+                fuel.take(4 + number.bits() / 64)?;
+                *number /= prime;
+                moved += step;
+            }
+        }
+        *e = add_exponents(*e, Rational64::from_integer(moved))?;
+        let whole = e.floor().to_integer();
+        if !is_large(prime, whole) {
+            factor *= integer_power(&BigRational::from_integer(prime.clone()), whole, fuel)?;
+            *e -= Rational64::from_integer(whole);
+        }
+    }
+    product.retain(|(_, e)| !e.is_zero());
+    Some((product, BigRational::new(top, bottom) * factor))
 }
 
 impl Sum {
@@ -176,15 +228,27 @@ impl Sum {
         fuel: &Fuel,
     ) -> Option<()> {
         use std::collections::btree_map::Entry;
-        match self.0.entry(product) {
-            Entry::Vacant(entry) => drop(entry.insert(coefficient)),
-            Entry::Occupied(mut entry) => {
-                pay(entry.get(), &coefficient, fuel)?;
-                let total = entry.get() + coefficient;
-                if total.is_zero() {
+        let (mut product, mut coefficient) = (product, coefficient);
+        loop {
+            match self.0.entry(product) {
+                Entry::Vacant(entry) => {
+                    entry.insert(coefficient);
+                    break;
+                }
+                Entry::Occupied(mut entry) => {
+                    pay(entry.get(), &coefficient, fuel)?;
+                    let total = entry.get() + &coefficient;
+                    if total.is_zero() {
+                        entry.remove();
+                        break;
+                    }
+                    let settled = settled(entry.key().clone(), total.clone(), fuel)?;
+                    if settled.0 == *entry.key() {
+                        entry.insert(settled.1);
+                        break;
+                    }
                     entry.remove();
-                } else {
-                    entry.insert(total);
+                    (product, coefficient) = settled;
                 }
             }
         }
@@ -229,7 +293,7 @@ impl Sum {
                 let (product, factor, roots) = multiply(p, q, fuel)?;
                 let coefficient = a * b;
                 pay(&coefficient, &factor, fuel)?;
-                let coefficient = coefficient * factor;
+                let (product, coefficient) = settled(product, coefficient * factor, fuel)?;
                 if roots.is_empty() {
                     sum.insert(product, coefficient, fuel)?;
                     continue;
@@ -367,7 +431,7 @@ pub(super) fn multiply(
         let exponent = match &*atom.kind {
             Kind::Prime(prime) => {
                 let whole = exponent.floor().to_integer();
-                if whole == 0 {
+                if whole == 0 || is_large(prime, whole) {
                     kept.push((atom, exponent));
                     continue;
                 }
