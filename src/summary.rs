@@ -396,7 +396,10 @@ fn run(s: &Summary) -> Table {
     }
     if !s.regraded.is_empty() {
         let ids = s.regraded.join(", ");
-        rows.push(("graded anew", format!("{ids}: another answer in the problem file")));
+        rows.push((
+            "graded anew",
+            format!("{ids}: another answer in the problem file"),
+        ));
     }
     for (name, value) in rows {
         table.add_row([name.to_string(), value]);
