@@ -73,7 +73,7 @@ pub use model::{NoPrm, Policy, Prm, Step, StepEnd, StepParams};
 pub use policy::EnginePolicy;
 pub use prm::{EnginePrm, PrmBranch, PrmFormat, PrmKind};
 pub use problem::{BadLine, Problem, read_object, read_problems, text_of};
-pub use prompt::{PromptKind, PromptStyle, REASON_STEP_BY_STEP};
+pub use prompt::{PROBE, PromptKind, PromptStyle, REASON_STEP_BY_STEP};
 pub use search::{Expansion, News, Path, Search, stream};
 pub use select::{Selection, select};
 pub use solve::{Ending, Outcome, Solution, Subsample, Verdict, solve, solve_watched};

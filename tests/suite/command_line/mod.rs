@@ -6,6 +6,7 @@
 
 mod broken_models;
 mod flags;
+mod odd_models;
 mod output;
 mod results;
 
