@@ -48,12 +48,13 @@ const INDEX: &str = "model.safetensors.index.json";
 const TEMPLATE: &str = "chat_template.jinja";
 
 /// Every file that is changed.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 10] = [
     CONFIG,
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "added_tokens.json",
     INDEX,
     TEMPLATE,
     "model.safetensors",
@@ -99,6 +100,8 @@ fn seeds() -> Vec<Files> {
         // Older checkpoints have a file for what is in the tokenizer's config now.
         let map = files["tokenizer_config.json"].clone();
         files.insert("special_tokens_map.json", map);
+        let added = br#"{"<a>": 320, "<|pad|>": 2, "word": 5000000}"#.to_vec();
+        files.insert("added_tokens.json", added);
         seeds.push(files);
     }
     seeds

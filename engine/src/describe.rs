@@ -56,6 +56,8 @@ pub struct Description {
     pub kv_bytes_per_token: usize,
     /// Its tokenizer, if one was opened.
     pub tokenizer: Option<TokenizerSummary>,
+    /// What its user should know: sentences about files that contradict each other.
+    pub warnings: Vec<String>,
     /// Whether its head writes text.
     #[serde(skip)]
     pub writes: Capability,
@@ -129,14 +131,17 @@ pub fn inspect(source: Source) -> Result<Inspected> {
         Ok(checkpoint) => checkpoint.eos(),
         Err(_) => &config.eos,
     };
-    let eos = |(tokenizer, _): &(Rc<Tokenizer>, _)| tokenizer.eos().is_some();
-    let eos = !known.is_empty() || text.as_ref().is_some_and(eos);
+    let eos = match &text {
+        Some((tokenizer, _)) => !tokenizer.end_tokens(known).is_empty(),
+        None => !known.is_empty(),
+    };
     let mut description = from_config(&config, &source.name(), eos);
     match &checkpoint {
         Ok(checkpoint) => {
             description.parameters = checkpoint.params();
             description.bytes = checkpoint.bytes();
             description.files = checkpoint.file_names().map(str::to_string).collect();
+            description.warnings = checkpoint.warnings.clone();
         }
         Err(error) => description.without_weights = Some(error.to_string()),
     }
@@ -188,6 +193,7 @@ pub fn from_config(config: &ModelConfig, name: &str, eos: bool) -> Description {
         tied_embeddings: config.tied_embeddings,
         kv_bytes_per_token: config.kv_bytes_per_token(config.dtype),
         tokenizer: None,
+        warnings: Vec::new(),
         writes: writes(config, eos),
     }
 }

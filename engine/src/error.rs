@@ -24,6 +24,15 @@ pub enum Error {
         /// The system's error.
         source: io::Error,
     },
+    /// A pointer that Git LFS leaves in place of a file it has not fetched.
+    #[error(
+        "{file} is a pointer of Git LFS in place of the file itself; `git lfs pull` in its folder \
+         fetches it"
+    )]
+    LfsPointer {
+        /// The file.
+        file: String,
+    },
     /// A model's name is not a directory.
     #[error("{path} is not a model directory: {reason}")]
     NotADirectory {

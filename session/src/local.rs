@@ -57,7 +57,15 @@ impl Sources {
         loaded.must_write()?;
         let (system, instruction) = (options.system.as_deref(), options.instruction.as_deref());
         let style = loaded.prompt_style(options.prompt, system, instruction);
-        Ok(Some(PolicyFiles { loaded, style }))
+        let (style, unusable) = match loaded.fit(style.clone()) {
+            Ok(style) => (style, None),
+            Err(error) => (style, Some(error.to_string())),
+        };
+        Ok(Some(PolicyFiles {
+            loaded,
+            style,
+            unusable,
+        }))
     }
 
     /// Opens the PRM's files.
@@ -86,6 +94,8 @@ pub struct ModelInfo {
     pub hidden: usize,
     /// The PRM's format; `None` for a policy.
     pub prm_format: Option<&'static str>,
+    /// What its user should know before it works: a sentence each.
+    pub warnings: Vec<String>,
 }
 
 /// What a session consists of.
@@ -99,6 +109,31 @@ pub struct Info {
     pub prm: Option<ModelInfo>,
     /// How a problem becomes the policy's first messages.
     pub prompt: PromptStyle,
+    /// Why the policy's chat template takes no problem, if so: it can continue texts all the same.
+    pub no_prompt: Option<String>,
+}
+
+impl Info {
+    /// Refuses a policy whose chat template takes no problem.
+    ///
+    /// # Errors
+    /// The template's own, with the policy's name.
+    pub fn must_take_problems(&self) -> Result<(), Error> {
+        match (&self.policy, &self.no_prompt) {
+            (Some(policy), Some(problem)) => Err(Error::Model {
+                setting: "policy",
+                name: policy.name.clone(),
+                problem: problem.clone(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// What the user of the models should know before they work: a sentence each.
+    pub fn warnings(&self) -> impl Iterator<Item = &str> {
+        let models = [&self.policy, &self.prm].into_iter().flatten();
+        models.flat_map(|model| model.warnings.iter().map(String::as_str))
+    }
 }
 
 /// One of a session's models.
@@ -136,6 +171,20 @@ pub struct Usages {
 struct PolicyFiles {
     loaded: LoadedModel,
     style: PromptStyle,
+    /// Why the chat template takes no problem, if so.
+    unusable: Option<String>,
+}
+
+impl PolicyFiles {
+    fn info(&self) -> ModelInfo {
+        let mut info = self.loaded.info();
+        if self.style.system_in_user {
+            let note = self.style.note(&self.loaded.chat);
+            let note = note.map(|note| format!("{}: {note}", info.name));
+            info.warnings.extend(note);
+        }
+        info
+    }
 }
 
 /// A PRM's files and how it reads steps.
@@ -172,6 +221,7 @@ impl LoadedModel {
             layers: self.checkpoint.config.layers,
             hidden: self.checkpoint.config.hidden,
             prm_format: None,
+            warnings: self.checkpoint.warnings.clone(),
         }
     }
 }
@@ -208,7 +258,7 @@ impl Local {
         let (policy, prm) = (sources.policy(options)?, sources.prm(options)?);
         let info = Info {
             machine,
-            policy: policy.as_ref().map(|p| p.loaded.info()),
+            policy: policy.as_ref().map(PolicyFiles::info),
             prm: prm.as_ref().map(|p| ModelInfo {
                 prm_format: Some(p.format.kind().name()),
                 ..p.loaded.info()
@@ -216,6 +266,7 @@ impl Local {
             prompt: policy
                 .as_ref()
                 .map_or_else(PromptStyle::default, |p| p.style.clone()),
+            no_prompt: policy.as_ref().and_then(|p| p.unusable.clone()),
         };
         let checked = check(&info)?;
 
@@ -304,6 +355,7 @@ impl Local {
         watch: &dyn Fn(News<'_>),
     ) -> Result<Outcome, Error> {
         config.validate()?;
+        self.info.must_take_problems()?;
         let counted = |news: News<'_>| {
             if let News::Solution(solution) = &news {
                 self.solutions.update(|count| count + 1);
@@ -357,7 +409,7 @@ impl Local {
             max_tokens: request.max_tokens,
             stop_strings: request.stop.clone(),
             include_stop: false,
-            stop_token_ids: loaded.checkpoint.eos().to_vec(),
+            stop_token_ids: loaded.end_tokens(),
             stream,
         };
         let generated = branch.generate(generate).await?;

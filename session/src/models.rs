@@ -10,7 +10,9 @@ use engine::checkpoint::source::Source;
 use engine::text::chat::ChatTemplate;
 use engine::text::tokenizer::Tokenizer;
 use engine::{Model, Setting};
-use strategies::{ContextOverflow, EnginePolicy, PrmFormat, PrmKind, PromptKind, PromptStyle};
+use strategies::{
+    ContextOverflow, EnginePolicy, PROBE, PrmFormat, PrmKind, PromptKind, PromptStyle,
+};
 
 use crate::{Error, embedded};
 
@@ -101,6 +103,11 @@ impl LoadedModel {
         })
     }
 
+    /// The tokens that end its texts.
+    pub fn end_tokens(&self) -> Vec<u32> {
+        self.tokenizer.end_tokens(self.checkpoint.eos())
+    }
+
     fn refuse(&self, problem: impl ToString) -> Error {
         Error::Model {
             setting: self.setting,
@@ -159,6 +166,22 @@ impl LoadedModel {
         PromptStyle {
             system: given(system, style.system),
             instruction: given(instruction, style.instruction),
+            ..style
+        }
+    }
+
+    /// A prompt's style as this model takes it.
+    ///
+    /// # Errors
+    /// A chat template that fails on a problem, or writes a token that the model does not have.
+    pub fn fit(&self, style: PromptStyle) -> Result<PromptStyle, Error> {
+        let style = style.fit(&self.chat)?;
+        let prompt = self.chat.render(&style.messages(PROBE), true, false)?;
+        let vocab = self.checkpoint.config.vocab;
+        let token_ids = self.tokenizer.encode(&prompt, false)?;
+        match token_ids.into_iter().find(|&id| id as usize >= vocab) {
+            Some(token) => Err(engine::Error::TokenOutOfVocabulary { token, vocab }.into()),
+            None => Ok(style),
         }
     }
 
@@ -174,7 +197,7 @@ impl LoadedModel {
             Rc::clone(&self.tokenizer),
             Rc::clone(&self.chat),
             style,
-            self.checkpoint.eos().to_vec(),
+            self.end_tokens(),
             overflow,
         )
     }

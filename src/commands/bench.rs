@@ -17,7 +17,7 @@ use session::models::source;
 use session::{Job, Need, Options, Session};
 use strategies::ContextOverflow;
 
-use super::{print, say_unused_card, solve};
+use super::{print, say_notes, say_unused_card, solve};
 use crate::downloads::Downloads;
 use crate::error::{Done, Failure, sentence_with};
 use crate::flags::{BenchCommand, BenchSearchFlags, EngineFlags, ThroughputFlags, Without};
@@ -170,7 +170,7 @@ fn search_once(flags: &BenchSearchFlags) -> Done<(Run, DeviceWords)> {
     let options = search.session();
     let sources = Sources::find(&options, &mut Downloads::default())?;
     let (session, profile) = Session::over(&options, move |options| clocked(options, sources))?;
-    say_unused_card(&session.info().machine);
+    say_notes(session.info());
     let load_seconds = began.elapsed().as_secs_f64();
 
     let start = Instant::now();

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use session::{Event, Finish, GenerateRequest, Message, Options, Prompt, Session};
 
-use super::{print, print_json, read_stdin, say_unused_card};
+use super::{print, print_json, read_stdin, say_notes};
 use crate::downloads::Downloads;
 use crate::error::{Done, Failure, sentence_with};
 use crate::flags::{GenerateFlags, line_breaks};
@@ -35,7 +35,7 @@ pub fn run(flags: &GenerateFlags) -> Done {
     };
     let session = Session::open_watched(&options, &mut Downloads::default())
         .map_err(|error| Failure::new(sentence_with(error, &[("policy", "--model")])))?;
-    say_unused_card(&session.info().machine);
+    say_notes(session.info());
     let mut job = session.generate(request);
     if !flags.json {
         while let Some(event) = job.next_event() {

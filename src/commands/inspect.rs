@@ -6,7 +6,7 @@ use engine::describe::{Capability, Description, Inspected, TokenizerSummary};
 use serde::Serialize;
 use session::Need;
 use session::models::{hub_name, source};
-use strategies::{PrmFormat, PrmKind};
+use strategies::{PrmFormat, PrmKind, PromptKind};
 
 use super::{print, print_json};
 use crate::downloads::Downloads;
@@ -38,13 +38,36 @@ pub fn run(flags: &InspectFlags) -> Done {
             .map(|_| "not fetched yet, these figures are the config's".into());
     }
     let printed = Printed {
-        policy: inspected.description.writes.clone(),
+        policy: policy(&inspected),
         prm: prm(&inspected, &flags.model),
         description: inspected.description,
     };
     match flags.json {
         true => print_json(&printed),
         false => print(&render(&printed)),
+    }
+}
+
+/// Whether and how a checkpoint can write solutions: its head, and its chat template with the prompt
+/// that `solve` would choose.
+fn policy(inspected: &Inspected) -> Capability {
+    let writes = inspected.description.writes.clone();
+    let Some((tokenizer, chat)) = inspected.text.as_ref().filter(|_| writes.can) else {
+        return writes;
+    };
+    let style = PromptKind::recognise(&inspected.config, tokenizer).style();
+    match style.fit(chat) {
+        Ok(style) => Capability {
+            how: match style.note(chat) {
+                Some(note) => format!("{}; {note}", writes.how),
+                None => writes.how,
+            },
+            ..writes
+        },
+        Err(why) => Capability {
+            can: false,
+            how: format!("its chat template fails on a problem: {}", sentence(why)),
+        },
     }
 }
 
@@ -89,10 +112,11 @@ fn render(printed: &Printed) -> String {
         let (tokens, layers) = (window.positions, window.layers);
         context += &format!(", {layers} layers see the last {tokens}");
     }
-    let weights = match &d.without_weights {
+    let mut weights = match &d.without_weights {
         None => String::new(),
         Some(why) => format!("weights    {why}\n"),
     };
+    weights.extend(d.warnings.iter().map(|why| format!("warning    {why}\n")));
     let verdict = |role: &str, v: &Capability| {
         format!(
             "{role}     {}: {}\n",

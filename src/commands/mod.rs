@@ -32,6 +32,14 @@ pub fn print_json(value: &impl serde::Serialize) -> Done {
     print(&(text + "\n"))
 }
 
+/// Says what is to know about a session before it works.
+pub fn say_notes(info: &session::Info) {
+    say_unused_card(&info.machine);
+    for warning in info.warnings() {
+        eprintln!("warning: {warning}");
+    }
+}
+
 /// Says why a card that is there is not used.
 pub fn say_unused_card(machine: &session::Machine) {
     if let Some(why) = &machine.unused_card {

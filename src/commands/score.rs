@@ -4,7 +4,7 @@ use futures::executor::block_on;
 use serde::Serialize;
 use session::{Options, Session};
 
-use super::{print, print_json, read_stdin, say_unused_card};
+use super::{print, print_json, read_stdin, say_notes};
 use crate::downloads::Downloads;
 use crate::error::{Done, Failure};
 use crate::flags::ScoreFlags;
@@ -51,7 +51,7 @@ pub fn run(flags: &ScoreFlags) -> Done {
         ..Options::without_models()
     };
     let session = Session::open_watched(&options, &mut Downloads::default())?;
-    say_unused_card(&session.info().machine);
+    say_notes(session.info());
     let scores = session.score(flags.problem.clone(), steps.clone()).wait()?;
     let usage = block_on(session.usage())?;
     if flags.json {

@@ -10,7 +10,7 @@ use session::results::{Line, Results, Settings};
 use session::{Config, Info, Options, Outcome, Problem, Session};
 use strategies::Solution;
 
-use super::{print, print_json, read_stdin, say_unused_card};
+use super::{print, print_json, read_stdin, say_notes};
 use crate::downloads::Downloads;
 use crate::error::{Done, Failure, print_failure, sentence};
 use crate::flags::{SearchFlags, SolveFlags};
@@ -32,7 +32,7 @@ pub fn run(flags: &SolveFlags) -> Done {
     // The answer to one problem shows the solution chosen.
     let trees = flags.trees || flags.problem.is_some();
     let (session, opened) = open(&options, &config, flags, trees, &problems)?;
-    say_unused_card(&session.info().machine);
+    say_notes(session.info());
     // The file may have other problems too.
     let is_done = |p: &&Problem| opened.lines.contains_key(&p.id);
     let done = problems.iter().filter(is_done).count();
@@ -128,6 +128,7 @@ fn open(
         let (options, config) = (options.clone(), config.clone());
         let (path, problems) = (flags.out.clone(), problems.to_vec());
         move |info: &Info| {
+            info.must_take_problems()?;
             let settings = Settings::new(&options, info, &config);
             let (out, lines) = match &path {
                 Some(path) => {

@@ -264,9 +264,9 @@ mod tests {
         assert_eq!(last.count, 3);
         assert!((last.predicted - 2.9 / 3.0).abs() < 1e-12);
         assert!((last.observed - 2.0 / 3.0).abs() < 1e-12);
-        // statsmodels: proportion_confint(2, 3, method="wilson")
-        assert!((last.interval[0] - 0.207_655).abs() < 1e-6, "{last:?}");
-        assert!((last.interval[1] - 0.938_507).abs() < 1e-6, "{last:?}");
+        // (p + z²/2n ± z sqrt(p (1 - p) / n + z²/4n²)) / (1 + z²/n) with p = 2/3, n = 3, z = 1.96
+        assert!((last.interval[0] - 0.207660).abs() < 1e-6, "{last:?}");
+        assert!((last.interval[1] - 0.938508).abs() < 1e-6, "{last:?}");
         assert!((found.ece - (0.25 * 0.05 + 0.75 * 0.3)).abs() < 1e-12);
         // Pairs (right, wrong): 0.95 > 0.05, 0.95 = 0.95, 1 > 0.05, 1 > 0.95.
         assert_eq!(found.auroc, Some(3.5 / 4.0));

@@ -79,7 +79,7 @@ pub use object::{Object, Record, read_object, read_objects, spans_lines, text_of
 pub use policy::EnginePolicy;
 pub use prm::{EnginePrm, PrmBranch, PrmFormat, PrmKind};
 pub use problem::{BadLine, Level, Problem, read_problems};
-pub use prompt::{PromptKind, PromptStyle, REASON_STEP_BY_STEP};
+pub use prompt::{PROBE, PromptKind, PromptStyle, REASON_STEP_BY_STEP};
 pub use search::{Expansion, News, Path, Search, stream};
 pub use select::{Selection, select};
 pub use solve::{Ending, Outcome, Solution, Subsample, Verdict, solve, solve_watched};

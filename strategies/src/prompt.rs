@@ -1,8 +1,10 @@
 //! The paper's prompts: a problem as the policy's first messages (SEMANTICS.md, "Prompts").
 
 use engine::checkpoint::config::ModelConfig;
-use engine::text::chat::Message;
+use engine::text::chat::{ChatTemplate, Message};
 use engine::text::tokenizer::Tokenizer;
+
+use crate::Error;
 
 /// The sentence Qwen2.5-Math and the paper's code use for every model but Llama.
 pub const REASON_STEP_BY_STEP: &str =
@@ -22,6 +24,9 @@ const LLAMA_MATHEMATICS: &str = "Solve the following math problem efficiently an
     Regardless of the approach, always conclude with:\n\n\
     Therefore, the final answer is: $\\boxed{answer}$. I hope it is correct.\n\n\
     Where [answer] is just the final number or expression that solves the problem.";
+
+/// A problem to try a chat template with.
+pub const PROBE: &str = "1 + 1?";
 
 /// Which of the paper's prompts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +84,7 @@ impl PromptKind {
         PromptStyle {
             system: system.map(str::to_string),
             instruction: instruction.map(str::to_string),
+            system_in_user: false,
         }
     }
 }
@@ -90,17 +96,62 @@ pub struct PromptStyle {
     pub system: Option<String>,
     /// A line after the problem in the user's message.
     pub instruction: Option<String>,
+    /// Whether the text of the system message stands before the problem, in the user's message: for
+    /// a chat template that refuses system messages.
+    pub system_in_user: bool,
 }
 
 impl PromptStyle {
     /// The messages of a problem.
     pub fn messages(&self, problem: &str) -> Vec<Message> {
-        let system = self.system.iter().map(|s| Message::new("system", s));
-        let user = match &self.instruction {
+        let mut user = match &self.instruction {
             Some(instruction) => format!("{problem}\n{instruction}"),
             None => problem.to_string(),
         };
-        system.chain([Message::new("user", user)]).collect()
+        let mut messages = Vec::new();
+        match &self.system {
+            Some(system) if self.system_in_user => user = format!("{system}\n\n{user}"),
+            Some(system) => messages.push(Message::new("system", system)),
+            None => {}
+        }
+        messages.push(Message::new("user", user));
+        messages
+    }
+
+    /// This style as `chat` takes it: with the system's text in the user's message if the template
+    /// refuses it in a message of its own (SEMANTICS.md, "Prompts").
+    ///
+    /// # Errors
+    /// A template that fails on a problem all the same.
+    pub fn fit(self, chat: &ChatTemplate) -> Result<PromptStyle, Error> {
+        let tried = |style: &PromptStyle| chat.render(&style.messages(PROBE), true, false);
+        let Err(error) = tried(&self) else {
+            return Ok(self);
+        };
+        if self.system.is_none() {
+            return Err(error.into());
+        }
+        let moved = PromptStyle {
+            system_in_user: true,
+            ..self
+        };
+        tried(&moved)?;
+        Ok(moved)
+    }
+
+    /// What there is to know about this style with `chat`, if anything: that the system's text goes
+    /// into the user's message, or that the template leaves it out.
+    pub fn note(&self, chat: &ChatTemplate) -> Option<&'static str> {
+        let system = self.system.as_ref()?;
+        if self.system_in_user {
+            return Some(
+                "its chat template takes no system message, so the system prompt goes into the \
+                 user's message, before the problem",
+            );
+        }
+        let rendered = chat.render(&self.messages(PROBE), true, false);
+        let left_out = rendered.is_ok_and(|text| !text.contains(system.trim()));
+        left_out.then_some("its chat template leaves system messages out")
     }
 }
 
@@ -131,6 +182,50 @@ mod tests {
             assert_eq!(messages[0].0, "system", "{kind:?}");
             assert!(messages[0].1.starts_with(begins), "{kind:?}");
             assert_eq!(messages[1..], [user("1 + 1?")], "{kind:?}");
+        }
+    }
+
+    /// The system prompt goes where the chat template takes it.
+    #[test]
+    fn styles_fit_chat_templates() {
+        const TURNS: &str = "{% for m in messages %}{{ m.role }}={{ m.content }};{% endfor %}";
+        let refusing = |what: &str| {
+            let refuse = "{{ raise_exception('no system') }}";
+            format!("{{% if messages[0].role == 'system' %}}{refuse}{{% endif %}}{what}")
+        };
+        let drops = "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}";
+        let moved = Some("its chat template takes no system message, so");
+        let dropped = Some("its chat template leaves system messages out");
+        let qwen = || PromptKind::Qwen.style();
+        let plain = || PromptKind::Plain.style();
+        let sentence = REASON_STEP_BY_STEP;
+        let own = format!("system={sentence};user=7?;");
+        let folded = format!("user={sentence}\n\n7?;");
+        #[rustfmt::skip]
+        let cases: [(&str, PromptStyle, &str, Option<&str>); 5] = [
+            (TURNS, qwen(), &own, None),
+            (&refusing(TURNS), qwen(), &folded, moved),
+            (&refusing(TURNS), plain(), "user=7?;", None),
+            (drops, qwen(), "7?", dropped),
+            (drops, plain(), "7?", None),
+        ];
+        for (template, style, expected, note) in cases {
+            let chat = ChatTemplate::parse("t".into(), template, vec![]).expect(template);
+            let style = style.fit(&chat).expect(template);
+            let text = chat.render(&style.messages("7?"), true, false);
+            assert_eq!(text.expect(template), expected, "{template}");
+            let found = style.note(&chat);
+            let right = match (found, note) {
+                (Some(found), Some(note)) => found.starts_with(note),
+                (found, note) => found == note,
+            };
+            assert!(right, "{template}: {found:?}");
+        }
+        let always = "{{ raise_exception('only in verse') }}";
+        let chat = ChatTemplate::parse("t".into(), always, vec![]).expect("parses");
+        for style in [qwen(), plain()] {
+            let error = style.fit(&chat).expect_err("refuses").to_string();
+            assert_eq!(error, "t, line 1: only in verse");
         }
     }
 }

@@ -27,6 +27,10 @@ struct Manners {
     cuts: usize,
     /// Whether downloads of weights stop after half, but do not end.
     stall: bool,
+    /// Requests that are read and never answered: those whose path begins so.
+    mute: Option<&'static str>,
+    /// Where the weights are, if not on this hub: another hub on another port.
+    elsewhere: Option<&'static str>,
     /// The token that must be shown.
     token: Option<&'static str>,
 }
@@ -169,6 +173,11 @@ fn answer(
             }
         })
     };
+    if manners.mute.is_some_and(|muted| path.starts_with(muted)) {
+        // Until the client is gone.
+        reader.read_to_end(&mut Vec::new())?;
+        return Ok(());
+    }
     let commit = |revision: &str| match revision {
         "main" | MAIN => Some(MAIN),
         "v1" | OLD => Some(OLD),
@@ -205,7 +214,8 @@ fn answer(
     };
     let etag = format!("\"{file}-{}\"", &sha[..7]);
     if resolved.is_some() && file.ends_with(".safetensors") {
-        let location = format!("{endpoint}/cdn/{sha}/{file}");
+        let host = manners.elsewhere.unwrap_or(endpoint);
+        let location = format!("{host}/cdn/{sha}/{file}");
         let linked = [
             ("X-Linked-Etag", &*etag),
             ("X-Repo-Commit", sha),
@@ -438,6 +448,28 @@ fn revisions_and_tokens_are_respected() {
     };
     assert_eq!(log.iter().find(shown), None);
 
+    // Another address is asked for the weights, with a redirect of the hub's: without the token.
+    let folder = scratch("hub-elsewhere");
+    let other = Hub::new(nano(), Manners::default());
+    let manners = Manners {
+        elsewhere: Some(String::leak(other.endpoint.clone())),
+        ..manners
+    };
+    let hub = Hub::new(nano(), manners);
+    let mut command = hub.command(&folder, &GENERATE);
+    let output = finish(command.env("HF_TOKEN", "secret"), "");
+    assert_eq!(stdout_of(&output), expected(&folder));
+    let (log, elsewhere) = (hub.log(), other.log());
+    assert!(
+        log.iter().all(|(.., token)| token == "Bearer secret"),
+        "{log:?}"
+    );
+    assert!(!elsewhere.is_empty());
+    assert!(
+        elsewhere.iter().all(|(.., token)| token.is_empty()),
+        "{elsewhere:?}"
+    );
+
     // The token that a login has left.
     let folder = scratch("hub-login");
     fs::create_dir_all(folder.join("home")).expect("a folder");
@@ -446,6 +478,48 @@ fn revisions_and_tokens_are_respected() {
     assert!(
         stdout_of(&output).starts_with("org/nano: LlamaForCausalLM\n"),
         "{output:?}"
+    );
+}
+
+/// A hub that takes requests and says nothing, at once or at the weights, is given up.
+#[test]
+fn silence_ends() {
+    for (name, muted, what) in [
+        ("hub-mute", "/", "the list of files"),
+        ("hub-mute-later", "/cdn/", WEIGHTS),
+    ] {
+        let folder = scratch(name);
+        let manners = Manners {
+            mute: Some(muted),
+            ..Manners::default()
+        };
+        let hub = Hub::new(nano(), manners);
+        let mut command = hub.command(&folder, &GENERATE);
+        for timeout in ["HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"] {
+            command.env(timeout, "0.5");
+        }
+        let output = finish(&mut command, "");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        let retries = stderr.matches(&format!("fetching {what}: it is silent for too long"));
+        assert!(retries.count() >= 3, "{stderr}");
+        let last = stderr.lines().last().unwrap_or_default();
+        let says = [
+            "error: --model org/nano: ",
+            "cannot be reached",
+            "HF_HUB_DOWNLOAD_TIMEOUT",
+        ];
+        assert!(says.iter().all(|text| last.contains(text)), "{stderr}");
+    }
+    let folder = scratch("hub-timeout");
+    let hub = Hub::new(nano(), Manners::default());
+    let mut command = hub.command(&folder, &GENERATE);
+    let output = finish(command.env("HF_HUB_DOWNLOAD_TIMEOUT", "soon"), "");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(
+        stderr.contains("`HF_HUB_DOWNLOAD_TIMEOUT` is soon; expected a number of seconds"),
+        "{stderr}"
     );
 }
 

@@ -45,6 +45,8 @@ pub enum HeadKind {
 pub struct ModelConfig {
     /// Class name, such as `Qwen2ForCausalLM`.
     pub architecture: String,
+    /// Whether the config names the class itself; else it is the one of its `model_type`.
+    pub(super) class_is_named: bool,
     /// Width of the residual stream.
     pub hidden: usize,
     /// Layers.
@@ -117,7 +119,8 @@ impl ModelConfig {
     /// transformers 4 and as transformers 5 write them; defaults are transformers'.
     pub fn parse(file: String, bytes: &[u8]) -> Result<ModelConfig> {
         let fields = Fields::parse(file, bytes)?;
-        let (family, class, task) = arch::find(&fields)?;
+        let found = arch::find(&fields)?;
+        let family = found.architecture;
         let quantization = quantization::of_config(&fields)?;
         let hidden = fields.needed_count("hidden_size", limit::HIDDEN)?;
         let heads = fields.needed_count("num_attention_heads", limit::HEADS)?;
@@ -143,7 +146,8 @@ impl ModelConfig {
         let biases = (family.biases)(&fields)?;
         let windows = (family.windows)(&fields, layers)?;
         Ok(ModelConfig {
-            architecture: class.to_string(),
+            architecture: found.class.to_string(),
+            class_is_named: found.named,
             hidden,
             layers,
             heads,
@@ -166,7 +170,7 @@ impl ModelConfig {
             mlp_bias: biases.mlp,
             dtype: dtype(&fields)?,
             quantization,
-            head: match task {
+            head: match found.task {
                 Task::Causal => HeadKind::Causal,
                 Task::TokenClassification => HeadKind::TokenClassification {
                     labels: labels(&fields)?,
@@ -306,6 +310,10 @@ mod tests {
             (json!({"attention_bias": true}), |c| c.attention_bias && c.output_bias && !c.mlp_bias),
             (json!({"mlp_bias": true}), |c| !c.attention_bias && c.mlp_bias),
             (json!({"sliding_window": 64}), |c| c.architecture == "LlamaForCausalLM"),
+            (json!({"eos_token_id": [3, 4], "bos_token_id": -1}), |c| c.eos == [3, 4] && c.bos.is_none()),
+            (json!({"architectures": null, "model_type": "llama"}), |c| c.architecture == "LlamaForCausalLM"),
+            (json!({"architectures": [], "model_type": "qwen2"}), |c| c.architecture == "Qwen2ForCausalLM" && c.attention_bias),
+            (json!({"architectures": ["LlamaForCausalLM"], "model_type": "gpt2"}), |c| c.architecture == "LlamaForCausalLM"),
             (json!({"eos_token_id": [3, 4], "bos_token_id": 1}), |c| c.eos == [3, 4] && c.bos == Some(1)),
             (json!({"architectures": ["Other", "LlamaForTokenClassification"]}),
              |c| c.head == HeadKind::TokenClassification { labels: vec!["LABEL_0".into(), "LABEL_1".into()] }),
@@ -352,6 +360,9 @@ mod tests {
             (json!({"architectures": ["GPT2LMHeadModel"]}),
              "c: the architecture GPT2LMHeadModel is not supported; known are LlamaForCausalLM, LlamaForTokenClassification, MistralForCausalLM, MistralForTokenClassification, Qwen2ForCausalLM, Qwen2ForTokenClassification, Qwen2ForPrmModel, Qwen2ForProcessRewardModel, Qwen3ForCausalLM, Qwen3ForTokenClassification, Gemma3ForCausalLM"),
             (json!({"architectures": null}), "c: `architectures` is null; expected a list of class names such as [\"LlamaForCausalLM\"]"),
+            (json!({"architectures": null, "model_type": "gpt2"}),
+             "c: `model_type` is \"gpt2\"; expected one of llama, mistral, qwen2, qwen3, gemma3_text, or a class in architectures"),
+            (json!({"architectures": [], "model_type": 3}), "c: `model_type` is 3; expected a string"),
             (json!({"architectures": []}), "c: `architectures` is []; expected a list of class names such as [\"LlamaForCausalLM\"]"),
             (json!({"architectures": [1]}), "c: `architectures` is [1]; expected a list of class names such as [\"LlamaForCausalLM\"]"),
             (json!({"hidden_size": null}), "c: `hidden_size` is null; expected a whole number from 1 to 65536"),

@@ -15,7 +15,11 @@ pub(crate) struct Fields {
 impl Fields {
     /// Parses `bytes`, which must hold one object. `file` is its name in messages.
     pub(crate) fn parse(file: String, bytes: &[u8]) -> Result<Fields> {
-        match serde_json::from_slice(bytes) {
+        let parsed = serde_json::from_slice(bytes).or_else(|error| {
+            let quoted = with_python_numbers_quoted(bytes);
+            quoted.map_or(Err(error), |quoted| serde_json::from_slice(&quoted))
+        });
+        match parsed {
             Ok(Value::Object(map)) => Ok(Fields {
                 file,
                 path: String::new(),
@@ -126,14 +130,23 @@ impl Fields {
         })
     }
 
+    /// The object itself.
+    pub(crate) fn into_map(self) -> Map<String, Value> {
+        self.map
+    }
+
     /// The object's own entries.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (&String, &Value)> {
         self.map.iter()
     }
 
-    /// Token ids: one number or a list of them; nothing gives an empty list.
+    /// Token ids: one number or a list of them; nothing gives an empty list. A negative id, which
+    /// some configs have for "none", is none.
     pub(crate) fn token_ids(&self, field: &str) -> Result<Vec<u32>> {
-        let id = |value: &Value| u32::try_from(value.as_u64()?).ok();
+        let id = |value: &Value| match value.as_i64() {
+            Some(id) if id < 0 => Some(None),
+            _ => u32::try_from(value.as_u64()?).ok().map(Some),
+        };
         let ids = self.typed(
             field,
             "a token id or a list of token ids",
@@ -142,20 +155,37 @@ impl Fields {
                 one => Some(vec![id(one)?]),
             },
         )?;
-        Ok(ids.unwrap_or_default())
+        Ok(ids.into_iter().flatten().flatten().collect())
     }
+}
 
-    /// A special token as tokenizer files have it: a string, or an object with `content`.
-    pub(crate) fn token(&self, field: &str) -> Result<Option<String>> {
-        self.typed(
-            field,
-            "a token: a string or an object with `content`",
-            |value| {
-                let text = value.as_str().or_else(|| value.get("content")?.as_str())?;
-                Some(text.to_string())
-            },
-        )
+/// `NaN`, `Infinity` and `-Infinity`, which Python's `json` writes and reads although JSON has no
+/// such numbers, as strings: nobody minds where the field is not used, and where it is used the
+/// error shows it. `None` if there is none.
+fn with_python_numbers_quoted(bytes: &[u8]) -> Option<Vec<u8>> {
+    let words: [&[u8]; 3] = [b"NaN", b"Infinity", b"-Infinity"];
+    let mut out = Vec::with_capacity(bytes.len());
+    let (mut rest, mut in_string, mut any) = (bytes, false, false);
+    while let Some(&first) = rest.first() {
+        let word = words
+            .into_iter()
+            .find(|word| !in_string && rest.starts_with(word));
+        let taken = match word {
+            Some(word) => word.len(),
+            None if in_string && first == b'\\' => 2.min(rest.len()),
+            None => 1,
+        };
+        let (piece, after) = rest.split_at(taken);
+        in_string ^= first == b'"';
+        if word.is_some() {
+            any = true;
+            out.extend([b"\"", piece, b"\""].concat());
+        } else {
+            out.extend(piece);
+        }
+        rest = after;
     }
+    any.then_some(out)
 }
 
 /// A value for a message: short, on one line.
@@ -164,5 +194,55 @@ fn shown(value: &Value) -> String {
     match text.char_indices().nth(60) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Python reads and writes numbers that JSON does not have.
+    #[test]
+    fn numbers_of_python() {
+        for (text, field, shown) in [
+            (r#"{"a": NaN}"#, "a", r#""NaN""#),
+            (
+                r#"{"b": [Infinity, -Infinity], "a": 1}"#,
+                "b",
+                r#"["Infinity","-Infinity"]"#,
+            ),
+            (
+                r#"{"a": "a NaN \" Infinity", "b": NaN}"#,
+                "a",
+                r#""a NaN \" Infinity""#,
+            ),
+            (
+                r#"{"model_max_length": 1000000000000000019884624838656}"#,
+                "model_max_length",
+                "1e+30",
+            ),
+        ] {
+            let fields = Fields::parse("f".into(), text.as_bytes()).expect(text);
+            let value = fields.get(field).map(ToString::to_string);
+            assert_eq!(value.as_deref(), Some(shown), "{text}");
+        }
+        for text in [
+            r#"{"a": Nan}"#,
+            r#"{"a": NaN"#,
+            r#"{"a": "\"#,
+            "NaN",
+            r#"{"a": NaNNaN}"#,
+        ] {
+            assert!(
+                Fields::parse("f".into(), text.as_bytes()).is_err(),
+                "{text}"
+            );
+        }
+        let fields = Fields::parse("f".into(), br#"{"x": Infinity}"#).expect("an object");
+        let error = fields.number_above("x", 0.0).expect_err("no number");
+        assert_eq!(
+            error.to_string(),
+            "f: `x` is \"Infinity\"; expected a number above 0"
+        );
     }
 }

@@ -187,10 +187,17 @@ impl ModelLayout {
             .chain(self.head.linear_layers().flat_map(LinearSpec::tensors))
     }
 
-    /// Drops the optional tensors that are not there.
-    pub(super) fn drop_missing(&mut self, contains: impl Fn(&str) -> bool) {
-        if let HeadLayout::Linear(linear) = &mut self.head {
-            (linear.biases).retain(|bias| !bias.optional || contains(&bias.name));
+    /// Follows the tensors that are there: drops the optional ones that are not, and takes a tied
+    /// embedding that was saved under the LM head's name alone from there, as transformers does.
+    pub(super) fn follow(&mut self, lm_head: &str, contains: impl Fn(&str) -> bool) {
+        match &mut self.head {
+            HeadLayout::Linear(linear) => {
+                (linear.biases).retain(|bias| !bias.optional || contains(&bias.name));
+            }
+            HeadLayout::Tied if !contains(&self.embedding.name) && contains(lm_head) => {
+                self.embedding.name = lm_head.to_string();
+            }
+            HeadLayout::Tied | HeadLayout::TwoLayer { .. } => {}
         }
     }
 

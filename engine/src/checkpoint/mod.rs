@@ -31,20 +31,23 @@ pub mod source;
 use kernels::{Dtype, MatrixView, Quantization, QuantizedMatrix};
 
 use self::config::{HeadKind, ModelConfig};
-use self::container::Tensors;
+use self::container::{Tensors, to_f32};
 use self::generation::GenerationConfig;
 use self::layout::{LinearSpec, ModelLayout, TensorSpec};
 use self::source::Source;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A model's files, opened: every tensor the model needs is known to be there, in the right shape
-/// and in a type the engine computes with. Nothing is read from the weights themselves yet.
+/// and in a type the engine computes with. Of the weights themselves at most a second copy of the
+/// embedding has been read.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
     /// Shapes and constants.
     pub config: ModelConfig,
     /// Generation defaults.
     pub generation: GenerationConfig,
+    /// What its user should know: sentences about files that contradict each other.
+    pub warnings: Vec<String>,
     layout: ModelLayout,
     source: Source,
     tensors: Tensors,
@@ -53,7 +56,9 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a checkpoint and compares its tensors with its config.
+    /// Opens a checkpoint and compares its tensors with its config. A config that ties the LM head
+    /// to the embedding and weights with a head of their own agree in [`Checkpoint::config`]
+    /// afterwards.
     ///
     /// # Errors
     /// A file that is missing, is not readable or contradicts itself; a tensor that is missing or
@@ -62,9 +67,10 @@ impl Checkpoint {
         let mut config = ModelConfig::open(&source)?;
         let generation = GenerationConfig::open(&source)?;
         let tensors = safetensors::open(&source, &config.architecture)?;
-        config.head = head(&config, &tensors);
+        config.head = head(&config, &tensors, &source)?;
+        let warnings = untie(&mut config, &tensors, &source)?.into_iter().collect();
         let mut layout = ModelLayout::new(&config);
-        layout.drop_missing(|name| tensors.contains(name));
+        layout.follow(config.names().lm_head, |name| tensors.contains(name));
         let (mut params, mut bytes) = (0, 0);
         for spec in layout.tensors() {
             bytes += match packed::find(&tensors, spec, config.quantization)? {
@@ -77,6 +83,7 @@ impl Checkpoint {
         Ok(Checkpoint {
             config,
             generation,
+            warnings,
             layout,
             source,
             tensors,
@@ -98,6 +105,7 @@ impl Checkpoint {
         let params = layout.tensors().map(TensorSpec::elements).sum();
         Ok(Checkpoint {
             generation: GenerationConfig::open(&source)?,
+            warnings: Vec::new(),
             tensors: random::tensors(&layout, seed),
             config,
             layout,
@@ -163,7 +171,8 @@ impl Checkpoint {
         self.tensors.file_names()
     }
 
-    /// Tokens that end a text: the generation config's, else the config's.
+    /// Tokens that end a text: the generation config's, else the config's. With neither, the
+    /// tokenizer may name one: see [`crate::text::tokenizer::Tokenizer::end_tokens`].
     pub fn eos(&self) -> &[u32] {
         if self.generation.eos.is_empty() {
             &self.config.eos
@@ -171,29 +180,74 @@ impl Checkpoint {
             &self.generation.eos
         }
     }
-
-    /// The token a text begins with: the config's, else the generation config's.
-    pub fn bos(&self) -> Option<u32> {
-        self.config.bos.or(self.generation.bos)
-    }
 }
 
 /// The head by the tensors: a PRM's head overrides the class name, which is often that of the model
 /// it was trained from.
-fn head(config: &ModelConfig, tensors: &Tensors) -> HeadKind {
+///
+/// # Errors
+/// A classifier's head below a config that names no class: its labels' meaning is unknown.
+fn head(config: &ModelConfig, tensors: &Tensors, source: &Source) -> Result<HeadKind> {
     let names = config.names();
     if tensors.contains(names.value) {
-        HeadKind::Value
+        Ok(HeadKind::Value)
     } else if tensors.contains(names.process_inner) && tensors.contains(names.process_outer) {
-        HeadKind::Process
+        Ok(HeadKind::Process)
+    } else if !config.class_is_named && tensors.contains(names.score) {
+        Err(Error::Field {
+            file: source.place(ModelConfig::FILE),
+            field: arch::NAMED_BY.to_string(),
+            found: "missing".to_string(),
+            expected: format!(
+                "the class of these weights, which have a head that writes nothing ({})",
+                names.score
+            ),
+        })
     } else {
-        config.head.clone()
+        Ok(config.head.clone())
     }
+}
+
+/// Where a config says that the embedding is the LM head too, and the weights have another LM head,
+/// that head is used, as transformers 5 does (its `tie_weights`): which of the two is wrong nobody
+/// can tell, but a head that was saved was trained. Returns what the user should know.
+///
+/// This compares all of both matrices where they are equal.
+///
+/// # Errors
+/// An LM head of another shape.
+fn untie(config: &mut ModelConfig, tensors: &Tensors, source: &Source) -> Result<Option<String>> {
+    let names = config.names();
+    let own = config.head == HeadKind::Causal && tensors.contains(names.lm_head);
+    if !own || !config.tied_embeddings || !tensors.contains(names.embedding) {
+        return Ok(None);
+    }
+    let head = layout::lm_head(config).matrices.remove(0);
+    let embedding = TensorSpec {
+        name: names.embedding.to_string(),
+        ..head.clone()
+    };
+    let [head, embedding] = [&head, &embedding].map(|spec| tensors.float(spec, "the model"));
+    let (head, embedding) = (head?, embedding?);
+    let equal = if head.dtype == embedding.dtype {
+        head.bytes == embedding.bytes
+    } else {
+        to_f32(head.dtype, head.bytes) == to_f32(embedding.dtype, embedding.bytes)
+    };
+    if equal {
+        return Ok(None);
+    }
+    config.tied_embeddings = false;
+    Ok(Some(format!(
+        "{}: `tie_word_embeddings` is true, but the weights have a {} that differs from the \
+         embedding; that head is used",
+        source.place(ModelConfig::FILE),
+        names.lm_head
+    )))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::container::to_f32;
     use super::*;
     use crate::testing::{Files, embedded, golden};
     use serde_json::{Value, json};
@@ -293,23 +347,46 @@ mod tests {
         }
     }
 
+    /// A head beside a tied embedding is used where it differs, as in transformers 5, and the
+    /// embedding is taken from the head's name where it is saved under that alone.
     #[test]
-    fn an_unused_head_is_left_alone() {
-        // Tied models may keep an lm_head in the file: transformers uses the embedding all the
-        // same.
-        let mut config: Value =
-            serde_json::from_slice(&read("llama-g2-biased-f32", "config.json")).expect("JSON");
-        let untied = Checkpoint::open(golden("llama-g2-biased-f32")).expect("opens");
-        config["tie_word_embeddings"] = json!(true);
-        let tied = Checkpoint::open(embedded(vec![
-            ("config.json", config.to_string().into_bytes()),
-            (
-                "model.safetensors",
-                read("llama-g2-biased-f32", "model.safetensors"),
-            ),
-        ]));
-        let tied = tied.expect("opens");
-        assert_eq!(untied.params() - tied.params(), 320 * 32);
+    fn a_head_beside_a_tied_embedding() {
+        const BIASED: &str = "llama-g2-biased-f32";
+        let open = |weights: Vec<u8>| {
+            let mut config: Value =
+                serde_json::from_slice(&read(BIASED, "config.json")).expect("JSON");
+            config["tie_word_embeddings"] = json!(true);
+            let config = ("config.json", config.to_string().into_bytes());
+            Checkpoint::open(embedded(vec![config, ("model.safetensors", weights)]))
+        };
+        let weights = read(BIASED, "model.safetensors");
+        let untied = Checkpoint::open(golden(BIASED)).expect("opens");
+        let other = open(weights.clone()).expect("opens");
+        assert_eq!(untied.params(), other.params());
+        assert!(!other.config.tied_embeddings);
+        let [warning] = &other.warnings[..] else {
+            panic!("{:?}", other.warnings);
+        };
+        let says = "config.json of the embedded test: `tie_word_embeddings` is true, but";
+        assert!(warning.starts_with(says), "{warning}");
+
+        let moved = |from: &'static str, to: &'static str| {
+            with_header(&weights, |header| {
+                let tensor = header[from].clone();
+                let header = header.as_object_mut().expect("an object");
+                header.shift_remove(from);
+                header.insert(to.into(), tensor);
+            })
+        };
+        // The head's data lies where it did, unused.
+        let named = moved("model.embed_tokens.weight", "x");
+        let alone = open(named).expect("opens");
+        assert_eq!(alone.layout().embedding.name, "lm_head.weight");
+        assert!(alone.config.tied_embeddings && alone.warnings.is_empty());
+        let unused = open(moved("lm_head.weight", "x")).expect("opens");
+        for tied in [alone, unused] {
+            assert_eq!(untied.params() - tied.params(), 320 * 32);
+        }
     }
 
     #[test]

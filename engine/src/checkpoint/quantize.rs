@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use kernels::{Quantization, QuantizedMatrix};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::Checkpoint;
 use super::config::{HeadKind, ModelConfig};
@@ -15,7 +15,7 @@ use super::new_folder::NewFolder;
 use super::packed::parts;
 use super::quantization::{FIELD, to_config};
 use super::safetensors::{INDEX, ShardWriter, Writing, failed, is_pickle};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// A checkpoint that was written, in figures.
 #[derive(Clone, Debug)]
@@ -59,13 +59,10 @@ pub fn write(
     let written = write_tensors(checkpoint, kind, keep_head, folder.path()).map_err(named)?;
     copy_other_files(checkpoint, folder.path()).map_err(named)?;
 
-    let mut object: Map<String, Value> =
-        serde_json::from_slice(&config_bytes).map_err(|source| Error::Json {
-            file: config_file,
-            source,
-        })?;
-    if is_tied(config) && !keep_head {
-        object.insert("tie_word_embeddings".into(), false.into());
+    let mut object = Fields::parse(config_file, &config_bytes)?.into_map();
+    if config.head == HeadKind::Causal {
+        let tied = config.tied_embeddings && keep_head;
+        object.insert("tie_word_embeddings".into(), tied.into());
     }
     let modules = (written.left.iter()).map(|name| name.trim_end_matches(".weight"));
     object.insert(FIELD.into(), to_config(kind, modules));

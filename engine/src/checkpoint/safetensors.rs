@@ -90,6 +90,10 @@ fn weight_files(source: &Source, class: &str) -> Result<Vec<String>> {
     }
     let pickle = names.iter().find(|name| is_pickle(name));
     if let Some(file) = pickle {
+        // A pointer of Git LFS could not be converted either.
+        if let Err(error @ Error::LfsPointer { .. }) = source.map(file) {
+            return Err(error);
+        }
         let place = source.name();
         return Err(Error::PytorchWeights {
             command: format!(

@@ -14,6 +14,10 @@ pub const TOKENIZER: &str = "tokenizer.json";
 /// The name of the file with its special tokens and chat template.
 pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
+/// How a pointer of Git LFS begins
+/// (<https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md>).
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+
 /// The files of one checkpoint.
 #[derive(Clone, Debug)]
 pub enum Source {
@@ -60,32 +64,49 @@ impl Source {
     }
 
     /// The whole content of a small file; `None` if there is no such file.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or a pointer of Git LFS in its place.
     pub fn read(&self, file: &str) -> Result<Option<Cow<'static, [u8]>>> {
-        match self {
-            Source::Directory(path) => match read_regular(&path.join(file)) {
-                Ok(bytes) => Ok(Some(Cow::Owned(bytes))),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-                Err(source) => Err(Error::Read {
-                    file: self.place(file),
-                    source,
-                }),
-            },
-            Source::Embedded { .. } => Ok(self.embedded(file).map(Cow::Borrowed)),
-        }
+        let found = match self {
+            Source::Directory(path) => read_regular(&path.join(file)).map(Cow::Owned),
+            Source::Embedded { .. } => (self.embedded(file).map(Cow::Borrowed))
+                .ok_or_else(|| std::io::ErrorKind::NotFound.into()),
+        };
+        self.checked(file, found)
     }
 
     /// A large file's content without copying it; `None` if there is no such file.
+    ///
+    /// # Errors
+    /// As [`Source::read`].
     pub fn map(&self, file: &str) -> Result<Option<Bytes>> {
-        match self {
-            Source::Directory(path) => match MappedFile::open(&path.join(file)) {
-                Ok(map) => Ok(Some(Bytes::Mapped(Arc::new(map)))),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-                Err(source) => Err(Error::Read {
-                    file: self.place(file),
-                    source,
-                }),
-            },
-            Source::Embedded { .. } => Ok(self.embedded(file).map(Bytes::Static)),
+        let found = match self {
+            Source::Directory(path) => {
+                MappedFile::open(&path.join(file)).map(|map| Bytes::Mapped(Arc::new(map)))
+            }
+            Source::Embedded { .. } => (self.embedded(file).map(Bytes::Static))
+                .ok_or_else(|| std::io::ErrorKind::NotFound.into()),
+        };
+        self.checked(file, found)
+    }
+
+    /// What was read of a file, if it is there and is the file itself.
+    fn checked<B: Deref<Target = [u8]>>(
+        &self,
+        file: &str,
+        found: std::io::Result<B>,
+    ) -> Result<Option<B>> {
+        match found {
+            Ok(bytes) if bytes.starts_with(LFS_POINTER) => Err(Error::LfsPointer {
+                file: self.place(file),
+            }),
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(Error::Read {
+                file: self.place(file),
+                source,
+            }),
         }
     }
 

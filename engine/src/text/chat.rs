@@ -1,12 +1,9 @@
 //! Chat templates: messages as the text a model was trained on.
 
-use minijinja::Environment;
 use minijinja::value::Value;
 use serde::{Deserialize, Serialize};
 
-use super::jinja::{
-    MAX_BYTES, NAME, RENDER_STACK, environment, on_stack, parse_stack, template_error,
-};
+use super::jinja::{self, MAX_BYTES};
 use super::tokenizer::Tokenizer;
 use crate::checkpoint::json::Fields;
 use crate::checkpoint::source::{Source, TOKENIZER_CONFIG};
@@ -50,20 +47,20 @@ pub struct ChatTemplate {
 struct Template {
     /// Where it is from, for messages.
     file: String,
-    environment: Environment<'static>,
-    special: Vec<(&'static str, String)>,
-    mentions_content: bool,
+    text: String,
+    special: Vec<(String, String)>,
 }
 
 impl ChatTemplate {
     /// The template of `source`: `chat_template.jinja`, else `chat_template` in
-    /// `tokenizer_config.json` (one, or a list in which the one named `default` counts), else the
-    /// plain form.
+    /// `tokenizer_config.json` (one, or several by name of which the one named `default` counts),
+    /// else the plain form. It may name the special tokens that the tokenizer's files name.
     pub fn open(source: &Source, tokenizer: &Tokenizer) -> Result<ChatTemplate> {
         let special = tokenizer
             .special()
             .iter()
-            .map(|token| (token.role, token.text.clone()))
+            .filter(|token| token.named)
+            .map(|token| (token.role.clone(), token.text.clone()))
             .collect();
         if let Some(bytes) = source.read(TEMPLATE)? {
             let file = source.place(TEMPLATE);
@@ -83,8 +80,8 @@ impl ChatTemplate {
             return Ok(ChatTemplate::plain());
         };
         let fields = Fields::parse(source.place(TOKENIZER_CONFIG), &bytes)?;
-        const EXPECTED: &str =
-            "a template, or a list of {\"name\", \"template\"} with one named default";
+        const EXPECTED: &str = "a template, a list of {\"name\", \"template\"} with one named \
+                                default, or an object with one of that name";
         let text = match fields.get("chat_template") {
             None => return Ok(ChatTemplate::plain()),
             Some(serde_json::Value::String(text)) => text.as_str(),
@@ -92,6 +89,9 @@ impl ChatTemplate {
                 .iter()
                 .find(|entry| entry["name"] == "default")
                 .and_then(|entry| entry["template"].as_str())
+                .ok_or_else(|| fields.wrong("chat_template", EXPECTED))?,
+            Some(serde_json::Value::Object(named)) => (named.get("default"))
+                .and_then(|template| template.as_str())
                 .ok_or_else(|| fields.wrong("chat_template", EXPECTED))?,
             Some(_) => return Err(fields.wrong("chat_template", EXPECTED)),
         };
@@ -110,11 +110,7 @@ impl ChatTemplate {
 
     /// Parses a template's text; `file` names it in messages, `special` are the special tokens it
     /// may name.
-    pub fn parse(
-        file: String,
-        text: &str,
-        special: Vec<(&'static str, String)>,
-    ) -> Result<ChatTemplate> {
+    pub fn parse(file: String, text: &str, special: Vec<(String, String)>) -> Result<ChatTemplate> {
         if text.len() > MAX_BYTES {
             return Err(Error::Template {
                 problem: format!("it has {} bytes; expected at most {MAX_BYTES}", text.len()),
@@ -122,15 +118,12 @@ impl ChatTemplate {
                 line: None,
             });
         }
-        let environment = on_stack(&file, parse_stack(text), || environment(text))?
-            .map_err(|error| template_error(&file, &error))?;
-        let mentions_content = text.contains("content");
+        jinja::check(&file, text)?;
         Ok(ChatTemplate {
             template: Some(Template {
                 file,
-                environment,
+                text: text.to_string(),
                 special,
-                mentions_content,
             }),
         })
     }
@@ -164,7 +157,7 @@ impl ChatTemplate {
         if !continue_final {
             return template.render(messages, add_generation_prompt);
         }
-        if !template.mentions_content {
+        if !template.text.contains("content") {
             return Err(template.cannot_continue());
         }
         let mut marked = messages.to_vec();
@@ -189,12 +182,6 @@ impl ChatTemplate {
 
 impl Template {
     fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
-        on_stack(&self.file, RENDER_STACK, || {
-            self.render_here(messages, add_generation_prompt)
-        })?
-    }
-
-    fn render_here(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
         let mut context: Vec<(&str, Value)> = vec![
             ("messages", Value::from_serialize(messages)),
             ("tools", Value::from(())),
@@ -204,10 +191,11 @@ impl Template {
         for (role, text) in &self.special {
             context.push((role, Value::from(text.as_str())));
         }
-        self.environment
-            .get_template(NAME)
-            .and_then(|template| template.render(Value::from_iter(context)))
-            .map_err(|error| template_error(&self.file, &error))
+        let bytes = messages
+            .iter()
+            .map(|m| m.role.len() + m.content.len())
+            .sum();
+        jinja::render(&self.file, &self.text, Value::from_iter(context), bytes)
     }
 
     fn cannot_continue(&self) -> Error {
@@ -243,11 +231,11 @@ mod tests {
         };
         let golden: serde_json::Value =
             serde_json::from_slice(&read("rendered.json")).expect("golden JSON");
-        let special: Vec<(&'static str, String)> = ["bos_token", "eos_token", "pad_token"]
+        let special: Vec<(String, String)> = ["bos_token", "eos_token", "pad_token"]
             .into_iter()
             .map(|role| {
                 (
-                    role,
+                    role.to_string(),
                     golden["special_tokens"][role]
                         .as_str()
                         .expect("text")
@@ -307,6 +295,29 @@ mod tests {
                 .render(&[Message::new("user", "hi")], true, false)
                 .expect(&shown);
             assert_eq!(text, expected, "{shown}");
+        }
+    }
+
+    /// What is charged gives what minijinja gives.
+    #[test]
+    fn charged_operators_compute_the_same() {
+        let list = "{{ [3, 1] + [2] }}{{ ([1, 2] * 2)|list }}{{ (1, 2) + (3,) }}";
+        #[rustfmt::skip]
+        let cases = [
+            ("{{ 'ab' * 3 }}{{ 2 * 'c' }}{{ 2 * 3 * 4 }}{{ 2 * 1.5 }}{{ 2**3 * 2 }}", "abababcc243.016"),
+            ("{{ 'a' + 'b' }}{{ 1 + 2 }}{{ 1 ~ 2 ~ none ~ true }}{{ 7 // 2 * 2 }}", "ab312NoneTrue6"),
+            (list, "[3, 1, 2][1, 2, 1, 2][1, 2, 3]"),
+            ("{{ 'abcdef'[1:4] }}{{ 'abcdef'[::-1] }}{{ [1, 2, 3][:-1] }}{{ 'abc'[-1:] }}", "bcdfedcba[1, 2]c"),
+            ("{{ 'a' == 'a' }}{{ 1 != 1 }}{{ 1 < 2 }}{{ 'b' >= 'a' }}{{ 'a' in 'ba' }}{{ 3 not in [1] }}", "TrueFalseTrueTrueTrueTrue"),
+            ("{% macro m(a, b) %}{{ a }}{{ b }}{% endmacro %}{{ m(*[1, 2]) }}", "12"),
+            ("{{ messages[0]['content'].split('i')[0] }}{{ 'a-b'|replace('-', '+') }}{{ ['a', 'b']|join(', ') }}", "ha+ba, b"),
+            ("{{ messages | selectattr('role', 'equalto', 'user') | list | length }}{{ '%03d %s'|format(7, 'x') }}", "1007 x"),
+            ("{% set x = '\n  y' %}{{ x | trim }}{{ ['b', 'a'] | sort | first }}{{ [1, 2] | map('string') | join }}", "ya12"),
+        ];
+        for (text, expected) in cases {
+            let template = ChatTemplate::parse("t".into(), text, vec![]).expect(text);
+            let rendered = template.render(&[Message::new("user", "hi")], true, false);
+            assert_eq!(rendered.expect(text), expected, "{text}");
         }
     }
 
@@ -388,8 +399,39 @@ mod tests {
             (file("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}"), format!("{jinja}, line 1: ")),
             ((TEMPLATE, vec![0xff, 0xfe]), format!("{jinja}: not UTF-8")),
             (config(json!({"chat_template": "{{"})), "tokenizer_config.json of the embedded test: chat_template, line 1: ".to_string()),
-            (config(json!({"chat_template": 3})), "`chat_template` is 3; expected a template, or a list".to_string()),
+            (config(json!({"chat_template": 3})), "`chat_template` is 3; expected a template, a list".to_string()),
             (config(json!({"chat_template": [{"name": "a", "template": "b"}]})), "with one named default".to_string()),
+            (config(json!({"chat_template": {"a": "b"}})), "an object with one of that name".to_string()),
+            (file("{{ 'x' * 10**9 }}"), format!("{jinja}, line 1: it builds far more text")),
+            (file("{{ ('x' * 9999999) * 9999999 }}"), format!("{jinja}, line 1: it builds far more text")),
+            (file("{% for a in range(99999) %}{{ 'x' * 9999 }}{% endfor %}"), format!("{jinja}, line 1: it builds far more text")),
+            (file("{% set n = namespace(x='x') %}{% for a in range(99) %}{% set n.x = n.x ~ n.x %}{% endfor %}"),
+             format!("{jinja}, line 1: it builds far more text")),
+            (file("{% set n = namespace(x='x') %}\n{% for a in range(99) %}{% set n.x = n.x + n.x %}{% endfor %}"),
+             format!("{jinja}, line 2: it builds far more text")),
+            (file("{% set n = namespace(x=[1]) %}{% for a in range(99) %}{% set n.x = n.x + n.x %}{% endfor %}{{ n.x|length }}"),
+             format!("{jinja}, line 1: it builds far more text")),
+            (file("{% set n = namespace(x='x') %}{% for a in range(99) %}{% set n.x = [n.x, n.x]|join %}{% endfor %}"),
+             format!("{jinja}, line 1: it builds far more text")),
+            (file("{% set n = namespace(x='x') %}{% for a in range(99) %}{% set n.x = [n.x, n.x] %}{% endfor %}{{ n.x == n.x }}"),
+             format!("{jinja}, line 1: it builds far more text")),
+            (file("{% set n = namespace(x='x') %}{% for a in range(99) %}{% set n.x = {1: n.x, 2: n.x} %}{% endfor %}{{ n.x }}"),
+             format!("{jinja}, line 1: it builds far more text")),
+            (file("{% set n = namespace(x='aaaaaaaa') %}{% for a in range(99) %}{% set n.x = n.x|replace('a', 'aaa') %}{% endfor %}"),
+             format!("{jinja}, line 1: it builds far more text")),
+            (file("{% set n = namespace(x='aaaaaaaa') %}{% for a in range(99) %}{% set n.x = n.x.replace('a', 'aaa') %}{% endfor %}"),
+             format!("{jinja}, line 1: it builds far more text")),
+            (file("{{ '%999999999d'|format(1) }}"), format!("{jinja}, line 1: it builds far more text")),
+            (file("{{ '%.999999999f'|format(1.5) }}"), format!("{jinja}, line 1: it builds far more text")),
+            (file("{{ '{:>999999999}'.format(1) }}"), format!("{jinja}, line 1: it builds far more text")),
+            (file("{{ '%*d'|format(999999999, 1) }}"), format!("{jinja}, line 1: it builds far more text")),
+            (file("{{ 'a\\nb'|indent(999999999) }}"), format!("{jinja}, line 1: it builds far more text")),
+            (file("{{ [1]|batch(9999999999, 2) }}"), format!("{jinja}, line 1: it builds far more text")),
+            (file("{{ [1]|slice(9999999999) }}"), format!("{jinja}, line 1: it builds far more text")),
+            (file("{{ ['a\\nb']|map('indent', 999999999)|list }}"), format!("{jinja}, line 1: it builds far more text")),
+            (file("{{ ([1] * 99999999)|tojson }}"), format!("{jinja}, line 1: it builds far more text")),
+            (file(&format!("{}{}{}", "{% for a in range(99999) %}", "x".repeat(30_000), "{% endfor %}")),
+             format!("{jinja}, line 1: it runs without end")),
         ];
         for (bad, expected) in cases {
             let rendered = ChatTemplate::open(&embedded(vec![bad]), &tokenizer())

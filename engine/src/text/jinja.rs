@@ -1,15 +1,12 @@
 //! The Jinja dialect of chat templates: transformers' settings, functions and filters, Python's
-//! spelling of values, and bounds on time and stack.
+//! spelling of values, and bounds on size and stack.
 
 use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Environment, ErrorKind, Output, State};
 
+use super::bounds::{self, Budget};
 use crate::error::{Error, Result};
 
-/// The template's name in its environment.
-pub(super) const NAME: &str = "chat_template";
-/// Instructions that a rendering may take: many times the need of long conversations.
-const FUEL: u64 = 1_000_000;
 /// Bytes that a template may have; the longest in use have some 20,000. It bounds the time too:
 /// minijinja folds constants again at every level of a chain such as `--------1`.
 pub(super) const MAX_BYTES: usize = 32 << 10;
@@ -17,35 +14,42 @@ pub(super) const MAX_BYTES: usize = 32 << 10;
 /// `--------1`: the stack of parsing, for every byte of a template.
 const STACK_PER_BYTE: usize = 4 << 10;
 /// The stack of rendering: a list can be put into itself for as long as the fuel lasts.
-pub(super) const RENDER_STACK: usize = 512 << 20;
+const RENDER_STACK: usize = 512 << 20;
 
-/// The stack that parsing a template takes at most.
-pub(super) fn parse_stack(text: &str) -> usize {
-    (1 << 20) + STACK_PER_BYTE * text.len()
+/// Finds out whether a template parses; `file` names it in errors.
+pub(super) fn check(file: &str, text: &str) -> Result<()> {
+    run(file, text, None).map(|_| ())
 }
 
-/// The dialect, with one template of this text.
-pub(super) fn environment(text: &str) -> Result<Environment<'static>, minijinja::Error> {
-    let mut environment = Environment::new();
-    environment.set_trim_blocks(true);
-    environment.set_lstrip_blocks(true);
-    environment.set_fuel(Some(FUEL));
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-    environment.set_formatter(print_as_python);
+/// Renders a template with `context`, whose messages have `input` bytes.
+pub(super) fn render(file: &str, text: &str, context: Value, input: usize) -> Result<String> {
+    run(file, text, Some((context, input)))
+}
+
+fn run(file: &str, text: &str, context: Option<(Value, usize)>) -> Result<String> {
+    let parsing = (1 << 20) + STACK_PER_BYTE * text.len();
+    let stack = match context {
+        None => parsing,
+        Some(_) => parsing.max(RENDER_STACK),
+    };
+    let text = without_generation_tags(text);
+    on_stack(file, stack, || bounds::run(&text, context, dialect))?
+        .map_err(|error| template_error(file, &error))
+}
+
+/// transformers' functions and filters, and Python's spelling of printed values.
+fn dialect(environment: &mut Environment<'_>, budget: Budget) {
+    environment.set_formatter(move |out: &mut Output, state: &State, value: &Value| {
+        budget.charge_printed(value)?;
+        print_as_python(out, state, value)
+    });
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime);
-    environment.add_filter("tojson", tojson);
-    environment.add_template_owned(NAME, without_generation_tags(text))?;
-    Ok(environment)
 }
 
 /// Runs `work` on a thread with a stack of `bytes`; only the pages that are used take memory. A
 /// panic is an error of the template in `file`.
-pub(super) fn on_stack<T: Send>(
-    file: &str,
-    bytes: usize,
-    work: impl FnOnce() -> T + Send,
-) -> Result<T> {
+fn on_stack<T: Send>(file: &str, bytes: usize, work: impl FnOnce() -> T + Send) -> Result<T> {
     let failed = |problem: String| Error::Template {
         file: file.to_string(),
         line: None,
@@ -61,7 +65,7 @@ pub(super) fn on_stack<T: Send>(
     })
 }
 
-pub(super) fn template_error(file: &str, error: &minijinja::Error) -> Error {
+fn template_error(file: &str, error: &minijinja::Error) -> Error {
     let problem = match error.kind() {
         ErrorKind::OutOfFuel => "it runs without end".to_string(),
         kind => match error.detail() {
@@ -143,7 +147,7 @@ fn strftime(format: &str) -> String {
 }
 
 /// `json.dumps` as transformers offers it: no HTML escapes, Python's separators, `indent`.
-fn tojson(value: Value, options: Kwargs) -> Result<Value, minijinja::Error> {
+pub(super) fn tojson(value: Value, options: Kwargs) -> Result<Value, minijinja::Error> {
     let indent: Option<usize> = options.get("indent")?;
     // Accepted for the sake of templates that name the default.
     let _: Option<bool> = options.get("ensure_ascii")?;

@@ -2,30 +2,22 @@
 
 use std::sync::Arc;
 
+use super::special::Declared;
 use super::stream::TokenStream;
 use crate::checkpoint::config::ModelConfig;
-use crate::checkpoint::json::Fields;
 use crate::checkpoint::source::{Source, TOKENIZER, TOKENIZER_CONFIG};
 use crate::error::{Error, Result};
 
-/// Special tokens of older checkpoints.
-const SPECIAL_TOKENS: &str = "special_tokens_map.json";
-/// The special tokens that a chat template may name.
-const ROLES: [&str; 7] = [
-    "bos_token",
-    "eos_token",
-    "unk_token",
-    "sep_token",
-    "pad_token",
-    "cls_token",
-    "mask_token",
-];
+/// The role of the token a text begins with.
+const BOS: &str = "bos_token";
+/// The role of the token a text ends with.
+const EOS: &str = "eos_token";
 
 /// A special token with its role.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpecialToken {
-    /// Its role: `bos_token`, `eos_token`, ...
-    pub role: &'static str,
+    /// Its role: `bos_token`, `eos_token`, ..., or a name of the model's own.
+    pub role: String,
     /// Its text.
     pub text: String,
     /// Its id.
@@ -68,12 +60,10 @@ impl Tokenizer {
             .with_truncation(None)
             .map_err(|error| wrong(error.to_string()))?;
 
-        let vocab = inner.get_vocab(true);
+        // Tokens added beyond the model's vocabulary do no harm until a text has one.
+        let vocab = inner.get_vocab(false);
         let last = vocab.iter().max_by_key(|(_, id)| **id);
-        let Some((token, &id)) = last else {
-            return Err(wrong("its vocabulary is empty".to_string()));
-        };
-        if let Some(config) = config
+        if let (Some(config), Some((token, &id))) = (config, last)
             && id as usize >= config.vocab
         {
             return Err(Error::TokenizerMismatch {
@@ -83,12 +73,22 @@ impl Tokenizer {
                 vocab: config.vocab,
             });
         }
-        let special = special_tokens(source, &inner, config)?;
+        let declared = Declared::open(source)?;
+        check_length(declared.longest()).map_err(wrong)?;
+        guarded(|| {
+            declared.add_to(&mut inner);
+            Ok(())
+        })
+        .map_err(|error| wrong(format!("cannot add special tokens: {error}")))?;
+        let special = special_tokens(source, &inner, &declared, config)?;
+        let Some(&last) = inner.get_vocab(true).values().max() else {
+            return Err(wrong("its vocabulary is empty".to_string()));
+        };
         Ok(Tokenizer {
             inner: Arc::new(inner),
             file,
             special,
-            vocab_size: id as usize + 1,
+            vocab_size: last as usize + 1,
         })
     }
 
@@ -127,13 +127,21 @@ impl Tokenizer {
 
     /// The token a text begins with.
     pub fn bos(&self) -> Option<&SpecialToken> {
-        self.special.iter().find(|token| token.role == "bos_token")
+        self.special.iter().find(|token| token.role == BOS)
     }
 
-    /// The token a text ends with. A model may end on others too: see
-    /// [`crate::checkpoint::Checkpoint::eos`].
+    /// The token a text ends with. A model may end on others: see [`Tokenizer::end_tokens`].
     pub fn eos(&self) -> Option<&SpecialToken> {
-        self.special.iter().find(|token| token.role == "eos_token")
+        self.special.iter().find(|token| token.role == EOS)
+    }
+
+    /// The tokens that end a model's texts: `named` by its files
+    /// ([`crate::checkpoint::Checkpoint::eos`]), else the tokenizer's own.
+    pub fn end_tokens(&self, named: &[u32]) -> Vec<u32> {
+        match (named, self.eos()) {
+            ([], Some(token)) => vec![token.id],
+            _ => named.to_vec(),
+        }
     }
 
     /// All special tokens that have a role.
@@ -180,11 +188,7 @@ fn parse(bytes: &[u8]) -> Result<tokenizers::Tokenizer, String> {
         .filter_map(|token| token["content"].as_str())
         .map(str::len)
         .max();
-    if let Some(length) = longest.filter(|&length| length > LONGEST_TOKEN) {
-        return Err(format!(
-            "an added token has {length} bytes; expected at most {LONGEST_TOKEN}"
-        ));
-    }
+    check_length(longest.unwrap_or(0))?;
     for part in ["normalizer", "decoder"] {
         let longest = longest_piece(&value[part]);
         if longest > LONGEST_TOKEN {
@@ -195,6 +199,16 @@ fn parse(bytes: &[u8]) -> Result<tokenizers::Tokenizer, String> {
         }
     }
     guarded(|| tokenizers::Tokenizer::from_bytes(bytes))
+}
+
+/// Refuses an added token of more than [`LONGEST_TOKEN`] bytes.
+fn check_length(longest: usize) -> Result<(), String> {
+    if longest > LONGEST_TOKEN {
+        return Err(format!(
+            "an added token has {longest} bytes; expected at most {LONGEST_TOKEN}"
+        ));
+    }
+    Ok(())
 }
 
 /// Bytes of the longest text that a normalizer or decoder, or one inside of it, puts into a text.
@@ -216,52 +230,60 @@ fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String>
     }
 }
 
-/// Special tokens by role: from `tokenizer_config.json`, else `special_tokens_map.json`; bos and
-/// eos else by the config's ids.
+/// Special tokens by role: those that the tokenizer's files declare; bos and eos else by the
+/// config's ids.
+///
+/// # Errors
+/// A bos or eos that the model has no embedding for. Other roles are never needed (a `[PAD]` set by
+/// hand, say), and a text that has such a token in it is refused.
 fn special_tokens(
     source: &Source,
     tokenizer: &tokenizers::Tokenizer,
+    declared: &Declared,
     config: Option<&ModelConfig>,
 ) -> Result<Vec<SpecialToken>> {
-    let mut files = Vec::new();
-    for file in [TOKENIZER_CONFIG, SPECIAL_TOKENS] {
-        if let Some(bytes) = source.read(file)? {
-            files.push(Fields::parse(source.place(file), &bytes)?);
-        }
-    }
     let mut special = Vec::new();
-    for role in ROLES {
-        let mut found = None;
-        for fields in &files {
-            if let Some(text) = fields.token(role)? {
-                let id = tokenizer
-                    .token_to_id(&text)
-                    .ok_or_else(|| fields.wrong(role, format!("a token of {TOKENIZER}")))?;
-                found = Some(SpecialToken {
-                    role,
-                    text,
-                    id,
-                    named: true,
-                });
-                break;
-            }
-        }
-        let id = match role {
-            "bos_token" => config.and_then(|config| config.bos),
-            "eos_token" => config.and_then(|config| config.eos.first().copied()),
-            _ => None,
+    for (role, token) in &declared.roles {
+        let Some(id) = tokenizer.token_to_id(&token.content) else {
+            continue;
         };
-        let by_id = || id.and_then(|id| Some((id, tokenizer.id_to_token(id)?)));
-        let configured = || {
-            let (id, text) = by_id()?;
-            Some(SpecialToken {
-                role,
+        let outside = config.filter(|config| id as usize >= config.vocab);
+        if let Some(config) = outside
+            && [BOS, EOS].contains(&role.as_str())
+        {
+            return Err(Error::Field {
+                file: source.place(TOKENIZER_CONFIG),
+                field: role.clone(),
+                found: format!("{:?}", token.content),
+                expected: format!(
+                    "a token of {TOKENIZER}, as the model's vocab_size of {} has no room for another",
+                    config.vocab
+                ),
+            });
+        }
+        special.push(SpecialToken {
+            role: role.clone(),
+            text: token.content.clone(),
+            id,
+            named: true,
+        });
+    }
+    let ids = [
+        (BOS, config.and_then(|config| config.bos)),
+        (EOS, config.and_then(|config| config.eos.first().copied())),
+    ];
+    for (role, id) in ids {
+        if special.iter().any(|token| token.role == role) {
+            continue;
+        }
+        if let Some((id, text)) = id.and_then(|id| Some((id, tokenizer.id_to_token(id)?))) {
+            special.push(SpecialToken {
+                role: role.to_string(),
                 text,
                 id,
                 named: false,
-            })
-        };
-        special.extend(found.or_else(configured));
+            });
+        }
     }
     Ok(special)
 }
@@ -358,7 +380,7 @@ pub(super) mod tests {
             let source = embedded(vec![
                 (TOKENIZER, tokenizer.to_vec()),
                 (TOKENIZER_CONFIG, first.to_string().into_bytes()),
-                (SPECIAL_TOKENS, second.to_string().into_bytes()),
+                ("special_tokens_map.json", second.to_string().into_bytes()),
             ]);
             let opened = Tokenizer::open(&source, Some(&config)).expect("opens");
             let text = |token: Option<&SpecialToken>| token.map(|t| t.text.clone());

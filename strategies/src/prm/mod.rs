@@ -24,6 +24,7 @@ use ::engine::text::tokenizer::Tokenizer;
 pub use engine::{EnginePrm, PrmBranch};
 
 use crate::Error;
+use crate::prompt::PROBE;
 use format::{Family, StepFormat, Text};
 
 /// A family of PRMs (SEMANTICS.md, "Process reward models").
@@ -134,6 +135,8 @@ impl PrmFormat {
             )));
         }
         let steps = (family.open)(Text::new(tokenizer), chat)?;
+        // A template that fails does so before anything is loaded.
+        steps.prompt(PROBE)?;
         Ok(PrmFormat { kind, steps })
     }
 

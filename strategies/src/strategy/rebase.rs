@@ -102,7 +102,7 @@ mod tests {
             (&[0.8, 0.6, 0.4], 10, 0.2, &[7, 3, 0]),
             // A low temperature is greedy, a high one is uniform.
             (&[0.8, 0.6, 0.4], 6, 1e-9, &[6, 0, 0]),
-            (&[0.8, 0.6, 0.4], 6, 1e9, &[2, 2, 2]),
+            (&[0.8, 0.6, 0.4], 6, 1e300, &[2, 2, 2]),
         ];
         for &(values, budget, temperature, expected) in cases {
             let found = shares(values, budget, temperature);

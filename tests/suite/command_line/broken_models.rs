@@ -18,7 +18,7 @@ struct Broken {
     says: &'static [&'static str],
 }
 
-fn edit(folder: &Path, file: &str, change: impl FnOnce(String) -> String) {
+pub(super) fn edit(folder: &Path, file: &str, change: impl FnOnce(String) -> String) {
     let path = folder.join(file);
     let text = fs::read_to_string(&path).expect("a file of the copy");
     let changed = change(text.clone());
@@ -27,7 +27,7 @@ fn edit(folder: &Path, file: &str, change: impl FnOnce(String) -> String) {
 }
 
 /// Changes the weight file's bytes; its header starts at byte 8.
-fn edit_weights(folder: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+pub(super) fn edit_weights(folder: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     let path = folder.join("model.safetensors");
     let mut bytes = fs::read(&path).expect("the copy has weights");
     change(&mut bytes);
@@ -45,7 +45,7 @@ fn edit_header(folder: &Path, old: &str, new: &str) {
     });
 }
 
-fn edit_json(folder: &Path, file: &str, change: impl FnOnce(&mut Value)) {
+pub(super) fn edit_json(folder: &Path, file: &str, change: impl FnOnce(&mut Value)) {
     edit(folder, file, |text| {
         let mut value: Value = serde_json::from_str(&text).expect("the copy's JSON");
         change(&mut value);
@@ -53,7 +53,11 @@ fn edit_json(folder: &Path, file: &str, change: impl FnOnce(&mut Value)) {
     });
 }
 
-const BROKEN: [Broken; 24] = [
+/// What Git LFS leaves in place of a file that it has not fetched.
+const LFS_POINTER: &str = "version https://git-lfs.github.com/spec/v1\n\
+    oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n";
+
+const BROKEN: [Broken; 29] = [
     Broken {
         name: "empty",
         break_it: |d| {
@@ -185,6 +189,45 @@ const BROKEN: [Broken; 24] = [
         says: &["tokenizer.json", "<beyond>", "1234", "480"],
     },
     Broken {
+        name: "pointer-for-weights",
+        break_it: |d| fs::write(d.join("model.safetensors"), LFS_POINTER).expect("writable"),
+        says: &[
+            "model.safetensors is a pointer of Git LFS",
+            "`git lfs pull`",
+        ],
+    },
+    Broken {
+        name: "pointer-for-tokenizer",
+        break_it: |d| fs::write(d.join("tokenizer.json"), LFS_POINTER).expect("writable"),
+        says: &["tokenizer.json is a pointer of Git LFS", "`git lfs pull`"],
+    },
+    Broken {
+        name: "pointer-for-config",
+        break_it: |d| fs::write(d.join("config.json"), LFS_POINTER).expect("writable"),
+        says: &["config.json is a pointer of Git LFS", "`git lfs pull`"],
+    },
+    Broken {
+        name: "pointer-for-pickle",
+        break_it: |d| {
+            fs::remove_file(d.join("model.safetensors")).expect("the copy is writable");
+            fs::write(d.join("pytorch_model.bin"), LFS_POINTER).expect("writable");
+        },
+        says: &[
+            "pytorch_model.bin is a pointer of Git LFS",
+            "`git lfs pull`",
+        ],
+    },
+    Broken {
+        name: "classifier-without-class",
+        break_it: |d| {
+            edit_json(d, "config.json", |c| {
+                c["architectures"] = Value::Null;
+            });
+            edit_header(d, "\"model.norm.weight\"", "\"score.weight\"     ");
+        },
+        says: &["config.json", "architectures", "score.weight"],
+    },
+    Broken {
         name: "template-syntax",
         break_it: |d| {
             edit_json(d, "tokenizer_config.json", |c| {
@@ -204,7 +247,7 @@ const BROKEN: [Broken; 24] = [
     },
 ];
 
-fn copy_of(word: &str, folder: &Path) {
+pub(super) fn copy_of(word: &str, folder: &Path) {
     fs::create_dir(folder).expect("a folder in the scratch folder");
     for entry in fs::read_dir(embedded(word)).expect("an embedded model") {
         let from = entry.expect("a readable entry").path();

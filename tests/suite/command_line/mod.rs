@@ -8,6 +8,7 @@ mod broken_models;
 mod files;
 mod flags;
 mod numbers;
+mod odd_models;
 mod output;
 mod results;
 

@@ -24,6 +24,7 @@ const GLOBAL_THETA: f64 = 1_000_000.0;
 const LOCAL_THETA: f64 = 10_000.0;
 
 pub(super) const ARCHITECTURE: Architecture = Architecture {
+    model_type: "gemma3_text",
     classes: &[("Gemma3ForCausalLM", Task::Causal)],
     names: &NAMES,
     qk_norm: true,

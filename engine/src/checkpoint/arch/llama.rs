@@ -8,6 +8,7 @@ use super::{Architecture, Biases, LLAMA_NAMES, Scales, Task};
 use crate::checkpoint::rope;
 
 pub(super) const ARCHITECTURE: Architecture = Architecture {
+    model_type: "llama",
     classes: &[
         ("LlamaForCausalLM", Task::Causal),
         ("LlamaForTokenClassification", Task::TokenClassification),

@@ -6,6 +6,7 @@ use super::{Architecture, Biases, Task, WINDOW_LIMIT, llama};
 const WINDOW: u32 = 4096;
 
 pub(super) const ARCHITECTURE: Architecture = Architecture {
+    model_type: "mistral",
     classes: &[
         ("MistralForCausalLM", Task::Causal),
         ("MistralForTokenClassification", Task::TokenClassification),

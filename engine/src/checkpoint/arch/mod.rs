@@ -26,6 +26,9 @@ use super::json::Fields;
 use super::rope::Rope;
 use crate::error::{Error, Result};
 
+/// The field with the class names.
+pub(crate) const NAMED_BY: &str = "architectures";
+
 /// All architectures served.
 pub static ARCHITECTURES: &[Architecture] = &[
     llama::ARCHITECTURE,
@@ -44,6 +47,8 @@ pub(crate) type ReadRopes = fn(&Fields, &[Option<u32>]) -> Result<Vec<Rope>>;
 /// The facts that distinguish a model family.
 #[derive(Debug)]
 pub struct Architecture {
+    /// `model_type` of its configs.
+    pub(crate) model_type: &'static str,
     /// Its class names, with the output of each one's last layer.
     pub(crate) classes: &'static [(&'static str, Task)],
     /// Where its tensors are in a checkpoint.
@@ -117,34 +122,75 @@ pub(crate) struct Biases {
     pub mlp: bool,
 }
 
-/// Finds the architecture that serves a config, by the first of its `architectures` that is known,
-/// with that name and its task.
-pub(crate) fn find(fields: &Fields) -> Result<(&'static Architecture, &'static str, Task)> {
+/// What serves a config.
+pub(crate) struct Found {
+    /// Its architecture.
+    pub architecture: &'static Architecture,
+    /// The class among those of the architecture.
+    pub class: &'static str,
+    /// What that class's last layer gives.
+    pub task: Task,
+    /// Whether the config names the class itself; else it is the causal language model of its
+    /// `model_type`.
+    pub named: bool,
+}
+
+/// Finds what serves a config: the first of its `architectures` that is known; without any (scripts
+/// that write a config by hand leave them out) its `model_type`, by which transformers chooses a
+/// causal language model too.
+pub(crate) fn find(fields: &Fields) -> Result<Found> {
     const EXPECTED: &str = "a list of class names such as [\"LlamaForCausalLM\"]";
-    let list = fields
-        .get("architectures")
-        .and_then(|value| value.as_array())
-        .ok_or_else(|| fields.wrong("architectures", EXPECTED))?;
+    let wrong = || fields.wrong(NAMED_BY, EXPECTED);
+    let list = match fields.get(NAMED_BY) {
+        Some(value) => value.as_array().ok_or_else(wrong)?.as_slice(),
+        None => &[],
+    };
     let mut names = Vec::new();
     for value in list {
-        let name = value
-            .as_str()
-            .ok_or_else(|| fields.wrong("architectures", EXPECTED))?;
+        let name = value.as_str().ok_or_else(wrong)?;
         for architecture in ARCHITECTURES {
             if let Some(&(class, task)) = architecture.classes.iter().find(|(c, _)| *c == name) {
-                return Ok((architecture, class, task));
+                return Ok(Found {
+                    architecture,
+                    class,
+                    task,
+                    named: true,
+                });
             }
         }
         names.push(name);
     }
     if names.is_empty() {
-        return Err(fields.wrong("architectures", EXPECTED));
+        return by_model_type(fields)?.ok_or_else(wrong);
     }
     Err(Error::UnknownArchitecture {
         file: fields.file().to_string(),
         found: names.join(", "),
         known: known().join(", "),
     })
+}
+
+/// The causal language model of a config's `model_type`, if it has one.
+fn by_model_type(fields: &Fields) -> Result<Option<Found>> {
+    const FIELD: &str = "model_type";
+    let Some(model_type) = fields.string(FIELD)? else {
+        return Ok(None);
+    };
+    let of_type = |a: &&Architecture| a.model_type == model_type;
+    let causal = |(_, task): &&(&str, Task)| *task == Task::Causal;
+    let found = (ARCHITECTURES.iter().find(of_type))
+        .and_then(|a| Some((a, a.classes.iter().find(causal)?)));
+    let Some((architecture, &(class, task))) = found else {
+        let known: Vec<&str> = ARCHITECTURES.iter().map(|a| a.model_type).collect();
+        let expected = format!("one of {}, or a class in {NAMED_BY}", known.join(", "));
+        return Err(fields.wrong(FIELD, expected));
+    };
+    Ok(Some(Found {
+        architecture,
+        class,
+        task,
+        named: false,
+    }))
 }
 
 /// The class names that can be loaded.

@@ -6,6 +6,7 @@ use crate::checkpoint::json::Fields;
 use crate::error::Result;
 
 pub(super) const ARCHITECTURE: Architecture = Architecture {
+    model_type: "qwen2",
     classes: &[
         ("Qwen2ForCausalLM", Task::Causal),
         ("Qwen2ForTokenClassification", Task::TokenClassification),

@@ -3,6 +3,7 @@
 use super::{Architecture, Biases, Task, llama, qwen2};
 
 pub(super) const ARCHITECTURE: Architecture = Architecture {
+    model_type: "qwen3",
     classes: &[
         ("Qwen3ForCausalLM", Task::Causal),
         ("Qwen3ForTokenClassification", Task::TokenClassification),

@@ -1,32 +1,41 @@
 //! Downloads into the hub's cache.
 //!
-//! The `hf-hub` crate (0.5) talks to the hub and writes the cache's layout. What it does not do is
-//! here: one commit for all files; retries (its own write a file's beginning into its middle when a
-//! resumed attempt fails before its first byte); the check of a file's length.
+//! The cache's layout is that of `huggingface_hub`: a file lies in `blobs` under its ETag, unfinished
+//! with `.part` behind it, and `snapshots/COMMIT` has a link to it. All files are taken from one
+//! commit, an attempt that breaks is repeated where it broke, and a file's length is checked.
 
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hf_hub::Cache;
-use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
+use ureq::Body;
+use ureq::http::{Response, StatusCode};
 
+use super::client::{CallFailure, Client, header};
 use super::{Hub, HubName, Need, Watch, is_plain};
 use crate::checkpoint::config::ModelConfig;
+use crate::checkpoint::json::Fields;
 use crate::checkpoint::safetensors::{self, INDEX, SINGLE};
 use crate::checkpoint::source::{Source, TOKENIZER};
 use crate::error::{Error, Result};
 
 /// The files that are fetched besides the weights, where the repository has them.
-const SMALL: [&str; 6] = [
+const SMALL: [&str; 7] = [
     ModelConfig::FILE,
     "generation_config.json",
     TOKENIZER,
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "added_tokens.json",
     "chat_template.jinja",
 ];
 /// Attempts in a row that bring no byte before a download is given up.
 const MAX_IDLE_ATTEMPTS: u32 = 4;
+/// Bytes that the list of a repository's files may have.
+const MAX_LIST: u64 = 64 << 20;
+/// How often it is tried, once a second, whether another process has finished the same file.
+const LOCK_ATTEMPTS: u32 = 5;
 
 impl Hub {
     /// Fetches what is needed of a model; the folder of its snapshot.
@@ -36,38 +45,53 @@ impl Hub {
         need: Need,
         watch: &mut dyn Watch,
     ) -> Result<PathBuf> {
-        let cache = Cache::new(self.cache.clone());
-        let api = ApiBuilder::from_cache(cache.clone())
-            .with_endpoint(self.endpoint.clone())
-            .with_token(self.token.clone())
-            .with_progress(false)
-            .build()
-            .map_err(|error| self.error(name, error.to_string()))?;
-        let named = self.repo(name, &name.revision);
-        let info = persistent(watch, "the list of files", |_| {
-            guarded(|| api.repo(named.clone()).info())
-        })
-        .map_err(|failure| self.explain(name, &failure))?;
-        if !is_plain(&info.sha) {
-            return Err(self.error(name, format!("the hub names the commit {:?}", info.sha)));
+        let client = Client::new(&self.endpoint, self.token.as_deref(), self.timeouts);
+        let (commit, files) = persistent(watch, "the list of files", |_| self.list(&client, name))
+            .map_err(|failure| self.explain(name, &failure))?;
+        if !is_plain(&commit) {
+            return Err(self.error(name, format!("the hub names the commit {commit:?}")));
         }
+        let folder = self.folder(name);
         let fetching = Fetching {
-            files: info.siblings.into_iter().map(|s| s.rfilename).collect(),
-            repo: api.repo(self.repo(name, &info.sha)),
-            folder: self.cache.join(named.folder_name()),
-            snapshot: cache.repo(named.clone()).pointer_path(&info.sha),
-            commit: info.sha,
+            snapshot: folder.join("snapshots").join(&commit),
+            folder,
+            files,
+            commit,
             hub: self,
-            api,
+            client,
             name,
         };
         fetching.run(need, watch)?;
         // Last, so that a name never refers to a snapshot that lacks files.
-        cache
-            .repo(named)
-            .create_ref(&fetching.commit)
+        let reference = fetching.folder.join("refs").join(&name.revision);
+        (reference.parent().map_or(Ok(()), fs::create_dir_all))
+            .and_then(|()| fs::write(&reference, &fetching.commit))
             .map_err(|error| self.error(name, format!("cannot write to the hub cache: {error}")))?;
         Ok(fetching.snapshot)
+    }
+
+    /// The commit of a revision, and the names of its files.
+    fn list(&self, client: &Client, name: &HubName) -> Result<(String, Vec<String>), CallFailure> {
+        let (repo, revision) = (&name.repo, name.revision.replace('/', "%2F"));
+        let url = format!("{}/api/models/{repo}/revision/{revision}", self.endpoint);
+        let mut response = client.get(&url, None, true)?;
+        let body = (response.body_mut().with_config().limit(MAX_LIST)).read_to_vec()?;
+        let nonsense = |error: Error| CallFailure::lasting(error.to_string());
+        let fields = Fields::parse("its list of files".into(), &body).map_err(nonsense)?;
+        let wrong = |field: &str| nonsense(fields.wrong(field, "a commit and names of files"));
+        let commit = fields.string("sha").ok().flatten().map(str::to_string);
+        let files = fields.get("siblings").and_then(|list| {
+            let file = |entry: &serde_json::Value| Some(entry["rfilename"].as_str()?.to_string());
+            list.as_array()?
+                .iter()
+                .map(file)
+                .collect::<Option<Vec<_>>>()
+        });
+        match (commit, files) {
+            (Some(commit), Some(files)) => Ok((commit, files)),
+            (None, _) => Err(wrong("sha")),
+            (_, None) => Err(wrong("siblings")),
+        }
     }
 
     /// The error of a failed call, with a remedy.
@@ -107,14 +131,21 @@ impl Hub {
 struct Fetching<'a> {
     hub: &'a Hub,
     name: &'a HubName,
-    api: Api,
-    /// The repository at the one commit that all files are taken from.
-    repo: ApiRepo,
+    client: Client,
+    /// The one commit that all files are taken from.
     commit: String,
     /// The names of all its files.
     files: Vec<String>,
     folder: PathBuf,
     snapshot: PathBuf,
+}
+
+/// What the hub says of a file.
+struct Metadata {
+    /// A name of its content.
+    etag: String,
+    /// Its bytes.
+    size: u64,
 }
 
 impl Fetching<'_> {
@@ -191,130 +222,162 @@ impl Fetching<'_> {
             .map_err(|failure| self.hub.explain(self.name, &failure))
     }
 
-    fn attempt(&self, file: &str, target: &Path, meter: Meter<'_>) -> Result<(), CallFailure> {
-        let found = guarded(|| self.api.metadata(&self.repo.url(file)))?;
-        let size = found.size() as u64;
-        // hf-hub makes paths of both.
-        let etag = found.etag();
-        if !is_plain(etag.strip_prefix("W/").unwrap_or(etag)) || found.commit_hash() != self.commit
-        {
-            let commit = found.commit_hash();
+    fn attempt(&self, file: &str, target: &Path, meter: &mut Meter<'_>) -> Result<(), CallFailure> {
+        let found = self.metadata(file)?;
+        let blobs = self.folder.join("blobs");
+        let blob = blobs.join(&found.etag);
+        fs::create_dir_all(&blobs)?;
+        let _lock = lock(&blobs.join(format!("{}.lock", found.etag)))?;
+        if !fs::metadata(&blob).is_ok_and(|blob| blob.len() == found.size) {
+            let part = blobs.join(format!("{}.part", found.etag));
+            self.receive(file, &part, found.size, meter)?;
+            fs::rename(&part, &blob)?;
+        }
+        link(&blob, target)?;
+        Ok(())
+    }
+
+    fn url(&self, file: &str) -> String {
+        let (hub, repo, commit) = (&self.hub.endpoint, &self.name.repo, &self.commit);
+        format!("{hub}/{repo}/resolve/{commit}/{file}")
+    }
+
+    /// What the hub itself says of a file, before it sends a client elsewhere for it.
+    fn metadata(&self, file: &str) -> Result<Metadata, CallFailure> {
+        const FIRST: Option<&str> = Some("bytes=0-0");
+        let answer = self.client.get(&self.url(file), FIRST, false)?;
+        let etag = header(&answer, "X-Linked-Etag").or_else(|| header(&answer, "ETag"));
+        let etag = etag.unwrap_or_default().replace('"', "");
+        let commit = header(&answer, "X-Repo-Commit").unwrap_or_default();
+        // A path is made of the ETag.
+        let etag = etag.strip_prefix("W/").unwrap_or(&etag).to_string();
+        if !is_plain(&etag) || commit != self.commit {
             let what = format!("{file} has the ETag {etag:?} and is of commit {commit:?}");
             return Err(CallFailure::lasting(what));
         }
-        let blob = self.folder.join("blobs").join(etag);
-        // A partial file as long as the whole one cannot be resumed.
-        let part = blob.with_extension("part");
-        if std::fs::metadata(&part).is_ok_and(|part| part.len() >= size) {
-            std::fs::remove_file(&part).map_err(ApiError::from)?;
+        let size = match whole_length(&answer) {
+            Some(size) => size,
+            None => whole_length(&self.client.get(&self.url(file), FIRST, true)?)
+                .ok_or_else(|| CallFailure::lasting(format!("it hides the length of {file}")))?,
+        };
+        Ok(Metadata { etag, size })
+    }
+
+    /// Completes the `part` of a file of `size` bytes.
+    fn receive(
+        &self,
+        file: &str,
+        part: &Path,
+        size: u64,
+        meter: &mut Meter<'_>,
+    ) -> Result<(), CallFailure> {
+        let mut out = (OpenOptions::new().create(true).write(true).truncate(false)).open(part)?;
+        let kept = out.metadata()?.len();
+        let mut length = if kept < size { kept } else { 0 };
+        if size > 0 {
+            let range = format!("bytes={length}-");
+            let response = self.client.get(&self.url(file), Some(&range), true)?;
+            // Who does not know ranges sends the file from its beginning.
+            if response.status() != StatusCode::PARTIAL_CONTENT {
+                length = 0;
+            }
+            out.set_len(length)?;
+            out.seek(SeekFrom::Start(length))?;
+            meter.begin(file, size, length);
+            let mut body = response.into_body().into_reader();
+            let mut buffer = vec![0; 1 << 16];
+            while length <= size {
+                let taken = match body.read(&mut buffer)? {
+                    0 => break,
+                    taken => taken,
+                };
+                out.write_all(&buffer[..taken])?;
+                length += taken as u64;
+                meter.advance(taken as u64);
+            }
+            meter.end();
         }
-        guarded(|| self.repo.download_with_progress(file, meter))?;
-        let length = std::fs::metadata(target).map_err(ApiError::from)?.len();
-        if length != size {
-            let removed = std::fs::remove_file(&blob).and_then(|()| std::fs::remove_file(target));
-            removed.map_err(ApiError::from)?;
-            return Err(CallFailure {
-                lasting: false,
-                ..CallFailure::lasting(format!("{length} of {size} bytes of {file} came"))
-            });
+        out.sync_all()?;
+        if length > size {
+            fs::remove_file(part)?;
         }
-        Ok(())
+        match length == size {
+            true => Ok(()),
+            false => Err(CallFailure::passing(format!(
+                "{length} of {size} bytes of {file} came"
+            ))),
+        }
     }
 }
 
-/// Forwards hf-hub's progress and counts new bytes.
+/// The length of the whole file that an answer is, or is a part of.
+fn whole_length(answer: &Response<Body>) -> Option<u64> {
+    if answer.status().is_redirection() {
+        return header(answer, "X-Linked-Size")?.parse().ok();
+    }
+    match header(answer, "Content-Range") {
+        Some(range) => range.rsplit('/').next()?.parse().ok(),
+        None => header(answer, "Content-Length")?.parse().ok(),
+    }
+}
+
+/// A lock against other processes, held until it is dropped. On a file system without locks there
+/// is none.
+fn lock(path: &Path) -> Result<File, CallFailure> {
+    let file = File::create(path)?;
+    for attempt in 0..=LOCK_ATTEMPTS {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if attempt < LOCK_ATTEMPTS => {
+                std::thread::sleep(Duration::from_secs(1));
+            }
+            Err(TryLockError::WouldBlock) => break,
+            Ok(()) | Err(TryLockError::Error(_)) => return Ok(file),
+        }
+    }
+    Err(CallFailure::passing(format!(
+        "another process is fetching the same file (it holds {})",
+        path.display()
+    )))
+}
+
+/// Puts a link to a blob into a snapshot; a copy where there are no links.
+fn link(blob: &Path, target: &Path) -> std::io::Result<()> {
+    target.parent().map_or(Ok(()), fs::create_dir_all)?;
+    // A link to nothing, or what an interrupted copy has left.
+    match fs::remove_file(target) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    #[cfg(unix)]
+    let linked = std::os::unix::fs::symlink(
+        Path::new("../../blobs").join(blob.file_name().unwrap_or_default()),
+        target,
+    );
+    #[cfg(not(unix))]
+    let linked = Err(std::io::Error::from(ErrorKind::Unsupported));
+    linked.or_else(|_| fs::copy(blob, target).map(|_| ()))
+}
+
+/// Reports a download's progress and counts new bytes.
 struct Meter<'a> {
     watch: &'a mut dyn Watch,
-    fresh: &'a mut u64,
-    resumed: bool,
+    fresh: u64,
 }
 
-impl hf_hub::api::Progress for Meter<'_> {
-    // Called twice, the second time with the answer; then `update` with the bytes of the partial
-    // file.
-    fn init(&mut self, size: usize, file: &str) {
-        self.watch.begin(file, size as u64);
-        self.resumed = false;
+impl Meter<'_> {
+    /// `kept` bytes of `file` are there already.
+    fn begin(&mut self, file: &str, size: u64, kept: u64) {
+        self.watch.begin(file, size);
+        self.watch.advance(kept);
     }
 
-    fn update(&mut self, bytes: usize) {
-        self.watch.advance(bytes as u64);
-        if self.resumed {
-            *self.fresh += bytes as u64;
-        }
-        self.resumed = true;
+    fn advance(&mut self, bytes: u64) {
+        self.watch.advance(bytes);
+        self.fresh += bytes;
     }
 
-    fn finish(&mut self) {
+    fn end(&mut self) {
         self.watch.end();
-    }
-}
-
-/// A failed call.
-#[derive(Debug)]
-struct CallFailure {
-    what: String,
-    /// HTTP status, if there was an answer.
-    status: Option<u16>,
-    /// Whether a retry is pointless.
-    lasting: bool,
-}
-
-impl CallFailure {
-    fn lasting(what: String) -> CallFailure {
-        CallFailure {
-            what,
-            status: None,
-            lasting: true,
-        }
-    }
-}
-
-impl From<ApiError> for CallFailure {
-    fn from(error: ApiError) -> CallFailure {
-        let mut failure = CallFailure::lasting(error.to_string());
-        match &error {
-            ApiError::RequestError(request) => match &**request {
-                ureq::Error::StatusCode(status) => {
-                    failure.status = Some(*status);
-                    failure.lasting = *status < 500 && !matches!(*status, 408 | 429);
-                }
-                ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::Tls(_) => {}
-                _ => failure.lasting = false,
-            },
-            // Reading from the net and writing to the disk come as the same kind.
-            ApiError::IoError(io) => {
-                use std::io::ErrorKind::{NotADirectory, PermissionDenied, ReadOnlyFilesystem};
-                use std::io::ErrorKind::{QuotaExceeded, StorageFull};
-                failure.lasting = matches!(
-                    io.kind(),
-                    NotADirectory
-                        | PermissionDenied
-                        | ReadOnlyFilesystem
-                        | QuotaExceeded
-                        | StorageFull
-                );
-            }
-            ApiError::LockAcquisition(lock) => {
-                failure.what = format!(
-                    "another process is fetching the same file (it holds {})",
-                    lock.display()
-                );
-            }
-            _ => {}
-        }
-        failure
-    }
-}
-
-/// Runs a call into hf-hub, which panics on some malformed answers, such as a redirect without a
-/// target.
-fn guarded<T>(call: impl FnOnce() -> Result<T, ApiError>) -> Result<T, CallFailure> {
-    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)) {
-        Ok(result) => result.map_err(CallFailure::from),
-        Err(_) => Err(CallFailure::lasting(
-            "its answer makes no sense".to_string(),
-        )),
     }
 }
 
@@ -322,20 +385,19 @@ fn guarded<T>(call: impl FnOnce() -> Result<T, ApiError>) -> Result<T, CallFailu
 fn persistent<T>(
     watch: &mut dyn Watch,
     what: &str,
-    mut attempt: impl FnMut(Meter<'_>) -> Result<T, CallFailure>,
+    mut attempt: impl FnMut(&mut Meter<'_>) -> Result<T, CallFailure>,
 ) -> Result<T, CallFailure> {
     let mut idle = 0;
     loop {
-        let mut fresh = 0;
-        let failure = match attempt(Meter {
+        let mut meter = Meter {
             watch: &mut *watch,
-            fresh: &mut fresh,
-            resumed: false,
-        }) {
+            fresh: 0,
+        };
+        let failure = match attempt(&mut meter) {
             Ok(done) => return Ok(done),
             Err(failure) => failure,
         };
-        idle = if fresh > 0 { 0 } else { idle + 1 };
+        idle = if meter.fresh > 0 { 0 } else { idle + 1 };
         if failure.lasting || idle == MAX_IDLE_ATTEMPTS {
             return Err(failure);
         }

@@ -7,16 +7,17 @@
 //! are links in `snapshots/COMMIT`. A snapshot that has everything is used as it is, without a
 //! request to the hub.
 //!
-//! Here: names, the environment's variables, offline mode, the cache. `fetch`: downloads.
+//! Here: names, the environment's variables, offline mode, the cache. `client`: HTTP. `fetch`:
+//! downloads.
 
+mod client;
 mod fetch;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hf_hub::{Repo, RepoType};
-
+use self::client::Timeouts;
 use super::config::ModelConfig;
 use super::safetensors::{self, INDEX, SINGLE};
 use super::source::{Source, TOKENIZER};
@@ -100,11 +101,17 @@ pub struct Hub {
     endpoint: String,
     token: Option<String>,
     offline: bool,
+    timeouts: Timeouts,
 }
 
 impl Hub {
     /// As configured by the environment: `HF_HUB_CACHE`, `HF_HOME` (also for the token that
-    /// `hf auth login` stored), `XDG_CACHE_HOME`; `HF_ENDPOINT`; `HF_TOKEN`; `HF_HUB_OFFLINE`.
+    /// `hf auth login` stored), `XDG_CACHE_HOME`; `HF_ENDPOINT`; `HF_TOKEN`; `HF_HUB_OFFLINE`; the
+    /// seconds that the hub may take for an answer and be silent in a download, each 10 unless set:
+    /// `HF_HUB_ETAG_TIMEOUT`, `HF_HUB_DOWNLOAD_TIMEOUT`.
+    ///
+    /// # Errors
+    /// No folder for the cache, a time that is no number above 0.
     pub fn from_env() -> Result<Hub> {
         Hub::from_variables(|name| std::env::var(name).ok())
     }
@@ -118,7 +125,6 @@ impl Hub {
         let cache = get("HF_HUB_CACHE")
             .map(PathBuf::from)
             .or_else(|| home.as_ref().map(|home| home.join("hub")));
-        // hf-hub links from absolute paths only.
         let cache = cache
             .and_then(|cache| std::path::absolute(cache).ok())
             .ok_or_else(|| Error::Hub {
@@ -137,6 +143,10 @@ impl Hub {
                 .map(|token| token.trim().to_string())
                 .filter(|token| !token.is_empty()),
             offline,
+            timeouts: Timeouts {
+                answer: seconds(&get, "HF_HUB_ETAG_TIMEOUT")?,
+                idle: seconds(&get, "HF_HUB_DOWNLOAD_TIMEOUT")?,
+            },
         })
     }
 
@@ -165,8 +175,7 @@ impl Hub {
 
     /// The snapshot of a revision in the cache, complete or not.
     fn cached(&self, name: &HubName) -> Option<PathBuf> {
-        let repo = self.repo(name, &name.revision);
-        let folder = self.cache.join(repo.folder_name());
+        let folder = self.folder(name);
         let commit = std::fs::read_to_string(folder.join("refs").join(&name.revision));
         // A commit may be named itself.
         let commit = commit.map_or(name.revision.clone(), |commit| commit.trim().to_string());
@@ -174,8 +183,9 @@ impl Hub {
         (is_plain(&commit) && snapshot.is_dir()).then_some(snapshot)
     }
 
-    fn repo(&self, name: &HubName, revision: &str) -> Repo {
-        Repo::with_revision(name.repo.clone(), RepoType::Model, revision.to_string())
+    /// A model's folder in the cache.
+    fn folder(&self, name: &HubName) -> PathBuf {
+        (self.cache).join(format!("models--{}", name.repo.replace('/', "--")))
     }
 
     fn error(&self, name: &HubName, problem: String) -> Error {
@@ -184,6 +194,17 @@ impl Hub {
             problem,
         }
     }
+}
+
+/// A time that an environment variable gives in seconds; `huggingface_hub`'s 10 without it.
+fn seconds(get: impl Fn(&str) -> Option<String>, name: &'static str) -> Result<Duration> {
+    let Some(text) = get(name) else {
+        return Ok(Duration::from_secs(10));
+    };
+    let seconds = text.trim().parse().ok().filter(|&seconds| seconds > 0.0);
+    let time = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let expected = "a number of seconds above 0";
+    time.ok_or_else(|| kernels::Setting::new(name, text, expected).into())
 }
 
 /// The first file that a snapshot lacks, if any.
@@ -265,6 +286,16 @@ mod tests {
         for (value, offline) in [("1", true), ("True", true), ("0", false), ("no", false)] {
             let hub = hub(&[("HOME", "/h"), ("HF_HUB_OFFLINE", value)]).expect("a home");
             assert_eq!(hub.offline, offline, "{value}");
+        }
+        for (seconds, expected) in [
+            ("3", Some(3000)),
+            ("0.5", Some(500)),
+            ("0", None),
+            ("x", None),
+        ] {
+            let hub = hub(&[("HOME", "/h"), ("HF_HUB_DOWNLOAD_TIMEOUT", seconds)]);
+            let idle = hub.ok().map(|hub| hub.timeouts.idle.as_millis());
+            assert_eq!(idle, expected, "{seconds}");
         }
         let hub = hub(&[
             ("HOME", "/h"),
