@@ -87,7 +87,8 @@ pub struct Summary {
     pub accuracy: Option<f64>,
     /// Problems that could not be solved.
     pub failed: usize,
-    /// Problems whose stored predictions were graded anew, as their answer in the problem file has changed.
+    /// Problems whose stored predictions were graded anew, as their answer in the problem file has
+    /// changed.
     pub regraded: Vec<String>,
     /// The strategy.
     pub strategy: Strategy,

@@ -125,7 +125,8 @@ pub fn kv_dtype_word(dtype: KvDtype) -> &'static str {
 pub struct Machine {
     /// Its full name, with the CPU's threads.
     pub name: String,
-    /// `CPU`, or the card with its architecture. With the instruction set it decides the bits of results.
+    /// `CPU`, or the card with its architecture. With the instruction set it decides the bits of
+    /// results.
     pub device: String,
     /// The CPU's instruction set; `None` on a card.
     pub instruction_set: Option<&'static str>,
@@ -232,8 +233,8 @@ impl EngineOptions {
     }
 }
 
-/// The CUDA device that a word means; `None` for the CPU, with the reason why `auto` does not take a card
-/// that is there.
+/// The CUDA device that a word means; `None` for the CPU, with the reason why `auto` does not take
+/// a card that is there.
 ///
 /// # Errors
 /// A card that is named and cannot be used.

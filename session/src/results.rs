@@ -1,12 +1,13 @@
 //! The results file: one JSON object a line, one line per solved problem.
 //!
-//! A line is appended and synced when its problem ends, so nothing finished is lost, whatever
-//! ends the process. A line that a crash cut short is removed on resuming. When every problem
-//! is there, the lines are put into the order of the problem file (through a new file beside it and a
-//! rename), so an interrupted run ends in the same bytes as an uninterrupted one. A symbolic link stays a link,
-//! mode and owner stay as they are, and no file but this one is touched.
+//! A line is appended and synced when its problem ends, so nothing finished is lost, whatever ends
+//! the process. A line that a crash cut short is removed on resuming. When every problem is there,
+//! the lines are put into the order of the problem file (through a new file beside it and a
+//! rename), so an interrupted run ends in the same bytes as an uninterrupted one. A symbolic link
+//! stays a link, mode and owner stay as they are, and no file but this one is touched.
 //!
-//! An answer that was corrected in the problem file is graded anew: the predictions are in the line.
+//! An answer that was corrected in the problem file is graded anew: the predictions are in the
+//! line.
 
 mod file;
 
@@ -24,8 +25,8 @@ pub use self::file::Results;
 use crate::device::kv_dtype_word;
 use crate::{Error, Info, Options};
 
-/// The version of the lines written here. A line without a version is of version 0, from before there
-/// were versions; a line of a newer version is refused.
+/// The version of the lines written here. A line without a version is of version 0, from before
+/// there were versions; a line of a newer version is refused.
 pub const SCHEMA: u32 = 1;
 
 /// Everything that decides what a problem's result is. Results of different settings do not go
@@ -135,8 +136,8 @@ pub struct Line {
     pub by_n: Vec<Subsample>,
     /// What it took.
     pub tokens: Tokens,
-    /// Whether any solution found is right, if that is known: not where the answer was corrected later and
-    /// only solutions that no verdict selects could be right.
+    /// Whether any solution found is right, if that is known: not where the answer was corrected
+    /// later and only solutions that no verdict selects could be right.
     pub any_correct: Option<bool>,
     /// The settings of the run.
     pub settings: Settings,
@@ -269,8 +270,8 @@ fn numbered_lines<'a>(
     lines.collect()
 }
 
-/// The lines that are not blank, with their numbers, without a byte order mark and the white space at their ends:
-/// an editor may have been over them.
+/// The lines that are not blank, with their numbers, without a byte order mark and the white space
+/// at their ends: an editor may have been over them.
 fn not_blank(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     (1..)

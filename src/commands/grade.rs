@@ -29,7 +29,8 @@ impl Counts {
     }
 }
 
-/// Grades a file line by line, so that it may be longer than memory; one whose objects span lines at once.
+/// Grades a file line by line, so that it may be longer than memory; one whose objects span lines
+/// at once.
 pub fn run(flags: &GradeFlags) -> Done {
     let written_files = [
         ("--out", &flags.out),

@@ -15,8 +15,8 @@ struct Printed {
     tokens_processed: u64,
 }
 
-/// The steps of a text, parted by blank lines: those of white space too, with any line ends, after a byte
-/// order mark.
+/// The steps of a text, parted by blank lines: those of white space too, with any line ends, after
+/// a byte order mark.
 fn steps(text: &str) -> Vec<String> {
     let lines = text.strip_prefix('\u{feff}').unwrap_or(text).lines();
     let lines = lines.map(|line| match line.trim().is_empty() {

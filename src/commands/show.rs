@@ -55,7 +55,8 @@ pub fn run(flags: &ShowFlags) -> Done {
     print(&(heading(line) + &draw(tree, width.max(40), flags.all)))
 }
 
-/// What keeps a trace of a file from being a tree: nodes are numbered in their order, parents first.
+/// What keeps a trace of a file from being a tree: nodes are numbered in their order, parents
+/// first.
 fn damage(tree: &Trace) -> Option<String> {
     if tree.nodes.is_empty() {
         return Some("it has no node".into());

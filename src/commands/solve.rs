@@ -17,7 +17,8 @@ use crate::flags::{SearchFlags, SolveFlags};
 use crate::progress::Progress;
 use crate::summary::{Counted, Run, Summary, render, summarise};
 
-/// The most malformed lines of a problem file that are named: a file of another kind has nothing else.
+/// The most malformed lines of a problem file that are named: a file of another kind has nothing
+/// else.
 const MOST_SENTENCES: usize = 20;
 
 const NO_POLICY: session::Error = session::Error::NoModel { role: "policy" };
@@ -115,8 +116,8 @@ struct Opened {
     lines: HashMap<String, Line>,
 }
 
-/// Opens the session; the results file before models are loaded, so that one of other settings is refused
-/// at once.
+/// Opens the session; the results file before models are loaded, so that one of other settings is
+/// refused at once.
 fn open(
     options: &Options,
     config: &Config,

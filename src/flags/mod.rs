@@ -1,5 +1,5 @@
-//! The command line, a file for each group of commands. The flags of one measurement stand beside it in
-//! the crate `bench`.
+//! The command line, a file for each group of commands. The flags of one measurement stand beside
+//! it in the crate `bench`.
 
 mod bench;
 mod engine;
@@ -222,9 +222,10 @@ const COMMANDS_WITH_N: [&str; 49] = [
     "nwarrow",
 ];
 
-/// A text with line breaks for each `\n` typed in a shell. LaTeX stays as it is written: a `\n` that begins
-/// one of its commands (`\neq`), one after another backslash (`\\n`), and every other backslash. A line break before
-/// letters that are such a command can be typed as one: `$'\n'` in bash.
+/// A text with line breaks for each `\n` typed in a shell. LaTeX stays as it is written: a `\n`
+/// that begins one of its commands (`\neq`), one after another backslash (`\\n`), and every other
+/// backslash. A line break before letters that are such a command can be typed as one: `$'\n'` in
+/// bash.
 pub fn line_breaks(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;

@@ -1,9 +1,10 @@
 //! JSON objects as they are written, and the files that hold them.
 //!
-//! A field's value stays the text it is in the file until it is asked for. So a number keeps its digits (an f64
-//! has 15 to 17 of them; an answer or an id may have more), and a line that is passed on comes back as it was.
-//! serde_json's `arbitrary_precision` would keep them as well, but it changes how every crate of the program reads
-//! numbers inside flattened and tagged types, those of `safetensors` and `tokenizers` among them.
+//! A field's value stays the text it is in the file until it is asked for. So a number keeps its
+//! digits (an f64 has 15 to 17 of them; an answer or an id may have more), and a line that is
+//! passed on comes back as it was. serde_json's `arbitrary_precision` would keep them as well, but
+//! it changes how every crate of the program reads numbers inside flattened and tagged types, those
+//! of `safetensors` and `tokenizers` among them.
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
@@ -28,8 +29,8 @@ pub struct Record {
     pub object: Result<Object, String>,
 }
 
-/// The JSON object on a line of a file; the error says how the line is malformed. A byte order mark and the
-/// line's end are no part of it.
+/// The JSON object on a line of a file; the error says how the line is malformed. A byte order mark
+/// and the line's end are no part of it.
 pub fn read_object(line: &[u8]) -> Result<Object, String> {
     let text = utf8(line)?;
     let value: &RawValue = serde_json::from_str(text)
@@ -37,15 +38,16 @@ pub fn read_object(line: &[u8]) -> Result<Object, String> {
     Object::read(value)
 }
 
-/// Whether objects span lines, by the file's first line that is not blank: so it is in a file that is one list, and
-/// in one of objects that are printed over several lines.
+/// Whether objects span lines, by the file's first line that is not blank: so it is in a file that
+/// is one list, and in one of objects that are printed over several lines.
 pub fn spans_lines(first: &[u8]) -> bool {
     let first = without_bom(first).trim_ascii();
     first.starts_with(b"[") || first == b"{"
 }
 
-/// The objects of a whole file: one a line, those of a list, or several that are printed over more than a line.
-/// Lines that are blank are no objects. A list that is not JSON throughout gives one error and no object.
+/// The objects of a whole file: one a line, those of a list, or several that are printed over more
+/// than a line. Lines that are blank are no objects. A list that is not JSON throughout gives one
+/// error and no object.
 pub fn read_objects(file: &[u8]) -> Vec<Record> {
     if file.starts_with(b"\xff\xfe") || file.starts_with(b"\xfe\xff") {
         return vec![wrong(1, "is UTF-16, expected text in UTF-8".into())];
@@ -222,8 +224,8 @@ fn compact(json: &str) -> String {
     kept.collect()
 }
 
-/// A text or a number, as text; `None` for anything else. A number keeps its digits: 27.0 is 27, 2e3 is 2000, and
-/// where zeros would fill a line, 2e90 is LaTeX.
+/// A text or a number, as text; `None` for anything else. A number keeps its digits: 27.0 is 27,
+/// 2e3 is 2000, and where zeros would fill a line, 2e90 is LaTeX.
 pub fn text_of(value: &RawValue) -> Option<String> {
     match value.get().as_bytes().first()? {
         b'"' => serde_json::from_str(value.get()).ok(),

@@ -1,13 +1,13 @@
 //! Problems, and the files they come in.
 //!
-//! A file has one JSON object a line, or is one JSON list of objects, as OlympiadBench is distributed. Publishers use
-//! different names for the same field, so each field has several names, compared without regard to case; other
-//! fields are ignored:
+//! A file has one JSON object a line, or is one JSON list of objects, as OlympiadBench is
+//! distributed. Publishers use different names for the same field, so each field has several names,
+//! compared without regard to case; other fields are ignored:
 //!
 //! - problem: `problem`, `question`, `prompt`
-//! - context, which stands before the problem: `context`, `passage` (OlympiadBench, gaokao: a line of its own, as
-//!   OlympiadBench's own code has it), `body` (asdiv, SVAMP: the sentences before the question, as Qwen2.5-Math's
-//!   `parser.py` joins them)
+//! - context, which stands before the problem: `context`, `passage` (OlympiadBench, gaokao: a line
+//!   of its own, as OlympiadBench's own code has it), `body` (asdiv, SVAMP: the sentences before
+//!   the question, as Qwen2.5-Math's `parser.py` joins them)
 //! - answer: `answer` (after `####` if it has that, as in GSM8K), `final_answer` (a list in
 //!   OlympiadBench), `extracted_groundtruth`; else the solution's `\boxed{}` or the text after its
 //!   `####`
@@ -16,8 +16,9 @@
 //! - subject: `subject`, `type`
 //! - id: `id`, `unique_id`, `url`; else the number of the line, or of the object in its list
 //!
-//! The first name that is there counts. A blank text is not there, unless it is the problem's. Numbers keep their
-//! digits. No problem is lost for its level or subject: what cannot be read is not there.
+//! The first name that is there counts. A blank text is not there, unless it is the problem's.
+//! Numbers keep their digits. No problem is lost for its level or subject: what cannot be read is
+//! not there.
 
 use crate::last_boxed;
 use crate::object::{Object, kind, read_objects, text_of};
@@ -91,8 +92,8 @@ impl fmt::Display for BadLine {
     }
 }
 
-/// Reads a problem file. Malformed lines are returned beside the problems, so that a caller can skip
-/// them or fail; blank lines are skipped. A line that is not UTF-8 is malformed.
+/// Reads a problem file. Malformed lines are returned beside the problems, so that a caller can
+/// skip them or fail; blank lines are skipped. A line that is not UTF-8 is malformed.
 pub fn read_problems(file: &[u8]) -> (Vec<Problem>, Vec<BadLine>) {
     let mut problems = Vec::new();
     let mut bad = Vec::new();
@@ -194,7 +195,8 @@ impl Fields {
         Ok(format!("{context}{between}{question}"))
     }
 
-    /// Text, a number as text, or a list of these, joined as several answers are. Blank text is absent.
+    /// Text, a number as text, or a list of these, joined as several answers are. Blank text is
+    /// absent.
     fn text(&self, names: &[&str]) -> Result<Option<String>, String> {
         let fields = names.iter().filter_map(|name| self.find(&[name]));
         let texts = fields.map(|(name, value)| {
@@ -210,8 +212,8 @@ impl Fields {
         texts.into_iter().find(|text| !blank(text)).transpose()
     }
 
-    /// `"Level 2"`, `"2"` or `2`, or a name. MATH's `"Level ?"` is not a level, nor is anything but text and
-    /// numbers.
+    /// `"Level 2"`, `"2"` or `2`, or a name. MATH's `"Level ?"` is not a level, nor is anything but
+    /// text and numbers.
     fn level(&self) -> Option<Level> {
         let text = text_of(self.find(&["level"])?.1)?;
         let words: Vec<&str> = text.split_whitespace().collect();

@@ -3,9 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A folder being written. It has a name of its own beside the final one until [`NewFolder::finish`], and is removed
-/// when this is dropped before. Ended from outside, the process leaves the folder under that name, which no later
-/// call takes for its own.
+/// A folder being written. It has a name of its own beside the final one until
+/// [`NewFolder::finish`], and is removed when this is dropped before. Ended from outside, the
+/// process leaves the folder under that name, which no later call takes for its own.
 #[derive(Debug)]
 pub struct NewFolder {
     partial: PathBuf,

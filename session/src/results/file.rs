@@ -25,7 +25,8 @@ pub struct Results {
 impl Results {
     /// Opens `path`, making it if need be. Returns what is in it already, by id.
     ///
-    /// A line whose problem has another answer in `problems` is graded anew; [`Results::regraded`] names them.
+    /// A line whose problem has another answer in `problems` is graded anew; [`Results::regraded`]
+    /// names them.
     ///
     /// # Errors
     /// A file of other settings, with another problem under the id of one of `problems`, or with
@@ -152,8 +153,8 @@ impl Results {
         sorted.map_err(|e| self::failed(&self.path, &e))
     }
 
-    /// Puts `lines` in place of all that is in the file: written beside it, then renamed, so that there is no moment
-    /// at which less is there.
+    /// Puts `lines` in place of all that is in the file: written beside it, then renamed, so that
+    /// there is no moment at which less is there.
     fn replace<'a>(&mut self, lines: impl Iterator<Item = &'a [u8]>) -> io::Result<()> {
         let old = self.file.metadata()?;
         if links(&old) > 1 {

@@ -1,4 +1,5 @@
-//! Files as people have them: problem files of other layouts, results behind links, folders that cannot be finished.
+//! Files as people have them: problem files of other layouts, results behind links, folders that
+//! cannot be finished.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -218,8 +219,8 @@ fn a_results_file_keeps_its_place() {
     assert_eq!(names(&real), ["other.jsonl", "r.jsonl", "r.sorting"]);
 }
 
-/// A user's file under the name of `--out` is refused, whether or not its last line is ended; results that an
-/// editor has been over are read.
+/// A user's file under the name of `--out` is refused, whether or not its last line is ended;
+/// results that an editor has been over are read.
 #[test]
 fn only_results_are_continued() {
     let folder = scratch("not-results");

@@ -1,5 +1,5 @@
-//! No number panics, aborts or hangs: every numeric argument of every command, read off the definition of the command
-//! line, with numbers that nobody means, while memory is held to 16 GiB.
+//! No number panics, aborts or hangs: every numeric argument of every command, read off the
+//! definition of the command line, with numbers that nobody means, while memory is held to 16 GiB.
 
 use std::any::TypeId;
 use std::fs;
