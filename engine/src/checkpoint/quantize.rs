@@ -15,7 +15,7 @@ use super::new_folder::NewFolder;
 use super::packed::parts;
 use super::quantization::{FIELD, to_config};
 use super::safetensors::{INDEX, ShardWriter, Writing, failed, is_pickle};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A checkpoint that was written, in figures.
 #[derive(Clone, Debug)]

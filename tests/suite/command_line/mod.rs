@@ -50,7 +50,8 @@ pub fn usage<'a>(arguments: &'a [&'a str], says: &'a [&'a str]) -> Bad<'a> {
 pub fn complaint(output: &Output, says: &[&str], lines: Option<usize>) -> Option<String> {
     // A slow machine sees lines of progress before the end.
     let all = String::from_utf8_lossy(&output.stderr);
-    let said: Vec<&str> = (all.lines().filter(|line| !line.contains(" problems, "))).collect();
+    let progress = |line: &&str| line.contains(" problems, ") || line.contains(" problems: ");
+    let said: Vec<&str> = all.lines().filter(|line| !progress(line)).collect();
     let first = said.first().copied().unwrap_or_default();
     let stderr = said.join("\n");
     let what = if output.status.code() != Some(2) {
