@@ -5,6 +5,7 @@
 #![cfg(unix)]
 
 mod broken_models;
+mod calibrate;
 mod files;
 mod flags;
 mod numbers;
