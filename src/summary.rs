@@ -64,6 +64,8 @@ pub struct Score {
     pub correct: usize,
     /// Their share.
     pub accuracy: f64,
+    /// Of that share, over the problems: sqrt(p (1 - p) / problems).
+    pub standard_error: f64,
 }
 
 impl Score {
@@ -71,7 +73,12 @@ impl Score {
         if let Some(correct) = correct {
             self.problems += 1;
             self.correct += usize::from(correct);
-            self.accuracy = self.correct as f64 / self.problems as f64;
+            let (problems, p) = (
+                self.problems as f64,
+                self.correct as f64 / self.problems as f64,
+            );
+            self.accuracy = p;
+            self.standard_error = (p * (1.0 - p) / problems).sqrt();
         }
     }
 }
@@ -85,6 +92,10 @@ pub struct Summary {
     pub correct: usize,
     /// Their share of the problems with a known answer; null when none has one.
     pub accuracy: Option<f64>,
+    /// Its standard error, over the problems.
+    pub standard_error: Option<f64>,
+    #[serde(skip)]
+    all: Score,
     /// Problems that could not be solved.
     pub failed: usize,
     /// Problems whose stored predictions were graded anew, as their answer in the problem file has
@@ -210,6 +221,8 @@ pub fn summarise(run: Run<'_>) -> Summary {
         problems: lines.len(),
         correct: all.correct,
         accuracy: (all.problems > 0).then_some(all.accuracy),
+        standard_error: (all.problems > 0).then_some(all.standard_error),
+        all,
         failed: run.failed,
         regraded: run.regraded.to_vec(),
         strategy: config.strategy,
@@ -288,25 +301,23 @@ fn align_numbers(table: &mut Table, names: usize) {
 }
 
 fn levels(s: &Summary) -> Table {
-    let mut table = table(["level", "problems", "right", "accuracy"]);
+    let mut table = table(["level", "problems", "right", "accuracy", "standard error"]);
     let row = |name: &str, score: &Score| {
         [
             name.to_string(),
             score.problems.to_string(),
             score.correct.to_string(),
             percent(score),
+            match score.problems {
+                0 => "-".into(),
+                _ => format!("{:.1}%", 100.0 * score.standard_error),
+            },
         ]
     };
     for (level, score) in &s.by_level {
         table.add_row(row(level, score));
     }
-    let graded = s.by_level.values().map(|score| score.problems).sum();
-    let all = Score {
-        problems: graded,
-        correct: s.correct,
-        accuracy: s.accuracy.unwrap_or(0.0),
-    };
-    table.add_row(row("all", &all));
+    table.add_row(row("all", &s.all));
     align_numbers(&mut table, 1);
     table
 }
