@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
-use strategies::Grader;
+use strategies::{ExtractionCounts, ExtractionRule, Grader};
 
 use crate::error::{Done, Failure, print_failure};
 use crate::external::External;
@@ -18,6 +18,8 @@ struct Counts {
     graded: usize,
     correct: usize,
     malformed: usize,
+    /// The rules that found answers in solutions; empty where lines have predictions.
+    extractions: ExtractionCounts,
     /// Verdicts the second grader gave, and how many of them are ours.
     compared: usize,
     agreed: usize,
@@ -113,6 +115,9 @@ impl Grading<'_> {
         };
         self.counts.graded += 1;
         self.counts.correct += usize::from(graded.correct);
+        if let Some(rule) = graded.extraction {
+            *self.counts.extractions.entry(rule).or_default() += 1;
+        }
         self.compare(&mut graded, number)?;
         let line = Value::Object(graded.line);
         writeln!(self.out, "{line}").map_err(|e| self.written(e))
@@ -207,6 +212,13 @@ fn summary(counts: &Counts, flags: &GradeFlags) -> String {
         share(counts.correct, counts.graded),
         flags.grader.name()
     );
+    if !counts.extractions.is_empty() {
+        let rules = counts.extractions.iter();
+        let rules: Vec<String> = rules
+            .map(|(rule, n)| format!("{} {n}", rule.name()))
+            .collect();
+        text += &format!("; answers found by: {}", rules.join(", "));
+    }
     if flags.external.is_some() {
         text += &format!(
             "; the external grader agrees on {} of {} ({}), {} without its verdict",
@@ -224,6 +236,8 @@ struct Graded {
     line: Map<String, Value>,
     answer: String,
     prediction: Option<String>,
+    /// The rule that found the prediction in a solution.
+    extraction: Option<ExtractionRule>,
     correct: bool,
 }
 
@@ -232,6 +246,7 @@ impl Graded {
     fn read(bytes: &[u8], grader: Grader) -> Result<Graded, String> {
         let mut line = strategies::read_object(bytes)?;
         let answer = text(&line, "answer")?.ok_or("the field \"answer\" is missing")?;
+        let mut extraction = None;
         let prediction = match text(&line, "prediction")? {
             Some(prediction) => Some(prediction),
             None => {
@@ -243,21 +258,30 @@ impl Graded {
                     let wanted = "\"prediction\", \"solution\", \"response\"";
                     return Err(format!("none of the fields {wanted} is there"));
                 }
-                whole.and_then(|whole| grader.answer(&whole))
+                let found = whole.map(|whole| grader.extract(&whole));
+                extraction = found.as_ref().map(|found| found.rule);
+                found.and_then(|found| found.text)
             }
         };
-        let correct = (prediction.as_deref()).is_some_and(|p| grader.equivalent(p, &answer));
-        let form = |answer: &str| grader.canonical(answer);
+        let compared = prediction.as_deref().map(|p| grader.compare(p, &answer));
+        let correct = compared.as_ref().is_some_and(|compared| compared.equal);
+        let (prediction_form, answer_form) = match compared.map(|compared| compared.forms) {
+            Some([prediction, answer]) => (Some(prediction), answer),
+            None => (None, grader.canonical(&answer)),
+        };
         line.insert("prediction".into(), json!(prediction));
+        if let Some(rule) = extraction {
+            line.insert("extraction".into(), json!(rule));
+        }
         line.insert("correct".into(), json!(correct));
         line.insert("grader".into(), json!(grader));
-        line.insert("answer_form".into(), json!(form(&answer)));
-        let prediction_form = prediction.as_deref().map(form);
+        line.insert("answer_form".into(), json!(answer_form));
         line.insert("prediction_form".into(), json!(prediction_form));
         Ok(Graded {
             line,
             answer,
             prediction,
+            extraction,
             correct,
         })
     }
