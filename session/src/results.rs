@@ -17,8 +17,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use strategies::{
-    Config, ContextOverflow, Grader, Level, Outcome, Problem, Selection, Solution, Strategy,
-    Subsample, Trace, Verdict,
+    Config, ContextOverflow, ExtractionCounts, ExtractionRule, Grader, Level, Outcome, Problem,
+    Selection, Solution, Strategy, Subsample, Trace, Verdict,
 };
 
 pub use self::file::Results;
@@ -117,6 +117,13 @@ pub struct Line {
     pub answer: Option<String>,
     /// The answer that was selected.
     pub prediction: Option<String>,
+    /// The rule that found it; absent where there is no answer, and in lines of earlier releases.
+    #[serde(default)]
+    pub extraction: Option<ExtractionRule>,
+    /// How many solutions' answers each rule found, `none` included; empty in lines of earlier
+    /// releases.
+    #[serde(default)]
+    pub extractions: ExtractionCounts,
     /// Whether it is right, if that is known.
     pub correct: Option<bool>,
     /// The strategy.
@@ -158,6 +165,7 @@ impl Line {
         };
         let search = &settings.search;
         let graded = problem.answer.is_some();
+        let extractions = outcome.extractions();
         Line {
             schema: SCHEMA,
             id: problem.id.clone(),
@@ -166,6 +174,8 @@ impl Line {
             subject: problem.subject.clone(),
             answer: problem.answer.clone(),
             prediction: outcome.prediction,
+            extraction: outcome.extraction,
+            extractions,
             correct: outcome.correct,
             strategy: search.strategy,
             n: search.n,

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
-use strategies::{Grader, Object, read_object, read_objects, spans_lines};
+use strategies::{
+    ExtractionCounts, ExtractionRule, Grader, Object, read_object, read_objects, spans_lines,
+};
 
 use crate::error::{Done, Failure, print_failure};
 use crate::external::External;
@@ -18,6 +20,8 @@ struct Counts {
     graded: usize,
     correct: usize,
     malformed: usize,
+    /// The rules that found answers in solutions; empty where lines have predictions.
+    extractions: ExtractionCounts,
     /// Verdicts the second grader gave, and how many of them are ours.
     compared: usize,
     agreed: usize,
@@ -131,6 +135,9 @@ impl Grading<'_> {
         };
         self.counts.graded += 1;
         self.counts.correct += usize::from(graded.correct);
+        if let Some(rule) = graded.extraction {
+            *self.counts.extractions.entry(rule).or_default() += 1;
+        }
         self.compare(&mut graded, number)?;
         write_line(&mut self.out, &graded.line).map_err(|e| self.written(e))
     }
@@ -256,6 +263,13 @@ fn summary(counts: &Counts, flags: &GradeFlags) -> String {
         share(counts.correct, counts.graded),
         flags.grader.name()
     );
+    if !counts.extractions.is_empty() {
+        let rules = counts.extractions.iter();
+        let rules: Vec<String> = rules
+            .map(|(rule, n)| format!("{} {n}", rule.name()))
+            .collect();
+        text += &format!("; answers found by: {}", rules.join(", "));
+    }
     if flags.external.is_some() {
         text += &format!(
             "; the external grader agrees on {} of {} ({}), {} without its verdict",
@@ -273,6 +287,8 @@ struct Graded {
     line: Object,
     answer: String,
     prediction: Option<String>,
+    /// The rule that found the prediction in a solution.
+    extraction: Option<ExtractionRule>,
     correct: bool,
 }
 
@@ -280,6 +296,7 @@ impl Graded {
     /// Grades a line, or says what is wrong with it.
     fn new(mut line: Object, grader: Grader) -> Result<Graded, String> {
         let answer = text(&line, "answer")?.ok_or("the field \"answer\" is missing")?;
+        let mut extraction = None;
         let stated = text(&line, "prediction")?;
         let prediction = match stated.clone() {
             Some(prediction) => Some(prediction),
@@ -292,27 +309,36 @@ impl Graded {
                     let wanted = "\"prediction\", \"solution\", \"response\"";
                     return Err(format!("none of the fields {wanted} is there"));
                 }
-                whole.and_then(|whole| grader.answer(&whole))
+                let found = whole.map(|whole| grader.extract(&whole));
+                extraction = found.as_ref().map(|found| found.rule);
+                found.and_then(|found| found.text)
             }
         };
-        let correct = (prediction.as_deref()).is_some_and(|p| grader.equivalent(p, &answer));
-        let form = |answer: &str| grader.canonical(answer);
-        let forms = (form(&answer), prediction.as_deref().map(form));
+        let compared = prediction.as_deref().map(|p| grader.compare(p, &answer));
+        let correct = compared.as_ref().is_some_and(|compared| compared.equal);
+        let (prediction_form, answer_form) = match compared.map(|compared| compared.forms) {
+            Some([prediction, answer]) => (Some(prediction), answer),
+            None => (None, grader.canonical(&answer)),
+        };
         let mut insert = || -> serde_json::Result<()> {
             // What was there stays as it was written.
             if stated.is_none() {
                 line.insert("prediction", &prediction)?;
             }
+            if let Some(rule) = extraction {
+                line.insert("extraction", &rule)?;
+            }
             line.insert("correct", &correct)?;
             line.insert("grader", &grader)?;
-            line.insert("answer_form", &forms.0)?;
-            line.insert("prediction_form", &forms.1)
+            line.insert("answer_form", &answer_form)?;
+            line.insert("prediction_form", &prediction_form)
         };
         insert().map_err(|e| e.to_string())?;
         Ok(Graded {
             line,
             answer,
             prediction,
+            extraction,
             correct,
         })
     }

@@ -73,7 +73,9 @@ pub use config::{BeamMode, Config, check_sampling};
 pub use context_overflow::ContextOverflow;
 pub use engine::{Sampling, Setting};
 pub use error::Error;
-pub use grading::{Grader, last_boxed};
+pub use grading::{
+    Comparison, Extraction, ExtractionCounts, ExtractionRule, Grader, count_extractions, last_boxed,
+};
 pub use model::{NoPrm, Policy, Prm, Step, StepEnd, StepParams};
 pub use object::{Object, Record, read_object, read_objects, spans_lines, text_of};
 pub use policy::EnginePolicy;

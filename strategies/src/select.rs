@@ -211,6 +211,7 @@ mod tests {
                     steps: vec![],
                     scores: scores.to_vec(),
                     answer: (*answer != "-").then(|| answer.to_string()),
+                    extraction: None,
                     correct: None,
                     ending: Ending::Finished,
                     num_tokens: 0,

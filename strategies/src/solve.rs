@@ -1,8 +1,8 @@
 //! One problem, from its text to its answer.
 
 use crate::{
-    Config, Error, Grader, News, Policy, Prm, Problem, Search, Selection, Trace, select,
-    smaller_budgets,
+    Config, Error, ExtractionCounts, ExtractionRule, Grader, News, Policy, Prm, Problem, Search,
+    Selection, Trace, count_extractions, select, smaller_budgets,
 };
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +19,10 @@ pub struct Outcome {
     pub selection: Selection,
     /// Its answer; `None` when no solution has one.
     pub prediction: Option<String>,
+    /// The rule that found it in its solution; `None` when no solution has an answer, and in
+    /// results of earlier releases.
+    #[serde(default)]
+    pub extraction: Option<ExtractionRule>,
     /// Whether it is right; `None` when the problem has no known answer.
     pub correct: Option<bool>,
     /// The verdicts of smaller budgets N', from the first solutions of this run.
@@ -41,8 +45,11 @@ pub struct Solution {
     pub steps: Vec<String>,
     /// The PRM's score of each step; empty without a PRM.
     pub scores: Vec<f64>,
-    /// The content of its last `\boxed{}`.
+    /// Its answer, as the grader reads it off the steps.
     pub answer: Option<String>,
+    /// The rule that found it; `None` in results of earlier releases.
+    #[serde(default)]
+    pub extraction: Option<ExtractionRule>,
     /// Whether that is right; `None` when the problem has no known answer.
     pub correct: Option<bool>,
     /// Why it ended.
@@ -54,6 +61,13 @@ pub struct Solution {
     pub logprob: f64,
     /// Its last node in the trace.
     pub node: usize,
+}
+
+impl Outcome {
+    /// How many solutions' answers each rule found, those without an answer included.
+    pub fn extractions(&self) -> ExtractionCounts {
+        count_extractions(self.solutions.iter().filter_map(|s| s.extraction))
+    }
 }
 
 /// Why a path ended.
@@ -138,7 +152,9 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
         } = self;
         for solution in &mut solutions {
             let text = solution.steps.join(&config.delimiter);
-            solution.answer = config.grader.answer(&text);
+            let extraction = config.grader.extract(&text);
+            solution.answer = extraction.text;
+            solution.extraction = Some(extraction.rule);
             solution.correct = problem.answer.as_ref().map(|truth| {
                 (solution.answer.as_ref()).is_some_and(|a| config.grader.equivalent(a, truth))
             });
@@ -158,6 +174,9 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
         Outcome {
             selection,
             prediction: chosen.and_then(|verdict| verdict.prediction.clone()),
+            extraction: chosen
+                .and_then(|verdict| verdict.solution)
+                .and_then(|index| solutions[index].extraction),
             correct: chosen.and_then(|verdict| verdict.correct),
             by_n: by_n.collect(),
             grader: config.grader,

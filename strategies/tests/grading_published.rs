@@ -211,3 +211,33 @@ fn true_answers_have_equal_twins_and_different_neighbours() {
         failures.join("\n")
     );
 }
+
+/// How long 100,000 comparisons of published answers take, each answer with another one:
+///
+///     cargo test --release -p offshoot-strategies --test grading_published -- --ignored --nocapture
+#[test]
+#[ignore = "a measurement"]
+fn a_hundred_thousand_comparisons() {
+    let answers = match answers() {
+        Ok(answers) => answers,
+        Err(missing) => {
+            println!("{FOLDER}/{missing} is not there: nothing measured");
+            return;
+        }
+    };
+    for grader in Grader::ALL {
+        let (start, mut equal) = (std::time::Instant::now(), 0);
+        for i in 0..100_000 {
+            let (a, b) = (
+                i % answers.len(),
+                (7 * i + i / answers.len()) % answers.len(),
+            );
+            equal += usize::from(grader.compare(&answers[a], &answers[b]).equal);
+        }
+        println!(
+            "{}: 100,000 comparisons, {equal} equal, in {:.2} s",
+            grader.name(),
+            start.elapsed().as_secs_f64()
+        );
+    }
+}

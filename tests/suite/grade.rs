@@ -49,7 +49,12 @@ fn lines_come_back_graded_in_order() {
     assert_eq!(graded[3]["prediction"], Value::Null);
     assert_eq!(graded[3]["prediction_form"], Value::Null);
     assert_eq!(graded[5]["answer_form"], "4");
-    assert_eq!(stderr(&output), "3 of 6 correct (50.0%), grader strict\n");
+    assert_eq!(
+        stderr(&output),
+        "3 of 6 correct (50.0%), grader strict; answers found by: boxed 1, none 1\n"
+    );
+    assert_eq!(graded[2]["extraction"], "boxed");
+    assert_eq!(graded[3]["extraction"], "none");
 
     // the last number counts for the Qwen grader; a file gives what standard input gave
     fs::write(folder.join("lines.jsonl"), LINES).expect("a file is written");
@@ -67,7 +72,10 @@ fn lines_come_back_graded_in_order() {
     let graded = lines(&written);
     assert_eq!(verdicts(&graded), [true, false, true, true, false, true]);
     assert!(graded.iter().all(|line| line["grader"] == "qwen"));
-    assert_eq!(stderr(&output), "4 of 6 correct (66.7%), grader qwen\n");
+    assert_eq!(
+        stderr(&output),
+        "4 of 6 correct (66.7%), grader qwen; answers found by: boxed 1, last-number 1\n"
+    );
 }
 
 #[test]
@@ -186,7 +194,7 @@ fn an_external_grader_is_compared() {
     assert_eq!(external, expected);
     assert_eq!(
         stderr(&output),
-        "3 of 7 correct (42.9%), grader strict; the external grader agrees on 3 of 4 (75.0%), 3 without its verdict\n"
+        "3 of 7 correct (42.9%), grader strict; answers found by: boxed 1, none 1; the external grader agrees on 3 of 4 (75.0%), 3 without its verdict\n"
     );
     let differ = lines(&fs::read_to_string(folder.join("differ.jsonl")).expect("the report"));
     let wanted = json!({

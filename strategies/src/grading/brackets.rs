@@ -1,10 +1,9 @@
 //! What brackets hold: tuples, intervals, sets; and what joins sets.
 
-use super::answer::{
-    Answer, chain, is_separator, list, parts_of, separators, single, split, unordered,
-};
+use super::answer::{Answer, chain, separators, single, split};
 use super::exact::Fuel;
 use super::latex::{Node, closes, opens};
+use super::lists::{is_separator, list, parts_of, unordered};
 use super::sets;
 use super::text;
 

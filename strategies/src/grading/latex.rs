@@ -4,6 +4,7 @@
 //! (`words.rs`). Text (`\text{}` and its kin) holds words, numbers and signs like the rest.
 
 use super::commands::{Meaning, meaning};
+use super::tidy::{fractions_of_tex, without_idle_space};
 use super::{numbers, unicode, words};
 
 /// A piece of an answer.
@@ -46,23 +47,6 @@ impl Node {
 /// The maximum depth of nested groups; deeper answers are compared as text, unchanged.
 pub(super) const MAX_DEPTH: usize = 32;
 
-/// Environments that only lay out what is in them.
-const LAYOUTS: [&str; 13] = [
-    "aligned",
-    "align",
-    "align*",
-    "alignedat",
-    "equation",
-    "equation*",
-    "gather",
-    "gather*",
-    "gathered",
-    "split",
-    "math",
-    "displaymath",
-    "center",
-];
-
 /// Parses an answer; `None` if it is not LaTeX: its braces or environments do not match, a command
 /// lacks what it needs, or it is nested too deep.
 pub(super) fn parse(answer: &str) -> Option<Vec<Node>> {
@@ -90,14 +74,14 @@ pub(super) struct Parser<'a> {
     /// In `\text{}`: letters are words.
     text: bool,
     /// In an environment: `&` and `\\` end a cell.
-    cells: bool,
+    pub(super) cells: bool,
     /// Just behind a command for space, where a letter may be a unit.
     spaced: bool,
 }
 
 impl Parser<'_> {
     /// Up to the closing brace of this group, the end of this cell, or the end.
-    fn nodes(&mut self, depth: usize) -> Option<Vec<Node>> {
+    pub(super) fn nodes(&mut self, depth: usize) -> Option<Vec<Node>> {
         if depth > MAX_DEPTH {
             return None;
         }
@@ -167,6 +151,10 @@ impl Parser<'_> {
         let name = self.name();
         match meaning(&name) {
             Meaning::Symbol if name.is_empty() => self.escaped(nodes)?,
+            Meaning::Symbol if name == "not" && self.peek(0) == Some('=') => {
+                self.at += 1;
+                nodes.push(Node::command("neq"));
+            }
             Meaning::Nothing => {}
             Meaning::Size => self.delimiter()?,
             Meaning::Space => {
@@ -199,7 +187,7 @@ impl Parser<'_> {
     }
 
     /// The letters of a command, and a star.
-    fn name(&mut self) -> String {
+    pub(super) fn name(&mut self) -> String {
         let start = self.at;
         while self.peek(0).is_some_and(|c| c.is_ascii_alphabetic()) {
             self.at += 1;
@@ -231,24 +219,6 @@ impl Parser<'_> {
             '$' => nodes.push(Node::command("$")),
             '|' => nodes.push(Node::command("|")),
             _ => nodes.push(Node::Char(c)),
-        }
-        Some(())
-    }
-
-    /// The star and the length that may follow `\\`.
-    fn row_break(&mut self) -> Option<()> {
-        if self.peek(0) == Some('*') {
-            self.at += 1;
-        }
-        let unit = |c: char| c.is_ascii_digit() || c.is_ascii_lowercase() || ".- ".contains(c);
-        let rest = self.chars.get(self.at..)?;
-        if rest.first() == Some(&'[')
-            && let Some(length) = rest.iter().position(|c| *c == ']')
-            && length > 1
-            && rest[1..length].iter().all(|c| unit(*c))
-            && rest[1..length].iter().any(|c| c.is_ascii_lowercase())
-        {
-            self.at += length + 1;
         }
         Some(())
     }
@@ -350,80 +320,6 @@ impl Parser<'_> {
         Some(())
     }
 
-    /// `\begin{name} ... \end{name}`: rows of cells, or only its content.
-    fn environment(&mut self, depth: usize, nodes: &mut Vec<Node>) -> Option<()> {
-        let kind = self.braced_name()?;
-        if kind == "array" || kind == "alignedat" {
-            self.skip_spaces();
-            if self.peek(0) == Some('{') {
-                self.braced_name()?; // the alignment of the columns
-            }
-        }
-        let outer = std::mem::replace(&mut self.cells, true);
-        let brackets = std::mem::replace(&mut self.brackets, 1); // commas separate in cells
-        let (mut rows, mut row) = (Vec::new(), Vec::new());
-        loop {
-            row.push(self.nodes(depth + 1)?);
-            match self.peek(0)? {
-                '&' => self.at += 1,
-                '\\' => {
-                    self.at += 1;
-                    let name = self.name();
-                    match name.as_str() {
-                        "" => {
-                            self.at += 1;
-                            self.row_break()?;
-                            rows.push(std::mem::take(&mut row));
-                        }
-                        "cr" => rows.push(std::mem::take(&mut row)),
-                        _ => {
-                            (self.braced_name()? == kind).then_some(())?;
-                            rows.push(row);
-                            break;
-                        }
-                    }
-                }
-                _ => return None,
-            }
-        }
-        (self.cells, self.brackets) = (outer, brackets);
-        rows.retain(|row| row.iter().any(|cell| !cell.is_empty()));
-        let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
-        if LAYOUTS.contains(&kind.as_str()) || (kind == "cases" && columns == 1) {
-            for (index, row) in rows.into_iter().enumerate() {
-                if index > 0 {
-                    nodes.push(Node::Char(','));
-                }
-                nodes.extend(row.into_iter().flatten());
-            }
-        } else {
-            nodes.push(Node::Rows(kind, rows));
-        }
-        Some(())
-    }
-
-    /// The text of a pair of braces, without what it means.
-    fn braced_name(&mut self) -> Option<String> {
-        self.skip_spaces();
-        (self.peek(0)? == '{').then_some(())?;
-        let rest = &self.chars[self.at + 1..];
-        let length = rest.iter().position(|c| *c == '}')?;
-        self.at += length + 2;
-        Some(rest[..length].iter().collect())
-    }
-
-    /// Whether a cell ends here.
-    fn ends_cell(&self) -> bool {
-        let next = |text: &str| {
-            let mut chars = text.chars().enumerate();
-            chars.all(|(i, c)| self.peek(i) == Some(c))
-        };
-        let command = |text: &str| {
-            next(text) && !(self.peek(text.len())).is_some_and(|c| c.is_ascii_alphabetic())
-        };
-        next("&") || next("\\\\") || command("\\cr") || command("\\end")
-    }
-
     /// A run of letters: a name people write without its backslash, a word, or variables. A single
     /// letter after a command for space may be a unit.
     fn letters(&mut self, spaced: bool, nodes: &mut Vec<Node>) {
@@ -476,7 +372,7 @@ impl Parser<'_> {
         dots
     }
 
-    fn skip_spaces(&mut self) {
+    pub(super) fn skip_spaces(&mut self) {
         while self.peek(0).is_some_and(char::is_whitespace) {
             self.at += 1;
         }
@@ -507,65 +403,6 @@ pub(super) fn closes(node: &Node) -> bool {
         Node::Command(name) => name == "}",
         _ => false,
     }
-}
-
-/// Space has a meaning only beside numbers, letters and words: "3 1/2", "no solution", "3 R 2".
-fn without_idle_space(nodes: Vec<Node>) -> Vec<Node> {
-    let text = |n: &Node| match n {
-        Node::Char(c) => c.is_alphabetic(),
-        node => matches!(node, Node::Number(_) | Node::Word(_)),
-    };
-    let ends = |n: &Node| match n {
-        Node::Char(c) => ")]!%'".contains(*c),
-        node => matches!(node, Node::Group(_) | Node::Command(_)),
-    };
-    let mut kept: Vec<Node> = Vec::with_capacity(nodes.len());
-    let mut space = false;
-    for node in nodes {
-        if node == Node::Space {
-            space = true;
-            continue;
-        }
-        if let Some(last) = kept.last().filter(|_| space)
-            && ((text(last) && text(&node)) || (ends(last) && matches!(node, Node::Word(_))))
-        {
-            kept.push(Node::Space);
-        }
-        space = false;
-        match node {
-            // x^{\prime\prime} is x''
-            Node::Char('\'') if kept.last() == Some(&Node::Char('^')) => {
-                kept.pop();
-                kept.push(node);
-            }
-            Node::Group(ref inner)
-                if kept.last() == Some(&Node::Char('^'))
-                    && !inner.is_empty()
-                    && inner.iter().all(|n| *n == Node::Char('\'')) =>
-            {
-                kept.pop();
-                kept.extend(inner.iter().cloned());
-            }
-            node => kept.push(node),
-        }
-    }
-    kept
-}
-
-/// `a \over b` as `\frac{a}{b}`, and `n \choose k` as `\binom{n}{k}`.
-fn fractions_of_tex(mut nodes: Vec<Node>) -> Vec<Node> {
-    for (tex, command) in [("over", "frac"), ("choose", "binom")] {
-        if let Some(at) = nodes.iter().position(|n| n.is(tex)) {
-            let below = nodes.split_off(at + 1);
-            nodes.pop();
-            return vec![
-                Node::command(command),
-                Node::Group(nodes),
-                Node::Group(below),
-            ];
-        }
-    }
-    nodes
 }
 
 impl Parser<'_> {

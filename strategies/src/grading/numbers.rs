@@ -46,14 +46,15 @@ fn take_digits(parser: &mut Parser, digits: &mut String) {
 /// The groups behind the first digits, if the whole number is grouped in threes.
 fn take_groups(parser: &mut Parser, digits: &mut String) {
     let first = parser.at;
-    let mut groups = Vec::new();
+    let (mut groups, mut certain) = (Vec::new(), true);
     while let Some(length) = separator(parser) {
+        certain &= length > 1; // 1{,}000,5 is 1000 and 5
         let start = parser.at + length;
         groups.push(start);
         parser.at = start + 3;
     }
     // what a comma and other digits follow is a list, not a number
-    let list = parser.peek(0) == Some(',') && parser.digit(1);
+    let list = parser.peek(0) == Some(',') && parser.digit(1) && !certain;
     if list || groups.is_empty() {
         parser.at = first;
         return;

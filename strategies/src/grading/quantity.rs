@@ -2,8 +2,9 @@
 
 use super::answer::Answer;
 use super::exact::{Frac, Fuel};
-use super::expression::{is_circ, is_function, value};
+use super::expression::value;
 use super::latex::Node;
+use super::symbols::{is_circ, is_function};
 use super::text::as_words;
 use super::unit_table::{PERCENT, known, multiplier};
 use super::units::{Unit, temperature, unit};
@@ -153,7 +154,7 @@ fn in_words(nodes: &[Node], fuel: &Fuel) -> Option<(Vec<Node>, Option<Unit>)> {
             [Node::Char('('), inner @ .., Node::Char(')')] if has_words(inner) => (inner, true),
             rest => (rest, spaced),
         };
-        let Some(unit) = unit(inner, spaced) else {
+        let Some(unit) = unit(inner, spaced, ends_in_number(core)) else {
             continue;
         };
         // what is counted has a number before it, and a letter may stand before a unit
@@ -187,8 +188,13 @@ fn multiplied(
     };
     match rest {
         [] => Some((product, None)),
-        rest => Some((product, unit(rest, true)?)),
+        rest => Some((product, unit(rest, true, true)?)),
     }
+}
+
+/// Whether a plain number or a fraction stands at the end.
+fn ends_in_number(nodes: &[Node]) -> bool {
+    matches!(nodes.last(), Some(Node::Number(_) | Node::Group(_)))
 }
 
 fn has_words(nodes: &[Node]) -> bool {
@@ -244,7 +250,7 @@ pub(super) fn together(nodes: &[Node], fuel: &Fuel) -> Option<Answer> {
         let value = value(number, true, fuel)?.rational()?;
         let unit = match &more[..length] {
             [Node::Char(letter)] => Unit::named(known(&letter.to_string())?.names[0]),
-            words => unit(words, true)??,
+            words => unit(words, true, true)??,
         };
         parts.push((value, unit));
         rest = match &more[length..] {

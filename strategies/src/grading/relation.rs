@@ -1,9 +1,10 @@
 //! Relations: `label = value`, inequalities as intervals, equations.
 
-use super::answer::{Answer, Body, chain, list, separators, split, trimmed, unordered};
+use super::answer::{Answer, Body, chain, separators, split, trimmed};
 use super::exact::{Frac, Fuel};
 use super::labels::{is_symbol, label};
 use super::latex::Node;
+use super::lists::{list, unordered};
 use super::sets;
 
 /// Equations, inequalities, memberships.
@@ -32,6 +33,9 @@ pub(super) fn relation(nodes: &[Node], depth: usize, fuel: &Fuel) -> Option<Answ
     let mut sides = split(nodes, is_relation);
     if sides.len() < 2 {
         return None;
+    }
+    if let Some(union) = union_of_conditions(nodes, is_relation, depth, fuel) {
+        return Some(union);
     }
     // "x =" is cut: no side may be missing
     if sides.iter().any(|side| trimmed(side).is_empty()) {
@@ -65,6 +69,27 @@ pub(super) fn relation(nodes: &[Node], depth: usize, fuel: &Fuel) -> Option<Answ
         return Some(set);
     }
     Some(any_other(&sides, between, depth, fuel))
+}
+
+/// `x \leq -2 \cup x \geq 3`, which is "or".
+fn union_of_conditions(
+    nodes: &[Node],
+    is_relation: impl Fn(&Node) -> bool,
+    depth: usize,
+    fuel: &Fuel,
+) -> Option<Answer> {
+    let pieces = split(nodes, |node| node.is("cup"));
+    let conditions = pieces.iter().all(|piece| piece.iter().any(&is_relation));
+    if pieces.len() < 2 || !conditions {
+        return None;
+    }
+    let items = pieces.iter().map(|piece| list(piece, depth + 1, fuel));
+    let mut items: Vec<Answer> = items.collect();
+    let label = items[0].label.clone()?;
+    (items.iter().all(|item| item.label.as_ref() == Some(&label))).then_some(())?;
+    items.iter_mut().for_each(|item| item.label = None);
+    let set = sets::conditions(&items, sets::Joined::Or, fuel)?;
+    Some(labelled(set, &label))
 }
 
 /// What has a label without being an equation: `x \in [0, 1]`, `x \neq 2`, `n \equiv 3 \pmod 7`,

@@ -4,10 +4,11 @@
 //! all come to this form, where their ends are numbers. Sets with other ends stay as they are
 //! written.
 
-use super::answer::{Answer, Body, chain, list, split, trimmed, unordered};
+use super::answer::{Answer, Body, chain, split, trimmed};
 use super::exact::{Frac, Fuel};
 use super::labels::{is_symbol, label};
 use super::latex::Node;
+use super::lists::{list, unordered};
 use super::numeric;
 use std::cmp::Ordering;
 

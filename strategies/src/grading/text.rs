@@ -4,6 +4,7 @@
 use super::exact::Fuel;
 use super::expression::value;
 use super::latex::{MAX_DEPTH, Node};
+use super::words::are_variables;
 
 /// The nodes as words in lower case and without an article, if they are words only: three
 /// letters or more, so that xy stays a product.
@@ -25,7 +26,8 @@ pub(super) fn as_words(nodes: &[Node]) -> Option<String> {
     }
     let text = text.trim();
     let letters = |word: &str| word.chars().filter(|c| c.is_alphabetic()).count();
-    let has_word = text.split(' ').any(|word| letters(word) >= 3);
+    let product = |word: &str| are_variables(&word.chars().collect::<Vec<_>>());
+    let has_word = (text.split(' ')).any(|word| letters(word) >= 3 && !product(word));
     let difference = text.contains(['-', '\'']) && text.split(['-', '\'']).any(|w| w.len() < 3);
     if ["no", "up"]
         .iter()

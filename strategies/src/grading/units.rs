@@ -150,8 +150,8 @@ const NO_NOUNS: [&str; 26] = [
 ];
 
 /// The unit that `nodes` are, all of them: `Some(None)` for the word "units". `spaced` says whether
-/// space parts it from its number.
-pub(super) fn unit(nodes: &[Node], spaced: bool) -> Option<Option<Unit>> {
+/// space parts it from its number, `after_number` whether that is a plain number.
+pub(super) fn unit(nodes: &[Node], spaced: bool, after_number: bool) -> Option<Option<Unit>> {
     let mut parser = Parser {
         nodes,
         at: 0,
@@ -159,6 +159,7 @@ pub(super) fn unit(nodes: &[Node], spaced: bool) -> Option<Option<Unit>> {
         count: 0,
         clear: false,
         spaced,
+        after_number,
     };
     parser.all()?;
     let Parser {
@@ -185,6 +186,8 @@ struct Parser<'a> {
     /// Whether some name cannot be a variable.
     clear: bool,
     spaced: bool,
+    /// Whether a plain number stands before it.
+    after_number: bool,
 }
 
 impl Parser<'_> {
@@ -280,7 +283,8 @@ impl Parser<'_> {
                 known(&name)?;
                 let length = name.chars().count();
                 self.clear |= length >= 2;
-                (length == 1 || is_plain_unit(&name, self.spaced)).then_some((Some(name), none))
+                let unit = length == 1 || is_plain_unit(&name, self.spaced, self.after_number);
+                unit.then_some((Some(name), none))
             }
             Node::Group(inner) => Some((None, self.inside(inner)?)),
             Node::Char('(') => {
@@ -314,6 +318,7 @@ impl Parser<'_> {
             count: 0,
             clear: false,
             spaced: true,
+            after_number: true,
         };
         let flat = !nodes.iter().any(|n| matches!(n, Node::Group(_)));
         (flat && parser.all().is_some()).then_some(())?;
@@ -400,12 +405,14 @@ impl Parser<'_> {
 }
 
 /// Whether letters outside of text are a unit and no product of variables.
-fn is_plain_unit(name: &str, spaced: bool) -> bool {
-    const PLAIN: [&str; 13] = [
-        "in", "ft", "yd", "mi", "mm", "cm", "km", "kg", "lb", "oz", "hr", "ml", "yr",
-    ];
+fn is_plain_unit(name: &str, spaced: bool, after_number: bool) -> bool {
+    const CLEAR: [&str; 7] = ["mm", "cm", "km", "kg", "ft", "lb", "oz"];
+    const AFTER_NUMBERS: [&str; 6] = ["in", "yd", "mi", "hr", "ml", "yr"]; // 2 hr, but \pi hr
     let capitals = name.chars().any(char::is_uppercase);
-    PLAIN.contains(&name.to_lowercase().as_str()) || (spaced && capitals)
+    let small = name.to_lowercase();
+    CLEAR.contains(&small.as_str())
+        || (after_number && AFTER_NUMBERS.contains(&small.as_str()))
+        || (spaced && capitals)
 }
 
 /// A scale of temperature.

@@ -4,9 +4,10 @@
 //! every run is a word. Elsewhere a run is a product only if it looks like one:
 //!
 //! - one or two letters, not both capitals (`xy`, `Ax`);
-//! - three to five small letters in the order of the alphabet (`abc`, `axy`, `inx`), in which
-//!   products are written, unless they are one of the few words of which that is true ("not");
-//! - three small letters without a vowel (`mgh`), unless they are a unit (`lbs`).
+//! - letters of a to d, or of w to z, in order or not (`abcd`, `zyx`), or three to five letters
+//!   that follow each other (`pqr`);
+//! - three small letters in the order of the alphabet (`inx`), in which products are written, or
+//!   without a vowel (`mgh`), unless they are a unit (`lbs`) or a common word ("not").
 //!
 //! Capitals side by side are one name, in their order: `AB` is a segment, `IV` a number.
 
@@ -95,10 +96,10 @@ pub(super) fn of_run(run: &str) -> Vec<Node> {
                 word()
             }
         }
-        // Axy and RTn, but Bob is a name
+        // Axy and nRT, but Bob is a name
         3 => {
             let first_only = small == 2 && letters[0].is_uppercase();
-            if first_only && !in_order(&letters[1..]) {
+            if first_only && !are_variables(&letters[1..]) {
                 word()
             } else {
                 by_case(&letters)
@@ -110,8 +111,17 @@ pub(super) fn of_run(run: &str) -> Vec<Node> {
 
 /// Whether small letters are a product.
 fn is_product(letters: &[char]) -> bool {
+    let next = |pair: &[char]| pair[0] as u32 + 1 == pair[1] as u32;
     let vowel = letters.iter().any(|c| "aeiouy".contains(*c));
-    (letters.len() <= 5 && in_order(letters)) || (letters.len() == 3 && !vowel)
+    (are_variables(letters) && (letters.len() > 3 || in_order(letters) || !letters.contains(&'a')))
+        || (letters.len() <= 5 && letters.windows(2).all(next))
+        || (letters.len() == 3 && (in_order(letters) || !vowel))
+}
+
+/// Whether all are letters that stand for variables, side by side.
+pub(super) fn are_variables(letters: &[char]) -> bool {
+    let among = |set: &str| letters.iter().all(|c| set.contains(*c));
+    among("abcd") || among("wxyz")
 }
 
 fn in_order(letters: &[char]) -> bool {

@@ -338,6 +338,7 @@ impl<P: Policy, R: Prm> Path<P, R> {
             steps: self.steps,
             scores: self.scores,
             answer: None,
+            extraction: None,
             correct: None,
             ending: self.ending.unwrap_or(Ending::StepLimit),
             num_tokens: self.num_tokens,

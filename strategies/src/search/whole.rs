@@ -85,6 +85,7 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
             steps: pieces.filter(|s| !s.is_empty()).map(String::from).collect(),
             scores: Vec::new(),
             answer: None,
+            extraction: None,
             correct: None,
             ending: match whole.end {
                 StepEnd::Eos | StepEnd::Delimiter => Ending::Finished,

@@ -52,9 +52,7 @@ impl Frac {
 
     /// Its value, if it is a rational number.
     pub(in crate::grading) fn rational(&self) -> Option<BigRational> {
-        (self.bottom == Sum::one())
-            .then(|| self.top.rational())
-            .flatten()
+        self.bottom.is_one().then(|| self.top.rational()).flatten()
     }
 
     /// Whether it contains a variable.
@@ -85,6 +83,9 @@ impl Frac {
 
     pub(in crate::grading) fn mul(&self, other: &Frac, fuel: &Fuel) -> Option<Frac> {
         let top = self.top.mul(&other.top, fuel)?;
+        if self.bottom.is_one() && other.bottom.is_one() {
+            return Some(Frac::from_sum(top));
+        }
         Frac::new(top, self.bottom.mul(&other.bottom, fuel)?, fuel)
     }
 
@@ -98,7 +99,7 @@ impl Frac {
         if bottom.is_zero() {
             return None;
         }
-        if top.is_zero() || bottom == Sum::one() {
+        if top.is_zero() || bottom.is_one() {
             return Some(Frac::from_sum(top));
         }
         if let Some(ratio) = ratio(&top, &bottom, fuel) {
@@ -120,7 +121,7 @@ impl Frac {
 
     /// The fraction as text: equal texts, equal values.
     pub(in crate::grading) fn key(&self) -> String {
-        if self.bottom == Sum::one() {
+        if self.bottom.is_one() {
             return self.top.key();
         }
         format!("({})/({})", self.top.key(), self.bottom.key())
@@ -128,6 +129,9 @@ impl Frac {
 
     /// The difference of two fractions over a common denominator.
     pub(in crate::grading) fn difference(&self, other: &Frac, fuel: &Fuel) -> Option<Sum> {
+        if self.bottom == other.bottom {
+            return self.top.add(&other.top.negated(), fuel);
+        }
         let left = self.top.mul(&other.bottom, fuel)?;
         let right = other.top.mul(&self.bottom, fuel)?;
         left.add(&right.negated(), fuel)

@@ -140,7 +140,7 @@ impl Frac {
 
     /// |a + b i| = sqrt(a² + b²) of a constant that is not real.
     pub(super) fn complex_size(&self, fuel: &Fuel) -> Option<Frac> {
-        if self.has_symbols() || self.bottom != Sum::one() {
+        if self.has_symbols() || !self.bottom.is_one() {
             return None;
         }
         let imaginary = |product: &Product| product.iter().any(|(a, _)| matches!(*a.kind, Kind::I));
@@ -192,7 +192,7 @@ impl Frac {
 
     /// ln of a positive rational, over its primes; of powers of e.
     pub(super) fn logarithm(&self, fuel: &Fuel) -> Option<Frac> {
-        if self.bottom != Sum::one() {
+        if !self.bottom.is_one() {
             return None;
         }
         let (product, c) = self.top.single()?;

@@ -30,7 +30,7 @@ impl Frac {
             return (exponent > 0).then(|| self.clone());
         }
         let size = exponent.unsigned_abs();
-        if let (Some((product, c)), true) = (self.top.single(), self.bottom == Sum::one()) {
+        if let (Some((product, c)), true) = (self.top.single(), self.bottom.is_one()) {
             let whole = Rational64::from_integer(exponent);
             let mut product = product.clone();
             let coefficient = match integer_power(c, exponent, fuel) {
@@ -122,7 +122,7 @@ impl Frac {
         {
             return root.integer_pow(*exponent.numer(), fuel);
         }
-        if let (Some((product, c)), true) = (self.top.single(), self.bottom == Sum::one())
+        if let (Some((product, c)), true) = (self.top.single(), self.bottom.is_one())
             && c.is_one()
             && let [(atom, power)] = product.as_slice()
             && power.is_one()
@@ -140,7 +140,7 @@ impl Frac {
 
     /// sqrt(a + b sqrt(n)) = sqrt((a+s)/2) ± sqrt((a-s)/2) when s = sqrt(a² - b²n) is rational.
     pub(super) fn denested(&self, fuel: &Fuel) -> Option<Frac> {
-        if self.bottom != Sum::one() || self.top.0.len() != 2 {
+        if !self.bottom.is_one() || self.top.0.len() != 2 {
             return None;
         }
         let mut terms = self.top.0.iter();
@@ -193,7 +193,7 @@ impl Frac {
             None => bases.push((self.clone(), Rational64::one())),
         }
         let mut terms: Vec<(Frac, BigRational)> = Vec::new();
-        if exponent.bottom == Sum::one() {
+        if exponent.bottom.is_one() {
             for (product, c) in &exponent.top.0 {
                 let rest = Sum::term(product.clone(), rational(1));
                 terms.push((Frac::from_sum(rest), c.clone()));

@@ -111,11 +111,27 @@ pub(super) fn pay(a: &BigRational, b: &BigRational, fuel: &Fuel) -> Option<()> {
     if bits(a) > MAX_BITS || bits(b) > MAX_BITS {
         return None;
     }
-    fuel.take(2 + limbs * (limbs + 4) / 2)
+    // fractions are reduced, which costs many times the product
+    let reduced = if a.is_integer() && b.is_integer() {
+        2
+    } else {
+        20
+    };
+    fuel.take(reduced + limbs * (limbs + 4) / 2)
 }
 
 pub(super) fn rational(n: i64) -> BigRational {
     BigRational::from_integer(n.into())
+}
+
+/// The product; of whole numbers without looking for common factors.
+fn times(a: &BigRational, b: &BigRational) -> BigRational {
+    match (a.is_integer(), b.is_integer()) {
+        _ if b.is_one() => a.clone(),
+        _ if a.is_one() => b.clone(),
+        (true, true) => BigRational::from_integer(a.numer() * b.numer()),
+        _ => a * b,
+    }
 }
 
 pub(super) fn add_exponents(a: Rational64, b: Rational64) -> Option<Rational64> {
@@ -203,6 +219,12 @@ impl Sum {
         self.0.is_empty()
     }
 
+    /// Whether it is the number 1.
+    pub(super) fn is_one(&self) -> bool {
+        self.single()
+            .is_some_and(|(product, c)| product.is_empty() && c.is_one())
+    }
+
     /// The value of a sum without atoms.
     pub(in crate::grading) fn rational(&self) -> Option<BigRational> {
         match self.0.len() {
@@ -272,7 +294,7 @@ impl Sum {
         let mut sum = Sum::zero();
         for (product, coefficient) in &self.0 {
             pay(coefficient, factor, fuel)?;
-            sum.insert(product.clone(), coefficient * factor, fuel)?;
+            sum.insert(product.clone(), times(coefficient, factor), fuel)?;
         }
         Some(sum)
     }
@@ -291,9 +313,12 @@ impl Sum {
                 fuel.take(4 + 2 * (p.len() + q.len()) as u64)?;
                 pay(a, b, fuel)?;
                 let (product, factor, roots) = multiply(p, q, fuel)?;
-                let coefficient = a * b;
-                pay(&coefficient, &factor, fuel)?;
-                let (product, coefficient) = settled(product, coefficient * factor, fuel)?;
+                let mut coefficient = times(a, b);
+                if !factor.is_one() {
+                    pay(&coefficient, &factor, fuel)?;
+                    coefficient *= factor;
+                }
+                let (product, coefficient) = settled(product, coefficient, fuel)?;
                 if roots.is_empty() {
                     sum.insert(product, coefficient, fuel)?;
                     continue;
@@ -447,7 +472,7 @@ pub(super) fn multiply(
                 }
                 Rational64::from_integer(quarter % 2)
             }
-            Kind::Root(base) if base.bottom == Sum::one() => {
+            Kind::Root(base) if base.bottom.is_one() => {
                 let whole = exponent.trunc().to_integer();
                 if whole >= 1 {
                     roots.push(base.top.pow(whole.unsigned_abs(), fuel)?);
