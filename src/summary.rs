@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use comfy_table::{CellAlignment, Table, TableComponent, presets};
 use serde::Serialize;
-use strategies::{ContextOverflow, Grader, Level, Selection, Strategy};
+use strategies::{ContextOverflow, ExtractionCounts, Grader, Level, Selection, Strategy};
 
 use session::results::Line;
 use session::{ModelInfo, ModelUsage};
@@ -127,6 +127,9 @@ pub struct Summary {
     pub tokens_per_problem: TokensPerProblem,
     /// Wall-clock time of this run, loading included.
     pub seconds: f64,
+    /// How many solutions' answers each rule found, over all results; `none` counts those without an
+    /// answer.
+    pub extractions: ExtractionCounts,
     /// By level of the problems.
     pub by_level: BTreeMap<String, Score>,
     /// By verdict.
@@ -192,12 +195,16 @@ pub fn summarise(run: Run<'_>) -> Summary {
     let (lines, config) = (run.lines, run.config);
     let mut all = Score::default();
     let mut any_correct = Score::default();
+    let mut extractions = ExtractionCounts::new();
     let mut by_level: BTreeMap<String, Score> = BTreeMap::new();
     let mut verdicts: BTreeMap<String, Score> = BTreeMap::new();
     let mut by_n: BTreeMap<usize, BTreeMap<String, Score>> = BTreeMap::new();
     for line in lines {
         all.add(line.correct);
         any_correct.add(line.any_correct);
+        for (&rule, count) in &line.extractions {
+            *extractions.entry(rule).or_default() += count;
+        }
         let level = line.level.as_ref().map_or("-".into(), Level::to_string);
         by_level.entry(level).or_default().add(line.correct);
         for verdict in &line.verdicts {
@@ -249,6 +256,7 @@ pub fn summarise(run: Run<'_>) -> Summary {
             prm: mean(lines.iter().map(|line| line.tokens.prm)),
         },
         seconds: run.seconds,
+        extractions,
         by_level,
         verdicts,
         by_n,
@@ -396,6 +404,7 @@ fn run(s: &Summary) -> Table {
         ("grader", s.grader.name().to_string()),
         ("device", s.device.clone()),
         ("context overflow", s.context_overflow.to_string()),
+        ("answers found by", found_by(&s.extractions)),
         ("per problem", per_problem),
         ("KV cache", kv),
         (
@@ -417,6 +426,15 @@ fn run(s: &Summary) -> Table {
         table.add_row([name.to_string(), value]);
     }
     table
+}
+
+/// `boxed 812, none 12 of 824`.
+fn found_by(counts: &ExtractionCounts) -> String {
+    let rules: Vec<String> = (counts.iter())
+        .map(|(rule, count)| format!("{} {count}", rule.name()))
+        .collect();
+    let all: usize = counts.values().sum();
+    format!("{} of {all} solutions", rules.join(", "))
 }
 
 /// A number with a space between groups of three digits: `1 234 567`.
