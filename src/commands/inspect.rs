@@ -48,8 +48,8 @@ pub fn run(flags: &InspectFlags) -> Done {
     }
 }
 
-/// Whether and how a checkpoint can write solutions: its head, and its chat template with the prompt
-/// that `solve` would choose.
+/// Whether and how a checkpoint can write solutions: its head, and its chat template with the
+/// prompt that `solve` would choose.
 fn policy(inspected: &Inspected) -> Capability {
     let writes = inspected.description.writes.clone();
     let Some((tokenizer, chat)) = inspected.text.as_ref().filter(|_| writes.can) else {

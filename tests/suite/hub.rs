@@ -501,8 +501,8 @@ fn silence_ends() {
         let output = finish(&mut command, "");
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{stderr}");
-        let silent = format!("fetching {what}: it is silent for too long");
-        assert!(stderr.matches(&silent).count() >= 3, "{stderr}");
+        let says = format!("fetching {what}: it is silent for too long");
+        assert_eq!(stderr.matches(&says).count(), 3, "{stderr}");
         let last = stderr.lines().last().unwrap_or_default();
         let says = [
             "error: --model org/nano: ",

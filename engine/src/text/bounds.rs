@@ -2,8 +2,8 @@
 //!
 //! minijinja counts instructions (its fuel), but one instruction may double a string or repeat it
 //! a million times. So templates are compiled here, and the instructions that build or compare
-//! values become calls of functions that take the size of the result from a [`Budget`] first. Printed
-//! values, filters and methods are charged as well. The text between tags is bounded by the fuel.
+//! values become calls of functions that take the size of the result from a [`Budget`] first.
+//! Printed values, filters and methods are charged too. Text between tags is bounded by the fuel.
 //!
 //! The compiler is minijinja's own, which it offers without a promise of stability
 //! (`unstable_machinery`); `Cargo.lock` pins the version.
@@ -257,7 +257,7 @@ pub(super) fn run(
 ) -> Result<String, Error> {
     let text = without_constant_products(text);
     let config = TemplateConfig {
-        syntax_config: SyntaxConfig::default(),
+        syntax_config: SyntaxConfig,
         ws_config: WHITESPACE,
         default_auto_escape: Arc::new(|_| AutoEscape::None),
     };
@@ -325,7 +325,7 @@ fn without_constant_products(text: &str) -> Cow<'_, str> {
     let mut taken = 0;
     // What begins a call's argument or an element is no product: `f(*args)`.
     let mut operand = false;
-    for token in tokenize(text, false, SyntaxConfig::default(), WHITESPACE) {
+    for token in tokenize(text, false, SyntaxConfig, WHITESPACE) {
         // The compiler says what is wrong with it.
         let Ok((token, span)) = token else { break };
         let at = span.start_offset as usize;

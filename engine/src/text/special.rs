@@ -8,12 +8,12 @@
 //!    `extra_special_tokens`) of `tokenizer_config.json`; *extra* tokens from the list
 //!    `extra_special_tokens`, else `additional_special_tokens`.
 //! 2. *Listed* tokens are those of `added_tokens_decoder`. Without that field the two older files
-//!    are read: `special_tokens_map.json` replaces what the config says, and listed tokens are those
-//!    of `added_tokens.json`.
+//!    are read: `special_tokens_map.json` replaces what the config says (to a list of extra tokens
+//!    it adds), and listed tokens are those of `added_tokens.json`.
 //! 3. Listed tokens that `tokenizer.json` lacks, or has with other flags, are added in the order of
 //!    their ids; then roles, then extra tokens that are no added tokens yet. The tokenizers crate
-//!    gives ids: a token's own where the vocabulary has it, else the next one. The id in the file is
-//!    only an order.
+//!    gives ids: a token's own where the vocabulary has it, else the next one. The id in the file
+//!    is only an order.
 
 use std::collections::BTreeMap;
 

@@ -256,7 +256,7 @@ fn special_tokens(
                 field: role.clone(),
                 found: format!("{:?}", token.content),
                 expected: format!(
-                    "a token of {TOKENIZER}, as the model's vocab_size of {} has no room for another",
+                    "a token of {TOKENIZER}, as the model's vocab_size of {} has no room for more",
                     config.vocab
                 ),
             });

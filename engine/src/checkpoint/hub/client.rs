@@ -62,8 +62,8 @@ impl From<ureq::Error> for CallFailure {
         match error {
             ureq::Error::Io(error) => error.into(),
             ureq::Error::Timeout(_) => CallFailure::passing(
-                "it is silent for too long (HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT say how \
-                 many seconds it may be)",
+                "it is silent for too long (HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT say \
+                 for how many seconds it may be)",
             ),
             ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::Tls(_) => {
                 CallFailure::lasting(error.to_string())
@@ -171,7 +171,7 @@ pub(super) fn header<'a>(response: &'a Response<Body>, name: &str) -> Option<&'a
     response.headers().get(name)?.to_str().ok()
 }
 
-/// Whether two addresses are of one scheme, host and port: only then is one as trusted as the other.
+/// Whether two addresses are of one scheme, host and port: only then are they trusted alike.
 fn same_origin(a: &Uri, b: &Uri) -> bool {
     let origin = |uri: &Uri| {
         let scheme = uri.scheme_str()?.to_ascii_lowercase();

@@ -1,8 +1,9 @@
 //! Downloads into the hub's cache.
 //!
-//! The cache's layout is that of `huggingface_hub`: a file lies in `blobs` under its ETag, unfinished
-//! with `.part` behind it, and `snapshots/COMMIT` has a link to it. All files are taken from one
-//! commit, an attempt that breaks is repeated where it broke, and a file's length is checked.
+//! The cache's layout is that of `huggingface_hub`: a file lies in `blobs` under its ETag, with
+//! `.part` behind it until it is whole, and `snapshots/COMMIT` has a link to it. All files are
+//! taken from one commit, an attempt that breaks is repeated where it broke, and a file's length is
+//! checked.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};

@@ -144,8 +144,8 @@ impl Hub {
                 .filter(|token| !token.is_empty()),
             offline,
             timeouts: Timeouts {
-                answer: seconds(&get, "HF_HUB_ETAG_TIMEOUT")?,
-                idle: seconds(&get, "HF_HUB_DOWNLOAD_TIMEOUT")?,
+                answer: seconds(get, "HF_HUB_ETAG_TIMEOUT")?,
+                idle: seconds(get, "HF_HUB_DOWNLOAD_TIMEOUT")?,
             },
         })
     }
