@@ -112,7 +112,11 @@ pub(super) fn pay(a: &BigRational, b: &BigRational, fuel: &Fuel) -> Option<()> {
         return None;
     }
     // fractions are reduced, which costs many times the product
-    let reduced = if a.is_integer() && b.is_integer() { 2 } else { 20 };
+    let reduced = if a.is_integer() && b.is_integer() {
+        2
+    } else {
+        20
+    };
     fuel.take(reduced + limbs * (limbs + 4) / 2)
 }
 
