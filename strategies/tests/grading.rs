@@ -1,8 +1,9 @@
 //! The graders on hard pairs, both ways, on the publishers' answers, and on noise.
 //!
 //! `answers/pairs.jsonl` has a pair a line: `answer` and `prediction`, whether they are `equal`
-//! (for the strict grader), `qwen` where the Qwen grader says otherwise, and `vote: false` where
-//! equal answers have two normal forms, so that they do not vote together.
+//! (for the strict grader), `qwen` where the Qwen grader says otherwise, `vote: false` where equal
+//! answers have two normal forms, so that they do not vote together, and `why` for pairs from
+//! public reports.
 
 use offshoot_strategies::Grader::{self, Qwen, Strict};
 use serde_json::Value;
@@ -284,8 +285,8 @@ fn a_million_inputs_are_graded() {
     let start = std::time::Instant::now();
     let (longest, answers) = grade_noise(rounds, seed);
     println!(
-        "{rounds} inputs from seed {seed}, {} comparisons and {} extractions in {:.0} s; the longest \
-         comparison took {:.1} ms: {answers:?}",
+        "{rounds} inputs from seed {seed}, {} comparisons and {} extractions in {:.0} s; the \
+         longest comparison took {:.1} ms: {answers:?}",
         6 * rounds,
         2 * rounds,
         start.elapsed().as_secs_f64(),

@@ -214,7 +214,8 @@ fn true_answers_have_equal_twins_and_different_neighbours() {
 
 /// How long 100,000 comparisons of published answers take, each answer with another one:
 ///
-///     cargo test --release -p offshoot-strategies --test grading_published -- --ignored --nocapture
+///     cargo test --release -p offshoot-strategies --test grading_published -- \
+///         --ignored --nocapture
 #[test]
 #[ignore = "a measurement"]
 fn a_hundred_thousand_comparisons() {

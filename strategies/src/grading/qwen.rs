@@ -58,7 +58,7 @@ pub(super) fn simplified(answer: &str) -> String {
 pub(super) fn same_text(a: &Answer, b: &Answer) -> bool {
     let bare = |x: &Answer| {
         // AB is a name and ab a product
-        let product = !x.key.contains(|c: char| c.is_ascii_digit());
+        let product = !x.key.contains(|c: char| c.is_ascii_digit()) && !x.key.ends_with('*');
         let kept = (x.key.chars()).filter(|c| !("{}()[] ".contains(*c) || (*c == '*' && product)));
         kept.collect::<String>().to_lowercase()
     };

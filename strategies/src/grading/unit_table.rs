@@ -184,6 +184,7 @@ const TABLE: &[Measure] = &[
         &[("ampere", 1)],
         (1, 1),
     ),
+    row(&["coulomb", "coulombs", "C"], &[("coulomb", 1)], (1, 1)),
     row(&["ohm", "ohms"], &[("ohm", 1)], (1, 1)),
     row(&["kelvin", "kelvins", "K"], &[("kelvin", 1)], (1, 1)),
     row(&["mole", "moles", "mol"], &[("mole", 1)], (1, 1)),
