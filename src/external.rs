@@ -11,20 +11,29 @@ use serde_json::{Value, json};
 
 use crate::error::{Done, Failure};
 
-/// A running grader. It is ended when this is dropped.
+/// A grader and its command. Its process is ended when this is dropped.
 pub struct External {
-    child: Child,
     command: String,
     timeout: Duration,
+    process: Process,
+    /// Whether it has ever answered: one that has not is no grader.
+    answered: bool,
+    /// Answers that took too long.
+    timed_out: usize,
+}
+
+/// A running process.
+struct Process {
+    child: Child,
     /// To a thread that writes, because a process that does not read would block us.
     questions: Sender<String>,
     /// From a thread that reads.
     answers: Receiver<std::io::Result<String>>,
 }
 
-impl External {
+impl Process {
     /// Starts `command`, split at spaces outside of quotes; no shell is involved.
-    pub fn start(command: &str, timeout: Duration) -> Done<External> {
+    fn start(command: &str) -> Done<Process> {
         let failed = |what: String| Failure::new(format!("--external {command:?}: {what}"));
         let words = words(command).ok_or_else(|| failed("a quote is not closed".into()))?;
         let (program, arguments) =
@@ -59,41 +68,74 @@ impl External {
                 }
             });
         }
-        Ok(External {
+        Ok(Process {
             child,
-            command: command.into(),
-            timeout,
             questions,
             answers,
         })
     }
+}
 
-    /// Its verdict; `None` if it gives none (`{"correct": null}`). A process that dies, says
-    /// nothing in time or something else is an error.
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may be gone already, or hang: there is nobody to tell.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl External {
+    /// Starts `command`, split at spaces outside of quotes; no shell is involved.
+    pub fn start(command: &str, timeout: Duration) -> Done<External> {
+        Ok(External {
+            command: command.into(),
+            timeout,
+            process: Process::start(command)?,
+            answered: false,
+            timed_out: 0,
+        })
+    }
+
+    /// Answers that took too long.
+    pub fn timed_out(&self) -> usize {
+        self.timed_out
+    }
+
+    /// Its verdict; `None` if it gives none (`{"correct": null}`), or not in time: then it is ended
+    /// and started anew, so that one hard pair does not cost the others. A process that dies, says
+    /// nothing in time at its first pair or something else is an error.
     pub fn grade(&mut self, answer: &str, prediction: &str) -> Done<Option<bool>> {
         let question = json!({"answer": answer, "prediction": prediction});
-        let sent = self.questions.send(format!("{question}\n"));
+        let sent = self.process.questions.send(format!("{question}\n"));
         let line = match sent {
-            Ok(()) => self.answers.recv_timeout(self.timeout),
+            Ok(()) => self.process.answers.recv_timeout(self.timeout),
             Err(_) => Err(RecvTimeoutError::Disconnected),
         };
         let what = match line {
             Ok(Ok(line)) => {
                 let value: Option<Value> = serde_json::from_str(&line).ok();
-                match value.as_ref().and_then(|value| value.get("correct")) {
-                    Some(Value::Bool(correct)) => return Ok(Some(*correct)),
-                    Some(Value::Null) => return Ok(None),
-                    _ => {
-                        let start: String = line.chars().take(80).collect();
-                        format!("answered {start:?}, expected {{\"correct\": true}} or false")
-                    }
+                let verdict = match value.as_ref().and_then(|value| value.get("correct")) {
+                    Some(Value::Bool(correct)) => Some(Some(*correct)),
+                    Some(Value::Null) => Some(None),
+                    _ => None,
+                };
+                if let Some(verdict) = verdict {
+                    self.answered = true;
+                    return Ok(verdict);
                 }
+                let start: String = line.chars().take(80).collect();
+                format!("answered {start:?}, expected {{\"correct\": true}} or false")
             }
             Ok(Err(error)) => format!("its output cannot be read: {error}"),
+            Err(RecvTimeoutError::Timeout) if self.answered => {
+                self.timed_out += 1;
+                self.process = Process::start(&self.command)?;
+                return Ok(None);
+            }
             Err(RecvTimeoutError::Timeout) => {
                 format!("no answer within {} s", self.timeout.as_secs())
             }
-            Err(RecvTimeoutError::Disconnected) => match self.child.wait() {
+            Err(RecvTimeoutError::Disconnected) => match self.process.child.wait() {
                 Ok(status) => format!("ended without an answer ({status})"),
                 Err(error) => format!("ended without an answer ({error})"),
             },
@@ -102,14 +144,6 @@ impl External {
             "--external {:?}: {what}",
             self.command
         )))
-    }
-}
-
-impl Drop for External {
-    fn drop(&mut self) {
-        // It may be gone already, or hang: there is nobody to tell.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -98,6 +98,7 @@ impl Branch {
             unchanged: usize::MAX,
             sampled_ids: Vec::new(),
             logprobs: Vec::new(),
+            processed_logprobs: Vec::new(),
             matcher: StopMatcher::new(&options.stop_strings),
             detokenizer,
             streamed: 0,

@@ -42,10 +42,13 @@ static_assert(sizeof(Draw) == DRAW_BYTES, "DeviceDraw of cuda/sample.rs");
 // `Drawn` of `cuda/sample.rs`. Logarithms are natural.
 struct Drawn {
     double sum;   // of e^(l - max) over the row
+    u64 total;    // the kept weights' sum; 1 where the most likely token was taken
+    u32 weight;   // the token's; 1 then
     float below;  // l[token] - max
     u32 token;
     u32 bad;      // 1: the logits are unusable because of `token`
     float value;  // its logit then
+    u32 unused;
 };
 static_assert(sizeof(Drawn) == DRAWN_BYTES, "Drawn of cuda/sample.rs");
 
@@ -277,8 +280,8 @@ DEVICE void filter(Row& row, const Draw& draw, Shared& s) {
 }
 
 // Draws a token by its weight: the first id at which the sum of weights exceeds a uniform number
-// below the total. A warp owns a range of consecutive ids.
-DEVICE u32 draw_token(const Row& row, const Draw& draw, Shared& s) {
+// below `total`, which it sets. A warp owns a range of consecutive ids.
+DEVICE u32 draw_token(const Row& row, const Draw& draw, u64& total, Shared& s) {
     u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     u32 range = (row.size + THREADS - 1) / THREADS * 32;
     u32 first = warp * range, last = min(first + range, row.size);
@@ -290,7 +293,8 @@ DEVICE u32 draw_token(const Row& row, const Draw& draw, Shared& s) {
     if (lane == 0) s.parts[warp] = own;
     // Hazard: reading the parts of other warps.
     __syncthreads();
-    u64 before = 0, total = 0;
+    u64 before = 0;
+    total = 0;
     for (int w = 0; w < WARPS; w++) {
         if (w < warp) before += s.parts[w];
         total += s.parts[w];
@@ -335,13 +339,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         }
     }
     result.token = best.token;
+    result.total = result.weight = 1;
     if (!best.usable) {
         result.bad = 1;
         result.value = best.logit;
     } else {
         if (draw.scale >= 0) {
             filter(row, draw, s);
-            result.token = draw_token(row, draw, s);
+            result.token = draw_token(row, draw, result.total, s);
+            result.weight = row.weight(result.token);
         }
         result.below = raw[result.token] - raw_max;
     }

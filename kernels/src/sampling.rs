@@ -89,8 +89,32 @@ pub struct Sample {
     /// Its id.
     pub token_id: u32,
     /// Its log-probability (natural logarithm) under the model's own distribution: temperature 1,
-    /// no filter, no penalty.
+    /// no filter, no penalty. vLLM's `raw_logprobs`.
     pub logprob: f32,
+    /// Its log-probability under the distribution that it was drawn from: after penalty,
+    /// temperature and filters; exact, since the weights are integers. 0 where the most likely
+    /// token was taken. vLLM's `processed_logprobs`, but for temperature 0, where vLLM gives those
+    /// of temperature 1.
+    pub processed_logprob: f32,
+}
+
+impl Sample {
+    /// The token `token_id`, of this weight among the kept ones, whose weights sum to `total`.
+    pub(crate) fn new(token_id: u32, logprob: f64, weight: u32, total: u64) -> Sample {
+        Sample {
+            token_id,
+            logprob: logprob as f32,
+            processed_logprob: (f64::from(weight) / total as f64).ln() as f32,
+        }
+    }
+}
+
+/// A token by its weight among the kept ones.
+struct Weighed {
+    token: usize,
+    weight: u32,
+    /// The sum of the kept weights.
+    total: u64,
 }
 
 /// Draws tokens. It reuses scratch memory between draws; results do not depend on earlier draws.
@@ -166,23 +190,28 @@ impl Sampler {
             finite_max(&penalised, draw.row).map(|max| (&penalised[..], max))
         }
         .map(|(shaped, max)| {
-            let token = if sampling.temperature == 0.0 {
-                greedy(shaped, max)
+            let Weighed {
+                token,
+                weight,
+                total,
+            } = if sampling.temperature == 0.0 {
+                Weighed {
+                    token: greedy(shaped, max),
+                    weight: 1,
+                    total: 1,
+                }
             } else {
                 self.sampled(shaped, max, draw)
             };
-            Sample {
-                token_id: token as u32,
-                logprob: (f64::from(logits[token] - raw_max) - exp_sum(logits, raw_max).ln())
-                    as f32,
-            }
+            let logprob = f64::from(logits[token] - raw_max) - exp_sum(logits, raw_max).ln();
+            Sample::new(token as u32, logprob, weight, total)
         });
         self.penalised = penalised;
         result
     }
 
     /// Draws from the filtered distribution of `logits`, whose maximum is `max`.
-    fn sampled(&mut self, logits: &[f32], max: f32, draw: &Draw<'_>) -> usize {
+    fn sampled(&mut self, logits: &[f32], max: f32, draw: &Draw<'_>) -> Weighed {
         let Sampling {
             temperature,
             top_k,
@@ -204,7 +233,12 @@ impl Sampler {
                 let sum: u64 = chunk.iter().map(|&w| u64::from(w)).sum();
                 if r < sum {
                     let ids = i * SUM_CHUNK..;
-                    return first_above(ids.zip(chunk.iter().map(|&w| u64::from(w))), r);
+                    let token = first_above(ids.zip(chunk.iter().map(|&w| u64::from(w))), r);
+                    return Weighed {
+                        token,
+                        weight: weights[token],
+                        total,
+                    };
                 }
                 r -= sum;
             }
@@ -237,10 +271,15 @@ impl Sampler {
 
         let total: u64 = candidates.iter().map(|&c| weight(c)).sum();
         candidates.sort_unstable_by_key(|&c| id_of(c));
-        first_above(
+        let token = first_above(
             candidates.iter().map(|&c| (id_of(c), weight(c))),
             fraction(random, total),
-        )
+        );
+        Weighed {
+            token,
+            weight: weights[token],
+            total,
+        }
     }
 }
 
@@ -611,6 +650,29 @@ mod tests {
             // The relative error of exp2, the rounding of its argument and of the result.
             assert!(error.abs() < 3e-6, "{len} tokens: off by {error:e}");
         }
+    }
+
+    #[test]
+    fn processed_log_probabilities_are_of_the_distribution_drawn_from() {
+        for (temperature, k, p, m) in SETTINGS {
+            let s = sampling(temperature, k, p, m);
+            for (seed, len) in [(1, 7), (2, 64), (3, 512)] {
+                let logits = logits(seed, len, 4.0);
+                let kept = kept_by_sorting(&logits, &s);
+                for position in 0..20 {
+                    let sample = draw(&logits, &s, 4, position);
+                    let (_, expected) = (kept.iter())
+                        .find(|(token, _)| *token == sample.token_id as usize)
+                        .expect("a kept token");
+                    let found = f64::from(sample.processed_logprob);
+                    // A weight is cut to an integer of at least e^-8 / 0.7 of 2^30, that is, of
+                    // some thousands.
+                    assert!((found - expected.ln()).abs() < 1e-3, "{s:?}: {found}");
+                }
+            }
+        }
+        let greedy = draw(&[0.0, 1.0], &sampling(0.0, 0, 1.0, 0.0), 1, 1);
+        assert_eq!(greedy.processed_logprob, 0.0);
     }
 
     #[test]

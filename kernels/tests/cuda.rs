@@ -269,6 +269,11 @@ fn equal_logits_give_the_cpus_tokens() {
             assert_eq!(sample.token_id, expected.token_id, "{vocabulary}: {draw:?}");
             let error = (sample.logprob - expected.logprob).abs();
             assert!(error <= 1e-6 * expected.logprob.abs().max(1.0), "{draw:?}");
+            // Of integers, which are exact.
+            assert_eq!(
+                sample.processed_logprob, expected.processed_logprob,
+                "{draw:?}"
+            );
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Branches through the handle: the operations of a search for programs outside.
 //!
-//! A strategy in `strategies/` sees a policy's and a PRM's branches; a [`Branch`] is both at once, and can
-//! be held by any thread. Operations on one branch are done in the order of the calls.
+//! A strategy in `strategies/` sees a policy's and a PRM's branches; a [`Branch`] is both at once,
+//! and can be held by any thread. Operations on one branch are done in the order of the calls.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -43,13 +43,16 @@ impl StepOptions {
 pub struct WrittenStep {
     /// The new text, with its delimiter, without any end-of-sequence token.
     pub text: String,
-    /// The ids of the tokens that the branch grew by. Where a delimiter ended inside a drawn token, the
-    /// branch has the tokens of its part instead.
+    /// The ids of the tokens that the branch grew by. Where a delimiter ended inside a drawn token,
+    /// the branch has the tokens of its part instead.
     pub token_ids: Vec<u32>,
     /// The ids of every drawn token, an end-of-sequence token included.
     pub sampled_ids: Vec<u32>,
-    /// Natural-log probability of every token of `sampled_ids`, one to one.
+    /// Natural-log probability of every token of `sampled_ids`, one to one, under the model's own
+    /// distribution: temperature 1, no filter, no penalty.
     pub logprobs: Vec<f32>,
+    /// The same under the distribution that the token was drawn from; 0 for a greedy one.
+    pub processed_logprobs: Vec<f32>,
     /// Why it ended.
     pub end: StepEnd,
 }
@@ -94,8 +97,8 @@ struct State {
 impl Session {
     /// The stem of a problem: the prompt of the policy and, if the session has a PRM, the PRM's.
     ///
-    /// Branches of equal problem, seed and path draw equal tokens, here and in [`Session::solve`], with equal
-    /// sampling and limits. Branches are not counted among the jobs of
+    /// Branches of equal problem, seed and path draw equal tokens, here and in [`Session::solve`],
+    /// with equal sampling and limits. Branches are not counted among the jobs of
     /// [`Options::concurrency`](crate::Options::concurrency).
     ///
     /// # Errors
@@ -171,6 +174,7 @@ impl State {
             token_ids: written.token_ids,
             sampled_ids: written.sampled_ids,
             logprobs: written.logprobs,
+            processed_logprobs: written.processed_logprobs,
         })
     }
 
@@ -199,9 +203,9 @@ impl State {
 }
 
 impl Branch {
-    /// A second branch with the same content: its KV cache is shared, its text is copied. The i-th fork of a
-    /// branch (from 0, in the order of the calls of one thread) draws random numbers by its path, as
-    /// [`Policy::fork`] says. A fork of a branch that was given up is given up.
+    /// A second branch with the same content: its KV cache is shared, its text is copied. The i-th
+    /// fork of a branch (from 0, in the order of the calls of one thread) draws random numbers by
+    /// its path, as [`Policy::fork`] says. A fork of a branch that was given up is given up.
     pub fn fork(&self) -> Branch {
         let (parent, id) = (self.id, NEXT.fetch_add(1, Ordering::Relaxed));
         self.session.send(Box::new(move |owner| {
@@ -222,8 +226,8 @@ impl Branch {
         }
     }
 
-    /// Writes the next step. A step that fails after it has begun, or whose future is dropped, gives the
-    /// branch up.
+    /// Writes the next step. A step that fails after it has begun, or whose future is dropped,
+    /// gives the branch up.
     ///
     /// # Errors
     /// Options that cannot be honoured, a full context, too little memory.
@@ -234,8 +238,8 @@ impl Branch {
             .await
     }
 
-    /// The PRM's scores of the steps that it has not read yet, one for each. A call that fails, or whose
-    /// future is dropped, gives the branch up.
+    /// The PRM's scores of the steps that it has not read yet, one for each. A call that fails, or
+    /// whose future is dropped, gives the branch up.
     ///
     /// # Errors
     /// The session has no PRM, or the steps do not fit its context.
@@ -244,8 +248,8 @@ impl Branch {
         self.operate(async |state| state.score().await).await
     }
 
-    /// As [`Branch::score`], for a text that was written in one go: `steps` are scored in place of the
-    /// texts that the PRM has not read yet.
+    /// As [`Branch::score`], for a text that was written in one go: `steps` are scored in place of
+    /// the texts that the PRM has not read yet.
     ///
     /// # Errors
     /// As [`Branch::score`].
@@ -300,8 +304,8 @@ impl Branch {
         Ok(read.await??)
     }
 
-    /// Takes the state out and works on it; puts it back if the work succeeds and the handle is still
-    /// there.
+    /// Takes the state out and works on it; puts it back if the work succeeds and the handle is
+    /// still there.
     async fn operate<T: Send + 'static>(
         &self,
         work: impl AsyncFnOnce(&mut State) -> Result<T, Error> + Send + 'static,

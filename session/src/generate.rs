@@ -13,8 +13,8 @@ pub enum Prompt {
     Raw(String),
     /// Token ids as they are.
     TokenIds(Vec<u32>),
-    /// Messages through the model's chat template. A last message of the assistant is continued; otherwise
-    /// the assistant's turn is opened.
+    /// Messages through the model's chat template. A last message of the assistant is continued;
+    /// otherwise the assistant's turn is opened.
     Messages(Vec<Message>),
 }
 
@@ -56,8 +56,11 @@ pub struct Generation {
     pub token_ids: Vec<u32>,
     /// The continuation's text, up to a stop string.
     pub text: String,
-    /// Natural-log probability of every token of `token_ids`, one to one.
+    /// Natural-log probability of every token of `token_ids`, one to one, under the model's own
+    /// distribution: temperature 1, no filter, no penalty.
     pub logprobs: Vec<f32>,
+    /// The same under the distribution that the token was drawn from; 0 for a greedy one.
+    pub processed_logprobs: Vec<f32>,
     /// Why it ended.
     pub finish: Finish,
 }

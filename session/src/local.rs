@@ -418,6 +418,7 @@ impl Local {
             token_ids: generated.sampled_ids,
             text: generated.text,
             logprobs: generated.logprobs,
+            processed_logprobs: generated.processed_logprobs,
             finish: generated.finish,
         })
     }

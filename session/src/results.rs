@@ -199,7 +199,6 @@ impl Line {
             let right = |p: &String| grader.equivalent(p, answer);
             Some(prediction.as_ref().is_some_and(right))
         };
-        self.schema = SCHEMA;
         self.answer = Some(answer.into());
         self.correct = right(&self.prediction);
         let smaller = self.by_n.iter_mut().flat_map(|row| &mut row.verdicts);

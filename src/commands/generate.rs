@@ -6,7 +6,7 @@ use session::{Event, Finish, GenerateRequest, Message, Options, Prompt, Session}
 use super::{print, print_json, read_stdin, say_notes};
 use crate::downloads::Downloads;
 use crate::error::{Done, Failure, sentence_with};
-use crate::flags::{GenerateFlags, line_breaks};
+use crate::flags::{GenerateFlags, Logprobs, line_breaks};
 
 #[derive(Serialize)]
 struct Printed {
@@ -52,7 +52,10 @@ pub fn run(flags: &GenerateFlags) -> Done {
         prompt_tokens: generation.prompt_tokens,
         token_ids: generation.token_ids,
         text: generation.text,
-        logprobs: generation.logprobs,
+        logprobs: match flags.logprobs {
+            Logprobs::Raw => generation.logprobs,
+            Logprobs::Processed => generation.processed_logprobs,
+        },
         finish_reason: match generation.finish {
             Finish::StopString(_) | Finish::StopToken(_) => "stop",
             Finish::Length | Finish::Context => "length",

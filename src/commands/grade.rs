@@ -175,7 +175,8 @@ impl Grading<'_> {
         }
         let (name, counts) = (&self.name, &self.counts);
         if counts.graded > 0 || counts.malformed == 0 {
-            eprintln!("{}", summary(counts, self.flags));
+            let timed_out = self.external.as_ref().map_or(0, External::timed_out);
+            eprintln!("{}", summary(counts, timed_out, self.flags));
         }
         match counts.malformed {
             0 => Ok(()),
@@ -251,7 +252,7 @@ fn create(flag: &str, path: &Path) -> Done<BufWriter<File>> {
     Ok(BufWriter::new(file))
 }
 
-fn summary(counts: &Counts, flags: &GradeFlags) -> String {
+fn summary(counts: &Counts, timed_out: usize, flags: &GradeFlags) -> String {
     let share = |part: usize, all: usize| match all {
         0 => "-".into(),
         _ => format!("{:.1}%", 100.0 * part as f64 / all as f64),
@@ -278,6 +279,9 @@ fn summary(counts: &Counts, flags: &GradeFlags) -> String {
             share(counts.agreed, counts.compared),
             counts.graded - counts.compared
         );
+        if timed_out > 0 {
+            text += &format!(" ({timed_out} took more than {} s)", flags.external_timeout);
+        }
     }
     text
 }

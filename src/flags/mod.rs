@@ -20,7 +20,9 @@ pub use self::kernels::{
     ArchFlags, Card, CheckFlags, KernelsCommand, ProfileFlags, ProfiledKernel, SharingWord,
     TimeFlags,
 };
-pub use self::models::{ExportFlags, GenerateFlags, InspectFlags, QuantizeFlags, ScoreFlags};
+pub use self::models::{
+    ExportFlags, GenerateFlags, InspectFlags, Logprobs, QuantizeFlags, ScoreFlags,
+};
 pub use self::search::{SearchFlags, SolveFlags};
 
 /// External test-time scaling: a small policy writes many solutions step by step, a process
@@ -135,7 +137,8 @@ pub struct GradeFlags {
     /// object a line, and answers {"correct": true} or false, a line each.
     #[arg(long, value_name = "COMMAND")]
     pub external: Option<String>,
-    /// Seconds the second grader may take over a line.
+    /// Seconds the second grader may take over a line; then it is started anew, and the line has no
+    /// verdict of it.
     #[arg(long, default_value_t = 30, value_name = "SECONDS", requires = "external", value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub external_timeout: u32,
     /// Write the lines on which the two graders disagree to FILE.

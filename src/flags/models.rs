@@ -37,6 +37,10 @@ pub struct GenerateFlags {
     /// Seed of all random numbers.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
+    /// Log-probabilities of --json: raw, of the model's own distribution (temperature 1, no filter,
+    /// no penalty), or processed, of the one that tokens are drawn from (0 for greedy ones).
+    #[arg(long, value_enum, default_value = "raw", value_name = "KIND")]
+    pub logprobs: Logprobs,
     /// Print one JSON object on standard output instead of streaming the text.
     #[arg(long)]
     pub json: bool,
@@ -48,14 +52,25 @@ pub struct GenerateFlags {
     pub engine: EngineFlags,
 }
 
+/// Whose log-probabilities: the names of vLLM's `--logprobs-mode` are understood too.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Logprobs {
+    /// The model's own.
+    #[value(alias = "raw_logprobs")]
+    Raw,
+    /// Those of the distribution that is drawn from.
+    #[value(alias = "processed_logprobs")]
+    Processed,
+}
+
 /// Flags of `score`.
 #[derive(Args, Debug)]
 pub struct ScoreFlags {
     /// The PRM: a directory, a hub name (org/name or org/name@revision) or nano-prm.
     #[arg(long, default_value = "nano-prm", value_name = "MODEL")]
     pub prm: String,
-    /// How the PRM is read. Default: as its head says; an LM head needs a name it is known by, or this
-    /// flag.
+    /// How the PRM is read. Default: as its head says; an LM head needs a name it is known by, or
+    /// this flag.
     #[arg(long, value_parser = words(&PrmKind::ALL, PrmKind::name), value_name = "FORMAT")]
     pub prm_format: Option<PrmKind>,
     /// The problem.

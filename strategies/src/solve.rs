@@ -57,7 +57,7 @@ pub struct Solution {
     /// Policy tokens along the path.
     #[serde(alias = "tokens")]
     pub num_tokens: usize,
-    /// Sum of their log-probabilities, in nats.
+    /// Sum of their log-probabilities under the policy's own distribution (temperature 1), in nats.
     pub logprob: f64,
     /// Its last node in the trace.
     pub node: usize,

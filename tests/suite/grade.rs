@@ -207,6 +207,27 @@ fn an_external_grader_is_compared() {
     assert_eq!(seen[2], json!({"answer": "27", "prediction": "27"}));
 }
 
+/// A pair that the second grader hangs on costs that pair's verdict and no other.
+#[test]
+fn an_external_grader_that_hangs_is_started_anew() {
+    let folder = scratch("grade-hangs");
+    let script = "while read -r line; do case \"$line\" in *hang*) exec sleep 600;; esac\n\
+                  echo '{\"correct\": true}'; done\n";
+    fs::write(folder.join("hangs.sh"), script).expect("a file is written");
+    let pairs = ["1", "hang", "3", "hang", "5"]
+        .map(|p| format!("{{\"answer\": \"1\", \"prediction\": \"{p}\"}}\n"));
+    let flags = ["--external-timeout", "1", "--external", "sh hangs.sh"];
+    let arguments = [&["grade", "-"], &flags[..]].concat();
+    let output = offshoot(&folder, &arguments, &pairs.concat());
+    let graded = lines(&stdout_of(&output));
+    let external: Vec<&Value> = graded.iter().map(|line| &line["external"]).collect();
+    let (yes, null) = (json!(true), Value::Null);
+    assert_eq!(external, [&yes, &null, &yes, &null, &yes]);
+    let summary = stderr(&output);
+    let says = "2 without its verdict (2 took more than 1 s)";
+    assert!(summary.contains(says), "{summary}");
+}
+
 #[test]
 fn a_broken_external_grader_is_one_sentence() {
     let folder = scratch("grade-broken");

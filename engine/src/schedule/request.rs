@@ -55,8 +55,11 @@ pub struct Generated {
     /// probabilities are of. (TensorRT-LLM #18190 trims both lists instead, which loses the
     /// probability of ending.)
     pub sampled_ids: Vec<u32>,
-    /// Natural-log probability of every token of `sampled_ids`, one to one.
+    /// Natural-log probability of every token of `sampled_ids`, one to one, under the model's own
+    /// distribution (temperature 1, no filter, no penalty).
     pub logprobs: Vec<f32>,
+    /// The same under the distribution that the token was drawn from; 0 for a greedy one.
+    pub processed_logprobs: Vec<f32>,
     /// Why it ended.
     pub finish: Finish,
 }
@@ -84,6 +87,7 @@ pub(crate) struct Generation {
     pub unchanged: usize,
     pub sampled_ids: Vec<u32>,
     pub logprobs: Vec<f32>,
+    pub processed_logprobs: Vec<f32>,
     pub matcher: StopMatcher,
     /// Turns tokens into text; `None` for a model without a tokenizer.
     pub detokenizer: Option<Detokenizer>,
@@ -167,6 +171,7 @@ impl Request {
                     text: generation.matcher.text().to_string(),
                     sampled_ids: generation.sampled_ids,
                     logprobs: generation.logprobs,
+                    processed_logprobs: generation.processed_logprobs,
                     finish,
                 };
                 drop(generation.reply.send(Ok(generated)));
@@ -261,6 +266,7 @@ impl Generation {
     ) -> Result<Option<Finish>, Error> {
         self.sampled_ids.push(sample.token_id);
         self.logprobs.push(sample.logprob);
+        self.processed_logprobs.push(sample.processed_logprob);
         if self.options.stop_token_ids.contains(&sample.token_id) {
             return self.ended(Finish::StopToken(sample.token_id));
         }

@@ -148,6 +148,7 @@ impl Executor for Simulated {
         let samples = (batch.draws.iter()).map(|d| Sample {
             token_id: drawn(output(d.row), d.key, d.position),
             logprob: 0.0,
+            processed_logprob: 0.0,
         });
         let head = (0..plan.outputs.len()).map(|i| (output(i) % 1024) as f32);
         let hidden_states = (batch.hidden_layer.iter())

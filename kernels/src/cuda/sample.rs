@@ -40,10 +40,13 @@ pub(super) struct DeviceDraw {
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 pub(super) struct Drawn {
     sum: f64,
+    total: u64,
+    weight: u32,
     below: f32,
     token: u32,
     bad: u32,
     value: f32,
+    unused: u32,
 }
 
 /// Memory of the calls; each call overwrites that of the last, in stream order. The drawn tokens of
@@ -91,10 +94,10 @@ impl Pending {
             .iter()
             .zip(self.rows)
             .map(|(drawn, row)| match drawn.bad {
-                0 => Ok(Sample {
-                    token_id: drawn.token,
-                    logprob: (f64::from(drawn.below) - drawn.sum.ln()) as f32,
-                }),
+                0 => {
+                    let logprob = f64::from(drawn.below) - drawn.sum.ln();
+                    Ok(Sample::new(drawn.token, logprob, drawn.weight, drawn.total))
+                }
                 _ => Err(Error::BadLogits {
                     row,
                     token: drawn.token as usize,

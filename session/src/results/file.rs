@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use strategies::Problem;
+use strategies::{Object, Problem};
 
 use super::{Line, Numbered, Settings, not_blank, numbered_lines, read_line, unfit};
 use crate::Error;
@@ -57,6 +57,7 @@ impl Results {
                 });
             }
         }
+        refuse_contradictions(path, &lines)?;
         let mut results = Results {
             path: path.into(),
             file,
@@ -95,7 +96,7 @@ impl Results {
                     Some(answer) => {
                         line.regrade(answer);
                         self.regraded.push(line.id.clone());
-                        Cow::Owned(serde_json::to_vec(line)?)
+                        Cow::Owned(patched(bytes, line)?)
                     }
                 },
             );
@@ -189,6 +190,47 @@ impl Results {
             }
         }
     }
+}
+
+/// The line `bytes` with the verdicts of `line`. The rest stays as it is written: no number is read
+/// and written again.
+fn patched(bytes: &[u8], line: &Line) -> io::Result<Vec<u8>> {
+    let mut object: Object = serde_json::from_slice(bytes)?;
+    let mut solutions: Option<Vec<Object>> = match object.get("solutions") {
+        Some(solutions) => serde_json::from_str(solutions.get())?,
+        None => None,
+    };
+    let graded = line.solutions.iter().flatten();
+    for (object, solution) in solutions.iter_mut().flatten().zip(graded) {
+        object.insert("correct", &solution.correct)?;
+    }
+    if solutions.is_some() {
+        object.insert("solutions", &solutions)?;
+    }
+    object.insert("answer", &line.answer)?;
+    object.insert("correct", &line.correct)?;
+    object.insert("verdicts", &line.verdicts)?;
+    object.insert("by_n", &line.by_n)?;
+    object.insert("any_correct", &line.any_correct)?;
+    Ok(serde_json::to_vec(&object)?)
+}
+
+/// Files that were put together may have a problem twice: with one result, or not at all.
+fn refuse_contradictions(path: &Path, lines: &[Numbered<'_>]) -> Result<(), Error> {
+    let mut firsts: HashMap<&str, &Numbered<'_>> = HashMap::new();
+    for there in lines {
+        let first = firsts.entry(&there.line.id).or_insert(there);
+        if first.line != there.line {
+            let (id, number) = (&there.line.id, first.number);
+            return Err(Error::File {
+                setting: "out",
+                file: path.display().to_string(),
+                line: Some(there.number),
+                problem: format!("{id:?} has another result on line {number}; keep one of them"),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Opens and locks `path`: two runs on one file would each redo the other's problems.

@@ -255,6 +255,21 @@ fn only_results_are_continued() {
         stdout_of(&solve(name));
         assert_eq!(read(&folder, name), whole, "{name}");
     }
+    // Put together from several: a problem twice is no harm, two results of it are.
+    write(&folder, "twice.jsonl", format!("{whole}{whole}"));
+    assert_eq!(
+        json_of(&offshoot(
+            &folder,
+            &cheap(&["--limit", "2", "--json", "--out", "twice.jsonl"]),
+            ""
+        ))["problems"],
+        2
+    );
+    let other = whole.replacen("\"correct\":true", "\"correct\":false", 1);
+    assert_ne!(other, whole);
+    write(&folder, "mixed.jsonl", format!("{whole}{other}"));
+    let says = ["mixed.jsonl line 3", "has another result on line 1"];
+    assert_eq!(complaint(&solve("mixed.jsonl"), &says, Some(1)), None);
     let edited = format!("\u{feff}{}\r\n\r\n", whole.trim_end().replace('\n', "\r\n"));
     write(&folder, "edited.jsonl", &edited);
     stdout_of(&solve("edited.jsonl"));

@@ -284,6 +284,37 @@ fn generate_streams_what_json_tells() {
     assert_eq!(count(&short["token_ids"]), 3);
     assert_eq!(short["finish_reason"], "length");
 
+    // Of the model's own distribution, or of the one that is drawn from.
+    let logprobs = |more: &[&str]| -> Vec<f64> {
+        let call = [
+            &["--json", "--max-tokens", "12", "--seed", "3"],
+            more,
+            &[prompt],
+        ]
+        .concat();
+        let found = json_of(&run(&call))["logprobs"].clone();
+        serde_json::from_value(found).expect("numbers")
+    };
+    let processed = ["--logprobs", "processed", "--temperature"];
+    let own = logprobs(&["--temperature", "1"]);
+    let apart = |a: &[f64], b: &[f64]| {
+        assert_eq!(a.len(), b.len());
+        a.iter()
+            .zip(b)
+            .map(|(a, b)| (a - b).abs())
+            .fold(0.0, f64::max)
+    };
+    // Alike where nothing is changed, but for weights that are cut to integers.
+    let same = logprobs(&[&processed[..], &["1"]].concat());
+    assert!(apart(&own, &same) < 1e-3, "{own:?} {same:?}");
+    let warm = logprobs(&[&processed[..], &["1.7"]].concat());
+    let raw = logprobs(&["--logprobs", "raw_logprobs", "--temperature", "1.7"]);
+    assert!(apart(&warm, &raw) > 1e-2, "{warm:?} {raw:?}");
+    for certain in [&["0"][..], &["1", "--top-k", "1"]] {
+        let zeros = logprobs(&[&processed, certain].concat());
+        assert!(zeros.iter().all(|l| *l == 0.0), "{certain:?}: {zeros:?}");
+    }
+
     let drawn = |seed| stdout_of(&run(&["--temperature", "1.5", "--seed", seed, prompt]));
     assert_eq!(drawn("1"), drawn("1"));
     assert_ne!(drawn("1"), drawn("2"));
