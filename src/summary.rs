@@ -37,6 +37,22 @@ pub struct KvSummary {
     pub unshared_bytes: usize,
 }
 
+impl KvSummary {
+    fn of(policy: &Counted, prm: Option<&Counted>) -> KvSummary {
+        let kv = || {
+            std::iter::once(policy)
+                .chain(prm)
+                .map(|model| &model.usage.kv)
+        };
+        KvSummary {
+            block_tokens: policy.usage.kv.block_tokens,
+            peak_blocks: kv().map(|kv| kv.peak_blocks).sum(),
+            peak_bytes: kv().map(|kv| kv.peak_blocks * kv.block_bytes).sum(),
+            unshared_bytes: kv().map(|kv| kv.unshared_blocks * kv.block_bytes).sum(),
+        }
+    }
+}
+
 /// Floating-point operations.
 #[derive(Debug, Serialize)]
 pub struct Flops {
@@ -222,8 +238,6 @@ pub fn summarise(run: Run<'_>) -> Summary {
             }
         }
     }
-    let models = || std::iter::once(&run.policy).chain(&run.prm);
-    let kv = || models().map(|model| &model.usage.kv);
     Summary {
         problems: lines.len(),
         correct: all.correct,
@@ -241,12 +255,7 @@ pub fn summarise(run: Run<'_>) -> Summary {
         context_overflow: run.context_overflow.name(),
         policy: run.policy.summary(),
         prm: run.prm.as_ref().map(Counted::summary),
-        kv: KvSummary {
-            block_tokens: run.policy.usage.kv.block_tokens,
-            peak_blocks: kv().map(|kv| kv.peak_blocks).sum(),
-            peak_bytes: kv().map(|kv| kv.peak_blocks * kv.block_bytes).sum(),
-            unshared_bytes: kv().map(|kv| kv.unshared_blocks * kv.block_bytes).sum(),
-        },
+        kv: KvSummary::of(&run.policy, run.prm.as_ref()),
         flops: Flops {
             policy: run.policy.usage.work.flops,
             prm: run.prm.as_ref().map_or(0, |prm| prm.usage.work.flops),
