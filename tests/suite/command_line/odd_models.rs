@@ -124,11 +124,6 @@ fn add_head(folder: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     });
 }
 
-/// Every row of the embedding in the place of the one before.
-fn shifted(head: &mut Vec<u8>) {
-    head.rotate_left(64 * 10);
-}
-
 fn generate(folder: &Path, name: &str, more: &[&str]) -> Output {
     let arguments = [
         "generate",
@@ -174,7 +169,8 @@ fn a_head_of_its_own_is_used() {
     let folder = scratch("odd-head");
     for (name, tied) in [("tied", true), ("untied", false)] {
         copy_of("nano-small", &folder.join(name));
-        add_head(&folder.join(name), shifted);
+        // Every row of the embedding in the place of the one before.
+        add_head(&folder.join(name), |head| head.rotate_left(64 * 10));
         set(
             &folder.join(name),
             CONFIG,
