@@ -11,13 +11,34 @@ mod summary;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Command as ClapCommand, CommandFactory, FromArgMatches};
 
 use error::{Failure, print_failure};
 use flags::{Cli, Command};
 
+/// Lets the options of a command, and of those below it, take a negative number as their value: the
+/// error is then about the option, not about an argument that nobody knows.
+fn with_negative_numbers(command: ClapCommand) -> ClapCommand {
+    let command = command.mut_args(|arg| {
+        let takes = arg.get_action().takes_values() && !arg.is_positional();
+        if takes {
+            arg.allow_negative_numbers(true)
+        } else {
+            arg
+        }
+    });
+    let names: Vec<String> = (command.get_subcommands())
+        .map(|below| below.get_name().to_string())
+        .collect();
+    (names.into_iter()).fold(command, |command, name| {
+        command.mut_subcommand(name, with_negative_numbers)
+    })
+}
+
 fn main() -> ExitCode {
-    let done = match Cli::parse().command {
+    let matches = with_negative_numbers(Cli::command()).get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let done = match cli.command {
         Command::Solve(flags) => commands::solve::run(&flags),
         Command::Show(flags) => commands::show::run(&flags),
         Command::Generate(flags) => commands::generate::run(&flags),

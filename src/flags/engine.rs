@@ -25,16 +25,11 @@ pub struct EngineFlags {
     pub isa: Option<Isa>,
     /// Memory for the KV cache of all models together, in MiB. Default: on a CUDA card what
     /// --gpu-memory-fraction leaves beside the weights, else 1024, committed as it is used.
-    #[arg(long, value_name = "MIB", allow_negative_numbers = true)]
+    #[arg(long, value_name = "MIB")]
     pub kv_memory: Option<f64>,
     /// How much of a CUDA card's free memory weights, activations and KV cache may take, allocated at
     /// the start; the rest is for plans, scratch memory and other programs.
-    #[arg(
-        long,
-        default_value_t = 0.9,
-        value_name = "FRACTION",
-        allow_negative_numbers = true
-    )]
+    #[arg(long, default_value_t = 0.9, value_name = "FRACTION")]
     pub gpu_memory_fraction: f64,
     /// Tokens in a KV block.
     #[arg(long, default_value_t = 16, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=1024))]
@@ -96,34 +91,19 @@ impl EngineFlags {
 pub struct SamplingFlags {
     /// Divides the logits; 0 takes the most likely token. Default: 0 for cot and generate, else
     /// 0.7.
-    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    #[arg(long, value_name = "T")]
     pub temperature: Option<f32>,
     /// Keep the K most likely tokens; 0 keeps all.
     #[arg(long, default_value_t = 0, value_name = "K")]
     pub top_k: u32,
     /// Keep the smallest set of most likely tokens whose probabilities reach P.
-    #[arg(
-        long,
-        default_value_t = 1.0,
-        value_name = "P",
-        allow_negative_numbers = true
-    )]
+    #[arg(long, default_value_t = 1.0, value_name = "P")]
     pub top_p: f32,
     /// Keep tokens at least P times as likely as the most likely one.
-    #[arg(
-        long,
-        default_value_t = 0.0,
-        value_name = "P",
-        allow_negative_numbers = true
-    )]
+    #[arg(long, default_value_t = 0.0, value_name = "P")]
     pub min_p: f32,
     /// Make tokens already present less likely; 1 is off.
-    #[arg(
-        long,
-        default_value_t = 1.0,
-        value_name = "PENALTY",
-        allow_negative_numbers = true
-    )]
+    #[arg(long, default_value_t = 1.0, value_name = "PENALTY")]
     pub repetition_penalty: f32,
 }
 

@@ -72,12 +72,7 @@ pub struct SearchFlags {
     #[arg(long, default_value = "none", value_parser = words(&StopRule::ALL, StopRule::name), value_name = "RULE")]
     pub stop_rule: StopRule,
     /// Temperature of the softmax that shares a step's budget among the paths (rebase).
-    #[arg(
-        long,
-        default_value_t = 0.2,
-        value_name = "T",
-        allow_negative_numbers = true
-    )]
+    #[arg(long, default_value_t = 0.2, value_name = "T")]
     pub balance_temperature: f64,
     /// Rank children by this aggregation of their path's scores.
     #[arg(long, alias = "value", default_value = "last", value_parser = words(&Aggregation::ALL, Aggregation::name), value_name = "AGGREGATION")]

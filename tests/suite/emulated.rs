@@ -139,6 +139,21 @@ fn a_sample_of_the_case_tables_is_right_from_the_command_line() {
 }
 
 #[test]
+fn a_driver_that_is_older_than_the_compiler_is_one_sentence() {
+    build_emulator();
+    // The tests have the compiler of CUDA 12.
+    for (driver, served) in [("11.8", false), ("12.4", true), ("13.0", true)] {
+        let mut command = kernels_command(&["check", "--device", "emulated", "--every", "60"]);
+        command.env("OFFSHOOT_EMULATOR_DRIVER", driver);
+        let output = command.output().expect("it starts");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.success(), served, "{driver}: {error}");
+        let named = error.contains("CUDA_ERROR_UNSUPPORTED_PTX_VERSION");
+        assert_eq!(named, !served, "{driver}: {error}");
+    }
+}
+
+#[test]
 fn products_of_many_rows_go_to_cublaslt_where_it_is() {
     build_emulator();
     let twin = Path::new(env!("CARGO_BIN_EXE_offshoot")).with_file_name("libcublasLt.so");

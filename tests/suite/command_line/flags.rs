@@ -72,7 +72,7 @@ fn flags_that_cannot_be_honoured_are_named() {
         ),
         usage(&["solve", "--device", "gpu"], &["--device", "cuda:INDEX"]),
         usage(&["solve", "--n", "many"], &["--n", "many"]),
-        usage(&["solve", "--n", "-4"], &["-4"]),
+        usage(&["solve", "--n", "-4"], &["-4", "--n <N>"]),
         usage(&["solve", "--concurrency", "0"], &["--concurrency", "0"]),
         usage(&["solve", "--problems", "x.jsonl", "text"], &["--problems"]),
         usage(&["solve", "--no-such-flag"], &["--no-such-flag"]),
