@@ -8,6 +8,7 @@ mod external;
 mod flags;
 mod progress;
 mod summary;
+mod table;
 
 use std::process::ExitCode;
 

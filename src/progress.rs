@@ -10,8 +10,7 @@ use session::Usages;
 /// How often a plain line is printed in the first minute, and later.
 const LINE_EVERY: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(30)];
 
-/// Tokens of a solution before any has ended: instruct models of 0.5B to 7B parameters write 200 to
-/// 400 for a problem of GSM8K and 300 to 600 for one of MATH-500.
+/// Tokens of a solution before any has ended. A guess: the ETA says "roughly" while it counts.
 const TYPICAL_TOKENS: u64 = 300;
 
 /// How many parts the bar has.
@@ -126,12 +125,12 @@ impl Progress {
         let rate = self.tokens.drawn as f64 / elapsed.as_secs_f64().max(1e-9);
         line += &format!(", {} tokens, {rate:.0} tokens/s", self.tokens.drawn);
         if self.done < self.total && rate > 0.0 {
-            let (how, tokens) = match self.expected() {
+            let (confidence, tokens) = match self.expected() {
                 Expected::About(tokens) => ("", tokens),
                 Expected::Roughly(tokens) => ("roughly ", tokens),
             };
             let left = (self.run() as f64 * tokens - self.tokens.drawn as f64).max(0.0);
-            line += &format!(", ETA {how}{}", duration(left / rate));
+            line += &format!(", ETA {confidence}{}", duration(left / rate));
         }
         line
     }

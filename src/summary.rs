@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use comfy_table::{CellAlignment, Table, TableComponent, presets};
+use comfy_table::Table;
 use serde::Serialize;
 use strategies::{ContextOverflow, ExtractionCounts, Grader, Level, Selection, Strategy};
 
 use session::results::Line;
 use session::{ModelInfo, ModelUsage};
+
+use crate::table::{percent, rules, table};
 
 /// One model's work.
 #[derive(Debug, Serialize)]
@@ -279,10 +281,10 @@ fn mean(counts: impl ExactSizeIterator<Item = u64>) -> f64 {
     counts.sum::<u64>() as f64 / count
 }
 
-fn percent(score: &Score) -> String {
+fn accuracy(score: &Score) -> String {
     match score.problems {
         0 => "-".into(),
-        _ => format!("{:.1}%", 100.0 * score.accuracy),
+        _ => percent(score.accuracy),
     }
 }
 
@@ -294,40 +296,20 @@ pub fn render(s: &Summary) -> String {
     out
 }
 
-/// An empty table without lines between its rows.
-fn table<const N: usize>(header: [&str; N]) -> Table {
-    let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
-    for between_rows in [
-        TableComponent::HorizontalLines,
-        TableComponent::MiddleIntersections,
-        TableComponent::LeftBorderIntersections,
-        TableComponent::RightBorderIntersections,
-    ] {
-        table.remove_style(between_rows);
-    }
-    table.set_header(header);
-    table
-}
-
-/// Aligns the columns behind the first `names` to the right.
-fn align_numbers(table: &mut Table, names: usize) {
-    for column in table.column_iter_mut().skip(names) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-}
-
 fn levels(s: &Summary) -> Table {
-    let mut table = table(["level", "problems", "right", "accuracy", "standard error"]);
+    let mut table = table(
+        ["level", "problems", "right", "accuracy", "standard error"],
+        1,
+    );
     let row = |name: &str, score: &Score| {
         [
             name.to_string(),
             score.problems.to_string(),
             score.correct.to_string(),
-            percent(score),
+            accuracy(score),
             match score.problems {
                 0 => "-".into(),
-                _ => format!("{:.1}%", 100.0 * score.standard_error),
+                _ => percent(score.standard_error),
             },
         ]
     };
@@ -335,7 +317,6 @@ fn levels(s: &Summary) -> Table {
         table.add_row(row(level, score));
     }
     table.add_row(row("all", &s.all));
-    align_numbers(&mut table, 1);
     table
 }
 
@@ -344,29 +325,27 @@ fn selections(s: &Summary) -> Table {
     let mut header = vec!["selection".to_string()];
     header.extend(s.by_n.keys().map(|n| format!("N = {n}")));
     header.push(format!("N = {}", s.n));
-    let mut table = table([]);
-    table.set_header(header);
+    let mut table = table(header, 1);
     let chosen = s.selection.to_string();
     for (name, score) in &s.verdicts {
         let mark = if *name == chosen { " (chosen)" } else { "" };
         let mut row = vec![format!("{name}{mark}")];
         for smaller in s.by_n.values() {
-            row.push(smaller.get(name).map_or("-".into(), percent));
+            row.push(smaller.get(name).map_or("-".into(), accuracy));
         }
-        row.push(percent(score));
+        row.push(accuracy(score));
         table.add_row(row);
     }
     let mut any = vec!["any solution right".to_string()];
     any.extend(s.by_n.keys().map(|_| String::new()));
-    any.push(percent(&s.any_correct));
+    any.push(accuracy(&s.any_correct));
     table.add_row(any);
-    align_numbers(&mut table, 1);
     table
 }
 
 /// What each model did in this run.
 fn models(s: &Summary) -> Table {
-    let mut table = table([
+    let header = [
         "model",
         "",
         "parameters",
@@ -374,7 +353,8 @@ fn models(s: &Summary) -> Table {
         "reused",
         "drawn",
         "FLOPs",
-    ]);
+    ];
+    let mut table = table(header, 2);
     let policy = Some(("policy", &s.policy, s.flops.policy));
     let prm = s.prm.as_ref().map(|prm| ("PRM", prm, s.flops.prm));
     for (role, model, flops) in policy.into_iter().chain(prm) {
@@ -388,14 +368,13 @@ fn models(s: &Summary) -> Table {
             format!("{:.3e}", flops as f64),
         ]);
     }
-    align_numbers(&mut table, 2);
     table
 }
 
 /// The settings and what the run took.
 fn run(s: &Summary) -> Table {
     let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
-    let mut table = table(["run", ""]);
+    let mut table = table(["run", ""], 2);
     let search = format!("{}, N = {}, seed {}", s.strategy.name(), s.n, s.seed);
     let kv = format!(
         "{:.2} MiB at its peak, {:.2} MiB without sharing",
@@ -407,13 +386,15 @@ fn run(s: &Summary) -> Table {
         "{:.0} tokens by the policy, {:.0} read by the PRM",
         tokens.policy, tokens.prm
     );
+    let solutions: usize = s.extractions.values().sum();
+    let found_by = format!("{} of {solutions} solutions", rules(&s.extractions));
     let rate = s.policy.tokens_generated as f64 / s.seconds.max(1e-9);
     let mut rows = vec![
         ("strategy", search),
         ("grader", s.grader.name().to_string()),
         ("device", s.device.clone()),
         ("context overflow", s.context_overflow.to_string()),
-        ("answers found by", found_by(&s.extractions)),
+        ("answers found by", found_by),
         ("per problem", per_problem),
         ("KV cache", kv),
         (
@@ -435,15 +416,6 @@ fn run(s: &Summary) -> Table {
         table.add_row([name.to_string(), value]);
     }
     table
-}
-
-/// `boxed 812, none 12 of 824`.
-fn found_by(counts: &ExtractionCounts) -> String {
-    let rules: Vec<String> = (counts.iter())
-        .map(|(rule, count)| format!("{} {count}", rule.name()))
-        .collect();
-    let all: usize = counts.values().sum();
-    format!("{} of {all} solutions", rules.join(", "))
 }
 
 /// A number with a space between groups of three digits: `1 234 567`.

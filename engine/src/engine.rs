@@ -64,6 +64,13 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    /// Rows of one model in one batch on `backend`.
+    fn batch_rows<B: Backend>(&self, backend: &B) -> usize {
+        self.max_batch_rows.unwrap_or(backend.max_batch_rows())
+    }
+}
+
 /// How many times its context length a model may reach whose context is extended.
 const EXTENSION: usize = 8;
 
@@ -102,7 +109,7 @@ impl<'a> ModelSpec<'a> {
     ) -> LoadOptions {
         let context_length = self.checkpoint.config.context_length;
         LoadOptions {
-            max_rows: options.max_batch_rows.unwrap_or(backend.max_batch_rows()),
+            max_rows: options.batch_rows(backend),
             max_head_bytes: backend.max_head_bytes(),
             context_length: if self.extend_context {
                 EXTENSION * context_length
@@ -198,7 +205,7 @@ impl Engine {
             )?);
         }
         let limits = BatchLimits {
-            max_rows: options.max_batch_rows.unwrap_or(backend.max_batch_rows()),
+            max_rows: options.batch_rows(&backend),
             block_tokens: options.block_tokens,
         };
         let executor = Box::new(Local::new(backend, arena, models));

@@ -92,7 +92,8 @@ const VECTOR_SEQS: usize = 64;
 const AMX_SEQS: usize = 256;
 
 /// Operations of a decode batch beside which its fixed costs are small: scheduling, the threads'
-/// barriers.
+/// barriers. Measured on the same machine: nano-small, whose 5,000 rows this allows, takes 1.07 times
+/// as long with 64 (`offshoot solve --max-num-seqs 64`).
 const MIN_DECODE_FLOPS: u64 = 500_000_000;
 
 impl Backend for CpuBackend {

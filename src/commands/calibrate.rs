@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::CellAlignment;
 use serde::{Deserialize, Serialize};
 use session::results::{Line, Settings, read_lines};
 use strategies::{Aggregation, Isotonic, Reliability, Sample, stream};
@@ -10,6 +10,7 @@ use strategies::{Aggregation, Isotonic, Reliability, Sample, stream};
 use super::{print, print_json};
 use crate::error::{Done, Failure, sentence_with};
 use crate::flags::CalibrateFlags;
+use crate::table::{percent, table};
 
 /// The version of the files written here.
 const SCHEMA: u32 = 1;
@@ -163,19 +164,17 @@ fn samples(path: &Path, lines: &[&Line], aggregation: Aggregation) -> Done<Vec<S
 
 /// The reliability diagram of the held-out problems, before and after, as text.
 fn render(calibration: &Calibration, held_out: &HeldOut) -> String {
-    let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
-    table.set_header([
-        "score",
-        "prefixes",
+    let header = [
+        "prediction",
+        "as scored: prefixes",
         "mean",
         "right",
         "95 %",
-        "mapped to",
+        "calibrated: mean",
         "right",
         "",
-    ]);
-    let percent = |share: f64| format!("{:.1}%", 100.0 * share);
+    ];
+    let mut table = table(header, 1);
     for (i, (raw, mapped)) in (held_out.raw.bins.iter().zip(&held_out.calibrated.bins)).enumerate()
     {
         let or_dash = |count: usize, text: String| if count == 0 { "-".into() } else { text };
@@ -192,15 +191,15 @@ fn render(calibration: &Calibration, held_out: &HeldOut) -> String {
             bar,
         ]);
     }
-    for column in table.column_iter_mut().skip(1).take(6) {
-        column.set_cell_alignment(CellAlignment::Right);
+    if let Some(bars) = table.column_mut(header.len() - 1) {
+        bars.set_cell_alignment(CellAlignment::Left);
     }
-    let summary = |name: &str, of: &Reliability| {
-        let auroc = of.auroc.map_or("-".into(), |auroc| format!("{auroc:.3}"));
-        format!(
-            "{name}: Brier {:.4}, expected calibration error {:.4}, AUROC {auroc}\n",
-            of.brier, of.ece
-        )
+    let summary = |name: &str, reliability: &Reliability| {
+        let Reliability {
+            brier, ece, auroc, ..
+        } = reliability;
+        let auroc = auroc.map_or("-".into(), |auroc| format!("{auroc:.3}"));
+        format!("{name}: Brier {brier:.4}, expected calibration error {ece:.4}, AUROC {auroc}\n")
     };
     format!(
         "{} scored by {} ({} of each prefix); fitted on {} prefixes of {} problems, shown for the {} \

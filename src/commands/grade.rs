@@ -13,6 +13,7 @@ use strategies::{
 use crate::error::{Done, Failure, print_failure};
 use crate::external::External;
 use crate::flags::GradeFlags;
+use crate::table::rules;
 
 /// What came of all lines.
 #[derive(Default)]
@@ -265,11 +266,7 @@ fn summary(counts: &Counts, timed_out: usize, flags: &GradeFlags) -> String {
         flags.grader.name()
     );
     if !counts.extractions.is_empty() {
-        let rules = counts.extractions.iter();
-        let rules: Vec<String> = rules
-            .map(|(rule, n)| format!("{} {n}", rule.name()))
-            .collect();
-        text += &format!("; answers found by: {}", rules.join(", "));
+        text += &format!("; answers found by: {}", rules(&counts.extractions));
     }
     if flags.external.is_some() {
         text += &format!(

@@ -52,7 +52,6 @@ pub(super) struct ReadyBatch<'a> {
     /// For every draw, its request.
     pub drawn_for: Vec<RequestId>,
     pub reads: Vec<OutputRead>,
-    pub hidden_layer: Option<usize>,
 }
 
 /// An output row whose numbers a request reads.
@@ -132,7 +131,6 @@ impl BatchDraft {
             draws: Vec::new(),
             drawn_for: Vec::new(),
             reads: Vec::new(),
-            hidden_layer: self.hidden_layer,
         };
         for (chunk, &first_row) in self.chunks.iter().zip(&first_rows) {
             ready.add_outputs(chunk, first_row, requests);

@@ -415,7 +415,7 @@ impl Scheduler {
             copies: &ready.copies,
             draws: &ready.draws,
             read: ready.reads_head(),
-            hidden_layer: ready.hidden_layer,
+            hidden_layer: draft.hidden_layer,
         };
         let heads = if batch.needs_head() {
             ready.plan.outputs.len()

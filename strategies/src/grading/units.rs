@@ -152,15 +152,7 @@ const NO_NOUNS: [&str; 26] = [
 /// The unit that `nodes` are, all of them: `Some(None)` for the word "units". `spaced` says whether
 /// space parts it from its number, `after_number` whether that is a plain number.
 pub(super) fn unit(nodes: &[Node], spaced: bool, after_number: bool) -> Option<Option<Unit>> {
-    let mut parser = Parser {
-        nodes,
-        at: 0,
-        factors: Factors::default(),
-        count: 0,
-        clear: false,
-        spaced,
-        after_number,
-    };
+    let mut parser = Parser::new(nodes, spaced, after_number);
     parser.all()?;
     let Parser {
         factors,
@@ -190,7 +182,19 @@ struct Parser<'a> {
     after_number: bool,
 }
 
-impl Parser<'_> {
+impl<'a> Parser<'a> {
+    fn new(nodes: &'a [Node], spaced: bool, after_number: bool) -> Parser<'a> {
+        Parser {
+            nodes,
+            at: 0,
+            factors: Factors::default(),
+            count: 0,
+            clear: false,
+            spaced,
+            after_number,
+        }
+    }
+
     fn all(&mut self) -> Option<()> {
         let mut sign = 1;
         loop {
@@ -311,15 +315,7 @@ impl Parser<'_> {
     }
 
     fn inside(&mut self, nodes: &[Node]) -> Option<Factors> {
-        let mut parser = Parser {
-            nodes,
-            at: 0,
-            factors: Factors::default(),
-            count: 0,
-            clear: false,
-            spaced: true,
-            after_number: true,
-        };
+        let mut parser = Parser::new(nodes, true, true);
         let flat = !nodes.iter().any(|n| matches!(n, Node::Group(_)));
         (flat && parser.all().is_some()).then_some(())?;
         self.clear |= parser.clear;
