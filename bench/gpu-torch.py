@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Times of PyTorch on one GPU, for bench/gpu-check: one JSON object on standard output.
+"""Times of PyTorch on one GPU, for bench/gpu-check: a figure a line, as `offshoot kernels time --figures`.
 
-Memory: bytes per second that a sum over 4 GiB reads, and that a copy reads and writes. Products: seconds of
-torch.nn.functional.linear in bf16, of the shapes (rows/n/k) given, weights of 256 MiB in turn so that the
-cache holds none of them. Each figure is the median of 21 spans of 20 calls.
+    bench/gpu-torch.py R/N/K...
+
+Ceilings: bytes per second that a sum over 4 GiB reads, and that a copy reads and writes. Linear layers:
+microseconds of torch.nn.functional.linear in bf16, weights of 256 MiB in turn so that L2 holds none of
+them, 20 calls in a CUDA graph. Each figure is the median of 9 spans, after 300 ms of work.
 """
 
 import json
@@ -19,51 +21,67 @@ if not torch.cuda.is_available():
     sys.exit("error: PyTorch finds no GPU")
 
 
-def seconds(call, spans=21, calls=20):
-    """Of one call."""
-    call(0)
+def figure(section, case, name, value, unit):
+    """Prints one line, at once."""
+    line = {"section": section, "case": case, "figure": name, "unit": unit, "value": value}
+    print(json.dumps(line), flush=True)
+
+
+def seconds(span, calls):
+    """Of one of a span's calls, by the device's events."""
+    start = time.perf_counter()
+    while time.perf_counter() - start < 0.3 and not seconds.warm:
+        span()
+        torch.cuda.synchronize()
+    seconds.warm = True
     times = []
-    for _ in range(spans):
+    for _ in range(9):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        span()
+        end.record()
         torch.cuda.synchronize()
-        start = time.perf_counter()
-        for turn in range(calls):
-            call(turn)
-        torch.cuda.synchronize()
-        times.append((time.perf_counter() - start) / calls)
+        times.append(begin.elapsed_time(end) / 1e3 / calls)
     return statistics.median(times)
 
 
-def product(rows, n, k):
+seconds.warm = False
+
+
+def graph(call, calls):
+    """A graph of that many calls."""
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        for turn in range(calls):
+            call(turn)
+    torch.cuda.synchronize()
+    recorded = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(recorded):
+        for turn in range(calls):
+            call(turn)
+    return recorded.replay
+
+
+def linear(rows, n, k):
     """Seconds of a linear layer."""
-    copies = max(1, min(32, (256 << 20) // (2 * n * k)))
+    copies = max(1, min(20, (256 << 20) // (2 * n * k)))
     weights = [torch.randn(n, k, device="cuda", dtype=torch.bfloat16) for _ in range(copies)]
     x = torch.randn(rows, k, device="cuda", dtype=torch.bfloat16)
-    return seconds(lambda turn: torch.nn.functional.linear(x, weights[turn % copies]))
-
-
-def memory():
-    """Bytes per second."""
-    a = torch.ones(1 << 30, device="cuda", dtype=torch.float32)
-    b = torch.empty_like(a)
-    size = a.numel() * a.element_size()
-    return {
-        "read": size / seconds(lambda _: a.sum(), calls=3),
-        "copy": 2 * size / seconds(lambda _: b.copy_(a), calls=3),
-    }
+    return seconds(graph(lambda turn: torch.nn.functional.linear(x, weights[turn % copies]), 20), 20)
 
 
 def main():
-    """The whole report."""
+    """All figures."""
     with torch.inference_mode():
-        report = {
-            "device": torch.cuda.get_device_name(),
-            "torch": torch.__version__,
-            "bytes_per_second": memory(),
-            "products": {
-                shape: product(*(int(size) for size in shape.split("/"))) for shape in sys.argv[1:]
-            },
-        }
-    print(json.dumps(report))
+        a = torch.ones(1 << 30, device="cuda", dtype=torch.float32)
+        b = torch.empty_like(a)
+        size = a.numel() * a.element_size()
+        figure("ceilings", "read", "torch", size / seconds(a.sum, 1) / 1e12, "TB/s")
+        figure("ceilings", "copy", "torch", 2 * size / seconds(lambda: b.copy_(a), 1) / 1e12, "TB/s")
+        del a, b
+        for shape in sys.argv[1:]:
+            rows, n, k = (int(size) for size in shape.split("/"))
+            figure("linear", shape, "torch", linear(rows, n, k) * 1e6, "us")
 
 
 if __name__ == "__main__":

@@ -4,11 +4,13 @@
 //!   limits measured in the same run. `offshoot bench` calls them.
 //! - [`scaling`] and [`kernels`]: studies that run the `offshoot` binary as a user would, keep its
 //!   raw output with the machine and the command, and generate their tables from it.
+//! - [`figures`]: measured figures as lines, and a report of them.
 //! - [`quantized`]: how quantization changes a checkpoint's logits.
 //!
 //! `bench/README.md` says how to run each and how to read the results.
 
 pub mod attention;
+pub mod figures;
 pub mod kernels;
 pub mod limits;
 pub mod linear;

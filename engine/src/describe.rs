@@ -145,6 +145,8 @@ pub fn inspect(source: Source) -> Result<Inspected> {
         }
         Err(error) => description.without_weights = Some(error.to_string()),
     }
+    let warning = text.as_ref().and_then(|(tokenizer, _)| tokenizer.warning());
+    description.warnings.extend(warning.map(str::to_string));
     description.tokenizer = text.as_ref().map(|(tokenizer, template)| TokenizerSummary {
         vocab: tokenizer.vocab_size(),
         bos: tokenizer.bos().map(|token| token.text.clone()),

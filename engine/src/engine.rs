@@ -15,12 +15,12 @@ use crate::Error;
 use crate::branch::Branch;
 use crate::checkpoint::Checkpoint;
 use crate::kv::memory::ArenaLayout;
-use crate::kv::{KvMemory, SharedMemory};
 use crate::model::{self, LoadOptions, allocations, shape};
+use crate::schedule::devices::Devices;
 use crate::schedule::executor::{Executor, ModelShape};
 use crate::schedule::local::Local;
 use crate::schedule::usage::{KvUsage, Usage};
-use crate::schedule::{BatchLimits, Scheduler};
+use crate::schedule::{Placement, Scheduler};
 use crate::text::tokenizer::Tokenizer;
 
 /// How an engine is set up.
@@ -162,16 +162,26 @@ pub struct Engine {
     kv_bytes: usize,
 }
 
-impl Engine {
-    /// Loads models onto `backend`; they come back in the same order.
+/// Models loaded onto one device: [`Engine::of`] makes an engine of one or several.
+pub struct DeviceModels {
+    executor: Box<dyn Executor>,
+    shapes: Vec<ModelShape>,
+    placements: Vec<Placement>,
+    tokenizers: Vec<Option<Rc<Tokenizer>>>,
+    kv_bytes: usize,
+    block_tokens: usize,
+}
+
+impl DeviceModels {
+    /// Loads models onto `backend`.
     ///
     /// # Errors
     /// A checkpoint whose tensors do not match its config, or too little memory.
-    pub fn new<B: Backend + 'static>(
+    pub fn load<B: Backend + 'static>(
         mut backend: B,
         specs: &[ModelSpec<'_>],
         options: &Options,
-    ) -> Result<(Engine, Vec<Model>), Error> {
+    ) -> Result<DeviceModels, Error> {
         let mut layouts = kv_layouts(&backend, specs, options)?;
         let block_bytes: Vec<usize> = layouts.iter().map(KvLayout::block_bytes).collect();
         let max_kv_bytes = options.kv_bytes.unwrap_or(usize::MAX);
@@ -181,7 +191,7 @@ impl Engine {
                 allocations(spec.checkpoint, layout, &load)
             })
             .collect();
-        let kv_bytes = backend.reserve(&kept, options.kv_bytes, block_bytes.iter().sum())?;
+        let kv_bytes = backend.reserve(&kept, &layouts, options.kv_bytes)?;
         let arena_layout = ArenaLayout::new(kv_bytes, &block_bytes);
         for layout in &mut layouts {
             layout.unit_bytes = arena_layout.unit_bytes;
@@ -204,55 +214,94 @@ impl Engine {
                 &load,
             )?);
         }
-        let limits = BatchLimits {
-            max_rows: options.batch_rows(&backend),
-            block_tokens: options.block_tokens,
-        };
         let executor = Box::new(Local::new(backend, arena, models));
-        let asynchronous = options.async_scheduling;
-        let engine = Engine::over(executor, shapes, &arena_layout, limits, asynchronous);
-        let models = (specs.iter().enumerate())
-            .map(|(index, spec)| Model {
-                scheduler: Rc::clone(&engine.scheduler),
-                index,
-                tokenizer: spec.tokenizer.clone(),
-                seed: options.seed,
-            })
-            .collect();
-        Ok((engine, models))
+        Ok(DeviceModels {
+            tokenizers: specs.iter().map(|spec| spec.tokenizer.clone()).collect(),
+            ..DeviceModels::over(executor, shapes, &arena_layout, options.block_tokens)
+        })
     }
 
-    /// An engine over any executor; its models have no tokenizer.
+    /// Models of any executor, without tokenizers.
     pub(crate) fn over(
         executor: Box<dyn Executor>,
         shapes: Vec<ModelShape>,
         arena: &ArenaLayout,
-        limits: BatchLimits,
-        async_scheduling: Option<bool>,
-    ) -> Engine {
-        let memory: SharedMemory = Rc::new(RefCell::new(KvMemory::new(arena, limits.block_tokens)));
-        let async_scheduling = async_scheduling.unwrap_or(executor.prefers_async());
-        Engine {
+        block_tokens: usize,
+    ) -> DeviceModels {
+        DeviceModels {
+            executor,
+            tokenizers: vec![None; shapes.len()],
+            shapes,
+            placements: Placement::all(arena, block_tokens),
             kv_bytes: arena.bytes(),
-            scheduler: Rc::new(RefCell::new(Scheduler::new(
-                executor,
-                shapes,
-                memory,
-                limits,
-                async_scheduling,
-            ))),
+            block_tokens,
         }
     }
+}
 
-    /// A model without a tokenizer.
-    #[cfg(test)]
-    pub(crate) fn bare_model(&self, index: usize, seed: u64) -> Model {
-        Model {
-            scheduler: Rc::clone(&self.scheduler),
-            index,
-            tokenizer: None,
-            seed,
+impl Engine {
+    /// Loads models onto `backend`; they come back in the same order.
+    ///
+    /// # Errors
+    /// A checkpoint whose tensors do not match its config, or too little memory.
+    pub fn new<B: Backend + 'static>(
+        backend: B,
+        specs: &[ModelSpec<'_>],
+        options: &Options,
+    ) -> Result<(Engine, Vec<Model>), Error> {
+        let device = DeviceModels::load(backend, specs, options)?;
+        Ok(Engine::of(
+            vec![device],
+            options.seed,
+            options.async_scheduling,
+        ))
+    }
+
+    /// An engine over the models of all `devices`, which come back in that order. Each device has a
+    /// KV cache of its own; batches of different devices run at the same time.
+    ///
+    /// # Panics
+    /// If there is no device, or if the devices' blocks differ in their tokens.
+    pub fn of(
+        devices: Vec<DeviceModels>,
+        seed: u64,
+        async_scheduling: Option<bool>,
+    ) -> (Engine, Vec<Model>) {
+        let block_tokens = devices.first().expect("a device").block_tokens;
+        let (mut executors, mut shapes) = (Vec::new(), Vec::new());
+        let (mut placements, mut tokenizers) = (Vec::new(), Vec::new());
+        let mut kv_bytes = 0;
+        for device in devices {
+            assert_eq!(device.block_tokens, block_tokens, "tokens in a KV block");
+            executors.push((device.executor, device.shapes.len()));
+            shapes.extend(device.shapes);
+            placements.extend(device.placements);
+            tokenizers.extend(device.tokenizers);
+            kv_bytes += device.kv_bytes;
         }
+        let executor: Box<dyn Executor> = match executors.len() {
+            1 => executors.remove(0).0,
+            _ => Box::new(Devices::new(executors)),
+        };
+        let async_scheduling = async_scheduling.unwrap_or(executor.prefers_async());
+        let scheduler =
+            Scheduler::new(executor, shapes, placements, block_tokens, async_scheduling);
+        let scheduler = Rc::new(RefCell::new(scheduler));
+        let models = (tokenizers.into_iter().enumerate())
+            .map(|(index, tokenizer)| Model {
+                scheduler: Rc::clone(&scheduler),
+                index,
+                tokenizer,
+                seed,
+            })
+            .collect();
+        (
+            Engine {
+                scheduler,
+                kv_bytes,
+            },
+            models,
+        )
     }
 
     /// Panics if an invariant of the KV memory is broken.
@@ -261,7 +310,7 @@ impl Engine {
         self.scheduler.borrow().check();
     }
 
-    /// Bytes of the KV cache.
+    /// Bytes of the KV cache, on all devices together.
     pub fn kv_bytes(&self) -> usize {
         self.kv_bytes
     }

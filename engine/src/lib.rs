@@ -35,7 +35,7 @@ mod testing;
 pub mod text;
 
 pub use branch::Branch;
-pub use engine::{Engine, Model, ModelSpec, Options};
+pub use engine::{DeviceModels, Engine, Model, ModelSpec, Options};
 pub use error::Error;
 pub use schedule::request::{Finish, Generate, Generated};
 pub use schedule::usage::{KvUsage, Usage};

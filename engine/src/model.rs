@@ -105,8 +105,13 @@ impl<B: Backend> Model<B> {
         copies: &[(BlockId, BlockId)],
         wanted: Wanted,
     ) -> Result<(&B::Activations, Option<B::PendingRead>), Error> {
-        let max_rows = plan.rows.len().max(self.max_rows.min(self.max_outputs));
-        let rows = backend.padded_rows(plan).min(max_rows);
+        // Padding rows have outputs only where every row has one.
+        let all_outputs = plan.outputs.len() == plan.rows.len();
+        let room = match all_outputs {
+            true => self.max_rows.min(self.max_outputs),
+            false => self.max_rows,
+        };
+        let rows = backend.padded_rows(plan).min(plan.rows.len().max(room));
         let plan = if rows > plan.rows.len() {
             &plan.padded(rows)
         } else {

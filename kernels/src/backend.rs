@@ -200,21 +200,23 @@ pub trait Backend {
     }
 
     /// Reserves the memory of all `models` at once, before any of them is loaded. Returns the size of
-    /// the KV arena to allocate beside them, in bytes: `kv_bytes`, or the device's remaining memory.
-    /// A device that allocates on demand reserves nothing.
+    /// the KV arena to allocate beside them, in bytes: `kv_bytes`, or the device's remaining memory
+    /// as far as blocks of these `layouts` can lie in it. A device that allocates on demand reserves
+    /// nothing.
     ///
     /// # Errors
     ///
-    /// [`Error::DoesNotFit`] if `models` do not fit together with `kv_bytes`, or with `min_kv_bytes`
-    /// if that is `None`.
+    /// [`Error::DoesNotFit`] if `models` do not fit together with `kv_bytes`, or with one block of
+    /// each layout if that is `None`.
     fn reserve(
         &mut self,
         _models: &[Allocation],
+        _layouts: &[KvLayout],
         kv_bytes: Option<usize>,
-        _min_kv_bytes: usize,
     ) -> Result<usize, Error> {
         Ok(kv_bytes.unwrap_or(DEFAULT_KV_BYTES))
     }
+
     /// Announces that the next loads, or the next forward pass, belong to the engine's model `index`.
     fn select_model(&mut self, _index: usize) {}
 
@@ -250,7 +252,7 @@ pub trait Backend {
     fn upload(&mut self, plan: &BatchPlan) -> Result<Self::Plan, Error>;
 
     /// The number of rows to pad a plan to ([`BatchPlan::padded`]), so that an earlier recording of
-    /// the pass can be reused.
+    /// the pass, or what a library chose for a number of rows, can be reused.
     fn padded_rows(&self, plan: &BatchPlan) -> usize {
         plan.rows.len()
     }

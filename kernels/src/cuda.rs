@@ -97,7 +97,20 @@ pub struct Weight {
 /// An f32 vector, padded with zeros to a multiple of 8.
 pub struct Vector {
     buffer: Buffer,
+    /// The same numbers in bf16 where that loses nothing (a bias of a bf16 checkpoint): cuBLASLt
+    /// takes a bias in the output's type.
+    half: Option<Buffer>,
     len: usize,
+}
+
+impl Vector {
+    /// Its address in a type; `None` if the numbers are not all of that type.
+    fn at(&self, dtype: Dtype) -> Option<u64> {
+        match dtype {
+            Dtype::F32 => Some(self.buffer.at()),
+            _ => self.half.as_ref().map(Buffer::at),
+        }
+    }
 }
 
 /// Cosines, then sines.
@@ -155,6 +168,11 @@ fn max_head_bytes(memory: usize) -> usize {
     (memory / 64).clamp(64 << 20, 512 << 20)
 }
 
+/// [`CudaBackend::default_memory_fraction`].
+fn default_memory_fraction(integrated: bool) -> f64 {
+    if integrated { 0.5 } else { 0.9 }
+}
+
 impl CudaBackend {
     /// Opens a card, or the emulated one.
     ///
@@ -199,6 +217,12 @@ impl CudaBackend {
         self.fraction = Some(fraction);
     }
 
+    /// The share of its free memory that models and KV cache take unless an option says otherwise: 0.9,
+    /// and 0.5 where it is the host's memory (Jetson, GB10), which the driver reports as the card's.
+    pub fn default_memory_fraction(&self) -> f64 {
+        default_memory_fraction(self.card.limits().integrated)
+    }
+
     /// Turns the recording of decode batches as CUDA graphs on (the default) or off.
     pub fn set_graphs(&mut self, on: bool) {
         self.graphs = on;
@@ -231,6 +255,20 @@ impl CudaBackend {
     /// The number of linear layers that cuBLASLt has computed; `None` where it is not in use.
     pub fn cublaslt_products(&self) -> Option<u64> {
         self.cublaslt.as_ref().map(cublaslt::CublasLt::calls)
+    }
+
+    /// The number of shapes that cuBLASLt has chosen a kernel for; `None` where it is not in use.
+    pub fn cublaslt_shapes(&self) -> Option<usize> {
+        self.cublaslt.as_ref().map(cublaslt::CublasLt::shapes)
+    }
+
+    /// Bytes of free memory.
+    ///
+    /// # Errors
+    ///
+    /// The driver does not say.
+    pub fn free_memory(&self) -> Result<usize, Error> {
+        self.card.free_memory()
     }
 
     /// Whether this is the emulator.
@@ -359,9 +397,17 @@ impl Backend for CudaBackend {
     fn reserve(
         &mut self,
         models: &[Allocation],
+        layouts: &[KvLayout],
         kv_bytes: Option<usize>,
-        min_kv_bytes: usize,
     ) -> Result<usize, Error> {
+        let dims = layouts.iter().map(|layout| layout.head_dim);
+        let reachable = dims.map(attention::max_arena).min().unwrap_or(usize::MAX);
+        if let Some(bytes) = kv_bytes.filter(|&bytes| bytes > reachable) {
+            return Err(Error::Unsupported {
+                device: self.card.name().into(),
+                what: format!("a KV cache of {bytes} bytes (at most {reachable})"),
+            });
+        }
         let Some(fraction) = self.fraction else {
             return Ok(kv_bytes.unwrap_or(DEFAULT_KV_BYTES));
         };
@@ -369,18 +415,20 @@ impl Backend for CudaBackend {
         let free = self.card.free_memory()?;
         let allowed = (free as f64 * fraction) as usize;
         let fitting = allowed.checked_sub(weights);
-        if fitting.is_none_or(|left| left < kv_bytes.unwrap_or(min_kv_bytes)) {
+        let one_block = || layouts.iter().map(KvLayout::block_bytes).sum();
+        let least = kv_bytes.unwrap_or_else(one_block);
+        if fitting.is_none_or(|left| left < least) {
             return Err(Error::DoesNotFit {
                 device: self.card.name().into(),
                 weights,
-                kv: kv_bytes.unwrap_or(min_kv_bytes),
+                kv: least,
                 allowed,
                 fraction,
                 free,
             });
         }
         self.memory.reserve(weights)?;
-        let left = fitting.unwrap_or(0).min(attention::MAX_ARENA);
+        let left = fitting.unwrap_or(0).min(reachable);
         // The emulated card's memory is this machine's.
         let left = if self.emulated() {
             left.min(DEFAULT_KV_BYTES)
@@ -401,8 +449,12 @@ impl Backend for CudaBackend {
     fn load_vector(&mut self, values: &[f32]) -> Result<Vector, Error> {
         let mut padded = values.to_vec();
         padded.resize(memory::padded(values.len()), 0.0);
+        let half: Vec<bf16> = padded.iter().map(|&v| bf16::from_f32(v)).collect();
+        let exact = half.iter().zip(&padded).all(|(h, v)| h.to_f32() == *v);
+        let half = exact.then(|| self.memory.of(&half, "a vector"));
         Ok(Vector {
             buffer: self.memory.of(&padded, "a vector")?,
+            half: half.transpose()?,
             len: values.len(),
         })
     }
@@ -425,12 +477,6 @@ impl Backend for CudaBackend {
     }
 
     fn arena(&mut self, bytes: usize) -> Result<Arena, Error> {
-        if bytes > attention::MAX_ARENA {
-            return Err(Error::Unsupported {
-                device: self.card.name().into(),
-                what: format!("a KV arena of {bytes} bytes (at most 128 GiB)"),
-            });
-        }
         // Zeros, because copies of blocks include slots that were never written.
         Ok(Arena {
             buffer: Buffer::zeroed(&self.card, bytes, "the KV arena")?,
@@ -443,7 +489,9 @@ impl Backend for CudaBackend {
     }
 
     fn padded_rows(&self, plan: &BatchPlan) -> usize {
-        plan::padded_rows(plan)
+        let rows = plan.rows.len();
+        let library = self.cublaslt.as_ref();
+        plan::padded_rows(plan, library.is_some_and(|lt| rows >= lt.min_rows()))
     }
 
     fn record(
@@ -517,8 +565,8 @@ impl Backend for CudaBackend {
         gate_up: &mut Activations,
         out: &mut Activations,
     ) {
-        if linear::by_library(self.cublaslt.as_mut(), bias, rows).is_some() {
-            self.linear(x, w, None, rows, false, gate_up);
+        if linear::by_library(self.cublaslt.as_mut(), bias, rows, gate_up.dtype).is_some() {
+            self.linear(x, w, bias, rows, false, gate_up);
             self.gated(gate_up, activation, rows, out);
         } else {
             self.enqueue(|b| linear::linear_gated(&b.card, x, w, bias, activation, rows, out));

@@ -233,17 +233,20 @@ impl BatchPlan {
         }
     }
 
-    /// The plan padded to `rows` rows. A padding row has token 0 at position 0 and an output; it
-    /// writes no K or V and attends to no run.
+    /// The plan padded to `rows` rows. A padding row has token 0 at position 0, and an output if every
+    /// row of the plan has one; it writes no K or V and attends to no run.
     pub fn padded(&self, rows: usize) -> BatchPlan {
         let mut plan = self.clone();
+        let all_outputs = self.outputs.len() == self.rows.len();
         for row in self.rows.len()..rows {
             plan.rows.push(Row {
                 token_id: 0,
                 position: 0,
                 slot: None,
             });
-            plan.outputs.push(row as u32);
+            if all_outputs {
+                plan.outputs.push(row as u32);
+            }
         }
         plan
     }

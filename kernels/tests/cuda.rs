@@ -36,7 +36,7 @@ fn linear_layers_by_cublaslt_are_right() {
         let before = backend.cublaslt_products();
         cases::check_linear(&mut backend, case).map(drop)?;
         let used = backend.cublaslt_products() != before;
-        if used == (case.rows >= 17 && !case.bias) {
+        if used == (case.rows >= 17) {
             Ok(())
         } else {
             Err(format!("computed by the library: {used}"))
@@ -45,6 +45,52 @@ fn linear_layers_by_cublaslt_are_right() {
     check_all(&cases::gated_linear_cases(), |case| {
         cases::check_linear_gated(&mut backend, case).map(drop)
     });
+}
+
+/// The library adds a bias of the output's type. One that bf16 would round is added in f32, by the
+/// kernel here.
+#[test]
+fn a_bias_that_bf16_would_round_is_not_the_librarys() {
+    let (_one, mut backend) = common::emulated();
+    backend.set_cublaslt(Some(common::cublaslt())).unwrap();
+    let (w, values) = embedding(&mut backend, 24, 16);
+    let x = backend.half_activations(32, 16).unwrap();
+    for (bias, by_library) in [(0.5f32, true), (0.1, false)] {
+        let vector = backend.load_vector(&[bias; 24]).unwrap();
+        let mut out = backend.half_activations(32, 24).unwrap();
+        let before = backend.cublaslt_products();
+        backend.linear(&x, &w, Some(&vector), 32, false, &mut out);
+        assert_eq!(backend.cublaslt_products() != before, by_library, "{bias}");
+        let pending = backend.read(&out, 0..32);
+        let rounded = half::bf16::from_f32(bias).to_f32();
+        let out = backend.finish_read(pending).unwrap();
+        assert!(out.iter().all(|&v| v == rounded), "0 w + {bias}");
+    }
+    assert!(values.iter().any(|&v| v != 0.0));
+}
+
+/// Chunks of a prefill have any number of rows; the library chooses a kernel for few of them.
+#[test]
+fn chunks_of_a_prefill_have_few_numbers_of_rows() {
+    let (_one, mut backend) = common::emulated();
+    backend.set_cublaslt(Some(common::cublaslt())).unwrap();
+    let (w, _) = embedding(&mut backend, 24, 16);
+    let x = backend.half_activations(256, 16).unwrap();
+    let mut out = backend.half_activations(256, 24).unwrap();
+    let token_ids = [1; 256];
+    for rows in 65..=192 {
+        let entries: Vec<(BlockId, u32)> = (0..rows as u32).map(|b| (BlockId(b), 1)).collect();
+        let sequence = SequenceRows {
+            table: &entries,
+            token_ids: &token_ids[..rows],
+            write: true,
+            outputs: &[0],
+        };
+        let (plan, _) = BatchPlan::build(&[sequence], 1);
+        let padded = backend.padded_rows(&plan);
+        backend.linear(&x, &w, None, padded, false, &mut out);
+    }
+    assert_eq!(backend.cublaslt_shapes(), Some(2));
 }
 
 #[test]
@@ -383,7 +429,7 @@ fn buffers_of_models_lie_in_one_allocation() {
     for reserved in [false, true] {
         let before = allocations();
         if reserved {
-            assert_eq!(backend.reserve(&models, Some(4096), 0).unwrap(), 4096);
+            assert_eq!(backend.reserve(&models, &[], Some(4096)).unwrap(), 4096);
         }
         let (w, bias, mut x, mut out) = load(&mut backend);
         let taken = allocations() - before;
@@ -413,13 +459,25 @@ fn models_that_do_not_fit_are_refused_with_the_bytes_needed_and_free() {
             rows: 1 << 10,
             cols: 1 << 9,
         }];
-        let error = backend.reserve(&models, kv, 0).expect_err("does not fit");
+        let error = backend.reserve(&models, &[], kv).expect_err("does not fit");
         assert!(matches!(error, Error::DoesNotFit { .. }), "{error}");
         assert!(error.to_string().contains(words), "{error}");
     }
     // The rest goes to the KV cache; the emulated card leaves this machine some memory.
     backend.set_memory_fraction(0.5);
-    assert_eq!(backend.reserve(&[], None, 64).unwrap(), 1 << 30);
+    assert_eq!(backend.reserve(&[], &[], None).unwrap(), 1 << 30);
+    // The kernel's offsets have 32 bits, in units of 64 bytes, or of 32 where a head's token has an
+    // odd number of these.
+    for (head_dim, reachable) in [(64, 256_usize << 30), (80, 128 << 30)] {
+        let layouts = [KvLayout {
+            head_dim,
+            ..small_layout()
+        }];
+        let kv = Some(reachable + 1);
+        let error = backend.reserve(&[], &layouts, kv).expect_err("too large");
+        let words = format!("(at most {reachable})");
+        assert!(error.to_string().contains(&words), "{error}");
+    }
 }
 
 #[test]

@@ -2,18 +2,38 @@
 
 mod common;
 
+use std::path::PathBuf;
+
 use offshoot_kernels::cuda::catalog::{ARCHITECTURES, Architecture, Module};
-use offshoot_kernels::cuda::{cache_folder, compile_for, cubin};
+use offshoot_kernels::cuda::{Compiler, cache_folder, compile_for, cubin};
 
 #[test]
 fn every_kernel_compiles_within_its_caps() {
-    let compiler = common::compiler();
+    gate(&common::compiler());
+}
+
+/// CUDA 13's compiler allocates registers otherwise. Two tests, so that the compilers work side by
+/// side.
+#[test]
+fn every_kernel_compiles_within_its_caps_by_cuda_13() {
+    let variable = "OFFSHOOT_NVRTC13_DIR";
+    let folder = std::env::var_os(variable).map(PathBuf::from);
+    let folder = folder.unwrap_or_else(|| common::target().join("nvrtc13"));
+    let file = folder.join("nvidia/cu13/lib/libnvrtc.so.13");
+    let compiler = Compiler::load(&file).unwrap_or_else(|why| {
+        panic!("{why}; expected the wheel nvidia-cuda-nvrtc of CUDA 13, unpacked there or in {variable}")
+    });
+    assert_eq!(compiler.version().0, 13);
+    gate(&compiler);
+}
+
+fn gate(compiler: &Compiler) {
     let cache = cache_folder();
     let mut complaints = Vec::new();
     for architecture in &ARCHITECTURES {
         for module in architecture.modules() {
             let name = architecture.name;
-            let compiled = compile_for(&compiler, &module, name, cache.as_deref())
+            let compiled = compile_for(compiler, &module, name, cache.as_deref())
                 .and_then(|image| cubin::kernels(&image));
             match compiled {
                 Ok(compiled) => check(architecture, &module, &compiled, &mut complaints),

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use engine::Setting;
+use engine::{DeviceModels, ModelSpec, Setting};
 use kernels::cpu::Isa;
 use kernels::cuda::Which;
 use kernels::{Backend, CpuBackend, CudaBackend, Dtype, KvDtype, Quantization};
@@ -67,8 +67,9 @@ pub struct EngineOptions {
     /// MiB of KV cache for all models together. `None`: on a card what `gpu_memory_fraction` leaves
     /// beside the weights, else 1024, committed as it is used.
     pub kv_memory: Option<f64>,
-    /// Share of a card's free memory that weights, activations and KV cache may take.
-    pub gpu_memory_fraction: f64,
+    /// Share of a card's free memory that weights, activations and KV cache may take; `None`: 0.9, and
+    /// 0.5 on a card that shares the host's memory.
+    pub gpu_memory_fraction: Option<f64>,
     /// Tokens in a KV block.
     pub block_tokens: usize,
     /// Storage of K and V; `None`: as each model's weights.
@@ -91,7 +92,7 @@ impl Default for EngineOptions {
             threads: 0,
             isa: None,
             kv_memory: None,
-            gpu_memory_fraction: 0.9,
+            gpu_memory_fraction: None,
             block_tokens: 16,
             kv_dtype: None,
             quantize: None,
@@ -134,6 +135,19 @@ pub struct Machine {
     pub unused_card: Option<String>,
 }
 
+impl Machine {
+    /// This as the policy's device and another as the PRM's.
+    pub(crate) fn with_prm_on(self, prm: Machine) -> Machine {
+        let both = |policy: String, prm: String| format!("{policy}; PRM: {prm}");
+        Machine {
+            name: both(self.name, prm.name),
+            device: both(self.device, prm.device),
+            instruction_set: self.instruction_set.or(prm.instruction_set),
+            unused_card: self.unused_card.or(prm.unused_card),
+        }
+    }
+}
+
 /// The most threads of the CPU backend: more than any machine has cores, and few enough to start.
 const MOST_THREADS: usize = 1024;
 
@@ -145,14 +159,31 @@ pub enum AnyBackend {
     Cuda(Box<CudaBackend>),
 }
 
+impl AnyBackend {
+    /// Loads models onto it.
+    ///
+    /// # Errors
+    /// A checkpoint whose tensors do not match its config, or too little memory.
+    pub(crate) fn load(
+        self,
+        specs: &[ModelSpec<'_>],
+        options: &engine::Options,
+    ) -> Result<DeviceModels, engine::Error> {
+        match self {
+            AnyBackend::Cpu(cpu) => DeviceModels::load(cpu, specs, options),
+            AnyBackend::Cuda(card) => DeviceModels::load(*card, specs, options),
+        }
+    }
+}
+
 impl EngineOptions {
     /// Refuses options out of range.
     ///
     /// # Errors
     /// The first of them.
     pub(crate) fn validate(&self) -> Result<(), Setting> {
-        let fraction = self.gpu_memory_fraction;
-        if !(fraction > 0.0 && fraction <= 1.0) {
+        let useless = |fraction: &f64| !(*fraction > 0.0 && *fraction <= 1.0);
+        if let Some(fraction) = self.gpu_memory_fraction.filter(useless) {
             let expected = "a number above 0, at most 1";
             return Err(Setting::new("gpu_memory_fraction", fraction, expected));
         }
@@ -209,7 +240,8 @@ impl EngineOptions {
             };
             return Ok((AnyBackend::Cpu(cpu), machine));
         };
-        card.set_memory_fraction(self.gpu_memory_fraction);
+        let fraction = self.gpu_memory_fraction;
+        card.set_memory_fraction(fraction.unwrap_or(card.default_memory_fraction()));
         let machine = Machine {
             name: card.name(),
             device: card.name(),
@@ -307,7 +339,7 @@ mod tests {
                 "`threads` is 18446744073709551615; expected a number from 0 to 1024",
             ),
             (
-                |o| o.gpu_memory_fraction = 1.5,
+                |o| o.gpu_memory_fraction = Some(1.5),
                 "`gpu_memory_fraction` is 1.5; expected a number above 0, at most 1",
             ),
         ] {

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use engine::checkpoint::hub::{Need, Watch};
 use engine::checkpoint::source::Source;
-use engine::{Engine, Generate, KvUsage, Model, ModelSpec, Setting, Usage};
+use engine::{DeviceModels, Engine, Generate, KvUsage, Model, ModelSpec, Setting, Usage};
 use futures::channel::mpsc;
 use kernels::Backend;
 use strategies::{
@@ -16,10 +16,10 @@ use strategies::{
     Problem, PromptStyle,
 };
 
-use crate::device::{AnyBackend, Machine};
+use crate::device::Machine;
 use crate::generate::{GenerateRequest, Generation};
 use crate::models::{LoadedModel, source};
-use crate::{Error, Options};
+use crate::{EngineOptions, Error, Options};
 
 /// The files of a session's models, found or fetched.
 #[derive(Clone, Debug)]
@@ -193,6 +193,41 @@ struct PrmFiles {
     format: Rc<PrmFormat>,
 }
 
+/// The opened files of a session's models.
+struct Files {
+    info: Info,
+    policy: Option<PolicyFiles>,
+    prm: Option<PrmFiles>,
+}
+
+impl Files {
+    fn open(machine: Machine, options: &Options, sources: Sources) -> Result<Files, Error> {
+        let (policy, prm) = (sources.policy(options)?, sources.prm(options)?);
+        let info = Info {
+            machine,
+            policy: policy.as_ref().map(PolicyFiles::info),
+            prm: prm.as_ref().map(|p| ModelInfo {
+                prm_format: Some(p.format.kind().name()),
+                ..p.loaded.info()
+            }),
+            prompt: policy
+                .as_ref()
+                .map_or_else(PromptStyle::default, |p| p.style.clone()),
+            no_prompt: policy.as_ref().and_then(|p| p.unusable.clone()),
+        };
+        Ok(Files { info, policy, prm })
+    }
+
+    /// What to load of the policy and of the PRM.
+    fn specs(&self, options: &Options) -> [Vec<ModelSpec<'_>>; 2] {
+        let extend_context = options.engine.context_overflow == ContextOverflow::Extend;
+        let writer = (self.policy.iter()).map(|p| p.loaded.part(None, extend_context));
+        let scorer = self.prm.iter();
+        let scorer = scorer.map(|p| p.loaded.part(p.format.head_rows(), extend_context));
+        [writer.collect(), scorer.collect()]
+    }
+}
+
 /// Models on a device, and the engine that computes them.
 pub struct Local {
     engine: Engine,
@@ -221,13 +256,16 @@ impl LoadedModel {
             layers: self.checkpoint.config.layers,
             hidden: self.checkpoint.config.hidden,
             prm_format: None,
-            warnings: self.checkpoint.warnings.clone(),
+            warnings: (self.checkpoint.warnings.iter().map(String::as_str))
+                .chain(self.tokenizer.warning())
+                .map(str::to_string)
+                .collect(),
         }
     }
 }
 
 impl Local {
-    /// Opens the models' files and the device, shows `check` what they are, then loads the models.
+    /// Opens the models' files and their devices, shows `check` what they are, then loads the models.
     ///
     /// # Errors
     /// Options out of range, a device that cannot be used, files that are not a checkpoint, a model that
@@ -237,14 +275,39 @@ impl Local {
         sources: Sources,
         check: impl FnOnce(&Info) -> Result<T, Error>,
     ) -> Result<(Local, T), Error> {
-        let (backend, machine) = options.engine.open()?;
-        match backend {
-            AnyBackend::Cuda(card) => Local::over(*card, machine, options, sources, check),
-            AnyBackend::Cpu(cpu) => Local::over(cpu, machine, options, sources, check),
+        let main = &options.engine;
+        let prm_on = |device| EngineOptions {
+            device,
+            ..main.clone()
+        };
+        let two = (options.prm_device).filter(|_| options.prm.is_some());
+        let two = two.filter(|&device| device != main.device);
+        let (first, second) = match two.map(prm_on) {
+            Some(prm) if options.policy.is_none() => (prm.open()?, None),
+            Some(prm) => (main.open()?, Some(prm.open()?)),
+            None => (main.open()?, None),
+        };
+        let (backend, mut machine) = first;
+        let mut prm_backend = None;
+        if let Some((backend, prm_machine)) = second {
+            machine = machine.with_prm_on(prm_machine);
+            prm_backend = Some(backend);
         }
+        let files = Files::open(machine, options, sources)?;
+        let checked = check(&files.info)?;
+        let engine_options = main.engine(0)?;
+        let [policy, prm] = files.specs(options);
+        let devices = match prm_backend {
+            None => vec![backend.load(&[policy, prm].concat(), &engine_options)?],
+            Some(prm_backend) => vec![
+                backend.load(&policy, &engine_options)?,
+                prm_backend.load(&prm, &engine_options)?,
+            ],
+        };
+        Ok((Local::of(devices, files, options)?, checked))
     }
 
-    /// As [`Local::open`], on a backend that is open already.
+    /// As [`Local::open`], on a backend that is open already; `prm_device` has no effect.
     ///
     /// # Errors
     /// As [`Local::open`].
@@ -255,41 +318,29 @@ impl Local {
         sources: Sources,
         check: impl FnOnce(&Info) -> Result<T, Error>,
     ) -> Result<(Local, T), Error> {
-        let (policy, prm) = (sources.policy(options)?, sources.prm(options)?);
-        let info = Info {
-            machine,
-            policy: policy.as_ref().map(PolicyFiles::info),
-            prm: prm.as_ref().map(|p| ModelInfo {
-                prm_format: Some(p.format.kind().name()),
-                ..p.loaded.info()
-            }),
-            prompt: policy
-                .as_ref()
-                .map_or_else(PromptStyle::default, |p| p.style.clone()),
-            no_prompt: policy.as_ref().and_then(|p| p.unusable.clone()),
-        };
-        let checked = check(&info)?;
+        let files = Files::open(machine, options, sources)?;
+        let checked = check(&files.info)?;
+        let specs = files.specs(options).concat();
+        let device = DeviceModels::load(backend, &specs, &options.engine.engine(0)?)?;
+        Ok((Local::of(vec![device], files, options)?, checked))
+    }
 
-        let overflow = options.engine.context_overflow;
-        let extend_context = overflow == ContextOverflow::Extend;
-        let writer = (policy.iter()).map(|p| p.loaded.part(None, extend_context));
-        let scorer = (prm.iter()).map(|p| p.loaded.part(p.format.head_rows(), extend_context));
-        let parts: Vec<ModelSpec<'_>> = writer.chain(scorer).collect();
-        let (engine, models) = Engine::new(backend, &parts, &options.engine.engine(0)?)?;
-        drop(parts);
+    /// Over models that are loaded already, the policy first.
+    fn of(devices: Vec<DeviceModels>, files: Files, options: &Options) -> Result<Local, Error> {
+        let engine_options = options.engine.engine(0)?;
+        let (seed, asynchronous) = (engine_options.seed, engine_options.async_scheduling);
+        let (engine, models) = Engine::of(devices, seed, asynchronous);
         let mut models = models.into_iter();
-        let policy = policy.and_then(|policy| Some((policy, models.next()?)));
-        let prm = prm.and_then(|prm| Some((prm, models.next()?)));
-        let local = Local {
+        let Files { info, policy, prm } = files;
+        Ok(Local {
             engine,
             info,
-            policy,
-            prm,
-            overflow,
+            policy: policy.and_then(|policy| Some((policy, models.next()?))),
+            prm: prm.and_then(|prm| Some((prm, models.next()?))),
+            overflow: options.engine.context_overflow,
             solutions: Cell::default(),
             solution_tokens: Cell::default(),
-        };
-        Ok((local, checked))
+        })
     }
 
     /// What this consists of.

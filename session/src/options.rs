@@ -3,7 +3,7 @@
 use engine::Setting;
 use strategies::{PrmKind, PromptKind};
 
-use crate::EngineOptions;
+use crate::{Device, EngineOptions};
 
 /// The models of a session, how they are prompted and read, and their device.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,8 +22,11 @@ pub struct Options {
     pub instruction: Option<String>,
     /// Jobs in work at once; `None`: as many as fill a batch. Further jobs wait in order of arrival.
     pub concurrency: Option<usize>,
-    /// The device.
+    /// The device, of both models unless `prm_device` says otherwise.
     pub engine: EngineOptions,
+    /// A device of the PRM's own, used as `engine` says in all else. Each device has a KV cache of
+    /// its own, and policy and PRM work at the same time.
+    pub prm_device: Option<Device>,
 }
 
 impl Default for Options {
@@ -49,6 +52,7 @@ impl Options {
             instruction: None,
             concurrency: None,
             engine: EngineOptions::default(),
+            prm_device: None,
         }
     }
 

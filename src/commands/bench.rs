@@ -7,6 +7,7 @@ use bench::profile::{self, Run};
 use bench::throughput::{self, Role, Subject};
 use bench::timed::{Profile, Timed};
 use bench::{attention, kernels, limits, linear, scaling};
+use clap::ValueEnum;
 use engine::checkpoint::Checkpoint;
 use engine::checkpoint::config::HeadKind;
 use engine::{Engine, Model, ModelSpec};
@@ -59,6 +60,9 @@ fn named(setting: &'static str, model: &str) -> Done<Named> {
 
 /// Refuses flags that do not go together.
 fn check_throughput(flags: &ThroughputFlags) -> Done {
+    if flags.work.figures && flags.work.role != Role::Policy {
+        return Err(Failure::new("--figures: expected --role policy beside it"));
+    }
     for (flag, given) in [
         ("--prm", flags.prm.is_some()),
         ("--beam-width", flags.work.beam_width.is_some()),
@@ -135,11 +139,23 @@ fn throughput(flags: &ThroughputFlags) -> Done<String> {
         profile,
         kv_bytes: engine.kv_bytes(),
         names: measured.iter().map(|model| model.name.clone()).collect(),
+        without: without_words(&flags.without),
         load_seconds: began.elapsed().as_secs_f64(),
         weight_bytes: measured.iter().map(|m| m.checkpoint.bytes()).sum(),
         engine,
     };
     throughput::run(&subject, &flags.work, &flags.output).map_err(Failure::new)
+}
+
+/// What is turned off, as a suffix.
+fn without_words(without: &[Without]) -> String {
+    let words: Vec<String> = (without.iter())
+        .filter_map(|what| Some(what.to_possible_value()?.get_name().to_string()))
+        .collect();
+    match words.is_empty() {
+        true => String::new(),
+        false => format!(" without={}", words.join(",")),
+    }
 }
 
 fn search(flags: &BenchSearchFlags) -> Done<String> {
@@ -200,6 +216,10 @@ fn clocked(
     options: &Options,
     sources: Sources,
 ) -> Result<(Local, Option<Profile>), session::Error> {
+    if options.prm_device.is_some() {
+        // Two devices work at the same time: one's operations do not add up to the search's seconds.
+        return Local::open(options, sources, |_| Ok(None));
+    }
     let (backend, machine) = options.engine.open()?;
     match backend {
         AnyBackend::Cuda(card) => Local::over(*card, machine, options, sources, |_| Ok(None)),

@@ -1,23 +1,26 @@
 //! `offshoot kernels`: what the compiler makes of the CUDA kernels, and what they do.
 
+mod time;
+
 use std::process::Command;
 
 use ::kernels::cases;
 use ::kernels::cuda::catalog::Architecture;
 use ::kernels::cuda::items::Sharing;
+use ::kernels::cuda::study::large::{self, Compared};
 use ::kernels::cuda::study::{self, Beam, Budget};
-use ::kernels::cuda::{Compiler, Which, cache_folder, compile_for, cubin};
+use ::kernels::cuda::{Compiler, cache_folder, compile_for, cubin};
 use ::kernels::{Backend, CudaBackend};
+use bench::figures::{self, Figure};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use serde_json::{Value, json};
-use session::Device;
 
 use super::{print, print_json};
 use crate::error::{Done, Failure};
 use crate::flags::{
-    ArchFlags, Card, CheckFlags, KernelsCommand, ProfileFlags, ProfiledKernel, SharingWord,
-    TimeFlags,
+    ArchFlags, Card, CheckFlags, KernelsCommand, ProfileFlags, ProfiledKernel, ReportFlags,
+    SharingWord,
 };
 
 /// Runs the command.
@@ -27,7 +30,8 @@ pub fn run(command: &KernelsCommand) -> Done {
         KernelsCommand::List(flags) => list(flags),
         KernelsCommand::Profile(flags) => profile(flags),
         KernelsCommand::Check(flags) => check(flags),
-        KernelsCommand::Time(flags) => time(flags),
+        KernelsCommand::Time(flags) => time::run(flags),
+        KernelsCommand::Report(flags) => report(flags),
     }
 }
 
@@ -357,6 +361,26 @@ fn run_cases(b: &mut CudaBackend, every: usize) -> Vec<Checked> {
     ]
 }
 
+/// Large shapes against each other: the largest linear layers of models in use, and blocks at the end
+/// of an arena that takes most of the card's free memory. The emulator has neither time nor memory for
+/// them and takes small ones.
+fn run_large(b: &mut CudaBackend) -> Done<Vec<Compared>> {
+    let (shapes, arena): (&[_], _) = match b.emulated() {
+        true => (&[(3, 96, 1024)], 64 << 20),
+        false => {
+            let free = b.free_memory()?;
+            let arena = (free / 10 * 7).next_multiple_of(1 << 30) - (1 << 30);
+            (
+                &[(64, 3584, 18_944), (7, 2048, 8192), (64, 152_064, 896)],
+                arena,
+            )
+        }
+    };
+    let mut all = large::linear(b, shapes)?;
+    all.push(large::far_blocks(b, arena, (32, 8, 128))?);
+    Ok(all)
+}
+
 fn check(flags: &CheckFlags) -> Done {
     let Some(mut backend) = session::device::cuda(flags.device)?.0 else {
         return Err(Failure::new(
@@ -364,23 +388,26 @@ fn check(flags: &CheckFlags) -> Done {
         ));
     };
     let all = run_cases(&mut backend, flags.every as usize);
+    let large = match flags.large {
+        true => run_large(&mut backend)?,
+        false => Vec::new(),
+    };
+    let mut failures: Vec<String> = all.iter().flat_map(|c| c.failures.clone()).collect();
+    failures.extend(large.iter().filter(|c| !c.right()).map(|compared| {
+        let Compared {
+            case,
+            difference,
+            bound,
+        } = compared;
+        format!("{case}: they differ by {difference}, at most {bound}")
+    }));
     let device = backend.name();
-    let failures: Vec<&String> = all.iter().flat_map(|c| &c.failures).collect();
-    match flags.json {
-        true => print_json(&json!({"device": device, "operations": all}))?,
-        false => {
-            let mut text = format!("{device}\n");
-            for checked in &all {
-                text += &format!(
-                    "{:<16} {} of {} cases right, {} refused\n",
-                    checked.operation,
-                    checked.cases - checked.failures.len(),
-                    checked.cases,
-                    checked.refused
-                );
-            }
-            print(&text)?;
-        }
+    if flags.figures {
+        print_checked(&all, &large, backend.emulated())?;
+    } else if flags.json {
+        print_json(&json!({"device": device, "operations": all, "large": large}))?;
+    } else {
+        print(&render_checked(&device, &all, &large))?;
     }
     match failures.first() {
         None => Ok(()),
@@ -391,46 +418,56 @@ fn check(flags: &CheckFlags) -> Done {
     }
 }
 
-fn time(flags: &TimeFlags) -> Done {
-    let Device::Cuda(index) = flags.device else {
-        return Err(Failure::new("--device: expected cuda or cuda:INDEX"));
+/// The figures of a check, a line each.
+fn print_checked(all: &[Checked], large: &[Compared], emulated: bool) -> Done {
+    let print = |case: &str, figure: &str, value: f64, unit: &str| {
+        let figure = Figure::new("check", case, figure, (value, unit));
+        let figure = Figure { emulated, ..figure };
+        figure.print().map_err(Failure::new)
     };
-    let beam = Beam {
-        beams: flags.n as usize,
-        width: 4,
-        prompt: flags.prompt as usize,
-        steps: flags.steps as usize,
-        step_tokens: flags.step_tokens as usize,
-        seed: 0,
-    };
-    let mut seconds = serde_json::Map::new();
-    if let Some(shape) = flags.linear {
-        let times = study::time_products(Which::Card(index), shape, 21)
-            .map_err(|e| Failure::new(e.to_string()))?;
-        seconds.extend(times.into_iter().map(|(name, t)| (name.into(), json!(t))));
-        return print_times(flags.json, &seconds);
+    for checked in all {
+        let right = checked.cases - checked.failures.len();
+        print(checked.operation, "right", right as f64, "cases")?;
+        print(checked.operation, "checked", checked.cases as f64, "cases")?;
     }
-    for (name, sharing) in [
-        ("tree", Sharing::Tree),
-        ("cascade", Sharing::Cascade),
-        ("flat", Sharing::Flat),
-    ] {
-        let taken = study::time_attention(Which::Card(index), &beam, flags.heads, sharing, 21)
-            .map_err(|e| Failure::new(e.to_string()))?;
-        seconds.insert(name.into(), json!(taken));
+    for compared in large {
+        print(
+            &compared.case,
+            "difference",
+            compared.difference,
+            "bf16 steps",
+        )?;
+        print(&compared.case, "bound", compared.bound, "bf16 steps")?;
     }
-    print_times(flags.json, &seconds)
+    Ok(())
 }
 
-fn print_times(json: bool, seconds: &serde_json::Map<String, Value>) -> Done {
-    if json {
-        return print_json(seconds);
+fn render_checked(device: &str, all: &[Checked], large: &[Compared]) -> String {
+    let mut text = format!("{device}\n");
+    for checked in all {
+        text += &format!(
+            "{:<16} {} of {} cases right, {} refused\n",
+            checked.operation,
+            checked.cases - checked.failures.len(),
+            checked.cases,
+            checked.refused
+        );
     }
-    let lines = seconds.iter().map(|(name, seconds)| {
-        format!(
-            "{name:<12} {:8.1} us\n",
-            seconds.as_f64().unwrap_or(0.0) * 1e6
-        )
-    });
-    print(&lines.collect::<String>())
+    for Compared {
+        case,
+        difference,
+        bound,
+    } in large
+    {
+        text += &format!("{case}: {difference:.2} bf16 steps, at most {bound}\n");
+    }
+    text
+}
+
+/// The report of a file of figures.
+fn report(flags: &ReportFlags) -> Done {
+    let name = flags.file.display().to_string();
+    let text = std::fs::read_to_string(&flags.file).map_err(|e| Failure::io(&name, &e))?;
+    let figures = figures::parse(&name, &text).map_err(Failure::new)?;
+    print(&figures::report(&figures))
 }

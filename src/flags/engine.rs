@@ -28,9 +28,10 @@ pub struct EngineFlags {
     #[arg(long, value_name = "MIB")]
     pub kv_memory: Option<f64>,
     /// How much of a CUDA card's free memory weights, activations and KV cache may take, allocated at
-    /// the start; the rest is for plans, scratch memory and other programs.
-    #[arg(long, default_value_t = 0.9, value_name = "FRACTION")]
-    pub gpu_memory_fraction: f64,
+    /// the start; the rest is for plans, scratch memory and other programs. Default: 0.9, and 0.5 on a
+    /// card that shares the host's memory.
+    #[arg(long, value_name = "FRACTION")]
+    pub gpu_memory_fraction: Option<f64>,
     /// Tokens in a KV block.
     #[arg(long, default_value_t = 16, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub block_tokens: u32,

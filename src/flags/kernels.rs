@@ -1,5 +1,7 @@
 //! Flags of `offshoot kernels`.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand, ValueEnum};
 use session::Device;
 
@@ -16,8 +18,10 @@ pub enum KernelsCommand {
     Profile(ProfileFlags),
     /// Run the tables of test cases on a card (or the emulated one) and compare with f64.
     Check(CheckFlags),
-    /// Time tree attention on a card, against the flat and the two-level plan; or a linear layer.
+    /// Time operations on a card, each beside its alternatives, or measure what the card reaches.
     Time(TimeFlags),
+    /// Print the figures of a run of bench/gpu-check as tables.
+    Report(ReportFlags),
 }
 
 /// Flags of `kernels check`.
@@ -29,6 +33,13 @@ pub struct CheckFlags {
     /// Only every K-th case.
     #[arg(long, default_value_t = 1, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
     pub every: u32,
+    /// Also compare large shapes with each other: linear layers by every kernel and cuBLASLt, and
+    /// attention over blocks at both ends of an arena of 7/10 of the free memory.
+    #[arg(long)]
+    pub large: bool,
+    /// Print one JSON object a figure (section, case, figure, unit, value).
+    #[arg(long, conflicts_with = "json")]
+    pub figures: bool,
     /// Print one JSON object on standard output.
     #[arg(long)]
     pub json: bool,
@@ -37,31 +48,78 @@ pub struct CheckFlags {
 /// Flags of `kernels time`.
 #[derive(Args, Debug)]
 pub struct TimeFlags {
-    /// Where: cuda or cuda:INDEX.
+    /// What to time.
+    #[arg(value_enum, default_value = "attention")]
+    pub topic: TimedTopic,
+    /// Where: cuda, cuda:INDEX, or emulated, whose figures show only that the command works.
     #[arg(long, default_value = "cuda", value_name = "DEVICE", value_parser = device)]
     pub device: Device,
-    /// Query heads, KV heads and head dimension. Default: Llama-3.2-1B's.
-    #[arg(long, default_value = "32/8/64", value_name = "H/KV/D", value_parser = parse_triple)]
-    pub heads: (usize, usize, usize),
-    /// Branches of the beam search, N; 4 children of a kept branch.
-    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(4..=4096))]
-    pub n: u32,
-    /// Tokens of the prompt.
-    #[arg(long, default_value_t = 512, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub prompt: u32,
-    /// Instead of attention, a linear layer of R rows, N output and K input features: by Offshoot's kernel,
-    /// by cuBLASLt where it is installed, and fused with SwiGLU.
-    #[arg(long, alias = "product", value_name = "R/N/K", value_parser = parse_triple)]
-    pub linear: Option<(usize, usize, usize)>,
-    /// Steps of the search. With one step nothing but the prompt is shared.
+    /// Attention, occupancy: query heads, KV heads and head dimension. Default: Llama-3.2-1B's.
+    #[arg(long, default_value = "32/8/64", value_delimiter = ',', value_name = "H/KV/D,...", value_parser = parse_triple)]
+    pub heads: Vec<(usize, usize, usize)>,
+    /// Attention: branches of the beam search, N; up to 4 children of a kept branch.
+    #[arg(long, default_value = "64", value_delimiter = ',', value_name = "N,...", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub n: Vec<u32>,
+    /// Attention: tokens of the prompt.
+    #[arg(long, default_value = "512", value_delimiter = ',', value_name = "TOKENS,...", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub prompt: Vec<u32>,
+    /// Attention: steps of the search. With one step nothing but the prompt is shared.
     #[arg(long, default_value_t = 16, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub steps: u32,
-    /// Tokens of a step.
+    /// Attention: tokens of a step.
     #[arg(long, default_value_t = 64, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub step_tokens: u32,
-    /// Print one JSON object on standard output.
-    #[arg(long)]
-    pub json: bool,
+    /// Linear, gated: rows, output and input features.
+    #[arg(long = "shape", alias = "linear", default_value = "16/8192/2048", value_delimiter = ',', value_name = "R/N/K,...", value_parser = parse_triple)]
+    pub shapes: Vec<(usize, usize, usize)>,
+    /// Sampling: tokens drawn at once.
+    #[arg(long, default_value = "1,64,256", value_delimiter = ',', value_name = "COUNT,...", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub draws: Vec<u32>,
+    /// Sampling: vocabulary entries.
+    #[arg(long, default_value = "128256", value_delimiter = ',', value_name = "COUNT,...", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub vocab: Vec<u32>,
+    /// Print one JSON object a figure (section, case, figure, unit, value), each as soon as it is known.
+    #[arg(long, alias = "json")]
+    pub figures: bool,
+}
+
+/// What `kernels time` measures.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimedTopic {
+    /// Tree attention, by the plans tree, cascade and flat; calls take layers in turn, so that L2 holds
+    /// no K and V.
+    Attention,
+    /// A linear layer, by Offshoot's kernel and by cuBLASLt where it is installed.
+    Linear,
+    /// A gated linear layer, SwiGLU in the same kernel and behind it.
+    Gated,
+    /// Drawing tokens, with and without top-k and top-p.
+    Sampling,
+    /// What the card reaches: bandwidths of DRAM and L2, launches in a graph, a large GEMM.
+    Ceilings,
+    /// Resident blocks of every kernel, as the driver says and as required; where blocks are placed.
+    Occupancy,
+}
+
+impl TimedTopic {
+    /// Its word: the section of its figures.
+    pub fn word(self) -> &'static str {
+        match self {
+            TimedTopic::Attention => "attention",
+            TimedTopic::Linear => "linear",
+            TimedTopic::Gated => "gated",
+            TimedTopic::Sampling => "sampling",
+            TimedTopic::Ceilings => "ceilings",
+            TimedTopic::Occupancy => "occupancy",
+        }
+    }
+}
+
+/// Flags of `kernels report`.
+#[derive(Args, Debug)]
+pub struct ReportFlags {
+    /// The figures of a run: the gpu.jsonl of bench/gpu-check.
+    pub file: PathBuf,
 }
 
 /// Flags of `kernels compile` and `kernels list`.

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use session::Options;
+use session::{Device, Options};
 use strategies::{
     Aggregation, BeamMode, Config, Grader, PrmKind, PromptKind, Selection, StopRule, Strategy,
 };
 
+use super::engine::device;
 use super::{EngineFlags, SamplingFlags, line_breaks, words};
 
 /// Flags of `solve`.
@@ -48,6 +49,10 @@ pub struct SearchFlags {
     /// nano-prm.
     #[arg(long, default_value = "nano-prm", value_name = "MODEL")]
     pub prm: String,
+    /// A device of the PRM's own, with a KV cache of its own: cpu, cuda, cuda:INDEX or emulated.
+    /// Default: that of the policy.
+    #[arg(long, value_parser = device, value_name = "DEVICE")]
+    pub prm_device: Option<Device>,
     /// How the PRM is read. Default: as its head says; an LM head needs a name it is known by, or this
     /// flag.
     #[arg(long, value_parser = words(&PrmKind::ALL, PrmKind::name), value_name = "FORMAT")]
@@ -181,6 +186,7 @@ impl SearchFlags {
             instruction: self.instruction.clone(),
             concurrency: self.concurrency.map(|count| count as usize),
             engine: self.engine.options(),
+            prm_device: self.prm_device,
         }
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! Compared are whole outcomes as JSON: every step, reward, value, log-probability and verdict.
 
-use crate::common::{Pair, pair, problems, report};
+use crate::common::{Pair, pair, pair_on, problems, report};
 use engine::Options;
 use strategies::{Config, Problem, Strategy};
 
@@ -138,6 +138,30 @@ fn threads_blocks_and_rows_change_nothing() {
         for setup in SETUPS {
             let found = outcomes(&setup.pair(), &problems, &config);
             let what = format!("{}, {}", strategy.name(), setup.name);
+            compare(&mut complaints, &what, &found, &expected);
+        }
+    }
+    report(&complaints);
+}
+
+#[test]
+fn policy_and_prm_on_devices_of_their_own_change_nothing() {
+    let problems = problems(4);
+    let problems: Vec<&Problem> = problems.iter().collect();
+    let mut complaints = Vec::new();
+    for strategy in STRATEGIES {
+        let config = config(strategy, 3);
+        let one = PLAIN.pair();
+        let expected = outcomes(&one, &problems, &config);
+        for (ahead, kv_bytes) in [(false, None), (true, Some(1 << 19))] {
+            let options = Options {
+                async_scheduling: Some(ahead),
+                kv_bytes,
+                ..Options::default()
+            };
+            let two = pair_on(&[1, 2], &options);
+            let found = outcomes(&two, &problems, &config);
+            let what = format!("{}, running ahead: {ahead}", strategy.name());
             compare(&mut complaints, &what, &found, &expected);
         }
     }

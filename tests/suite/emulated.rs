@@ -173,6 +173,44 @@ fn products_of_many_rows_go_to_cublaslt_where_it_is() {
     assert_eq!(output.status.code(), Some(2));
 }
 
+#[test]
+fn policy_and_prm_have_devices_of_their_own() {
+    build_emulator();
+    let folder = scratch("emulated-prm-device");
+    let solve = |device: &str, prm: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_offshoot"));
+        command.env("OFFSHOOT_EMULATOR_DEVICES", "2");
+        command.current_dir(&folder);
+        command.args(["solve", "--json", "--kv-memory", "64", "--limit", "1"]);
+        command.args(["--n", "4", "--out", prm]);
+        command.args(["--device", device, "--prm-device", prm]);
+        json_of(&finish(&mut command, ""))
+    };
+    let on_cpu = solve("cpu", "auto");
+    let emulated = solve("emulated", "cuda:1");
+    let mixed = solve("emulated", "cpu");
+    let name = emulated["device"].as_str().unwrap_or_default();
+    assert_eq!(name.matches("(emulated)").count(), 2, "{name}");
+    let name = mixed["device"].as_str().unwrap_or_default();
+    assert!(
+        name.contains("(emulated)") && name.contains("; PRM: "),
+        "{name}"
+    );
+    for found in [&emulated, &mixed] {
+        for field in [
+            "/correct",
+            "/policy/tokens_generated",
+            "/prm/tokens_processed",
+        ] {
+            assert_eq!(
+                found.pointer(field),
+                on_cpu.pointer(field),
+                "{field}: {found}"
+            );
+        }
+    }
+}
+
 /// The lines of a results file, without what rounding changes: rewards and log-probabilities.
 fn words(folder: &Path, device: &str) -> Vec<Value> {
     fn strip(value: &mut Value) {
@@ -411,6 +449,55 @@ fn models_that_do_not_fit_are_an_error_of_the_command_line() {
     let words = ["the models take", "the KV cache", "838.9 KiB may be used"];
     for word in words {
         assert!(message.contains(word), "{message}");
+    }
+}
+
+/// Every section of the run on a card, on small shapes: each ends well, and each figure is marked.
+#[test]
+fn the_gpu_check_runs_from_end_to_end() {
+    build_emulator();
+    let folder = scratch("gpu-check");
+    let binary = Path::new(env!("CARGO_BIN_EXE_offshoot"));
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/gpu-check");
+    let run = |device: &str| {
+        let mut command = Command::new(&script);
+        command.args([binary, &folder]).arg(device);
+        command.env("OFFSHOOT_CUBLASLT", binary.with_file_name("libcublasLt.so"));
+        command.output().expect("bash starts")
+    };
+    let output = run("emulated");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let log = std::fs::read_to_string(folder.join("gpu.log")).expect("a log");
+    assert!(output.status.success(), "{said}\n{log}");
+    let text = std::fs::read_to_string(folder.join("gpu.jsonl")).expect("figures");
+    let figures: Vec<Value> = (text.lines())
+        .map(|line| serde_json::from_str(line).expect(line))
+        .collect();
+    for section in [
+        "check", "occupancy", "ceilings", "decode", "prefill", "linear", "gated", "sampling",
+        "attention", "nano",
+    ] {
+        let found = figures.iter().any(|figure| figure["section"] == section);
+        assert!(found, "{section} is missing: {said}");
+    }
+    for (case, name) in [("20/64/64", "kernel"), ("20/64/64", "cublaslt")] {
+        let is = |f: &&Value| f["case"] == case && f["figure"] == name && f["section"] == "linear";
+        let figure = figures.iter().find(is).expect("a linear layer");
+        assert_eq!(figure["emulated"], true, "{figure}");
+    }
+    let resident = |figure: &str| -> Vec<f64> {
+        let of = (figures.iter()).filter(|f| f["section"] == "occupancy" && f["figure"] == figure);
+        of.filter_map(|f| f["value"].as_f64()).collect()
+    };
+    assert!(resident("resident").len() > 50);
+    assert_eq!(resident("resident").len(), resident("wanted").len());
+    let report = std::fs::read_to_string(folder.join("report.md")).expect("a report");
+    assert!(report.contains("None of them is a measurement"), "{report}");
+    assert!(report.contains("## attention"), "{report}");
+    // A wrong call, and a machine without a card.
+    assert_eq!(run("tpu").status.code(), Some(2));
+    if kernels::cuda::cards().is_err() {
+        assert_eq!(run("cuda").status.code(), Some(3));
     }
 }
 

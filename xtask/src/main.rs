@@ -73,10 +73,7 @@ fn run(command: &mut Command) -> Done {
 
 /// Installs what the tests need and runs every test of the workspace.
 fn test() -> Done {
-    let mut environment = Vec::new();
-    if let Some(dir) = nvrtc::install_if_needed()? {
-        environment.push((nvrtc::DIR_VARIABLE, dir));
-    }
+    let mut environment = nvrtc::install_if_needed()?;
     environment.push((checkpoints::DIR_VARIABLE, checkpoints::install_if_needed()?));
     // Doc tests are no target of --all-targets.
     for which in ["--all-targets", "--doc"] {

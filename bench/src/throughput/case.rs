@@ -368,6 +368,7 @@ mod tests {
             profile: Some(profile),
             threads: None,
             names: vec!["nano".into()],
+            without: String::new(),
             load_seconds: 0.0,
             weight_bytes: checkpoint.bytes(),
         }
@@ -385,6 +386,7 @@ mod tests {
             temperature: 1.0,
             repeat: 2,
             warm_up: 1,
+            figures: false,
         }
     }
 

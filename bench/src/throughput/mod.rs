@@ -19,6 +19,7 @@ use engine::{Engine, Model};
 use serde::{Deserialize, Serialize};
 
 use crate::Done;
+use crate::figures::Figure;
 use crate::limits::{Achieved, Limits};
 use crate::plot::{Lines, Series, add_point};
 use crate::report::{Output, Report, peak_memory};
@@ -73,6 +74,12 @@ pub struct Flags {
     /// Repetitions before them that are not measured.
     #[arg(long, default_value_t = 1, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub warm_up: u32,
+    /// Print one JSON object a figure (section, case, figure, unit, value) as soon as it is known, and
+    /// no report: milliseconds of a decode batch, and of the prefill below one branch. Only with --role
+    /// policy.
+    #[arg(long, conflicts_with = "json")]
+    #[serde(default, skip)]
+    pub figures: bool,
 }
 
 /// The models that do it.
@@ -93,6 +100,8 @@ pub struct Subject {
     pub threads: Option<usize>,
     /// The models in words.
     pub names: Vec<String>,
+    /// What is turned off, for the cases of figures: empty, or ` without=graphs`.
+    pub without: String,
     /// Seconds to open the files and to load the weights onto the device.
     pub load_seconds: f64,
     /// Bytes of the weights as they are stored.
@@ -233,13 +242,52 @@ pub fn run(subject: &Subject, flags: &Flags, output: &Output) -> Done<String> {
             let (row, cold) = case.measure(limits.as_ref())?;
             let first = &mut report.settings.first_token_seconds;
             first.get_or_insert(subject.load_seconds + cold);
+            if flags.figures {
+                print_figures(subject, &row)?;
+            }
             report.rows.push(row);
         }
+    }
+    if flags.figures {
+        return Ok(String::new());
     }
     report.settings.peak_memory_bytes = peak_memory();
     let (header, rows) = table(&report);
     let plots = plots(&report)?;
     report.give(output, (&header, 2, &rows), &plots)
+}
+
+/// The figures of a case of a policy.
+fn print_figures(subject: &Subject, row: &Row) -> Done {
+    let model = subject.names.join(" and ");
+    let (model, without) = (
+        model.trim_end_matches(" (random weights)"),
+        &subject.without,
+    );
+    let emulated = subject.engine.device().contains("(emulated)");
+    let print = |section: &str, case: String, ms: f64| {
+        let case = case + without;
+        let figure = Figure::new(section, &case, "batch", (ms, "ms"));
+        Figure { emulated, ..figure }.print()
+    };
+    let (branches, prompt) = (row.branches, row.prompt);
+    if let Some(decode) = &row.decode {
+        // One batch draws a token on every branch.
+        let batches = decode.tokens as f64 / f64::from(branches);
+        let ms = 1e3 * decode.seconds.median / batches;
+        print(
+            "decode",
+            format!("{model} branches={branches} prompt={prompt}"),
+            ms,
+        )?;
+    }
+    match &row.prefill {
+        Some(prefill) if branches == 1 => {
+            let ms = 1e3 * prefill.seconds.median;
+            print("prefill", format!("{model} rows={prompt}"), ms)
+        }
+        _ => Ok(()),
+    }
 }
 
 fn table(report: &Report<Settings, Row>) -> (Vec<&'static str>, Vec<Vec<String>>) {

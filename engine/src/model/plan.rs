@@ -46,6 +46,7 @@ pub(crate) fn shape(config: &ModelConfig, layout: &KvLayout, options: &LoadOptio
         flops_per_row: 2 * (c.layers * per_layer) as u64,
         flops_per_output: 2 * (c.hidden * (head_width + head_inner)) as u64,
         flops_per_visible: 4 * (c.layers * c.heads * c.head_dim) as u64,
+        max_rows: options.max_rows,
         max_outputs: (options.max_head_bytes / (4 * head_width)).clamp(1, options.max_rows),
         max_num_seqs: usize::MAX,
     }

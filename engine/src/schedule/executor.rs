@@ -25,6 +25,8 @@ pub(crate) struct ModelShape {
     pub flops_per_output: u64,
     /// Floating-point operations of attention for one row and one visible token.
     pub flops_per_visible: u64,
+    /// Rows of one batch.
+    pub max_rows: usize,
     /// Rows whose head output one batch can give.
     pub max_outputs: usize,
     /// Sequences that decode in one batch, at most: the oldest, so that what is under way ends
@@ -33,6 +35,7 @@ pub(crate) struct ModelShape {
 }
 
 /// One model's batch: a forward pass over rows of many sequences.
+#[derive(Clone, Copy)]
 pub(crate) struct Batch<'a> {
     /// Which model.
     pub model: usize,

@@ -14,7 +14,8 @@
 //! - [`sequence`]: the tokens of a branch, how far they are computed, the states it goes through.
 //! - [`batch`]: the batch being built.
 //! - [`preemption`]: blocks for a sequence in need, taken from others.
-//! - [`executor`]: the seam to devices; [`local`] is the one over a `Backend`.
+//! - [`executor`]: the seam to devices; [`local`] is the one over a `Backend`, [`devices`] several of
+//!   them as one.
 //! - [`usage`]: counts of the work done.
 //! - `simulation`: random programs on a simulated device (tests only).
 //!
@@ -30,6 +31,7 @@
 //! tables are known.
 
 mod batch;
+pub(crate) mod devices;
 pub(crate) mod executor;
 pub(crate) mod local;
 mod preemption;
@@ -46,28 +48,48 @@ use std::rc::{Rc, Weak};
 use kernels::Sample;
 
 use crate::Error;
-use crate::kv::{SharedMemory, Table};
+use crate::kv::memory::ArenaLayout;
+use crate::kv::{KvMemory, SharedMemory, Table};
 use batch::{BatchDraft, Chunk, OutputRead, WantedOutput};
 use executor::{Batch, BatchResult, Executor, ModelShape};
 use request::{Finish, InFlightSample, Output, Request, Work};
 use sequence::{Sequence, Shared, State};
 use usage::{KvUsage, Usage};
 
-/// Limits of one batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct BatchLimits {
-    /// Rows of one model.
-    pub max_rows: usize,
-    /// Tokens in a KV block.
-    pub block_tokens: usize,
+/// Where the KV blocks of a model lie.
+#[derive(Clone)]
+pub(crate) struct Placement {
+    /// The memory of its device.
+    pub memory: SharedMemory,
+    /// Its pool there.
+    pub pool: usize,
+}
+
+impl Placement {
+    /// The placements of all models of an arena, in its order.
+    pub fn all(arena: &ArenaLayout, block_tokens: usize) -> Vec<Placement> {
+        let memory: SharedMemory = Rc::new(RefCell::new(KvMemory::new(arena, block_tokens)));
+        let place = |pool| Placement {
+            memory: Rc::clone(&memory),
+            pool,
+        };
+        (0..arena.strides.len()).map(place).collect()
+    }
+
+    /// Whether two models share one memory.
+    fn same_memory(&self, other: &Placement) -> bool {
+        Rc::ptr_eq(&self.memory, &other.memory)
+    }
 }
 
 /// Requests, the sequences they are on, and the batches in flight for them.
 pub(crate) struct Scheduler {
     executor: Box<dyn Executor>,
     models: Vec<ModelShape>,
-    memory: SharedMemory,
-    limits: BatchLimits,
+    /// Of every model.
+    placements: Vec<Placement>,
+    /// Tokens in a KV block.
+    block_tokens: usize,
     async_scheduling: bool,
     /// Calls of [`Scheduler::run_batch`] that enqueued something or waited for it.
     batches: u64,
@@ -101,8 +123,8 @@ impl Scheduler {
     pub fn new(
         executor: Box<dyn Executor>,
         models: Vec<ModelShape>,
-        memory: SharedMemory,
-        limits: BatchLimits,
+        placements: Vec<Placement>,
+        block_tokens: usize,
         async_scheduling: bool,
     ) -> Scheduler {
         Scheduler {
@@ -111,8 +133,8 @@ impl Scheduler {
             unshared_peak: vec![0; models.len()],
             executor,
             models,
-            memory,
-            limits,
+            placements,
+            block_tokens,
             async_scheduling,
             batches: 0,
             in_flight: Vec::new(),
@@ -139,20 +161,23 @@ impl Scheduler {
     }
 
     pub fn kv_usage(&self, model: usize) -> KvUsage {
-        let memory = self.memory.borrow();
+        let Placement { memory, pool } = &self.placements[model];
+        let memory = memory.borrow();
         KvUsage {
-            block_tokens: self.limits.block_tokens,
+            block_tokens: self.block_tokens,
             block_bytes: self.models[model].block_bytes,
-            live_blocks: memory.live(model),
-            peak_blocks: memory.peak_live(model),
+            live_blocks: memory.live(*pool),
+            peak_blocks: memory.peak_live(*pool),
             unshared_blocks: self.unshared_peak[model],
-            cached_blocks: memory.cached(model),
+            cached_blocks: memory.cached(*pool),
         }
     }
 
     #[cfg(test)]
     pub fn check(&self) {
-        self.memory.borrow().check();
+        for placement in &self.placements {
+            placement.memory.borrow().check();
+        }
     }
 
     fn age(&mut self) -> u64 {
@@ -169,7 +194,8 @@ impl Scheduler {
     /// The root of a new tree.
     pub fn root(&mut self, model: usize, key: u64) -> Shared {
         let age = self.age();
-        let table = Table::new(&self.memory, model, self.limits.block_tokens);
+        let Placement { memory, pool } = &self.placements[model];
+        let table = Table::new(memory, *pool, self.block_tokens);
         self.register(Sequence::root(model, (age, age), table, key))
     }
 
@@ -316,7 +342,7 @@ impl Scheduler {
             Work::Generate(generation) => generation.continues(position, shape.context_length),
             Work::Read(_) => false,
         };
-        let room = draft.rows < self.limits.max_rows && draft.outputs < shape.max_outputs;
+        let room = draft.rows < shape.max_rows && draft.outputs < shape.max_outputs;
         let computed = || {
             // Its stem adopted, and not preempted since.
             let adopted = next_to_compute(seq, draft).is_some_and(|next| Rc::ptr_eq(&next, seq));
@@ -355,7 +381,7 @@ impl Scheduler {
     ) -> Option<usize> {
         let max_outputs = self.models[model].max_outputs - draft.outputs;
         let (first, pending) = seq.borrow_mut().reuse_cached(wanted.first().copied());
-        let mut max_rows = pending.max(1).min(self.limits.max_rows - draft.rows);
+        let mut max_rows = pending.max(1).min(self.models[model].max_rows - draft.rows);
         if let Some(&beyond) = wanted.get(max_outputs) {
             max_rows = max_rows.min(beyond.saturating_sub(first));
         }
@@ -407,7 +433,7 @@ impl Scheduler {
 
     /// Phase 2: enqueues a draft on the device.
     fn launch(&mut self, model: usize, mut draft: BatchDraft) -> Result<InFlight, Error> {
-        let ready = draft.ready(&self.requests, self.limits.block_tokens);
+        let ready = draft.ready(&self.requests, self.block_tokens);
         let batch = Batch {
             model,
             plan: &ready.plan,

@@ -36,7 +36,8 @@ impl Scheduler {
     /// The sequence to preempt for `seq`: one that alone holds a block before one that shares them
     /// all, one that is younger than `seq` before one that is idle, the youngest of those.
     fn victim(&self, seq: &Shared) -> Option<Shared> {
-        let age = seq.borrow().age;
+        let (age, model) = (seq.borrow().age, seq.borrow().model);
+        let place = &self.placements[model];
         let with_stems = |r: &Request| {
             std::iter::successors(Some(Rc::clone(&r.seq)), |s| s.borrow().stem.clone())
         };
@@ -50,7 +51,8 @@ impl Scheduler {
                 let rank = {
                     let v = s.borrow();
                     let (younger, idle) = (v.age > age, !busy.contains(&Rc::as_ptr(&s)));
-                    let possible = !v.in_batch && !v.table.is_empty() && (younger || idle);
+                    let here = self.placements[v.model].same_memory(place);
+                    let possible = !v.in_batch && !v.table.is_empty() && (younger || idle) && here;
                     possible.then(|| (v.table.frees_something(), younger, v.age))
                 };
                 Some((rank?, s))
@@ -59,8 +61,8 @@ impl Scheduler {
             .map(|(_, s)| s)
     }
 
-    /// For a batch without rows although requests wait. All sequences are preempted, so that the
-    /// oldest request begins anew without half-filled blocks; if none holds a block, or the request
+    /// For a batch without rows although requests wait. All sequences of its device are preempted, so
+    /// that the oldest request begins anew without half-filled blocks; if none holds a block, or the request
     /// would not fit alone, it cannot be served and fails.
     pub(super) fn preempt_all_or_fail_oldest(&mut self) {
         let oldest = (self.requests.iter()).min_by_key(|(_, r)| r.seq.borrow().age);
@@ -71,13 +73,14 @@ impl Scheduler {
             let seq = request.seq.borrow();
             (seq.model, seq.token_ids.len())
         };
-        let needed = tokens.div_ceil(self.limits.block_tokens);
-        let blocks = self.memory.borrow().capacity(model);
+        let needed = tokens.div_ceil(self.block_tokens);
+        let place = self.placements[model].clone();
+        let blocks = place.memory.borrow().capacity(place.pool);
         let mut held = false;
         let sequences: Vec<Shared> = self.sequences.iter().filter_map(Weak::upgrade).collect();
         for seq in sequences {
             let mut seq = seq.borrow_mut();
-            if !seq.table.is_empty() {
+            if !seq.table.is_empty() && self.placements[seq.model].same_memory(&place) {
                 held = true;
                 self.preempt(&mut seq);
             }

@@ -13,9 +13,8 @@ use futures::future::{Either, join_all};
 use kernels::{Sample, Sampling, Slot, philox};
 
 use crate::branch::Branch;
-use crate::engine::{Engine, Model};
+use crate::engine::{DeviceModels, Engine, Model};
 use crate::kv::memory::ArenaLayout;
-use crate::schedule::BatchLimits;
 use crate::schedule::executor::{Batch, BatchResult, Executor, ModelShape};
 use crate::schedule::request::{Finish, Generate};
 use crate::{Error, Usage};
@@ -178,7 +177,8 @@ impl Executor for Simulated {
 struct World {
     engine: Engine,
     models: Vec<Model>,
-    memory: Rc<RefCell<Memory>>,
+    /// Of every device.
+    memories: Vec<Rc<RefCell<Memory>>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -189,10 +189,29 @@ struct Setup {
     outputs: usize,
     async_scheduling: bool,
     max_num_seqs: usize,
+    /// 1: both models on one; 2: one each.
+    devices: usize,
 }
 
 fn world(setup: Setup) -> World {
-    let token_bytes = vec![64, 96];
+    let token_bytes = [64, 96];
+    let mut memories = Vec::new();
+    let devices = token_bytes.chunks(token_bytes.len() / setup.devices);
+    let loaded = devices.map(|token_bytes| {
+        let memory = Rc::new(RefCell::new(Memory::default()));
+        memories.push(Rc::clone(&memory));
+        simulated(setup, token_bytes, memory)
+    });
+    let (engine, models) = Engine::of(loaded.collect(), 0, Some(setup.async_scheduling));
+    World {
+        engine,
+        models,
+        memories,
+    }
+}
+
+/// A device whose models have tokens of these bytes.
+fn simulated(setup: Setup, token_bytes: &[usize], memory: Rc<RefCell<Memory>>) -> DeviceModels {
     let blocks: Vec<usize> = token_bytes.iter().map(|b| b * setup.block_tokens).collect();
     let arena = ArenaLayout::new(setup.bytes, &blocks);
     let shapes = blocks.iter().map(|&block_bytes| ModelShape {
@@ -205,34 +224,22 @@ fn world(setup: Setup) -> World {
         flops_per_row: 1,
         flops_per_output: 0,
         flops_per_visible: 0,
+        max_rows: setup.rows,
         max_outputs: setup.outputs,
         max_num_seqs: setup.max_num_seqs,
     });
-    let memory = Rc::new(RefCell::new(Memory::default()));
     let executor = Simulated {
-        memory: Rc::clone(&memory),
+        memory,
         unit: arena.unit_bytes,
-        token_bytes,
+        token_bytes: token_bytes.to_vec(),
         block_tokens: setup.block_tokens,
     };
-    let limits = BatchLimits {
-        max_rows: setup.rows,
-        block_tokens: setup.block_tokens,
-    };
-    let asynchronous = Some(setup.async_scheduling);
-    let engine = Engine::over(
+    DeviceModels::over(
         Box::new(executor),
         shapes.collect(),
         &arena,
-        limits,
-        asynchronous,
-    );
-    let models = (0..2).map(|i| engine.bare_model(i, 0)).collect();
-    World {
-        engine,
-        models,
-        memory,
-    }
+        setup.block_tokens,
+    )
 }
 
 fn plain(max_tokens: usize) -> Generate {
@@ -288,6 +295,7 @@ fn run_program(seed: u64) -> Usage {
         outputs: [1, 2, 64][random.below(3)],
         async_scheduling: random.below(2) == 0,
         max_num_seqs: [usize::MAX, 1, 3][random.below(3)],
+        devices: 1 + random.below(2),
     };
     let world = world(setup);
     let mut known: Vec<Known> = Vec::new();
@@ -356,7 +364,7 @@ fn run_program(seed: u64) -> Usage {
             sum
         });
     assert!(
-        world.memory.borrow().max_rows <= setup.rows,
+        (world.memories.iter()).all(|memory| memory.borrow().max_rows <= setup.rows),
         "the row limit holds"
     );
     drop(known);
@@ -502,6 +510,7 @@ fn async_scheduling_wastes_a_row_where_a_branch_ends_unforeseen() {
             outputs: 64,
             async_scheduling,
             max_num_seqs: usize::MAX,
+            devices: 1,
         });
         let model = &world.models[0];
         let mut branches: Vec<Branch> = (0..8).map(|stream| model.root(stream)).collect();
@@ -537,6 +546,7 @@ fn the_oldest_trees_decode_first() {
         outputs: 64,
         async_scheduling: false,
         max_num_seqs: 4,
+        devices: 1,
     });
     let model = &world.models[0];
     let order = RefCell::new(Vec::new());
@@ -567,6 +577,7 @@ fn what_branches_share_is_computed_once() {
         outputs: 64,
         async_scheduling: false,
         max_num_seqs: usize::MAX,
+        devices: 1,
     };
     let world = world(setup);
     let model = &world.models[0];
@@ -598,6 +609,7 @@ fn many_branches_take_as_many_batches_as_one() {
             outputs: 512,
             async_scheduling: false,
             max_num_seqs: usize::MAX,
+            devices: 1,
         });
         let mut root = world.models[0].root(0);
         root.append(&[1; 5]).expect("the prompt fits");
@@ -618,6 +630,7 @@ fn a_branch_larger_than_the_memory_is_an_error_and_harms_no_other() {
         outputs: 8,
         async_scheduling: false,
         max_num_seqs: usize::MAX,
+        devices: 1,
     };
     let world = world(setup);
     let (mut small, mut large) = (world.models[0].root(0), world.models[0].root(1));

@@ -13,3 +13,4 @@ mod special;
 pub(crate) mod stop;
 pub mod stream;
 pub mod tokenizer;
+mod tokenizer_class;

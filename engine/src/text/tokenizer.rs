@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::special::Declared;
 use super::stream::TokenStream;
+use super::tokenizer_class;
 use crate::checkpoint::config::ModelConfig;
 use crate::checkpoint::source::{Source, TOKENIZER, TOKENIZER_CONFIG};
 use crate::error::{Error, Result};
@@ -36,6 +37,7 @@ pub struct Tokenizer {
     file: String,
     special: Vec<SpecialToken>,
     vocab_size: usize,
+    warning: Option<String>,
 }
 
 impl Tokenizer {
@@ -52,8 +54,10 @@ impl Tokenizer {
             file: TOKENIZER.to_string(),
             expected: "expected a tokenizer in the format of the tokenizers library".to_string(),
         })?;
-        let mut inner =
-            parse(&bytes).map_err(|error| wrong(format!("not a tokenizer: {error}")))?;
+        let not = |error: String| wrong(format!("not a tokenizer: {error}"));
+        let value = serde_json::from_slice(&bytes).map_err(|error| not(error.to_string()))?;
+        let mut inner = parse(&bytes, &value).map_err(not)?;
+        let warning = tokenizer_class::mismatch(source, &value, config)?;
         // The file's padding and truncation are for batches; transformers ignores them too.
         inner.with_padding(None);
         inner
@@ -89,6 +93,7 @@ impl Tokenizer {
             file,
             special,
             vocab_size: last as usize + 1,
+            warning,
         })
     }
 
@@ -123,6 +128,11 @@ impl Tokenizer {
     /// One more than the largest id.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
+    }
+
+    /// What its user should know: a sentence about files that contradict each other.
+    pub fn warning(&self) -> Option<&str> {
+        self.warning.as_deref()
     }
 
     /// The token a text begins with.
@@ -176,13 +186,11 @@ impl Tokenizer {
 /// than any has.
 const LONGEST_TOKEN: usize = 1024;
 
-/// Parses a `tokenizer.json`. The tokenizers crate (0.22) panics on a syntax error inside a
+/// A tokenizer of a `tokenizer.json` and its parsed syntax. The tokenizers crate (0.22) panics on a syntax error inside a
 /// pre-tokenizer or decoder, so the syntax is checked first. The automaton that finds added tokens
 /// takes time quadratic in a repetitive token's length, and the replacement of a space takes memory
 /// for every space of a text, so these are bounded.
-fn parse(bytes: &[u8]) -> Result<tokenizers::Tokenizer, String> {
-    let value: serde_json::Value =
-        serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+fn parse(bytes: &[u8], value: &serde_json::Value) -> Result<tokenizers::Tokenizer, String> {
     let added = value["added_tokens"].as_array().into_iter().flatten();
     let longest = added
         .filter_map(|token| token["content"].as_str())

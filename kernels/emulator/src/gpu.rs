@@ -34,6 +34,8 @@ pub struct Options {
     pub threads: usize,
     /// The version of CUDA that the driver serves: 1000 major + 10 minor.
     pub driver: i32,
+    /// Devices of the driver, all of this profile.
+    pub devices: i32,
 }
 
 /// The driver versions that can be played: the newest of CUDA 11, an early one of 12, the first of 13.
@@ -54,6 +56,7 @@ impl Default for Options {
             limit: u64::MAX,
             threads: 0,
             driver: 12090,
+            devices: 1,
         }
     }
 }
@@ -123,6 +126,16 @@ impl Options {
                 ));
             };
             o.driver = *version;
+        }
+        if let Some(v) = var("DEVICES") {
+            o.devices = match v.parse() {
+                Ok(n @ 1..=16) => n,
+                _ => {
+                    return Err(format!(
+                        "OFFSHOOT_EMULATOR_DEVICES is {v:?}, expected a number from 1 to 16"
+                    ));
+                }
+            };
         }
         Ok(o)
     }

@@ -3,7 +3,7 @@
 
 use super::attention_work::DeviceWork;
 use super::device::{Card, Grid, launch};
-use super::items::{ADDRESS_UNIT, AttentionShape};
+use super::items::{AttentionShape, address_unit};
 use super::memory::Growing;
 use super::plan::{Needs, Plan};
 use super::rows::{blocks_of, layer_bytes};
@@ -12,8 +12,12 @@ use super::{Activations, Arena, CudaBackend, attention_work, catalog};
 use crate::{Dtype, Error, KvLayout};
 use std::f64::consts::LOG2_E;
 
-/// Bytes of the largest arena: the kernel stores offsets in 32 bits, in units of `ADDRESS_UNIT`.
-pub(super) const MAX_ARENA: usize = ADDRESS_UNIT << 32;
+/// Bytes of the largest arena for heads of `head_dim`: the kernel stores offsets in 32 bits, in units
+/// of [`address_unit`]. 256 GiB, or 128 GiB where a head's token has 32 bytes more than a multiple of
+/// 64.
+pub(super) fn max_arena(head_dim: usize) -> usize {
+    address_unit(head_dim) << 32
+}
 /// Stands for no window; small enough that subtracting it from a position does not overflow.
 const NO_WINDOW: u32 = 1 << 30;
 /// Threads per block of both kernels.
@@ -116,6 +120,10 @@ pub(super) fn tree_attention(
 ) -> Result<(), Error> {
     check(&backend.card, qkv, plan, layout, layer, out)?;
     let (shape, tiling) = shape(&backend.card, layout, window);
+    assert!(
+        arena.buffer.bytes() <= max_arena(layout.head_dim),
+        "blocks beyond the offsets of the kernel"
+    );
     rely_on(plan, blocks_of(arena, layout), shape);
     let work = attention_work::of_plan(backend, plan, &shape)?;
     let (partial, lse) = scratch(backend, &work, &shape)?;
@@ -230,6 +238,8 @@ fn check(
     );
     assert!(layer < layout.layers, "layer {layer} of {}", layout.layers);
     assert_eq!(layout.heads % layout.kv_heads, 0, "heads per kv head");
+    let unit = address_unit(layout.head_dim);
+    assert_eq!(layout.unit_bytes % unit, 0, "the stride of KV blocks");
     qkv.require(rows, "Q, K and V");
     out.require(rows, "attention's output");
     let types = [layout.dtype, qkv.dtype.into(), out.dtype.into()];

@@ -9,7 +9,8 @@ mod architecture;
 
 pub use self::architecture::{ARCHITECTURES, Architecture, HEAD_DIMS, architecture_name};
 
-use super::items::{ADDRESS_UNIT, FEW_ROWS, MANY_ROWS, TILE, WorkItem, max_rows};
+use super::items::{FEW_ROWS, MANY_ROWS, TILE, WorkItem, address_unit, max_rows};
+use super::study::card;
 use super::tiling::Tiling;
 use super::{attention, linear, rows, sample};
 use crate::Activation;
@@ -106,6 +107,20 @@ static SAMPLE: Source = Source {
     },
 };
 
+/// What a card reaches: no operation of a model.
+static CARD: Source = Source {
+    file: "card.cu",
+    text: include_str!("../../cuda/card.cu"),
+    constants: || constants(&[("THREADS", card::THREADS)]),
+    kernels: || {
+        vec![
+            kernel("read", card::THREADS, Some(0), 64, 4, false),
+            kernel("empty", card::THREADS, Some(0), 32, 8, false),
+            kernel("place", card::THREADS, Some(0), 32, 8, false),
+        ]
+    },
+};
+
 static TREE_ATTENTION: Source = Source {
     file: "tree_attention.cu",
     text: include_str!("../../cuda/tree_attention.cu"),
@@ -115,7 +130,6 @@ static TREE_ATTENTION: Source = Source {
             ("TILE", TILE),
             ("MANY_ROWS", MANY_ROWS),
             ("FEW_ROWS", FEW_ROWS),
-            ("ADDRESS_UNIT", ADDRESS_UNIT),
             ("WORK_ITEM_BYTES", size_of::<WorkItem>()),
             ("PARAMS_BYTES", size_of::<attention::AttentionParams>()),
         ])
@@ -291,6 +305,11 @@ pub fn sample() -> Module {
     Module::of(&SAMPLE)
 }
 
+/// What a card reaches, for studies.
+pub fn card() -> Module {
+    Module::of(&CARD)
+}
+
 /// Tree attention of one head dimension.
 pub fn tree_attention(tiling: &Tiling) -> Module {
     Module {
@@ -305,13 +324,14 @@ fn constants(values: &[(&'static str, usize)]) -> Vec<(&'static str, String)> {
 }
 
 /// What specialises a source to a tiling.
-fn tiling_constants(tiling: &Tiling) -> [(&'static str, usize); 5] {
+fn tiling_constants(tiling: &Tiling) -> [(&'static str, usize); 6] {
     [
         ("HEAD_DIM", tiling.head_dim),
         ("STAGES", tiling.stages),
         ("SHARED_BYTES", tiling.shared_bytes()),
         ("RESIDENT", tiling.resident),
         ("MAX_ROWS", max_rows(tiling.head_dim)),
+        ("ADDRESS_UNIT", address_unit(tiling.head_dim)),
     ]
 }
 

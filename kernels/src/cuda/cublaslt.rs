@@ -25,6 +25,10 @@ const R_16BF: c_int = 14;
 const COMPUTE_32F: c_int = 68;
 const OP_T: c_int = 1;
 const DESC_TRANSA: c_int = 3;
+const DESC_EPILOGUE: c_int = 7;
+const DESC_BIAS_POINTER: c_int = 8;
+/// Adds a vector as long as D has rows (in the library's column-major terms), of D's type.
+const EPILOGUE_BIAS: c_int = 4;
 const PREF_MAX_WORKSPACE_BYTES: c_int = 1;
 /// The alignment of A; those of B, C and D are the next three numbers.
 const PREF_MIN_ALIGNMENT_BYTES: c_int = 5;
@@ -195,6 +199,7 @@ struct GemmShape {
     w_pitch: usize,
     out_pitch: usize,
     out: c_int,
+    bias: bool,
     /// The smallest alignment of the three addresses, up to 256 bytes.
     alignment: u32,
 }
@@ -260,13 +265,20 @@ impl CublasLt {
         self.calls
     }
 
-    /// `out = x w^T (+ out)`, of sizes the caller has checked. False if the library has no kernel for
-    /// the shape.
+    /// Shapes that the library has chosen a kernel for.
+    pub(super) fn shapes(&self) -> usize {
+        self.gemms.len()
+    }
+
+    /// `out = x w^T (+ bias) (+ out)`, of sizes the caller has checked; `bias`: the address of a
+    /// vector of the output's type. False if the library has no kernel for the shape.
+    #[allow(clippy::too_many_arguments)] // The operation's own.
     pub(super) fn linear(
         &mut self,
         card: &Card,
         x: &Activations,
         w: &Weight,
+        bias: Option<u64>,
         rows: usize,
         accumulate: bool,
         out: &mut Activations,
@@ -283,6 +295,7 @@ impl CublasLt {
                 Dtype::F32 => R_32F,
                 _ => R_16BF,
             },
+            bias: bias.is_some(),
             alignment: 1 << places.trailing_zeros().min(8),
         };
         let failed = |why: String| {
@@ -300,6 +313,12 @@ impl CublasLt {
         let Some(gemm) = &self.gemms[&shape] else {
             return Ok(false);
         };
+        if let Some(bias) = bias {
+            let at = std::ptr::from_ref(&bias).cast();
+            // SAFETY: a handle made by this library; an address of 8 bytes, read during the call.
+            let code = unsafe { (self.library.set_desc)(gemm.desc, DESC_BIAS_POINTER, at, 8) };
+            check(code).map_err(failed)?;
+        }
         let alpha = 1.0f32;
         let beta = f32::from(u8::from(accumulate));
         // SAFETY: handles made by this library; the matrices have at least the sizes the layouts
@@ -365,6 +384,10 @@ impl CublasLt {
             check((l.create_desc)(&mut gemm.desc, COMPUTE_32F, R_32F))?;
             let transposed = std::ptr::from_ref(&OP_T).cast();
             check((l.set_desc)(gemm.desc, DESC_TRANSA, transposed, 4))?;
+            if shape.bias {
+                let epilogue = std::ptr::from_ref(&EPILOGUE_BIAS).cast();
+                check((l.set_desc)(gemm.desc, DESC_EPILOGUE, epilogue, 4))?;
+            }
             let layout = |at: &mut Pointer, kind, rows, cols, pitch: usize| {
                 check((l.create_layout)(at, kind, rows, cols, pitch as i64))
             };
@@ -430,6 +453,8 @@ impl CublasLt {
 
 impl Drop for CublasLt {
     fn drop(&mut self) {
+        // Nobody can handle a failure here.
+        let _ = self.workspace.card().bind();
         self.drop_all();
         // SAFETY: made by this library, not used again; the workspace keeps its card alive.
         unsafe { (self.library.destroy)(self.handle) };

@@ -70,6 +70,8 @@ pub struct CardLimits {
     pub shared_per_block: usize,
     /// Device memory, in bytes.
     pub memory: usize,
+    /// Whether it is the host's memory: what the card takes, the system lacks.
+    pub integrated: bool,
     /// Compute capability.
     pub capability: (i32, i32),
     /// Whether it is the emulator, which takes kernels as PTX.
@@ -85,6 +87,7 @@ impl CardLimits {
             shared_per_sm: attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR)?,
             shared_per_block: attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
             memory: found.memory,
+            integrated: attribute(CU_DEVICE_ATTRIBUTE_INTEGRATED)? != 0,
             capability: found.capability,
             emulated: found.emulated,
         })
@@ -194,7 +197,8 @@ impl Card {
         &self.pinned
     }
 
-    /// Makes the context the current one of this thread.
+    /// Makes the context the current one of this thread, if another card's is. Every call of the driver
+    /// that works in the current context comes after it, so that cards can take turns on a thread.
     pub(crate) fn bind(&self) -> Result<(), Error> {
         self.context
             .bind_to_thread()
@@ -212,6 +216,7 @@ impl Card {
 
     /// Waits for all work.
     pub(crate) fn synchronize(&self) -> Result<(), Error> {
+        self.bind()?;
         // SAFETY: the stream lives as long as the card.
         unsafe { result::stream::synchronize(self.stream) }
             .map_err(|e| self.failure("waiting for the device", &driver_message(&e)))
@@ -219,6 +224,7 @@ impl Card {
 
     /// An event behind all work enqueued so far. [`Card::wait_for`] takes it back.
     pub(crate) fn event(&self) -> Result<sys::CUevent, Error> {
+        self.bind()?;
         let failed = |e: DriverError| self.failure("an event", &driver_message(&e));
         let event = match self.events.borrow_mut().pop() {
             Some(event) => event,
@@ -232,9 +238,11 @@ impl Card {
 
     /// Waits for an event, which can then be reused.
     pub(crate) fn wait_for(&self, event: sys::CUevent) -> Result<(), Error> {
+        let bound = self.bind();
         // SAFETY: made by `event`.
         let done = unsafe { result::event::synchronize(event) };
         self.events.borrow_mut().push(event);
+        bound?;
         done.map_err(|e| self.failure("waiting for results", &driver_message(&e)))
     }
 

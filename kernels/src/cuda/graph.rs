@@ -11,7 +11,7 @@ use super::device::{Card, driver_message};
 use super::plan::{Needs, Plan};
 use super::{CudaBackend, attention, attention_work};
 use crate::Error;
-use cudarc::driver::{result, sys};
+use cudarc::driver::{DriverError, result, sys};
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -31,27 +31,34 @@ enum Recording {
 type Stamp = Vec<u64>;
 
 struct Graph {
-    card: Rc<Card>,
-    handle: sys::CUgraphExec,
+    launches: Captured,
     needs: Needs,
     stamp: Stamp,
 }
 
-impl Graph {
-    fn launch(&self) -> Result<(), Error> {
-        // SAFETY: instantiated by `record`; the addresses in it are of buffers that live as long as
-        // the model that owns it, and of those in its stamp, which has been compared.
+/// An instantiated graph of launches.
+pub(super) struct Captured {
+    card: Rc<Card>,
+    handle: sys::CUgraphExec,
+}
+
+impl Captured {
+    /// Enqueues all of its launches. The memory that they use must live, at the addresses of the
+    /// capture: buffers that live as long as a model, and those in a [`Stamp`] that has been compared.
+    pub(super) fn launch(&self) -> Result<(), Error> {
+        self.card.bind()?;
+        // SAFETY: instantiated by `capture`; the caller's promise.
         unsafe { result::graph::launch(self.handle, self.card.stream()) }
             .map_err(|e| self.card.failure("launching a graph", &driver_message(&e)))
     }
 }
 
-impl Drop for Graph {
+impl Drop for Captured {
     fn drop(&mut self) {
         // It may still run. Nobody can handle a failure here.
         let _ = self.card.bind();
         let _ = self.card.synchronize();
-        // SAFETY: instantiated by `record`, and not used after this.
+        // SAFETY: instantiated by `capture`, and not used after this.
         let _ = unsafe { result::graph::exec_destroy(self.handle) };
     }
 }
@@ -89,20 +96,18 @@ pub(super) fn run(
     if let Some(Recording::Recorded(graph)) = recordings.0.get(&rows)
         && graph.stamp == stamp
     {
-        backend.failed = graph.launch().err();
+        backend.failed = graph.launches.launch().err();
         return;
     }
     let needs = needs.clone();
-    let recording = match record(backend, pass) {
-        Some(handle) => {
-            let graph = Graph {
-                card: Rc::clone(&backend.card),
-                handle,
+    let recording = match capture(backend, pass) {
+        Some(launches) => {
+            backend.failed = launches.launch().err();
+            Recording::Recorded(Graph {
+                launches,
                 needs,
                 stamp,
-            };
-            backend.failed = graph.launch().err();
-            Recording::Recorded(graph)
+            })
         }
         None => {
             // If capture was not the reason, it fails again.
@@ -126,32 +131,54 @@ fn stamp(backend: &mut CudaBackend, plan: &Plan, needs: &Needs) -> Result<Stamp,
     Ok(stamp)
 }
 
-/// Records a pass; `None` if the driver cannot capture it or an operation failed.
-fn record(
+/// A capture in progress on a card's stream. It ends with this, also where a pass panics: a stream
+/// that captures takes no work.
+struct Capturing<'a>(&'a Card);
+
+impl Capturing<'_> {
+    /// The graph.
+    fn end(self) -> Result<sys::CUgraph, DriverError> {
+        let card = std::mem::ManuallyDrop::new(self).0;
+        // SAFETY: the capture began with this value, which is not dropped.
+        unsafe { result::stream::end_capture(card.stream()) }
+    }
+}
+
+impl Drop for Capturing<'_> {
+    fn drop(&mut self) {
+        // SAFETY: the capture began with this value.
+        if let Ok(graph) = unsafe { result::stream::end_capture(self.0.stream()) }
+            && !graph.is_null()
+        {
+            // SAFETY: just made, used by nobody.
+            let _ = unsafe { result::graph::destroy(graph) };
+        }
+    }
+}
+
+/// Captures what `pass` enqueues, launches alone; `None` if the driver cannot capture it or an
+/// operation failed.
+pub(super) fn capture(
     backend: &mut CudaBackend,
     pass: &mut dyn FnMut(&mut CudaBackend),
-) -> Option<sys::CUgraphExec> {
+) -> Option<Captured> {
     let card = Rc::clone(&backend.card);
     // Other threads may allocate during the capture; this one does not.
     let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
     card.bind().ok()?;
     // SAFETY: the card's stream lives; a pass enqueues nothing but launches.
     unsafe { result::stream::begin_capture(card.stream(), mode) }.ok()?;
+    let capturing = Capturing(&card);
     pass(backend);
-    // SAFETY: the capture began above; it ends whatever happened since.
-    let graph = unsafe { result::stream::end_capture(card.stream()) };
+    let graph = capturing.end();
     let whole = backend.failed.take().is_none();
     let graph = graph.ok().filter(|graph| !graph.is_null())?;
     // SAFETY: a graph that the driver just made, destroyed once; nothing else has it.
-    unsafe {
+    let handle = unsafe {
         let handle = result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0));
         let _ = result::graph::destroy(graph);
-        match handle.ok() {
-            Some(handle) if !whole => {
-                let _ = result::graph::exec_destroy(handle);
-                None
-            }
-            handle => handle,
-        }
-    }
+        handle.ok()?
+    };
+    let captured = Captured { card, handle };
+    whole.then_some(captured)
 }

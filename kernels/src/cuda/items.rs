@@ -25,7 +25,7 @@ mod assignment;
 mod costs;
 mod cut;
 
-pub use self::costs::{ADDRESS_UNIT, AttentionShape, FEW_ROWS, MANY_ROWS, TILE, max_rows};
+pub use self::costs::{AttentionShape, FEW_ROWS, MANY_ROWS, TILE, address_unit, max_rows};
 
 use self::assignment::Assignment;
 use self::costs::{MERGED_PARTIAL, MERGED_ROW};

@@ -91,14 +91,16 @@ enum Into {
 /// Rows of the skinny kernels at most.
 const SKINNY_MAX_ROWS: usize = 64;
 
-/// The library, if it computes a linear layer: of so many rows that it may win, and without a
-/// bias, which it takes in the output's type only.
+/// The library, if it computes a linear layer: of so many rows that it may win, with a bias only in
+/// the output's type.
 pub(super) fn by_library<'a>(
     library: Option<&'a mut CublasLt>,
     bias: Option<&Vector>,
     rows: usize,
+    out: Dtype,
 ) -> Option<&'a mut CublasLt> {
-    library.filter(|library| bias.is_none() && rows >= library.min_rows())
+    let takes_bias = bias.is_none_or(|bias| bias.at(out).is_some());
+    library.filter(|library| takes_bias && rows >= library.min_rows())
 }
 
 #[allow(clippy::too_many_arguments)] // The operation's own.
@@ -112,9 +114,10 @@ pub(super) fn linear(
     accumulate: bool,
     out: &mut Activations,
 ) -> Result<(), Error> {
-    if let Some(library) = by_library(library, bias, rows) {
+    if let Some(library) = by_library(library, bias, rows, out.dtype) {
         check(card, x, w, bias, rows, 1, out)?;
-        if library.linear(card, x, w, rows, accumulate, out)? {
+        let bias = bias.and_then(|bias| bias.at(out.dtype));
+        if library.linear(card, x, w, bias, rows, accumulate, out)? {
             return Ok(());
         }
     }

@@ -59,6 +59,11 @@ impl Buffer {
         Ok(buffer)
     }
 
+    /// The card whose memory it is.
+    pub(crate) fn card(&self) -> &Rc<Card> {
+        &self.card
+    }
+
     /// Its address on the device.
     pub(crate) fn at(&self) -> u64 {
         self.at
@@ -74,6 +79,7 @@ impl Buffer {
         if self.bytes == 0 {
             return Ok(());
         }
+        self.card.bind()?;
         // SAFETY: the range is this buffer's.
         unsafe { result::memset_d8_async(self.at, byte, self.bytes, self.card.stream()) }
             .map_err(|e| self.card.failure("filling memory", &driver_message(&e)))
@@ -87,6 +93,7 @@ impl Buffer {
         if bytes.is_empty() {
             return Ok(());
         }
+        self.card.bind()?;
         // SAFETY: the range is inside this buffer, checked above.
         unsafe { result::memcpy_htod_async(self.at + offset as u64, bytes, self.card.stream()) }
             .map_err(|e| {
@@ -103,6 +110,7 @@ impl Buffer {
         if bytes.is_empty() {
             return Ok(());
         }
+        self.card.bind()?;
         self.card.reclaim_uploads();
         let mut from = Pinned::new(&self.card, bytes.len())?;
         from.bytes_mut().copy_from_slice(bytes);
@@ -123,6 +131,7 @@ impl Buffer {
         let bytes = to.used;
         assert!(offset + bytes <= self.bytes, "a copy past the end");
         if bytes > 0 {
+            self.card.bind()?;
             let at = self.at + offset as u64;
             // SAFETY: the range is inside this buffer; `to` lives until the event is done, since
             // `Copying` waits for it when dropped.
@@ -146,7 +155,9 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         if matches!(self.owner, Owner::Own) {
             // Nobody can handle a failure here; the context frees everything at its end.
-            // SAFETY: allocated by `new`; the driver waits for work that still uses it.
+            let _ = self.card.bind();
+            // SAFETY: allocated by `new`. `cuMemFree` waits for work that still uses memory of
+            // `cuMemAlloc`; `cuMemFreeAsync` would not.
             let _ = unsafe { result::free_sync(self.at) };
         }
     }
@@ -171,11 +182,14 @@ pub(super) fn padded(len: usize) -> usize {
 /// Bytes of the arena that holds all of `models`.
 pub(super) fn reserved_bytes(models: &[Allocation]) -> usize {
     let bytes = |allocation: &Allocation| match *allocation {
+        // A copy in bf16 may lie beside it.
+        Allocation::Vector { len } => {
+            span(padded(len) * size_of::<f32>()) + span(padded(len) * Dtype::Bf16.bytes())
+        }
         // Loading refuses quantised matrices.
         Allocation::Matrix { rows, cols } | Allocation::Quantized { rows, cols, .. } => {
             linear::weight_bytes(rows, cols)
         }
-        Allocation::Vector { len } => padded(len) * size_of::<f32>(),
         Allocation::Rope {
             positions,
             half_dim,

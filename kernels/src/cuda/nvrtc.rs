@@ -62,7 +62,11 @@ impl Compiler {
     }
 
     /// Loads one file.
-    fn load(path: &Path) -> Result<Compiler, String> {
+    ///
+    /// # Errors
+    ///
+    /// It is not NVRTC, or cannot be loaded.
+    pub fn load(path: &Path) -> Result<Compiler, String> {
         // SAFETY: loading NVRTC runs its initialisers, which have no preconditions.
         match unsafe { Library::new(path) } {
             Ok(library) => Compiler::new(library, path.to_owned()),

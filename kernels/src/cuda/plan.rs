@@ -13,6 +13,10 @@
 //! linear layers, norms and the head compute it like any other row. No operation sums over rows, so
 //! its values reach no other row; and no bucket crosses a number of rows at which linear layers
 //! choose another kernel, so the other rows have the bits they have without padding.
+//!
+//! Batches with prefill rows are padded to a multiple of [`PREFILL_ROWS`] where cuBLASLt computes
+//! linear layers: the library chooses a kernel for every number of rows it sees, and chunks of a
+//! prefill have any number. Such padding rows are no outputs.
 
 use super::attention_work::{DeviceWork, Region};
 use super::device::Card;
@@ -25,20 +29,31 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 /// Rows of decode batches.
-const BUCKETS: [usize; 15] = [1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256];
+const BUCKETS: [usize; 17] = [
+    1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512,
+];
 /// Rows of the largest decode batch that has a fixed place.
 const MAX_ROWS: usize = BUCKETS[BUCKETS.len() - 1];
+
+/// Batches with prefill rows are padded to multiples of this many rows, which is what the tiles of the
+/// library's kernels divide.
+const PREFILL_ROWS: usize = 64;
 
 /// Whether a batch only decodes, in so few rows that launches dominate its time.
 fn decodes(plan: &BatchPlan) -> bool {
     plan.outputs.len() == plan.rows.len() && (1..=MAX_ROWS).contains(&plan.rows.len())
 }
 
-/// The number of rows to pad a batch to.
-pub(super) fn padded_rows(plan: &BatchPlan) -> usize {
+/// The number of rows to pad a batch to; `library`: whether cuBLASLt computes linear layers of so
+/// many rows.
+pub(super) fn padded_rows(plan: &BatchPlan, library: bool) -> usize {
     let rows = plan.rows.len();
     let bucket = BUCKETS.into_iter().find(|&bucket| bucket >= rows);
-    bucket.filter(|_| decodes(plan)).unwrap_or(rows)
+    match bucket.filter(|_| decodes(plan)) {
+        Some(bucket) => bucket,
+        None if library => rows.next_multiple_of(PREFILL_ROWS),
+        None => rows,
+    }
 }
 
 /// A plan on the device. The attention's work is built at its first use, for each shape it is used
@@ -250,7 +265,9 @@ mod tests {
             (64, 64, 64),
             (65, 65, 96),
             (256, 256, 256),
-            (257, 257, 257),
+            (257, 257, 384),
+            (512, 512, 512),
+            (513, 513, 513),
         ] {
             let row = Row {
                 token_id: 1,
@@ -262,10 +279,30 @@ mod tests {
                 outputs: (0..outputs as u32).collect(),
                 ..BatchPlan::default()
             };
-            assert_eq!(padded_rows(&plan), padded, "{rows} rows, {outputs} outputs");
+            let found = padded_rows(&plan, false);
+            assert_eq!(found, padded, "{rows} rows, {outputs} outputs");
             let plan = plan.padded(padded);
             assert_eq!(plan.rows.len(), padded);
             assert_eq!(plan.outputs.len(), outputs + padded - rows);
+        }
+    }
+
+    #[test]
+    fn rows_of_a_prefill_are_padded_for_the_library() {
+        for (rows, padded) in [(70, 128), (128, 128), (2000, 2048)] {
+            let row = Row {
+                token_id: 1,
+                position: 3,
+                slot: None,
+            };
+            let plan = BatchPlan {
+                rows: vec![row; rows],
+                outputs: vec![rows as u32 - 1],
+                ..BatchPlan::default()
+            };
+            assert_eq!(padded_rows(&plan, false), rows);
+            assert_eq!(padded_rows(&plan, true), padded);
+            assert_eq!(plan.padded(padded).outputs, plan.outputs);
         }
     }
 }

@@ -1,11 +1,18 @@
-//! One attention call or linear layer on the emulated GPU, with inputs made for counting: the work of
-//! `offshoot kernels profile`.
+//! Single operations with inputs made for counting and timing.
 //!
-//! Counts do not depend on the numbers, only on which are zeros; so K and V are one constant and
-//! not computed.
+//! - Here: one attention call or linear layer on the emulated GPU, the work of `offshoot kernels
+//!   profile`. Counts do not depend on the numbers, only on which are zeros; so K and V are one
+//!   constant and not computed.
+//! - [`time`]: the same operations timed on a card.
+//! - [`card`]: what the card itself reaches, and where it places blocks.
+//! - [`large`]: results of large shapes against each other, where no f64 reference is affordable.
+
+pub mod card;
+pub mod large;
+pub mod time;
 
 use super::items::{self, Sharing};
-use super::{CublasLtLibrary, CudaBackend, Which};
+use super::{CudaBackend, Which};
 use crate::philox::uniform_u64;
 use crate::plan::{BatchPlan, BlockId, SequenceRows};
 use crate::{Activation, Backend, Dtype, Error, KvLayout, MatrixView};
@@ -120,14 +127,16 @@ struct Attention {
 }
 
 impl Attention {
+    /// A call for each of `layers` layers, over K and V of its own.
     fn new(
         backend: &mut CudaBackend,
         beam: &Beam,
         (heads, kv_heads, head_dim): (usize, usize, usize),
+        layers: usize,
     ) -> Result<Attention, Error> {
         let (plan, blocks) = beam.plan();
         let mut layout = KvLayout {
-            layers: 1,
+            layers,
             heads,
             kv_heads,
             head_dim,
@@ -153,7 +162,7 @@ impl Attention {
         })
     }
 
-    fn run(&mut self, backend: &mut CudaBackend) {
+    fn run(&mut self, backend: &mut CudaBackend, layer: usize) {
         let Attention {
             layout,
             uploaded,
@@ -162,7 +171,7 @@ impl Attention {
             out,
             ..
         } = self;
-        backend.tree_attention(qkv, uploaded, layout, 0, None, arena, out);
+        backend.tree_attention(qkv, uploaded, layout, layer, None, arena, out);
     }
 
     /// Attention over equal values is that value.
@@ -191,8 +200,8 @@ pub fn attention(
 ) -> Result<Budget, Error> {
     let mut backend = CudaBackend::open(Which::Emulated)?;
     backend.set_sharing(sharing);
-    let mut step = Attention::new(&mut backend, beam, heads)?;
-    step.run(&mut backend);
+    let mut step = Attention::new(&mut backend, beam, heads, 1)?;
+    step.run(&mut backend, 0);
     step.check(&mut backend)?;
     let Attention { plan, layout, .. } = step;
     let (heads, _, head_dim) = heads;
@@ -220,126 +229,6 @@ pub fn attention(
         workers: shape.workers(),
         useful_products: 2 * (flat_tokens * heads * head_dim) as u64,
     })
-}
-
-/// Seconds of one attention call on a card, the median of `repeats` spans of 20 calls each.
-///
-/// # Errors
-///
-/// The device cannot be opened or failed, or is the emulator, which has no time.
-pub fn time_attention(
-    which: Which,
-    beam: &Beam,
-    heads: (usize, usize, usize),
-    sharing: Sharing,
-    repeats: usize,
-) -> Result<f64, Error> {
-    let mut backend = on_card(which)?;
-    backend.set_sharing(sharing);
-    let mut step = Attention::new(&mut backend, beam, heads)?;
-    // Compiles, makes the plan's work and checks the answer before anything is timed.
-    step.run(&mut backend);
-    step.check(&mut backend)?;
-    time(&mut backend, repeats, |backend| step.run(backend))
-}
-
-/// Opens a card whose time can be measured.
-fn on_card(which: Which) -> Result<CudaBackend, Error> {
-    let backend = CudaBackend::open(which)?;
-    if !backend.emulated() {
-        return Ok(backend);
-    }
-    Err(Error::Unsupported {
-        device: backend.card.name().into(),
-        what: "measuring time on an emulated card".into(),
-    })
-}
-
-/// Seconds of one call, the median of `repeats` spans of 20 calls each.
-fn time(
-    backend: &mut CudaBackend,
-    repeats: usize,
-    mut call: impl FnMut(&mut CudaBackend),
-) -> Result<f64, Error> {
-    const CALLS: u32 = 20;
-    let mut spans: Vec<f64> = Vec::new();
-    for _ in 0..repeats.max(1) {
-        backend.synchronize()?;
-        let start = std::time::Instant::now();
-        for _ in 0..CALLS {
-            call(backend);
-        }
-        backend.synchronize()?;
-        spans.push(start.elapsed().as_secs_f64() / f64::from(CALLS));
-    }
-    spans.sort_by(f64::total_cmp);
-    Ok(spans[spans.len() / 2])
-}
-
-/// Seconds of one call of a linear layer of `rows` x `n` x `k`, by implementation: this project's
-/// kernel, cuBLASLt where it is installed and has a kernel, and, gated (`2 n` rows of weights), in one
-/// kernel and in two. The calls take 256 MiB of weights in turn, so that L2 holds none of them.
-///
-/// # Errors
-///
-/// The device cannot be opened or failed, or is the emulator.
-pub fn time_products(
-    which: Which,
-    (rows, n, k): (usize, usize, usize),
-    repeats: usize,
-) -> Result<Vec<(&'static str, f64)>, Error> {
-    const TURNS: usize = 256 << 20;
-    let mut backend = on_card(which)?;
-    let library = CublasLtLibrary::find(false, super::device::driver_version())
-        .map_err(|e| backend.card.failure("cuBLASLt", &e))?;
-    let mut times = Vec::new();
-    let copies = (TURNS / (2 * n * k)).clamp(1, 32);
-    let plain: Result<Vec<_>, _> = (0..copies)
-        .map(|_| Linear::new(&mut backend, (rows, n, k), n))
-        .collect();
-    let mut plain = plain?;
-    let mut turn = 0;
-    let mut linear = |backend: &mut CudaBackend| {
-        turn = (turn + 1) % copies;
-        let p = &mut plain[turn];
-        backend.linear(&p.x, &p.weight, None, rows, false, &mut p.out);
-    };
-    backend.set_cublaslt(None)?;
-    linear(&mut backend);
-    times.push(("linear", time(&mut backend, repeats, &mut linear)?));
-    if let Some(library) = library {
-        backend.set_cublaslt(Some(library))?;
-        // Of any number of rows: the times decide where the threshold belongs.
-        backend.set_cublaslt_min_rows(1);
-        linear(&mut backend);
-        if backend.cublaslt_products() != Some(0) {
-            times.push(("cublaslt", time(&mut backend, repeats, &mut linear)?));
-        }
-        backend.set_cublaslt(None)?;
-    }
-    drop(plain);
-    let copies = (TURNS / (4 * n * k)).clamp(1, 32);
-    let gated: Result<Vec<_>, _> = (0..copies)
-        .map(|_| Linear::new(&mut backend, (rows, 2 * n, k), n))
-        .collect();
-    let mut gated = gated?;
-    let mut gate_up = backend.half_activations(rows, 2 * n)?;
-    for (name, fused) in [("swiglu fused", true), ("swiglu apart", false)] {
-        let mut turn = 0;
-        let mut call = |backend: &mut CudaBackend| {
-            turn = (turn + 1) % copies;
-            let Linear { weight, x, out, .. } = &mut gated[turn];
-            if fused {
-                backend.linear_gated(x, weight, None, Activation::Silu, rows, &mut gate_up, out);
-            } else {
-                backend.linear(x, weight, None, rows, false, &mut gate_up);
-                backend.gated(&gate_up, Activation::Silu, rows, out);
-            }
-        };
-        call(&mut backend);
-        times.push((name, time(&mut backend, repeats, call)?));
-    }
-    Ok(times)
 }
 
 /// A linear layer with inputs made for counting and timing.

@@ -13,7 +13,7 @@ use engine::checkpoint::Checkpoint;
 use engine::checkpoint::source::Source;
 use engine::text::chat::ChatTemplate;
 use engine::text::tokenizer::Tokenizer;
-use engine::{Engine, Model, ModelSpec, Options};
+use engine::{DeviceModels, Engine, Model, ModelSpec, Options};
 use kernels::CpuBackend;
 use serde_json::Value;
 use strategies::{
@@ -89,11 +89,19 @@ pub struct Pair {
 
 /// Puts nano-small and nano-prm onto `threads` threads.
 pub fn pair(threads: usize, options: &Options) -> Pair {
+    pair_on(&[threads], options)
+}
+
+/// Puts nano-small and nano-prm onto one device of so many threads, or onto one each.
+pub fn pair_on(threads: &[usize], options: &Options) -> Pair {
     let (small, prm) = (open("nano-small"), open("nano-prm"));
     let parts =
         [&small, &prm].map(|p| ModelSpec::new(&p.checkpoint, Some(Rc::clone(&p.tokenizer))));
-    let (engine, models) =
-        Engine::new(CpuBackend::new(threads), &parts, options).expect("the family loads");
+    let devices = (parts.chunks(parts.len() / threads.len()).zip(threads))
+        .map(|(parts, &threads)| DeviceModels::load(CpuBackend::new(threads), parts, options))
+        .collect::<Result<Vec<_>, _>>()
+        .expect("the family loads");
+    let (engine, models) = Engine::of(devices, options.seed, options.async_scheduling);
     let stop = small.checkpoint.eos().to_vec();
     Pair {
         policy: EnginePolicy::new(

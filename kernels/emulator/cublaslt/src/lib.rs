@@ -3,7 +3,8 @@
 //! Built as `libcublasLt.so`. It is a client of the driver, as the real library is: a GEMM is the
 //! launch of a PTX kernel on the caller's stream, so it is captured into graphs, checked and
 //! counted like any other. It supports `D = alpha A^T B + beta C` of bf16 with f32 sums, C and D of
-//! one layout, f32 or bf16, and refuses everything else (status 15) with a line on standard error.
+//! one layout, f32 or bf16, with or without the epilogue that adds a bias of D's type, and refuses
+//! everything else (status 15) with a line on standard error.
 //! It runs on the emulator only.
 //!
 //! Names, values and arguments are those of NVIDIA's documentation of the cuBLASLt API.
@@ -36,8 +37,10 @@ const OP_T: i32 = 1;
 const DESC_TRANSA: i32 = 3;
 const DESC_TRANSB: i32 = 4;
 const DESC_EPILOGUE: i32 = 7;
-/// `CUBLASLT_EPILOGUE_DEFAULT`.
+const DESC_BIAS_POINTER: i32 = 8;
+/// `CUBLASLT_EPILOGUE_DEFAULT` and `CUBLASLT_EPILOGUE_BIAS`.
 const EPILOGUE_DEFAULT: i32 = 1;
+const EPILOGUE_BIAS: i32 = 4;
 
 /// The target of a `cublasLtHandle_t`.
 pub struct Handle {
@@ -64,6 +67,8 @@ pub struct Desc {
     a: i32,
     b: i32,
     epilogue: i32,
+    /// The bias's address on the device, `[m]`, of D's type; read where the epilogue adds one.
+    bias: u64,
 }
 
 /// The target of a `cublasLtMatmulPreference_t`. One algorithm serves all preferences.
@@ -199,6 +204,7 @@ pub unsafe extern "C" fn cublasLtMatmulDescCreate(
         a: OP_N,
         b: OP_N,
         epilogue: EPILOGUE_DEFAULT,
+        bias: 0,
     };
     // SAFETY: the caller's pointer.
     unsafe { give(desc, value) }
@@ -217,10 +223,16 @@ pub unsafe extern "C" fn cublasLtMatmulDescSetAttribute(
     let Some(desc) = (unsafe { desc.as_mut() }) else {
         return status::INVALID_VALUE;
     };
-    if value.is_null() || bytes != 4 {
+    let expected = if attribute == DESC_BIAS_POINTER { 8 } else { 4 };
+    if value.is_null() || bytes != expected {
         return refuse(&format!(
             "attribute {attribute} of {bytes} bytes of a product"
         ));
+    }
+    if attribute == DESC_BIAS_POINTER {
+        // SAFETY: not null, and of the size of an address.
+        desc.bias = unsafe { value.cast::<u64>().read_unaligned() };
+        return status::SUCCESS;
     }
     // SAFETY: not null, and of the size of an integer.
     let value = unsafe { value.cast::<i32>().read_unaligned() };
@@ -283,7 +295,8 @@ fn understood(desc: &Desc, [a, b, c, d]: [&Layout; 4]) -> Result<(), String> {
             desc.compute, desc.scale
         ));
     }
-    if (desc.a, desc.b, desc.epilogue) != (OP_T, OP_N, EPILOGUE_DEFAULT) {
+    let epilogues = [EPILOGUE_DEFAULT, EPILOGUE_BIAS];
+    if (desc.a, desc.b) != (OP_T, OP_N) || !epilogues.contains(&desc.epilogue) {
         return Err(format!(
             "operations {} and {}, epilogue {}",
             desc.a, desc.b, desc.epilogue
@@ -408,6 +421,14 @@ pub unsafe extern "C" fn cublasLtMatmul(
     if d_layout.rows == 0 || d_layout.cols == 0 {
         return status::SUCCESS;
     }
+    let bias = match desc.epilogue {
+        EPILOGUE_BIAS if desc.bias == 0 => {
+            eprintln!("offshoot-emulator: cuBLASLt's twin: a bias without an address");
+            return status::INVALID_VALUE;
+        }
+        EPILOGUE_BIAS => desc.bias,
+        _ => 0,
+    };
     let scalar = |value: *const c_void| {
         // SAFETY: not null; the scale's type is f32.
         unsafe { value.cast::<f32>().read_unaligned() }
@@ -424,6 +445,7 @@ pub unsafe extern "C" fn cublasLtMatmul(
             &b.to_le_bytes(),
             &c.to_le_bytes(),
             &d.to_le_bytes(),
+            &bias.to_le_bytes(),
             &a_layout.ld.to_le_bytes(),
             &b_layout.ld.to_le_bytes(),
             &d_layout.ld.to_le_bytes(),

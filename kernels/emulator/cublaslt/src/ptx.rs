@@ -1,4 +1,4 @@
-//! The kernel: `D[m, n] = alpha sum_k A[k, m] B[k, n] + beta C[m, n]`, column-major.
+//! The kernel: `D[m, n] = alpha sum_k A[k, m] B[k, n] + beta C[m, n] (+ bias[m])`, column-major.
 //!
 //! A warp computes 8 rows of D (features of a linear layer) and 16 columns (its rows) by `mma.sync`
 //! m16n8k16. Elements are loaded one by one, so that any alignment works and no byte beyond k is
@@ -48,11 +48,16 @@ fn element(bf16: bool, index: usize, sum: &str, row: &str, col: &str) -> String 
              add.u64 %addr, %addr, %wide;\nshl.b64 %addr, %addr, {shift};\nadd.u64 %addr, %addr, {from};\n"
         )
     };
+    let bias = format!(
+        "setp.eq.u64 %more, %bias, 0;\n@%more bra unbiased{index};\ncvt.u64.u32 %addr, {row};\n\
+         shl.b64 %addr, %addr, {shift};\nadd.u64 %addr, %addr, %bias;\n{load}\
+         add.f32 %out, %out, %old;\nunbiased{index}:\n"
+    );
     format!(
         "setp.lt.u32 %in, {row}, %m;\nsetp.lt.and.u32 %in, {col}, %n, %in;\n@!%in bra done{index};\n\
          mul.f32 %out, {sum}, %alpha;\nsetp.neu.f32 %more, %beta, 0f00000000;\n\
          @!%more bra write{index};\n{}{load}fma.rn.f32 %out, %beta, %old, %out;\nwrite{index}:\n\
-         {}{store}done{index}:\n",
+         {bias}{}{store}done{index}:\n",
         place("%c"),
         place("%d"),
     )
@@ -65,6 +70,7 @@ fn head(name: &str) -> String {
         ("u64", "b"),
         ("u64", "c"),
         ("u64", "d"),
+        ("u64", "bias"),
         ("u64", "lda"),
         ("u64", "ldb"),
         ("u64", "ldd"),

@@ -99,14 +99,21 @@ fn context_end(s: &mut State, handle: usize) {
         }
     }
     s.contexts.remove(&handle);
-    s.captures.clear();
+    let of_others: Vec<usize> = (s.streams.iter())
+        .filter(|(_, stream)| stream.context != handle)
+        .map(|(h, _)| *h)
+        .collect();
+    s.captures
+        .retain(|_, capture| of_others.contains(&capture.origin));
     if CURRENT.get() == handle {
         CURRENT.set(0);
     }
 }
 
-fn device(ordinal: c_int) -> Cu {
-    if ordinal == 0 {
+/// Refuses a number that is no device of the driver.
+fn device(s: &State, ordinal: c_int) -> Cu {
+    let devices = s.options.as_ref().map_or(1, |options| options.devices);
+    if (0..devices).contains(&ordinal) {
         Ok(())
     } else {
         Err(code::INVALID_DEVICE)
@@ -122,7 +129,7 @@ fn name_of(error: c_int) -> Cu<&'static (i32, &'static std::ffi::CStr, &'static 
 
 fn create(out: *mut usize, flags: c_uint, ordinal: c_int) -> Cu {
     let mut s = ready()?;
-    device(ordinal)?;
+    device(&s, ordinal)?;
     s.device()?;
     let h = s.handle();
     s.contexts.insert(
@@ -131,6 +138,7 @@ fn create(out: *mut usize, flags: c_uint, ordinal: c_int) -> Cu {
             sticky: 0,
             primary: false,
             flags,
+            device: ordinal,
         },
     );
     CURRENT.set(h);
@@ -139,15 +147,19 @@ fn create(out: *mut usize, flags: c_uint, ordinal: c_int) -> Cu {
 
 fn release(ordinal: c_int, all: bool) -> Cu {
     let mut s = ready()?;
-    device(ordinal)?;
-    if s.primary_refs == 0 && !all {
-        return Err(code::INVALID_CONTEXT);
-    }
-    s.primary_refs = if all { 0 } else { s.primary_refs - 1 };
-    if s.primary_refs == 0 && s.primary != 0 {
-        let h = s.primary;
-        s.primary = 0;
-        context_end(&mut s, h);
+    device(&s, ordinal)?;
+    let Some((handle, references)) = s.primaries.get(&ordinal).copied() else {
+        return if all {
+            Ok(())
+        } else {
+            Err(code::INVALID_CONTEXT)
+        };
+    };
+    if all || references == 1 {
+        s.primaries.remove(&ordinal);
+        context_end(&mut s, handle);
+    } else {
+        s.primaries.insert(ordinal, (handle, references - 1));
     }
     Ok(())
 }
@@ -184,17 +196,15 @@ api! {
         put(version, ready()?.options.as_ref().map_or(12090, |options| options.driver))
     }
     fn cuDeviceGetCount(count: *mut c_int) {
-        ready()?;
-        put(count, 1)
+        put(count, ready()?.options.as_ref().map_or(1, |options| options.devices))
     }
     fn cuDeviceGet(out: *mut c_int, ordinal: c_int) {
-        ready()?;
-        device(ordinal)?;
-        put(out, 0)
+        device(&*ready()?, ordinal)?;
+        put(out, ordinal)
     }
     fn cuDeviceGetName(out: *mut c_char, len: c_int, dev: c_int) {
         let s = ready()?;
-        device(dev)?;
+        device(&s, dev)?;
         let Some(o) = &s.options else { return Err(code::NOT_INITIALIZED) };
         for (i, b) in o.profile.name.bytes().chain([0]).take(len.max(0) as usize).enumerate() {
             // The last byte that fits ends the string.
@@ -204,35 +214,40 @@ api! {
         Ok(())
     }
     fn cuDeviceGetUuid(out: *mut [u8; 16], dev: c_int) {
-        device(dev)?;
-        put(out, *b"offshoot-emulate")
+        device(&*ready()?, dev)?;
+        let mut uuid = *b"offshoot-emulat0";
+        uuid[15] += dev as u8;
+        put(out, uuid)
     }
     fn cuDeviceGetUuid_v2(out: *mut [u8; 16], dev: c_int) {
-        device(dev)?;
-        put(out, *b"offshoot-emulate")
+        device(&*ready()?, dev)?;
+        let mut uuid = *b"offshoot-emulat0";
+        uuid[15] += dev as u8;
+        put(out, uuid)
     }
     fn cuDeviceTotalMem_v2(out: *mut usize, dev: c_int) {
         let s = ready()?;
-        device(dev)?;
+        device(&s, dev)?;
         put(out, s.options.as_ref().map_or(0, |o| o.profile.memory as usize))
     }
     fn cuDeviceGetAttribute(out: *mut c_int, which: c_int, dev: c_int) {
         let s = ready()?;
-        device(dev)?;
+        device(&s, dev)?;
         let Some(o) = &s.options else { return Err(code::NOT_INITIALIZED) };
         put(out, attribute(&o.profile, which).ok_or(code::INVALID_VALUE)?)
     }
     fn cuDeviceComputeCapability(major: *mut c_int, minor: *mut c_int, dev: c_int) {
         let s = ready()?;
-        device(dev)?;
+        device(&s, dev)?;
         let Some(o) = &s.options else { return Err(code::NOT_INITIALIZED) };
         put(major, o.profile.capability.0 as c_int)?;
         put(minor, o.profile.capability.1 as c_int)
     }
     fn cuDeviceGetPCIBusId(out: *mut c_char, len: c_int, dev: c_int) {
-        device(dev)?;
-        for (i, b) in b"0000:00:00.0\0".iter().take(len.max(0) as usize).enumerate() {
-            put(out.wrapping_add(i), *b as c_char)?;
+        device(&*ready()?, dev)?;
+        let id = format!("0000:{dev:02x}:00.0\0");
+        for (i, b) in id.bytes().take(len.max(0) as usize).enumerate() {
+            put(out.wrapping_add(i), b as c_char)?;
         }
         Ok(())
     }
@@ -241,15 +256,18 @@ api! {
     }
     fn cuDevicePrimaryCtxRetain(out: *mut usize, dev: c_int) {
         let mut s = ready()?;
-        device(dev)?;
+        device(&s, dev)?;
         s.device()?;
-        if s.primary == 0 {
-            let h = s.handle();
-            s.contexts.insert(h, Context { sticky: 0, primary: true, flags: 0 });
-            s.primary = h;
-        }
-        s.primary_refs += 1;
-        put(out, s.primary)
+        let (h, references) = match s.primaries.get(&dev) {
+            Some(&primary) => primary,
+            None => {
+                let h = s.handle();
+                s.contexts.insert(h, Context { sticky: 0, primary: true, flags: 0, device: dev });
+                (h, 0)
+            }
+        };
+        s.primaries.insert(dev, (h, references + 1));
+        put(out, h)
     }
     fn cuDevicePrimaryCtxRelease(dev: c_int) {
         release(dev, false)
@@ -264,13 +282,13 @@ api! {
         release(dev, true)
     }
     fn cuDevicePrimaryCtxSetFlags_v2(dev: c_int, _flags: c_uint) {
-        device(dev)
+        device(&*ready()?, dev)
     }
     fn cuDevicePrimaryCtxGetState(dev: c_int, flags: *mut c_uint, active: *mut c_int) {
         let s = ready()?;
-        device(dev)?;
+        device(&s, dev)?;
         put(flags, 0)?;
-        put(active, c_int::from(s.primary != 0))
+        put(active, c_int::from(s.primaries.contains_key(&dev)))
     }
     fn cuCtxCreate_v2(out: *mut usize, flags: c_uint, dev: c_int) {
         create(out, flags, dev)
@@ -332,10 +350,8 @@ api! {
     }
     fn cuCtxGetDevice(out: *mut c_int) {
         let s = ready()?;
-        if !s.contexts.contains_key(&CURRENT.get()) {
-            return Err(code::INVALID_CONTEXT);
-        }
-        put(out, 0)
+        let context = s.contexts.get(&CURRENT.get()).ok_or(code::INVALID_CONTEXT)?;
+        put(out, context.device)
     }
     fn cuCtxGetFlags(out: *mut c_uint) {
         let (s, _) = current()?;

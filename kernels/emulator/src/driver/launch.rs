@@ -1,7 +1,7 @@
 //! Launches.
 
 use super::ops::{Op, submit};
-use super::state::{Function, current};
+use super::state::{Function, current, of_current};
 use super::{Cu, api, code, get, host};
 use crate::gpu::Shape;
 use std::ffi::{c_int, c_uint, c_void};
@@ -52,6 +52,9 @@ fn launch(
     let Some(f) = s.functions.get(&function) else {
         return Err(code::INVALID_HANDLE);
     };
+    if let Some(module) = s.modules.get(&f.module) {
+        of_current(module.context, "a kernel")?;
+    }
     if shape.shared > f.max_dynamic {
         eprintln!(
             "offshoot-emulator: {}: {} bytes of dynamic shared memory, but {} are allowed; cuFuncSetAttribute raises that",

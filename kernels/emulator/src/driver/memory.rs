@@ -1,7 +1,7 @@
 //! Allocations, copies, fills.
 
 use super::ops::{Op, Span, copy, submit};
-use super::state::current;
+use super::state::{current, of_current};
 use super::{CURRENT, Cu, api, code, get, put, put_opt};
 use crate::memory::Kind;
 use std::ffi::{c_int, c_uint, c_void};
@@ -50,6 +50,9 @@ fn release(addr: u64) -> Cu {
         return Ok(());
     }
     let (mut s, gpu) = current()?;
+    if let Some(&owner) = s.owners.get(&addr) {
+        of_current(owner, "memory")?;
+    }
     s.owners.remove(&addr);
     if gpu.heap().free(addr) {
         return Ok(());

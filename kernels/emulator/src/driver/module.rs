@@ -1,7 +1,7 @@
 //! Modules, libraries, functions.
 
 use super::state::{Function, Guard, LoadedModule, current};
-use super::{Cu, api, code, get, put, put_opt, text};
+use super::{CURRENT, Cu, api, code, get, put, put_opt, text};
 use crate::gpu::{Gpu, toolkit};
 use std::collections::HashMap;
 use std::ffi::{c_char, c_int, c_uint, c_void};
@@ -42,6 +42,7 @@ fn load(mut s: Guard, gpu: &Arc<Gpu>, ptx: &str, log: impl FnOnce(&str)) -> Cu<u
     s.modules.insert(
         h,
         LoadedModule {
+            context: CURRENT.get(),
             module: Arc::new(module),
             functions: HashMap::new(),
         },

@@ -1,6 +1,6 @@
 //! Work for a stream: done at once, or recorded into a graph and done later.
 
-use super::state::{Guard, Node};
+use super::state::{Guard, Node, of_current};
 use super::{Cu, code, host};
 use crate::checks::FaultKind;
 use crate::gpu::{Gpu, LaunchError, Shape};
@@ -97,6 +97,7 @@ pub fn submit(mut s: Guard, gpu: &Arc<Gpu>, stream: usize, op: Op) -> Cu {
         let Some(st) = s.streams.get(&stream) else {
             return Err(code::INVALID_HANDLE);
         };
+        of_current(st.context, "a stream")?;
         if let Some(r) = &st.capture {
             let capture = r.capture;
             let id = s.handle();

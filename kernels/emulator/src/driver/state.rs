@@ -12,10 +12,13 @@ pub struct Context {
     pub sticky: i32,
     pub primary: bool,
     pub flags: u32,
+    /// The number of its device.
+    pub device: i32,
 }
 
 #[derive(Default)]
 pub struct Stream {
+    pub context: usize,
     pub flags: u32,
     pub priority: i32,
     /// The graph being recorded and the stream's last event-visible position in it.
@@ -63,6 +66,7 @@ pub struct Exec {
 
 #[derive(Default)]
 pub struct Event {
+    pub context: usize,
     pub recorded: bool,
     /// Recorded while its stream was capturing: the stream, and its recording then.
     pub captured: Option<(usize, Recording)>,
@@ -77,6 +81,7 @@ pub struct Function {
 }
 
 pub struct LoadedModule {
+    pub context: usize,
     pub module: Arc<Module>,
     pub functions: HashMap<String, usize>,
 }
@@ -86,8 +91,8 @@ pub struct State {
     pub options: Option<Options>,
     pub gpu: Option<Arc<Gpu>>,
     pub contexts: HashMap<usize, Context>,
-    pub primary: usize,
-    pub primary_refs: u32,
+    /// By device: its primary context and how often it is retained.
+    pub primaries: HashMap<i32, (usize, u32)>,
     pub streams: HashMap<usize, Stream>,
     pub events: HashMap<usize, Event>,
     pub modules: HashMap<usize, LoadedModule>,
@@ -152,6 +157,15 @@ pub fn current() -> Cu<(Guard, Arc<Gpu>)> {
         return Err(code::INVALID_CONTEXT);
     };
     Ok((s, gpu))
+}
+
+/// Refuses an object of a context that is not the current one.
+pub fn of_current(context: usize, what: &str) -> Cu {
+    if context == CURRENT.get() {
+        return Ok(());
+    }
+    eprintln!("offshoot-emulator: {what} of another context than the current one");
+    Err(code::INVALID_CONTEXT)
 }
 
 impl State {

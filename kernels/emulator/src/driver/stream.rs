@@ -1,7 +1,7 @@
 //! Streams and events.
 
 use super::state::{Capture, Event, Guard, Recording, Stream, current};
-use super::{Cu, api, code, put, put_opt};
+use super::{CURRENT, Cu, api, code, put, put_opt};
 use std::ffi::{c_int, c_uint, c_void};
 
 fn create(out: *mut usize, flags: c_uint, priority: c_int) -> Cu {
@@ -10,6 +10,7 @@ fn create(out: *mut usize, flags: c_uint, priority: c_int) -> Cu {
     s.streams.insert(
         h,
         Stream {
+            context: CURRENT.get(),
             flags,
             priority,
             capture: None,
@@ -40,6 +41,12 @@ fn idle(stream: usize) -> Cu {
 fn record(event: usize, stream: usize) -> Cu {
     let (mut s, _) = current()?;
     known(&s, stream)?;
+    if let (Some(st), Some(e)) = (s.streams.get(&stream), s.events.get(&event))
+        && st.context != e.context
+    {
+        eprintln!("offshoot-emulator: an event and a stream of two contexts");
+        return Err(code::INVALID_HANDLE);
+    }
     let captured = s
         .streams
         .get(&stream)
@@ -235,7 +242,7 @@ api! {
     fn cuStreamGetCtx(stream: usize, out: *mut usize) {
         let (s, _) = current()?;
         known(&s, stream)?;
-        put(out, super::CURRENT.get())
+        put(out, s.streams.get(&stream).map_or(CURRENT.get(), |st| st.context))
     }
     fn cuStreamGetId(stream: usize, out: *mut u64) {
         let (s, _) = current()?;
@@ -245,7 +252,8 @@ api! {
     fn cuStreamGetDevice(stream: usize, out: *mut c_int) {
         let (s, _) = current()?;
         known(&s, stream)?;
-        put(out, 0)
+        let context = s.streams.get(&stream).map_or(CURRENT.get(), |st| st.context);
+        put(out, s.contexts.get(&context).ok_or(code::INVALID_CONTEXT)?.device)
     }
     fn cuStreamAddCallback(stream: usize, callback: usize, data: usize, _flags: c_uint) {
         let (mut s, _) = current()?;
@@ -293,7 +301,7 @@ api! {
     fn cuEventCreate(out: *mut usize, _flags: c_uint) {
         let (mut s, _) = current()?;
         let h = s.handle();
-        s.events.insert(h, Event::default());
+        s.events.insert(h, Event { context: CURRENT.get(), ..Event::default() });
         put(out, h)
     }
     fn cuEventDestroy_v2(event: usize) {

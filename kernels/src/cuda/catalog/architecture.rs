@@ -1,6 +1,6 @@
 //! The limits of each architecture's multiprocessor, and the check of a kernel compiled for it.
 
-use super::{Kernel, Module, linear, linear_gated, rows, sample, tree_attention};
+use super::{Kernel, Module, card, linear, linear_gated, rows, sample, tree_attention};
 use crate::Activation;
 use crate::cuda::cubin::Compiled;
 use crate::cuda::tiling::{SYSTEM_SHARED, Tiling};
@@ -75,7 +75,7 @@ impl Architecture {
         let attention = HEAD_DIMS
             .iter()
             .map(|&d| tree_attention(&Tiling::new(d, self.shared_per_sm, self.shared_per_block)));
-        [rows(), linear(), sample()]
+        [rows(), linear(), sample(), card()]
             .into_iter()
             .chain(Activation::ALL.map(linear_gated))
             .chain(attention)

@@ -25,6 +25,7 @@ impl Card {
         if let Some(&function) = self.functions.borrow().get(&key) {
             return Ok(function);
         }
+        self.bind()?;
         let failed =
             |e: DriverError| self.failure(&format!("loading kernel {name}"), &driver_message(&e));
         let loaded = self.module(module, failed)?;

@@ -12,6 +12,13 @@ pub(crate) struct Function {
     pub(super) name: &'static str,
 }
 
+impl Function {
+    /// The driver's handle.
+    pub(crate) fn handle(self) -> sys::CUfunction {
+        self.handle
+    }
+}
+
 /// Thread blocks (x, y), threads per block, dynamic shared memory per block in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Grid {
@@ -38,6 +45,7 @@ impl Card {
         if grid.blocks.0 == 0 || grid.blocks.1 == 0 {
             return Ok(());
         }
+        self.bind()?;
         // SAFETY: a loaded function and the card's stream; the rest is the caller's promise.
         unsafe {
             result::launch_kernel(
@@ -107,6 +115,7 @@ macro_rules! arguments {
     };
 }
 arguments!(A);
+arguments!(A B);
 arguments!(A B C);
 arguments!(A B C D);
 arguments!(A B C D E);

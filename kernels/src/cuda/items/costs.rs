@@ -18,8 +18,12 @@ pub const fn max_rows(head_dim: usize) -> usize {
 pub const MANY_ROWS: usize = 64;
 /// Packed rows of the smallest tile of Q.
 pub const FEW_ROWS: usize = 16;
-/// The kernel stores the offset of a token in the arena in 32 bits, in units of this many bytes.
-pub const ADDRESS_UNIT: usize = 32;
+/// The kernel stores the offset of a token in the arena in 32 bits, in units of this many bytes: the
+/// largest that divides both a token of one head (`2 head_dim` bytes) and a block's stride, a
+/// multiple of 64 ([`crate::KvLayout::unit_bytes`]).
+pub const fn address_unit(head_dim: usize) -> usize {
+    if head_dim.is_multiple_of(32) { 64 } else { 32 }
+}
 
 /// Warp instructions of an item.
 struct Costs {
