@@ -474,8 +474,16 @@ fn the_gpu_check_runs_from_end_to_end() {
         .map(|line| serde_json::from_str(line).expect(line))
         .collect();
     for section in [
-        "check", "occupancy", "ceilings", "decode", "prefill", "linear", "gated", "sampling",
-        "attention", "nano",
+        "check",
+        "occupancy",
+        "ceilings",
+        "decode",
+        "prefill",
+        "linear",
+        "gated",
+        "sampling",
+        "attention",
+        "nano",
     ] {
         let found = figures.iter().any(|figure| figure["section"] == section);
         assert!(found, "{section} is missing: {said}");

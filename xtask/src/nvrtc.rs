@@ -70,7 +70,11 @@ impl Version {
             let dir = PathBuf::from(dir);
             return match self.missing(&dir) {
                 None => Ok(dir),
-                Some(file) => Err(format!("{}: {} is not there", self.variable, file.display())),
+                Some(file) => Err(format!(
+                    "{}: {} is not there",
+                    self.variable,
+                    file.display()
+                )),
             };
         }
         let dir = target.join(self.folder);

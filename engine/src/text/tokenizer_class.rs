@@ -72,7 +72,8 @@ fn class(named: Option<&str>, architecture: &str) -> Option<&'static Class> {
     }
 }
 
-/// The sentence about a class that does not fit; `file`: the parsed `tokenizer.json`.
+/// The sentence about a class that does not fit; `file`: the parsed `tokenizer.json`. None about an
+/// embedded model, which transformers cannot open.
 ///
 /// # Errors
 /// A `tokenizer_config.json` that cannot be read, or whose `tokenizer_class` is no text.
@@ -81,6 +82,9 @@ pub(super) fn mismatch(
     file: &Value,
     config: Option<&ModelConfig>,
 ) -> Result<Option<String>> {
+    if matches!(source, Source::Embedded { .. }) {
+        return Ok(None);
+    }
     let bytes = source.read(TOKENIZER_CONFIG)?;
     let fields = bytes.map(|bytes| Fields::parse(source.place(TOKENIZER_CONFIG), &bytes));
     let named = match &fields.transpose()? {
