@@ -76,9 +76,13 @@ pub struct SearchFlags {
     /// answer) or beta (the first answer leads with a probability above 0.95).
     #[arg(long, default_value = "none", value_parser = words(&StopRule::ALL, StopRule::name), value_name = "RULE")]
     pub stop_rule: StopRule,
-    /// Temperature of the softmax that shares a step's budget among the paths (rebase).
-    #[arg(long, default_value_t = 0.2, value_name = "T")]
-    pub balance_temperature: f64,
+    /// Temperature of the softmax that shares a step's budget among the paths (rebase, dora). Default:
+    /// 0.2, for dora 0.1.
+    #[arg(long, value_name = "T")]
+    pub balance_temperature: Option<f64>,
+    /// Temperature of the softmax over the similarities of paths (dora).
+    #[arg(long, default_value_t = 0.01, value_name = "T")]
+    pub similarity_temperature: f64,
     /// Rank children by this aggregation of their path's scores.
     #[arg(long, alias = "value", default_value = "last", value_parser = words(&Aggregation::ALL, Aggregation::name), value_name = "AGGREGATION")]
     pub aggregation: Aggregation,
@@ -159,7 +163,9 @@ impl SearchFlags {
             beam_mode: self.beam_mode,
             lookahead: self.lookahead,
             stop_rule: self.stop_rule,
-            balance_temperature: self.balance_temperature,
+            balance_temperature: (self.balance_temperature)
+                .unwrap_or(defaults.balance_temperature),
+            similarity_temperature: self.similarity_temperature,
             aggregation: self.aggregation,
             max_steps: self.max_steps,
             max_step_tokens: self.max_step_tokens,

@@ -37,8 +37,10 @@ pub struct Config {
     pub lookahead: usize,
     /// When a vote stops before N solutions. Majority.
     pub stop_rule: StopRule,
-    /// The temperature of the softmax that shares a step's budget. REBASE.
+    /// The temperature of the softmax that shares a step's budget. REBASE and DORA.
     pub balance_temperature: f64,
+    /// The temperature of the softmax over similarities of paths. DORA.
+    pub similarity_temperature: f64,
     /// How the scores of a path become the value by which a step search ranks it.
     pub aggregation: Aggregation,
     /// The maximum number of steps of a path in a step search.
@@ -101,7 +103,8 @@ impl Config {
             beam_mode: BeamMode::Paper,
             lookahead: 0,
             stop_rule: StopRule::None,
-            balance_temperature: 0.2,
+            balance_temperature: row.default_balance_temperature,
+            similarity_temperature: 0.01,
             aggregation: Aggregation::Last,
             max_steps: 40,
             max_step_tokens: 2048,

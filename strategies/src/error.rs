@@ -26,6 +26,10 @@ pub enum Error {
         strategy: &'static str,
     },
 
+    /// The strategy compares hidden states, but the policy gives none.
+    #[error("the policy gives no hidden states, which the strategy compares")]
+    NoHiddenStates,
+
     /// A checkpoint that cannot be read as a PRM.
     #[error("{0}")]
     PrmFormat(String),
@@ -93,7 +97,10 @@ impl Error {
             | Error::ContextOverflow { .. }
             | Error::NothingRead { .. } => true,
             Error::Engine(error) => error.names_settings(),
-            Error::ScoreCount { .. } | Error::Score { .. } | Error::Model(_) => false,
+            Error::ScoreCount { .. }
+            | Error::Score { .. }
+            | Error::NoHiddenStates
+            | Error::Model(_) => false,
         }
     }
 }

@@ -30,6 +30,16 @@ pub trait Policy {
     /// `params.max_tokens` (or the model's context) is used up.
     async fn step(&self, branch: &mut Self::Branch, params: &StepParams<'_>)
     -> Result<Step, Error>;
+
+    /// The sum of the final hidden states of the branch's last `tokens` tokens, `[hidden]`: with it a
+    /// strategy sees which branches say the same.
+    ///
+    /// # Errors
+    /// The model has no hidden states to read (unless a policy says otherwise); its own failures.
+    async fn hidden_sum(&self, branch: &Self::Branch, tokens: usize) -> Result<Vec<f64>, Error> {
+        let _ = (branch, tokens);
+        Err(Error::NoHiddenStates)
+    }
 }
 
 /// The model that scores: a process reward model.

@@ -93,6 +93,20 @@ impl Policy for EnginePolicy {
         branch.fork()
     }
 
+    async fn hidden_sum(&self, branch: &Branch, tokens: usize) -> Result<Vec<f64>, Error> {
+        let length = branch.token_ids().len();
+        let layer = self.model.num_layers();
+        let positions = length.saturating_sub(tokens)..length;
+        let states = branch.hidden_states(layer, positions).await?;
+        let mut sum = vec![0.0; states.first().map_or(0, Vec::len)];
+        for state in &states {
+            for (sum, &value) in sum.iter_mut().zip(state) {
+                *sum += f64::from(value);
+            }
+        }
+        Ok(sum)
+    }
+
     async fn step(&self, branch: &mut Branch, params: &StepParams<'_>) -> Result<Step, Error> {
         let generated = self.generate(branch, params).await?;
         Ok(Step {

@@ -399,6 +399,43 @@ fn reward_balanced_search() {
 }
 
 #[test]
+fn directions_share_the_budget() {
+    let dora = |n| Config {
+        n,
+        ..Config::new(Strategy::Dora)
+    };
+    check(&[
+        Case {
+            name: "two paths of one direction have half of the budget together",
+            config: dora(4),
+            script: "-: ab:.5 ac:.5 b:.5 [1]:.4
+                     ab: x:.9
+                     ac: [7]:.8
+                     b: y:.7 [8]:.6
+                     ab.x: [7]:.5 [7]!:.4 [9]:.3 [9]!:.2
+                     b.y: [6]:.5",
+            // Weights 1/4, 1/4 and 1/2: 1, 1 and 2 children. Then .9 against .7 at a temperature of
+            // 0.1: 3.5 and 0.5 of 4, rounded 4 and 0. Four have ended: the fifth is one too many.
+            tree: "-: ab+ ac+* b+ [1]!
+                   ab: x+
+                   ac: [7]!*
+                   b: y- [8]!
+                   ab.x: [7]! [7]= [9]! [9]=",
+            solutions: "1(0.4)! 7(0.5 0.8)! 8(0.5 0.6)! 7(0.5 0.9 0.4)!",
+        },
+        Case {
+            name: "what rounds to no share by its value alone is dropped",
+            config: dora(2),
+            script: "-: a:.9 b:.1
+                     a: [7]:.9 [8]:.2",
+            tree: "-: a+* b-
+                   a: [7]!* [8]!",
+            solutions: "7(0.9 0.9)! 8(0.9 0.2)!",
+        },
+    ]);
+}
+
+#[test]
 fn a_settled_vote_stops() {
     let majority = |stop_rule, n| Config {
         n,

@@ -16,6 +16,7 @@ mod whole;
 use crate::trace::{NodeState, Trace};
 use crate::{Config, Ending, Error, Policy, Prm, Problem, Solution};
 use engine::philox;
+use futures::future::try_join_all;
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 
@@ -76,6 +77,14 @@ pub struct Path<P: Policy, R: Prm> {
     scores: Vec<f64>,
     num_tokens: usize,
     logprob: f64,
+    embedded: Embedded,
+}
+
+/// The sum of a path's hidden states, over its first tokens: [`Search::embed`] adds the others.
+#[derive(Clone, Default)]
+struct Embedded {
+    sum: Vec<f64>,
+    tokens: usize,
 }
 
 /// A branch of each model with the same content.
@@ -132,6 +141,7 @@ impl<'a, P: Policy, R: Prm> Search<'a, P, R> {
             scores: Vec::new(),
             num_tokens: 0,
             logprob: 0.0,
+            embedded: Embedded::default(),
         })
     }
 
@@ -199,6 +209,28 @@ impl<'a, P: Policy, R: Prm> Search<'a, P, R> {
         let key = philox::fork_key(philox::fork_key(key, RESAMPLING), round as u64);
         // 53 bits: every value is an f64.
         (philox::uniform_u64(key, index as u64) >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// The mean of the policy's final hidden states over each path's tokens, `[paths][hidden]`. The
+    /// policy computes the tokens that are new since the last call once more.
+    ///
+    /// # Errors
+    /// A failure of the policy; a policy without hidden states.
+    pub async fn embed(&self, paths: Vec<&mut Path<P, R>>) -> Result<Vec<Vec<f64>>, Error> {
+        let means = paths.into_iter().map(|path| async move {
+            let new = path.num_tokens - path.embedded.tokens;
+            if let Some(live) = path.live.as_ref().filter(|_| new > 0) {
+                let sum = self.policy.hidden_sum(&live.policy, new).await?;
+                path.embedded.sum.resize(sum.len(), 0.0);
+                for (all, new) in path.embedded.sum.iter_mut().zip(sum) {
+                    *all += new;
+                }
+                path.embedded.tokens = path.num_tokens;
+            }
+            let tokens = path.embedded.tokens.max(1) as f64;
+            Ok(path.embedded.sum.iter().map(|sum| sum / tokens).collect())
+        });
+        try_join_all(means).await
     }
 
     /// Ends a path where it is, because no valid step follows.
@@ -359,6 +391,7 @@ impl<P: Policy, R: Prm> Path<P, R> {
             scores: self.scores.clone(),
             num_tokens: self.num_tokens,
             logprob: self.logprob,
+            embedded: self.embedded.clone(),
         }
     }
 }

@@ -24,6 +24,7 @@ pub(super) const ROW: Row = Row {
     stops: false,
     default_n: 16,
     default_temperature: 0.7,
+    default_balance_temperature: 0.2,
     validate: validate_step_search,
     candidates_per_solution: |_| None,
 };

@@ -14,6 +14,7 @@ pub(super) const ROW: Row = Row {
     stops: false,
     default_n: 16,
     default_temperature: 0.7,
+    default_balance_temperature: 0.2,
     validate: validate_whole_solutions,
     candidates_per_solution: |_| Some(1),
 };

@@ -12,6 +12,7 @@ pub(super) const ROW: Row = Row {
     stops: false,
     default_n: 1,
     default_temperature: 0.0,
+    default_balance_temperature: 0.2,
     validate,
     candidates_per_solution: |_| None,
 };

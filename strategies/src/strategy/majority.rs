@@ -12,6 +12,7 @@ pub(super) const ROW: Row = Row {
     stops: true,
     default_n: 16,
     default_temperature: 0.7,
+    default_balance_temperature: 0.2,
     validate: validate_whole_solutions,
     // With a rule the number of solutions depends on what they say.
     candidates_per_solution: |config| (config.stop_rule == StopRule::None).then_some(1),

@@ -7,6 +7,7 @@
 mod beam;
 mod best_of_n;
 mod cot;
+mod dora;
 mod dvts;
 mod majority;
 mod particle_filtering;
@@ -33,6 +34,8 @@ pub enum Strategy {
     Dvts,
     /// REBASE: a softmax of the values shares a step's budget among the paths.
     Rebase,
+    /// DORA: as REBASE, among directions instead of paths.
+    Dora,
     /// Particle filtering: paths are drawn anew by weight after every step.
     ParticleFiltering,
 }
@@ -51,6 +54,8 @@ pub(crate) struct Row {
     pub default_n: usize,
     /// The sampling temperature unless given.
     pub default_temperature: f32,
+    /// [`Config::balance_temperature`] unless given.
+    pub default_balance_temperature: f64,
     /// Refuses options that it could not honour.
     pub validate: fn(&Config) -> Result<(), Setting>,
     /// Candidates that make up one solution, if the i-th solution does not depend on N; else
@@ -60,13 +65,14 @@ pub(crate) struct Row {
 
 impl Strategy {
     /// Every strategy.
-    pub const ALL: [Strategy; 7] = [
+    pub const ALL: [Strategy; 8] = [
         Strategy::Cot,
         Strategy::Majority,
         Strategy::BestOfN,
         Strategy::Beam,
         Strategy::Dvts,
         Strategy::Rebase,
+        Strategy::Dora,
         Strategy::ParticleFiltering,
     ];
 
@@ -78,6 +84,7 @@ impl Strategy {
             Strategy::Beam => &beam::ROW,
             Strategy::Dvts => &dvts::ROW,
             Strategy::Rebase => &rebase::ROW,
+            Strategy::Dora => &dora::ROW,
             Strategy::ParticleFiltering => &particle_filtering::ROW,
         }
     }
@@ -97,6 +104,7 @@ impl Strategy {
             Strategy::Beam => beam::run(search).await,
             Strategy::Dvts => dvts::run(search).await,
             Strategy::Rebase => rebase::run(search).await,
+            Strategy::Dora => dora::run(search).await,
             Strategy::ParticleFiltering => particle_filtering::run(search).await,
         }
     }
@@ -138,6 +146,16 @@ fn validate_whole_solutions(config: &Config) -> Result<(), Setting> {
         config.lookahead,
         format!("0: the strategy {name} writes whole solutions, not steps"),
     ))
+}
+
+/// The check shared by strategies that share a budget by a softmax of the values.
+fn validate_balance(config: &Config) -> Result<(), Setting> {
+    let temperature = config.balance_temperature;
+    if temperature.is_finite() && temperature > 0.0 {
+        return Ok(());
+    }
+    let expected = "a number above 0";
+    Err(Setting::new("balance_temperature", temperature, expected))
 }
 
 /// The checks shared by strategies that search over steps with N/M branches kept.

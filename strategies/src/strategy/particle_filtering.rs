@@ -17,6 +17,7 @@ pub(super) const ROW: Row = Row {
     stops: false,
     default_n: 16,
     default_temperature: 0.8,
+    default_balance_temperature: 0.2,
     validate: |_| Ok(()),
     candidates_per_solution: |_| None,
 };

@@ -8,8 +8,7 @@
 //! there are at most N solutions.
 
 use super::Row;
-use crate::{Config, Error, Expansion, Path, Policy, Prm, Search, Solution};
-use engine::Setting;
+use crate::{Error, Expansion, Path, Policy, Prm, Search, Solution};
 
 pub(super) const ROW: Row = Row {
     name: "rebase",
@@ -18,18 +17,10 @@ pub(super) const ROW: Row = Row {
     stops: false,
     default_n: 16,
     default_temperature: 0.7,
-    validate,
+    default_balance_temperature: 0.2,
+    validate: super::validate_balance,
     candidates_per_solution: |_| None,
 };
-
-fn validate(config: &Config) -> Result<(), Setting> {
-    let temperature = config.balance_temperature;
-    if temperature.is_finite() && temperature > 0.0 {
-        return Ok(());
-    }
-    let expected = "a number above 0";
-    Err(Setting::new("balance_temperature", temperature, expected))
-}
 
 /// Searches until every path has ended.
 pub(super) async fn run<P: Policy, R: Prm>(

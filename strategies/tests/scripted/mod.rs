@@ -171,6 +171,17 @@ impl Policy for Writer<'_> {
         self.0.branch(&path, Some(index))
     }
 
+    /// Words that begin with the same letter point the same way.
+    async fn hidden_sum(&self, branch: &Branch, tokens: usize) -> Result<Vec<f64>, Error> {
+        self.0.yields().await;
+        let words: Vec<&str> = said(&branch.path).split('.').collect();
+        let mut sum = vec![0.0; 256];
+        for word in &words[words.len() - tokens..] {
+            sum[usize::from(word.as_bytes()[0])] += 1.0;
+        }
+        Ok(sum)
+    }
+
     async fn step(&self, branch: &mut Branch, params: &StepParams<'_>) -> Result<Step, Error> {
         self.0.yields().await;
         let row = match params.sampling.temperature {
