@@ -46,6 +46,7 @@ fn main() -> ExitCode {
         Command::Score(flags) => commands::score::run(&flags),
         Command::Grade(flags) => commands::grade::run(&flags),
         Command::Calibrate(flags) => commands::calibrate::run(&flags),
+        Command::PrmEval(flags) => commands::prm_eval::run(&flags),
         Command::Inspect(flags) => commands::inspect::run(&flags),
         Command::Quantize(flags) => commands::quantize::run(&flags),
         Command::Export(flags) => commands::export::run(&flags),

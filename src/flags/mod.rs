@@ -21,7 +21,7 @@ pub use self::kernels::{
     SharingWord, TimeFlags, TimedTopic,
 };
 pub use self::models::{
-    ExportFlags, GenerateFlags, InspectFlags, Logprobs, QuantizeFlags, ScoreFlags,
+    ExportFlags, GenerateFlags, InspectFlags, Logprobs, PrmEvalFlags, QuantizeFlags, ScoreFlags,
 };
 pub use self::search::{SearchFlags, SolveFlags};
 
@@ -53,6 +53,8 @@ pub enum Command {
     /// Learn how likely a PRM's score is to be the start of a right solution, from a results file, and
     /// show how reliable the scores are.
     Calibrate(CalibrateFlags),
+    /// Say how good a PRM is at finding the first wrong step of labelled solutions (ProcessBench).
+    PrmEval(PrmEvalFlags),
     /// Say what a checkpoint is and how it can serve.
     Inspect(InspectFlags),
     /// Write a checkpoint with the weights of its linear layers in 8 or 4 bits.

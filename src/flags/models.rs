@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use kernels::Quantization;
-use strategies::PrmKind;
+use strategies::{Aggregation, PrmKind};
 
 use super::{EngineFlags, SamplingFlags, words};
 
@@ -79,6 +79,43 @@ pub struct ScoreFlags {
     /// File with the steps, separated by blank lines; `-` reads standard input.
     #[arg(long, value_name = "FILE")]
     pub steps: PathBuf,
+    /// Print one JSON object on standard output.
+    #[arg(long)]
+    pub json: bool,
+    /// The device.
+    #[command(flatten)]
+    pub engine: EngineFlags,
+}
+
+/// Flags of `prm-eval`.
+#[derive(Args, Debug)]
+pub struct PrmEvalFlags {
+    /// Labelled solutions, a JSON object a line: problem, steps (a list of texts) and label (the index of
+    /// the first wrong step, -1 where there is none), as ProcessBench's. Each file is a row.
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+    /// The PRM: a directory, a hub name (org/name or org/name@revision) or nano-prm.
+    #[arg(long, default_value = "nano-prm", value_name = "MODEL")]
+    pub prm: String,
+    /// How the PRM is read. Default: as its head says; an LM head needs a name it is known by, or
+    /// this flag.
+    #[arg(long, value_parser = words(&PrmKind::ALL, PrmKind::name), value_name = "FORMAT")]
+    pub prm_format: Option<PrmKind>,
+    /// A step with a score below this is called wrong.
+    #[arg(long, default_value_t = 0.5, value_name = "SCORE")]
+    pub threshold: f64,
+    /// Take the threshold with the highest F1 on this file of labelled solutions instead.
+    #[arg(long, value_name = "FILE", conflicts_with = "threshold")]
+    pub threshold_from: Option<PathBuf>,
+    /// How the scores of a solution become the one by which solutions of a problem are ranked.
+    #[arg(long, default_value = "last", value_parser = words(&Aggregation::ALL, Aggregation::name), value_name = "AGGREGATION")]
+    pub aggregation: Aggregation,
+    /// Take only the first COUNT solutions of each file.
+    #[arg(long, value_name = "COUNT")]
+    pub limit: Option<usize>,
+    /// Write the scores to FILE, one JSON object a solution.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
     /// Print one JSON object on standard output.
     #[arg(long)]
     pub json: bool,

@@ -163,8 +163,7 @@ impl SearchFlags {
             beam_mode: self.beam_mode,
             lookahead: self.lookahead,
             stop_rule: self.stop_rule,
-            balance_temperature: (self.balance_temperature)
-                .unwrap_or(defaults.balance_temperature),
+            balance_temperature: (self.balance_temperature).unwrap_or(defaults.balance_temperature),
             similarity_temperature: self.similarity_temperature,
             aggregation: self.aggregation,
             max_steps: self.max_steps,

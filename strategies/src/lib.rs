@@ -52,6 +52,7 @@ mod calibration;
 mod config;
 mod context_overflow;
 mod error;
+mod first_error;
 mod grading;
 mod model;
 mod object;
@@ -73,6 +74,7 @@ pub use config::{BeamMode, Config, check_sampling};
 pub use context_overflow::ContextOverflow;
 pub use engine::{Sampling, Setting};
 pub use error::Error;
+pub use first_error::{FirstErrors, Ranking, ScoredSolution, best_threshold, labelled_steps};
 pub use grading::{
     Comparison, Extraction, ExtractionCounts, ExtractionRule, Grader, count_extractions, last_boxed,
 };

@@ -11,6 +11,7 @@ mod flags;
 mod numbers;
 mod odd_models;
 mod output;
+mod prm_eval;
 mod results;
 
 use std::path::Path;
