@@ -499,7 +499,7 @@ fn the_gpu_check_runs_from_end_to_end() {
     };
     assert!(resident("resident").len() > 50);
     assert_eq!(resident("resident").len(), resident("wanted").len());
-    let report = std::fs::read_to_string(folder.join("report.md")).expect("a report");
+    let report = std::fs::read_to_string(folder.join("report.txt")).expect("a report");
     assert!(report.contains("None of them is a measurement"), "{report}");
     assert!(report.contains("## attention"), "{report}");
     // A wrong call, and a machine without a card.

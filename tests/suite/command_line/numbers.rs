@@ -75,6 +75,7 @@ const CALLS: [(&str, &[&str]); 13] = [
             "--warm-up=0",
         ],
     ),
+    ("prm-eval", &["labelled.jsonl"]),
     // Without a binary to measure, there is nothing to wait for.
     ("bench scaling", &["--offshoot=none", "--out=scaling"]),
     // Without a card, but for the emulated one, which is slow.
@@ -194,6 +195,8 @@ fn every_numeric_argument_survives_every_number() {
     let folder = scratch("numbers");
     let problem = r#"{"problem": "A crew has 5 books. Then 2 more come in. How many books are left?", "answer": "7"}"#;
     fs::write(folder.join("one.jsonl"), problem).expect("a file is written");
+    let labelled = r#"{"problem": "1 + 1?", "steps": ["1 + 1 = 2."], "label": -1}"#;
+    fs::write(folder.join("labelled.jsonl"), labelled).expect("a file is written");
     fs::write(folder.join("steps.txt"), "Step 1: 5 + 2 = 7.\n").expect("a file is written");
     let pair = r#"{"answer": "1", "prediction": "1"}"#;
     fs::write(folder.join("pairs.jsonl"), pair).expect("a file is written");
