@@ -258,6 +258,7 @@ impl Cx<'_> {
             let back = target < w.pc;
             w.pc = target;
             if !w.others.is_empty() {
+                w.idle &= leaves[target];
                 self.after_jump(back);
             }
         } else if taken == 0 {
@@ -291,7 +292,8 @@ impl Cx<'_> {
             idle: self.env.program.leaves[target],
         });
         self.warp.mask &= !lanes;
-        self.warp.idle = false;
+        // So far; `branch` knows where the rest goes.
+        self.warp.idle = true;
     }
 
     #[cold]
@@ -450,6 +452,7 @@ impl Cx<'_> {
         let f = self.warp.others.swap_remove(0);
         self.warp.pc = f.pc;
         self.warp.mask = f.mask;
+        self.warp.idle = false;
         self.meet();
         let ins = self.env.program.code[f.pc - 1];
         self.arrive(&ins, id);
