@@ -5,7 +5,8 @@
 //!
 //! Bounds are multiples of `u = 2^-24`. A sum of `n` terms of random sign, added one by one, has a
 //! relative error of about `u sqrt(n / 6)` (each partial sum, of size `sqrt(j)`, is rounded once).
-//! A check fails at four times that, plus a few roundings.
+//! A check fails at four times that, plus a few roundings. Tensor cores cut partial sums instead of
+//! rounding them, which adds up; `linear` derives what a check allows for that.
 //!
 //! `inputs` has reproducible numbers and their storage types; `linear`, `rows` and `attention` have
 //! the tables and checks of their operations; `trees` has the forests that attention runs over. The
@@ -19,7 +20,7 @@ mod trees;
 
 pub use attention::{AttentionCase, HEADS, KV_DTYPES, NodeRows, attention_cases, check_attention};
 pub use inputs::{matrix_bytes, number, numbers};
-pub use linear::{LinearCase, check_linear, linear_cases, quantized_cases};
+pub use linear::{LinearCase, card_cutting, check_linear, linear_cases, quantized_cases};
 pub use rows::{ROW_SHAPES, check_add_rms_norm, check_qk_norm, check_relu, check_rms_norm};
 pub use trees::{Tree, TreeNode, trees};
 
@@ -51,6 +52,11 @@ pub trait Device: Backend {
     }
     /// The relative error to which a linear layer with weights of this type rounds its inputs.
     fn input_rounding(&self, _weights: Dtype) -> f64 {
+        0.0
+    }
+    /// The relative error of a sum of `k` products that comes from cutting its partial sums where
+    /// others round them to nearest.
+    fn sum_cutting(&self, _k: usize) -> f64 {
         0.0
     }
     /// The storage type of weights loaded as `dtype`.
@@ -174,7 +180,7 @@ pub fn check_linear_gated<D: Device>(
     // The linear layer's error, in the gate (where an activation is at most 1.13 times as steep as
     // a line) and in the up; then the activation's own, as in its check. A device may round sums
     // and output.
-    let linear = U * (4.0 * (k as f64 / 6.0).sqrt() + 4.0) + device.input_rounding(Dtype::Bf16);
+    let linear = linear::sum_bound(device, k) + device.input_rounding(Dtype::Bf16);
     let bound = 3.0 * linear + 18.0 * U + 2.0 * rounding(half);
     within(&out, &reference::gated(&sums, activation, cols), bound)?;
     Ok(out)

@@ -707,6 +707,10 @@ impl crate::cases::Device for CudaBackend {
         Dtype::Bf16
     }
 
+    fn sum_cutting(&self, k: usize) -> f64 {
+        crate::cases::card_cutting(k)
+    }
+
     fn weight_dtype(&self, _dtype: Dtype) -> Dtype {
         Dtype::Bf16
     }

@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::process::Command;
+
 use offshoot_kernels::cases::{self, Device, check_all};
 use offshoot_kernels::cuda::{CudaBackend, emulator_calls};
 use offshoot_kernels::sampling::{Sampler, Sampling};
@@ -91,6 +93,57 @@ fn chunks_of_a_prefill_have_few_numbers_of_rows() {
         backend.linear(&x, &w, None, padded, false, &mut out);
     }
     assert_eq!(backend.cublaslt_shapes(), Some(2));
+}
+
+/// Runs the test below in a process of its own, whose emulator adds in the way and on the card given.
+/// Returns the bits of its long sums, in one word.
+fn long_sums(way: &str, card: &str) -> String {
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args([
+        "--exact",
+        "linear_layers_are_right_as_cards_sum",
+        "--nocapture",
+    ]);
+    child.env("OFFSHOOT_EMULATOR_MMA", way);
+    child.env("OFFSHOOT_EMULATOR_DEVICE", card);
+    let output = child.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{way} {card}: {text}{errors}");
+    let word = text.split_once("long sums: ").expect("a word").1;
+    word.split_whitespace().next().unwrap().to_owned()
+}
+
+/// The linear layers again, summed as the tensor cores of Ampere and Hopper sum.
+#[test]
+fn linear_layers_are_right_as_cards_sum() {
+    let Some(way) = std::env::var_os("OFFSHOOT_EMULATOR_MMA") else {
+        let exact = long_sums("exact", "a100");
+        let (ampere, hopper) = (long_sums("card", "a100"), long_sums("card", "h100"));
+        assert!(exact != ampere && exact != hopper && ampere != hopper);
+        return;
+    };
+    let (_one, mut backend) = common::emulated();
+    // Long sums differ most. Of the others every seventh, where they may.
+    let (long, others): (Vec<_>, Vec<_>) =
+        (cases::linear_cases().into_iter()).partition(|case| case.k >= 8192);
+    if way == "card" {
+        let some: Vec<_> = others.into_iter().step_by(7).collect();
+        check_all(&some, |case| {
+            cases::check_linear(&mut backend, case).map(drop)
+        });
+    }
+    let mut word = 0u64;
+    for library in [None, Some(common::cublaslt())] {
+        backend.set_cublaslt(library).unwrap();
+        check_all(&long, |case| {
+            for sum in cases::check_linear(&mut backend, case)? {
+                word = word.rotate_left(5).wrapping_mul(0x9e37_79b9) ^ u64::from(sum.to_bits());
+            }
+            Ok(())
+        });
+    }
+    println!("long sums: {word:x}");
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! Warp instructions per second, for the table in the README:
-//! `cargo run --release -p offshoot-emulator --example speed`
+//! `cargo run --release -p offshoot-emulator --example speed`, with `OFFSHOOT_EMULATOR_MMA` as it is set.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../tests/common/mod.rs"]
@@ -90,6 +90,7 @@ fn main() {
         "kernel", "none, 1", "all, 1", "none, 2", "all, 2", "instructions"
     );
     let only = std::env::args().nth(1);
+    let options = Options::from_env().unwrap_or_else(|e| panic!("{e}"));
     for (name, n) in [
         ("integer_loop", 20_000i32),
         ("fma_loop", 20_000),
@@ -114,6 +115,7 @@ fn main() {
                     checks,
                     threads,
                     counters,
+                    accumulation: options.accumulation,
                     ..Options::default()
                 })
                 .unwrap();

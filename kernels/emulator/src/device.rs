@@ -1,5 +1,7 @@
 //! Profiles of real cards, from their published figures.
 
+use crate::tensor::TensorCore;
+
 /// The properties of a card that programs query and counters model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Profile {
@@ -29,7 +31,21 @@ pub struct Profile {
     pub memory_khz: u32,
     /// Memory bus in bits.
     pub bus_bits: u32,
+    /// How its tensor cores add.
+    pub tensor_core: TensorCore,
 }
+
+/// The tensor cores of Ampere and Ada.
+const AMPERE: TensorCore = TensorCore {
+    products: 8,
+    fraction_bits: 24,
+};
+
+/// The tensor cores of Hopper, and of Blackwell.
+const HOPPER: TensorCore = TensorCore {
+    products: 16,
+    fraction_bits: 25,
+};
 
 /// All profiles. The first is the default.
 pub const PROFILES: [Profile; 5] = [
@@ -47,6 +63,7 @@ pub const PROFILES: [Profile; 5] = [
         clock_khz: 1_410_000,
         memory_khz: 1_593_000,
         bus_bits: 5120,
+        tensor_core: AMPERE,
     },
     Profile {
         word: "rtx4090",
@@ -62,6 +79,7 @@ pub const PROFILES: [Profile; 5] = [
         clock_khz: 2_520_000,
         memory_khz: 10_501_000,
         bus_bits: 384,
+        tensor_core: AMPERE,
     },
     Profile {
         word: "h100",
@@ -77,6 +95,7 @@ pub const PROFILES: [Profile; 5] = [
         clock_khz: 1_980_000,
         memory_khz: 2_619_000,
         bus_bits: 5120,
+        tensor_core: HOPPER,
     },
     Profile {
         word: "h200",
@@ -92,6 +111,7 @@ pub const PROFILES: [Profile; 5] = [
         clock_khz: 1_980_000,
         memory_khz: 3_201_000,
         bus_bits: 6144,
+        tensor_core: HOPPER,
     },
     Profile {
         word: "b200",
@@ -107,6 +127,7 @@ pub const PROFILES: [Profile; 5] = [
         clock_khz: 1_965_000,
         memory_khz: 3_996_000,
         bus_bits: 8192,
+        tensor_core: HOPPER,
     },
 ];
 

@@ -36,6 +36,24 @@ pub struct Options {
     pub driver: i32,
     /// Devices of the driver, all of this profile.
     pub devices: i32,
+    /// How `mma` and `wmma` of bf16, f16 and tf32 add.
+    pub accumulation: Accumulation,
+}
+
+/// How the tensor cores add products of bf16, f16 and tf32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Accumulation {
+    /// In f64, in the order of k, with one rounding for an instruction.
+    #[default]
+    Exact,
+    /// As the profile's [`TensorCore`](crate::TensorCore): cut terms, in steps, each rounded.
+    Card,
+}
+
+impl Accumulation {
+    /// The values of `OFFSHOOT_EMULATOR_MMA`.
+    const WORDS: [(&str, Accumulation); 2] =
+        [("exact", Accumulation::Exact), ("card", Accumulation::Card)];
 }
 
 /// The driver versions that can be played: the newest of CUDA 11, an early one of 12, the first of 13.
@@ -57,7 +75,54 @@ impl Default for Options {
             threads: 0,
             driver: 12090,
             devices: 1,
+            accumulation: Accumulation::Exact,
         }
+    }
+}
+
+/// The value of `OFFSHOOT_EMULATOR_{name}`, unless it is unset or empty.
+fn variable(name: &str) -> Option<String> {
+    let value = std::env::var(format!("OFFSHOOT_EMULATOR_{name}")).ok();
+    value.filter(|v| !v.is_empty())
+}
+
+/// What is wrong with a variable's value.
+fn unexpected<T>(name: &str, value: &str, expected: &str) -> Result<T, String> {
+    Err(format!(
+        "OFFSHOOT_EMULATOR_{name} is {value:?}, expected {expected}"
+    ))
+}
+
+/// The choice that a variable's word stands for; the present one if it is not set.
+fn choice<T>(name: &str, words: Vec<(&str, T)>, present: T) -> Result<T, String> {
+    let Some(value) = variable(name) else {
+        return Ok(present);
+    };
+    let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+    let expected = match names[..] {
+        [one, other] => format!("{one} or {other}"),
+        _ => format!("one of {}", names.join(", ")),
+    };
+    let found = (words.into_iter()).find(|(word, _)| word.eq_ignore_ascii_case(&value));
+    match found {
+        Some((_, chosen)) => Ok(chosen),
+        None => unexpected(name, &value, &expected),
+    }
+}
+
+/// A variable's number, which is `least` or more; the present one if it is not set.
+fn number<T: std::str::FromStr + PartialOrd>(
+    name: &str,
+    least: T,
+    expected: &str,
+    present: T,
+) -> Result<T, String> {
+    let Some(value) = variable(name) else {
+        return Ok(present);
+    };
+    match value.parse() {
+        Ok(n) if n >= least => Ok(n),
+        _ => unexpected(name, &value, expected),
     }
 }
 
@@ -67,77 +132,24 @@ impl Options {
     /// # Errors
     /// Names the variable, the value found and the values expected.
     pub fn from_env() -> Result<Options, String> {
-        let var = |name: &str| {
-            std::env::var(format!("OFFSHOOT_EMULATOR_{name}"))
-                .ok()
-                .filter(|v| !v.is_empty())
-        };
-        let mut o = Options::default();
-        if let Some(word) = var("DEVICE") {
-            let Some(p) = Profile::by_word(&word) else {
-                let words: Vec<&str> = PROFILES.iter().map(|p| p.word).collect();
-                return Err(format!(
-                    "OFFSHOOT_EMULATOR_DEVICE is {word:?}, expected one of {}",
-                    words.join(", ")
-                ));
-            };
-            o.profile = p.clone();
-        }
-        match var("CHECKS").as_deref() {
-            None | Some("all") => {}
-            Some("none") => o.checks = false,
-            Some(other) => {
-                return Err(format!(
-                    "OFFSHOOT_EMULATOR_CHECKS is {other:?}, expected all or none"
-                ));
-            }
-        }
-        o.counters = var("COUNTERS").is_some();
-        if let Some(v) = var("SEED") {
-            o.seed = v
-                .parse()
-                .map_err(|_| format!("OFFSHOOT_EMULATOR_SEED is {v:?}, expected a number"))?;
-        }
-        if let Some(v) = var("LIMIT") {
-            o.limit = match v.parse() {
-                Ok(n) if n > 0 => n,
-                _ => {
-                    return Err(format!(
-                        "OFFSHOOT_EMULATOR_LIMIT is {v:?}, expected a number of warp instructions above 0"
-                    ));
-                }
-            };
-        }
-        if let Some(v) = var("THREADS") {
-            o.threads = match v.parse() {
-                Ok(n) if n > 0 => n,
-                _ => {
-                    return Err(format!(
-                        "OFFSHOOT_EMULATOR_THREADS is {v:?}, expected a number above 0"
-                    ));
-                }
-            };
-        }
-        if let Some(v) = var("DRIVER") {
-            let Some((_, version)) = DRIVERS.iter().find(|(word, _)| *word == v) else {
-                return Err(format!(
-                    "OFFSHOOT_EMULATOR_DRIVER is {v:?}, expected one of {}",
-                    DRIVERS.map(|(word, _)| word).join(", ")
-                ));
-            };
-            o.driver = *version;
-        }
-        if let Some(v) = var("DEVICES") {
-            o.devices = match v.parse() {
-                Ok(n @ 1..=16) => n,
-                _ => {
-                    return Err(format!(
-                        "OFFSHOOT_EMULATOR_DEVICES is {v:?}, expected a number from 1 to 16"
-                    ));
-                }
-            };
-        }
-        Ok(o)
+        let o = Options::default();
+        let cards = PROFILES.iter().map(|p| (p.word, p.clone())).collect();
+        let instructions = "a number of warp instructions above 0";
+        let few = "a number from 1 to 16";
+        Ok(Options {
+            profile: choice("DEVICE", cards, o.profile)?,
+            checks: choice("CHECKS", vec![("all", true), ("none", false)], o.checks)?,
+            counters: variable("COUNTERS").is_some(),
+            seed: number("SEED", 0, "a number", o.seed)?,
+            limit: number("LIMIT", 1, instructions, o.limit)?,
+            threads: number("THREADS", 1, "a number above 0", o.threads)?,
+            driver: choice("DRIVER", DRIVERS.to_vec(), o.driver)?,
+            devices: match number("DEVICES", 1, few, o.devices)? {
+                n @ ..=16 => n,
+                n => unexpected("DEVICES", &n.to_string(), few)?,
+            },
+            accumulation: choice("MMA", Accumulation::WORDS.to_vec(), o.accumulation)?,
+        })
     }
 }
 
@@ -509,6 +521,10 @@ impl Gpu {
             limit: self.options.limit,
             epoch,
             modelled,
+            tensor_core: match self.options.accumulation {
+                Accumulation::Exact => None,
+                Accumulation::Card => Some(self.options.profile.tensor_core),
+            },
             workspace: self.workspace,
         })
         .map_err(LaunchError::Check)?;

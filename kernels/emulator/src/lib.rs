@@ -5,7 +5,8 @@
 //! time; it checks every access as a sanitizer does and counts as a profiler does. `README.md`
 //! lists its checks, counts and refusals.
 //!
-//! Modules, each of which uses only those before it: `types` and `float`; `ptx` (text to tree);
+//! Modules, each of which uses only those before it: `types`, `float` and `tensor` (how a card's
+//! tensor cores add); `ptx` (text to tree);
 //! `memory`; `checks`; `counters` and `machine` (registers, warps, blocks, launches); `lower` (the
 //! types that decoders work with); `isa` (the instructions); `decode` (a kernel's calls and control
 //! flow); `gpu` (a device); `driver` (the C interface). One circle is left: counters read the
@@ -40,12 +41,14 @@ mod machine;
 mod memory;
 mod ptx;
 mod simd;
+mod tensor;
 mod types;
 
 pub use checks::{FaultKind, Report};
 pub use device::{PROFILES, Profile};
-pub use gpu::{Gpu, Kernel, LaunchError, Module, Options, Shape};
+pub use gpu::{Accumulation, Gpu, Kernel, LaunchError, Module, Options, Shape};
 pub use ptx::PtxError;
+pub use tensor::TensorCore;
 
 /// Every opcode the emulator supports.
 pub fn opcodes() -> Vec<&'static str> {

@@ -158,6 +158,46 @@ fn cases() -> Vec<Case> {
         case("member mask without the caller", DivergentSync, (1, 32, 0), "does not name the executing lane", r#"
             p[threadIdx.x] = __shfl_sync(0xffffu, threadIdx.x, 0); // here
         "#),
+        case("shuffle names lanes that leave", DivergentSync, (1, 32, 0), "have left the kernel without reaching it", r#"
+            if (threadIdx.x < 16) p[threadIdx.x] = __shfl_sync(~0u, p[threadIdx.x], 3); // here
+        "#).mend("~0u", "0xffffu"),
+        case("vote names lanes that work and leave", DivergentSync, (1, 32, 0), "lanes 0xffff0000, which it waits for", r#"
+            if (threadIdx.x < 16) p[threadIdx.x] = __ballot_sync(~0u, p[threadIdx.x] == 0); // here
+            else p[threadIdx.x] = 7;
+        "#).mend("~0u", "0xffffu"),
+        case("vote after an early return", DivergentSync, (1, 32, 0), "have left the kernel without reaching it", r#"
+            unsigned mask = ~0u;
+            if (threadIdx.x >= n >> 10) return;
+            p[threadIdx.x] = __all_sync(mask, p[threadIdx.x] == 0); // here
+        "#).mend("mask = ~0u", "mask = __ballot_sync(~0u, threadIdx.x < n >> 10)"),
+        case("match names lanes that leave", DivergentSync, (1, 32, 0), "have left the kernel without reaching it", r#"
+            if (threadIdx.x % 2 == 0) p[threadIdx.x] = __match_any_sync(~0u, threadIdx.x / 4); // here
+            else p[threadIdx.x] = 7;
+        "#).mend("~0u", "0x55555555u"),
+        case("reduction names lanes that leave", DivergentSync, (1, 32, 0), "have left the kernel without reaching it", r#"
+            if (threadIdx.x < 31) p[threadIdx.x] = __reduce_add_sync(~0u, threadIdx.x); // here
+        "#).mend("~0u", "0x7fffffffu"),
+        case("block barrier in one arm of a branch", DivergentSync, (1, 64, 0), "have left the kernel without reaching it", r#"
+            if (threadIdx.x % 32 < 16) {
+                p[threadIdx.x] = 1;
+                __syncthreads(); // here
+                p[threadIdx.x] = 2;
+            } else p[threadIdx.x] = 3;
+        "#).mend("threadIdx.x % 32 < 16", "threadIdx.x < 64"),
+        case("counting barrier in one arm of a branch", DivergentSync, (1, 32, 0), "have left the kernel without reaching it", r#"
+            int count = 0;
+            if (threadIdx.x < 16) count = __syncthreads_count(n); // here
+            p[threadIdx.x] = count;
+        "#).mend("threadIdx.x < 16", "threadIdx.x < 32"),
+        case("aligned barrier with a predicate", DivergentSync, (1, 32, 0), "lanes 0xffff0000 of the warp pass this aligned barrier", r#"
+            asm volatile("{ .reg .pred q; setp.lt.u32 q, %0, 16; @q bar.sync 0; }" :: "r"(threadIdx.x) : "memory"); // here
+            p[threadIdx.x] = 1;
+        "#).mend("q, %0, 16", "q, %0, 32"),
+        case("aligned barrier in a loop of different lengths", DivergentSync, (1, 32, 0), "have left the kernel without reaching it", r#"
+            for (int i = 0; i <= (threadIdx.x & 1); i++)
+                asm volatile("barrier.sync.aligned 0;" ::: "memory"); // here
+            p[threadIdx.x] = 1;
+        "#).mend("barrier.sync.aligned", "barrier.sync"),
         case("barrier count mismatch", BarrierMismatch, (1, 64, 0), "earlier arrivals wait for", r#"
             if (threadIdx.x < 32) asm volatile("bar.sync 1, 64;" ::: "memory");
             else asm volatile("bar.sync 1, 32;" ::: "memory"); // here
@@ -347,6 +387,83 @@ fn every_broken_kernel_is_caught() {
         cases.len(),
         failed.join("\n")
     );
+}
+
+/// What looks like the kernels above, and is allowed: lanes that have exited are missed by nobody.
+#[test]
+fn lanes_that_have_left_may_be_missing_where_ptx_allows_it() {
+    for (name, shape, source) in [
+        (
+            "early return before a block barrier",
+            (1, 64, 0),
+            r#"
+            if (threadIdx.x >= n >> 10) return;
+            p[threadIdx.x] = 1;
+            __syncthreads();
+            p[threadIdx.x + 1] = 2;
+            "#,
+        ),
+        (
+            "two early returns before a counting barrier",
+            (2, 96, 0),
+            r#"
+            if (threadIdx.x >= 90) return;
+            if (threadIdx.x % 32 == 5) return;
+            p[blockIdx.x * 96 + threadIdx.x] = __syncthreads_count(1);
+            "#,
+        ),
+        (
+            "lanes that work and leave before a barrier that is not aligned",
+            (1, 64, 0),
+            r#"
+            if (threadIdx.x % 32 < 16) {
+                asm volatile("barrier.sync 0;" ::: "memory");
+                p[threadIdx.x] = 2;
+            } else p[threadIdx.x] = 3;
+            "#,
+        ),
+        (
+            "arms that come to one aligned barrier one after the other",
+            (1, 64, 0),
+            r#"
+            for (int i = 0; i < threadIdx.x % 5; i++) p[threadIdx.x] += i;
+            if (threadIdx.x % 2) p[threadIdx.x] = 5;
+            __syncthreads();
+            p[threadIdx.x] += 1;
+            "#,
+        ),
+        (
+            "a vote that names lanes which exited before it",
+            (1, 32, 0),
+            r#"
+            asm volatile("{ .reg .pred q; setp.ge.u32 q, %0, 16; @q exit; }" :: "r"(threadIdx.x) : "memory");
+            p[threadIdx.x] = __ballot_sync(~0u, 1);
+            "#,
+        ),
+        (
+            "a warp barrier after an early return",
+            (1, 32, 0),
+            r#"
+            if (threadIdx.x >= n >> 10) return;
+            p[threadIdx.x] = 1;
+            __syncwarp();
+            p[threadIdx.x] += 1;
+            "#,
+        ),
+    ] {
+        let c = Case {
+            name,
+            source,
+            shape,
+            kind: FaultKind::DivergentSync,
+            words: "",
+            fresh: false,
+            mend: None,
+        };
+        if let Err(r) = run(source, &c) {
+            panic!("{name}: {r}");
+        }
+    }
 }
 
 #[test]

@@ -96,6 +96,7 @@ fn a_wrong_option_is_named() {
             "0",
             "expected a number above 0",
         ),
+        ("OFFSHOOT_EMULATOR_MMA", "rz", "expected exact or card"),
     ] {
         let (ok, text) = drive(&[(name, value)], &[]);
         assert!(

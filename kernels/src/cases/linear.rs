@@ -73,7 +73,55 @@ pub fn linear_cases() -> Vec<LinearCase> {
             }
         }
     }
+    // Long sums, in f32: of few rows, and of many.
+    cases.extend([(3, 40), (70, 48)].map(|(rows, n)| LinearCase {
+        rows,
+        n,
+        k: LONG,
+        dtype: Dtype::Bf16,
+        quantized: None,
+        bias: false,
+        accumulate: true,
+    }));
     cases
+}
+
+/// Columns of a long sum: those of an 8B model's down projection are 14,336, of a 1B model's 8192.
+const LONG: usize = 8192;
+
+/// Products that A100 and Ada add to a sum in one step, and bits that they keep behind its last one. No
+/// other card cuts more: Hopper and Blackwell take 16 products and keep 2 bits (arXiv 2512.07004,
+/// 2511.10909).
+const PRODUCTS_OF_A_STEP: usize = 8;
+
+/// What cards may lose of a sum of `k` products by cutting it, relative to it: u = 2^-24 times 0.42 n,
+/// n = k / 8 the steps in which A100 adds it.
+///
+/// A step aligns its terms to the largest, cuts them b bits below the last bit of the sum, adds them, and
+/// cuts the new sum s_j to f32, towards zero. The last bit is worth 2 u 2^e, e the exponent of s_j. Of the
+/// 2^b parts of it that are left, the last cut takes 0 to 2^b - 1, on average (1 - 2^-b) u 2^e.
+/// Significands between 1 and 2 are spread like logarithms, so the mean of 2^e is |s_j| / (2 ln 2) =
+/// 0.72 |s_j|. The losses have the signs of the partial sums and do not average out: after n steps the
+/// error is -0.72 (1 - 2^-b) u (s_1 + ... + s_n). The products of a case have random signs, so with a
+/// variance v of what a step adds, E[s_i s_j] = v min(i, j):
+///
+/// - mean square of the error: (0.72 (1 - 2^-b) u)^2 v n^3 / 3; of the sum: v n;
+/// - relative error: 0.72 (1 - 2^-b) u n / sqrt(3) = 0.416 (1 - 2^-b) u n, which is 0.026 u k on A100
+///   (b = 1) and 0.020 u k on Hopper (b = 2, n = k / 16).
+///
+/// A check allows twice that of A100. The terms are cut at u 2^e or finer, 8 in a step, with the random
+/// signs of the products: about u sqrt(n), within four times the error of adding one by one.
+///
+/// For k = 8192 on A100 that is 213 u, and 430 u allowed; 152 u is the rest of the bound. The case itself,
+/// on the emulated card, has 169 u, on an emulated H100 144 u: products of bf16 have 16 bits, so the cuts
+/// find fewer bits to take. A kernel that leaves out one product of 8192 has 1 / sqrt(8192) = 185,000 u.
+pub fn card_cutting(k: usize) -> f64 {
+    0.42 * U * k.div_ceil(PRODUCTS_OF_A_STEP) as f64
+}
+
+/// The relative error that a sum of `k` products may have on a device.
+pub(super) fn sum_bound<D: Device>(device: &D, k: usize) -> f64 {
+    U * (4.0 * (k as f64 / 6.0).sqrt() + 4.0) + device.sum_cutting(k)
 }
 
 /// All linear layers with quantised weights to test.
@@ -155,7 +203,7 @@ pub fn check_linear<D: Device>(device: &mut D, case: &LinearCase) -> Result<Vec<
         inputs.w = as_stored(&as_stored(&inputs.w, case.dtype), stored_as);
         device.input_rounding(case.dtype)
     };
-    let bound = U * (4.0 * (k as f64 / 6.0).sqrt() + 4.0) + input_error + rounding(out_dtype);
+    let bound = sum_bound(device, k) + input_error + rounding(out_dtype);
     within(&out, &expected(case, &inputs), bound)?;
     Ok(out)
 }
@@ -205,4 +253,97 @@ fn expected(case: &LinearCase, inputs: &Inputs) -> Vec<f64> {
         }
     }
     expected
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cases::inputs::stored;
+    use crate::reference::relative_error;
+
+    /// A number cut to f32.
+    fn cut(x: f64) -> f32 {
+        let nearest = x as f32;
+        let away = f64::from(nearest).abs() > x.abs();
+        f32::from_bits(nearest.to_bits() - u32::from(away))
+    }
+
+    /// Sums of products of numbers stored as `dtype`, each by `add` from those of a row and a column.
+    fn sums(dtype: Dtype, k: usize, add: impl Fn(&[f64]) -> f32) -> (Vec<f32>, Vec<f64>) {
+        let (rows, n) = (6, 20);
+        let x = widen(&as_stored(&numbers(1, rows * k), dtype));
+        let w = widen(&as_stored(&numbers(2, n * k), dtype));
+        let out = (x.chunks_exact(k))
+            .flat_map(|x| w.chunks_exact(k).map(move |w| (x, w)))
+            .map(|(x, w)| add(&x.iter().zip(w).map(|(x, w)| x * w).collect::<Vec<f64>>()))
+            .collect();
+        (out, reference::linear(&x, &w, k))
+    }
+
+    /// In steps of so many products, each rounded by `round`.
+    fn in_steps(products: &[f64], step: usize, round: impl Fn(f64) -> f32) -> f32 {
+        (products.chunks(step)).fold(0.0, |sum, p| round(f64::from(sum) + p.iter().sum::<f64>()))
+    }
+
+    /// As a card: in steps, their terms cut `bits` bits below f32's last bit of the largest.
+    fn as_card(products: &[f64], step: usize, bits: i32) -> f32 {
+        products.chunks(step).fold(0.0, |sum, p| {
+            let terms = || p.iter().copied().chain([f64::from(sum)]);
+            let largest = terms().fold(f64::MIN_POSITIVE, |m, x| m.max(x.abs()));
+            let unit = 2f64.powi(largest.log2().floor() as i32 - 23 - bits);
+            cut(terms().map(|x| (x / unit).trunc()).sum::<f64>() * unit)
+        })
+    }
+
+    /// The derived error is that of products with random last bits. The products of a case have 16 bits,
+    /// and lose less as long as the sum is small.
+    #[test]
+    fn cut_sums_have_the_error_that_is_derived_for_them() {
+        for k in [2048, LONG] {
+            for (step, bits) in [(8, 1), (16, 2)] {
+                let error = |dtype| {
+                    let (out, expected) = sums(dtype, k, |p| as_card(p, step, bits));
+                    relative_error(&out, &expected) / U
+                };
+                let derived = 0.416 * (1.0 - 2f64.powi(-bits)) * (k / step) as f64;
+                let found = error(Dtype::F32) / derived;
+                assert!((0.9..1.15).contains(&found), "{k}: {found} of {derived}");
+                let found = error(Dtype::Bf16) / derived;
+                assert!((0.5..1.0).contains(&found), "{k}: {found} of {derived}");
+                assert!(1.15 * derived < card_cutting(k) / U, "{k}: {derived}");
+            }
+        }
+    }
+
+    /// What a wrong kernel does to a long sum is far above the bound of a card.
+    #[test]
+    fn wrong_long_sums_are_above_the_bound() {
+        let bound = U * (4.0 * (LONG as f64 / 6.0).sqrt() + 4.0) + card_cutting(LONG);
+        let exact = |p: &[f64]| p.iter().sum::<f64>() as f32;
+        let as_bf16 = |x: f64| stored(x as f32, Dtype::Bf16);
+        let as_f16 = |x: f64| stored(x as f32, Dtype::F16);
+        // tf32's ten bits of fraction.
+        let as_tf32 = |x: f64| f32::from_bits((x as f32).to_bits() & !0x1fff);
+        type Add<'a> = &'a dyn Fn(&[f64]) -> f32;
+        let wrong: [(&str, Add); 7] = [
+            ("without the last product", &|p| exact(&p[..LONG - 1])),
+            ("without 16 columns", &|p| exact(&p[16..])),
+            ("16 columns twice", &|p| exact(p) + exact(&p[..16])),
+            ("summed in bf16", &|p| in_steps(p, 16, as_bf16)),
+            ("summed in f16", &|p| in_steps(p, 16, as_f16)),
+            ("rounded to bf16 at the end", &|p| {
+                as_bf16(f64::from(exact(p)))
+            }),
+            ("cut to tf32 in four parts", &|p| {
+                in_steps(p, LONG / 4, as_tf32)
+            }),
+        ];
+        for (name, add) in wrong {
+            let (out, expected) = sums(Dtype::Bf16, LONG, add);
+            let error = relative_error(&out, &expected);
+            assert!(error > 4.0 * bound, "{name}: {error:e}, bound {bound:e}");
+        }
+        let (out, expected) = sums(Dtype::Bf16, LONG, exact);
+        assert!(relative_error(&out, &expected) < bound);
+    }
 }

@@ -212,6 +212,7 @@ pub fn place(b: Builder, program: &mut Program) -> Res {
     // Instructions whose `imm` or list holds blocks until all starts are known.
     let mut jumps: Vec<(usize, usize)> = Vec::new();
     let mut tables: Vec<(u32, Vec<usize>)> = Vec::new();
+    let mut leaves: Vec<usize> = Vec::new();
     for (place, &k) in order.iter().enumerate() {
         let blk = &blocks[k];
         starts[k] = code.len();
@@ -224,6 +225,9 @@ pub fn place(b: Builder, program: &mut Program) -> Res {
                 push(i);
             }
             push(b.code[pc]);
+            if b.meta[pc].ends && blk.jumps.is_empty() {
+                leaves.push(code.len() - 1);
+            }
             if b.meta[pc].jump {
                 jumps.push((code.len() - 1, blk.jumps[0]));
             } else if !b.meta[pc].table.is_empty() {
@@ -242,8 +246,18 @@ pub fn place(b: Builder, program: &mut Program) -> Res {
             debug.push(b.debug[blk.end - 1]);
         }
     }
-    for (pc, block) in jumps {
+    for &(pc, block) in &jumps {
         code[pc].imm = starts[block] as u64;
+    }
+    program.leaves = vec![false; code.len()];
+    for pc in leaves {
+        program.leaves[pc] = true;
+    }
+    // Jumps without a condition, the last first: most go forward.
+    for &(pc, block) in jumps.iter().rev() {
+        if code[pc].guard == 0 && program.leaves[starts[block]] {
+            program.leaves[pc] = true;
+        }
     }
     let mut lists = b.lists;
     for (list, targets) in tables {

@@ -67,6 +67,7 @@ pub fn kernel(
             .map_or(1024, |t| t.iter().fold(1, |n, x| n.saturating_mul(*x))),
         files: module.files.clone(),
         source: source.clone(),
+        leaves: Vec::new(),
         watched: Vec::new(),
         communicates: b.communicates,
     };

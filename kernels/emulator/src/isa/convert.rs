@@ -285,7 +285,9 @@ fn cvt_pack(b: &mut Builder, f: &Form) -> Res {
     let Some(kind) = f.pick(&kinds) else {
         return f.refuse("the type of the parts is expected");
     };
-    f.has("s32");
+    if !f.has("s32") {
+        return f.refuse("the type of the sources, .s32, is expected");
+    }
     let pack = Pack {
         bits: 16 >> (kind / 2),
         signed: kind % 2 == 1,

@@ -16,6 +16,8 @@ pub trait Format: Copy + 'static {
     fn narrow64(x: f64) -> u16;
     /// Exponent bits: all zero marks a subnormal.
     const EXPONENT: u16;
+    /// The least exponent of a normal number.
+    const LEAST_EXPONENT: i32;
 }
 
 #[derive(Clone, Copy)]
@@ -37,6 +39,7 @@ impl Format for F16 {
         float::f64_to_half(x)
     }
     const EXPONENT: u16 = 0x7c00;
+    const LEAST_EXPONENT: i32 = -14;
 }
 
 impl Format for Bf16 {
@@ -53,6 +56,7 @@ impl Format for Bf16 {
         float::f64_to_bf(x)
     }
     const EXPONENT: u16 = 0x7f80;
+    const LEAST_EXPONENT: i32 = -126;
 }
 
 /// `.ftz`: a subnormal becomes zero.

@@ -248,7 +248,7 @@ fn pending_count(cx: &mut Cx<'_>, i: &Ins, m: u32) {
 }
 
 fn mbarrier(b: &mut Builder, f: &Form) -> Res {
-    f.types();
+    f.only_type(Ty::B64, "b64")?;
     space_of(f);
     for m in ["cta", "release", "acquire", "relaxed", "noComplete"] {
         f.has(m);
@@ -338,7 +338,7 @@ fn change_form(b: &mut Builder, f: &Form) -> Res {
 
 /// `cp.async.mbarrier.arrive`: the thread's copies land, then it arrives.
 pub fn copy_arrive(b: &mut Builder, f: &Form) -> Res {
-    f.types();
+    f.only_type(Ty::B64, "b64")?;
     space_of(f);
     for m in ["mbarrier", "arrive"] {
         f.has(m);

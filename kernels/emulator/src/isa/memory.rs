@@ -599,7 +599,7 @@ fn policy(b: &mut Builder, f: &Form) -> Res {
     ] {
         f.has(m);
     }
-    f.types();
+    f.only_type(Ty::B64, "b64")?;
     let Some(op) = f.inst.operands.first() else {
         return f.refuse("a destination is expected");
     };

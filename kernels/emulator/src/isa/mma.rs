@@ -6,7 +6,8 @@
 //! and `2 t + 1`.
 //!
 //! Each multiplication is exact. The sum is taken in f64 in the order of k, beginning with C, and
-//! rounded once to the type of D. Integer sums are exact.
+//! rounded once to the type of D; or in the steps of a card (`tensor.rs`), where the launch asks for
+//! them. Integer sums are exact, and those of f64 are fused in the order of k.
 //!
 //! A and B are converted to f64 once, then a dense loop multiplies them. The even columns of B and
 //! C come first: so their registers hold them, and no lane has to be moved for C and D.
@@ -21,6 +22,7 @@ use super::operands::registers;
 use crate::float::canon;
 use crate::lower::{Builder, Form, Res};
 use crate::machine::{Class, Cx, Exec, Ins, Lane, View, immediate};
+use crate::tensor::{self, Accumulator, Factors, TensorCore};
 use crate::types::Ty;
 use std::mem::MaybeUninit;
 
@@ -32,6 +34,8 @@ pub trait Element: 'static {
     type Word: Lane;
     /// Elements to a register.
     const PER: usize;
+    /// The least exponent of a normal number, where `tensor.rs` has a card's way of adding.
+    const LEAST_EXPONENT: Option<i32> = None;
     /// Element `e` of a word. `sign` is the sign bit of a signed integer type, else 0.
     fn wide(word: Self::Word, e: usize, sign: u32) -> f64;
 }
@@ -42,6 +46,7 @@ struct Pair<T>(std::marker::PhantomData<T>);
 impl<T: Format> Element for Pair<T> {
     type Word = u32;
     const PER: usize = 2;
+    const LEAST_EXPONENT: Option<i32> = Some(T::LEAST_EXPONENT);
     #[inline(always)]
     fn wide(word: u32, e: usize, _: u32) -> f64 {
         f64::from(T::wide((word >> (e * 16)) as u16))
@@ -53,6 +58,7 @@ struct Tf32;
 impl Element for Tf32 {
     type Word = u32;
     const PER: usize = 1;
+    const LEAST_EXPONENT: Option<i32> = Some(-126);
     #[inline(always)]
     fn wide(word: u32, _: usize, _: u32) -> f64 {
         // The hardware reads the upper 19 bits.
@@ -88,6 +94,8 @@ impl<const BITS: usize> Element for Int<BITS> {
 pub trait Sum: 'static {
     /// Registers of eight rows.
     const REGISTERS: usize;
+    /// The format in which a card adds; of no meaning for integers and f64.
+    const FORMAT: Accumulator = Accumulator::F32;
     /// Row `g` of the eight: even columns, then odd ones.
     fn load(v: View, registers: &[u32], g: usize) -> [f64; 8];
     fn store(v: View, registers: &[u32], g: usize, row: [f64; 8], saturate: bool);
@@ -142,6 +150,7 @@ struct SumF16;
 
 impl Sum for SumF16 {
     const REGISTERS: usize = 1;
+    const FORMAT: Accumulator = Accumulator::F16;
     #[inline(always)]
     fn load(v: View, registers: &[u32], g: usize) -> [f64; 8] {
         let words = v.quad::<u32>(registers[0], g);
@@ -286,6 +295,43 @@ fn multiply<E: Element, const ROWS: usize, const STEPS: usize>(
     }
 }
 
+/// Adds A B to the sums as a card does. `least`: the least exponent of the elements.
+#[inline(never)]
+fn multiply_as_card<E: Element, D: Sum, const ROWS: usize, const STEPS: usize>(
+    core: TensorCore,
+    least: i32,
+    a: &[f64],
+    b: &[f64],
+    sums: &mut [[f64; 8]; 16],
+) {
+    // The shapes of 16-bit and tf32 elements have 16 of k at most.
+    let mut columns = [[0.0; 8]; 16];
+    let mut column_exponents = [[0; 8]; 16];
+    let depth = STEPS * 4 * E::PER;
+    for k in 0..depth {
+        columns[k].copy_from_slice(&b[k * 8..][..8]);
+        for j in 0..8 {
+            column_exponents[k][j] = tensor::exponent(columns[k][j], least);
+        }
+    }
+    let products = core.products as usize * E::PER / 2;
+    for row in 0..ROWS * 8 {
+        let (mut values, mut exponents) = ([0.0; 16], [0; 16]);
+        for k in 0..depth {
+            let (s, t, e) = (k / (4 * E::PER), k / E::PER % 4, k % E::PER);
+            values[k] = a[((s * ROWS + row / 8) * E::PER + e) * 32 + row % 8 * 4 + t];
+            exponents[k] = tensor::exponent(values[k], least);
+        }
+        let factors = Factors {
+            a: &values[..depth],
+            a_exponents: &exponents[..depth],
+            b: &columns[..depth],
+            b_exponents: &column_exponents[..depth],
+        };
+        tensor::add_products(core, products, factors, D::FORMAT, &mut sums[row]);
+    }
+}
+
 /// Rows of A and columns of B that hold something other than zeros.
 fn useful<E: Element, const ROWS: usize, const STEPS: usize>(a: &[f64], b: &[f64]) -> (u64, u64) {
     let mut rows = 0;
@@ -349,7 +395,12 @@ fn mma_body<
     for row in 0..ROWS * 8 {
         sums[row] = C::load(v, &regs.c[row / 8 * C::REGISTERS..], row % 8);
     }
-    multiply::<E, ROWS, STEPS>(a, b, &mut sums);
+    match (env.tensor_core, E::LEAST_EXPONENT) {
+        (Some(core), Some(least)) => {
+            multiply_as_card::<E, D, ROWS, STEPS>(core, least, a, b, &mut sums);
+        }
+        _ => multiply::<E, ROWS, STEPS>(a, b, &mut sums),
+    }
     for row in 0..ROWS * 8 {
         let to = &regs.d[row / 8 * D::REGISTERS..];
         D::store(v, to, row % 8, sums[row], options.saturate);

@@ -251,7 +251,8 @@ fn isspacep(b: &mut Builder, f: &Form) -> Res {
 fn no_op(_: &mut Cx<'_>, _: &Ins, _: u32) {}
 
 fn nothing(b: &mut Builder, f: &Form) -> Res {
-    f.types();
+    f.only_type(Ty::U32, "u32")?;
+    f.operands(1)?;
     b.emit(no_op, Class::Other, |_| {});
     Ok(())
 }

@@ -129,7 +129,7 @@ fn value_and_pred(b: &mut Builder, f: &Form, op: &Operand) -> Res<(u32, u32)> {
 }
 
 fn shfl(b: &mut Builder, f: &Form) -> Res {
-    f.types();
+    f.only_type(Ty::B32, "b32")?;
     let sync = f.has("sync");
     let Some(mode) = f.choose::<ShuffleMode>() else {
         return f.refuse("a mode is expected");
@@ -199,13 +199,17 @@ fn ballot(cx: &mut Cx<'_>, i: &Ins, m: u32) {
 }
 
 fn vote(b: &mut Builder, f: &Form) -> Res {
-    f.types();
     if !f.has("sync") {
         return f.refuse("only the .sync form is supported");
     }
     let Some(mode) = f.choose::<VoteMode>() else {
         return f.refuse("a mode is expected");
     };
+    if mode == VoteMode::Ballot {
+        f.only_type(Ty::B32, "b32")?;
+    } else {
+        f.only_type(Ty::Pred, "pred")?;
+    }
     let ops = f.operands(3)?;
     let (p, flip) = b.pred(f, &ops[1])?;
     let named = b.src(f, &ops[2], Ty::B32)?;
@@ -265,6 +269,9 @@ fn match_lanes(cx: &mut Cx<'_>, i: &Ins, m: u32) {
 
 fn matches(b: &mut Builder, f: &Form) -> Res {
     let t = f.ty()?;
+    if !matches!(t, Ty::B32 | Ty::B64) {
+        return f.refuse("the type .b32 or .b64 is expected");
+    }
     f.has("sync");
     let Some(mode) = f.pick(&["any", "all"]) else {
         return f.refuse(".any or .all is expected");
@@ -335,8 +342,11 @@ fn redux(b: &mut Builder, f: &Form) -> Res {
     let Some(operation) = f.choose::<Reduction>() else {
         return f.refuse("an operation is expected");
     };
-    if !matches!(t, Ty::U32 | Ty::S32 | Ty::B32) {
-        return f.refuse("a 32-bit integer type is expected");
+    let logic = matches!(operation, Reduction::And | Reduction::Or | Reduction::Xor);
+    match t {
+        Ty::B32 if logic => {}
+        Ty::U32 | Ty::S32 if !logic => {}
+        _ => return f.refuse("the type .u32 or .s32 is expected, for .and, .or and .xor .b32"),
     }
     let ops = f.operands(3)?;
     let a = b.src(f, &ops[1], t)?;
@@ -359,7 +369,7 @@ fn active(cx: &mut Cx<'_>, i: &Ins, m: u32) {
 }
 
 fn activemask(b: &mut Builder, f: &Form) -> Res {
-    f.types();
+    f.only_type(Ty::B32, "b32")?;
     let ops = f.operands(1)?;
     let d = b.dst(f, &ops[0], Ty::B32)?;
     b.emit(active as Exec, Class::WarpExchange, |i| i.dst = d);

@@ -3,7 +3,7 @@
 //! Here a lane holds consecutive elements: element `n` of lane `l` is number `l * per lane + n` of
 //! the matrix, A and C by rows and B by columns. If the lanes hold more elements than the matrix
 //! has, the numbers start over. Sums are taken as in `mma.rs`: in f64, in the order of k, beginning
-//! with C, and rounded once.
+//! with C, and rounded once, or in the steps of a card.
 
 use super::Decode;
 use super::half::{Bf16, F16, Format};
@@ -14,6 +14,7 @@ use crate::checks::{FaultKind, Touch};
 use crate::float::canon;
 use crate::lower::{Builder, Form, Res};
 use crate::machine::{Choice, Class, Cx, Exec, Field, Ins, Place, choice, immediate, lanes_of};
+use crate::tensor::{self, Accumulator, Factors, TensorCore};
 use crate::types::Ty;
 
 pub const DEFS: &[(&str, Decode)] = &[("wmma", wmma)];
@@ -74,6 +75,16 @@ impl Element {
             Element::S8 => f64::from(raw as i8),
             Element::S4 => f64::from((raw as i8) << 4 >> 4),
             Element::U8 | Element::U4 | Element::B1 => raw as f64,
+        }
+    }
+
+    /// The least exponent of a normal number, where `tensor.rs` has a card's way of adding.
+    fn least_exponent(self) -> Option<i32> {
+        match self {
+            Element::F16 => Some(F16::LEAST_EXPONENT),
+            Element::Bf16 => Some(Bf16::LEAST_EXPONENT),
+            Element::Tf32 => Some(-126),
+            _ => None,
         }
     }
 
@@ -365,18 +376,11 @@ fn wmma_mma(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
     let (a, b) = (ma.read(cx, a_regs), mb.read(cx, b_regs));
     let mut sums = mc.read(cx, c_regs);
     let (rows, columns, k) = (ma.outer as usize, mb.outer as usize, ma.inner as usize);
-    for row in 0..rows {
-        for column in 0..columns {
-            let sum = &mut sums[row * columns + column];
-            for n in 0..k {
-                let (x, y) = (a[row * k + n], b[column * k + n]);
-                *sum = if options.xor {
-                    *sum + if x == y { 0.0 } else { 1.0 }
-                } else {
-                    x.mul_add(y, *sum)
-                };
-            }
+    match env.tensor_core {
+        Some(core) if ma.element.least_exponent().is_some() => {
+            multiply_as_card(core, ma.element, md.element, k, &a, &b, &mut sums);
         }
+        _ => multiply(k, options.xor, &a, &b, &mut sums),
     }
     if let Some(counts) = &mut cx.counts {
         let holds = |m: &[f64]| m.chunks(k).filter(|l| l.iter().any(|x| *x != 0.0)).count();
@@ -384,6 +388,65 @@ fn wmma_mma(cx: &mut Cx<'_>, i: &Ins, mask: u32) {
         counts.tensor_useful += (holds(&a) * holds(&b) * k) as u64;
     }
     write_sums(cx, md.element, d_regs, &sums, options.saturate);
+}
+
+/// Adds A B to the sums, in the order of k. `b` goes by columns; `xor`: of single bits that differ.
+fn multiply(k: usize, xor: bool, a: &[f64], b: &[f64], sums: &mut [f64]) {
+    let columns = b.len() / k;
+    for (i, sum) in sums.iter_mut().enumerate() {
+        let (row, column) = (&a[i / columns * k..][..k], &b[i % columns * k..][..k]);
+        for (x, y) in row.iter().zip(column) {
+            *sum = if xor {
+                *sum + if x == y { 0.0 } else { 1.0 }
+            } else {
+                x.mul_add(*y, *sum)
+            };
+        }
+    }
+}
+
+/// Adds A B to the sums as a card does. `b` goes by columns, of which there are a multiple of 8.
+fn multiply_as_card(
+    core: TensorCore,
+    element: Element,
+    d: Element,
+    k: usize,
+    a: &[f64],
+    b: &[f64],
+    sums: &mut [f64],
+) {
+    let least = element.least_exponent().unwrap_or(0);
+    let products = (core.products * element.per_register() / 2) as usize;
+    let format = if d == Element::F16 {
+        Accumulator::F16
+    } else {
+        Accumulator::F32
+    };
+    let columns = b.len() / k;
+    let exponents = |values: &[f64]| -> Vec<i32> {
+        (values.iter())
+            .map(|x| tensor::exponent(*x, least))
+            .collect()
+    };
+    for eight in (0..columns).step_by(8) {
+        let by_k: Vec<tensor::Columns<f64>> = (0..k)
+            .map(|n| std::array::from_fn(|j| b[(eight + j) * k + n]))
+            .collect();
+        let by_k_exponents: Vec<tensor::Columns<i32>> = (by_k.iter())
+            .map(|x| x.map(|x| tensor::exponent(x, least)))
+            .collect();
+        for (a, sums) in a.chunks_exact(k).zip(sums.chunks_exact_mut(columns)) {
+            let factors = Factors {
+                a,
+                a_exponents: &exponents(a),
+                b: &by_k,
+                b_exponents: &by_k_exponents,
+            };
+            let mut eight_sums: tensor::Columns<f64> = std::array::from_fn(|j| sums[eight + j]);
+            tensor::add_products(core, products, factors, format, &mut eight_sums);
+            sums[eight..eight + 8].copy_from_slice(&eight_sums);
+        }
+    }
 }
 
 /// Rounds the sums into the fragment of D.

@@ -86,6 +86,14 @@ impl<'a> Form<'a> {
         }
     }
 
+    /// Refuses the instruction unless it has this type and no other.
+    pub fn only_type(&self, ty: Ty, name: &str) -> Res {
+        match self.types()[..] {
+            [t] if t == ty => Ok(()),
+            _ => self.refuse(format!("the type .{name} is expected")),
+        }
+    }
+
     /// The operands, which must be `n`.
     pub fn operands(&self, n: usize) -> Res<&'a [Operand]> {
         if self.inst.operands.len() != n {

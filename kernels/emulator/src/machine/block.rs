@@ -318,8 +318,40 @@ impl Cx<'_> {
     }
 
     /// Part of the running warp is at a barrier.
+    ///
+    /// All threads of the block execute an aligned barrier (`bar`, `barrier.aligned`), or none does:
+    /// "otherwise behavior is undefined" (PTX ISA 9.7.13.1). Lanes may still come one after the other,
+    /// as from the arms of a branch. Threads that have exited do not count: a barrier waits for "all
+    /// non-exited threads from its warp", and `exit` releases the barriers it holds up. Neither do
+    /// lanes that go straight from a branch to their exit, as by `if (i >= n) return;`. To the letter
+    /// their condition splits the block, but cards from sm_70 on count threads, and programs rely on it.
+    ///
+    /// So there are two faults: a predicate by which a part of the lanes passes the barrier, and lanes
+    /// that do other work and leave the kernel while the first ones wait.
     pub fn wait_at_barrier(&mut self, lanes: u32, id: u32, aligned: bool) {
-        self.set_aside(lanes, self.warp.pc - 1, Wait::Barrier { id, aligned });
+        let pc = self.warp.pc - 1;
+        let passing = self.warp.mask & !lanes;
+        if aligned && passing != 0 && self.env.checks {
+            return self.fail(
+                FaultKind::DivergentSync,
+                lanes.trailing_zeros(),
+                format!("lanes {passing:#010x} of the warp pass this aligned barrier, whose predicate must be the same in all threads"),
+            );
+        }
+        let excused = (self.warp.others.iter())
+            .filter(|f| f.pc == pc || f.idle)
+            .fold(lanes, |m, f| m | f.mask);
+        let awaited = if aligned {
+            self.warp.live & !excused
+        } else {
+            0
+        };
+        let wait = Wait::Barrier {
+            id,
+            aligned,
+            awaited,
+        };
+        self.set_aside(lanes, pc, wait);
     }
 
     /// Whether all live warps of the block have only polled memory, or waited at a barrier, since

@@ -6,6 +6,7 @@ use super::warp::Warp;
 use crate::checks::Report;
 use crate::counters::{LaunchCounts, Modelled};
 use crate::memory::Heap;
+use crate::tensor::TensorCore;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -30,6 +31,8 @@ pub struct LaunchSetup<'a> {
     /// Launch number, 1 to 1023, for the race check.
     pub epoch: u64,
     pub modelled: Option<Modelled>,
+    /// Adds as these tensor cores do; `None`: in f64, with one rounding.
+    pub tensor_core: Option<TensorCore>,
     /// Address of the barrier word of `cooperative_groups::grid_group`.
     pub workspace: u64,
 }
@@ -86,6 +89,7 @@ pub struct Launch<'a> {
     pub limit: u64,
     pub print: Mutex<Vec<u8>>,
     pub several_blocks: bool,
+    pub tensor_core: Option<TensorCore>,
     /// Starts of the allocations that kernels must not write.
     read_only: Vec<u64>,
     workspace: u64,
@@ -116,6 +120,7 @@ impl<'a> Launch<'a> {
             limit: setup.limit,
             print: Mutex::new(Vec::new()),
             several_blocks: blocks > 1,
+            tensor_core: setup.tensor_core,
             read_only: setup.heap.read_only(),
             workspace: setup.workspace,
             failed: AtomicU64::new(u64::MAX),

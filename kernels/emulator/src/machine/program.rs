@@ -159,6 +159,8 @@ pub struct Program {
     pub files: Vec<(u32, String)>,
     /// The module's text, for reports.
     pub source: std::sync::Arc<str>,
+    /// For each instruction, whether nothing but the lane's exit comes from there on.
+    pub leaves: Vec<bool>,
     /// Names of the registers that may be read before they are written.
     pub watched: Vec<String>,
     /// Blocks of the kernel can communicate: it has atomics or strong accesses to global memory.

@@ -13,6 +13,8 @@ pub struct Subset {
     pub pc: usize,
     pub mask: u32,
     pub wait: Wait,
+    /// It has run nothing since it split off, and has nothing left but its exit.
+    pub idle: bool,
 }
 
 /// Why a subset does not run.
@@ -25,8 +27,13 @@ pub enum Wait {
     /// At a `.sync` instruction, until all live `members` are there. `anywhere`: at any
     /// `bar.warp.sync`.
     Sync { members: u32, anywhere: bool },
-    /// At a block barrier with part of its warp.
-    Barrier { id: u32, aligned: bool },
+    /// At a block barrier with part of its warp. `awaited`: the lanes that must not leave the kernel
+    /// without reaching it.
+    Barrier {
+        id: u32,
+        aligned: bool,
+        awaited: u32,
+    },
 }
 
 /// Why a warp stops running.
@@ -53,6 +60,8 @@ pub struct Warp {
     /// The instruction where the next subset ahead waits.
     pub meet: usize,
     pub others: Vec<Subset>,
+    /// As [`Subset::idle`], of the running subset.
+    pub idle: bool,
     /// Lanes that have not exited.
     pub live: u32,
     pub index: u32,
@@ -108,6 +117,7 @@ impl Warp {
             mask: 0,
             meet: NEVER,
             others: Vec::new(),
+            idle: false,
             live: 0,
             index: 0,
             local: Vec::new(),
@@ -131,6 +141,7 @@ impl Warp {
         self.live = lanes;
         self.meet = NEVER;
         self.others.clear();
+        self.idle = false;
         self.index = index;
         self.clock = WarpClock::new(index, warps, base);
         self.groups = [0; 32];
@@ -211,14 +222,17 @@ impl Cx<'_> {
     fn meet(&mut self) {
         let pc = self.warp.pc;
         let mut mask = self.warp.mask;
+        let mut idle = self.warp.idle;
         self.warp.others.retain(|f| {
             let joins = f.pc == pc && !matches!(f.wait, Wait::Barrier { .. });
             if joins {
                 mask |= f.mask;
+                idle &= f.idle;
             }
             !joins
         });
         self.warp.mask = mask;
+        self.warp.idle = idle;
         self.look_ahead();
     }
 
@@ -238,11 +252,13 @@ impl Cx<'_> {
     /// Lanes `taken` of the running subset go to `target`, the rest go on.
     #[inline]
     pub fn branch(&mut self, taken: u32, target: usize) {
+        let leaves = &self.env.program.leaves;
         let w = &mut self.warp;
         if taken == w.mask {
             let back = target < w.pc;
             w.pc = target;
             if !w.others.is_empty() {
+                w.idle &= leaves[target];
                 self.after_jump(back);
             }
         } else if taken == 0 {
@@ -256,8 +272,10 @@ impl Cx<'_> {
                 pc: target,
                 mask: taken,
                 wait: Wait::Nothing,
+                idle: leaves[target],
             });
             w.mask &= !taken;
+            w.idle = leaves[w.pc];
             self.after_jump(back);
         }
     }
@@ -271,8 +289,11 @@ impl Cx<'_> {
             pc: target,
             mask: lanes,
             wait: Wait::Nothing,
+            idle: self.env.program.leaves[target],
         });
         self.warp.mask &= !lanes;
+        // So far; `branch` knows where the rest goes.
+        self.warp.idle = true;
     }
 
     #[cold]
@@ -292,11 +313,12 @@ impl Cx<'_> {
             .iter()
             .any(|f| f.pc <= pc && f.wait != Wait::Turn)
         {
-            let (mask, pc) = (self.warp.mask, self.warp.pc);
+            let (mask, idle) = (self.warp.mask, self.warp.idle);
             self.warp.others.push(Subset {
                 pc,
                 mask,
                 wait: Wait::Nothing,
+                idle,
             });
             self.warp.mask = 0;
             self.choose();
@@ -312,6 +334,7 @@ impl Cx<'_> {
             pc,
             mask: lanes,
             wait,
+            idle: false,
         });
         self.warp.mask &= !lanes;
         if self.warp.mask == 0 {
@@ -343,6 +366,7 @@ impl Cx<'_> {
                 let f = self.warp.others.swap_remove(i);
                 self.warp.pc = f.pc;
                 self.warp.mask = f.mask;
+                self.warp.idle = f.idle;
                 self.meet();
                 return;
             }
@@ -414,7 +438,7 @@ impl Cx<'_> {
         let all = others.iter().fold(0, |m, f| m | f.mask);
         all == self.warp.live
             && others.iter().all(
-                |f| matches!(f.wait, Wait::Barrier { id: other, aligned: false } if other == id),
+                |f| matches!(f.wait, Wait::Barrier { id: other, aligned: false, .. } if other == id),
             )
     }
 
@@ -428,6 +452,7 @@ impl Cx<'_> {
         let f = self.warp.others.swap_remove(0);
         self.warp.pc = f.pc;
         self.warp.mask = f.mask;
+        self.warp.idle = false;
         self.meet();
         let ins = self.env.program.code[f.pc - 1];
         self.arrive(&ins, id);
@@ -481,8 +506,46 @@ impl Cx<'_> {
         false
     }
 
+    /// Whether lanes that leave the kernel are missed by a subset that waits for them: a fault there.
+    ///
+    /// Collectives (`shfl`, `vote`, `match`, `redux`, `elect`, matrix instructions) miss every lane
+    /// that their masks name and that had not left when they were reached. They wait for "all
+    /// non-exited threads" of a mask (PTX ISA, `shfl.sync` and the others), so a card goes on, but
+    /// without the values of these lanes: the mask does not say what the program does.
+    /// `bar.warp.sync` returns nothing, so nothing is missed. For block barriers see
+    /// [`wait_at_barrier`](Self::wait_at_barrier).
+    #[cold]
+    fn are_missed(&mut self, lanes: u32) -> bool {
+        let missing = |f: &Subset| match f.wait {
+            Wait::Sync {
+                members,
+                anywhere: false,
+            } => members & lanes,
+            Wait::Barrier { awaited, .. } => awaited & lanes,
+            _ => 0,
+        };
+        let waiting = self.warp.others.iter().filter(|f| missing(f) != 0);
+        let Some(&f) = waiting.min_by_key(|f| f.pc) else {
+            return false;
+        };
+        self.warp.pc = f.pc + 1;
+        self.fail(
+            FaultKind::DivergentSync,
+            f.mask.trailing_zeros(),
+            format!(
+                "lanes {:#010x}, which it waits for, took another path and have left the kernel without reaching it (waiting: lanes {:#010x})",
+                missing(&f),
+                f.mask
+            ),
+        );
+        true
+    }
+
     /// Lanes leave the kernel.
     pub fn exit(&mut self, lanes: u32) {
+        if self.env.checks && !self.warp.others.is_empty() && self.are_missed(lanes) {
+            return;
+        }
         self.events += 1;
         self.warp.live &= !lanes;
         self.warp.mask &= !lanes;
@@ -511,7 +574,18 @@ fn merge_waiting(others: &mut Vec<Subset>) {
                     members: x | y,
                     anywhere,
                 }),
-                (Wait::Barrier { .. }, Wait::Barrier { .. }) => Some(a.wait),
+                (
+                    Wait::Barrier {
+                        id,
+                        aligned,
+                        awaited: x,
+                    },
+                    Wait::Barrier { awaited: y, .. },
+                ) => Some(Wait::Barrier {
+                    id,
+                    aligned,
+                    awaited: x | y,
+                }),
                 _ => None,
             };
             match joint {
@@ -520,6 +594,7 @@ fn merge_waiting(others: &mut Vec<Subset>) {
                         pc: a.pc,
                         mask: a.mask | b.mask,
                         wait,
+                        idle: a.idle && b.idle,
                     };
                     others.swap_remove(j);
                 }

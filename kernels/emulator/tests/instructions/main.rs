@@ -6,6 +6,7 @@ mod arith;
 mod asynccopy;
 mod atomics;
 mod bits;
+mod card;
 #[path = "../common/mod.rs"]
 mod common;
 mod compare;
