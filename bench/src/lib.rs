@@ -4,6 +4,7 @@
 //!   limits measured in the same run. `offshoot bench` calls them.
 //! - [`scaling`] and [`kernels`]: studies that run the `offshoot` binary as a user would, keep its
 //!   raw output with the machine and the command, and generate their tables from it.
+//! - [`predict`]: the time of a batch on a card, by a model with named constants.
 //! - [`quantized`]: how quantization changes a checkpoint's logits.
 //!
 //! `bench/README.md` says how to run each and how to read the results.
@@ -16,6 +17,7 @@ pub mod machine;
 mod markdown;
 mod offshoot;
 pub mod plot;
+pub mod predict;
 pub mod profile;
 pub mod quantized;
 pub mod report;

@@ -28,6 +28,7 @@ pub fn run(command: &KernelsCommand) -> Done {
         KernelsCommand::Profile(flags) => profile(flags),
         KernelsCommand::Check(flags) => check(flags),
         KernelsCommand::Time(flags) => time(flags),
+        KernelsCommand::Predict(flags) => super::predict::run(flags),
     }
 }
 

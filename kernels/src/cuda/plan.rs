@@ -29,13 +29,14 @@ const BUCKETS: [usize; 15] = [1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 19
 /// Rows of the largest decode batch that has a fixed place.
 const MAX_ROWS: usize = BUCKETS[BUCKETS.len() - 1];
 
-/// Whether a batch only decodes, in so few rows that launches dominate its time.
-fn decodes(plan: &BatchPlan) -> bool {
+/// Whether a batch only decodes, in so few rows that launches dominate its time: such a batch is
+/// recorded.
+pub fn decodes(plan: &BatchPlan) -> bool {
     plan.outputs.len() == plan.rows.len() && (1..=MAX_ROWS).contains(&plan.rows.len())
 }
 
-/// The number of rows to pad a batch to.
-pub(super) fn padded_rows(plan: &BatchPlan) -> usize {
+/// The number of rows that a batch is padded to: decode batches, so that few recordings serve them.
+pub fn padded_rows(plan: &BatchPlan) -> usize {
     let rows = plan.rows.len();
     let bucket = BUCKETS.into_iter().find(|&bucket| bucket >= rows);
     bucket.filter(|_| decodes(plan)).unwrap_or(rows)

@@ -1,0 +1,465 @@
+//! Time of a whole batch: the operations of a forward pass, the kernels that each launches, and the gaps.
+//!
+//! [`operations`] lists what `engine::model` calls on its backend; tests compare it with the calls of an
+//! engine that runs, and the kernels with those that the CUDA backend launches on the emulated card.
+
+use std::collections::BTreeMap;
+
+use engine::checkpoint::layout::{LayerLayout, LinearSpec};
+use kernels::cuda::items::Sharing;
+use kernels::cuda::study::Beam;
+use kernels::cuda::{MAX_BATCH_ROWS, max_head_bytes, padded_rows, taken_by_cublaslt};
+use kernels::{BatchPlan, BlockId, SequenceRows};
+use serde::Serialize;
+
+use super::attention::{self, Counted};
+use super::cards::Card;
+use super::constants::{CardEnd, Constant, Span};
+use super::linear::{self, Limiter, Output, Shape};
+use super::model::Model;
+use super::rows::{self, Filters};
+
+/// Tokens of a KV block, as in an engine by default.
+const BLOCK_TOKENS: usize = 16;
+
+/// An operation of a forward pass, as the engine calls it on a backend.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Operation {
+    /// Tokens drawn by the last batch become inputs.
+    Substitute,
+    /// Rows of the embedding.
+    Embed,
+    /// An RMS norm of so many rows.
+    Norm {
+        /// Rows.
+        rows: usize,
+    },
+    /// The norm of query and key heads.
+    QkNorm,
+    /// A linear layer.
+    Linear {
+        /// Rows, output and input features.
+        shape: Shape,
+        /// Whether it has a bias.
+        bias: bool,
+        /// Bytes that move for each output.
+        output_bytes: usize,
+    },
+    /// A linear layer of gates and ups with its activation.
+    LinearGated {
+        /// Rows, gates and ups, input features.
+        shape: Shape,
+        /// Whether it has a bias.
+        bias: bool,
+    },
+    /// Rotation, and the append to the KV cache.
+    Rope,
+    /// Attention of a layer with this window.
+    Attention {
+        /// Positions that a row sees.
+        window: Option<u32>,
+    },
+    /// The rows whose output is wanted.
+    Gather,
+    /// Drawing tokens.
+    Sample,
+}
+
+/// The operations of a batch of `rows` rows of which `outputs` are drawn from, `substituted` if its inputs
+/// are the last batch's draws.
+pub fn operations(model: &Model, rows: usize, outputs: usize, substituted: bool) -> Vec<Operation> {
+    let mut all = Vec::new();
+    if substituted {
+        all.push(Operation::Substitute);
+    }
+    all.push(Operation::Embed);
+    for (layer, &window) in model.layout.layers.iter().zip(&model.config.windows) {
+        push_layer(&mut all, layer, rows, window);
+    }
+    if outputs > 0 {
+        let (n, k) = model.head();
+        all.extend([
+            Operation::Gather,
+            Operation::Norm { rows: outputs },
+            Operation::Linear {
+                shape: Shape {
+                    rows: outputs,
+                    n,
+                    k,
+                },
+                bias: false,
+                output_bytes: 4,
+            },
+            Operation::Sample,
+        ]);
+    }
+    all
+}
+
+fn push_layer(all: &mut Vec<Operation>, layer: &LayerLayout, rows: usize, window: Option<u32>) {
+    let shape = |linear: &LinearSpec| Shape {
+        rows,
+        n: linear.rows(),
+        k: linear.cols,
+    };
+    let linear = |linear: &LinearSpec, output_bytes| Operation::Linear {
+        shape: shape(linear),
+        bias: !linear.biases.is_empty(),
+        output_bytes,
+    };
+    // f32, read and written where it is added to; where a norm follows, written here and read there.
+    const STREAM: usize = 8;
+    all.extend([Operation::Norm { rows }, linear(&layer.qkv, 2)]);
+    all.extend(layer.qk_norm.as_ref().map(|_| Operation::QkNorm));
+    all.extend([
+        Operation::Rope,
+        Operation::Attention { window },
+        linear(&layer.output, STREAM),
+    ]);
+    all.extend((layer.attention_post_norm.as_ref()).map(|_| Operation::Norm { rows }));
+    all.extend([
+        Operation::Norm { rows },
+        Operation::LinearGated {
+            shape: shape(&layer.gate_up),
+            bias: !layer.gate_up.biases.is_empty(),
+        },
+        linear(&layer.down, STREAM),
+    ]);
+    all.extend((layer.mlp_post_norm.as_ref()).map(|_| Operation::Norm { rows }));
+}
+
+/// The parts of a batch's time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// Linear layers, the head included.
+    Linear,
+    /// Attention and its merge.
+    Attention,
+    /// Drawing tokens.
+    Sampling,
+    /// Norms, rotation, activations, embedding, gathering.
+    Other,
+    /// Gaps between kernels, and small copies.
+    Launches,
+}
+
+impl Part {
+    /// All of them.
+    pub const ALL: [Part; 5] = [
+        Part::Linear,
+        Part::Attention,
+        Part::Sampling,
+        Part::Other,
+        Part::Launches,
+    ];
+
+    /// Its name in lines and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Part::Linear => "linear",
+            Part::Attention => "attention",
+            Part::Sampling => "sampling",
+            Part::Other => "other",
+            Part::Launches => "launches",
+        }
+    }
+}
+
+/// A kernel's part of a batch: its time, the launch gap aside, and what bounds it if it is a linear layer's.
+pub(super) struct Launched {
+    pub part: Part,
+    pub time: f64,
+    pub limiter: Option<Limiter>,
+    /// Kernels that this time is of.
+    pub kernels: usize,
+}
+
+impl Launched {
+    fn one(part: Part, time: f64) -> Launched {
+        Launched {
+            part,
+            time,
+            limiter: None,
+            kernels: 1,
+        }
+    }
+}
+
+/// A batch of a model on a card, counted.
+#[derive(Debug)]
+pub struct Batch<'m> {
+    pub(super) card: &'static Card,
+    pub(super) model: &'m Model,
+    /// Rows, padding included.
+    pub rows: usize,
+    /// Draws.
+    pub draws: usize,
+    /// Whether its rows are a prompt's.
+    pub prefill: bool,
+    pub(super) operations: Vec<Operation>,
+    pub(super) attention: Vec<(Option<u32>, Counted)>,
+    /// Copies between host and device.
+    pub copies: usize,
+}
+
+/// What a batch was predicted to take, in milliseconds.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Predicted {
+    /// The whole.
+    pub total: Span,
+    /// Its parts.
+    #[serde(skip)]
+    pub parts: BTreeMap<Part, Span>,
+    /// Kernels launched.
+    pub kernels: usize,
+    /// What bounds the linear layers for most of their time, and the share of it, at the slow end.
+    #[serde(skip)]
+    pub limiter: Option<(Limiter, f64)>,
+}
+
+/// The beam search whose last decode batch is predicted: 16 steps of 64 tokens, four children of a kept
+/// branch, survivors at random.
+pub fn beam(branches: usize, prompt: usize) -> Beam {
+    Beam {
+        beams: branches,
+        width: 4,
+        prompt,
+        steps: 16,
+        step_tokens: 64,
+        seed: 0,
+    }
+}
+
+/// The largest decode batch of a model on a card, by its logits.
+pub fn max_branches(card: &Card, model: &Model) -> usize {
+    let (vocab, _) = model.head();
+    engine::max_outputs(max_head_bytes(card.memory), vocab, MAX_BATCH_ROWS)
+}
+
+impl<'m> Batch<'m> {
+    /// A decode batch at the end of [`beam`], a draw on every branch.
+    ///
+    /// # Errors
+    /// More branches than one pass has room for.
+    pub fn decode(
+        card: &'static Card,
+        model: &'m Model,
+        branches: usize,
+        prompt: usize,
+    ) -> Result<Batch<'m>, String> {
+        let most = max_branches(card, model);
+        if branches > most {
+            return Err(format!(
+                "{branches} branches of {}: a decode batch on {} has at most {most} rows",
+                model.name, card.word
+            ));
+        }
+        let (mut plan, _) = beam(branches, prompt).plan();
+        plan.outputs = (0..plan.rows.len() as u32).collect();
+        Ok(Batch::decoding(card, model, &plan))
+    }
+
+    /// A decode batch of a plan, whose inputs are the draws of the last batch.
+    pub fn decoding(card: &'static Card, model: &'m Model, plan: &BatchPlan) -> Batch<'m> {
+        let draws = plan.outputs.len();
+        let rows = padded_rows(plan);
+        let plan = plan.padded(rows);
+        Batch::of(card, model, &plan, draws, true)
+    }
+
+    /// A prompt of `rows` tokens in one batch, of which the last is drawn from.
+    ///
+    /// # Errors
+    /// More rows than a batch has.
+    pub fn prefill(
+        card: &'static Card,
+        model: &'m Model,
+        rows: usize,
+    ) -> Result<Batch<'m>, String> {
+        if rows > MAX_BATCH_ROWS {
+            return Err(format!(
+                "a prefill batch of {rows} rows: a batch has at most {MAX_BATCH_ROWS}"
+            ));
+        }
+        let table: Vec<(BlockId, u32)> = (0..rows)
+            .step_by(BLOCK_TOKENS)
+            .map(|first| {
+                let tokens = BLOCK_TOKENS.min(rows - first) as u32;
+                (BlockId((first / BLOCK_TOKENS) as u32), tokens)
+            })
+            .collect();
+        let tokens = vec![0; rows];
+        let outputs = [rows as u32 - 1];
+        let sequence = SequenceRows {
+            table: &table,
+            token_ids: &tokens,
+            write: true,
+            outputs: &outputs,
+        };
+        let (plan, _) = BatchPlan::build(&[sequence], BLOCK_TOKENS);
+        Ok(Batch::of(card, model, &plan, 1, false))
+    }
+
+    fn of(
+        card: &'static Card,
+        model: &'m Model,
+        plan: &BatchPlan,
+        draws: usize,
+        substituted: bool,
+    ) -> Batch<'m> {
+        let windows = model.windows().into_iter();
+        let count = |window| {
+            let heads = model.heads();
+            let counted = attention::count(card, plan, heads, window, Sharing::Tree, BLOCK_TOKENS);
+            (window, counted)
+        };
+        let attention: Vec<_> = windows.map(count).collect();
+        let rows = plan.rows.len();
+        Batch {
+            card,
+            model,
+            rows,
+            draws,
+            prefill: !substituted,
+            operations: operations(model, rows, plan.outputs.len(), substituted),
+            // The plan, the draws and the substitutions there, a work list for each window, the tokens back.
+            copies: 3 + usize::from(substituted) + attention.len(),
+            attention,
+        }
+    }
+
+    /// The kernels of an operation.
+    pub(super) fn kernels(&self, m: &CardEnd, operation: &Operation) -> Vec<Launched> {
+        let (c, rows) = (&self.model.config, self.rows);
+        let heads = c.heads + c.kv_heads;
+        let other = |time| vec![Launched::one(Part::Other, time)];
+        match *operation {
+            Operation::Substitute => other(rows::substitute(m)),
+            Operation::Embed => other(rows::embed(m, rows, c.hidden)),
+            Operation::Norm { rows } => other(rows::norm(m, rows, c.hidden)),
+            Operation::QkNorm => other(rows::qk_norm(m, rows, heads, c.head_dim)),
+            Operation::Rope => other(rows::rope(m, rows, heads + c.kv_heads, c.head_dim)),
+            Operation::Gather => other(rows::gather(m, self.draws, c.hidden)),
+            Operation::Linear {
+                shape,
+                bias,
+                output_bytes,
+            } => vec![linear_layer(m, shape, bias, output_bytes)],
+            Operation::LinearGated { shape, bias } => gated_layer(m, shape, bias),
+            Operation::Attention { window } => {
+                let counted = self.attention(window);
+                vec![Launched {
+                    kernels: counted.launches(),
+                    ..Launched::one(Part::Attention, counted.time(m))
+                }]
+            }
+            Operation::Sample => {
+                let (vocab, _) = self.model.head();
+                let time = rows::sample(m, self.draws, vocab, Filters::NONE);
+                vec![Launched::one(Part::Sampling, time)]
+            }
+        }
+    }
+
+    pub(super) fn attention(&self, window: Option<u32>) -> &Counted {
+        let found = self.attention.iter().find(|(of, _)| *of == window);
+        &found.expect("every window of the model was counted").1
+    }
+
+    /// Kernels that the batch launches.
+    pub fn launches(&self) -> usize {
+        let [m, _] = CardEnd::ends(self.card);
+        let kernels = |operation| self.kernels(&m, operation);
+        let all = self.operations.iter().flat_map(kernels);
+        all.map(|launched| launched.kernels).sum()
+    }
+
+    /// What the batch takes.
+    pub fn predict(&self) -> Predicted {
+        let mut limiters: BTreeMap<Limiter, f64> = BTreeMap::new();
+        let ends = CardEnd::ends(self.card).map(|m| {
+            let mut parts: BTreeMap<Part, f64> = BTreeMap::new();
+            limiters.clear();
+            let launched =
+                (self.operations.iter()).flat_map(|operation| self.kernels(&m, operation));
+            let mut kernels = 0;
+            for launched in launched {
+                *parts.entry(launched.part).or_default() += launched.time;
+                kernels += launched.kernels;
+                if let Some(limiter) = launched.limiter {
+                    *limiters.entry(limiter).or_default() += launched.time;
+                }
+            }
+            let gaps = kernels as f64 * m.value(Constant::LaunchGap);
+            let copies = self.copies as f64 * m.value(Constant::SmallCopy);
+            parts.insert(Part::Launches, gaps + copies);
+            (parts, kernels)
+        });
+        let linear: f64 = limiters.values().sum();
+        let most = limiters.into_iter().max_by(|a, b| a.1.total_cmp(&b.1));
+        let [(fast, kernels), (slow, _)] = ends;
+        Predicted {
+            kernels,
+            limiter: most.map(|(limiter, time)| (limiter, time / linear)),
+            ..Predicted::of_parts(&fast, &slow)
+        }
+    }
+}
+
+impl Predicted {
+    /// Of the microseconds of the parts at both ends.
+    pub(super) fn of_parts(fast: &BTreeMap<Part, f64>, slow: &BTreeMap<Part, f64>) -> Predicted {
+        let of = |part: &Part| {
+            let at = |parts: &BTreeMap<Part, f64>| parts.get(part).copied().unwrap_or(0.0) / 1e3;
+            Span {
+                lo: at(fast),
+                hi: at(slow),
+            }
+        };
+        let parts: BTreeMap<Part, Span> = Part::ALL.iter().map(|part| (*part, of(part))).collect();
+        Predicted {
+            total: Span {
+                lo: parts.values().map(|span| span.lo).sum(),
+                hi: parts.values().map(|span| span.hi).sum(),
+            },
+            parts,
+            kernels: 0,
+            limiter: None,
+        }
+    }
+}
+
+fn bounded(found: linear::Bounded) -> Launched {
+    Launched {
+        limiter: Some(found.limiter),
+        ..Launched::one(Part::Linear, found.time)
+    }
+}
+
+/// A linear layer by cuBLASLt or by `linear.cu`, as the backend decides where the library is installed.
+fn linear_layer(m: &CardEnd, shape: Shape, bias: bool, bytes: usize) -> Launched {
+    let output = Output {
+        halved: false,
+        bytes,
+    };
+    bounded(match taken_by_cublaslt(shape.rows, bias) {
+        true => linear::cublaslt(m, shape, output),
+        false => linear::kernel(m, shape, output),
+    })
+}
+
+/// The library leaves the activation to a kernel of its own.
+fn gated_layer(m: &CardEnd, shape: Shape, bias: bool) -> Vec<Launched> {
+    if taken_by_cublaslt(shape.rows, bias) {
+        let activation = rows::gated(m, shape.rows, shape.n / 2);
+        return vec![
+            bounded(linear::cublaslt(m, shape, Output::HALF)),
+            Launched::one(Part::Other, activation),
+        ];
+    }
+    let output = Output {
+        halved: true,
+        ..Output::HALF
+    };
+    vec![bounded(linear::kernel(m, shape, output))]
+}
