@@ -15,9 +15,10 @@ use kernels::cuda::study::{self, Beam};
 use kernels::cuda::{LinearLaunch, emulator_calls, emulator_count, emulator_counters};
 use kernels::{Backend, BatchPlan, BlockId, CpuBackend, SequenceRows};
 use offshoot_bench::predict::attention;
-use offshoot_bench::predict::batch::{Batch, Operation, operations};
+use offshoot_bench::predict::batch::Batch;
 use offshoot_bench::predict::cards::Card;
 use offshoot_bench::predict::model::Model;
+use offshoot_bench::predict::operations::{Operation, operations};
 use offshoot_bench::shapes::Shape;
 use offshoot_bench::timed::{self, Phase, Timed};
 use serde_json::Value;
@@ -70,8 +71,10 @@ fn linear_layers_request_the_predicted_bytes() {
         let counted = requested(|| study::linear(rows, n, k).unwrap());
         let what = format!("{rows} x {n} x {k} by {}", counted[0].0);
         assert!(counted[0].0.starts_with(launch.kernel.name), "{what}");
-        // Bias and old outputs are not there, so only W and x are loaded; a row's end may be half a sector.
-        close(&mut complaints, &what, predicted, counted[0].1, 0.01);
+        // Bias and old outputs are not there, so only W and x are loaded. Where a row of x is no whole number
+        // of sectors, both its ends are counted whole.
+        let share = if k % 16 == 0 { 1e-9 } else { 0.06 };
+        close(&mut complaints, &what, predicted, counted[0].1, share);
     }
     assert!(complaints.is_empty(), "{complaints:#?}");
 }
@@ -102,13 +105,14 @@ fn attention_requests_the_predicted_bytes() {
             });
             let attend = counted.iter().find(|(name, _)| name == "tree_attention");
             let what = format!("{heads:?} x {beams}, {sharing:?}");
-            // The work lists are loaded as well: entries, units, destinations, positions.
+            // Positions and destinations are counted by the row, not by the sector.
+            let found = attend.unwrap().1;
             close(
                 &mut complaints,
                 &what,
                 predicted.requested_bytes,
-                attend.unwrap().1,
-                0.12,
+                found,
+                0.01,
             );
             assert_eq!(predicted.launches(), counted.len(), "{what}");
         }

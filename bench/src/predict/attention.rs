@@ -22,6 +22,16 @@ pub type Heads = (usize, usize, usize);
 
 /// Threads of a block are four warps.
 const WARPS: usize = 4;
+/// Bytes of a read by all warps of a block of one address: a sector each.
+const UNIFORM_READ: usize = 32 * WARPS;
+/// Bytes of the work lists that a worker reads: both ends of its list.
+const WORKER_BYTES: usize = 2 * UNIFORM_READ;
+/// That a unit reads: the list's end again, itself, seven fields of its item.
+const UNIT_BYTES: usize = 9 * UNIFORM_READ;
+/// That a tile reads: the entries of its blocks, two sectors for each half.
+const TILE_BYTES: usize = 4 * 32;
+/// That a packed row reads: its position and its destination.
+const ROW_BYTES: usize = 16;
 /// Blocks of `merge` that share a multiprocessor.
 const MERGE_RESIDENT: f64 = 8.0;
 
@@ -30,7 +40,7 @@ const MERGE_RESIDENT: f64 = 8.0;
 struct Unit {
     /// Warp instructions, as the planner counts them.
     instructions: f64,
-    /// Bytes of Q, K and V that go from L2 to shared memory.
+    /// Bytes that it requests from L2: K, V, Q, and its part of the work lists.
     bytes: f64,
     /// Bytes that go through shared memory.
     shared: f64,
@@ -43,7 +53,7 @@ pub struct Counted {
     workers: Vec<Vec<Unit>>,
     /// Bytes of keys and values of one layer, each token once.
     pub unique_bytes: f64,
-    /// Bytes of Q, keys and values that all units copy to shared memory.
+    /// Bytes that all workers request from L2: keys, values, Q and the work lists.
     pub requested_bytes: f64,
     /// Bytes of keys and values that the rows would read each for itself.
     pub flat_bytes: f64,
@@ -113,7 +123,8 @@ pub fn count(
     };
     let visible: f64 = plan.rows.iter().map(|row| seen(row.position)).sum();
     let token_bytes = (4 * heads.1 * heads.2) as f64;
-    let requested_bytes: f64 = workers.iter().flatten().map(|unit| unit.bytes).sum();
+    let requested: f64 = workers.iter().flatten().map(|unit| unit.bytes).sum();
+    let requested_bytes = requested + (workers.len() * WORKER_BYTES) as f64;
     Counted {
         unique_bytes: requested_bytes.min(plan.kv_tokens() as f64 * token_bytes),
         requested_bytes,
@@ -131,10 +142,12 @@ fn unit(shape: &AttentionShape, work: &AttentionWork, item: usize) -> Unit {
     let entries = &work.entries[first..first + slots.div_ceil(shape.block_tokens)];
     let tokens: usize = entries.iter().map(|entry| entry[2] as usize).sum();
     let row_bytes = 2 * shape.head_dim;
+    let tiles = slots.div_ceil(TILE);
+    let lists = UNIT_BYTES + tiles * TILE_BYTES + rows * ROW_BYTES;
     Unit {
         instructions: shape.item_instructions(rows, slots) as f64,
-        bytes: ((2 * tokens + rows) * row_bytes) as f64,
-        shared: (slots.div_ceil(TILE) * 2 * tile_bytes(rows, row_bytes)) as f64,
+        bytes: ((2 * tokens + rows) * row_bytes + lists) as f64,
+        shared: (tiles * 2 * tile_bytes(rows, row_bytes)) as f64,
     }
 }
 

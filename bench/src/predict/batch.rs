@@ -1,132 +1,26 @@
-//! Time of a whole batch: the operations of a forward pass, the kernels that each launches, and the gaps.
+//! Time of a whole batch: the kernels that each operation of a forward pass launches, the gaps between them,
+//! and the small copies. A test compares kernels and copies with those of an engine on the emulated card.
 //!
-//! [`operations`] lists what `engine::model` calls on its backend; tests compare it with the calls of an
-//! engine that runs, and the kernels with those that the CUDA backend launches on the emulated card.
+//! The host is left out: it is taken to plan and to enqueue while the card works. A prefill batch is not
+//! recorded; its launches are taken to hide behind its kernels, which are long.
 
 use std::collections::BTreeMap;
 
-use engine::checkpoint::layout::{LayerLayout, LinearSpec};
 use kernels::cuda::items::Sharing;
 use kernels::cuda::study::Beam;
 use kernels::cuda::{MAX_BATCH_ROWS, max_head_bytes, padded_rows, taken_by_cublaslt};
 use kernels::{BatchPlan, BlockId, SequenceRows};
-use serde::Serialize;
 
 use super::attention::{self, Counted};
 use super::cards::Card;
 use super::constants::{CardEnd, Constant, Span};
 use super::linear::{self, Limiter, Output, Shape};
 use super::model::Model;
+use super::operations::{Operation, operations};
 use super::rows::{self, Filters};
 
 /// Tokens of a KV block, as in an engine by default.
-const BLOCK_TOKENS: usize = 16;
-
-/// An operation of a forward pass, as the engine calls it on a backend.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Operation {
-    /// Tokens drawn by the last batch become inputs.
-    Substitute,
-    /// Rows of the embedding.
-    Embed,
-    /// An RMS norm of so many rows.
-    Norm {
-        /// Rows.
-        rows: usize,
-    },
-    /// The norm of query and key heads.
-    QkNorm,
-    /// A linear layer.
-    Linear {
-        /// Rows, output and input features.
-        shape: Shape,
-        /// Whether it has a bias.
-        bias: bool,
-        /// Bytes that move for each output.
-        output_bytes: usize,
-    },
-    /// A linear layer of gates and ups with its activation.
-    LinearGated {
-        /// Rows, gates and ups, input features.
-        shape: Shape,
-        /// Whether it has a bias.
-        bias: bool,
-    },
-    /// Rotation, and the append to the KV cache.
-    Rope,
-    /// Attention of a layer with this window.
-    Attention {
-        /// Positions that a row sees.
-        window: Option<u32>,
-    },
-    /// The rows whose output is wanted.
-    Gather,
-    /// Drawing tokens.
-    Sample,
-}
-
-/// The operations of a batch of `rows` rows of which `outputs` are drawn from, `substituted` if its inputs
-/// are the last batch's draws.
-pub fn operations(model: &Model, rows: usize, outputs: usize, substituted: bool) -> Vec<Operation> {
-    let mut all = Vec::new();
-    if substituted {
-        all.push(Operation::Substitute);
-    }
-    all.push(Operation::Embed);
-    for (layer, &window) in model.layout.layers.iter().zip(&model.config.windows) {
-        push_layer(&mut all, layer, rows, window);
-    }
-    if outputs > 0 {
-        let (n, k) = model.head();
-        all.extend([
-            Operation::Gather,
-            Operation::Norm { rows: outputs },
-            Operation::Linear {
-                shape: Shape {
-                    rows: outputs,
-                    n,
-                    k,
-                },
-                bias: false,
-                output_bytes: 4,
-            },
-            Operation::Sample,
-        ]);
-    }
-    all
-}
-
-fn push_layer(all: &mut Vec<Operation>, layer: &LayerLayout, rows: usize, window: Option<u32>) {
-    let shape = |linear: &LinearSpec| Shape {
-        rows,
-        n: linear.rows(),
-        k: linear.cols,
-    };
-    let linear = |linear: &LinearSpec, output_bytes| Operation::Linear {
-        shape: shape(linear),
-        bias: !linear.biases.is_empty(),
-        output_bytes,
-    };
-    // f32, read and written where it is added to; where a norm follows, written here and read there.
-    const STREAM: usize = 8;
-    all.extend([Operation::Norm { rows }, linear(&layer.qkv, 2)]);
-    all.extend(layer.qk_norm.as_ref().map(|_| Operation::QkNorm));
-    all.extend([
-        Operation::Rope,
-        Operation::Attention { window },
-        linear(&layer.output, STREAM),
-    ]);
-    all.extend((layer.attention_post_norm.as_ref()).map(|_| Operation::Norm { rows }));
-    all.extend([
-        Operation::Norm { rows },
-        Operation::LinearGated {
-            shape: shape(&layer.gate_up),
-            bias: !layer.gate_up.biases.is_empty(),
-        },
-        linear(&layer.down, STREAM),
-    ]);
-    all.extend((layer.mlp_post_norm.as_ref()).map(|_| Operation::Norm { rows }));
-}
+pub(super) const BLOCK_TOKENS: usize = 16;
 
 /// The parts of a batch's time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -203,17 +97,15 @@ pub struct Batch<'m> {
 }
 
 /// What a batch was predicted to take, in milliseconds.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Predicted {
     /// The whole.
     pub total: Span,
     /// Its parts.
-    #[serde(skip)]
     pub parts: BTreeMap<Part, Span>,
-    /// Kernels launched.
-    pub kernels: usize,
+    /// Kernels launched, where they were counted.
+    pub kernels: Option<usize>,
     /// What bounds the linear layers for most of their time, and the share of it, at the slow end.
-    #[serde(skip)]
     pub limiter: Option<(Limiter, f64)>,
 }
 
@@ -374,32 +266,29 @@ impl<'m> Batch<'m> {
         all.map(|launched| launched.kernels).sum()
     }
 
+    /// Microseconds of the parts at one end, and of the linear layers by what bounds them.
+    fn parts(&self, m: &CardEnd) -> (BTreeMap<Part, f64>, BTreeMap<Limiter, f64>) {
+        let (mut parts, mut limiters) = (BTreeMap::new(), BTreeMap::new());
+        let launched = (self.operations.iter()).flat_map(|operation| self.kernels(m, operation));
+        for launched in launched {
+            *parts.entry(launched.part).or_default() += launched.time;
+            if let Some(limiter) = launched.limiter {
+                *limiters.entry(limiter).or_default() += launched.time;
+            }
+        }
+        let gaps = self.launches() as f64 * m.value(Constant::LaunchGap);
+        let copies = self.copies as f64 * m.value(Constant::SmallCopy);
+        parts.insert(Part::Launches, gaps + copies);
+        (parts, limiters)
+    }
+
     /// What the batch takes.
     pub fn predict(&self) -> Predicted {
-        let mut limiters: BTreeMap<Limiter, f64> = BTreeMap::new();
-        let ends = CardEnd::ends(self.card).map(|m| {
-            let mut parts: BTreeMap<Part, f64> = BTreeMap::new();
-            limiters.clear();
-            let launched =
-                (self.operations.iter()).flat_map(|operation| self.kernels(&m, operation));
-            let mut kernels = 0;
-            for launched in launched {
-                *parts.entry(launched.part).or_default() += launched.time;
-                kernels += launched.kernels;
-                if let Some(limiter) = launched.limiter {
-                    *limiters.entry(limiter).or_default() += launched.time;
-                }
-            }
-            let gaps = kernels as f64 * m.value(Constant::LaunchGap);
-            let copies = self.copies as f64 * m.value(Constant::SmallCopy);
-            parts.insert(Part::Launches, gaps + copies);
-            (parts, kernels)
-        });
+        let [(fast, _), (slow, limiters)] = CardEnd::ends(self.card).map(|m| self.parts(&m));
         let linear: f64 = limiters.values().sum();
         let most = limiters.into_iter().max_by(|a, b| a.1.total_cmp(&b.1));
-        let [(fast, kernels), (slow, _)] = ends;
         Predicted {
-            kernels,
+            kernels: Some(self.launches()),
             limiter: most.map(|(limiter, time)| (limiter, time / linear)),
             ..Predicted::of_parts(&fast, &slow)
         }
@@ -423,7 +312,7 @@ impl Predicted {
                 hi: parts.values().map(|span| span.hi).sum(),
             },
             parts,
-            kernels: 0,
+            kernels: None,
             limiter: None,
         }
     }

@@ -1,9 +1,9 @@
 //! The cards, and the constants of the model as data.
 //!
 //! Every number is an assumption with a range; none was measured by this project. Sources: *datasheet*,
-//! NVIDIA's; *review*, the arithmetic over this code before its first run (`bench/GPU.md`); *SASS*, cycles
-//! estimated there from the instructions that NVRTC 12.9 makes; *counted*, read from the source; a
-//! publication by its name; *estimate*, nobody's figure.
+//! NVIDIA's; *review*, arithmetic over this code at 7daabc2 before it ran anywhere, which is not in the
+//! repository; *SASS*, cycles estimated there from the instructions that NVRTC 12.9 makes; *counted*, read
+//! from the source; a publication by its name; *estimate*, nobody's figure.
 
 use kernels::cuda::catalog::{ARCHITECTURES, Architecture};
 

@@ -7,23 +7,17 @@
 use std::fmt;
 
 use kernels::cuda::items::Sharing;
-use serde::Serialize;
 
-use super::attention::{self, Heads};
-use super::batch::{Batch, Part, beam};
-use super::cards::Card;
-use super::constants::{Constant, Span};
-use super::linear::{self, Output, Shape};
-use super::model::Model;
-use super::rows::{self, Filters};
-use super::stock;
+use super::attention::Heads;
+use super::linear::Shape;
+use super::rows::Filters;
 
 /// Branches that a decode batch or a tree may have.
 pub const MAX_BRANCHES: usize = 4096;
 /// Tokens of a prompt.
 pub const MAX_PROMPT: usize = 100_000;
-/// Rows, features or tokens of a vocabulary.
-const MAX_SIZE: usize = 1 << 21;
+/// Rows, features or tokens of a vocabulary: three of them multiplied fit 64 bits.
+const MAX_SIZE: usize = 1 << 20;
 
 /// A case that can be predicted.
 #[derive(Clone, Debug, PartialEq)]
@@ -102,7 +96,8 @@ impl Ceiling {
     }
 }
 
-const PLANS: [(&str, Sharing); 3] = [
+/// Words of the plans.
+pub(super) const PLANS: [(&str, Sharing); 3] = [
     ("tree", Sharing::Tree),
     ("cascade", Sharing::Cascade),
     ("flat", Sharing::Flat),
@@ -254,178 +249,6 @@ impl fmt::Display for Case {
     }
 }
 
-/// One predicted figure, as `--json` prints it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Line {
-    /// The section.
-    pub section: &'static str,
-    /// The case.
-    pub case: String,
-    /// The figure.
-    pub figure: &'static str,
-    /// Its unit.
-    pub unit: &'static str,
-    /// Every constant at its fast end; of a bandwidth, the smaller end.
-    pub lo: f64,
-    /// Every constant at its slow end; of a bandwidth, the larger end.
-    pub hi: f64,
-}
-
-impl Case {
-    /// Every figure of the case on a card; of decode and prefill, `batch`, its parts and `stock`.
-    ///
-    /// # Errors
-    /// A model that no shape's word and none of `models` names, or a batch that does not fit: one sentence.
-    pub fn lines(&self, card: &'static Card, models: &[Model]) -> Result<Vec<Line>, String> {
-        let line = |figure, unit, span: Span| Line {
-            section: self.section(),
-            case: self.to_string(),
-            figure,
-            unit,
-            lo: span.lo,
-            hi: span.hi,
-        };
-        let gap = card.range(Constant::LaunchGap);
-        // A kernel alone is timed with its gap.
-        let with_gap = |time: Span| Span {
-            lo: time.lo + gap.lo,
-            hi: time.hi + gap.hi,
-        };
-        Ok(match self {
-            Case::Ceiling(ceiling) => {
-                let (figure, unit, constant) = match ceiling {
-                    Ceiling::Read | Ceiling::Copy => ("bandwidth", "TB/s", Constant::Dram),
-                    Ceiling::L2Read => ("bandwidth", "TB/s", Constant::L2Rate),
-                    Ceiling::GraphLaunch => ("gap", "us", Constant::LaunchGap),
-                };
-                vec![line(figure, unit, card.range(constant))]
-            }
-            Case::Linear(shape) => {
-                let output = Output::HALF;
-                let own = Span::of(card, |m| linear::kernel(m, *shape, output).time);
-                let library = Span::of(card, |m| linear::cublaslt(m, *shape, output).time);
-                vec![
-                    line("kernel", "us", with_gap(own)),
-                    line("cublaslt", "us", with_gap(library)),
-                ]
-            }
-            Case::Sampling {
-                draws,
-                vocab,
-                filters,
-            } => {
-                let time = Span::of(card, |m| rows::sample(m, *draws, *vocab, *filters));
-                vec![line("sample", "us", with_gap(time))]
-            }
-            Case::Attention {
-                heads,
-                n,
-                prompt,
-                sharing,
-            } => {
-                let (plan, _) = beam(*n, *prompt).plan();
-                let counted = attention::count(card, &plan, *heads, None, *sharing, 16);
-                let time = Span::of(card, |m| {
-                    counted.time(m) + counted.launches() as f64 * m.value(Constant::LaunchGap)
-                });
-                vec![line("attention", "us", time)]
-            }
-            Case::Decode {
-                model,
-                branches,
-                prompt,
-            } => {
-                let model = named(model, models)?;
-                batch_lines(&Batch::decode(card, &model, *branches, *prompt)?, line)
-            }
-            Case::Prefill { model, rows } => {
-                let model = named(model, models)?;
-                batch_lines(&Batch::prefill(card, &model, *rows)?, line)
-            }
-        })
-    }
-}
-
-/// The model of that name: of those given, else by its word.
-fn named(name: &str, models: &[Model]) -> Result<Model, String> {
-    match models.iter().find(|model| model.name == name) {
-        Some(model) => Ok(model.clone()),
-        None => Model::find(name),
-    }
-}
-
-fn batch_lines(
-    batch: &Batch<'_>,
-    line: impl Fn(&'static str, &'static str, Span) -> Line,
-) -> Vec<Line> {
-    let predicted = batch.predict();
-    let mut all = vec![line("batch", "ms", predicted.total)];
-    all.extend(Part::ALL.map(|part| line(part.name(), "ms", predicted.parts[&part])));
-    all.push(line("stock", "ms", stock::predict(batch).total));
-    all
-}
-
-/// The cases that are listed for some models: the card's ceilings, then each model's linear layers, sampling,
-/// attention, decode batches and prefill.
-pub fn listed(card: &Card, models: &[Model], branches: &[usize], prompt: usize) -> Vec<Case> {
-    let mut all: Vec<Case> = Ceiling::ALL.map(Case::Ceiling).into();
-    let mut add = |case: Case| {
-        if !all.contains(&case) {
-            all.push(case);
-        }
-    };
-    for model in models {
-        let fitting = super::batch::max_branches(card, model);
-        let branches: Vec<usize> = branches.iter().copied().filter(|&n| n <= fitting).collect();
-        for (n, k) in model.linear_shapes() {
-            for &rows in branches.iter().chain(&[PREFILL_ROWS]) {
-                add(Case::Linear(Shape { rows, n, k }));
-            }
-        }
-        let (vocab, _) = model.head();
-        for &draws in &branches {
-            for filters in [Filters::NONE, FILTERED] {
-                add(Case::Sampling {
-                    draws,
-                    vocab,
-                    filters,
-                });
-            }
-        }
-        for &n in &branches {
-            for (_, sharing) in PLANS {
-                add(Case::Attention {
-                    heads: model.heads(),
-                    n,
-                    prompt,
-                    sharing,
-                });
-            }
-        }
-        for &branches in &branches {
-            add(Case::Decode {
-                model: model.name.clone(),
-                branches,
-                prompt,
-            });
-        }
-        add(Case::Prefill {
-            model: model.name.clone(),
-            rows: PREFILL_ROWS,
-        });
-    }
-    all
-}
-
-/// Rows of the prefill batch that is listed.
-pub const PREFILL_ROWS: usize = kernels::cuda::MAX_BATCH_ROWS;
-
-/// The filters that are listed: Qwen2.5's generation config.
-const FILTERED: Filters = Filters {
-    top_k: 20,
-    top_p: 0.8,
-};
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -468,26 +291,6 @@ mod tests {
             ("devices", "cuda:0"),
         ] {
             assert_eq!(Case::parse(section, text), None, "{section} {text}");
-        }
-    }
-
-    #[test]
-    fn every_listed_case_has_figures_and_reads_back() {
-        let models = [Model::find("nano").expect("a shape")];
-        for word in ["a100", "rtx4090", "h100", "h200", "b200"] {
-            let card = Card::parse(word).expect("a card");
-            for case in listed(card, &models, &[1, 16], 128) {
-                assert_eq!(
-                    Case::parse(case.section(), &case.to_string()).as_ref(),
-                    Some(&case)
-                );
-                let lines = case.lines(card, &models).expect("figures");
-                assert!(!lines.is_empty());
-                for line in lines {
-                    assert!(0.0 < line.lo || line.figure == "sampling", "{line:?}");
-                    assert!(line.lo <= line.hi && line.hi.is_finite(), "{line:?}");
-                }
-            }
         }
     }
 }

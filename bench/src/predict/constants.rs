@@ -340,6 +340,7 @@ mod tests {
                 assert_eq!(fast.min(slow), assumption.lo);
                 assert_eq!(fast.max(slow), assumption.hi);
             }
+            assert_eq!(card.range(Constant::Sms).lo, card.sms as f64);
             assert!(fast.dram(1e9) < slow.dram(1e9));
             assert!(fast.value(Constant::L2Latency) < slow.value(Constant::L2Latency));
         }

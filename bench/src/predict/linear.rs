@@ -3,7 +3,8 @@
 //! By `linear.cu`, the longest of
 //!
 //! - DRAM: weights, and outputs, at the bandwidth reached;
-//! - L2: what all blocks copy to shared memory ([`LinearLaunch::requested_bytes`]);
+//! - L2: what all blocks copy to shared memory ([`LinearLaunch::requested_bytes`]), on the busiest
+//!   multiprocessor;
 //! - latency: a block has `stages - 1` stages in flight, so a stage takes a loaded latency shared by
 //!   them, and a step; blocks that are not resident come after;
 //! - shared memory: what `cp.async` writes and `ldmatrix` reads;
@@ -122,12 +123,15 @@ pub fn kernel(m: &CardEnd, shape: Shape, output: Output) -> Bounded {
     let waves = (launch.blocks() as f64 / slots).max(1.0);
     let waves = if m.is_fast() { waves } else { waves.ceil() };
     let latency = waves * k.div_ceil(launch.stage_cols) as f64 * stage;
-    // The busiest multiprocessor's blocks.
-    let busiest = (launch.blocks() as f64 / m.sms()).ceil();
+    // Blocks of the busiest multiprocessor, which has its part of L2's bandwidth alone; at the fast end the
+    // blocks spread evenly.
+    let even = launch.blocks() as f64 / m.sms();
+    let busiest = if m.is_fast() { even } else { even.ceil() };
+    let requested = launch.requested_bytes(rows, n, k) as f64 * busiest / even;
     longest(
         &[
             (Limiter::Dram, m.dram(dram_bytes(shape, output))),
-            (Limiter::L2, m.l2(launch.requested_bytes(rows, n, k) as f64)),
+            (Limiter::L2, m.l2(requested)),
             (Limiter::InFlight, latency),
             (
                 Limiter::Shared,

@@ -5,7 +5,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::cards::Card;
-use super::case::{Case, Line};
+use super::case::Case;
+use super::lines::Line;
 use super::model::Model;
 
 /// A line of a card's run.

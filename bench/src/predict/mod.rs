@@ -8,8 +8,8 @@
 //!
 //! - [`constants`], [`cards`]: the assumptions as data.
 //! - [`linear`], [`attention`], [`rows`]: kernels.
-//! - [`batch`]: whole batches; [`stock`]: a stock engine by the same constants.
-//! - [`model`], [`case`]: what is predicted, by name.
+//! - [`operations`], [`batch`]: whole batches; [`stock`]: a stock engine by the same constants.
+//! - [`model`], [`case`], [`lines`]: what is predicted, by name.
 //! - [`table`], [`page`]: for people.
 
 pub mod attention;
@@ -18,8 +18,10 @@ pub mod cards;
 pub mod case;
 pub mod constants;
 pub mod linear;
+pub mod lines;
 pub mod measured;
 pub mod model;
+pub mod operations;
 pub mod page;
 pub mod rows;
 pub mod stock;
@@ -29,8 +31,8 @@ use serde::Serialize;
 
 use self::batch::{Batch, Predicted, max_branches};
 use self::cards::Card;
-use self::case::{Line, PREFILL_ROWS, listed};
 use self::constants::Printed;
+use self::lines::{Line, PREFILL_ROWS, listed};
 use self::measured::Comparison;
 use self::model::Model;
 

@@ -8,9 +8,10 @@
 
 use std::collections::BTreeMap;
 
-use super::batch::{Batch, Operation, Part, Predicted};
+use super::batch::{Batch, Part, Predicted};
 use super::constants::{CardEnd, Constant};
 use super::linear::{self, Output};
+use super::operations::Operation;
 
 /// What a stock engine would take for a batch.
 pub fn predict(batch: &Batch<'_>) -> Predicted {

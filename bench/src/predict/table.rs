@@ -40,7 +40,7 @@ pub(super) fn span(span: Span) -> String {
 }
 
 /// The columns of a table of batches.
-pub(super) const COLUMNS: [&str; 10] = [
+pub(super) const COLUMNS: [&str; 11] = [
     "batch",
     "Offshoot ms",
     "linear",
@@ -48,6 +48,7 @@ pub(super) const COLUMNS: [&str; 10] = [
     "sampling",
     "other",
     "launches",
+    "kernels",
     "linear layers bound by",
     "stock ms",
     "stock / Offshoot",
@@ -57,6 +58,7 @@ pub(super) const COLUMNS: [&str; 10] = [
 pub(super) fn cells(row: &TableRow) -> Vec<String> {
     let mut cells = vec![row.title.clone(), span(row.ours.total)];
     cells.extend(Part::ALL.map(|part| span(row.ours.parts[&part])));
+    cells.push(row.ours.kernels.map_or(String::new(), |n| n.to_string()));
     cells.push(match row.ours.limiter {
         Some((limiter, share)) => format!("{} ({:.0}%)", limiter.name(), 100.0 * share),
         None => String::new(),
@@ -80,6 +82,12 @@ pub fn batches(card: &Card, model: &str, prompt: usize, rows: &[TableRow]) -> St
     )
 }
 
+/// How to read the numbers.
+pub(super) const LEGEND: &str = "The first number of a range has every assumption at its fast end, the second \
+     at its slow end; the ratio is of the middles, above 1 where Offshoot is faster. cuBLASLt is taken to be \
+     installed. Stock: an engine by the same assumptions, whose branches read their whole contexts. Host time \
+     is left out on both sides.";
+
 /// The legend and every assumption.
 pub fn assumptions(card: &Card) -> String {
     let rows = card.printed().into_iter().map(|a| {
@@ -92,9 +100,7 @@ pub fn assumptions(card: &Card) -> String {
     });
     format!(
         "Decode: the last batch of a beam search of 16 steps of 64 tokens, 4 children of a kept branch. \
-         The first number of a range has every assumption at its fast end, the second at its slow end; \
-         the ratio is of the middles. Stock: an engine whose branches read their whole contexts, by the \
-         same assumptions.\n\nAssumptions\n{}\n",
+         {LEGEND}\n\nAssumptions\n{}\n",
         table(&["name", "range", "unit", "source"], 1, rows.collect())
     )
 }

@@ -136,10 +136,12 @@ impl LinearLaunch {
         self.row_tiles * self.col_tiles
     }
 
-    /// Bytes of W and x that all blocks copy to shared memory. Rows that do not exist are not read.
+    /// Bytes of W and x that all blocks copy to shared memory. Rows that do not exist are not read,
+    /// W's padding is up to the end of a stage.
     pub fn requested_bytes(&self, rows: usize, n: usize, k: usize) -> usize {
-        let activations = rows * k * size_of::<bf16>();
-        self.row_tiles * weight_bytes(n, k) + self.col_tiles * activations
+        let staged = k.next_multiple_of(self.stage_cols);
+        let weights = n * staged.min(k.next_multiple_of(PITCH));
+        (self.row_tiles * weights + self.col_tiles * rows * k) * size_of::<bf16>()
     }
 
     /// Bytes of W that a block has in flight.
