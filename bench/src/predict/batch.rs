@@ -128,6 +128,21 @@ pub fn max_branches(card: &Card, model: &Model) -> usize {
     engine::max_outputs(max_head_bytes(card.memory), vocab, MAX_BATCH_ROWS)
 }
 
+/// Whether a decode batch of some branches is one pass.
+///
+/// # Errors
+/// It is not: one sentence.
+pub fn fits(card: &Card, model: &Model, branches: usize) -> Result<(), String> {
+    let most = max_branches(card, model);
+    if (1..=most).contains(&branches) {
+        return Ok(());
+    }
+    Err(format!(
+        "{branches} branches of {}: a decode batch on {} has at most {most} rows",
+        model.name, card.word
+    ))
+}
+
 impl<'m> Batch<'m> {
     /// A decode batch at the end of [`beam`], a draw on every branch.
     ///
@@ -139,13 +154,7 @@ impl<'m> Batch<'m> {
         branches: usize,
         prompt: usize,
     ) -> Result<Batch<'m>, String> {
-        let most = max_branches(card, model);
-        if branches > most {
-            return Err(format!(
-                "{branches} branches of {}: a decode batch on {} has at most {most} rows",
-                model.name, card.word
-            ));
-        }
+        fits(card, model, branches)?;
         let (mut plan, _) = beam(branches, prompt).plan();
         plan.outputs = (0..plan.rows.len() as u32).collect();
         Ok(Batch::decoding(card, model, &plan))
@@ -168,9 +177,9 @@ impl<'m> Batch<'m> {
         model: &'m Model,
         rows: usize,
     ) -> Result<Batch<'m>, String> {
-        if rows > MAX_BATCH_ROWS {
+        if !(1..=MAX_BATCH_ROWS).contains(&rows) {
             return Err(format!(
-                "a prefill batch of {rows} rows: a batch has at most {MAX_BATCH_ROWS}"
+                "a prefill batch of {rows} rows: expected 1 to {MAX_BATCH_ROWS}"
             ));
         }
         let table: Vec<(BlockId, u32)> = (0..rows)

@@ -29,7 +29,7 @@ pub mod table;
 
 use serde::Serialize;
 
-use self::batch::{Batch, Predicted, max_branches};
+use self::batch::{Batch, Predicted, fits};
 use self::cards::Card;
 use self::constants::Printed;
 use self::lines::{Line, PREFILL_ROWS, listed};
@@ -61,12 +61,8 @@ pub fn predict(
     prompt: usize,
 ) -> Result<Prediction, String> {
     for model in models {
-        let most = max_branches(card, model);
-        if let Some(n) = branches.iter().find(|&&n| n > most) {
-            return Err(format!(
-                "{n} branches of {}: a decode batch on {} has at most {most} rows",
-                model.name, card.word
-            ));
+        for &n in branches {
+            fits(card, model, n)?;
         }
     }
     let mut lines = Vec::new();
