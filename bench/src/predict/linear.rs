@@ -10,7 +10,8 @@
 //! - shared memory: what `cp.async` writes and `ldmatrix` reads;
 //! - the tensor cores;
 //!
-//! then one latency to fill the pipeline and the block's end. The launch gap is counted apart. By cuBLASLt,
+//! then one latency to fill the pipeline and the block's end. The launch gap is counted apart. Weights are
+//! taken to come from DRAM: a model small enough for L2 is faster than predicted. By cuBLASLt,
 //! the longer of DRAM and the tensor cores, at the shares that it reaches.
 
 use kernels::cuda::LinearLaunch;

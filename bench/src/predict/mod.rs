@@ -10,7 +10,7 @@
 //! - [`linear`], [`attention`], [`rows`]: kernels.
 //! - [`operations`], [`batch`]: whole batches; [`stock`]: a stock engine by the same constants.
 //! - [`model`], [`case`], [`lines`]: what is predicted, by name.
-//! - [`table`], [`page`]: for people.
+//! - [`report`], [`table`], [`page`]: what is printed.
 
 pub mod attention;
 pub mod batch;
@@ -23,6 +23,7 @@ pub mod measured;
 pub mod model;
 pub mod operations;
 pub mod page;
+pub mod report;
 pub mod rows;
 pub mod stock;
 pub mod table;

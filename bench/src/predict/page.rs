@@ -72,8 +72,8 @@ pub fn run(flags: &Flags) -> Done {
 
 fn page(results: &Results, models: &[Model]) -> Done<String> {
     let mut out = format!(
-        "# Batches on four cards: {TITLE}\n\nMade on {} at commit {} by `{}`, before any kernel had run on a \
-         card. Nothing here was measured: what the code launches and moves is counted, how fast a card does it \
+        "# Batches on four cards: {TITLE}\n\nMade on {} at commit {} by `{}`. Nothing here was \
+         measured: what the code launches and moves is counted, how fast a card does it \
          is assumed, and every assumption stands below with its range and source. `offshoot kernels predict \
          --card CARD --measured gpu.jsonl` puts a card's run beside these lines.\n\nDecode: the last batch of \
          a beam search of 16 steps of 64 tokens below a prompt of {PROMPT}, 4 children of a kept branch; \
