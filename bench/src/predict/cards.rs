@@ -239,7 +239,7 @@ pub(super) static COMMON: &[Assumption] = &[
         StageStep,
         40.0,
         85.0,
-        "derived from the review's 0.26 us for a stage of an H200",
+        "derived: the review's products imply 0.26 us a stage on an H200",
     ),
     range(
         LinearEpilogue,
@@ -296,7 +296,7 @@ pub(super) static COMMON: &[Assumption] = &[
         StockAttentionDram,
         0.7,
         0.9,
-        "estimate; 0.79 of an H200 at 4K in TileOPs PR 2136",
+        "estimate; 0.93 on an H200 at 4K if TileOPs PR 2136 had 32 sequences",
     ),
     range(
         StockAttentionPeak,

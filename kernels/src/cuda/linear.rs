@@ -144,11 +144,6 @@ impl LinearLaunch {
         (self.row_tiles * weights + self.col_tiles * rows * k) * size_of::<bf16>()
     }
 
-    /// Bytes of W that a block has in flight.
-    pub fn weights_in_flight(&self) -> usize {
-        (self.stages - 1) * self.tile_cols * self.stage_cols * size_of::<bf16>()
-    }
-
     /// Bytes that go through shared memory for one block: `cp.async` writes, `ldmatrix` reads. A
     /// skinny kernel's warps share K, a tiled kernel's 2 x 4 warps share the tile.
     pub fn shared_bytes(&self, k: usize) -> usize {
