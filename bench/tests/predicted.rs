@@ -7,6 +7,8 @@ extern crate kernels as offshoot_kernels;
 #[path = "../../kernels/tests/common/mod.rs"]
 mod common;
 
+use std::collections::BTreeSet;
+
 use engine::checkpoint::Checkpoint;
 use engine::{Branch, Engine, Generate, ModelSpec, Options, Sampling};
 use futures::future::try_join_all;
@@ -55,28 +57,33 @@ fn close(complaints: &mut Vec<String>, what: &str, predicted: f64, counted: f64,
 fn linear_layers_request_the_predicted_bytes() {
     let (_one, backend) = common::emulated();
     drop(backend);
-    let mut complaints = Vec::new();
+    let (mut complaints, mut tiles) = (Vec::new(), BTreeSet::new());
     // Every tile, and shapes that no tile divides.
     for (rows, n, k) in [
         (1, 256, 512),
         (16, 3520, 256),
         (24, 512, 384),
+        (32, 3520, 128),
         (64, 3520, 128),
         (40, 264, 200),
         (100, 192, 256),
         (130, 200, 96),
+        (1152, 1536, 64),
     ] {
         let launch = LinearLaunch::of(rows, n, card().sms);
         let predicted = launch.requested_bytes(rows, n, k) as f64;
         let counted = requested(|| study::linear(rows, n, k).unwrap());
         let what = format!("{rows} x {n} x {k} by {}", counted[0].0);
         assert!(counted[0].0.starts_with(launch.kernel.name), "{what}");
+        tiles.insert(launch.kernel.name);
         // Bias and old outputs are not there, so only W and x are loaded. Where a row of x is no whole number
         // of sectors, both its ends are counted whole.
         let share = if k % 16 == 0 { 1e-9 } else { 0.06 };
         close(&mut complaints, &what, predicted, counted[0].1, share);
     }
     assert!(complaints.is_empty(), "{complaints:#?}");
+    // Six skinny and two tiled ones.
+    assert_eq!(tiles.len(), 8, "{tiles:?}");
 }
 
 #[test]

@@ -10,12 +10,13 @@
 //! promise it.
 
 use kernels::BatchPlan;
-use kernels::cuda::decodes;
 use kernels::cuda::items::{self, AttentionShape, AttentionWork, Sharing, TILE};
 use kernels::cuda::tiling::Tiling;
+use kernels::cuda::{catalog, decodes};
 
 use super::cards::Card;
 use super::constants::{CardEnd, Constant};
+use super::kernel;
 
 /// Query heads, KV heads, elements of a head.
 pub type Heads = (usize, usize, usize);
@@ -32,8 +33,6 @@ const UNIT_BYTES: usize = 9 * UNIFORM_READ;
 const TILE_BYTES: usize = 4 * 32;
 /// That a packed row reads: its position and its destination.
 const ROW_BYTES: usize = 16;
-/// Blocks of `merge` that share a multiprocessor.
-const MERGE_RESIDENT: f64 = 8.0;
 
 /// An item through one KV head.
 #[derive(Clone, Copy, Debug)]
@@ -72,22 +71,24 @@ struct Merge {
     longest: f64,
     /// Bytes of partial results, read once.
     bytes: f64,
+    /// Warps that a multiprocessor holds.
+    resident: f64,
 }
 
-/// The shape of attention on a card, as the backend makes it.
+/// The shape of attention on a card and its kernels' tiling, as the backend makes them.
 fn shape(
     card: &Card,
     (heads, kv_heads, head_dim): Heads,
     window: Option<u32>,
     block_tokens: usize,
-) -> AttentionShape {
+) -> (AttentionShape, Tiling) {
     let architecture = card.architecture();
     let tiling = Tiling::new(
         head_dim,
         architecture.shared_per_sm,
         architecture.shared_per_block,
     );
-    AttentionShape {
+    let shape = AttentionShape {
         head_dim,
         group: heads / kv_heads,
         kv_heads,
@@ -95,7 +96,8 @@ fn shape(
         window,
         sms: card.sms,
         resident: tiling.resident,
-    }
+    };
+    (shape, tiling)
 }
 
 /// Counts one attention call over a plan, whose blocks hold `block_tokens` tokens.
@@ -107,7 +109,7 @@ pub fn count(
     sharing: Sharing,
     block_tokens: usize,
 ) -> Counted {
-    let shape = shape(card, heads, window, block_tokens);
+    let (shape, tiling) = shape(card, heads, window, block_tokens);
     let work = items::build(plan, &shape, sharing);
     let unit = |item: usize| unit(&shape, &work, item);
     let lists = work.lists.windows(2);
@@ -131,7 +133,7 @@ pub fn count(
         flat_bytes: visible * token_bytes,
         visible,
         workers,
-        merge: merge(plan, &shape, &work),
+        merge: merge(plan, &tiling, &shape, &work),
     }
 }
 
@@ -158,7 +160,8 @@ fn tile_bytes(rows: usize, row_bytes: usize) -> usize {
     (1 + readers) * TILE * row_bytes
 }
 
-fn merge(plan: &BatchPlan, shape: &AttentionShape, work: &AttentionWork) -> Merge {
+fn merge(plan: &BatchPlan, tiling: &Tiling, shape: &AttentionShape, work: &AttentionWork) -> Merge {
+    let kernel = kernel(&catalog::tree_attention(tiling), "merge");
     // A recorded launch has room for the largest number of merges; the surplus is empty.
     let rows = match decodes(plan) {
         true => plan.rows.len() * shape.group,
@@ -171,6 +174,7 @@ fn merge(plan: &BatchPlan, shape: &AttentionShape, work: &AttentionWork) -> Merg
         warps: (rows * shape.kv_heads) as f64,
         longest: f64::from(longest.unwrap_or(0)),
         bytes: 4.0 * partials,
+        resident: (kernel.resident * kernel.threads / 32) as f64,
     }
 }
 
@@ -274,8 +278,7 @@ impl Merge {
         }
         // The merge's entry, its slots, their log-sums.
         let reads = 3.0 * m.value(Constant::L2Latency) + m.step(Constant::RowStep);
-        let slots = m.sms() * MERGE_RESIDENT * WARPS as f64;
-        let waves = (self.warps / slots).ceil().max(1.0);
+        let waves = (self.warps / (m.sms() * self.resident)).ceil().max(1.0);
         let longest = self.longest * m.step(Constant::MergePartial);
         // Rows of few partial results leave their place to others: by bytes, or by the longest row.
         (reads * waves + longest).max(m.l2(self.bytes))

@@ -28,6 +28,7 @@ pub mod rows;
 pub mod stock;
 pub mod table;
 
+use kernels::cuda::catalog::{Kernel, Module};
 use serde::Serialize;
 
 use self::batch::{Batch, Predicted, fits};
@@ -36,6 +37,15 @@ use self::constants::Printed;
 use self::lines::{Line, PREFILL_ROWS, listed};
 use self::measured::Comparison;
 use self::model::Model;
+
+/// A kernel of the CUDA backend's catalogue.
+fn kernel(module: &Module, name: &str) -> Kernel {
+    let found = module
+        .kernels()
+        .into_iter()
+        .find(|kernel| kernel.name == name);
+    found.unwrap_or_else(|| panic!("{name} is in the catalogue"))
+}
 
 /// Everything that is predicted for a card, as `--json` prints it.
 #[derive(Debug, Serialize)]

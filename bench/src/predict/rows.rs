@@ -8,15 +8,24 @@
 //! Sampling gives each draw a block of 512 threads, which goes over the vocabulary several times with one or
 //! four reads in flight a thread.
 
+use kernels::cuda::catalog;
+
 use super::constants::{CardEnd, Constant};
+use super::kernel;
 
-/// Columns that a block takes in a round.
-const ROUND_COLS: usize = 1024;
-/// Warps of a block.
-const ROW_WARPS: usize = 4;
+/// Threads of a block of the row-wise kernels.
+fn threads() -> usize {
+    kernel(&catalog::rows(), "rms_norm_f32_bf16").threads
+}
 
+/// Rounds of a loop over the columns of a row: eight elements a thread.
 fn rounds(cols: usize) -> f64 {
-    cols.div_ceil(ROUND_COLS) as f64
+    cols.div_ceil(8 * threads()) as f64
+}
+
+/// Rounds of a loop over heads: a warp each.
+fn head_rounds(heads: usize) -> f64 {
+    heads.div_ceil(threads() / 32) as f64
 }
 
 /// Some dependent reads, and a time to move bytes.
@@ -40,14 +49,14 @@ pub fn norm(m: &CardEnd, rows: usize, cols: usize) -> f64 {
 
 /// The norm of query and key heads: a warp takes a head.
 pub fn qk_norm(m: &CardEnd, rows: usize, heads: usize, head_dim: usize) -> f64 {
-    let rounds = heads.div_ceil(ROW_WARPS) as f64;
+    let rounds = head_rounds(heads);
     let step = m.step(Constant::RowStep) / 2.0;
     chain(m, 2.0 * rounds, 1.0, (rows * heads * head_dim * 4) as f64) + rounds * step
 }
 
 /// The rotation of query and key heads, and the append of keys and values: a warp takes a head.
 pub fn rope(m: &CardEnd, rows: usize, heads: usize, head_dim: usize) -> f64 {
-    let rounds = heads.div_ceil(ROW_WARPS) as f64;
+    let rounds = head_rounds(heads);
     chain(m, 1.0 + rounds, 1.0, (rows * heads * head_dim * 4) as f64)
 }
 
@@ -67,7 +76,7 @@ pub fn substitute(m: &CardEnd) -> f64 {
 }
 
 /// The filters of a draw.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Filters {
     /// Keep so many tokens; 0: all.
     pub top_k: usize,
@@ -85,12 +94,11 @@ impl Filters {
 
 /// Draws from `draws` rows of `vocab` logits with a temperature.
 pub fn sample(m: &CardEnd, draws: usize, vocab: usize, filters: Filters) -> f64 {
-    /// Threads of a block.
-    const THREADS: usize = 512;
     /// Passes of a radix selection over 64 bits, eight at a time.
     const SELECTION: f64 = 8.0;
+    let kernel = kernel(&catalog::sample(), "sample");
     let read = m.value(Constant::L2Latency);
-    let rounds = vocab.div_ceil(THREADS) as f64;
+    let rounds = vocab.div_ceil(kernel.threads) as f64;
     let round = |step: Constant| read + m.step(step);
     let sum = rounds / 4.0 * round(Constant::SumStep);
     // Most likely token, sum for the log-probability, total of the weights, own range.
@@ -112,8 +120,8 @@ pub fn sample(m: &CardEnd, draws: usize, vocab: usize, filters: Filters) -> f64 
     if by_count || by_weight {
         time += crowded;
     }
-    // A block has a multiprocessor to itself, by its registers.
-    let waves = (draws as f64 / m.sms()).ceil();
+    // A block for each draw.
+    let waves = (draws as f64 / (m.sms() * kernel.resident as f64)).ceil();
     let passes = 5.0 + SELECTION * f64::from(u8::from(by_count) + u8::from(by_weight));
     (waves * time).max(m.l2(passes * (4 * draws * vocab) as f64))
 }
