@@ -44,7 +44,7 @@ const KV: [(&str, KvDtype); 4] = [
 #[derive(Args, Clone, Debug, Serialize, Deserialize)]
 pub struct Flags {
     /// Take the heads, the vocabulary and the widths of this model: nano, qwen2.5-0.5b,
-    /// llama-3.2-1b, qwen2.5-1.5b or llama-3.1-8b.
+    /// llama-3.2-1b, qwen2.5-1.5b, qwen2.5-7b or llama-3.1-8b.
     #[arg(long, default_value = "qwen2.5-0.5b", value_name = "SHAPE", value_parser = Shape::word)]
     pub shape: String,
     /// Tokens of the prompt.

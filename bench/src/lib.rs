@@ -5,6 +5,7 @@
 //! - [`scaling`] and [`kernels`]: studies that run the `offshoot` binary as a user would, keep its
 //!   raw output with the machine and the command, and generate their tables from it.
 //! - [`figures`]: measured figures as lines, and a report of them.
+//! - [`predict`]: the time of a batch on a card, by a model with named constants.
 //! - [`quantized`]: how quantization changes a checkpoint's logits.
 //!
 //! `bench/README.md` says how to run each and how to read the results.
@@ -18,6 +19,7 @@ pub mod machine;
 mod markdown;
 mod offshoot;
 pub mod plot;
+pub mod predict;
 pub mod profile;
 pub mod quantized;
 pub mod report;

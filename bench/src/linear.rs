@@ -35,8 +35,8 @@ const KINDS: [(&str, Stored); 5] = [
 /// The ranges of the sweep.
 #[derive(Args, Clone, Debug, Serialize, Deserialize)]
 pub struct Flags {
-    /// Take the linear layers of this model: nano, qwen2.5-0.5b, llama-3.2-1b, qwen2.5-1.5b or
-    /// llama-3.1-8b.
+    /// Take the linear layers of this model: nano, qwen2.5-0.5b, llama-3.2-1b, qwen2.5-1.5b,
+    /// qwen2.5-7b or llama-3.1-8b.
     #[arg(long, default_value = "qwen2.5-0.5b", value_name = "SHAPE", value_parser = Shape::word)]
     pub shape: String,
     /// Rows of the activations.

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use offshoot_bench::{kernels, quantized, scaling};
+use offshoot_bench::{kernels, predict, quantized, scaling};
 
 /// Studies of accuracy and cost.
 #[derive(Parser, Debug)]
@@ -13,6 +13,8 @@ enum Command {
     Scaling(scaling::Flags),
     /// Tree attention counted on the emulated GPU, against flat and two-level plans.
     Kernels(kernels::Flags),
+    /// Predicted times of batches on four cards, by a model with named constants: the baseline page.
+    Predict(predict::page::Flags),
     /// How quantized weights and KV change the logits of a checkpoint.
     Quantized(quantized::Flags),
 }
@@ -21,6 +23,7 @@ fn main() -> ExitCode {
     let done = match Command::parse() {
         Command::Scaling(flags) => scaling::run(&flags),
         Command::Kernels(flags) => kernels::run(&flags),
+        Command::Predict(flags) => predict::page::run(&flags),
         Command::Quantized(flags) => quantized::run(&flags),
     };
     match done {

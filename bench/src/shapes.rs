@@ -8,7 +8,7 @@ use crate::named;
 type Files = &'static [(&'static str, &'static [u8])];
 
 /// Words, and the config of each shape.
-const SHAPES: [(&str, Files); 5] = [
+const SHAPES: [(&str, Files); 6] = [
     (
         "nano",
         &[(
@@ -35,6 +35,13 @@ const SHAPES: [(&str, Files); 5] = [
         &[(
             "config.json",
             include_bytes!("../../tests/golden/configs/Qwen2.5-1.5B-Instruct/config.json"),
+        )],
+    ),
+    (
+        "qwen2.5-7b",
+        &[(
+            "config.json",
+            include_bytes!("../../tests/golden/configs/Qwen2.5-7B-Instruct/config.json"),
         )],
     ),
     (
@@ -93,6 +100,7 @@ mod tests {
             ("qwen2.5-0.5b", 896, 24),
             ("llama-3.2-1b", 2048, 16),
             ("qwen2.5-1.5b", 1536, 28),
+            ("qwen2.5-7b", 3584, 28),
             ("llama-3.1-8b", 4096, 32),
         ] {
             let shape = Shape::parse(word).expect("a shape");

@@ -37,6 +37,7 @@ pub mod text;
 pub use branch::Branch;
 pub use engine::{DeviceModels, Engine, Model, ModelSpec, Options};
 pub use error::Error;
+pub use model::max_outputs;
 pub use schedule::request::{Finish, Generate, Generated};
 pub use schedule::usage::{KvUsage, Usage};
 

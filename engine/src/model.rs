@@ -14,6 +14,7 @@ use kernels::{Backend, BatchPlan, BlockId, KvLayout, Substitution};
 use crate::Error;
 use crate::checkpoint::config::ModelConfig;
 use plan::Buffers;
+pub use plan::max_outputs;
 pub(crate) use plan::{LoadOptions, allocations, shape};
 
 /// A model on a device, with the buffers of its largest batch.

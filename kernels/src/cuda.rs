@@ -41,11 +41,13 @@ pub mod tiling;
 pub use cublaslt::{Library as CublasLtLibrary, VARIABLE as CUBLASLT_VARIABLE};
 pub use device::{
     EMULATOR_VARIABLE, Found, Which, cards, compile_for, driver_version, emulator, emulator_calls,
+    emulator_count, emulator_counters,
 };
 pub use graph::Recordings;
+pub use linear::{LinearLaunch, taken_by_cublaslt};
 pub use memory::Buffer;
 pub use nvrtc::{Compiler, INSTALL as NVRTC_INSTALL, Job, Output};
-pub use plan::Plan;
+pub use plan::{Plan, decodes, padded_rows};
 
 /// The folder of compiled kernels; `None` if no variable names one and there is no home folder.
 pub fn cache_folder() -> Option<std::path::PathBuf> {
@@ -164,7 +166,7 @@ impl Activations {
 
 /// The bytes of head output that a card of `memory` bytes has room for: 1/64 of it, at most 512 rows
 /// of the largest vocabularies in use (262,144 tokens).
-fn max_head_bytes(memory: usize) -> usize {
+pub fn max_head_bytes(memory: usize) -> usize {
     (memory / 64).clamp(64 << 20, 512 << 20)
 }
 
@@ -172,6 +174,9 @@ fn max_head_bytes(memory: usize) -> usize {
 fn default_memory_fraction(integrated: bool) -> f64 {
     if integrated { 0.5 } else { 0.9 }
 }
+
+/// Rows of one batch: chunks of a prefill that keep a card's tensor cores busy. Not measured.
+pub const MAX_BATCH_ROWS: usize = 2048;
 
 impl CudaBackend {
     /// Opens a card, or the emulated one.
@@ -359,9 +364,8 @@ impl Backend for CudaBackend {
         true
     }
 
-    /// Chunks of a prefill that keep a card's tensor cores busy. Not measured.
     fn max_batch_rows(&self) -> usize {
-        2048
+        MAX_BATCH_ROWS
     }
 
     fn max_head_bytes(&self) -> usize {

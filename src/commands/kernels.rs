@@ -32,6 +32,7 @@ pub fn run(command: &KernelsCommand) -> Done {
         KernelsCommand::Check(flags) => check(flags),
         KernelsCommand::Time(flags) => time::run(flags),
         KernelsCommand::Report(flags) => report(flags),
+        KernelsCommand::Predict(flags) => super::predict::run(flags),
     }
 }
 

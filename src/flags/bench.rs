@@ -45,7 +45,7 @@ pub struct ThroughputFlags {
     #[arg(group = "weights")]
     pub model: Option<String>,
     /// Random weights in the shape of this model instead: nano, qwen2.5-0.5b, llama-3.2-1b,
-    /// qwen2.5-1.5b or llama-3.1-8b.
+    /// qwen2.5-1.5b, qwen2.5-7b or llama-3.1-8b.
     #[arg(long, value_name = "SHAPE", group = "weights", value_parser = bench::shapes::Shape::parse)]
     pub shape: Option<bench::shapes::Shape>,
     /// The PRM of --role both; the policy itself unless given.

@@ -22,6 +22,40 @@ pub enum KernelsCommand {
     Time(TimeFlags),
     /// Print the figures of a run of bench/gpu-check as tables.
     Report(ReportFlags),
+    /// Predict decode and prefill batches on a card, beside a stock engine's, by a model whose constants
+    /// are printed.
+    Predict(PredictFlags),
+}
+
+/// Flags of `kernels predict`.
+#[derive(Args, Debug)]
+pub struct PredictFlags {
+    /// The card: a100, rtx4090, h100, h200 or b200.
+    #[arg(long, value_name = "CARD", value_parser = bench::predict::cards::Card::parse)]
+    pub card: &'static bench::predict::cards::Card,
+    /// Models: a shape's word (nano, qwen2.5-0.5b, llama-3.2-1b, qwen2.5-1.5b, qwen2.5-7b or llama-3.1-8b),
+    /// a config.json, or a folder that has one. Its weights are not read.
+    #[arg(
+        long,
+        default_value = "llama-3.2-1b",
+        value_delimiter = ',',
+        value_name = "MODEL,..."
+    )]
+    pub model: Vec<String>,
+    /// Branches of the beam search, one decode batch for each number; 4 children of a kept branch, 16 steps
+    /// of 64 tokens.
+    #[arg(long, default_value = "1,16,64,256", value_delimiter = ',', value_name = "N,...", value_parser = clap::value_parser!(u32).range(1..=bench::predict::case::MAX_BRANCHES as i64))]
+    pub branches: Vec<u32>,
+    /// Tokens of the prompt.
+    #[arg(long, default_value_t = 512, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=bench::predict::case::MAX_PROMPT as i64))]
+    pub prompt: u32,
+    /// Put a card's run beside the predictions: a file of lines {"section", "case", "figure", "unit", "value"},
+    /// as bench/gpu-check writes it.
+    #[arg(long, value_name = "FILE")]
+    pub measured: Option<std::path::PathBuf>,
+    /// Print one JSON object on standard output.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Flags of `kernels check`.

@@ -17,8 +17,8 @@ use strategies::{Aggregation, Grader};
 pub use self::bench::{BenchCommand, BenchSearchFlags, ThroughputFlags, Without};
 pub use self::engine::{EngineFlags, SamplingFlags};
 pub use self::kernels::{
-    ArchFlags, Card, CheckFlags, KernelsCommand, ProfileFlags, ProfiledKernel, ReportFlags,
-    SharingWord, TimeFlags, TimedTopic,
+    ArchFlags, Card, CheckFlags, KernelsCommand, PredictFlags, ProfileFlags, ProfiledKernel,
+    ReportFlags, SharingWord, TimeFlags, TimedTopic,
 };
 pub use self::models::{
     ExportFlags, GenerateFlags, InspectFlags, Logprobs, PrmEvalFlags, QuantizeFlags, ScoreFlags,

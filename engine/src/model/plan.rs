@@ -47,9 +47,14 @@ pub(crate) fn shape(config: &ModelConfig, layout: &KvLayout, options: &LoadOptio
         flops_per_output: 2 * (c.hidden * (head_width + head_inner)) as u64,
         flops_per_visible: 4 * (c.layers * c.heads * c.head_dim) as u64,
         max_rows: options.max_rows,
-        max_outputs: (options.max_head_bytes / (4 * head_width)).clamp(1, options.max_rows),
+        max_outputs: max_outputs(options.max_head_bytes, head_width, options.max_rows),
         max_num_seqs: usize::MAX,
     }
+}
+
+/// Rows of one batch whose head output, of `head_width` numbers each, fits `max_head_bytes`.
+pub fn max_outputs(max_head_bytes: usize, head_width: usize, max_rows: usize) -> usize {
+    (max_head_bytes / (size_of::<f32>() * head_width)).clamp(1, max_rows)
 }
 
 /// Numbers the head gives for one row.

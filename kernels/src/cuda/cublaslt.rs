@@ -228,7 +228,7 @@ pub(super) struct CublasLt {
 /// activations once per tile of 16 to 32 rows of weights. Counted: they request 2.06 times the
 /// weights' bytes at 17 rows, 3.0 times at 32, 5.0 times at 64 (`offshoot kernels profile linear
 /// --shape 17/2048/1024 --card h200`). Where the library wins on a card is not measured.
-const MIN_ROWS: usize = 17;
+pub(super) const MIN_ROWS: usize = 17;
 
 impl CublasLt {
     pub(super) fn open(card: &Rc<Card>, library: Library) -> Result<CublasLt, Error> {

@@ -11,7 +11,9 @@ mod launch;
 
 pub use self::cards::{Found, cards, driver_version};
 pub use self::compile::compile_for;
-pub use self::emulator::{EMULATOR_VARIABLE, emulator, emulator_calls};
+pub use self::emulator::{
+    EMULATOR_VARIABLE, emulator, emulator_calls, emulator_count, emulator_counters,
+};
 pub(crate) use self::launch::{Arguments, Function, Grid, launch};
 
 use self::emulator::load_emulator;

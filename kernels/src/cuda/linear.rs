@@ -1,7 +1,7 @@
 //! Weights and linear layers: `linear.cu`.
 #![allow(unsafe_code)] // Launches: each passes its kernel's parameters, sizes checked before.
 
-use super::catalog::{self, LinearTile, SKINNY, TILED};
+use super::catalog::{self, Kernel, LinearTile, SKINNY, TILED};
 use super::cublaslt::CublasLt;
 use super::device::{Card, Grid, launch};
 use super::memory::Lasting;
@@ -90,6 +90,86 @@ enum Into {
 
 /// Rows of the skinny kernels at most.
 const SKINNY_MAX_ROWS: usize = 64;
+
+/// How the kernels of `linear.cu` compute a linear layer: the launch, and what follows from it. A
+/// pure function of the shape and the card's multiprocessors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinearLaunch {
+    /// The kernel with bf16 output; those with f32 and with gated output differ in their names only.
+    pub kernel: Kernel,
+    /// Rows of x in a tile.
+    pub tile_rows: usize,
+    /// Rows of W in a tile.
+    pub tile_cols: usize,
+    /// Columns of a stage.
+    pub stage_cols: usize,
+    /// Stages in shared memory; all but one are in flight.
+    pub stages: usize,
+    /// Tiles along the rows of x. Each reads all of W.
+    pub row_tiles: usize,
+    /// Tiles along the rows of W. Each reads all of x.
+    pub col_tiles: usize,
+}
+
+impl LinearLaunch {
+    /// The launch for `rows` rows of x and `n` rows of W (of a gated layer: gates and ups).
+    pub fn of(rows: usize, n: usize, sms: usize) -> LinearLaunch {
+        let (tile, (x_blocks, y_blocks)) = choose(rows, n, sms);
+        let (stage_cols, row_tiles, col_tiles) = match rows <= SKINNY_MAX_ROWS {
+            true => (SKINNY_STAGE_COLS, y_blocks, x_blocks),
+            false => (TILED_STAGE_COLS, x_blocks, y_blocks),
+        };
+        let stage = (tile.rows + tile.cols) * stage_cols * size_of::<bf16>();
+        LinearLaunch {
+            kernel: tile.bf16,
+            tile_rows: tile.rows,
+            tile_cols: tile.cols,
+            stage_cols,
+            stages: tile.bf16.shared.unwrap_or(0) / stage,
+            row_tiles,
+            col_tiles,
+        }
+    }
+
+    /// Thread blocks.
+    pub fn blocks(&self) -> usize {
+        self.row_tiles * self.col_tiles
+    }
+
+    /// Bytes of W and x that all blocks copy to shared memory. Rows that do not exist are not read,
+    /// W's padding is up to the end of a stage.
+    pub fn requested_bytes(&self, rows: usize, n: usize, k: usize) -> usize {
+        let staged = k.next_multiple_of(self.stage_cols);
+        let weights = n * staged.min(k.next_multiple_of(PITCH));
+        (self.row_tiles * weights + self.col_tiles * rows * k) * size_of::<bf16>()
+    }
+
+    /// Bytes that go through shared memory for one block: `cp.async` writes, `ldmatrix` reads. A
+    /// skinny kernel's warps share K, a tiled kernel's 2 x 4 warps share the tile.
+    pub fn shared_bytes(&self, k: usize) -> usize {
+        /// Bytes of `ldmatrix.x4`, and rows of a tile that it reads at 16 columns.
+        const FRAGMENT: usize = 512;
+        const FRAGMENT_ROWS: usize = 16;
+        let (rows, cols) = (self.tile_rows, self.tile_cols);
+        let fragments = match self.kernel.threads == SKINNY_THREADS {
+            true => (rows + cols) / FRAGMENT_ROWS,
+            false => 8 * (rows / 2 + cols / 4) / FRAGMENT_ROWS,
+        };
+        let copied = (rows + cols) * 16 * size_of::<bf16>();
+        k.div_ceil(16) * (copied + fragments * FRAGMENT)
+    }
+
+    /// FLOPs of all blocks, those of rows and columns that do not exist included.
+    pub fn issued_flops(&self, k: usize) -> usize {
+        2 * self.blocks() * self.tile_rows * self.tile_cols * k.next_multiple_of(16)
+    }
+}
+
+/// Whether cuBLASLt, where it is installed, computes a linear layer of `rows` rows by default, with or
+/// without a bias of a bf16 checkpoint.
+pub fn taken_by_cublaslt(rows: usize) -> bool {
+    rows >= super::cublaslt::MIN_ROWS
+}
 
 /// The library, if it computes a linear layer: of so many rows that it may win, with a bias only in
 /// the output's type.

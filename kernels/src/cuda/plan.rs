@@ -39,14 +39,15 @@ const MAX_ROWS: usize = BUCKETS[BUCKETS.len() - 1];
 /// library's kernels divide.
 const PREFILL_ROWS: usize = 64;
 
-/// Whether a batch only decodes, in so few rows that launches dominate its time.
-fn decodes(plan: &BatchPlan) -> bool {
+/// Whether a batch only decodes, in so few rows that launches dominate its time: such a batch is
+/// recorded.
+pub fn decodes(plan: &BatchPlan) -> bool {
     plan.outputs.len() == plan.rows.len() && (1..=MAX_ROWS).contains(&plan.rows.len())
 }
 
 /// The number of rows to pad a batch to; `library`: whether cuBLASLt computes linear layers of so
 /// many rows.
-pub(super) fn padded_rows(plan: &BatchPlan, library: bool) -> usize {
+pub fn padded_rows(plan: &BatchPlan, library: bool) -> usize {
     let rows = plan.rows.len();
     let bucket = BUCKETS.into_iter().find(|&bucket| bucket >= rows);
     match bucket.filter(|_| decodes(plan)) {

@@ -22,6 +22,30 @@ fn flags_that_cannot_be_honoured_are_named() {
         ..bad(arguments, says)
     };
     let cases = [
+        // Predictions.
+        usage(
+            &["kernels", "predict", "--card", "gtx"],
+            &["--card", "gtx", "h200"],
+        ),
+        bad(
+            &["kernels", "predict", "--card", "h200", "--model", "gpt-5"],
+            &["--model gpt-5", "expected one of nano"],
+        ),
+        bad(
+            &["kernels", "predict", "--card", "h200", "--branches", "4096"],
+            &["--branches", "4096 branches of llama-3.2-1b", "at most"],
+        ),
+        bad(
+            &[
+                "kernels",
+                "predict",
+                "--card",
+                "h200",
+                "--measured",
+                "notes.txt",
+            ],
+            &["--measured notes.txt line 1", "expected"],
+        ),
         // The search.
         bad(&["solve", "--n", "6"], &["--n is 6", "--beam-width"]),
         bad(&["solve", "--n", "0"], &["--n", "0"]),

@@ -30,7 +30,7 @@ const FLOATS: [&str; 8] = ["0", "-1", "nan", "inf", "-inf", "1e308", "1e-320", "
 const TRIPLES: [&str; 3] = ["0/1/1", "4000000000/1/1", "18446744073709551615/1/1"];
 
 /// Calls that are cheap, one for each command with numeric arguments.
-const CALLS: [(&str, &[&str]); 13] = [
+const CALLS: [(&str, &[&str]); 14] = [
     (
         "solve",
         &["--problems=one.jsonl", "--n=4", "--max-tokens=48"],
@@ -81,6 +81,10 @@ const CALLS: [(&str, &[&str]); 13] = [
     // Without a card, but for the emulated one, which is slow.
     ("kernels time", &["--device=cuda:99"]),
     ("kernels check", &["--device=cuda:99"]),
+    (
+        "kernels predict",
+        &["--card=h200", "--model=nano", "--branches=4", "--prompt=16"],
+    ),
     (
         "kernels profile",
         &[

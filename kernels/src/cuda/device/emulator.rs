@@ -59,6 +59,55 @@ pub fn emulator_calls(name: &str) -> Result<u64, Error> {
     }
 }
 
+/// Clears the emulator's counts and begins to count, or stops.
+///
+/// # Errors
+///
+/// The emulator's library is not there, or no context is.
+pub fn emulator_count(on: bool) -> Result<(), Error> {
+    type Count = unsafe extern "C" fn(i32) -> i32;
+    let library = load_emulator()?;
+    // SAFETY: the signature that `kernels/emulator/README.md` gives.
+    let code = unsafe {
+        let function = library.get::<Count>(b"offshoot_emulator_count\0");
+        function.map_err(|e| setup(e.to_string()))?(i32::from(on))
+    };
+    match code {
+        0 => Ok(()),
+        code => Err(setup(format!("offshoot_emulator_count returned {code}"))),
+    }
+}
+
+/// The emulator's counts as JSON, as `kernels/emulator/README.md` describes them.
+///
+/// # Errors
+///
+/// The emulator's library is not there, or nothing was counted.
+pub fn emulator_counters() -> Result<String, Error> {
+    type Counters = unsafe extern "C" fn(*mut std::ffi::c_char, usize, *mut usize) -> i32;
+    let library = load_emulator()?;
+    // SAFETY: the signature that `kernels/emulator/README.md` gives.
+    let function = unsafe { library.get::<Counters>(b"offshoot_emulator_counters\0") };
+    let function = function.map_err(|e| setup(e.to_string()))?;
+    let mut needed = 0;
+    // SAFETY: a null pointer asks for the size; the size's place lives.
+    let code = unsafe { function(std::ptr::null_mut(), 0, &mut needed) };
+    let mut bytes = vec![0u8; needed];
+    let code = match code {
+        // SAFETY: the buffer has the length that is passed.
+        0 => unsafe { function(bytes.as_mut_ptr().cast(), bytes.len(), &mut needed) },
+        code => code,
+    };
+    if code != 0 {
+        let what = format!("offshoot_emulator_counters returned {code}");
+        return Err(setup(what));
+    }
+    while bytes.last() == Some(&0) {
+        bytes.pop();
+    }
+    String::from_utf8(bytes).map_err(|e| setup(e.to_string()))
+}
+
 /// Loads the emulator. From then on its SONAME stands for `libcuda.so` in this process.
 pub(super) fn load_emulator() -> Result<ManuallyDrop<libloading::Library>, Error> {
     let path = emulator().map_err(setup)?;

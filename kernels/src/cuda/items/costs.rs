@@ -140,6 +140,11 @@ impl AttentionShape {
         self.begin(rows) + self.stream(rows, slots, min_tile)
     }
 
+    /// Warp instructions of an item of `rows` packed rows over `slots` tokens, as fitted to counts.
+    pub fn item_instructions(&self, rows: usize, slots: usize) -> u64 {
+        self.cost(rows, slots, 0)
+    }
+
     /// Cost of writing and reading `count` partial results: 8 D bytes each, as two tokens have.
     pub(super) fn partials(&self, count: u64, min_tile: u64) -> u64 {
         count * self.stream(1, TILE, min_tile) * 2 / TILE as u64
