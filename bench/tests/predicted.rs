@@ -10,12 +10,14 @@ mod common;
 use std::collections::BTreeSet;
 
 use engine::checkpoint::Checkpoint;
+use engine::checkpoint::source::Source;
 use engine::{Branch, Engine, Generate, ModelSpec, Options, Sampling};
 use futures::future::try_join_all;
 use kernels::cuda::items::Sharing;
 use kernels::cuda::study::{self, Beam};
 use kernels::cuda::{LinearLaunch, emulator_calls, emulator_count, emulator_counters};
 use kernels::{Backend, BatchPlan, BlockId, CpuBackend, SequenceRows};
+use offshoot_bench::machine::root;
 use offshoot_bench::predict::attention;
 use offshoot_bench::predict::batch::Batch;
 use offshoot_bench::predict::cards::Card;
@@ -151,8 +153,8 @@ const PROMPT: usize = 64;
 const BRANCHES: usize = 4;
 
 /// Generates `tokens` tokens on each of some branches that share a prompt.
-fn generate<B: Backend + 'static>(backend: B, tokens: usize) {
-    let checkpoint = Checkpoint::random(Shape::parse("nano").unwrap().source(), 0).unwrap();
+fn generate<B: Backend + 'static>(backend: B, source: Source, tokens: usize) {
+    let checkpoint = Checkpoint::random(source, 0).unwrap();
     let options = Options {
         kv_bytes: Some(4 << 20),
         ..Options::default()
@@ -177,6 +179,21 @@ fn generate<B: Backend + 'static>(backend: B, tokens: usize) {
     assert!(texts.iter().all(|text| text.token_ids.len() == tokens));
 }
 
+/// Llama's pass; one with norms of heads; one with norms behind the blocks and with windows.
+fn models() -> [(Source, Model); 3] {
+    let folder = |name: &str| {
+        let path = root().join("tests/golden/data").join(name);
+        let model = Model::find(&path.display().to_string()).unwrap();
+        (Source::directory(path).unwrap(), model)
+    };
+    let nano = Shape::parse("nano").unwrap().source();
+    [
+        (nano, Model::find("nano").unwrap()),
+        folder("qwen3-g8-untied-bf16"),
+        folder("gemma3-g2-tied-bf16"),
+    ]
+}
+
 #[test]
 fn decode_batches_launch_the_predicted_kernels() {
     let names = [
@@ -184,37 +201,44 @@ fn decode_batches_launch_the_predicted_kernels() {
         "cuMemcpyHtoDAsync_v2",
         "cuMemcpyDtoHAsync_v2",
     ];
-    let calls = |tokens| {
-        let (_one, mut backend) = common::emulated();
-        backend.set_graphs(false);
-        let before = names.map(|name| emulator_calls(name).unwrap());
-        generate(backend, tokens);
-        let after = names.map(|name| emulator_calls(name).unwrap());
-        [0, 1, 2].map(|i| after[i] - before[i])
-    };
-    // Longer runs differ by decode batches alone.
-    let (short, long) = (calls(12), calls(20));
-    let [kernels, there, back] = [0, 1, 2].map(|i| (long[i] - short[i]) as f64 / 8.0);
-    let model = Model::find("nano").unwrap();
-    let batch = Batch::decoding(card(), &model, &forked(BRANCHES, PROMPT, 8));
-    // Beside the tokens, what is copied goes to the device.
-    let predicted = (batch.launches() as f64, batch.copies as f64);
-    assert_eq!(
-        (kernels, there + back),
-        predicted,
-        "{there} there, {back} back"
-    );
+    for (source, model) in models() {
+        let calls = |tokens| {
+            let (_one, mut backend) = common::emulated();
+            backend.set_graphs(false);
+            let before = names.map(|name| emulator_calls(name).unwrap());
+            generate(backend, source.clone(), tokens);
+            let after = names.map(|name| emulator_calls(name).unwrap());
+            [0, 1, 2].map(|i| after[i] - before[i])
+        };
+        // Longer runs differ by decode batches alone.
+        let (short, long) = (calls(4), calls(12));
+        let [kernels, there, back] = [0, 1, 2].map(|i| (long[i] - short[i]) as f64 / 8.0);
+        let batch = Batch::decoding(card(), &model, &forked(BRANCHES, PROMPT, 8));
+        let predicted = (batch.launches() as f64, batch.copies as f64);
+        let name = &model.name;
+        assert_eq!(
+            (kernels, there + back),
+            predicted,
+            "{name}: {there}, {back}"
+        );
+    }
 }
 
 #[test]
 fn the_operations_are_those_that_an_engine_calls() {
+    for (source, model) in models() {
+        compare_operations(source, &model);
+    }
+}
+
+fn compare_operations(source: Source, model: &Model) {
+    let name = &model.name;
     let (backend, profile) = Timed::new(CpuBackend::new(1));
-    generate(backend, 12);
+    generate(backend, source, 12);
     let counts = profile.take();
     let decode = &counts[&(0, Phase::Decode)];
-    let model = Model::find("nano").unwrap();
     let rows = BRANCHES;
-    let predicted = operations(&model, rows, rows, false);
+    let predicted = operations(model, rows, rows, false);
     let calls = |kind: timed::Operation| {
         let of = predicted.iter().map(|operation| match (kind, operation) {
             // The CPU leaves the activation to another call as well.
@@ -240,7 +264,12 @@ fn the_operations_are_those_that_an_engine_calls() {
     for kind in timed::Operation::ALL {
         if kind != timed::Operation::Other {
             let counted = decode.cost(kind).calls;
-            assert_eq!(counted, decode.steps * calls(kind), "{}", kind.name());
+            assert_eq!(
+                counted,
+                decode.steps * calls(kind),
+                "{name}: {}",
+                kind.name()
+            );
         }
     }
     let flops = predicted.iter().map(|operation| match operation {
@@ -251,5 +280,5 @@ fn the_operations_are_those_that_an_engine_calls() {
     });
     let counted =
         decode.cost(timed::Operation::Linear).flops + decode.cost(timed::Operation::Head).flops;
-    assert_eq!(counted, decode.steps as f64 * flops.sum::<f64>());
+    assert_eq!(counted, decode.steps as f64 * flops.sum::<f64>(), "{name}");
 }
