@@ -60,16 +60,17 @@ impl Figure {
     }
 }
 
-/// Reads a file of figures; `name` is its name in errors.
+/// Reads a file of figures, each with the number of its line; `name` is the file's name in errors.
 ///
 /// # Errors
 /// A line that is no figure, with its number.
-pub fn parse(name: &str, text: &str) -> Done<Vec<Figure>> {
+pub fn parse(name: &str, text: &str) -> Done<Vec<(usize, Figure)>> {
     let lines = text.lines().enumerate();
     let lines = lines.filter(|(_, line)| !line.trim().is_empty());
     lines
         .map(|(index, line)| {
-            serde_json::from_str(line).map_err(|why| {
+            let figure = serde_json::from_str(line).map(|figure| (index + 1, figure));
+            figure.map_err(|why| {
                 format!(
                     "{name} line {}: {why}; expected a figure with section, case, figure, unit and \
                      value",
@@ -149,7 +150,9 @@ mod tests {
         let lines: Vec<String> = (all.iter())
             .map(|f| serde_json::to_string(f).expect("JSON"))
             .collect();
-        assert_eq!(parse("f", &lines.join("\n")).expect("figures"), all);
+        let parsed = parse("f", &format!("\n{}", lines.join("\n"))).expect("figures");
+        assert_eq!(parsed[0].0, 2);
+        assert!(parsed.iter().map(|(_, figure)| figure).eq(&all));
         let text = report(&all);
         assert!(text.contains("| 64/8192/2048 | 17.250 | 9 |"), "{text}");
         assert!(text.contains("| 1/8192/2048 | 8 | - |"), "{text}");

@@ -470,5 +470,6 @@ fn report(flags: &ReportFlags) -> Done {
     let name = flags.file.display().to_string();
     let text = std::fs::read_to_string(&flags.file).map_err(|e| Failure::io(&name, &e))?;
     let figures = figures::parse(&name, &text).map_err(Failure::new)?;
+    let figures: Vec<Figure> = figures.into_iter().map(|(_, figure)| figure).collect();
     print(&figures::report(&figures))
 }

@@ -2,22 +2,13 @@
 
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::cards::Card;
 use super::case::Case;
 use super::lines::Line;
 use super::model::Model;
-
-/// A line of a card's run.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-struct Measured {
-    section: String,
-    case: String,
-    figure: String,
-    unit: String,
-    value: f64,
-}
+use crate::figures;
 
 /// A measured figure beside its prediction.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -48,12 +39,7 @@ pub fn compare(path: &Path, card: &'static Card, models: &[Model]) -> Result<Com
     let text = std::fs::read_to_string(path).map_err(|e| format!("{file}: {e}"))?;
     let mut comparison = Comparison::default();
     let mut last: Option<(Case, Vec<Line>)> = None;
-    for (index, line) in text.lines().enumerate() {
-        if line.trim().is_empty() {
-            continue;
-        }
-        let place = || format!("{file} line {}", index + 1);
-        let measured = parse(line).map_err(|why| format!("{}: {why}", place()))?;
+    for (number, measured) in figures::parse(&file.to_string(), &text)? {
         let case = Case::parse(&measured.section, &measured.case);
         // A case's figures stand together.
         let lines = match (case, last) {
@@ -70,7 +56,9 @@ pub fn compare(path: &Path, card: &'static Card, models: &[Model]) -> Result<Com
             None => comparison.without += 1,
             Some(line) if line.unit != measured.unit => {
                 let (found, expected) = (measured.unit, line.unit);
-                return Err(format!("{}: unit {found}, expected {expected}", place()));
+                return Err(format!(
+                    "{file} line {number}: unit {found}, expected {expected}"
+                ));
             }
             Some(line) => comparison.lines.push(Compared {
                 predicted: line.clone(),
@@ -80,12 +68,6 @@ pub fn compare(path: &Path, card: &'static Card, models: &[Model]) -> Result<Com
         last = lines;
     }
     Ok(comparison)
-}
-
-fn parse(line: &str) -> Result<Measured, String> {
-    const EXPECTED: &str =
-        "expected {\"section\": S, \"case\": C, \"figure\": F, \"unit\": U, \"value\": V}";
-    serde_json::from_str(line).map_err(|e| format!("{e}; {EXPECTED}"))
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ const FLOATS: [&str; 8] = ["0", "-1", "nan", "inf", "-inf", "1e308", "1e-320", "
 const TRIPLES: [&str; 3] = ["0/1/1", "4000000000/1/1", "18446744073709551615/1/1"];
 
 /// Calls that are cheap, one for each command with numeric arguments.
-const CALLS: [(&str, &[&str]); 14] = [
+const CALLS: [(&str, &[&str]); 15] = [
     (
         "solve",
         &["--problems=one.jsonl", "--n=4", "--max-tokens=48"],
