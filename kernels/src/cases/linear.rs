@@ -89,9 +89,8 @@ pub fn linear_cases() -> Vec<LinearCase> {
 /// Columns of a long sum: those of an 8B model's down projection are 14,336, of a 1B model's 8192.
 const LONG: usize = 8192;
 
-/// Products that A100 and Ada add to a sum in one step, and bits that they keep behind its last one. No
-/// other card cuts more: Hopper and Blackwell take 16 products and keep 2 bits (arXiv 2512.07004,
-/// 2511.10909).
+/// Products that A100 and Ada add to a sum in one step; they keep one bit below its last. No other card
+/// cuts more: Hopper and Blackwell take 16 products and keep two bits (arXiv 2512.07004, 2511.10909).
 const PRODUCTS_OF_A_STEP: usize = 8;
 
 /// What cards may lose of a sum of `k` products by cutting it, relative to it: u = 2^-24 times 0.42 n,

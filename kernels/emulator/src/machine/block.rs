@@ -324,7 +324,9 @@ impl Cx<'_> {
     /// as from the arms of a branch. Threads that have exited do not count: a barrier waits for "all
     /// non-exited threads from its warp", and `exit` releases the barriers it holds up. Neither do
     /// lanes that go straight from a branch to their exit, as by `if (i >= n) return;`. To the letter
-    /// their condition splits the block, but cards from sm_70 on count threads, and programs rely on it.
+    /// their condition splits the block. But from sm_70 on barriers are "enforced per thread", for "all
+    /// non-exited threads in the block" (CUDA programming guide, compute capability 7.x), and programs
+    /// rely on it.
     ///
     /// So there are two faults: a predicate by which a part of the lanes passes the barrier, and lanes
     /// that do other work and leave the kernel while the first ones wait.
