@@ -51,6 +51,7 @@ seconds.warm = False
 def graph(call, calls):
     """A graph of that many calls."""
     side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for turn in range(calls):
             call(turn)
@@ -64,7 +65,7 @@ def graph(call, calls):
 
 def linear(rows, n, k):
     """Seconds of a linear layer."""
-    copies = max(1, min(20, (256 << 20) // (2 * n * k)))
+    copies = max(2, min(20, -(-(256 << 20) // (2 * n * k))))
     weights = [torch.randn(n, k, device="cuda", dtype=torch.bfloat16) for _ in range(copies)]
     x = torch.randn(rows, k, device="cuda", dtype=torch.bfloat16)
     return seconds(graph(lambda turn: torch.nn.functional.linear(x, weights[turn % copies]), 20), 20)

@@ -207,7 +207,8 @@ pub trait Backend {
     /// # Errors
     ///
     /// [`Error::DoesNotFit`] if `models` do not fit together with `kv_bytes`, or with one block of
-    /// each layout if that is `None`.
+    /// each layout if that is `None`; [`Error::Unsupported`] if blocks of these layouts cannot lie in
+    /// `kv_bytes`.
     fn reserve(
         &mut self,
         _models: &[Allocation],

@@ -55,6 +55,19 @@ impl fmt::Display for Device {
     }
 }
 
+impl Device {
+    /// The device that `auto` means, the first CUDA card or the CPU; any other is itself.
+    pub(crate) fn resolved(self) -> Device {
+        match (self, kernels::cuda::cards()) {
+            (Device::Auto, Ok(cards)) if cards.first().is_some_and(|card| !card.emulated) => {
+                Device::Cuda(0)
+            }
+            (Device::Auto, _) => Device::Cpu,
+            (named, _) => named,
+        }
+    }
+}
+
 /// The device of a session and how its memory is used.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EngineOptions {
@@ -64,7 +77,7 @@ pub struct EngineOptions {
     pub threads: usize,
     /// The instruction set of the CPU backend; `None`: the best there is.
     pub isa: Option<Isa>,
-    /// MiB of KV cache for all models together. `None`: on a card what `gpu_memory_fraction` leaves
+    /// MiB of KV cache for all models of a device together. `None`: on a card what `gpu_memory_fraction` leaves
     /// beside the weights, else 1024, committed as it is used.
     pub kv_memory: Option<f64>,
     /// Share of a card's free memory that weights, activations and KV cache may take; `None`: 0.9, and

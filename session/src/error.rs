@@ -74,6 +74,20 @@ impl From<kernels::Error> for Error {
 }
 
 impl Error {
+    /// Whether a text did not fit a model's context length.
+    pub fn is_context_overflow(&self) -> bool {
+        use strategies::Error as Search;
+        matches!(
+            self,
+            Error::Engine(engine::Error::ContextFull { .. })
+                | Error::Strategies(
+                    Search::Engine(engine::Error::ContextFull { .. })
+                        | Search::ContextOverflow { .. }
+                        | Search::NothingRead { .. }
+                )
+        )
+    }
+
     /// Whether the names in backticks in this error's text are those of settings.
     pub fn names_settings(&self) -> bool {
         match self {

@@ -281,7 +281,7 @@ impl Local {
             ..main.clone()
         };
         let two = (options.prm_device).filter(|_| options.prm.is_some());
-        let two = two.filter(|&device| device != main.device);
+        let two = two.filter(|device| device.resolved() != main.device.resolved());
         let (first, second) = match two.map(prm_on) {
             Some(prm) if options.policy.is_none() => (prm.open()?, None),
             Some(prm) => (main.open()?, Some(prm.open()?)),

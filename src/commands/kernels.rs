@@ -320,7 +320,7 @@ fn check_cases<C: std::fmt::Debug>(
 }
 
 /// Checks every k-th case of all operations.
-fn run_cases(b: &mut CudaBackend, every: usize) -> Vec<Checked> {
+fn run_cases(b: &mut CudaBackend, every: usize) -> Done<Vec<Checked>> {
     let heads: Vec<_> = cases::HEADS.iter().map(|&heads| (5, heads)).collect();
     let attention: Vec<_> = cases::attention_cases()
         .into_iter()
@@ -330,13 +330,18 @@ fn run_cases(b: &mut CudaBackend, every: usize) -> Vec<Checked> {
         })
         .filter(|case| b.check_layout(&case.layout()).is_ok())
         .collect();
-    vec![
-        check_cases("linear", &cases::linear_cases(), every, |c| {
-            cases::check_linear(b, c).map(drop)
-        }),
-        check_cases("linear_gated", &cases::gated_linear_cases(), every, |s| {
-            cases::check_linear_gated(b, s).map(drop)
-        }),
+    let mut all = Vec::new();
+    if b.cublaslt_products().is_some() {
+        all.extend(linear_cases(
+            b,
+            every,
+            ["linear_by_cublaslt", "linear_gated_by_cublaslt"],
+        ));
+        // The kernels here must be right at any number of rows, also where the library takes their place.
+        b.set_cublaslt(None)?;
+    }
+    all.extend(linear_cases(b, every, ["linear", "linear_gated"]));
+    all.extend([
         check_cases("rms_norm", &cases::ROW_SHAPES, every, |c| {
             cases::check_rms_norm(b, c).map(drop)
         }),
@@ -359,25 +364,38 @@ fn run_cases(b: &mut CudaBackend, every: usize) -> Vec<Checked> {
                 cases::check_attention(b, case, &nodes).map(drop)
             })
         },
+    ]);
+    Ok(all)
+}
+
+/// Checks every k-th linear layer, gated or not, under these names.
+fn linear_cases(b: &mut CudaBackend, every: usize, names: [&'static str; 2]) -> [Checked; 2] {
+    [
+        check_cases(names[0], &cases::linear_cases(), every, |c| {
+            cases::check_linear(b, c).map(drop)
+        }),
+        check_cases(names[1], &cases::gated_linear_cases(), every, |s| {
+            cases::check_linear_gated(b, s).map(drop)
+        }),
     ]
 }
 
-/// Large shapes against each other: the largest linear layers of models in use, and blocks at the end
-/// of an arena that takes most of the card's free memory. The emulator has neither time nor memory for
-/// them and takes small ones.
+/// Large shapes against each other: the largest linear layers of models in use (on the emulator a small
+/// one), and blocks at the end of an arena that takes the card's free memory but for 2 GiB.
 fn run_large(b: &mut CudaBackend) -> Done<Vec<Compared>> {
-    let (shapes, arena): (&[_], _) = match b.emulated() {
-        true => (&[(3, 96, 1024)], 64 << 20),
-        false => {
-            let free = b.free_memory()?;
-            let arena = (free / 10 * 7).next_multiple_of(1 << 30) - (1 << 30);
-            (
-                &[(64, 3584, 18_944), (7, 2048, 8192), (64, 152_064, 896)],
-                arena,
-            )
-        }
+    let shapes: &[_] = match b.emulated() {
+        true => &[(3, 96, 1024)],
+        false => &[(64, 3584, 18_944), (7, 2048, 8192), (64, 152_064, 896)],
     };
     let mut all = large::linear(b, shapes)?;
+    // What is left is for activations, plans and other programs. The emulator commits what is touched.
+    let arena = b.free_memory()?.saturating_sub(2 << 30);
+    if arena < 1 << 30 {
+        let left = arena >> 20;
+        return Err(Failure::new(format!(
+            "--large: {left} MiB of memory are free beyond 2 GiB, expected 1024 or more"
+        )));
+    }
     all.push(large::far_blocks(b, arena, (32, 8, 128))?);
     Ok(all)
 }
@@ -388,7 +406,7 @@ fn check(flags: &CheckFlags) -> Done {
             "--device: the CPU backend is checked by its own tests; expected cuda, cuda:INDEX or emulated",
         ));
     };
-    let all = run_cases(&mut backend, flags.every as usize);
+    let all = run_cases(&mut backend, flags.every as usize)?;
     let large = match flags.large {
         true => run_large(&mut backend)?,
         false => Vec::new(),

@@ -6,10 +6,10 @@ use std::path::Path;
 
 use futures::executor::block_on;
 use serde::{Deserialize, Serialize};
-use session::{Job, Options, Session};
+use session::{EngineOptions, Job, Options, Session};
 use strategies::{
-    FirstErrors, Object, Ranking, Reliability, ScoredSolution, best_threshold, labelled_steps,
-    read_objects,
+    ContextOverflow, FirstErrors, Object, Ranking, Reliability, ScoredSolution, best_threshold,
+    labelled_steps, read_objects,
 };
 
 use super::{print, print_json, say_notes};
@@ -32,6 +32,9 @@ struct Labelled {
 /// A file of solutions and their scores.
 struct Evaluated {
     file: String,
+    /// Solutions that the PRM could not read, left out of the rest.
+    unread: usize,
+    ids: Vec<serde_json::Value>,
     problems: Vec<String>,
     solutions: Vec<ScoredSolution>,
 }
@@ -41,6 +44,8 @@ struct Evaluated {
 struct Row {
     file: String,
     solutions: usize,
+    /// Solutions beyond the PRM's context length, which are in none of the figures.
+    unread: usize,
     #[serde(flatten)]
     counts: FirstErrors,
     accuracy_erroneous: Option<f64>,
@@ -81,8 +86,12 @@ pub fn run(flags: &PrmEvalFlags) -> Done {
     let options = Options {
         prm: Some(flags.prm.clone()),
         prm_format: flags.prm_format,
-        engine: flags.engine.options(),
+        engine: engine(flags),
         ..Options::without_models()
+    };
+    let mut out = match &flags.out {
+        Some(path) => Some(open_out(path)?),
+        None => None,
     };
     let session = Session::open_watched(&options, &mut Downloads::default())?;
     say_notes(session.info());
@@ -99,15 +108,10 @@ pub fn run(flags: &PrmEvalFlags) -> Done {
         None => flags.threshold,
     };
     let mut rows = Vec::new();
-    let mut out = match &flags.out {
-        Some(path) => Some(open_out(path)?),
-        None => None,
-    };
     for (file, labelled) in flags.files.iter().zip(files) {
-        let ids: Vec<serde_json::Value> = labelled.iter().map(|l| l.id.clone()).collect();
         let evaluated = score(&session, file, labelled)?;
         if let Some((name, out)) = &mut out {
-            write_scores(out, &evaluated, &ids).map_err(|e| Failure::io(name, &e))?;
+            write_scores(out, &evaluated).map_err(|e| Failure::io(name, &e))?;
         }
         rows.push(evaluated.row(threshold, flags));
     }
@@ -124,6 +128,19 @@ pub fn run(flags: &PrmEvalFlags) -> Done {
     match flags.json {
         true => print_json(&printed),
         false => print(&render(&printed)),
+    }
+}
+
+/// The device's options. Steps beyond the context length have no score of their own, so that a solution
+/// that does not fit is left out and counted.
+fn engine(flags: &PrmEvalFlags) -> EngineOptions {
+    let options = flags.engine.options();
+    EngineOptions {
+        context_overflow: match options.context_overflow {
+            ContextOverflow::Truncate => ContextOverflow::Refuse,
+            other => other,
+        },
+        ..options
     }
 }
 
@@ -172,26 +189,36 @@ fn labelled(object: &Object) -> Result<Labelled, String> {
 fn score(session: &Session, file: &Path, labelled: Vec<Labelled>) -> Done<Evaluated> {
     let file = file.display().to_string();
     eprintln!("{file}: {} solutions", labelled.len());
-    let (mut problems, mut labels) = (Vec::new(), Vec::new());
-    let jobs: Vec<Job<Vec<f64>>> = (labelled.into_iter())
+    let jobs: Vec<_> = (labelled.into_iter())
         .map(|solution| {
-            problems.push(solution.problem.clone());
-            labels.push(usize::try_from(solution.label).ok());
-            session.score(solution.problem, solution.steps)
+            let job: Job<Vec<f64>> = session.score(solution.problem.clone(), solution.steps);
+            (job, solution.problem, solution.label, solution.id)
         })
         .collect();
-    let mut solutions = Vec::new();
-    for (job, first_error) in jobs.into_iter().zip(labels) {
-        solutions.push(ScoredSolution {
-            scores: job.wait()?,
-            first_error,
+    let mut evaluated = Evaluated {
+        file,
+        unread: 0,
+        ids: Vec::new(),
+        problems: Vec::new(),
+        solutions: Vec::new(),
+    };
+    for (job, problem, label, id) in jobs {
+        let scores = match job.wait() {
+            Ok(scores) => scores,
+            Err(error) if error.is_context_overflow() => {
+                evaluated.unread += 1;
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        evaluated.ids.push(id);
+        evaluated.problems.push(problem);
+        evaluated.solutions.push(ScoredSolution {
+            scores,
+            first_error: usize::try_from(label).ok(),
         });
     }
-    Ok(Evaluated {
-        file,
-        problems,
-        solutions,
-    })
+    Ok(evaluated)
 }
 
 impl Evaluated {
@@ -209,6 +236,7 @@ impl Evaluated {
         Row {
             file: self.file.clone(),
             solutions: self.solutions.len(),
+            unread: self.unread,
             counts,
             accuracy_erroneous: counts.accuracy_erroneous(),
             accuracy_correct: counts.accuracy_correct(),
@@ -228,12 +256,8 @@ fn open_out(path: &Path) -> Done<(String, std::io::BufWriter<std::fs::File>)> {
 }
 
 /// One JSON object a solution: its file, id, label and scores.
-fn write_scores(
-    out: &mut impl Write,
-    evaluated: &Evaluated,
-    ids: &[serde_json::Value],
-) -> std::io::Result<()> {
-    for (solution, id) in evaluated.solutions.iter().zip(ids) {
+fn write_scores(out: &mut impl Write, evaluated: &Evaluated) -> std::io::Result<()> {
+    for (solution, id) in evaluated.solutions.iter().zip(&evaluated.ids) {
         let label = solution.first_error.map_or(-1, |index| index as i64);
         let line = serde_json::json!({
             "file": evaluated.file,
@@ -269,7 +293,10 @@ fn render(printed: &Printed) -> String {
         };
         table.add_row([
             row.file.clone(),
-            row.solutions.to_string(),
+            match row.unread {
+                0 => row.solutions.to_string(),
+                unread => format!("{} ({unread} too long)", row.solutions),
+            },
             or_dash(row.accuracy_erroneous),
             or_dash(row.accuracy_correct),
             or_dash(row.f1),

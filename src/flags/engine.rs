@@ -23,7 +23,7 @@ pub struct EngineFlags {
     /// avx2 and avx-512 draw the same tokens; amx rounds differently.
     #[arg(long, value_name = "SET", value_parser = Isa::parse)]
     pub isa: Option<Isa>,
-    /// Memory for the KV cache of all models together, in MiB. Default: on a CUDA card what
+    /// Memory for the KV cache of all models of a device together, in MiB. Default: on a CUDA card what
     /// --gpu-memory-fraction leaves beside the weights, else 1024, committed as it is used.
     #[arg(long, value_name = "MIB")]
     pub kv_memory: Option<f64>,

@@ -113,7 +113,7 @@ pub struct TimeFlags {
     #[arg(long, default_value = "128256", value_delimiter = ',', value_name = "COUNT,...", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub vocab: Vec<u32>,
     /// Print one JSON object a figure (section, case, figure, unit, value), each as soon as it is known.
-    #[arg(long, alias = "json")]
+    #[arg(long)]
     pub figures: bool,
 }
 

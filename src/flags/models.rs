@@ -111,7 +111,7 @@ pub struct PrmEvalFlags {
     #[arg(long, default_value = "last", value_parser = words(&Aggregation::ALL, Aggregation::name), value_name = "AGGREGATION")]
     pub aggregation: Aggregation,
     /// Take only the first COUNT solutions of each file.
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
     pub limit: Option<usize>,
     /// Write the scores to FILE, one JSON object a solution.
     #[arg(long, value_name = "FILE")]

@@ -49,7 +49,7 @@ pub struct SearchFlags {
     /// nano-prm.
     #[arg(long, default_value = "nano-prm", value_name = "MODEL")]
     pub prm: String,
-    /// A device of the PRM's own, with a KV cache of its own: cpu, cuda, cuda:INDEX or emulated.
+    /// A device of the PRM's own, with a KV cache of its own: auto, cpu, cuda, cuda:INDEX or emulated.
     /// Default: that of the policy.
     #[arg(long, value_parser = device, value_name = "DEVICE")]
     pub prm_device: Option<Device>,

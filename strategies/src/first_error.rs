@@ -78,8 +78,8 @@ fn share(part: usize, all: usize) -> Option<f64> {
     (all > 0).then(|| part as f64 / all as f64)
 }
 
-/// The threshold with the highest F1 on labelled solutions, the lowest of several. It lies half way
-/// between two scores, or below or above them all. `None` unless there are solutions of both kinds.
+/// The threshold with the highest F1 on labelled solutions, the lowest of several. It is the
+/// lowest score (no step is below it), lies half way between two, or above them all. `None` unless there are solutions of both kinds.
 pub fn best_threshold(solutions: &[ScoredSolution]) -> Option<f64> {
     let mut scores: Vec<f64> = solutions.iter().flat_map(|s| s.scores.clone()).collect();
     scores.sort_by(f64::total_cmp);

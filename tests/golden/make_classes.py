@@ -14,7 +14,8 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 DATA = Path(__file__).parent / "data/tokenizers"
-TEXT = "Hello world 12345, don't  x=3\n\n½ ﬁ"
+# With a combining accent, which NFC joins to its letter.
+TEXT = "Hello world 12345, don't  x=3\n\n½ ﬁ cafe\u0301"
 ARCHITECTURES = {
     "LlamaForCausalLM": "llama",
     "Qwen2ForCausalLM": "qwen2",

@@ -122,6 +122,16 @@ pub fn beam(branches: usize, prompt: usize) -> Beam {
     }
 }
 
+/// Branches that share a prompt and nothing else, each with tokens of its own: what `bench throughput`
+/// decodes.
+pub fn star(branches: usize, prompt: usize, tokens: usize) -> Beam {
+    Beam {
+        steps: 1,
+        step_tokens: tokens,
+        ..beam(branches, prompt)
+    }
+}
+
 /// The largest decode batch of a model on a card, by its logits.
 pub fn max_branches(card: &Card, model: &Model) -> usize {
     let (vocab, _) = model.head();
@@ -154,8 +164,20 @@ impl<'m> Batch<'m> {
         branches: usize,
         prompt: usize,
     ) -> Result<Batch<'m>, String> {
-        fits(card, model, branches)?;
-        let (mut plan, _) = beam(branches, prompt).plan();
+        Batch::decode_tree(card, model, &beam(branches, prompt))
+    }
+
+    /// The decode batch at the end of a beam search's tree.
+    ///
+    /// # Errors
+    /// More branches than one pass has room for.
+    pub fn decode_tree(
+        card: &'static Card,
+        model: &'m Model,
+        tree: &Beam,
+    ) -> Result<Batch<'m>, String> {
+        fits(card, model, tree.beams)?;
+        let (mut plan, _) = tree.plan();
         plan.outputs = (0..plan.rows.len() as u32).collect();
         Ok(Batch::decoding(card, model, &plan))
     }

@@ -46,7 +46,8 @@ pub enum Case {
         /// How much of the tree is read once.
         sharing: Sharing,
     },
-    /// A decode batch: `llama-3.2-1b branches=64 prompt=512`.
+    /// A decode batch: `llama-3.2-1b branches=64 prompt=512`, the last of a beam search; with `below=16`
+    /// one of branches that share the prompt alone.
     Decode {
         /// The model's name.
         model: String,
@@ -54,6 +55,8 @@ pub enum Case {
         branches: usize,
         /// Tokens of the prompt.
         prompt: usize,
+        /// Each branch's own tokens below the prompt; `None`: a beam search's tree.
+        below: Option<usize>,
     },
     /// A prompt in one batch: `llama-3.2-1b rows=2048`.
     Prefill {
@@ -129,11 +132,19 @@ impl Case {
             "sampling" => sampling(text),
             "attention" => attention_case(text),
             "decode" => {
+                let (text, below) = match text.rsplit_once(" below=") {
+                    Some((text, tokens)) => {
+                        let tokens = tokens.parse().ok().filter(|t| (1..=MAX_PROMPT).contains(t));
+                        (text, Some(tokens?))
+                    }
+                    None => (text, None),
+                };
                 let [model, branches, prompt] = words(text)?;
                 Some(Case::Decode {
                     model: model.into(),
                     branches: field(branches, "branches", MAX_BRANCHES)?,
                     prompt: field(prompt, "prompt", MAX_PROMPT)?,
+                    below,
                 })
             }
             "prefill" => {
@@ -243,7 +254,11 @@ impl fmt::Display for Case {
                 model,
                 branches,
                 prompt,
-            } => write!(f, "{model} branches={branches} prompt={prompt}"),
+                below,
+            } => {
+                write!(f, "{model} branches={branches} prompt={prompt}")?;
+                below.map_or(Ok(()), |tokens| write!(f, " below={tokens}"))
+            }
             Case::Prefill { model, rows } => write!(f, "{model} rows={rows}"),
         }
     }
@@ -265,6 +280,7 @@ mod tests {
             ("attention", "heads=32/8/64 n=64 prompt=512 plan=tree"),
             ("attention", "heads=12/2/128 n=16 prompt=2048 plan=cascade"),
             ("decode", "llama-3.2-1b branches=64 prompt=512"),
+            ("decode", "llama-3.2-1b branches=64 prompt=512 below=16"),
             ("prefill", "llama-3.2-1b rows=2048"),
         ] {
             let case = Case::parse(section, text).unwrap_or_else(|| panic!("{section} {text}"));
@@ -287,6 +303,11 @@ mod tests {
             ("attention", "heads=32/8/64 n=64 prompt=512 plan=forest"),
             ("attention", "heads=32/8/64 n=0 prompt=512 plan=tree"),
             ("decode", "llama-3.2-1b branches=-1 prompt=512"),
+            ("decode", "llama-3.2-1b branches=1 prompt=512 below=x"),
+            (
+                "decode",
+                "llama-3.2-1b branches=1 prompt=512 without=graphs",
+            ),
             ("prefill", "llama-3.2-1b"),
             ("devices", "cuda:0"),
         ] {

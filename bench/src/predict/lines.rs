@@ -4,7 +4,7 @@ use kernels::cuda::MAX_BATCH_ROWS;
 use serde::Serialize;
 
 use super::attention;
-use super::batch::{BLOCK_TOKENS, Batch, Part, beam, max_branches};
+use super::batch::{BLOCK_TOKENS, Batch, Part, beam, max_branches, star};
 use super::cards::Card;
 use super::case::{Case, Ceiling, PLANS};
 use super::constants::{Constant, Span};
@@ -93,9 +93,14 @@ impl Case {
                 model,
                 branches,
                 prompt,
+                below,
             } => {
                 let model = named(model, models)?;
-                batch_lines(&Batch::decode(card, &model, *branches, *prompt)?, line)
+                let tree = match below {
+                    None => beam(*branches, *prompt),
+                    Some(tokens) => star(*branches, *prompt, *tokens),
+                };
+                batch_lines(&Batch::decode_tree(card, &model, &tree)?, line)
             }
             Case::Prefill { model, rows } => {
                 let model = named(model, models)?;
@@ -166,6 +171,7 @@ pub fn listed(card: &Card, models: &[Model], branches: &[usize], prompt: usize) 
                 model: model.name.clone(),
                 branches,
                 prompt,
+                below: None,
             });
         }
         add(Case::Prefill {

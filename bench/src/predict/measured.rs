@@ -40,6 +40,11 @@ pub fn compare(path: &Path, card: &'static Card, models: &[Model]) -> Result<Com
     let mut comparison = Comparison::default();
     let mut last: Option<(Case, Vec<Line>)> = None;
     for (number, measured) in figures::parse(&file.to_string(), &text)? {
+        if measured.emulated {
+            return Err(format!(
+                "{file} line {number}: a figure of the emulator; expected those of a card"
+            ));
+        }
         let case = Case::parse(&measured.section, &measured.case);
         // A case's figures stand together.
         let lines = match (case, last) {
@@ -124,6 +129,10 @@ mod tests {
             (
                 "{\"section\":\"linear\",\"case\":\"1/64/64\",\"figure\":\"kernel\",\"unit\":\"ms\",\"value\":1}",
                 "line 2: unit ms, expected us",
+            ),
+            (
+                "{\"section\":\"linear\",\"case\":\"1/64/64\",\"figure\":\"kernel\",\"unit\":\"us\",\"value\":1,\"emulated\":true}",
+                "line 2: a figure of the emulator",
             ),
             ("null", "line 2: "),
         ] {

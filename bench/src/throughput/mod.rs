@@ -243,7 +243,7 @@ pub fn run(subject: &Subject, flags: &Flags, output: &Output) -> Done<String> {
             let first = &mut report.settings.first_token_seconds;
             first.get_or_insert(subject.load_seconds + cold);
             if flags.figures {
-                print_figures(subject, &row)?;
+                print_figures(subject, &row, flags.generate)?;
             }
             report.rows.push(row);
         }
@@ -258,7 +258,7 @@ pub fn run(subject: &Subject, flags: &Flags, output: &Output) -> Done<String> {
 }
 
 /// The figures of a case of a policy.
-fn print_figures(subject: &Subject, row: &Row) -> Done {
+fn print_figures(subject: &Subject, row: &Row, generate: u32) -> Done {
     let model = subject.names.join(" and ");
     let (model, without) = (
         model.trim_end_matches(" (random weights)"),
@@ -271,15 +271,14 @@ fn print_figures(subject: &Subject, row: &Row) -> Done {
         Figure { emulated, ..figure }.print()
     };
     let (branches, prompt) = (row.branches, row.prompt);
+    // Half of its own tokens are below the prompt, on average over the batches.
+    let below = (generate / 2).max(1);
     if let Some(decode) = &row.decode {
         // One batch draws a token on every branch.
         let batches = decode.tokens as f64 / f64::from(branches);
         let ms = 1e3 * decode.seconds.median / batches;
-        print(
-            "decode",
-            format!("{model} branches={branches} prompt={prompt}"),
-            ms,
-        )?;
+        let case = format!("{model} branches={branches} prompt={prompt} below={below}");
+        print("decode", case, ms)?;
     }
     match &row.prefill {
         Some(prefill) if branches == 1 => {

@@ -236,8 +236,8 @@ impl Scheduler {
     pub fn run_batch(&mut self) -> Result<(), Error> {
         let drafts = self.schedule();
         let idle = drafts.iter().all(BatchDraft::is_empty);
+        self.free_stuck_memories(&drafts);
         if idle && self.in_flight.is_empty() {
-            self.preempt_all_or_fail_oldest();
             return Ok(());
         }
         if !idle {

@@ -10,6 +10,7 @@ use std::collections::HashSet;
 use std::rc::{Rc, Weak};
 
 use super::Scheduler;
+use super::batch::BatchDraft;
 use super::request::Request;
 use super::sequence::{Sequence, Shared};
 use crate::Error;
@@ -61,11 +62,35 @@ impl Scheduler {
             .map(|(_, s)| s)
     }
 
-    /// For a batch without rows although requests wait. All sequences of its device are preempted, so
-    /// that the oldest request begins anew without half-filled blocks; if none holds a block, or the request
+    /// Frees every memory whose requests have no row in this batch, and none in flight.
+    pub(super) fn free_stuck_memories(&mut self, drafts: &[BatchDraft]) {
+        let mut stuck: Vec<usize> = Vec::new();
+        for request in self.requests.values() {
+            let model = request.seq.borrow().model;
+            let place = &self.placements[model];
+            let here = |other: usize| self.placements[other].same_memory(place);
+            let works = |other: usize| {
+                let in_flight = self.in_flight.iter().any(|batch| batch.model == other);
+                !drafts[other].is_empty() || in_flight
+            };
+            let found = stuck.iter().any(|&other| here(other));
+            if !found && !(0..drafts.len()).any(|other| here(other) && works(other)) {
+                stuck.push(model);
+            }
+        }
+        for model in stuck {
+            self.preempt_all_or_fail_oldest(model);
+        }
+    }
+
+    /// For a memory (that of `model`) without rows in a batch although its requests wait. All its
+    /// sequences are preempted, so that the oldest request begins anew without half-filled blocks; if none holds a block, or the request
     /// would not fit alone, it cannot be served and fails.
-    pub(super) fn preempt_all_or_fail_oldest(&mut self) {
-        let oldest = (self.requests.iter()).min_by_key(|(_, r)| r.seq.borrow().age);
+    fn preempt_all_or_fail_oldest(&mut self, model: usize) {
+        let place = self.placements[model].clone();
+        let here = |r: &Request| self.placements[r.seq.borrow().model].same_memory(&place);
+        let oldest =
+            (self.requests.iter().filter(|(_, r)| here(r))).min_by_key(|(_, r)| r.seq.borrow().age);
         let Some((&id, request)) = oldest else {
             return;
         };
@@ -74,8 +99,8 @@ impl Scheduler {
             (seq.model, seq.token_ids.len())
         };
         let needed = tokens.div_ceil(self.block_tokens);
-        let place = self.placements[model].clone();
-        let blocks = place.memory.borrow().capacity(place.pool);
+        let pool = self.placements[model].pool;
+        let blocks = place.memory.borrow().capacity(pool);
         let mut held = false;
         let sequences: Vec<Shared> = self.sequences.iter().filter_map(Weak::upgrade).collect();
         for seq in sequences {

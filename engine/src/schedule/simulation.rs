@@ -7,6 +7,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::pin::pin;
 use std::rc::Rc;
 
 use futures::future::{Either, join_all};
@@ -643,4 +644,34 @@ fn a_branch_larger_than_the_memory_is_an_error_and_harms_no_other() {
         matches!(large, Err(Error::PoolTooSmall { needed: 15, .. })),
         "{large:?}"
     );
+}
+
+/// A request that fits no memory of its device fails while another device has work, not after it.
+#[test]
+fn a_device_without_room_does_not_wait_for_another() {
+    let world = world(Setup {
+        block_tokens: 2,
+        // Ten blocks of the first model, six of the second.
+        bytes: 10 * 128,
+        rows: 8,
+        outputs: 8,
+        async_scheduling: false,
+        max_num_seqs: usize::MAX,
+        devices: 2,
+    });
+    let (mut small, mut large) = (world.models[0].root(0), world.models[1].root(1));
+    small.append(&[1; 4]).expect("fits the context");
+    large.append(&[1; 30]).expect("fits the context");
+    let works = pin!(small.generate(plain(12)));
+    let fails = pin!(large.generate(plain(3)));
+    match world.engine.run(futures::future::select(works, fails)) {
+        Ok(Either::Right((failed, _))) => {
+            assert!(
+                matches!(failed, Err(Error::PoolTooSmall { .. })),
+                "{failed:?}"
+            );
+        }
+        Ok(Either::Left(_)) => panic!("the other device's work ended first"),
+        Err(error) => panic!("{error}"),
+    }
 }

@@ -186,10 +186,10 @@ impl Tokenizer {
 /// than any has.
 const LONGEST_TOKEN: usize = 1024;
 
-/// A tokenizer of a `tokenizer.json` and its parsed syntax. The tokenizers crate (0.22) panics on a syntax error inside a
-/// pre-tokenizer or decoder, so the syntax is checked first. The automaton that finds added tokens
-/// takes time quadratic in a repetitive token's length, and the replacement of a space takes memory
-/// for every space of a text, so these are bounded.
+/// A tokenizer of a `tokenizer.json` and its parsed syntax. The tokenizers crate (0.22) panics on a
+/// syntax error inside a pre-tokenizer or decoder, so the syntax is checked before. The automaton that
+/// finds added tokens takes time quadratic in a repetitive token's length, and the replacement of a
+/// space takes memory for every space of a text, so these are bounded.
 fn parse(bytes: &[u8], value: &serde_json::Value) -> Result<tokenizers::Tokenizer, String> {
     let added = value["added_tokens"].as_array().into_iter().flatten();
     let longest = added

@@ -31,9 +31,11 @@ const QWEN: Class = Class {
     fits: |file| {
         let parts = parts(&file["pre_tokenizer"], "pretokenizers");
         let words = |part: &&Value| part["pattern"]["Regex"] == QWEN_WORDS;
-        parts.iter().any(words) && parts.iter().any(|part| part["type"] == "ByteLevel")
+        let splits = parts.iter().any(words) && parts.iter().any(|p| p["type"] == "ByteLevel");
+        let normalizers = self::parts(&file["normalizer"], "normalizers");
+        splits && matches!(normalizers[..], [only] if only["type"] == "NFC")
     },
-    sets: "byte-level BPE over Qwen's words",
+    sets: "byte-level BPE over Qwen's words in NFC",
 };
 
 const GEMMA: Class = Class {
@@ -139,7 +141,7 @@ mod tests {
     #[test]
     fn a_pattern_of_words_that_is_not_qwens_does_not_fit() {
         let pattern = |pattern: &str| {
-            json!({"pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+            json!({"normalizer": {"type": "NFC"}, "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
                 {"type": "Split", "pattern": {"Regex": pattern}}, {"type": "ByteLevel"}]}})
         };
         assert!((QWEN.fits)(&pattern(QWEN_WORDS)));

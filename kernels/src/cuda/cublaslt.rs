@@ -204,6 +204,26 @@ struct GemmShape {
     alignment: u32,
 }
 
+impl GemmShape {
+    fn of(x: &Activations, w: &Weight, bias: bool, rows: usize, out: &Activations) -> GemmShape {
+        let places = x.buffer.at() | w.buffer.at() | out.buffer.at();
+        GemmShape {
+            rows,
+            n: w.rows,
+            k: w.cols,
+            x_pitch: x.pitch,
+            w_pitch: w.pitch,
+            out_pitch: out.pitch,
+            out: match out.dtype {
+                Dtype::F32 => R_32F,
+                _ => R_16BF,
+            },
+            bias,
+            alignment: 1 << places.trailing_zeros().min(8),
+        }
+    }
+}
+
 /// The descriptors of a GEMM, and the algorithm the library chose for it.
 struct Gemm {
     desc: Pointer,
@@ -283,21 +303,7 @@ impl CublasLt {
         accumulate: bool,
         out: &mut Activations,
     ) -> Result<bool, Error> {
-        let places = x.buffer.at() | w.buffer.at() | out.buffer.at();
-        let shape = GemmShape {
-            rows,
-            n: w.rows,
-            k: w.cols,
-            x_pitch: x.pitch,
-            w_pitch: w.pitch,
-            out_pitch: out.pitch,
-            out: match out.dtype {
-                Dtype::F32 => R_32F,
-                _ => R_16BF,
-            },
-            bias: bias.is_some(),
-            alignment: 1 << places.trailing_zeros().min(8),
-        };
+        let shape = GemmShape::of(x, w, bias.is_some(), rows, out);
         let failed = |why: String| {
             let what = format!("cuBLASLt ({rows} x {} x {})", shape.n, shape.k);
             card.failure(&what, &why)

@@ -43,9 +43,12 @@ pub(super) struct Captured {
 }
 
 impl Captured {
-    /// Enqueues all of its launches. The memory that they use must live, at the addresses of the
-    /// capture: buffers that live as long as a model, and those in a [`Stamp`] that has been compared.
-    pub(super) fn launch(&self) -> Result<(), Error> {
+    /// Enqueues all of its launches.
+    ///
+    /// # Safety
+    ///
+    /// The memory that the launches use lives, at the addresses of the capture.
+    pub(super) unsafe fn launch(&self) -> Result<(), Error> {
         self.card.bind()?;
         // SAFETY: instantiated by `capture`; the caller's promise.
         unsafe { result::graph::launch(self.handle, self.card.stream()) }
@@ -96,13 +99,15 @@ pub(super) fn run(
     if let Some(Recording::Recorded(graph)) = recordings.0.get(&rows)
         && graph.stamp == stamp
     {
-        backend.failed = graph.launches.launch().err();
+        // SAFETY: buffers that live as long as the model, and those in the stamp, just compared.
+        backend.failed = unsafe { graph.launches.launch() }.err();
         return;
     }
     let needs = needs.clone();
     let recording = match capture(backend, pass) {
         Some(launches) => {
-            backend.failed = launches.launch().err();
+            // SAFETY: captured just now.
+            backend.failed = unsafe { launches.launch() }.err();
             Recording::Recorded(Graph {
                 launches,
                 needs,

@@ -162,6 +162,12 @@ impl Attention {
         })
     }
 
+    /// Makes the output NaN: a call that writes nothing is not taken for a right one.
+    fn clear(&mut self, backend: &mut CudaBackend) -> Result<(), Error> {
+        let count = self.out.rows * self.out.cols;
+        backend.write(&mut self.out, &vec![f32::NAN; count])
+    }
+
     fn run(&mut self, backend: &mut CudaBackend, layer: usize) {
         let Attention {
             layout,

@@ -67,7 +67,11 @@ impl Timer<'_> {
         // On the emulator sizes that end soon.
         let (large, in_l2, rounds) = match self.stopwatch.emulated() {
             true => (1 << 18, 1 << 16, 2),
-            false => (4 << 30, 16 << 20, 64),
+            false => {
+                // A copy takes two of the large buffers.
+                let free = self.stopwatch.backend().free_memory()?;
+                ((free / 4).min(4 << 30) & !0xff, 16 << 20, 64)
+            }
         };
         let read = self.stopwatch.read(large, 1)?;
         self.give("read", "bandwidth", (read / 1e12, "TB/s"))?;
@@ -149,35 +153,43 @@ impl Timer<'_> {
     }
 
     fn attention(&mut self) -> Done {
-        let plans = [
+        let flags = self.flags;
+        for &heads in &flags.heads {
+            for (&n, &prompt) in flags
+                .n
+                .iter()
+                .flat_map(|n| flags.prompt.iter().map(move |p| (n, p)))
+            {
+                self.attention_over(heads, n, prompt)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Attention over one tree by every plan.
+    fn attention_over(&mut self, heads: (usize, usize, usize), n: u32, prompt: u32) -> Done {
+        let (steps, step_tokens) = (self.flags.steps, self.flags.step_tokens);
+        let beam = Beam {
+            beams: n as usize,
+            width: 4.min(n as usize),
+            prompt: prompt as usize,
+            steps: steps as usize,
+            step_tokens: step_tokens as usize,
+            seed: 0,
+        };
+        let tree = match (steps, step_tokens) {
+            (16, 64) => String::new(),
+            _ => format!(" steps={steps}x{step_tokens}"),
+        };
+        for (plan, sharing) in [
             ("tree", Sharing::Tree),
             ("cascade", Sharing::Cascade),
             ("flat", Sharing::Flat),
-        ];
-        for &heads in &self.flags.heads {
-            for &n in &self.flags.n {
-                for &prompt in &self.flags.prompt {
-                    let beam = Beam {
-                        beams: n as usize,
-                        width: 4.min(n as usize),
-                        prompt: prompt as usize,
-                        steps: self.flags.steps as usize,
-                        step_tokens: self.flags.step_tokens as usize,
-                        seed: 0,
-                    };
-                    for (plan, sharing) in plans {
-                        let heads_words = shape_words(heads);
-                        let mut case =
-                            format!("heads={heads_words} n={n} prompt={prompt} plan={plan}");
-                        if (self.flags.steps, self.flags.step_tokens) != (16, 64) {
-                            let (steps, tokens) = (self.flags.steps, self.flags.step_tokens);
-                            case += &format!(" steps={steps}x{tokens}");
-                        }
-                        let seconds = self.stopwatch.attention(&beam, heads, sharing)?;
-                        self.give(&case, "attention", (seconds * 1e6, "us"))?;
-                    }
-                }
-            }
+        ] {
+            let heads_words = shape_words(heads);
+            let case = format!("heads={heads_words} n={n} prompt={prompt} plan={plan}{tree}");
+            let seconds = self.stopwatch.attention(&beam, heads, sharing)?;
+            self.give(&case, "attention", (seconds * 1e6, "us"))?;
         }
         Ok(())
     }

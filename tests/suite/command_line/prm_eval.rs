@@ -83,6 +83,22 @@ fn wrong_steps_are_found() {
         tuned["average_f1"].as_f64() >= printed["average_f1"].as_f64(),
         "{tuned}"
     );
+    // A solution beyond the PRM's context length is counted, and in none of the figures.
+    let long = json!({"problem": "p", "steps": vec!["1 + 1 = 2."; 200], "label": -1});
+    let text = format!("{}{long}\n", labelled());
+    std::fs::write(folder.join("long.jsonl"), text).expect("a file");
+    let printed_long: Value = json_of(&offshoot(
+        &folder,
+        &["prm-eval", "long.jsonl", "--json"],
+        "",
+    ));
+    let long = &printed_long["files"][0];
+    assert_eq!(
+        (&long["unread"], &long["solutions"]),
+        (&json!(1), &json!(60))
+    );
+    assert_eq!(long["f1"], row["f1"]);
+
     let table = stdout_of(&offshoot(&folder, &["prm-eval", "labelled.jsonl"], ""));
     assert!(
         table.contains("labelled.jsonl") && table.contains("F1"),

@@ -2,7 +2,7 @@
 //!
 //! Calls are captured in a graph, so that the host's launches cost nothing, and timed between two
 //! events of the device. The card is kept busy for [`WARM_UP`] first, so that its clocks are up. What
-//! a call reads is taken in turn from [`TURNS`] bytes, more than any L2 holds.
+//! a call reads is taken in turn from [`TURNS`] bytes.
 //!
 //! The emulator has no time. There the same calls run once, and the figures are the seconds of this
 //! machine: they show that everything works and mean nothing else.
@@ -10,7 +10,7 @@
 
 use super::{Attention, Beam, Linear};
 use crate::cuda::device::driver_message;
-use crate::cuda::graph::{self, Captured};
+use crate::cuda::graph;
 use crate::cuda::items::Sharing;
 use crate::cuda::{CublasLtLibrary, CudaBackend, Which, device};
 use crate::sampling::{Draw, Sampling};
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 /// Work before the first measurement.
 const WARM_UP: Duration = Duration::from_millis(300);
-/// Bytes that calls read in turn.
+/// Bytes that calls read in turn, more than any L2 holds. Of small matrices [`CALLS`] copies have fewer.
 const TURNS: usize = 256 << 20;
 /// Measured spans; the median is taken.
 const SPANS: usize = 9;
@@ -33,12 +33,6 @@ pub struct Stopwatch {
     /// The library of linear layers, where it is installed.
     library: bool,
     warm: bool,
-}
-
-/// What a span of calls is launched from.
-enum Span {
-    Graph(Captured),
-    Calls,
 }
 
 impl Stopwatch {
@@ -78,14 +72,12 @@ impl Stopwatch {
         mut call: impl FnMut(&mut CudaBackend, usize),
     ) -> Result<f64, Error> {
         let pass = &mut |backend: &mut CudaBackend| (0..calls).for_each(|i| call(backend, i));
-        let span = graph::capture(&mut self.backend, pass).map_or(Span::Calls, Span::Graph);
-        self.spans(calls, |backend| match &span {
-            Span::Graph(graph) => graph.launch(),
-            Span::Calls => {
-                pass(backend);
-                Ok(())
-            }
-        })
+        let Some(graph) = graph::capture(&mut self.backend, pass) else {
+            let card = &self.backend.card;
+            return Err(card.failure("timing", "the calls cannot be captured in a graph"));
+        };
+        // SAFETY: the caller holds the buffers that its calls use, and nothing replaces them meanwhile.
+        self.spans(calls, |_| unsafe { graph.launch() })
     }
 
     /// Seconds of one of the `calls` calls that `span` makes: the median of the spans.
@@ -137,6 +129,7 @@ impl Stopwatch {
         let mut step = Attention::new(&mut self.backend, beam, heads, layers)?;
         // Compiles, makes the plan's work and checks the answer before anything is timed.
         for layer in 0..layers {
+            step.clear(&mut self.backend)?;
             step.run(&mut self.backend, layer);
             step.check(&mut self.backend)?;
         }
@@ -261,7 +254,7 @@ impl Stopwatch {
         if self.emulated() {
             return 1;
         }
-        (TURNS / bytes).clamp(1, CALLS)
+        TURNS.div_ceil(bytes).clamp(2, CALLS)
     }
 
     /// Computes linear layers of any number of rows by cuBLASLt, or by this project's kernels.
