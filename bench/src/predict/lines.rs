@@ -1,6 +1,7 @@
 //! The figures of a case, and the cases that are listed for a model.
 
 use kernels::cuda::MAX_BATCH_ROWS;
+use kernels::cuda::study::Beam;
 use serde::Serialize;
 
 use super::attention;
@@ -96,10 +97,7 @@ impl Case {
                 below,
             } => {
                 let model = named(model, models)?;
-                let tree = match below {
-                    None => beam(*branches, *prompt),
-                    Some(tokens) => star(*branches, *prompt, *tokens),
-                };
+                let tree = tree(*branches, *prompt, *below);
                 batch_lines(&Batch::decode_tree(card, &model, &tree)?, line)
             }
             Case::Prefill { model, rows } => {
@@ -107,6 +105,14 @@ impl Case {
                 batch_lines(&Batch::prefill(card, &model, *rows)?, line)
             }
         })
+    }
+}
+
+/// The tree of a decode case.
+fn tree(branches: usize, prompt: usize, below: Option<usize>) -> Beam {
+    match below {
+        None => beam(branches, prompt),
+        Some(tokens) => star(branches, prompt, tokens),
     }
 }
 

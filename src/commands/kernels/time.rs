@@ -134,7 +134,7 @@ impl Timer<'_> {
         let filtered = Sampling {
             top_k: 20,
             top_p: 0.8,
-            ..plain.clone()
+            ..plain
         };
         let settings = [("temperature", &plain), ("top-k=20 top-p=0.8", &filtered)];
         for &vocab in &self.flags.vocab {

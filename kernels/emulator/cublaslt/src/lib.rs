@@ -59,6 +59,17 @@ pub struct Layout {
     ld: i64,
 }
 
+impl Layout {
+    /// The warps that compute it as D: along its rows, and along its columns.
+    fn warps(&self) -> (u32, u32) {
+        let (rows, cols) = (self.rows, self.cols);
+        (
+            rows.div_ceil(ptx::OUTPUTS) as u32,
+            cols.div_ceil(ptx::ROWS) as u32,
+        )
+    }
+}
+
 /// The target of a `cublasLtMatmulDesc_t`.
 #[derive(Clone, Copy)]
 pub struct Desc {
@@ -69,6 +80,20 @@ pub struct Desc {
     epilogue: i32,
     /// The bias's address on the device, `[m]`, of D's type; read where the epilogue adds one.
     bias: u64,
+}
+
+impl Desc {
+    /// The address of the bias that the epilogue adds, 0 for none; `None` if it needs one.
+    fn bias_address(&self) -> Option<u64> {
+        match (self.epilogue, self.bias) {
+            (EPILOGUE_BIAS, 0) => {
+                eprintln!("offshoot-emulator: cuBLASLt's twin: a bias without an address");
+                None
+            }
+            (EPILOGUE_BIAS, bias) => Some(bias),
+            _ => Some(0),
+        }
+    }
 }
 
 /// The target of a `cublasLtMatmulPreference_t`. One algorithm serves all preferences.
@@ -421,13 +446,8 @@ pub unsafe extern "C" fn cublasLtMatmul(
     if d_layout.rows == 0 || d_layout.cols == 0 {
         return status::SUCCESS;
     }
-    let bias = match desc.epilogue {
-        EPILOGUE_BIAS if desc.bias == 0 => {
-            eprintln!("offshoot-emulator: cuBLASLt's twin: a bias without an address");
-            return status::INVALID_VALUE;
-        }
-        EPILOGUE_BIAS => desc.bias,
-        _ => 0,
+    let Some(bias) = desc.bias_address() else {
+        return status::INVALID_VALUE;
     };
     let scalar = |value: *const c_void| {
         // SAFETY: not null; the scale's type is f32.
@@ -435,10 +455,7 @@ pub unsafe extern "C" fn cublasLtMatmul(
     };
     let done = handle.driver.launch(
         handle.functions[usize::from(d_layout.kind == R_16BF)],
-        (
-            d_layout.rows.div_ceil(ptx::OUTPUTS) as u32,
-            d_layout.cols.div_ceil(ptx::ROWS) as u32,
-        ),
+        d_layout.warps(),
         stream,
         &[
             &a.to_le_bytes(),
@@ -456,9 +473,8 @@ pub unsafe extern "C" fn cublasLtMatmul(
             &scalar(beta).to_le_bytes(),
         ],
     );
-    if done {
-        status::SUCCESS
-    } else {
-        status::EXECUTION_FAILED
+    match done {
+        true => status::SUCCESS,
+        false => status::EXECUTION_FAILED,
     }
 }

@@ -1,8 +1,8 @@
 //! Times of single operations on a card.
 //!
 //! Calls are captured in a graph, so that the host's launches cost nothing, and timed between two
-//! events of the device. The card is kept busy for [`WARM_UP`] first, so that its clocks are up. What
-//! a call reads is taken in turn from [`TURNS`] bytes.
+//! events of the device. The card is kept busy for `WARM_UP` first, so that its clocks are up. What
+//! a call reads is taken in turn from `TURNS` bytes.
 //!
 //! The emulator has no time. There the same calls run once, and the figures are the seconds of this
 //! machine: they show that everything works and mean nothing else.
