@@ -73,7 +73,8 @@ pub struct SearchFlags {
     #[arg(long, default_value_t = 0, value_name = "STEPS")]
     pub lookahead: usize,
     /// When a vote stops before N solutions (majority): none, unbeatable (what is left cannot change the
-    /// answer) or beta (the first answer leads with a probability above 0.95).
+    /// answer), beta (the first answer leads with a probability above 0.95) or bayes-factor (the odds that it
+    /// is the mode have grown tenfold).
     #[arg(long, default_value = "none", value_parser = words(&StopRule::ALL, StopRule::name), value_name = "RULE")]
     pub stop_rule: StopRule,
     /// Temperature of the softmax that shares a step's budget among the paths (rebase, dora). Default:

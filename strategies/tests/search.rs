@@ -453,6 +453,9 @@ fn a_settled_vote_stops() {
         (StopRule::Unbeatable, 1, 1),
         // P = 0.91 after 8, 0.98 after 12.
         (StopRule::Beta, 12, 12),
+        // Factors of 9.5 after 4 and more than 10 after 8.
+        (StopRule::BayesFactor, 12, 8),
+        (StopRule::BayesFactor, 4, 4),
     ] {
         let config = majority(rule, n);
         let outcome = Script::new(script).solve(&config).expect("scripted");

@@ -54,9 +54,8 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
         }
         let mut votes: Vec<usize> = votes.into_values().collect();
         votes.sort_unstable_by(|a, b| b.cmp(a));
-        let nth = |i: usize| votes.get(i).copied().unwrap_or(0);
         let left = count - solutions.len();
-        self.config.stop_rule.settles(nth(0), nth(1), left)
+        self.config.stop_rule.settles(&votes, left)
     }
 
     async fn write_and_score(
