@@ -19,7 +19,7 @@ use crate::model::{self, LoadOptions, allocations, shape};
 use crate::schedule::devices::Devices;
 use crate::schedule::executor::{Executor, ModelShape};
 use crate::schedule::local::Local;
-use crate::schedule::usage::{KvUsage, Usage};
+use crate::schedule::usage::{FlopRates, KvUsage, Usage};
 use crate::schedule::{Placement, Scheduler};
 use crate::text::tokenizer::Tokenizer;
 
@@ -204,7 +204,7 @@ impl DeviceModels {
             backend.select_model(index);
             let mut shape = shape(&spec.checkpoint.config, &layout, &load);
             shape.max_num_seqs = (options.max_num_seqs)
-                .unwrap_or_else(|| backend.max_num_seqs(shape.flops_per_row))
+                .unwrap_or_else(|| backend.max_num_seqs(shape.flops.per_token))
                 .max(1);
             shapes.push(shape);
             models.push(model::Model::load(
@@ -442,6 +442,11 @@ impl Model {
     /// Layers of the model.
     pub fn num_layers(&self) -> usize {
         self.scheduler.borrow().shape(self.index).layers
+    }
+
+    /// What its rows cost.
+    pub fn flop_rates(&self) -> FlopRates {
+        self.scheduler.borrow().shape(self.index).flops
     }
 
     /// Work done so far.

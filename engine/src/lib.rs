@@ -39,6 +39,6 @@ pub use engine::{DeviceModels, Engine, Model, ModelSpec, Options};
 pub use error::Error;
 pub use model::max_outputs;
 pub use schedule::request::{Finish, Generate, Generated};
-pub use schedule::usage::{KvUsage, Usage};
+pub use schedule::usage::{FlopRates, KvUsage, Usage, Work};
 
 pub use kernels::{Dtype, Sampling, Setting, philox};

@@ -8,7 +8,9 @@ use std::rc::Rc;
 
 use engine::checkpoint::hub::{Need, Watch};
 use engine::checkpoint::source::Source;
-use engine::{DeviceModels, Engine, Generate, KvUsage, Model, ModelSpec, Setting, Usage};
+use engine::{
+    DeviceModels, Engine, FlopRates, Generate, KvUsage, Model, ModelSpec, Setting, Usage,
+};
 use futures::channel::mpsc;
 use kernels::Backend;
 use strategies::{
@@ -152,6 +154,8 @@ pub struct ModelUsage {
     pub work: Usage,
     /// Its KV cache.
     pub kv: KvUsage,
+    /// What its rows cost.
+    pub rates: FlopRates,
 }
 
 /// What policy and PRM have done.
@@ -358,6 +362,7 @@ impl Local {
         let usage = |model: &Model| ModelUsage {
             work: model.usage(),
             kv: model.kv_usage(),
+            rates: model.flop_rates(),
         };
         Usages {
             policy: self.policy.as_ref().map(|(_, model)| usage(model)),

@@ -132,6 +132,46 @@ impl offshoot_session::Watch for Silent {
     fn retry(&mut self, _: &str, _: &str, _: std::time::Duration) {}
 }
 
+#[test]
+fn the_cost_of_a_search_is_what_the_engine_computes() {
+    let looks_ahead = Config {
+        n: 8,
+        lookahead: 1,
+        ..Config::new(Strategy::Beam)
+    };
+    let others = [
+        Strategy::Rebase,
+        Strategy::Dora,
+        Strategy::ParticleFiltering,
+    ];
+    let others = others.map(|strategy| Config {
+        n: 8,
+        ..Config::new(strategy)
+    });
+    let configs = searches().into_iter().chain([looks_ahead]).chain(others);
+    for config in configs {
+        for problem in problems(3) {
+            let session = open();
+            let outcome = session.solve(problem, config.clone()).wait();
+            let cost = outcome.expect("a search").cost;
+            let usages = block_on(session.usage()).expect("a session");
+            for (usage, work) in [(usages.policy, cost.policy), (usages.prm, cost.prm)] {
+                let usage = usage.expect("both models");
+                let found = (work.tokens, usage.rates.of(&work));
+                let expected = (usage.work.tokens_processed, usage.work.flops);
+                let name = config.strategy.name();
+                if config.strategy == Strategy::Dora && usage.work.tokens_generated > 0 {
+                    // Hidden states are computed from the start of a block on.
+                    let beyond = expected.0.checked_sub(found.0).expect("no less");
+                    assert!(beyond < expected.0 / 10, "{found:?} {expected:?}");
+                } else {
+                    assert_eq!(found, expected, "{name} {work:?}");
+                }
+            }
+        }
+    }
+}
+
 fn live_blocks(session: &Session) -> usize {
     let usages = block_on(session.usage()).expect("a session");
     let models = usages.policy.iter().chain(&usages.prm);

@@ -26,6 +26,9 @@
 //!         Ok(())
 //!     }
 //!     fn fork(&self, _: &()) {}
+//!     fn num_tokens(&self, _: &()) -> usize {
+//!         9
+//!     }
 //!     async fn step(&self, _: &mut (), _: &StepParams<'_>) -> Result<Step, Error> {
 //!         let text = "2 + 2 = 4.\n\nThe answer is \\boxed{4}.".into();
 //!         Ok(Step { text, num_tokens: 14, logprob: -0.1, end: StepEnd::Eos })
@@ -51,6 +54,7 @@ mod aggregate;
 mod calibration;
 mod config;
 mod context_overflow;
+mod cost;
 mod error;
 mod first_error;
 mod grading;
@@ -72,7 +76,8 @@ pub use aggregate::Aggregation;
 pub use calibration::{Bin, Isotonic, Reliability, Sample};
 pub use config::{BeamMode, Config, check_sampling};
 pub use context_overflow::ContextOverflow;
-pub use engine::{Sampling, Setting};
+pub use cost::Cost;
+pub use engine::{FlopRates, Sampling, Setting, Work};
 pub use error::Error;
 pub use first_error::{FirstErrors, Ranking, ScoredSolution, best_threshold, labelled_steps};
 pub use grading::{

@@ -31,6 +31,9 @@ pub trait Policy {
     async fn step(&self, branch: &mut Self::Branch, params: &StepParams<'_>)
     -> Result<Step, Error>;
 
+    /// Tokens on a branch: the prompt and all that was written.
+    fn num_tokens(&self, branch: &Self::Branch) -> usize;
+
     /// The sum of the final hidden states of the branch's last `tokens` tokens, `[hidden]`: with it a
     /// strategy sees which branches say the same.
     ///

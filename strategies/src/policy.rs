@@ -93,6 +93,10 @@ impl Policy for EnginePolicy {
         branch.fork()
     }
 
+    fn num_tokens(&self, branch: &Branch) -> usize {
+        branch.len()
+    }
+
     async fn hidden_sum(&self, branch: &Branch, tokens: usize) -> Result<Vec<f64>, Error> {
         let length = branch.token_ids().len();
         let layer = self.model.num_layers();

@@ -127,7 +127,7 @@ struct Group {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Ending;
+    use crate::{Cost, Ending};
 
     #[test]
     fn selection_table() {
@@ -217,6 +217,7 @@ mod tests {
                     num_tokens: 0,
                     logprob: 0.0,
                     node: 0,
+                    cost: Cost::default(),
                 })
                 .collect();
             let got = select(

@@ -1,8 +1,8 @@
 //! One problem, from its text to its answer.
 
 use crate::{
-    Config, Error, ExtractionCounts, ExtractionRule, Grader, News, Policy, Prm, Problem, Search,
-    Selection, Trace, count_extractions, select, smaller_budgets,
+    Config, Cost, Error, ExtractionCounts, ExtractionRule, Grader, News, Policy, Prm, Problem,
+    Search, Selection, Trace, count_extractions, select, smaller_budgets,
 };
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +34,9 @@ pub struct Outcome {
     /// Tokens given to the PRM, each once per read: the problem and the steps; 0 without a PRM.
     #[serde(default)]
     pub prm_tokens: usize,
+    /// What it cost, alone; nothing in results of earlier releases.
+    #[serde(default)]
+    pub cost: Cost,
     /// The tree.
     pub trace: Trace,
 }
@@ -61,6 +64,10 @@ pub struct Solution {
     pub logprob: f64,
     /// Its last node in the trace.
     pub node: usize,
+    /// Its own part of the search's cost, where it does not depend on N (best-of-N, majority, DVTS); else
+    /// nothing.
+    #[serde(default, skip_serializing_if = "Cost::is_nothing")]
+    pub cost: Cost,
 }
 
 impl Outcome {
@@ -103,6 +110,9 @@ pub struct Verdict {
 pub struct Subsample {
     /// N'.
     pub n: usize,
+    /// What the run with N' costs; nothing in results of earlier releases.
+    #[serde(default)]
+    pub cost: Cost,
     /// Every aggregation and selection over its solutions.
     pub verdicts: Vec<Verdict>,
 }
@@ -162,6 +172,7 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
         let verdicts = verdicts(&solutions, config, problem);
         let selection = config.selection_or_default();
         let chosen = verdicts.iter().find(|v| v.selection == selection);
+        let total = self.cost.get();
         let mut trace = self.trace.into_inner();
         if let Some(index) = chosen.and_then(|verdict| verdict.solution) {
             trace.choose(solutions[index].node);
@@ -169,7 +180,9 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
         let by_n = smaller_budgets(config).into_iter().map(|(n, count)| {
             let first = &solutions[..count.min(solutions.len())];
             let verdicts = self::verdicts(first, config, problem);
-            Subsample { n, verdicts }
+            let mut cost = total;
+            solutions[first.len()..].iter().for_each(|s| cost -= s.cost);
+            Subsample { n, cost, verdicts }
         });
         Outcome {
             selection,
@@ -181,7 +194,8 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
             by_n: by_n.collect(),
             grader: config.grader,
             policy_tokens: trace.num_tokens(),
-            prm_tokens: self.prm_tokens.get(),
+            prm_tokens: total.prm.tokens as usize,
+            cost: total,
             verdicts,
             solutions,
             trace,

@@ -659,6 +659,7 @@ fn a_subsample_is_the_smaller_run() {
             let small = Script::new(text).solve(&config).expect("a run");
             let own = Subsample {
                 n: sample.n,
+                cost: small.cost,
                 verdicts: small.verdicts,
             };
             assert_eq!(*sample, own, "{} at {}", strategy.name(), sample.n);

@@ -8,6 +8,7 @@ use crate::checkpoint::config::{HeadKind, ModelConfig};
 use crate::checkpoint::layout::{HeadLayout, LinearSpec, TensorSpec, head_of_embedding};
 use crate::checkpoint::rope::Rope;
 use crate::schedule::executor::ModelShape;
+use crate::schedule::usage::FlopRates;
 
 /// How a model is loaded.
 #[derive(Clone, Debug)]
@@ -43,9 +44,11 @@ pub(crate) fn shape(config: &ModelConfig, layout: &KvLayout, options: &LoadOptio
         hidden: c.hidden,
         layers: c.layers,
         block_bytes: layout.block_bytes(),
-        flops_per_row: 2 * (c.layers * per_layer) as u64,
-        flops_per_output: 2 * (c.hidden * (head_width + head_inner)) as u64,
-        flops_per_visible: 4 * (c.layers * c.heads * c.head_dim) as u64,
+        flops: FlopRates {
+            per_token: 2 * (c.layers * per_layer) as u64,
+            per_output: 2 * (c.hidden * (head_width + head_inner)) as u64,
+            per_visible: 4 * (c.layers * c.heads * c.head_dim) as u64,
+        },
         max_rows: options.max_rows,
         max_outputs: max_outputs(options.max_head_bytes, head_width, options.max_rows),
         max_num_seqs: usize::MAX,

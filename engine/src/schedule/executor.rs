@@ -2,6 +2,7 @@
 
 use kernels::{BatchPlan, BlockId, Draw, Sample, Substitution};
 
+use super::usage::FlopRates;
 use crate::Error;
 
 /// The facts of a model that scheduling needs.
@@ -19,12 +20,8 @@ pub(crate) struct ModelShape {
     pub layers: usize,
     /// Bytes of one KV block.
     pub block_bytes: usize,
-    /// Floating-point operations of the layers' linear layers for one row.
-    pub flops_per_row: u64,
-    /// Floating-point operations of the head for one output row.
-    pub flops_per_output: u64,
-    /// Floating-point operations of attention for one row and one visible token.
-    pub flops_per_visible: u64,
+    /// What its rows cost.
+    pub flops: FlopRates,
     /// Rows of one batch.
     pub max_rows: usize,
     /// Rows whose head output one batch can give.

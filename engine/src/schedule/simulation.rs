@@ -18,6 +18,7 @@ use crate::engine::{DeviceModels, Engine, Model};
 use crate::kv::memory::ArenaLayout;
 use crate::schedule::executor::{Batch, BatchResult, Executor, ModelShape};
 use crate::schedule::request::{Finish, Generate};
+use crate::schedule::usage::FlopRates;
 use crate::{Error, Usage};
 
 const VOCAB: u64 = 3;
@@ -222,9 +223,11 @@ fn simulated(setup: Setup, token_bytes: &[usize], memory: Rc<RefCell<Memory>>) -
         hidden: 1,
         layers: 8,
         block_bytes,
-        flops_per_row: 1,
-        flops_per_output: 0,
-        flops_per_visible: 0,
+        flops: FlopRates {
+            per_token: 1,
+            per_output: 0,
+            per_visible: 0,
+        },
         max_rows: setup.rows,
         max_outputs: setup.outputs,
         max_num_seqs: setup.max_num_seqs,

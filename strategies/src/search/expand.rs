@@ -4,12 +4,13 @@
 //! done. Among siblings that say the same the one with the lowest branch index stands, whichever
 //! came first, so no result depends on timing.
 
-use super::{Live, Path, Search};
+use super::{LastRow, Live, Path, Search};
 use crate::trace::{Node, NodeState};
 use crate::{Ending, Error, Policy, Prm, Sampling, Step, StepEnd, StepParams};
 use futures::future::try_join_all;
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
 /// What one round of a step search gives.
 pub struct Expansion<P: Policy, R: Prm> {
@@ -107,7 +108,13 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
             return Ok(Vec::new());
         };
         let mut siblings: Vec<Child<P, R>> = Vec::new();
-        for _ in 0..self.config.max_retries {
+        for attempt in 0..self.config.max_retries {
+            let rows = match parent.last_row.replace(LastRow::Drawn) {
+                LastRow::Pending => 1,
+                LastRow::Drawn if attempt == 0 => 0,
+                LastRow::Drawn | LastRow::Read => width,
+            };
+            self.count_last_row(&live.policy, rows);
             siblings.extend(self.sample_children(parent, live, width).await?);
             if siblings.iter().any(|child| child.path.is_some()) {
                 break;
@@ -188,7 +195,7 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
     ) -> Result<Written<P, R>, Error> {
         let mut policy = branch;
         let params = self.step_params(parent.num_tokens, self.config.sampling);
-        let step = self.policy.step(&mut policy, &params).await?;
+        let (step, _) = self.write(&mut policy, &params).await?;
         let text = step.text.trim().to_string();
         let valid = step.end != StepEnd::Length && !text.is_empty();
         let first = valid && claimed.borrow_mut().insert(text.clone());
@@ -215,6 +222,7 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
         live: Option<Live<P, R>>,
     ) -> Child<P, R> {
         let mut path = parent.without_branches();
+        path.last_row = Rc::default();
         path.num_tokens += step.num_tokens;
         path.logprob += step.logprob;
         path.scores.extend(score);
@@ -301,7 +309,8 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
         let mut written = path.num_tokens;
         while ahead.len() < self.config.lookahead && written < self.config.max_tokens {
             let params = self.step_params(written, Sampling::GREEDY);
-            let step = self.policy.step(&mut policy, &params).await?;
+            self.count_last_row(&policy, 1);
+            let (step, _) = self.write(&mut policy, &params).await?;
             written += step.num_tokens;
             let text = step.text.trim().to_string();
             let empty = text.is_empty();
@@ -318,6 +327,7 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
         }
         path.value = self.config.aggregation.of(&extended);
         child.node.value = Some(path.value);
+        path.last_row.set(LastRow::Read);
         child.node.lookahead_tokens = written - path.num_tokens;
         Ok(())
     }

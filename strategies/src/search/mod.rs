@@ -14,11 +14,13 @@ mod watch;
 mod whole;
 
 use crate::trace::{NodeState, Trace};
-use crate::{Config, Ending, Error, Policy, Prm, Problem, Solution};
-use engine::philox;
+use crate::{Config, Cost, Ending, Error, Policy, Prm, Problem, Solution, Step, StepParams};
+use engine::{Work, philox};
 use futures::future::try_join_all;
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
+use std::ops::Range;
+use std::rc::Rc;
 
 pub use expand::Expansion;
 pub use watch::News;
@@ -53,7 +55,7 @@ pub struct Search<'a, P: Policy, R: Prm> {
     pub config: &'a Config,
     pub(crate) problem: &'a Problem,
     pub(crate) trace: RefCell<Trace>,
-    pub(crate) prm_tokens: Cell<usize>,
+    pub(crate) cost: Cell<Cost>,
     policy: &'a P,
     /// `None` for a strategy that needs no PRM.
     prm: Option<&'a R>,
@@ -78,6 +80,20 @@ pub struct Path<P: Policy, R: Prm> {
     num_tokens: usize,
     logprob: f64,
     embedded: Embedded,
+    /// One for all forks of the path.
+    last_row: Rc<Cell<LastRow>>,
+}
+
+/// The row of a path's last token, from which its children draw.
+#[derive(Clone, Copy, Default, PartialEq)]
+enum LastRow {
+    /// Not computed.
+    #[default]
+    Pending,
+    /// Computed for children, once for all of them.
+    Drawn,
+    /// Computed before there were children, each of which computes it again for the head's output.
+    Read,
 }
 
 /// The sum of a path's hidden states, over its first tokens: [`Search::embed`] adds the others.
@@ -112,7 +128,7 @@ impl<'a, P: Policy, R: Prm> Search<'a, P, R> {
             config,
             problem,
             trace: RefCell::default(),
-            prm_tokens: Cell::new(0),
+            cost: Cell::default(),
             policy,
             prm: prm.filter(|_| strategy.needs_prm()),
             watch: None,
@@ -142,6 +158,7 @@ impl<'a, P: Policy, R: Prm> Search<'a, P, R> {
             num_tokens: 0,
             logprob: 0.0,
             embedded: Embedded::default(),
+            last_row: Rc::default(),
         })
     }
 
@@ -221,6 +238,8 @@ impl<'a, P: Policy, R: Prm> Search<'a, P, R> {
             let new = path.num_tokens - path.embedded.tokens;
             if let Some(live) = path.live.as_ref().filter(|_| new > 0) {
                 let sum = self.policy.hidden_sum(&live.policy, new).await?;
+                let end = self.policy.num_tokens(&live.policy);
+                self.count_policy(Work::rows(end.saturating_sub(new)..end, 0));
                 path.embedded.sum.resize(sum.len(), 0.0);
                 for (all, new) in path.embedded.sum.iter_mut().zip(sum) {
                     *all += new;
@@ -253,7 +272,7 @@ impl<'a, P: Policy, R: Prm> Search<'a, P, R> {
             config: self.config,
             problem: self.problem,
             trace: RefCell::default(),
-            prm_tokens: Cell::new(0),
+            cost: Cell::default(),
             policy: self.policy,
             prm: self.prm,
             watch: self.watch,
@@ -266,14 +285,18 @@ impl<'a, P: Policy, R: Prm> Search<'a, P, R> {
     /// Adds the tree of a [`separate`](Search::separate) search to this one; returns its solution
     /// as one of this search.
     pub fn merge(&self, part: Search<'_, P, R>, solution: Solution) -> Solution {
-        let tokens = self.prm_tokens.get() + part.prm_tokens.get();
-        self.prm_tokens.set(tokens);
+        let cost = part.cost.get();
+        self.count(cost);
         let shift = self.trace.borrow_mut().graft(part.trace.into_inner());
         let node = match solution.node {
             0 => 0, // the stem is the same one
             node => node + shift,
         };
-        Solution { node, ..solution }
+        Solution {
+            node,
+            cost,
+            ..solution
+        }
     }
 
     /// Opens the stem on both models.
@@ -284,11 +307,14 @@ impl<'a, P: Policy, R: Prm> Search<'a, P, R> {
                 return Ok(None);
             };
             let branch = prm.start(text).await?;
-            self.count_prm_tokens(prm.num_tokens(&branch));
+            self.count_prm(Work::rows(0..prm.num_tokens(&branch), 0));
             Ok(Some(branch))
         };
         let stream = stream(self.config.seed, text);
         let (policy, prm) = futures::try_join!(self.policy.start(text, stream), prm)?;
+        // The last row comes with the first step.
+        let tokens = self.policy.num_tokens(&policy);
+        self.count_policy(Work::rows(0..tokens.saturating_sub(1), 0));
         Ok(Live { policy, prm })
     }
 
@@ -300,7 +326,7 @@ impl<'a, P: Policy, R: Prm> Search<'a, P, R> {
         let prm = self.prm()?;
         let before = prm.num_tokens(branch);
         let scores = prm.score(branch, steps).await?;
-        self.count_prm_tokens(prm.num_tokens(branch) - before);
+        self.count_prm(scored(before..prm.num_tokens(branch), steps.len()));
         if scores.len() != steps.len() {
             return Err(Error::ScoreCount {
                 expected: steps.len(),
@@ -327,8 +353,48 @@ impl<'a, P: Policy, R: Prm> Search<'a, P, R> {
         Some(prm.fork(branch))
     }
 
-    fn count_prm_tokens(&self, tokens: usize) {
-        self.prm_tokens.set(self.prm_tokens.get() + tokens);
+    /// Counts the row of a branch's last token, from which steps are drawn, so many times.
+    fn count_last_row(&self, branch: &P::Branch, times: usize) {
+        let tokens = self.policy.num_tokens(branch);
+        for _ in 0..times {
+            self.count_policy(Work::rows(tokens.saturating_sub(1)..tokens, 1));
+        }
+    }
+
+    /// Writes a step, and counts the rows of its tokens but the last, which is computed if another step
+    /// follows. Returns the count too.
+    async fn write(
+        &self,
+        branch: &mut P::Branch,
+        params: &StepParams<'_>,
+    ) -> Result<(Step, Work), Error> {
+        let first = self.policy.num_tokens(branch);
+        let step = self.policy.step(branch, params).await?;
+        let rows = step.num_tokens.saturating_sub(1);
+        let work = Work::rows(first..first + rows, rows);
+        self.count_policy(work);
+        Ok((step, work))
+    }
+
+    fn count_policy(&self, policy: Work) {
+        self.count(Cost {
+            policy,
+            ..Cost::default()
+        });
+    }
+
+    fn count_prm(&self, prm: Work) {
+        self.count(Cost {
+            prm,
+            ..Cost::default()
+        });
+    }
+
+    fn count(&self, cost: Cost) {
+        self.cost.update(|mut sum| {
+            sum += cost;
+            sum
+        });
     }
 
     fn set_state(&self, node: usize, state: NodeState) {
@@ -376,6 +442,7 @@ impl<P: Policy, R: Prm> Path<P, R> {
             num_tokens: self.num_tokens,
             logprob: self.logprob,
             node: self.node,
+            cost: Cost::default(),
         }
     }
 
@@ -392,8 +459,15 @@ impl<P: Policy, R: Prm> Path<P, R> {
             num_tokens: self.num_tokens,
             logprob: self.logprob,
             embedded: self.embedded.clone(),
+            last_row: Rc::clone(&self.last_row),
         }
     }
+}
+
+/// The PRM's rows at `positions`, which give so many scores; a step beyond its context gives none.
+fn scored(positions: Range<usize>, scores: usize) -> Work {
+    let outputs = scores.min(positions.len());
+    Work::rows(positions, outputs)
 }
 
 /// Parts the random numbers of strategies from those of the policy's branches, which are keyed by the

@@ -1,8 +1,8 @@
 //! Whole solutions, written in one go: what CoT, majority vote and best-of-N share.
 
-use super::{Live, Search};
+use super::{Live, Search, scored};
 use crate::trace::{Node, NodeState, Trace};
-use crate::{Config, Ending, Error, Policy, Prm, Solution, StepEnd, StepParams};
+use crate::{Config, Cost, Ending, Error, Policy, Prm, Solution, StepEnd, StepParams};
 use futures::future::try_join_all;
 use std::collections::HashMap;
 
@@ -22,6 +22,7 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
             let until = self.config.stop_rule.next_check(solutions.len()).min(count);
             let branches = (solutions.len()..until).map(|_| self.policy.fork(&start.policy));
             let branches: Vec<P::Branch> = branches.collect();
+            self.count_last_row(&start.policy, 1);
             let Live { policy, prm } = start;
             // The last round frees what its branches do not hold.
             let policy = (until < count).then_some(policy);
@@ -66,7 +67,10 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
         let mut solution = self.write_solution(branch).await?;
         if let (Some(prm), Some(prm_root)) = (self.prm, prm_root) {
             let steps: Vec<&str> = solution.steps.iter().map(String::as_str).collect();
-            solution.scores = self.score(&mut prm.fork(prm_root), &steps).await?;
+            let mut branch = prm.fork(prm_root);
+            solution.scores = self.score(&mut branch, &steps).await?;
+            let rows = prm.num_tokens(prm_root)..prm.num_tokens(&branch);
+            solution.cost.prm = scored(rows, steps.len());
         }
         self.report_solution(&solution);
         Ok(solution)
@@ -78,7 +82,7 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
             max_tokens: self.config.max_tokens,
             sampling: self.config.sampling,
         };
-        let whole = self.policy.step(&mut branch, &params).await?;
+        let (whole, work) = self.write(&mut branch, &params).await?;
         let pieces = whole.text.split(&self.config.delimiter).map(str::trim);
         Ok(Solution {
             steps: pieces.filter(|s| !s.is_empty()).map(String::from).collect(),
@@ -93,6 +97,10 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
             num_tokens: whole.num_tokens,
             logprob: whole.logprob,
             node: 0,
+            cost: Cost {
+                policy: work,
+                ..Cost::default()
+            },
         })
     }
 }

@@ -171,6 +171,14 @@ impl Policy for Writer<'_> {
         self.0.branch(&path, Some(index))
     }
 
+    /// One token for the problem and one for each word.
+    fn num_tokens(&self, branch: &Branch) -> usize {
+        match said(&branch.path) {
+            "-" => 1,
+            words => 1 + words.split('.').count(),
+        }
+    }
+
     /// Words that begin with the same letter point the same way.
     async fn hidden_sum(&self, branch: &Branch, tokens: usize) -> Result<Vec<f64>, Error> {
         self.0.yields().await;
