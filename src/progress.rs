@@ -213,6 +213,7 @@ mod tests {
             policy: Some(session::ModelUsage {
                 work: session::Usage::default(),
                 kv: session::KvUsage::default(),
+                rates: Default::default(),
             }),
             solutions,
             solution_tokens,

@@ -21,6 +21,7 @@
 //! - [`Session::stem`] gives a [`Branch`], with which a program outside searches as a strategy does:
 //!   fork, write a step, score, read.
 //! - [`local`] is the same wiring on the caller's thread, over a backend of the caller's.
+//! - [`sweep`] runs many configurations over a problem set and keeps what they came to.
 //! - [`results`] has the lines of results files; [`device`] the words of devices; [`embedded`] the nano
 //!   family.
 //!
@@ -45,6 +46,7 @@ pub mod models;
 mod options;
 pub mod results;
 mod session;
+pub mod sweep;
 
 pub use branch::{Branch, BranchText, StepOptions, WrittenStep};
 pub use device::{Device, EngineOptions, Machine};

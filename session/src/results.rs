@@ -307,7 +307,7 @@ fn read_line(bytes: &[u8]) -> Result<Line, String> {
 }
 
 /// The first setting that differs, in words.
-fn difference(there: &Settings, here: &Settings) -> Option<String> {
+pub(crate) fn difference(there: &Settings, here: &Settings) -> Option<String> {
     let mut there = there.clone();
     if there.device.is_none() {
         // From before the device was written down: nothing is known of it.

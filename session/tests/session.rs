@@ -153,7 +153,9 @@ fn the_cost_of_a_search_is_what_the_engine_computes() {
         for problem in problems(3) {
             let session = open();
             let outcome = session.solve(problem, config.clone()).wait();
-            let cost = outcome.expect("a search").cost;
+            let outcome = outcome.expect("a search");
+            let cost = outcome.cost;
+            assert_eq!(cost.drawn, outcome.policy_tokens as u64);
             let usages = block_on(session.usage()).expect("a session");
             for (usage, work) in [(usages.policy, cost.policy), (usages.prm, cost.prm)] {
                 let usage = usage.expect("both models");

@@ -168,7 +168,7 @@ impl Reliability {
 }
 
 /// The 95 % interval of a share of `count` samples.
-fn wilson(share: f64, count: f64) -> [f64; 2] {
+pub fn wilson(share: f64, count: f64) -> [f64; 2] {
     const Z: f64 = 1.959_963_984_540_054;
     let z2 = Z * Z / count;
     let middle = (share + z2 / 2.0) / (1.0 + z2);

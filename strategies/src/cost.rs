@@ -10,13 +10,15 @@ use std::ops::{AddAssign, SubAssign};
 use engine::Work;
 use serde::{Deserialize, Serialize};
 
-/// Rows of the policy and of the PRM.
+/// Rows of the policy and of the PRM, and the tokens drawn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cost {
     /// The policy's.
     pub policy: Work,
     /// The PRM's; nothing without one.
     pub prm: Work,
+    /// Tokens that the policy drew: kept, dropped, duplicate and looked ahead.
+    pub drawn: u64,
 }
 
 impl Cost {
@@ -30,6 +32,7 @@ impl AddAssign for Cost {
     fn add_assign(&mut self, other: Cost) {
         self.policy += other.policy;
         self.prm += other.prm;
+        self.drawn += other.drawn;
     }
 }
 
@@ -37,5 +40,6 @@ impl SubAssign for Cost {
     fn sub_assign(&mut self, other: Cost) {
         self.policy -= other.policy;
         self.prm -= other.prm;
+        self.drawn -= other.drawn;
     }
 }

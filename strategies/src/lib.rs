@@ -73,7 +73,7 @@ mod subsample;
 mod trace;
 
 pub use aggregate::Aggregation;
-pub use calibration::{Bin, Isotonic, Reliability, Sample};
+pub use calibration::{Bin, Isotonic, Reliability, Sample, wilson};
 pub use config::{BeamMode, Config, check_sampling};
 pub use context_overflow::ContextOverflow;
 pub use cost::Cost;

@@ -367,13 +367,17 @@ impl<'a, P: Policy, R: Prm> Search<'a, P, R> {
         &self,
         branch: &mut P::Branch,
         params: &StepParams<'_>,
-    ) -> Result<(Step, Work), Error> {
+    ) -> Result<(Step, Cost), Error> {
         let first = self.policy.num_tokens(branch);
         let step = self.policy.step(branch, params).await?;
         let rows = step.num_tokens.saturating_sub(1);
-        let work = Work::rows(first..first + rows, rows);
-        self.count_policy(work);
-        Ok((step, work))
+        let cost = Cost {
+            policy: Work::rows(first..first + rows, rows),
+            prm: Work::default(),
+            drawn: step.num_tokens as u64,
+        };
+        self.count(cost);
+        Ok((step, cost))
     }
 
     fn count_policy(&self, policy: Work) {

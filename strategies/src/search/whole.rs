@@ -2,7 +2,7 @@
 
 use super::{Live, Search, scored};
 use crate::trace::{Node, NodeState, Trace};
-use crate::{Config, Cost, Ending, Error, Policy, Prm, Solution, StepEnd, StepParams};
+use crate::{Config, Ending, Error, Policy, Prm, Solution, StepEnd, StepParams};
 use futures::future::try_join_all;
 use std::collections::HashMap;
 
@@ -82,7 +82,7 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
             max_tokens: self.config.max_tokens,
             sampling: self.config.sampling,
         };
-        let (whole, work) = self.write(&mut branch, &params).await?;
+        let (whole, cost) = self.write(&mut branch, &params).await?;
         let pieces = whole.text.split(&self.config.delimiter).map(str::trim);
         Ok(Solution {
             steps: pieces.filter(|s| !s.is_empty()).map(String::from).collect(),
@@ -97,10 +97,7 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
             num_tokens: whole.num_tokens,
             logprob: whole.logprob,
             node: 0,
-            cost: Cost {
-                policy: work,
-                ..Cost::default()
-            },
+            cost,
         })
     }
 }

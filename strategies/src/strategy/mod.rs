@@ -124,6 +124,11 @@ impl Strategy {
         self.row().uses_beam_width
     }
 
+    /// Whether it writes whole solutions, the i-th of which does not depend on N.
+    pub fn writes_whole_solutions(self) -> bool {
+        matches!(self, Strategy::Cot | Strategy::Majority | Strategy::BestOfN)
+    }
+
     /// The selection that counts unless another is set: `last-vote` with a PRM (the best row of the
     /// paper's Table 2), else `majority`.
     pub fn default_selection(self) -> Selection {

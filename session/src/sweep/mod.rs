@@ -1,0 +1,20 @@
+//! Sweeps: policies, PRMs, strategies, budgets and seeds over a problem set.
+//!
+//! [`Grid`] says what is to be run, [`Folder`] keeps it (a file of [`Record`]s a cell), [`Cells`] runs
+//! it. Results do not depend on what else runs, on threads or on where a sweep was interrupted.
+
+mod folder;
+mod grid;
+mod record;
+mod run;
+mod summary;
+
+pub use folder::{
+    CellFile, Folder, Manifest, Pair, Stored, problems_hash, read_manifest, read_records,
+};
+pub use grid::{Cell, Grid, Seeds};
+pub use record::{Candidate, FIRST_SOLUTIONS, Rates, Record, SCHEMA};
+pub use run::{Cells, Watch};
+pub use summary::{
+    Difficulty, Filled, ProblemDifficulty, Row, average, deviation, difficulties, rows,
+};
