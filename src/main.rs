@@ -41,6 +41,7 @@ fn main() -> ExitCode {
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let done = match cli.command {
         Command::Solve(flags) => commands::solve::run(&flags),
+        Command::Sweep(flags) => commands::sweep::run(&flags),
         Command::Show(flags) => commands::show::run(&flags),
         Command::Generate(flags) => commands::generate::run(&flags),
         Command::Score(flags) => commands::score::run(&flags),

@@ -186,7 +186,7 @@ impl Progress {
 }
 
 /// `45 s`, `12 min`, `3 h 5 min`.
-fn duration(seconds: f64) -> String {
+pub fn duration(seconds: f64) -> String {
     // A rate near 0 gives a time that no integer holds.
     let seconds = seconds.min(1e9).ceil() as u64;
     match seconds {

@@ -15,10 +15,18 @@ pub mod quantize;
 pub mod score;
 pub mod show;
 pub mod solve;
+pub mod sweep;
 
 use std::io::{Read, Write, stdin, stdout};
+use std::path::Path;
 
-use crate::error::{Done, Failure};
+use session::Problem;
+
+use crate::error::{Done, Failure, print_failure};
+
+/// The most malformed lines of a problem file that are named: a file of another kind has nothing
+/// else.
+const MOST_SENTENCES: usize = 20;
 
 /// Writes to standard output.
 pub fn print(text: &str) -> Done {
@@ -56,4 +64,38 @@ pub fn read_stdin(what: &str) -> Done<String> {
         .read_to_string(&mut text)
         .map_err(|e| Failure::io(&format!("{what} from standard input"), &e))?;
     Ok(text)
+}
+
+/// The first `limit` problems of a file, or of the bundled ones, and how many of its lines are none:
+/// each of these is said on stderr, or is an error if `strict`.
+pub fn read_problems(
+    path: Option<&Path>,
+    limit: Option<usize>,
+    strict: bool,
+) -> Done<(Vec<Problem>, usize)> {
+    let (mut problems, bad) = match path {
+        None => strategies::read_problems(session::embedded::PROBLEMS),
+        Some(path) => {
+            let file = format!("--problems {}", path.display());
+            let bytes = std::fs::read(path).map_err(|e| Failure::io(&file, &e))?;
+            let (problems, bad) = strategies::read_problems(&bytes);
+            for line in bad.iter().take(MOST_SENTENCES) {
+                let failure = Failure::new(format!("{file} {line}"));
+                if strict {
+                    return Err(failure);
+                }
+                print_failure(&failure);
+            }
+            if bad.len() > MOST_SENTENCES {
+                let more = bad.len() - MOST_SENTENCES;
+                print_failure(&Failure::new(format!("{file}: {more} lines more")));
+            }
+            if problems.is_empty() {
+                return Err(Failure::new(format!("{file}: no problem in it")));
+            }
+            (problems, bad)
+        }
+    };
+    problems.truncate(limit.unwrap_or(usize::MAX));
+    Ok((problems, bad.len()))
 }

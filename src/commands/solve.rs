@@ -10,16 +10,12 @@ use session::results::{Line, Results, Settings};
 use session::{Config, Info, Options, Outcome, Problem, Session};
 use strategies::Solution;
 
-use super::{print, print_json, read_stdin, say_notes};
+use super::{print, print_json, read_problems, read_stdin, say_notes};
 use crate::downloads::Downloads;
-use crate::error::{Done, Failure, print_failure, sentence};
+use crate::error::{Done, Failure, sentence};
 use crate::flags::{SearchFlags, SolveFlags};
 use crate::progress::Progress;
 use crate::summary::{Counted, Run, Summary, render, summarise};
-
-/// The most malformed lines of a problem file that are named: a file of another kind has nothing
-/// else.
-const MOST_SENTENCES: usize = 20;
 
 const NO_POLICY: session::Error = session::Error::NoModel { role: "policy" };
 
@@ -247,49 +243,21 @@ fn report(flags: &SolveFlags, lines: &[&Line], summary: &Summary) -> Done {
 
 /// The problems to solve, and how many lines of the file were none.
 pub(super) fn problems(text: Option<&str>, flags: &SearchFlags) -> Done<(Vec<Problem>, usize)> {
-    let (mut problems, bad) = match (text, &flags.problems) {
-        (Some(text), _) => {
-            let text = if text == "-" {
-                read_stdin("the problem")?
-            } else {
-                text.to_string()
-            };
-            if text.trim().is_empty() {
-                return Err(Failure::new("the problem is empty, expected text"));
-            }
-            (vec![Problem::new("1", text.trim())], Vec::new())
-        }
-        (None, Some(path)) => {
-            let bytes = std::fs::read(path)
-                .map_err(|e| Failure::io(&format!("--problems {}", path.display()), &e))?;
-            let (problems, bad) = strategies::read_problems(&bytes);
-            for line in bad.iter().take(MOST_SENTENCES) {
-                let sentence = format!("--problems {} {line}", path.display());
-                if flags.fail_on_malformed {
-                    return Err(Failure::new(sentence));
-                }
-                print_failure(&Failure::new(sentence));
-            }
-            if let Some(more) = bad
-                .len()
-                .checked_sub(MOST_SENTENCES)
-                .filter(|&more| more > 0)
-            {
-                let sentence = format!("--problems {}: {more} lines more", path.display());
-                print_failure(&Failure::new(sentence));
-            }
-            if problems.is_empty() {
-                return Err(Failure::new(format!(
-                    "--problems {}: no problem in it",
-                    path.display()
-                )));
-            }
-            (problems, bad)
-        }
-        (None, None) => strategies::read_problems(session::embedded::PROBLEMS),
+    let Some(text) = text else {
+        return read_problems(
+            flags.problems.as_deref(),
+            flags.limit,
+            flags.fail_on_malformed,
+        );
     };
-    problems.truncate(flags.limit.unwrap_or(usize::MAX));
-    Ok((problems, bad.len()))
+    let text = match text {
+        "-" => read_stdin("the problem")?,
+        text => text.to_string(),
+    };
+    if text.trim().is_empty() {
+        return Err(Failure::new("the problem is empty, expected text"));
+    }
+    Ok((vec![Problem::new("1", text.trim())], 0))
 }
 
 /// The chosen solution of one problem and its answer, as text.

@@ -6,6 +6,7 @@ mod engine;
 mod kernels;
 mod models;
 mod search;
+mod sweep;
 
 use std::path::PathBuf;
 
@@ -24,6 +25,7 @@ pub use self::models::{
     ExportFlags, GenerateFlags, InspectFlags, Logprobs, PrmEvalFlags, QuantizeFlags, ScoreFlags,
 };
 pub use self::search::{SearchFlags, SolveFlags};
+pub use self::sweep::SweepFlags;
 
 /// External test-time scaling: a small policy writes many solutions step by step, a process
 /// reward model (PRM) scores the steps, a search keeps the best.
@@ -41,6 +43,9 @@ pub enum Command {
     /// Solve problems. Without arguments: the embedded models on the bundled problems, beam
     /// search with N = 16.
     Solve(Box<SolveFlags>),
+    /// Run strategies, budgets and seeds over a problem set, for each policy and PRM, and say what each
+    /// comes to. What is there already is not run again.
+    Sweep(Box<SweepFlags>),
     /// Draw the search tree of one problem of a results file.
     Show(ShowFlags),
     /// Continue a prompt and stream the text.

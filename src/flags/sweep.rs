@@ -28,10 +28,20 @@ pub struct SweepFlags {
     #[arg(long, value_name = "COUNT")]
     pub limit: Option<usize>,
     /// The models that write.
-    #[arg(long, value_delimiter = ',', default_value = "nano-small", value_name = "MODEL,...")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "nano-small",
+        value_name = "MODEL,..."
+    )]
     pub policies: Vec<String>,
     /// The models that score.
-    #[arg(long, value_delimiter = ',', default_value = "nano-prm", value_name = "MODEL,...")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "nano-prm",
+        value_name = "MODEL,..."
+    )]
     pub prms: Vec<String>,
     /// How to search.
     #[arg(
@@ -43,7 +53,12 @@ pub struct SweepFlags {
     )]
     pub strategies: Vec<Strategy>,
     /// The budgets N; cot has 1.
-    #[arg(long, value_delimiter = ',', default_value = "4,16,64", value_name = "N,...")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "4,16,64",
+        value_name = "N,..."
+    )]
     pub n: Vec<usize>,
     /// How many seeds: 0, 1, ...
     #[arg(long, default_value_t = 1, value_name = "COUNT")]

@@ -25,3 +25,4 @@ mod kv_peak;
 mod quantized;
 mod resume;
 mod smollm;
+mod sweep;
