@@ -72,7 +72,7 @@ pub struct SearchFlags {
     /// Greedy steps to look ahead before a child is scored (step searches).
     #[arg(long, default_value_t = 0, value_name = "STEPS")]
     pub lookahead: usize,
-    /// When a vote stops before N solutions (majority): none, unbeatable (what is left cannot change the
+    /// When a vote stops before N solutions (majority, best-of-n): none, unbeatable (what is left cannot change the
     /// answer), beta (the first answer leads with a probability above 0.95) or bayes-factor (the odds that it
     /// is the mode have grown tenfold).
     #[arg(long, default_value = "none", value_parser = words(&StopRule::ALL, StopRule::name), value_name = "RULE")]

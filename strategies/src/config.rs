@@ -35,7 +35,7 @@ pub struct Config {
     pub beam_mode: BeamMode,
     /// Greedy steps looked ahead before a child is valued; 0 is off. Beam search and DVTS.
     pub lookahead: usize,
-    /// When a vote stops before N solutions. Majority.
+    /// When a vote stops before N solutions. Majority and best-of-N.
     pub stop_rule: StopRule,
     /// The temperature of the softmax that shares a step's budget. REBASE and DORA.
     pub balance_temperature: f64,
@@ -174,6 +174,12 @@ impl Config {
             return Err(Setting::new("stop_rule", self.stop_rule.name(), expected).into());
         }
         let selection = self.selection_or_default();
+        if self.stop_rule.counts_answers() && matches!(selection, Selection::Max(_)) {
+            let expected = format!(
+                "none or unbeatable: it counts answers, and the selection {selection} does not"
+            );
+            return Err(Setting::new("stop_rule", self.stop_rule.name(), expected).into());
+        }
         if selection.needs_scores() && !self.strategy.needs_prm() {
             let name = self.strategy.name();
             let expected =

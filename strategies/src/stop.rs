@@ -2,15 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-/// When a majority vote stops before N solutions.
+/// When a vote stops before N solutions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StopRule {
     /// Never.
     #[default]
     None,
-    /// When the solutions that are left could not change the answer, whatever they say: the result
-    /// is that of all N.
+    /// When the solutions that are left could not change the answer of the selection, whatever they say:
+    /// the result is that of all N.
     Unbeatable,
     /// When the most frequent answer is more frequent than the second with a probability above 0.95
     /// (Adaptive-Consistency, Aggarwal et al., arXiv 2305.11860).
@@ -61,6 +61,11 @@ impl StopRule {
         }
     }
 
+    /// Whether it counts answers, so that the solution with the highest score says nothing to it.
+    pub(crate) fn counts_answers(self) -> bool {
+        matches!(self, StopRule::Beta | StopRule::BayesFactor)
+    }
+
     /// The number of solutions after which the vote is looked at next, once `written` are there:
     /// 1, 2, 4, 8, then every 8.
     pub(crate) fn next_check(self, written: usize) -> usize {
@@ -71,6 +76,20 @@ impl StopRule {
             _ => written + 8,
         }
     }
+}
+
+/// Whether a vote weighted by scores in [0, 1] is settled: the sums of the answers' `weights`, in any
+/// order, are such that `left` more solutions, each of weight 1, cannot give another answer the highest
+/// sum.
+pub(crate) fn weighted_vote_is_unbeatable(weights: &[f64], left: usize) -> bool {
+    /// Above the rounding of the sums that are still to come.
+    const ROUNDING: f64 = 1e-9;
+    let (mut first, mut second) = (0.0f64, 0.0f64);
+    for &weight in weights {
+        second = second.max(weight.min(first));
+        first = first.max(weight);
+    }
+    first - second > left as f64 + ROUNDING
 }
 
 /// The probability that the first of two answers is the more frequent one, of which `a` and `b`
@@ -176,6 +195,32 @@ mod tests {
         for &(rule, votes, left, expected) in cases {
             let found = rule.settles(votes, left);
             assert_eq!(found, expected, "{rule:?} {votes:?} {left}");
+        }
+    }
+
+    #[test]
+    fn weighted_vote_table() {
+        type Case = (&'static [f64], usize, bool);
+        let cases: &[Case] = &[
+            (&[], 0, false),
+            (&[], 3, false),
+            // An answer that nobody has given yet may get all that is left.
+            (&[2.5], 2, true),
+            (&[2.5], 3, false),
+            // A tie goes by the size of the group, which may change.
+            (&[2.0], 2, false),
+            (&[1.0, 3.5, 0.5], 2, true),
+            (&[3.5, 1.5, 1.5], 2, false),
+            (&[0.5, 0.5], 0, false),
+            (&[0.5, 0.75], 0, true),
+            // Scores of 0 lead nobody.
+            (&[0.0, 0.0], 0, false),
+            // 0.1 + 0.2 is more than 0.3 by rounding only.
+            (&[0.1 + 0.2, 0.3], 0, false),
+        ];
+        for &(weights, left, expected) in cases {
+            let found = weighted_vote_is_unbeatable(weights, left);
+            assert_eq!(found, expected, "{weights:?} {left}");
         }
     }
 

@@ -476,6 +476,144 @@ fn a_settled_vote_stops() {
 }
 
 #[test]
+fn a_settled_best_of_n_stops() {
+    let chosen = |text: &str| Some(text.parse::<Selection>().expect("a selection"));
+    // Looked at after 1, 2, 4 and 8 solutions.
+    // Letters behind the answers: each solution has a score of its own.
+    let even = "-: [7]a!:.9 [7]b!:.8 [1]c!:.1 [7]d!:.9 [7]e!:.7 [1]f!:.3 [7]g!:.9 [7]h!:.9 [2]i!:.5 [2]j!:.5";
+    let sure = "-: [1]a!:.9 b!:1 [7]c!:1 [1]d!:.5 [1]e!:1 [1]f!:1 [1]g!:1 [1]h!:1";
+    let odd = "-: [7]a!:9 [7]b!:.9 [7]c!:.9 [7]d!:.9 [1]e!:.1";
+    for (name, script, selection, rule, n, written, answer) in [
+        ("every one", even, "last-vote", StopRule::None, 8, 8, "7"),
+        // After 4 the 7 has 2.6, the 1 has 0.1; after 8 5.1 and 0.4.
+        (
+            "2.5 ahead of 2 left",
+            even,
+            "last-vote",
+            StopRule::Unbeatable,
+            6,
+            4,
+            "7",
+        ),
+        (
+            "2.5 ahead of 3 left",
+            even,
+            "last-vote",
+            StopRule::Unbeatable,
+            7,
+            7,
+            "7",
+        ),
+        (
+            "4.7 ahead of 2 left",
+            even,
+            "min-vote",
+            StopRule::Unbeatable,
+            10,
+            8,
+            "7",
+        ),
+        // By counts: 3 and 1 after 4, 6 and 2 after 8.
+        (
+            "majority: 2 left",
+            even,
+            "majority",
+            StopRule::Unbeatable,
+            6,
+            6,
+            "7",
+        ),
+        (
+            "majority: 3 of 5",
+            even,
+            "majority",
+            StopRule::Unbeatable,
+            5,
+            4,
+            "7",
+        ),
+        (
+            "beta: 0.91 after 8",
+            even,
+            "last-vote",
+            StopRule::Beta,
+            10,
+            10,
+            "7",
+        ),
+        (
+            "factors 9.5 and 24",
+            even,
+            "last-vote",
+            StopRule::BayesFactor,
+            10,
+            8,
+            "7",
+        ),
+        // The score of a solution without an answer does not count; then the third has the best.
+        (
+            "no better score",
+            sure,
+            "last-max",
+            StopRule::Unbeatable,
+            8,
+            4,
+            "7",
+        ),
+        (
+            "no score of 1",
+            even,
+            "last-max",
+            StopRule::Unbeatable,
+            8,
+            8,
+            "7",
+        ),
+        (
+            "scores beyond 1",
+            odd,
+            "last-vote",
+            StopRule::Unbeatable,
+            5,
+            5,
+            "7",
+        ),
+        (
+            "scores beyond 1",
+            odd,
+            "last-max",
+            StopRule::Unbeatable,
+            5,
+            5,
+            "7",
+        ),
+    ] {
+        let config = Config {
+            n,
+            stop_rule: rule,
+            selection: chosen(selection),
+            ..Config::new(Strategy::BestOfN)
+        };
+        let outcome = Script::new(script).solve(&config).expect("scripted");
+        assert_eq!(outcome.solutions.len(), written, "{name}, {selection}");
+        assert_eq!(outcome.prediction.as_deref(), Some(answer), "{name}");
+        assert_eq!(outcome.by_n.is_empty(), rule != StopRule::None, "{name}");
+    }
+    let error = Config {
+        stop_rule: StopRule::Beta,
+        selection: chosen("min-max"),
+        ..Config::new(Strategy::BestOfN)
+    };
+    assert_eq!(
+        error
+            .validate()
+            .expect_err("counts say nothing")
+            .to_string(),
+        "`stop_rule` is beta; expected none or unbeatable: it counts answers, and the selection min-max does not"
+    );
+}
+
+#[test]
 fn particle_filtering() {
     let config = Config {
         n: 2,

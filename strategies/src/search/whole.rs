@@ -1,8 +1,12 @@
 //! Whole solutions, written in one go: what CoT, majority vote and best-of-N share.
 
 use super::{Live, Search, scored};
+use crate::stop::weighted_vote_is_unbeatable;
 use crate::trace::{Node, NodeState, Trace};
-use crate::{Config, Ending, Error, Policy, Prm, Solution, StepEnd, StepParams};
+use crate::{
+    Aggregation, Config, Ending, Error, Policy, Prm, Selection, Solution, StepEnd, StepParams,
+    StopRule,
+};
 use futures::future::try_join_all;
 use std::collections::HashMap;
 
@@ -44,19 +48,40 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
     /// Whether more solutions, `count` in all, are not needed.
     fn is_settled(&self, solutions: &[Solution], count: usize) -> bool {
         let Config {
-            grader, delimiter, ..
+            grader,
+            delimiter,
+            stop_rule,
+            ..
         } = self.config;
-        let mut votes: HashMap<String, usize> = HashMap::new();
-        for solution in solutions {
-            let answer = grader.answer(&solution.steps.join(delimiter));
-            if let Some(answer) = answer {
-                *votes.entry(grader.canonical(&answer)).or_default() += 1;
+        let answered: Vec<(String, &Solution)> = (solutions.iter())
+            .filter_map(|solution| {
+                let answer = grader.answer(&solution.steps.join(delimiter))?;
+                Some((grader.canonical(&answer), solution))
+            })
+            .collect();
+        let left = count - solutions.len();
+        // Scores beyond [0, 1] have no bound that what is left could be held to.
+        let bounded = |a: Aggregation| {
+            let scores = answered.iter().map(|(_, solution)| a.of(&solution.scores));
+            scores.into_iter().all(|score| (0.0..=1.0).contains(&score))
+        };
+        match (stop_rule, self.config.selection_or_default()) {
+            (StopRule::Unbeatable, Selection::Vote(a)) => {
+                let weights = sums(&answered, |solution| a.of(&solution.scores));
+                bounded(a) && weighted_vote_is_unbeatable(&weights, left)
+            }
+            // Of equal scores the earlier solution is chosen.
+            (StopRule::Unbeatable, Selection::Max(a)) => {
+                let mut best = answered.iter().map(|(_, solution)| a.of(&solution.scores));
+                bounded(a) && best.any(|score| score == 1.0)
+            }
+            _ => {
+                let counts = sums(&answered, |_| 1.0);
+                let mut votes: Vec<usize> = counts.into_iter().map(|c| c as usize).collect();
+                votes.sort_unstable_by(|a, b| b.cmp(a));
+                stop_rule.settles(&votes, left)
             }
         }
-        let mut votes: Vec<usize> = votes.into_values().collect();
-        votes.sort_unstable_by(|a, b| b.cmp(a));
-        let left = count - solutions.len();
-        self.config.stop_rule.settles(&votes, left)
     }
 
     async fn write_and_score(
@@ -100,6 +125,15 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
             cost,
         })
     }
+}
+
+/// The sum of `weight` over the solutions of each answer, in no order.
+fn sums(answered: &[(String, &Solution)], weight: impl Fn(&Solution) -> f64) -> Vec<f64> {
+    let mut sums: HashMap<&str, f64> = HashMap::new();
+    for (answer, solution) in answered {
+        *sums.entry(answer).or_default() += weight(solution);
+    }
+    sums.into_values().collect()
 }
 
 /// Adds a solution to the trace as a chain of steps below the stem; returns its last node.
