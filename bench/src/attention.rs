@@ -322,6 +322,7 @@ impl Study<'_> {
                     history: &[],
                     key: row as u64,
                     position: 0,
+                    confidence: false,
                 })
                 .collect();
             let mut failed = None;

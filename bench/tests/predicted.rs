@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 use engine::checkpoint::Checkpoint;
 use engine::checkpoint::source::Source;
-use engine::{Branch, Engine, Generate, ModelSpec, Options, Sampling};
+use engine::{Branch, Confidences, Engine, Generate, ModelSpec, Options, Sampling};
 use futures::future::try_join_all;
 use kernels::cuda::items::Sharing;
 use kernels::cuda::study::{self, Beam};
@@ -172,6 +172,7 @@ fn generate<B: Backend + 'static>(backend: B, source: Source, tokens: usize) {
             include_stop: false,
             stop_token_ids: Vec::new(),
             stream: None,
+            confidences: Confidences::None,
         };
         branch.generate(how).await
     });

@@ -99,6 +99,8 @@ impl Branch {
             sampled_ids: Vec::new(),
             logprobs: Vec::new(),
             processed_logprobs: Vec::new(),
+            confidences: Vec::new(),
+            bar: options.confidences.bar(),
             matcher: StopMatcher::new(&options.stop_strings),
             detokenizer,
             streamed: 0,

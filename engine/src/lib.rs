@@ -38,7 +38,8 @@ pub use branch::Branch;
 pub use engine::{DeviceModels, Engine, Model, ModelSpec, Options};
 pub use error::Error;
 pub use model::max_outputs;
+pub use schedule::confidence::{ConfidenceWindow, Confidences};
 pub use schedule::request::{Finish, Generate, Generated};
 pub use schedule::usage::{FlopRates, KvUsage, Usage, Work};
 
-pub use kernels::{Dtype, Sampling, Setting, philox};
+pub use kernels::{Confidence, Dtype, Sampling, Setting, philox};

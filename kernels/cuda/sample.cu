@@ -13,11 +13,19 @@
 // operation rounded on its own; their sums are exact in 64 bits, so the order of adding does not
 // matter. The sum for the log-probability is f64, within about one f64 rounding of the CPU's.
 //
-// Budget: 4 vocabulary bytes per pass; 4 passes without filters, 8 more for each of top-k and top-p
-// (the row is read from L2 after the first). About 20 operations per token and pass.
+// Confidence, of draws that ask for it: the sums of l - max over the row and over its TOP_TOKENS most
+// likely tokens. Each thread keeps the most likely of its ids that is not taken yet; in each of
+// TOP_TOKENS rounds the block takes the most likely of those, and the warp of the thread that held it
+// looks for that thread's next one. f64 sums; that of the top tokens from the most likely one on, as on
+// the CPU, the other within one f64 rounding per addition.
 //
-// Constants from the host (`cuda/catalog.rs`): THREADS, SUBSTITUTE_THREADS, MAX_WEIGHT, DRAW_BYTES,
-// DRAWN_BYTES.
+// Budget: 4 vocabulary bytes per pass; 4 passes without filters, 8 more for each of top-k and top-p
+// (the row is read from L2 after the first). About 20 operations per token and pass. A confidence: 1
+// pass of 6 operations per token, and TOP_TOKENS rounds that read vocabulary / THREADS logits each, a
+// sector of 32 bytes per logit.
+//
+// Constants from the host (`cuda/catalog.rs`): THREADS, SUBSTITUTE_THREADS, MAX_WEIGHT, TOP_TOKENS,
+// MAX_BELOW, DRAW_BYTES, DRAWN_BYTES.
 #include "common.cuh"
 
 constexpr int WARPS = THREADS / 32;
@@ -36,12 +44,16 @@ struct Draw {
     float penalty;
     u32 min_weight;   // the smallest weight that min-p keeps
     u32 scratch;      // its scratch row
+    u32 confidence;   // 1: the sums of its confidence are wanted
+    u32 unused;
 };
 static_assert(sizeof(Draw) == DRAW_BYTES, "DeviceDraw of cuda/sample.rs");
 
 // `Drawn` of `cuda/sample.rs`. Logarithms are natural.
 struct Drawn {
     double sum;   // of e^(l - max) over the row
+    double below_sum;      // of l - max over the row, if wanted
+    double top_below_sum;  // of l - max over the TOP_TOKENS most likely tokens, if wanted
     u64 total;    // the kept weights' sum; 1 where the most likely token was taken
     u32 weight;   // the token's; 1 then
     float below;  // l[token] - max
@@ -240,6 +252,42 @@ DEVICE double sum_exp(const float* logits, u32 size, float max_logit, Shared& s)
     return sum_all(part, s);
 }
 
+// l - max_logit as a confidence counts it.
+DEVICE float held_below(float logit, float max_logit) {
+    return fmaxf(__fsub_rn(logit, max_logit), -(float)MAX_BELOW);
+}
+
+// The sums of l - max_logit over a row and over its TOP_TOKENS most likely tokens (all, if it has fewer).
+DEVICE void sum_below(const float* logits, u32 size, float max_logit, Drawn& result, Shared& s) {
+    double part = 0;
+    u64 best = 0;  // the rank of the thread's most likely id that is not taken
+    for (u32 id = threadIdx.x; id < size; id += THREADS) {
+        float l = logits[id];
+        u64 r = rank(l, id);
+        part += held_below(l, max_logit);
+        best = r > best ? r : best;
+    }
+    result.below_sum = sum_all(part, s);
+    double top = 0;
+    for (u32 taken = 0; taken < TOP_TOKENS && taken < size; taken++) {
+        u64 most = max_all(best, s);
+        u32 id = ~(u32)most, owner = id % THREADS;
+        top += held_below(logits[id], max_logit);
+        if (threadIdx.x / 32 != owner / 32) continue;
+        u64 next = 0;
+        for (u32 other = owner + threadIdx.x % 32 * THREADS; other < size; other += 32 * THREADS) {
+            u64 r = rank(logits[other], other);
+            if (r < most && r > next) next = r;
+        }
+        for (int d = 16; d; d >>= 1) {
+            u64 o = __shfl_xor_sync(FULL_MASK, next, d);
+            next = o > next ? o : next;
+        }
+        if (threadIdx.x == owner) best = next;
+    }
+    result.top_below_sum = top;
+}
+
 // The repetition penalty: `to` becomes `logits`, those of `history` divided or multiplied by the
 // penalty.
 DEVICE void penalise(const float* logits, u32 size, const Draw& draw, const u32* history, float* to) {
@@ -330,6 +378,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     Drawn result = {};
     if (best.usable) {
         result.sum = sum_exp(raw, size, raw_max, s);
+        if (draw.confidence) sum_below(raw, size, raw_max, result, s);
         if (draw.history_len) {
             float* penalised = scratch + (u64)draw.scratch * size;
             penalise(raw, size, draw, history, penalised);

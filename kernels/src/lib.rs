@@ -39,4 +39,4 @@ pub use dtype::{Dtype, KvDtype};
 pub use error::{Error, Setting};
 pub use plan::{BatchPlan, BlockId, Row, Run, SequenceRows, Slot, Substitution};
 pub use quant::{Quantization, QuantizedMatrix};
-pub use sampling::{Draw, Sample, Sampling};
+pub use sampling::{Confidence, Draw, Sample, Sampling, TOP_TOKENS};

@@ -81,6 +81,8 @@ pub struct Draw<'a> {
     pub key: u64,
     /// Philox counter: position of the drawn token in its sequence.
     pub position: u64,
+    /// Whether [`Sample::confidence`] is computed as well.
+    pub confidence: bool,
 }
 
 /// A drawn token.
@@ -96,6 +98,43 @@ pub struct Sample {
     /// token was taken. vLLM's `processed_logprobs`, but for temperature 0, where vLLM gives those
     /// of temperature 1.
     pub processed_logprob: f32,
+    /// If the draw asked for it.
+    pub confidence: Option<Confidence>,
+}
+
+/// How sure the model's own distribution is of the next token: temperature 1, no filter, no penalty,
+/// whichever token is drawn. In nats; larger is surer. `V` is the size of the vocabulary.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Confidence {
+    /// `-(1 / V) sum_j ln(V p_j)`, the KL divergence of the distribution from the uniform one: 0 where
+    /// all tokens are equally likely (self-certainty, Kang et al. 2025, arXiv 2502.18581;
+    /// `confidence_logits` of backprop07/Self-Certainty, `src/confidence_list.py`).
+    pub self_certainty: f32,
+    /// Minus the mean log-probability of the [`TOP_TOKENS`] most likely tokens, or of all where there
+    /// are fewer (DeepConf, Fu et al. 2025, arXiv 2508.15260; `compute_confidence` of
+    /// facebookresearch/deepconf, `helper.py`, which adds the drawn token where it is not among them,
+    /// as vLLM lists it, and rounds to 3 decimals).
+    pub top: f32,
+}
+
+/// The tokens that [`Confidence::top`] is the mean over.
+pub const TOP_TOKENS: usize = 20;
+
+/// How far below the largest logit a logit counts in a [`Confidence`], at most: so a masked token, whose
+/// logit is minus infinity, leaves it finite.
+pub(crate) const MAX_BELOW: f32 = 1e4;
+
+impl Confidence {
+    /// From `sum`, the sum of `e^(l - max)` over a row of logits `l`, and the sums of `l - max` over all
+    /// `vocabulary` tokens and over the [`TOP_TOKENS`] most likely ones.
+    pub(crate) fn new(sum: f64, below: f64, top_below: f64, vocabulary: usize) -> Confidence {
+        let tokens = vocabulary as f64;
+        let top_tokens = vocabulary.min(TOP_TOKENS) as f64;
+        Confidence {
+            self_certainty: (sum.ln() - below / tokens - tokens.ln()) as f32,
+            top: (sum.ln() - top_below / top_tokens) as f32,
+        }
+    }
 }
 
 impl Sample {
@@ -105,6 +144,7 @@ impl Sample {
             token_id,
             logprob: logprob as f32,
             processed_logprob: (f64::from(weight) / total as f64).ln() as f32,
+            confidence: None,
         }
     }
 }
@@ -203,8 +243,16 @@ impl Sampler {
             } else {
                 self.sampled(shaped, max, draw)
             };
-            let logprob = f64::from(logits[token] - raw_max) - exp_sum(logits, raw_max).ln();
-            Sample::new(token as u32, logprob, weight, total)
+            let sum = exp_sum(logits, raw_max);
+            let logprob = f64::from(logits[token] - raw_max) - sum.ln();
+            let confidence = draw.confidence.then(|| {
+                let (below, top) = (below_sum(logits, raw_max), top_below_sum(logits, raw_max));
+                Confidence::new(sum, below, top, logits.len())
+            });
+            Sample {
+                confidence,
+                ..Sample::new(token as u32, logprob, weight, total)
+            }
         });
         self.penalised = penalised;
         result
@@ -342,6 +390,44 @@ widest! {
     }
 }
 
+widest! {
+    /// `sum_i max(l_i - max, -MAX_BELOW)` in f64, in 16 lanes by index modulo 16, then the lanes in order.
+    fn below_sum(logits: &[f32], max: f32) -> f64 {
+        let mut lanes = [0.0f64; 16];
+        let mut chunks = logits.chunks_exact(16);
+        for chunk in &mut chunks {
+            for (lane, &l) in lanes.iter_mut().zip(chunk) {
+                *lane += f64::from((l - max).max(-MAX_BELOW));
+            }
+        }
+        for (lane, &l) in lanes.iter_mut().zip(chunks.remainder()) {
+            *lane += f64::from((l - max).max(-MAX_BELOW));
+        }
+        lanes.iter().sum()
+    }
+}
+
+/// The sum of `max(l - max, -MAX_BELOW)` over the [`TOP_TOKENS`] largest logits, the largest first.
+fn top_below_sum(logits: &[f32], max: f32) -> f64 {
+    // Descending. A chunk whose maximum is not above the last one holds nothing of it: most of them.
+    let mut top = [f32::NEG_INFINITY; TOP_TOKENS];
+    for chunk in logits.chunks(SUM_CHUNK) {
+        if maximum(chunk) <= top[TOP_TOKENS - 1] {
+            continue;
+        }
+        for &l in chunk {
+            let place = top.partition_point(|&t| t >= l);
+            if place < TOP_TOKENS {
+                top[place..].rotate_right(1);
+                top[place] = l;
+            }
+        }
+    }
+    let count = logits.len().min(TOP_TOKENS);
+    let below = |&l: &f32| f64::from((l - max).max(-MAX_BELOW));
+    top[..count].iter().map(below).sum()
+}
+
 /// `floor(random / 2^64 * total)`.
 fn fraction(random: u64, total: u64) -> u64 {
     ((u128::from(random) * u128::from(total)) >> 64) as u64
@@ -410,6 +496,7 @@ mod tests {
                     history: &[],
                     key,
                     position,
+                    confidence: false,
                 },
             )
             .expect("good logits")
@@ -470,6 +557,7 @@ mod tests {
                 history: &[],
                 key: 99,
                 position,
+                confidence: false,
             };
             counts[sampler.draw(logits, &draw).expect("good logits").token_id as usize] += 1;
         }
@@ -547,6 +635,7 @@ mod tests {
                         history: &[],
                         key: seed,
                         position,
+                        confidence: false,
                     };
                     seen.insert(sampler.draw(&logits, &draw).expect("good").token_id as usize);
                 }
@@ -576,6 +665,7 @@ mod tests {
                 history: &[],
                 key: 0,
                 position: 0,
+                confidence: false,
             };
             sampler.draw(&vec![1.5; equal], &d).expect("good");
             let ids: Vec<usize> = sampler.candidates.iter().map(|&c| id_of(c)).collect();
@@ -624,6 +714,7 @@ mod tests {
                 history: &[0],
                 key: 5,
                 position,
+                confidence: false,
             };
             let reused = sampler.draw(&logits, &d).expect("good");
             assert_eq!(reused, draw(&logits, &s, 5, position), "draw {position}");
@@ -644,12 +735,101 @@ mod tests {
                 history: &[0, 2],
                 key: 1,
                 position: seed,
+                confidence: false,
             };
             let sample = Sampler::new().draw(&logits, &d).expect("good");
             let error = f64::from(sample.logprob) - expected[sample.token_id as usize];
             // The relative error of exp2, the rounding of its argument and of the result.
             assert!(error.abs() < 3e-6, "{len} tokens: off by {error:e}");
         }
+    }
+
+    #[test]
+    fn confidences_are_those_of_the_raw_distribution() {
+        let mut s = sampling(0.3, 3, 0.9, 0.0);
+        s.repetition_penalty = 1.3;
+        for (seed, len, range) in [
+            (1, 1, 2.0),
+            (2, 19, 2.0),
+            (3, 20, 30.0),
+            (4, 21, 5.0),
+            (5, 512, 20.0),
+            // Ties at the twentieth.
+            (6, 700, 0.5),
+            (7, 152_000, 12.0),
+        ] {
+            let logits = logits(seed, len, range);
+            let wide: Vec<f64> = logits.iter().map(|&l| f64::from(l)).collect();
+            let mut logprobs = reference::log_softmax(&wide);
+            let tokens = len as f64;
+            let certainty = -logprobs.iter().map(|l| l + tokens.ln()).sum::<f64>() / tokens;
+            logprobs.sort_by(|a, b| b.total_cmp(a));
+            logprobs.truncate(20);
+            let top = -logprobs.iter().sum::<f64>() / logprobs.len() as f64;
+            let mut d = Draw {
+                row: 0,
+                sampling: &s,
+                history: &[0],
+                key: 1,
+                position: seed,
+                confidence: true,
+            };
+            let sample = Sampler::new().draw(&logits, &d).expect("good");
+            let found = sample.confidence.expect("asked for");
+            // The relative error of exp2, and the rounding of the results.
+            let limit = |expected: f64| 3e-6 * expected.abs().max(1.0);
+            let error = f64::from(found.self_certainty) - certainty;
+            assert!(
+                error.abs() < limit(certainty),
+                "{len}: {found:?}, {certainty}"
+            );
+            let error = f64::from(found.top) - top;
+            assert!(
+                error.abs() < limit(top),
+                "{len} tokens: {found:?}, not {top}"
+            );
+            d.confidence = false;
+            let without = Sampler::new().draw(&logits, &d).expect("good");
+            assert_eq!(
+                without,
+                Sample {
+                    confidence: None,
+                    ..sample
+                }
+            );
+        }
+    }
+
+    #[test]
+    fn confidences_of_known_distributions() {
+        let s = Sampling::default();
+        let of = |logits: &[f32]| {
+            let d = Draw {
+                row: 0,
+                sampling: &s,
+                history: &[],
+                key: 1,
+                position: 2,
+                confidence: true,
+            };
+            let sample = Sampler::new().draw(logits, &d).expect("good");
+            sample.confidence.expect("asked for")
+        };
+        // Uniform: no divergence; every token has 1/64.
+        let uniform = of(&[-3.0; 64]);
+        assert!(uniform.self_certainty.abs() < 1e-6, "{uniform:?}");
+        assert!((uniform.top - 64f32.ln()).abs() < 1e-6, "{uniform:?}");
+        // Half and half: -(ln(2 * 0.8) + ln(2 * 0.2)) / 2 and -(ln 0.8 + ln 0.2) / 2.
+        let two = of(&[4f32.ln(), 0.0]);
+        assert!((two.self_certainty - 0.223_143_55).abs() < 1e-6, "{two:?}");
+        assert!((two.top - 0.916_290_7).abs() < 1e-6, "{two:?}");
+        // Masked tokens count 1e4 below the most likely one.
+        let masked = of(&[0.0, f32::NEG_INFINITY]);
+        assert!(
+            (masked.self_certainty - (5e3 - 2f32.ln())).abs() < 1e-3,
+            "{masked:?}"
+        );
+        assert!((masked.top - 5e3).abs() < 1e-3, "{masked:?}");
     }
 
     #[test]
@@ -686,6 +866,7 @@ mod tests {
                 history,
                 key: 0,
                 position: 0,
+                confidence: false,
             };
             Sampler::new().draw(logits, &d).expect("good").token_id
         };
@@ -703,6 +884,7 @@ mod tests {
             history: &[],
             key: 0,
             position: 0,
+            confidence: false,
         };
         let infinity = f32::INFINITY;
         for (logits, token) in [

@@ -358,6 +358,7 @@ fn equal_logits_give_the_cpus_tokens() {
                 history: &history,
                 key: 77 + i as u64,
                 position: (i as u64) << 31,
+                confidence: i % 3 != 0,
             })
             .collect();
         let pending = backend.sample(&buffer, &draws);
@@ -368,6 +369,15 @@ fn equal_logits_give_the_cpus_tokens() {
             assert_eq!(sample.token_id, expected.token_id, "{vocabulary}: {draw:?}");
             let error = (sample.logprob - expected.logprob).abs();
             assert!(error <= 1e-6 * expected.logprob.abs().max(1.0), "{draw:?}");
+            assert_eq!(sample.confidence.is_some(), draw.confidence);
+            if let (Some(found), Some(expected)) = (sample.confidence, expected.confidence) {
+                let apart = |a: f32, b: f32| (a - b).abs() > 1e-6 * b.abs().max(1.0);
+                let certainty = apart(found.self_certainty, expected.self_certainty);
+                assert!(
+                    !certainty && !apart(found.top, expected.top),
+                    "{vocabulary}: {found:?}, not {expected:?}"
+                );
+            }
             // Of integers, which are exact.
             assert_eq!(
                 sample.processed_logprob, expected.processed_logprob,
@@ -399,6 +409,7 @@ fn unusable_logits_are_the_cpus_error() {
                 history: &[0],
                 key: 1,
                 position: 2,
+                confidence: false,
             };
             let expected = Sampler::new().draw(&logits, &draw).expect_err("bad");
             let pending = backend.sample(&buffer, &[draw]);
@@ -548,6 +559,7 @@ fn substituted_tokens_are_those_drawn() {
             history: &[],
             key: 3,
             position: i,
+            confidence: false,
         })
         .collect();
     // Every second row of a sequence goes on with a draw, from the last on.

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use engine::checkpoint::hub::{Need, Watch};
 use engine::checkpoint::source::Source;
 use engine::{
-    DeviceModels, Engine, FlopRates, Generate, KvUsage, Model, ModelSpec, Setting, Usage,
+    Confidences, DeviceModels, Engine, FlopRates, Generate, KvUsage, Model, ModelSpec, Setting, Usage,
 };
 use futures::channel::mpsc;
 use kernels::Backend;
@@ -467,6 +467,7 @@ impl Local {
             include_stop: false,
             stop_token_ids: loaded.end_tokens(),
             stream,
+            confidences: Confidences::None,
         };
         let generated = branch.generate(generate).await?;
         Ok(Generation {

@@ -58,7 +58,7 @@ pub fn run(flags: &GenerateFlags) -> Done {
         },
         finish_reason: match generation.finish {
             Finish::StopString(_) | Finish::StopToken(_) => "stop",
-            Finish::Length | Finish::Context => "length",
+            Finish::Length | Finish::Context | Finish::LowConfidence => "length",
         },
     })
 }

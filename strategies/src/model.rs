@@ -109,7 +109,7 @@ impl StepEnd {
         match finish {
             Finish::StopString(_) => StepEnd::Delimiter,
             Finish::StopToken(_) => StepEnd::Eos,
-            Finish::Length | Finish::Context => StepEnd::Length,
+            Finish::Length | Finish::Context | Finish::LowConfidence => StepEnd::Length,
         }
     }
 }

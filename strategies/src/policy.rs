@@ -61,6 +61,7 @@ impl EnginePolicy {
                 include_stop: true,
                 stop_token_ids: self.stop_tokens.clone(),
                 stream: None,
+                confidences: engine::Confidences::None,
             })
             .await?;
         if generated.finish == Finish::Context && self.context_overflow == ContextOverflow::Refuse {

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use crate::common::{Parts, finish, json_of, open, problems, report, scratch};
-use engine::{Branch, Engine, Generate, Generated, Model, ModelSpec, Options};
+use engine::{Branch, Confidences, Engine, Generate, Generated, Model, ModelSpec, Options};
 use futures::future::try_join_all;
 use kernels::cuda::{Compiler, Which, emulator_calls};
 use kernels::{Backend, CpuBackend, CudaBackend, Sampling};
@@ -341,6 +341,7 @@ fn hidden_states((engine, model): &(Engine, Model), prompt: &[u32]) -> Vec<Vec<f
         include_stop: false,
         stop_token_ids: Vec::new(),
         stream: None,
+        confidences: Confidences::None,
     });
     let all = engine.run(async { futures::join!(try_join_all(reads), generate) });
     let (states, generated) = all.expect("the engine runs");
@@ -365,6 +366,7 @@ fn continued(
             include_stop: false,
             stop_token_ids: Vec::new(),
             stream: None,
+            confidences: Confidences::None,
         };
         branch.generate(how).await
     });

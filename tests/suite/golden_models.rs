@@ -16,7 +16,9 @@ use std::path::Path;
 use crate::common::{report, repository};
 use engine::checkpoint::Checkpoint;
 use engine::checkpoint::source::Source;
-use engine::{Branch, Dtype, Engine, Finish, Generate, Model, ModelSpec, Options, Sampling};
+use engine::{
+    Branch, Confidences, Dtype, Engine, Finish, Generate, Model, ModelSpec, Options, Sampling,
+};
 use futures::future::try_join_all;
 use kernels::CpuBackend;
 use safetensors::SafeTensors;
@@ -150,6 +152,7 @@ fn greedy(folder: &Path, prompt: &[u32], count: usize) -> (Vec<u32>, Finish) {
         include_stop: false,
         stop_token_ids: vec![1],
         stream: None,
+        confidences: Confidences::None,
     };
     let generated = engine
         .run(branch.generate(how))

@@ -11,7 +11,7 @@ use engine::checkpoint::Checkpoint;
 use engine::checkpoint::source::Source;
 use engine::text::chat::{ChatTemplate, Message};
 use engine::text::tokenizer::Tokenizer;
-use engine::{Dtype, Engine, Generate, ModelSpec, Options, Sampling};
+use engine::{Confidences, Dtype, Engine, Generate, ModelSpec, Options, Sampling};
 use kernels::CpuBackend;
 use serde::Deserialize;
 
@@ -77,6 +77,7 @@ fn greedy_text_is_that_of_transformers() {
             include_stop: false,
             stop_token_ids: Vec::new(),
             stream: None,
+            confidences: Confidences::None,
         };
         async move { branch.generate(how).await }
     });

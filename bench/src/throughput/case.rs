@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::future::Future;
 use std::time::Instant;
 
-use engine::{Branch, Generate, Model, Sampling};
+use engine::{Branch, Confidences, Generate, Model, Sampling};
 use futures::future::try_join_all;
 use kernels::philox::uniform_u64;
 
@@ -219,6 +219,7 @@ impl<'a> Case<'a> {
             include_stop: true,
             stop_token_ids: Vec::new(),
             stream: None,
+            confidences: Confidences::None,
         }
     }
 

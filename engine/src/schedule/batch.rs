@@ -204,6 +204,7 @@ impl<'a> ReadyBatch<'a> {
                         history: &generation.history,
                         key: request.seq.borrow().key,
                         position: wanted.position as u64 + 1,
+                        confidence: generation.options.confidences.are_wanted(),
                     });
                 }
             }

@@ -13,6 +13,7 @@
 //! - [`request`]: the work that branches ask for, and their answers.
 //! - [`sequence`]: the tokens of a branch, how far they are computed, the states it goes through.
 //! - [`batch`]: the batch being built.
+//! - [`confidence`]: confidences of tokens, and the bar that ends a generation.
 //! - [`preemption`]: blocks for a sequence in need, taken from others.
 //! - [`executor`]: the seam to devices; [`local`] is the one over a `Backend`, [`devices`] several of
 //!   them as one.
@@ -31,6 +32,7 @@
 //! tables are known.
 
 mod batch;
+pub(crate) mod confidence;
 pub(crate) mod devices;
 pub(crate) mod executor;
 pub(crate) mod local;

@@ -3,9 +3,10 @@
 use std::rc::Rc;
 
 use futures::channel::{mpsc, oneshot};
-use kernels::{Sample, Sampling};
+use kernels::{Confidence, Sample, Sampling};
 
 use crate::Error;
+use crate::schedule::confidence::{ConfidenceWindow, Confidences};
 use crate::schedule::sequence::Shared;
 use crate::text::stop::StopMatcher;
 use crate::text::stream::TokenStream;
@@ -26,6 +27,8 @@ pub struct Generate {
     pub stop_token_ids: Vec<u32>,
     /// Receives text as it becomes final.
     pub stream: Option<mpsc::UnboundedSender<String>>,
+    /// What is done with the confidences of the tokens.
+    pub confidences: Confidences,
 }
 
 /// Why a generation ended.
@@ -39,6 +42,8 @@ pub enum Finish {
     Length,
     /// The model's context is full.
     Context,
+    /// The tokens' confidence fell below the bar of [`Confidences::StopBelow`].
+    LowConfidence,
 }
 
 /// A branch's continuation.
@@ -60,6 +65,9 @@ pub struct Generated {
     pub logprobs: Vec<f32>,
     /// The same under the distribution that the token was drawn from; 0 for a greedy one.
     pub processed_logprobs: Vec<f32>,
+    /// The confidence at every token of `sampled_ids`, one to one; empty unless
+    /// [`Generate::confidences`] asks for them.
+    pub confidences: Vec<Confidence>,
     /// Why it ended.
     pub finish: Finish,
 }
@@ -88,6 +96,9 @@ pub(crate) struct Generation {
     pub sampled_ids: Vec<u32>,
     pub logprobs: Vec<f32>,
     pub processed_logprobs: Vec<f32>,
+    pub confidences: Vec<Confidence>,
+    /// The bar of [`Confidences::StopBelow`], and the means that it is for.
+    pub bar: Option<(f64, ConfidenceWindow)>,
     pub matcher: StopMatcher,
     /// Turns tokens into text; `None` for a model without a tokenizer.
     pub detokenizer: Option<Detokenizer>,
@@ -172,6 +183,7 @@ impl Request {
                     sampled_ids: generation.sampled_ids,
                     logprobs: generation.logprobs,
                     processed_logprobs: generation.processed_logprobs,
+                    confidences: generation.confidences,
                     finish,
                 };
                 drop(generation.reply.send(Ok(generated)));
@@ -245,8 +257,8 @@ impl Reading {
 }
 
 impl Generation {
-    /// Whether it continues after the in-flight token unless a stop token or stop string ends it,
-    /// and needs nothing of that token on the host, as a repetition penalty does. `tokens` is the
+    /// Whether it continues after the in-flight token unless a stop token, a stop string or a low
+    /// confidence ends it, and needs nothing of that token on the host, as a repetition penalty does. `tokens` is the
     /// sequence's length.
     pub fn continues(&self, tokens: usize, context_length: usize) -> bool {
         self.logprobs.len() + 1 < self.options.max_tokens
@@ -267,6 +279,7 @@ impl Generation {
         self.sampled_ids.push(sample.token_id);
         self.logprobs.push(sample.logprob);
         self.processed_logprobs.push(sample.processed_logprob);
+        let too_low = self.take_confidence(sample.confidence);
         if self.options.stop_token_ids.contains(&sample.token_id) {
             return self.ended(Finish::StopToken(sample.token_id));
         }
@@ -292,13 +305,27 @@ impl Generation {
                 }
             }
         }
-        if self.logprobs.len() >= self.options.max_tokens {
+        if too_low {
+            self.ended(Finish::LowConfidence)
+        } else if self.logprobs.len() >= self.options.max_tokens {
             self.ended(Finish::Length)
         } else if tokens.len() >= context_length {
             self.ended(Finish::Context)
         } else {
             Ok(None)
         }
+    }
+
+    /// Takes the confidence at a token; whether the bar ends the generation there.
+    fn take_confidence(&mut self, confidence: Option<Confidence>) -> bool {
+        let Some(confidence) = confidence else {
+            return false;
+        };
+        self.confidences.push(confidence);
+        let Some((bar, window)) = &mut self.bar else {
+            return false;
+        };
+        window.push(confidence.top).is_some_and(|mean| mean < *bar)
     }
 
     /// Ends a generation without a stop string: text that was held back is final now.

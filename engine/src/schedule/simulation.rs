@@ -11,11 +11,12 @@ use std::pin::pin;
 use std::rc::Rc;
 
 use futures::future::{Either, join_all};
-use kernels::{Sample, Sampling, Slot, philox};
+use kernels::{Confidence, Sample, Sampling, Slot, philox};
 
 use crate::branch::Branch;
 use crate::engine::{DeviceModels, Engine, Model};
 use crate::kv::memory::ArenaLayout;
+use crate::schedule::confidence::{ConfidenceWindow, Confidences};
 use crate::schedule::executor::{Batch, BatchResult, Executor, ModelShape};
 use crate::schedule::request::{Finish, Generate};
 use crate::schedule::usage::FlopRates;
@@ -37,6 +38,15 @@ fn hidden_state(seen: u64, layer: usize) -> f32 {
 
 fn drawn(hidden: u64, key: u64, position: u64) -> u32 {
     (philox::uniform_u64(hidden ^ key, position) % VOCAB) as u32
+}
+
+/// From 0 to 7 in eighths.
+fn confidence(hidden: u64, position: u64) -> Confidence {
+    let top = (philox::uniform_u64(hidden, position) % 64) as f32 / 8.0;
+    Confidence {
+        self_certainty: -top,
+        top,
+    }
 }
 
 /// Memory by byte address: (model, token, position). One for all models, as in an arena.
@@ -150,6 +160,7 @@ impl Executor for Simulated {
             token_id: drawn(output(d.row), d.key, d.position),
             logprob: 0.0,
             processed_logprob: 0.0,
+            confidence: (d.confidence).then(|| confidence(output(d.row), d.position)),
         });
         let head = (0..plan.outputs.len()).map(|i| (output(i) % 1024) as f32);
         let hidden_states = (batch.hidden_layer.iter())
@@ -254,6 +265,7 @@ fn plain(max_tokens: usize) -> Generate {
         include_stop: true,
         stop_token_ids: Vec::new(),
         stream: None,
+        confidences: Confidences::None,
     }
 }
 
@@ -539,6 +551,57 @@ fn async_scheduling_wastes_a_row_where_a_branch_ends_unforeseen() {
     let stopped = expected.iter().filter(stopped).count() as u64;
     assert!(stopped > 0 && stopped < 8, "{expected:?}");
     assert_eq!(ahead.tokens_processed, plain.tokens_processed + stopped);
+}
+
+#[test]
+fn a_low_confidence_ends_a_generation_at_the_token_that_brings_it() {
+    const WINDOW: usize = 3;
+    const BAR: f64 = 2.5;
+    let written = |async_scheduling, confidences| {
+        let world = world(Setup {
+            block_tokens: 4,
+            bytes: 1 << 16,
+            rows: 64,
+            outputs: 64,
+            async_scheduling,
+            max_num_seqs: usize::MAX,
+            devices: 1,
+        });
+        let mut branches: Vec<Branch> = (0..8).map(|i| world.models[0].root(i)).collect();
+        let grown = join_all(branches.iter_mut().map(|branch| {
+            branch.append(&[1; 5]).expect("the prompt fits");
+            let mut how = plain(12);
+            how.confidences = confidences;
+            branch.generate(how)
+        }));
+        let grown = world.engine.run(grown).expect("runs").into_iter();
+        grown.map(|g| g.expect("generates")).collect::<Vec<_>>()
+    };
+    let stop = Confidences::StopBelow {
+        bar: BAR,
+        window: WINDOW,
+    };
+    for async_scheduling in [false, true] {
+        let unasked = written(async_scheduling, Confidences::None);
+        let whole = written(async_scheduling, Confidences::Record);
+        let stopped = written(async_scheduling, stop);
+        let mut low = 0;
+        for ((unasked, whole), stopped) in unasked.iter().zip(&whole).zip(&stopped) {
+            assert!(unasked.confidences.is_empty());
+            assert_eq!(unasked.sampled_ids, whole.sampled_ids);
+            assert_eq!(whole.confidences.len(), whole.sampled_ids.len());
+            let mut window = ConfidenceWindow::new(WINDOW);
+            let end = (whole.confidences.iter())
+                .position(|c| window.push(c.top).is_some_and(|mean| mean < BAR));
+            let length = end.map_or(whole.sampled_ids.len(), |last| last + 1);
+            assert_eq!(stopped.token_ids, whole.token_ids[..length]);
+            assert_eq!(stopped.confidences, whole.confidences[..length]);
+            let finish = end.map_or(whole.finish, |_| Finish::LowConfidence);
+            assert_eq!(stopped.finish, finish);
+            low += usize::from(end.is_some());
+        }
+        assert!(low > 0 && low < 8, "{low} of 8 ended");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! Layout: logits row-major `[rows, vocabulary]`.
 //! Numerics: integer weights; a draw's bits depend on its own logits, key and position alone.
 //! Budget, per draw: three reads of the logits (`4 * vocabulary` bytes each), about
-//! `50 * vocabulary` operations.
+//! `50 * vocabulary` operations; with its confidence two more reads and `4 * vocabulary` operations.
 
 use super::buffers::Activations;
 use super::workers::Workers;

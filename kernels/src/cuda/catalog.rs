@@ -88,6 +88,8 @@ static SAMPLE: Source = Source {
             ("THREADS", sample::THREADS),
             ("SUBSTITUTE_THREADS", sample::SUBSTITUTE_THREADS),
             ("MAX_WEIGHT", sample::MAX_WEIGHT),
+            ("TOP_TOKENS", crate::sampling::TOP_TOKENS),
+            ("MAX_BELOW", crate::sampling::MAX_BELOW as usize),
             ("DRAW_BYTES", size_of::<sample::DeviceDraw>()),
             ("DRAWN_BYTES", size_of::<sample::Drawn>()),
         ])

@@ -6,7 +6,7 @@ use super::memory::{Copying, Growing, Pinned};
 use super::plan::{Plan, Pool, Pooled};
 use super::{Activations, catalog};
 use crate::plan::Substitution;
-use crate::sampling::{Draw, Sample};
+use crate::sampling::{Confidence, Draw, Sample};
 use crate::{Dtype, Error};
 use std::f32::consts::LOG2_E;
 use std::rc::Rc;
@@ -33,6 +33,8 @@ pub(super) struct DeviceDraw {
     penalty: f32,
     min_weight: u32,
     scratch: u32,
+    confidence: u32,
+    unused: u32,
 }
 
 /// `Drawn` of `sample.cu`, which describes the fields.
@@ -40,6 +42,8 @@ pub(super) struct DeviceDraw {
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 pub(super) struct Drawn {
     sum: f64,
+    below_sum: f64,
+    top_below_sum: f64,
     total: u64,
     weight: u32,
     below: f32,
@@ -72,6 +76,8 @@ pub struct Pending {
     drawn: Result<(Copying, Pooled), Error>,
     /// The row of each draw, for messages.
     rows: Vec<usize>,
+    /// Whether each draw asks for its confidence.
+    confidences: Vec<bool>,
     vocabulary: usize,
 }
 
@@ -85,6 +91,7 @@ impl Pending {
             drawn,
             vocabulary,
             rows: draws.iter().map(|draw| draw.row).collect(),
+            confidences: draws.iter().map(|draw| draw.confidence).collect(),
         }
     }
 
@@ -92,11 +99,19 @@ impl Pending {
         let drawn: Vec<Drawn> = self.drawn?.0.finish()?;
         drawn
             .iter()
-            .zip(self.rows)
-            .map(|(drawn, row)| match drawn.bad {
+            .zip(self.rows.into_iter().zip(self.confidences))
+            .map(|(drawn, (row, confidence))| match drawn.bad {
                 0 => {
                     let logprob = f64::from(drawn.below) - drawn.sum.ln();
-                    Ok(Sample::new(drawn.token, logprob, drawn.weight, drawn.total))
+                    let (below, top) = (drawn.below_sum, drawn.top_below_sum);
+                    let vocabulary = self.vocabulary;
+                    let confidence =
+                        confidence.then(|| Confidence::new(drawn.sum, below, top, vocabulary));
+                    let sample = Sample::new(drawn.token, logprob, drawn.weight, drawn.total);
+                    Ok(Sample {
+                        confidence,
+                        ..sample
+                    })
                 }
                 _ => Err(Error::BadLogits {
                     row,
@@ -213,6 +228,8 @@ fn describe(logits: &Activations, draws: &[Draw<'_>]) -> Described {
                 0
             },
             scratch,
+            confidence: u32::from(draw.confidence),
+            unused: 0,
         }
     };
     Described {

@@ -236,6 +236,7 @@ impl Stopwatch {
                 position: 1,
                 sampling,
                 history: &[],
+                confidence: false,
             })
             .collect();
         let pending = self.backend.sample(&logits, &all);
