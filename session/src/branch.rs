@@ -9,7 +9,9 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use strategies::{EnginePolicy, EnginePrm, Policy, Prm, PrmBranch, StepEnd, StepParams};
+use strategies::{
+    Confidences, EnginePolicy, EnginePrm, Policy, Prm, PrmBranch, StepEnd, StepParams,
+};
 
 use crate::session::Owner;
 use crate::{Error, Sampling, Session, Setting};
@@ -161,6 +163,7 @@ impl State {
             delimiter: options.delimiter.as_deref(),
             max_tokens: options.max_tokens,
             sampling: options.sampling,
+            confidences: Confidences::None,
         };
         let written = self.policy.generate(&mut self.branch, &params).await?;
         self.text.push_str(&written.text);

@@ -9,7 +9,8 @@ use std::rc::Rc;
 use engine::checkpoint::hub::{Need, Watch};
 use engine::checkpoint::source::Source;
 use engine::{
-    Confidences, DeviceModels, Engine, FlopRates, Generate, KvUsage, Model, ModelSpec, Setting, Usage,
+    Confidences, DeviceModels, Engine, FlopRates, Generate, KvUsage, Model, ModelSpec, Setting,
+    Usage,
 };
 use futures::channel::mpsc;
 use kernels::Backend;

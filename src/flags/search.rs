@@ -77,6 +77,17 @@ pub struct SearchFlags {
     /// is the mode have grown tenfold).
     #[arg(long, default_value = "none", value_parser = words(&StopRule::ALL, StopRule::name), value_name = "RULE")]
     pub stop_rule: StopRule,
+    /// Stop solutions that the policy is less sure of than PERCENT of the warm-up's, at their lowest window
+    /// of tokens; they do not vote (majority). DeepConf: 90 or 10.
+    #[arg(long, value_name = "PERCENT")]
+    pub confidence_bar: Option<f64>,
+    /// Solutions written to their end before the bar is known.
+    #[arg(long, default_value_t = 16, value_name = "COUNT")]
+    pub confidence_warmup: usize,
+    /// Tokens of a window that is compared with the bar, and of the tail of a solution whose confidence
+    /// weighs its vote.
+    #[arg(long, default_value_t = 2048, value_name = "TOKENS")]
+    pub confidence_window: usize,
     /// Temperature of the softmax that shares a step's budget among the paths (rebase, dora). Default:
     /// 0.2, for dora 0.1.
     #[arg(long, value_name = "T")]
@@ -88,7 +99,8 @@ pub struct SearchFlags {
     #[arg(long, alias = "value", default_value = "last", value_parser = words(&Aggregation::ALL, Aggregation::name), value_name = "AGGREGATION")]
     pub aggregation: Aggregation,
     /// How the answer is selected from the solutions: majority, or min, last, mean, product with -max or
-    /// -vote. Default: last-vote with a PRM, else majority.
+    /// -vote; without a PRM self-certainty or tail-confidence with -max or -vote, by the policy's own
+    /// probabilities (cot, majority, best-of-n). Default: last-vote with a PRM, else majority.
     #[arg(long, alias = "verdict", value_name = "SELECTION")]
     pub selection: Option<Selection>,
     /// Who compares answers; qwen has the leniencies of Qwen2.5-Math's grader.
@@ -164,6 +176,9 @@ impl SearchFlags {
             beam_mode: self.beam_mode,
             lookahead: self.lookahead,
             stop_rule: self.stop_rule,
+            confidence_bar: self.confidence_bar,
+            confidence_warmup: self.confidence_warmup,
+            confidence_window: self.confidence_window,
             balance_temperature: (self.balance_temperature).unwrap_or(defaults.balance_temperature),
             similarity_temperature: self.similarity_temperature,
             aggregation: self.aggregation,

@@ -37,6 +37,14 @@ pub struct Config {
     pub lookahead: usize,
     /// When a vote stops before N solutions. Majority and best-of-N.
     pub stop_rule: StopRule,
+    /// DeepConf's η: with it a majority vote writes [`Config::confidence_warmup`] solutions first, and of
+    /// all solutions only those vote whose lowest window is not below the percentile 100 − η of the
+    /// warm-up's; later ones that fall below end there. 10 or 90 in the paper; `None` is off.
+    pub confidence_bar: Option<f64>,
+    /// The solutions that the bar is computed from.
+    pub confidence_warmup: usize,
+    /// Tokens of a window, and of a solution's tail.
+    pub confidence_window: usize,
     /// The temperature of the softmax that shares a step's budget. REBASE and DORA.
     pub balance_temperature: f64,
     /// The temperature of the softmax over similarities of paths. DORA.
@@ -103,6 +111,9 @@ impl Config {
             beam_mode: BeamMode::Paper,
             lookahead: 0,
             stop_rule: StopRule::None,
+            confidence_bar: None,
+            confidence_warmup: 16,
+            confidence_window: 2048,
             balance_temperature: row.default_balance_temperature,
             similarity_temperature: 0.01,
             aggregation: Aggregation::Last,
@@ -125,6 +136,12 @@ impl Config {
     /// The selection that counts.
     pub fn selection_or_default(&self) -> Selection {
         self.selection.unwrap_or(self.strategy.default_selection())
+    }
+
+    /// Whether the policy's confidences are computed: where the selection that counts or the bar needs
+    /// them.
+    pub(crate) fn records_confidences(&self) -> bool {
+        self.confidence_bar.is_some() || self.selection_or_default().needs_confidences()
     }
 
     /// Reads options that a person wrote, by the names of this struct's fields: `strategy` is
@@ -174,7 +191,7 @@ impl Config {
             return Err(Setting::new("stop_rule", self.stop_rule.name(), expected).into());
         }
         let selection = self.selection_or_default();
-        if self.stop_rule.counts_answers() && matches!(selection, Selection::Max(_)) {
+        if self.stop_rule.counts_answers() && !selection.is_vote() {
             let expected = format!(
                 "none or unbeatable: it counts answers, and the selection {selection} does not"
             );
@@ -186,6 +203,7 @@ impl Config {
                 format!("majority: the strategy {name} uses no PRM and so has no scores");
             return Err(Setting::new("selection", selection, expected).into());
         }
+        self.validate_confidences()?;
         at_least_one("max_steps", self.max_steps)?;
         at_least_one("max_step_tokens", self.max_step_tokens)?;
         at_least_one("max_tokens", self.max_tokens)?;
@@ -194,6 +212,48 @@ impl Config {
             return Err(Setting::new("delimiter", "empty", "the text that ends a step").into());
         }
         check_sampling(&self.sampling)
+    }
+}
+
+impl Config {
+    /// Refuses confidences that nobody computes, and a bar that stops nothing.
+    fn validate_confidences(&self) -> Result<(), Setting> {
+        let name = self.strategy.name();
+        let selection = self.selection_or_default();
+        if selection.needs_confidences() && !self.strategy.writes_whole_solutions() {
+            let expected = format!(
+                "majority or a selection by scores: the strategy {name} does not write whole solutions"
+            );
+            return Err(Setting::new("selection", selection, expected));
+        }
+        if selection.needs_confidences() && self.stop_rule == StopRule::Unbeatable {
+            let expected = format!("none: a solution has no bound on its weight in {selection}");
+            return Err(Setting::new("stop_rule", "unbeatable", expected));
+        }
+        at_least_one("confidence_window", self.confidence_window)?;
+        at_least_one("confidence_warmup", self.confidence_warmup)?;
+        let Some(eta) = self.confidence_bar else {
+            return Ok(());
+        };
+        if !(eta > 0.0 && eta <= 100.0) {
+            let expected = "a percentage above 0 and at most 100";
+            return Err(Setting::new("confidence_bar", eta, expected));
+        }
+        if self.strategy != Strategy::Majority {
+            let expected = format!("none: the strategy {name} has no bar, majority has");
+            return Err(Setting::new("confidence_bar", eta, expected));
+        }
+        if self.stop_rule != StopRule::None {
+            let expected = "none: with `confidence_bar` a vote is not looked at as it goes";
+            return Err(Setting::new("stop_rule", self.stop_rule.name(), expected));
+        }
+        if self.n <= self.confidence_warmup {
+            let warmup = self.confidence_warmup;
+            let expected =
+                format!("more than `confidence_warmup` ({warmup}), or no `confidence_bar`");
+            return Err(Setting::new("n", self.n, expected));
+        }
+        Ok(())
     }
 }
 

@@ -31,7 +31,7 @@
 //!     }
 //!     async fn step(&self, _: &mut (), _: &StepParams<'_>) -> Result<Step, Error> {
 //!         let text = "2 + 2 = 4.\n\nThe answer is \\boxed{4}.".into();
-//!         Ok(Step { text, num_tokens: 14, logprob: -0.1, end: StepEnd::Eos })
+//!         Ok(Step { text, num_tokens: 14, logprob: -0.1, confidences: vec![], end: StepEnd::Eos })
 //!     }
 //! }
 //!
@@ -52,6 +52,7 @@
 
 mod aggregate;
 mod calibration;
+mod confidence;
 mod config;
 mod context_overflow;
 mod cost;
@@ -74,10 +75,11 @@ mod trace;
 
 pub use aggregate::Aggregation;
 pub use calibration::{Bin, Isotonic, Reliability, Sample, wilson};
+pub use confidence::SolutionConfidence;
 pub use config::{BeamMode, Config, check_sampling};
 pub use context_overflow::ContextOverflow;
 pub use cost::Cost;
-pub use engine::{FlopRates, Sampling, Setting, Work};
+pub use engine::{Confidence, ConfidenceWindow, Confidences, FlopRates, Sampling, Setting, Work};
 pub use error::Error;
 pub use first_error::{FirstErrors, Ranking, ScoredSolution, best_threshold, labelled_steps};
 pub use grading::{
@@ -90,7 +92,7 @@ pub use prm::{EnginePrm, PrmBranch, PrmFormat, PrmKind};
 pub use problem::{BadLine, Level, Problem, read_problems};
 pub use prompt::{PROBE, PromptKind, PromptStyle, REASON_STEP_BY_STEP};
 pub use search::{Expansion, News, Path, Search, stream};
-pub use select::{Selection, select};
+pub use select::{ConfidenceKind, Selection, select};
 pub use solve::{Ending, Outcome, Solution, Subsample, Verdict, solve, solve_watched};
 pub use stop::StopRule;
 pub use strategy::Strategy;

@@ -5,7 +5,7 @@
 //! them, so a strategy simply awaits many branches at once.
 
 use crate::Error;
-use engine::{Finish, Sampling};
+use engine::{Confidence, Confidences, Finish, Sampling};
 
 /// The model that writes.
 #[expect(
@@ -77,6 +77,8 @@ pub struct StepParams<'a> {
     pub max_tokens: usize,
     /// How a token is drawn.
     pub sampling: Sampling,
+    /// What is done with the confidences of the tokens.
+    pub confidences: Confidences,
 }
 
 /// The text of one call of [`Policy::step`].
@@ -88,6 +90,9 @@ pub struct Step {
     pub num_tokens: usize,
     /// Sum of their log-probabilities, in nats.
     pub logprob: f64,
+    /// The confidence at every token, one to one; empty unless [`StepParams::confidences`] asks for
+    /// them.
+    pub confidences: Vec<Confidence>,
     /// Why it ended.
     pub end: StepEnd,
 }
@@ -101,6 +106,8 @@ pub enum StepEnd {
     Eos,
     /// The token limit or the context was used up.
     Length,
+    /// The confidence fell below the bar of [`Confidences::StopBelow`].
+    LowConfidence,
 }
 
 impl StepEnd {
@@ -109,7 +116,8 @@ impl StepEnd {
         match finish {
             Finish::StopString(_) => StepEnd::Delimiter,
             Finish::StopToken(_) => StepEnd::Eos,
-            Finish::Length | Finish::Context | Finish::LowConfidence => StepEnd::Length,
+            Finish::Length | Finish::Context => StepEnd::Length,
+            Finish::LowConfidence => StepEnd::LowConfidence,
         }
     }
 }

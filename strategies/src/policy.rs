@@ -61,7 +61,7 @@ impl EnginePolicy {
                 include_stop: true,
                 stop_token_ids: self.stop_tokens.clone(),
                 stream: None,
-                confidences: engine::Confidences::None,
+                confidences: params.confidences,
             })
             .await?;
         if generated.finish == Finish::Context && self.context_overflow == ContextOverflow::Refuse {
@@ -118,6 +118,7 @@ impl Policy for EnginePolicy {
             text: generated.text,
             num_tokens: generated.logprobs.len(),
             logprob: generated.logprobs.iter().map(|&l| f64::from(l)).sum(),
+            confidences: generated.confidences,
             end: StepEnd::of(generated.finish),
         })
     }

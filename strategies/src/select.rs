@@ -6,8 +6,10 @@
 //! - *max*: score, then the earlier solution.
 //! - *vote*: sum of the scores of the group, then its size, then its earliest solution.
 //! - *majority*: size of the group, then its earliest solution.
+//!
+//! A score is a PRM's, aggregated over the steps, or the policy's own confidence.
 
-use crate::{Aggregation, Grader, Solution};
+use crate::{Aggregation, Ending, Grader, Solution};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fmt;
@@ -23,6 +25,43 @@ pub enum Selection {
     Vote(Aggregation),
     /// The most frequent answer, scores unused.
     Majority,
+    /// The answer of the solution with the highest confidence.
+    ConfidenceMax(ConfidenceKind),
+    /// The answer whose solutions have the highest sum of weights by their confidence.
+    ConfidenceVote(ConfidenceKind),
+}
+
+/// The confidence of a solution that a selection goes by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ConfidenceKind {
+    /// [`SolutionConfidence::self_certainty`](crate::SolutionConfidence::self_certainty). A vote is a
+    /// Borda vote: the solution of rank r (from 1, the surest first) of N weighs (N − r + 1)^p.
+    SelfCertainty,
+    /// [`SolutionConfidence::tail`](crate::SolutionConfidence::tail), which is the weight of a vote.
+    Tail,
+}
+
+/// p of the Borda vote: the default of the authors' code (backprop07/Self-Certainty,
+/// `src/voting_from_list.py`). With 0 it is the majority, and the larger it is the more like the maximum.
+const BORDA_POWER: f64 = 0.5;
+
+impl ConfidenceKind {
+    const ALL: [ConfidenceKind; 2] = [ConfidenceKind::SelfCertainty, ConfidenceKind::Tail];
+
+    fn name(self) -> &'static str {
+        match self {
+            ConfidenceKind::SelfCertainty => "self-certainty",
+            ConfidenceKind::Tail => "tail-confidence",
+        }
+    }
+
+    /// 0, as of a uniform distribution, for a solution without confidences.
+    fn of(self, solution: &Solution) -> f64 {
+        solution.confidence.map_or(0.0, |confidence| match self {
+            ConfidenceKind::SelfCertainty => confidence.self_certainty,
+            ConfidenceKind::Tail => confidence.tail,
+        })
+    }
 }
 
 impl Selection {
@@ -32,11 +71,28 @@ impl Selection {
             .into_iter()
             .flat_map(|a| [Selection::Max(a), Selection::Vote(a)])
             .chain([Selection::Majority])
+            .chain(
+                (ConfidenceKind::ALL.into_iter())
+                    .flat_map(|k| [Selection::ConfidenceMax(k), Selection::ConfidenceVote(k)]),
+            )
     }
 
     /// Whether it reads scores, so that it needs a reward model.
     pub fn needs_scores(self) -> bool {
-        self != Selection::Majority
+        matches!(self, Selection::Max(_) | Selection::Vote(_))
+    }
+
+    /// Whether it reads the confidences of solutions.
+    pub fn needs_confidences(self) -> bool {
+        matches!(
+            self,
+            Selection::ConfidenceMax(_) | Selection::ConfidenceVote(_)
+        )
+    }
+
+    /// Whether it counts or weighs answers; else it chooses one solution.
+    pub(crate) fn is_vote(self) -> bool {
+        !matches!(self, Selection::Max(_) | Selection::ConfidenceMax(_))
     }
 }
 
@@ -46,6 +102,8 @@ impl fmt::Display for Selection {
             Selection::Max(a) => write!(f, "{}-max", a.name()),
             Selection::Vote(a) => write!(f, "{}-vote", a.name()),
             Selection::Majority => f.write_str("majority"),
+            Selection::ConfidenceMax(k) => write!(f, "{}-max", k.name()),
+            Selection::ConfidenceVote(k) => write!(f, "{}-vote", k.name()),
         }
     }
 }
@@ -82,21 +140,22 @@ impl TryFrom<String> for Selection {
 
 /// The index of the solution whose answer `selection` chooses; `None` when no solution has one.
 ///
-/// Under *vote* and *majority* it is the first solution of the winning group.
+/// Under *vote* and *majority* it is the first solution of the winning group. Solutions of low confidence
+/// ([`Ending::LowConfidence`]) are left out.
 pub fn select(selection: Selection, solutions: &[Solution], grader: Grader) -> Option<usize> {
-    let score = |s: &Solution| match selection {
-        Selection::Max(a) | Selection::Vote(a) => a.of(&s.scores),
-        Selection::Majority => 0.0,
-    };
+    let scores = scores(selection, solutions);
     let mut groups: Vec<Group> = Vec::new();
     let mut by_key: HashMap<String, usize> = HashMap::new();
     for (index, solution) in solutions.iter().enumerate() {
         let Some(answer) = &solution.answer else {
             continue;
         };
-        let key = match selection {
-            Selection::Max(_) => index.to_string(), // every path stands for itself
-            Selection::Vote(_) | Selection::Majority => grader.canonical(answer),
+        if solution.ending == Ending::LowConfidence {
+            continue;
+        }
+        let key = match selection.is_vote() {
+            true => grader.canonical(answer),
+            false => index.to_string(), // every path stands for itself
         };
         let at = *by_key.entry(key).or_insert_with(|| {
             groups.push(Group {
@@ -106,7 +165,7 @@ pub fn select(selection: Selection, solutions: &[Solution], grader: Grader) -> O
             });
             groups.len() - 1
         });
-        groups[at].score += score(solution);
+        groups[at].score += scores[index];
         groups[at].size += 1;
     }
     let best = groups.iter().min_by(|a, b| {
@@ -115,6 +174,34 @@ pub fn select(selection: Selection, solutions: &[Solution], grader: Grader) -> O
             .then(a.first.cmp(&b.first))
     });
     best.map(|group| group.first)
+}
+
+/// What each solution adds to its group.
+fn scores(selection: Selection, solutions: &[Solution]) -> Vec<f64> {
+    let of = |score: &dyn Fn(&Solution) -> f64| solutions.iter().map(score).collect();
+    match selection {
+        Selection::Max(a) | Selection::Vote(a) => of(&|solution| a.of(&solution.scores)),
+        Selection::Majority => of(&|_| 0.0),
+        Selection::ConfidenceVote(ConfidenceKind::SelfCertainty) => borda(
+            &of(&|solution| ConfidenceKind::SelfCertainty.of(solution)),
+            BORDA_POWER,
+        ),
+        Selection::ConfidenceMax(k) | Selection::ConfidenceVote(k) => {
+            of(&|solution| k.of(solution))
+        }
+    }
+}
+
+/// The weights of a Borda vote: (N − r + 1)^p for the r-th largest of N values. Of equal values the earlier
+/// is the larger. Solutions without an answer have their rank as well, as in the authors' code.
+fn borda(values: &[f64], power: f64) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_by(|&a, &b| values[b].total_cmp(&values[a]));
+    let mut weights = vec![0.0; values.len()];
+    for (rank, index) in order.into_iter().enumerate() {
+        weights[index] = ((values.len() - rank) as f64).powf(power);
+    }
+    weights
 }
 
 /// The solutions that share an answer.
@@ -127,7 +214,7 @@ struct Group {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Cost, Ending};
+    use crate::{Cost, SolutionConfidence};
 
     #[test]
     fn selection_table() {
@@ -218,6 +305,7 @@ mod tests {
                     logprob: 0.0,
                     node: 0,
                     cost: Cost::default(),
+                    confidence: None,
                 })
                 .collect();
             let got = select(
@@ -233,11 +321,122 @@ mod tests {
     }
 
     #[test]
+    fn confidence_table() {
+        // (selection, [(answer, self-certainty, tail)], index chosen); "-" has no answer, "~" before an
+        // answer is a solution of low confidence.
+        type Row = (&'static str, f64, f64);
+        let cases: &[(&str, &[Row], Option<usize>)] = &[
+            ("self-certainty-max", &[], None),
+            ("self-certainty-max", &[("-", 9.0, 9.0)], None),
+            (
+                "self-certainty-max",
+                &[("-", 9.0, 1.0), ("1", 2.0, 9.0), ("2", 3.0, 1.0)],
+                Some(2),
+            ),
+            (
+                "tail-confidence-max",
+                &[("1", 2.0, 9.0), ("2", 3.0, 1.0), ("3", 1.0, 9.0)],
+                Some(0),
+            ),
+            // Weights of ranks 1 to 4: 2, 1.73, 1.41, 1. The surest against two others: 2 < 2.73.
+            (
+                "self-certainty-vote",
+                &[
+                    ("1", 8.0, 0.0),
+                    ("2", 7.0, 0.0),
+                    ("-", 6.0, 0.0),
+                    ("2", 5.0, 0.0),
+                ],
+                Some(1),
+            ),
+            // 2 + 1 against 1.73 + 1.41 = 3.15.
+            (
+                "self-certainty-vote",
+                &[
+                    ("1", 8.0, 0.0),
+                    ("2", 7.0, 0.0),
+                    ("2", 6.0, 0.0),
+                    ("1", 5.0, 0.0),
+                ],
+                Some(1),
+            ),
+            // By the sums of the tails themselves: 4 against 3.5.
+            (
+                "tail-confidence-vote",
+                &[("1", 0.0, 4.0), ("2", 0.0, 2.0), ("2", 0.0, 1.5)],
+                Some(0),
+            ),
+            // Equal sums: the larger group.
+            (
+                "tail-confidence-vote",
+                &[("1", 0.0, 3.5), ("2", 0.0, 2.0), ("2", 0.0, 1.5)],
+                Some(1),
+            ),
+            // Low confidence does not vote, in no selection.
+            (
+                "tail-confidence-vote",
+                &[("~1", 0.0, 9.0), ("2", 0.0, 2.0)],
+                Some(1),
+            ),
+            (
+                "self-certainty-max",
+                &[("~1", 9.0, 9.0), ("2", 0.0, 2.0)],
+                Some(1),
+            ),
+            (
+                "majority",
+                &[("~1", 9.0, 9.0), ("~1", 9.0, 9.0), ("2", 0.0, 2.0)],
+                Some(2),
+            ),
+            ("majority", &[("~1", 9.0, 9.0)], None),
+        ];
+        for (selection, rows, expected) in cases {
+            let solutions: Vec<Solution> = (rows.iter())
+                .map(|&(answer, self_certainty, tail)| Solution {
+                    steps: vec![],
+                    scores: vec![],
+                    answer: (answer != "-").then(|| answer.trim_start_matches('~').to_string()),
+                    extraction: None,
+                    correct: None,
+                    ending: match answer.starts_with('~') {
+                        true => Ending::LowConfidence,
+                        false => Ending::Finished,
+                    },
+                    num_tokens: 0,
+                    logprob: 0.0,
+                    node: 0,
+                    cost: Cost::default(),
+                    confidence: Some(SolutionConfidence {
+                        self_certainty,
+                        tail,
+                        lowest_window: 0.0,
+                    }),
+                })
+                .collect();
+            let selection = selection.parse().expect("a selection");
+            let found = select(selection, &solutions, Grader::Strict);
+            assert_eq!(found, *expected, "{selection} of {rows:?}");
+        }
+    }
+
+    #[test]
+    fn borda_table() {
+        let weights = |values: &[f64]| borda(values, 2.0);
+        assert_eq!(weights(&[]), [] as [f64; 0]);
+        assert_eq!(weights(&[0.5]), [1.0]);
+        assert_eq!(weights(&[0.1, 0.3, 0.2]), [1.0, 9.0, 4.0]);
+        // Of equal values the earlier has the better rank.
+        assert_eq!(weights(&[0.2, 0.3, 0.2]), [4.0, 9.0, 1.0]);
+        assert_eq!(borda(&[0.2, 0.3], 0.0), [1.0, 1.0]);
+    }
+
+    #[test]
     fn selections_round_trip_through_their_names() {
         let names: Vec<String> = Selection::all().map(|s| s.to_string()).collect();
         assert_eq!(
             names.join(" "),
-            "min-max min-vote last-max last-vote mean-max mean-vote product-max product-vote majority"
+            "min-max min-vote last-max last-vote mean-max mean-vote product-max product-vote majority \
+             self-certainty-max self-certainty-vote tail-confidence-max tail-confidence-vote"
         );
         for selection in Selection::all() {
             assert_eq!(selection.to_string().parse(), Ok(selection));

@@ -2,7 +2,7 @@
 
 use crate::{
     Config, Cost, Error, ExtractionCounts, ExtractionRule, Grader, News, Policy, Prm, Problem,
-    Search, Selection, Trace, count_extractions, select, smaller_budgets,
+    Search, Selection, SolutionConfidence, Trace, count_extractions, select, smaller_budgets,
 };
 use serde::{Deserialize, Serialize};
 
@@ -68,6 +68,10 @@ pub struct Solution {
     /// nothing.
     #[serde(default, skip_serializing_if = "Cost::is_nothing")]
     pub cost: Cost,
+    /// How sure the policy was of it; `None` where nothing asked for it, and in results of earlier
+    /// releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<SolutionConfidence>,
 }
 
 impl Outcome {
@@ -89,6 +93,9 @@ pub enum Ending {
     StepLimit,
     /// No try gave a valid next step.
     DeadEnd,
+    /// Its confidence fell below the bar of [`Config::confidence_bar`]: it ended there or, in the warm-up,
+    /// was written to its end, and it does not vote.
+    LowConfidence,
 }
 
 /// The answer that one selection gives.
@@ -203,10 +210,12 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
     }
 }
 
-/// The verdict of every selection that the strategy's scores allow.
+/// The verdict of every selection that the scores and confidences allow.
 fn verdicts(solutions: &[Solution], config: &Config, problem: &Problem) -> Vec<Verdict> {
     let scored = config.strategy.needs_prm();
-    let selections = Selection::all().filter(|selection| scored || !selection.needs_scores());
+    let selections = Selection::all()
+        .filter(|selection| scored || !selection.needs_scores())
+        .filter(|selection| config.records_confidences() || !selection.needs_confidences());
     let verdicts = selections.map(|selection| {
         let solution = select(selection, solutions, config.grader);
         Verdict {

@@ -77,6 +77,7 @@ fn brief(outcome: &offshoot_strategies::Outcome) -> String {
             LengthCut => "~",
             StepLimit => ".",
             DeadEnd => "x",
+            LowConfidence => "?",
         };
         format!(
             "{}({}){ending}",
@@ -611,6 +612,145 @@ fn a_settled_best_of_n_stops() {
             .to_string(),
         "`stop_rule` is beta; expected none or unbeatable: it counts answers, and the selection min-max does not"
     );
+}
+
+#[test]
+fn votes_by_confidence() {
+    let config = |selection: &str| Config {
+        n: 4,
+        selection: Some(selection.parse().expect("a selection")),
+        confidence_window: 2,
+        ..Config::new(Strategy::Majority)
+    };
+    // Means over all 3, 4, 2, 2; over the last two 3.5, 1, 2, 2. Ranks 2, 1, 3, 4.
+    let script = "-: a@2|b@3|[1]@4! a@9|b@1|[2]@1! [7]@2! b@2|[7]@2~";
+    for (selection, answer) in [
+        ("majority", "7"),
+        ("self-certainty-max", "2"),
+        // 1.73 and 2 against 1.41 + 1.
+        ("self-certainty-vote", "7"),
+        ("tail-confidence-max", "1"),
+        // 3.5 and 1 against 2 + 2.
+        ("tail-confidence-vote", "7"),
+    ] {
+        let outcome = Script::new(script)
+            .solve(&config(selection))
+            .expect("scripted");
+        assert_eq!(outcome.prediction.as_deref(), Some(answer), "{selection}");
+        // The confidences are there only where the selection that counts needs them.
+        let recorded = selection != "majority";
+        let verdicts = outcome.verdicts.len();
+        assert_eq!(verdicts, if recorded { 5 } else { 1 }, "{selection}");
+        for solution in &outcome.solutions {
+            assert_eq!(solution.confidence.is_some(), recorded, "{selection}");
+        }
+        let written = serde_json::to_string(&outcome).expect("JSON");
+        assert_eq!(written.contains("confidence\":{"), recorded, "{written}");
+        let read: offshoot_strategies::Outcome = serde_json::from_str(&written).expect("its own");
+        assert_eq!(read, outcome);
+    }
+    let outcome = Script::new(script).solve(&config("tail-confidence-vote"));
+    let solutions = outcome.expect("scripted").solutions.into_iter();
+    let found = solutions.map(|s| s.confidence.expect("recorded"));
+    let found: Vec<_> = found
+        .map(|c| (c.self_certainty, c.tail, c.lowest_window))
+        .collect();
+    let expected = [
+        (6.0, 3.5, 2.5),
+        (22.0 / 3.0, 1.0, 1.0),
+        (4.0, 2.0, 2.0),
+        (4.0, 2.0, 2.0),
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn solutions_below_the_bar_end_and_do_not_vote() {
+    let config = |bar, n| Config {
+        n,
+        confidence_bar: Some(bar),
+        confidence_warmup: 3,
+        confidence_window: 2,
+        ..Config::new(Strategy::Majority)
+    };
+    // Lowest windows of the warm-up: 1, 3, 5. The bar is 1.4 with 90, 4.6 with 10.
+    let script = "-: [1]@1! a@4|b@2|[7]@4! [7]@5! a@9|b@1|c@1|d@9|[1]! [1]@1! a@3|[1]@2! [7]@9~ a@5|b@4|c@9|[2]!";
+    for (bar, n, solutions, tokens, answer) in [
+        // Of a@9|b@1|c@1 the second window is 1; [1]@1 is shorter than a window, but below.
+        (90.0, 8, "1()? 7()! 7()! -()? 1()? 1()! 7()~ 2()!", 16, "7"),
+        // In the warm-up only the third is not below 4.6. a@5|b@4 is below at once.
+        (10.0, 8, "1()? 7()? 7()! -()? 1()? 1()? 7()~ -()?", 14, "7"),
+        // The bar is the lowest, 1, and the fourth has a window of 1: that is not below.
+        (100.0, 4, "1()! 7()! 7()! 1()!", 10, "1"),
+        // The bar is 3, the lowest window of the second.
+        (50.0, 6, "1()? 7()! 7()! -()? 1()? 1()?", 11, "7"),
+    ] {
+        for delay in DELAYS {
+            let mut scripted = Script::new(script);
+            scripted.delay = delay;
+            let outcome = scripted.solve(&config(bar, n)).expect("scripted");
+            assert_eq!(brief(&outcome), solutions, "{bar} of {n}");
+            assert_eq!(outcome.policy_tokens, tokens, "{bar} of {n}");
+            assert_eq!(outcome.prediction.as_deref(), Some(answer), "{bar} of {n}");
+            assert!(outcome.by_n.is_empty());
+        }
+    }
+}
+
+#[test]
+fn confidences_that_nothing_computes_are_refused() {
+    let selection = |name: &str| Some(name.parse().expect("a selection"));
+    for (config, sentence) in [
+        (
+            Config {
+                selection: selection("tail-confidence-vote"),
+                ..beam(4, 2)
+            },
+            "`selection` is tail-confidence-vote; expected majority or a selection by scores: the \
+             strategy beam does not write whole solutions",
+        ),
+        (
+            Config {
+                selection: selection("tail-confidence-vote"),
+                stop_rule: StopRule::Unbeatable,
+                ..Config::new(Strategy::Majority)
+            },
+            "`stop_rule` is unbeatable; expected none: a solution has no bound on its weight in \
+             tail-confidence-vote",
+        ),
+        (
+            Config {
+                confidence_bar: Some(0.0),
+                n: 32,
+                ..Config::new(Strategy::Majority)
+            },
+            "`confidence_bar` is 0; expected a percentage above 0 and at most 100",
+        ),
+        (
+            Config {
+                confidence_bar: Some(90.0),
+                ..Config::new(Strategy::Majority)
+            },
+            "`n` is 16; expected more than `confidence_warmup` (16), or no `confidence_bar`",
+        ),
+        (
+            Config {
+                confidence_bar: Some(90.0),
+                n: 32,
+                ..Config::new(Strategy::BestOfN)
+            },
+            "`confidence_bar` is 90; expected none: the strategy best-of-n has no bar, majority has",
+        ),
+        (
+            Config {
+                confidence_window: 0,
+                ..Config::new(Strategy::Majority)
+            },
+            "`confidence_window` is 0; expected at least 1",
+        ),
+    ] {
+        assert_eq!(config.validate().expect_err(sentence).to_string(), sentence);
+    }
 }
 
 #[test]

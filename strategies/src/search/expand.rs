@@ -6,7 +6,7 @@
 
 use super::{LastRow, Live, Path, Search};
 use crate::trace::{Node, NodeState};
-use crate::{Ending, Error, Policy, Prm, Sampling, Step, StepEnd, StepParams};
+use crate::{Confidences, Ending, Error, Policy, Prm, Sampling, Step, StepEnd, StepParams};
 use futures::future::try_join_all;
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -228,7 +228,7 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
         path.scores.extend(score);
         let last = path.steps.len() + 1 == self.config.max_steps;
         path.ending = match step.end {
-            StepEnd::Length => Some(Ending::LengthCut),
+            StepEnd::Length | StepEnd::LowConfidence => Some(Ending::LengthCut),
             StepEnd::Eos => Some(Ending::Finished),
             StepEnd::Delimiter if self.has_answer(&text) => Some(Ending::Finished),
             StepEnd::Delimiter if path.num_tokens >= self.config.max_tokens => {
@@ -243,7 +243,7 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
         let state = match path.ending {
             None => NodeState::Kept,
             Some(Ending::Finished) => NodeState::Finished,
-            Some(Ending::LengthCut) => NodeState::LengthCut,
+            Some(Ending::LengthCut | Ending::LowConfidence) => NodeState::LengthCut,
             Some(Ending::StepLimit | Ending::DeadEnd) => NodeState::Stopped,
         };
         let node = Node {
@@ -285,6 +285,7 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
                 text: text.clone(),
                 num_tokens: child.node.num_tokens,
                 logprob: child.logprob,
+                confidences: Vec::new(),
                 end: StepEnd::Length,
             };
             *child = self.child(parent, &step, text, Some(score), None);
@@ -352,6 +353,7 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
             delimiter: Some(&self.config.delimiter),
             max_tokens: self.config.max_step_tokens.min(left),
             sampling,
+            confidences: Confidences::None,
         }
     }
 }

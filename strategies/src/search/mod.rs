@@ -447,6 +447,7 @@ impl<P: Policy, R: Prm> Path<P, R> {
             logprob: self.logprob,
             node: self.node,
             cost: Cost::default(),
+            confidence: None,
         }
     }
 

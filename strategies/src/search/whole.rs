@@ -1,18 +1,21 @@
 //! Whole solutions, written in one go: what CoT, majority vote and best-of-N share.
 
 use super::{Live, Search, scored};
+use crate::confidence::bar;
 use crate::stop::weighted_vote_is_unbeatable;
 use crate::trace::{Node, NodeState, Trace};
 use crate::{
-    Aggregation, Config, Ending, Error, Policy, Prm, Selection, Solution, StepEnd, StepParams,
-    StopRule,
+    Aggregation, Confidences, Config, Ending, Error, Policy, Prm, Selection, Solution,
+    SolutionConfidence, StepEnd, StepParams, StopRule,
 };
 use futures::future::try_join_all;
 use std::collections::HashMap;
 
 impl<P: Policy, R: Prm> Search<'_, P, R> {
     /// Writes `count` solutions, or fewer where [`Config::stop_rule`] says that they settle the vote;
-    /// with a PRM each is scored as soon as it is written. Solution i does not depend on `count`.
+    /// with a PRM each is scored as soon as it is written. Solution i does not depend on `count`. With
+    /// [`Config::confidence_bar`] the first ones are the warm-up, and the others end where they fall
+    /// below the bar.
     ///
     /// A solution is split into steps at the delimiter; empty pieces are dropped. A solution cut by
     /// the token limit is kept (SEMANTICS.md, "Whole solutions").
@@ -22,8 +25,12 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
     pub async fn write_solutions(&self, count: usize) -> Result<Vec<Solution>, Error> {
         let mut root = Some(self.start().await?);
         let mut solutions = Vec::new();
+        let mut confidences = match self.config.records_confidences() {
+            true => Confidences::Record,
+            false => Confidences::None,
+        };
         while let Some(start) = root.take() {
-            let until = self.config.stop_rule.next_check(solutions.len()).min(count);
+            let until = self.next_round(solutions.len()).min(count);
             let branches = (solutions.len()..until).map(|_| self.policy.fork(&start.policy));
             let branches: Vec<P::Branch> = branches.collect();
             self.count_last_row(&start.policy, 1);
@@ -32,17 +39,44 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
             let policy = (until < count).then_some(policy);
             let writing = branches
                 .into_iter()
-                .map(|branch| self.write_and_score(branch, prm.as_ref()));
+                .map(|branch| self.write_and_score(branch, prm.as_ref(), confidences));
             solutions.extend(try_join_all(writing).await?);
+            if let (Confidences::Record, Some(eta)) = (confidences, self.config.confidence_bar) {
+                confidences = self.stop_below(&solutions, eta);
+            }
             root = policy
                 .filter(|_| !self.is_settled(&solutions, count))
                 .map(|policy| Live { policy, prm });
         }
         let mut trace = self.trace.borrow_mut();
         for solution in &mut solutions {
+            if let Confidences::StopBelow { bar, .. } = confidences
+                && solution.confidence.is_some_and(|c| c.lowest_window < bar)
+            {
+                solution.ending = Ending::LowConfidence;
+            }
             solution.node = add_chain(&mut trace, solution);
         }
         Ok(solutions)
+    }
+
+    /// The solutions that are there when the next look is taken, once `written` are there.
+    fn next_round(&self, written: usize) -> usize {
+        match (self.config.confidence_bar, written) {
+            (None, _) => self.config.stop_rule.next_check(written),
+            (Some(_), 0) => self.config.confidence_warmup,
+            (Some(_), _) => usize::MAX,
+        }
+    }
+
+    /// The bar of this warm-up.
+    fn stop_below(&self, warmup: &[Solution], eta: f64) -> Confidences {
+        let confidences = warmup.iter().filter_map(|solution| solution.confidence);
+        let lowest: Vec<f64> = confidences.map(|c| c.lowest_window).collect();
+        Confidences::StopBelow {
+            bar: bar(&lowest, eta),
+            window: self.config.confidence_window,
+        }
     }
 
     /// Whether more solutions, `count` in all, are not needed.
@@ -88,8 +122,9 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
         &self,
         branch: P::Branch,
         prm_root: Option<&R::Branch>,
+        confidences: Confidences,
     ) -> Result<Solution, Error> {
-        let mut solution = self.write_solution(branch).await?;
+        let mut solution = self.write_solution(branch, confidences).await?;
         if let (Some(prm), Some(prm_root)) = (self.prm, prm_root) {
             let steps: Vec<&str> = solution.steps.iter().map(String::as_str).collect();
             let mut branch = prm.fork(prm_root);
@@ -101,11 +136,16 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
         Ok(solution)
     }
 
-    async fn write_solution(&self, mut branch: P::Branch) -> Result<Solution, Error> {
+    async fn write_solution(
+        &self,
+        mut branch: P::Branch,
+        confidences: Confidences,
+    ) -> Result<Solution, Error> {
         let params = StepParams {
             delimiter: None,
             max_tokens: self.config.max_tokens,
             sampling: self.config.sampling,
+            confidences,
         };
         let (whole, cost) = self.write(&mut branch, &params).await?;
         let pieces = whole.text.split(&self.config.delimiter).map(str::trim);
@@ -118,11 +158,13 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
             ending: match whole.end {
                 StepEnd::Eos | StepEnd::Delimiter => Ending::Finished,
                 StepEnd::Length => Ending::LengthCut,
+                StepEnd::LowConfidence => Ending::LowConfidence,
             },
             num_tokens: whole.num_tokens,
             logprob: whole.logprob,
             node: 0,
             cost,
+            confidence: SolutionConfidence::of(&whole.confidences, self.config.confidence_window),
         })
     }
 }
@@ -150,6 +192,7 @@ fn add_chain(trace: &mut Trace, solution: &Solution) -> usize {
         let state = match solution.ending {
             _ if i < last => NodeState::Kept,
             Ending::Finished => NodeState::Finished,
+            Ending::LowConfidence => NodeState::Dropped,
             _ => NodeState::LengthCut,
         };
         let tokens = if i == last { solution.num_tokens } else { 0 };

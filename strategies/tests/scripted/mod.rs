@@ -2,7 +2,8 @@
 
 use futures::executor::block_on;
 use offshoot_strategies::{
-    Config, Error, Outcome, Policy, Prm, Problem, Step, StepEnd, StepParams, solve,
+    Confidence, ConfidenceWindow, Confidences, Config, Error, Outcome, Policy, Prm, Problem, Step,
+    StepEnd, StepParams, solve,
 };
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -22,6 +23,8 @@ use std::task::Poll;
 /// the PRM's for that step on that path. A line `path?: word:score` is the greedy
 /// continuation of a branch itself. A fork of the i-th fork of the stem is at `-/i`. Several words
 /// written in one go are joined by `|`.
+///
+/// The confidence at a word `a@5` is 5, at a word without `@` it is 1; the self-certainty is twice that.
 pub struct Script {
     rows: HashMap<String, Vec<String>>,
     scores: HashMap<String, f64>,
@@ -151,6 +154,17 @@ fn clean(word: &str) -> &str {
     word.trim_end_matches(['!', '~'])
 }
 
+/// The confidence at a word.
+fn sure(word: &str) -> Confidence {
+    let top = clean(word)
+        .split_once('@')
+        .map_or(1.0, |(_, top)| top.parse().expect("a number"));
+    Confidence {
+        self_certainty: 2.0 * top,
+        top,
+    }
+}
+
 pub struct Writer<'a>(&'a Script);
 
 impl Policy for Writer<'_> {
@@ -206,13 +220,18 @@ impl Policy for Writer<'_> {
                 "nothing scripted at {row} fork {index}"
             )));
         };
-        let end = match words.chars().last() {
+        let mut end = match words.chars().last() {
             _ if params.max_tokens == 0 => panic!("asked for no tokens"),
             Some('!') => StepEnd::Eos,
             Some('~') => StepEnd::Length,
             _ => StepEnd::Delimiter,
         };
         let mut text = String::new();
+        let mut bar = match params.confidences {
+            Confidences::StopBelow { bar, window } => Some((bar, ConfidenceWindow::new(window))),
+            _ => None,
+        };
+        let mut confidences = Vec::new();
         for word in words.split('|') {
             branch.path = join(&branch.path, clean(word));
             text += if text.is_empty() { "" } else { "\n\n" };
@@ -220,17 +239,29 @@ impl Policy for Writer<'_> {
                 .replace('[', "\\boxed{")
                 .replace(']', "}")
                 .replace('_', "");
+            let confidence = sure(word);
+            confidences.push(confidence);
+            let low = (bar.as_mut())
+                .is_some_and(|(bar, means)| means.push(confidence.top).is_some_and(|m| m < *bar));
+            if low {
+                end = StepEnd::LowConfidence;
+                break;
+            }
         }
         if end == StepEnd::Delimiter {
             text += params.delimiter.expect("only a step ends in a delimiter");
         }
         branch.index = None;
         branch.forks.set(0);
-        let num_tokens = words.split('|').count();
+        let num_tokens = confidences.len();
+        if params.confidences == Confidences::None {
+            confidences.clear();
+        }
         Ok(Step {
             text,
             num_tokens,
             logprob: -(num_tokens as f64),
+            confidences,
             end,
         })
     }
