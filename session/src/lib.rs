@@ -65,6 +65,6 @@ pub use options::Options;
 pub use session::Session;
 pub use strategies::{
     Aggregation, BeamMode, Config, ContextOverflow, Ending, Grader, Node, NodeState, Outcome,
-    PrmKind, Problem, PromptKind, PromptStyle, Selection, Solution, StepEnd, Strategy, Trace,
-    Verdict,
+    PrmKind, Problem, PromptKind, PromptStyle, Selection, Solution, StepEnd, StopRule, Strategy,
+    Trace, Verdict,
 };

@@ -12,7 +12,7 @@ use futures::{StreamExt, future, stream};
 use offshoot_session::local::{Local, Sources};
 use offshoot_session::{
     Config, Device, EngineOptions, Error, Event, GenerateRequest, Message, Options, Outcome,
-    Problem, Prompt, Role, Sampling, Session, StepOptions, Strategy, Usages,
+    Problem, Prompt, Role, Sampling, Session, StepOptions, StopRule, Strategy, Usages,
 };
 
 fn options() -> Options {
@@ -148,7 +148,29 @@ fn the_cost_of_a_search_is_what_the_engine_computes() {
         n: 8,
         ..Config::new(strategy)
     });
-    let configs = searches().into_iter().chain([looks_ahead]).chain(others);
+    // Votes in several rounds, which may stop after any of them.
+    let settled = |strategy, stop_rule| Config {
+        n: 16,
+        stop_rule,
+        ..Config::new(strategy)
+    };
+    let with_bar = Config {
+        n: 8,
+        confidence_bar: Some(10.0),
+        confidence_warmup: 4,
+        confidence_window: 16,
+        ..Config::new(Strategy::Majority)
+    };
+    let rounds = [
+        settled(Strategy::Majority, StopRule::Beta),
+        settled(Strategy::BestOfN, StopRule::Unbeatable),
+        settled(Strategy::BestOfN, StopRule::BayesFactor),
+        with_bar,
+    ];
+    let configs = (searches().into_iter())
+        .chain([looks_ahead])
+        .chain(others)
+        .chain(rounds);
     for config in configs {
         for problem in problems(3) {
             let session = open();

@@ -33,7 +33,13 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
             let until = self.next_round(solutions.len()).min(count);
             let branches = (solutions.len()..until).map(|_| self.policy.fork(&start.policy));
             let branches: Vec<P::Branch> = branches.collect();
-            self.count_last_row(&start.policy, 1);
+            // Computed for the first round once; each later branch computes it again.
+            let rows = if solutions.is_empty() {
+                1
+            } else {
+                branches.len()
+            };
+            self.count_last_row(&start.policy, rows);
             let Live { policy, prm } = start;
             // The last round frees what its branches do not hold.
             let policy = (until < count).then_some(policy);
