@@ -92,7 +92,7 @@ pub use prm::{EnginePrm, PrmBranch, PrmFormat, PrmKind};
 pub use problem::{BadLine, Level, Problem, read_problems};
 pub use prompt::{PROBE, PromptKind, PromptStyle, REASON_STEP_BY_STEP};
 pub use search::{Expansion, News, Path, Search, stream};
-pub use select::{ConfidenceKind, Selection, select};
+pub use select::{ConfidenceKind, Selected, Selection, select};
 pub use solve::{Ending, Outcome, Solution, Subsample, Verdict, solve, solve_watched};
 pub use stop::StopRule;
 pub use strategy::Strategy;

@@ -138,11 +138,21 @@ impl TryFrom<String> for Selection {
     }
 }
 
-/// The index of the solution whose answer `selection` chooses; `None` when no solution has one.
+/// The solution whose answer a selection chooses.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Selected {
+    /// Its index: under *vote* and *majority* the first solution of the winning group.
+    pub index: usize,
+    /// How much of what the solutions could say is for the answer, from 0 to 1 with a PRM's probabilities:
+    /// its score under *max*, the sum of the group's scores by the number of solutions under *vote*, the
+    /// group's share of the solutions under *majority*; `None` by confidences, which have no bound.
+    pub support: Option<f64>,
+}
+
+/// What `selection` chooses; `None` when no solution has an answer.
 ///
-/// Under *vote* and *majority* it is the first solution of the winning group. Solutions of low confidence
-/// ([`Ending::LowConfidence`]) are left out.
-pub fn select(selection: Selection, solutions: &[Solution], grader: Grader) -> Option<usize> {
+/// Solutions of low confidence ([`Ending::LowConfidence`]) are left out.
+pub fn select(selection: Selection, solutions: &[Solution], grader: Grader) -> Option<Selected> {
     let scores = scores(selection, solutions);
     let mut groups: Vec<Group> = Vec::new();
     let mut by_key: HashMap<String, usize> = HashMap::new();
@@ -173,7 +183,16 @@ pub fn select(selection: Selection, solutions: &[Solution], grader: Grader) -> O
             .then(b.size.cmp(&a.size))
             .then(a.first.cmp(&b.first))
     });
-    best.map(|group| group.first)
+    let count = solutions.len() as f64;
+    best.map(|group| Selected {
+        index: group.first,
+        support: match selection {
+            Selection::Max(_) => Some(group.score),
+            Selection::Vote(_) => Some(group.score / count),
+            Selection::Majority => Some(group.size as f64 / count),
+            Selection::ConfidenceMax(_) | Selection::ConfidenceVote(_) => None,
+        },
+    })
 }
 
 /// What each solution adds to its group.
@@ -215,6 +234,23 @@ struct Group {
 mod tests {
     use super::*;
     use crate::{Cost, SolutionConfidence};
+
+    /// "-" is a solution without an answer.
+    fn solution(answer: &str, scores: Vec<f64>) -> Solution {
+        Solution {
+            steps: vec![],
+            scores,
+            answer: (answer != "-").then(|| answer.to_string()),
+            extraction: None,
+            correct: None,
+            ending: Ending::Finished,
+            num_tokens: 0,
+            logprob: 0.0,
+            node: 0,
+            cost: Cost::default(),
+            confidence: None,
+        }
+    }
 
     #[test]
     fn selection_table() {
@@ -294,30 +330,45 @@ mod tests {
         for (selection, rows, want) in cases {
             let solutions: Vec<Solution> = rows
                 .iter()
-                .map(|(answer, scores)| Solution {
-                    steps: vec![],
-                    scores: scores.to_vec(),
-                    answer: (*answer != "-").then(|| answer.to_string()),
-                    extraction: None,
-                    correct: None,
-                    ending: Ending::Finished,
-                    num_tokens: 0,
-                    logprob: 0.0,
-                    node: 0,
-                    cost: Cost::default(),
-                    confidence: None,
-                })
+                .map(|(answer, scores)| solution(answer, scores.to_vec()))
                 .collect();
             let got = select(
                 selection.parse().expect("a selection"),
                 &solutions,
                 Grader::Strict,
-            );
+            )
+            .map(|selected| selected.index);
             if got != *want {
                 failures.push(format!("{selection} of {rows:?}: {got:?}, not {want:?}"));
             }
         }
         assert!(failures.is_empty(), "{}", failures.join("\n"));
+    }
+
+    #[test]
+    fn support_table() {
+        // (selection, [(answer, score)], support)
+        type Case = (&'static str, &'static [(&'static str, f64)], Option<f64>);
+        let rows = &[("7", 0.9), ("2", 0.5), ("2", 0.5), ("-", 1.0)][..];
+        let cases: &[Case] = &[
+            ("majority", &[], None),
+            ("last-vote", &[("-", 0.9)], None),
+            // The group of 2 has 1.0 of 4 solutions, and half of them.
+            ("last-vote", rows, Some(0.25)),
+            ("last-max", rows, Some(0.9)),
+            ("majority", rows, Some(0.5)),
+            ("last-vote", &[("1", 0.0)], Some(0.0)),
+            ("tail-confidence-vote", rows, None),
+        ];
+        for &(selection, rows, expected) in cases {
+            let solutions: Vec<Solution> = (rows.iter())
+                .map(|&(answer, score)| solution(answer, vec![score]))
+                .collect();
+            let selection = selection.parse().expect("a selection");
+            let found = select(selection, &solutions, Grader::Strict);
+            let support = found.and_then(|selected| selected.support);
+            assert_eq!(support, expected, "{selection} of {rows:?}");
+        }
     }
 
     #[test]
@@ -414,7 +465,7 @@ mod tests {
                 })
                 .collect();
             let selection = selection.parse().expect("a selection");
-            let found = select(selection, &solutions, Grader::Strict);
+            let found = select(selection, &solutions, Grader::Strict).map(|s| s.index);
             assert_eq!(found, *expected, "{selection} of {rows:?}");
         }
     }

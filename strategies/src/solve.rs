@@ -37,6 +37,10 @@ pub struct Outcome {
     /// What it cost, alone; nothing in results of earlier releases.
     #[serde(default)]
     pub cost: Cost,
+    /// Its part that opening the problem cost: both models' prompts, without the last row. Another search
+    /// of the problem that runs beside this one does not compute it again.
+    #[serde(default)]
+    pub stem: Cost,
     /// The tree.
     pub trace: Trace,
 }
@@ -106,6 +110,10 @@ pub struct Verdict {
     pub selection: Selection,
     /// The solution it points at.
     pub solution: Option<usize>,
+    /// How much of what the solutions could say is for its answer ([`Selected::support`](crate::Selected::support)); `None` without
+    /// an answer, and in results of earlier releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub support: Option<f64>,
     /// That solution's answer.
     pub prediction: Option<String>,
     /// Whether it is right; `None` when the problem has no known answer.
@@ -203,6 +211,7 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
             policy_tokens: trace.num_tokens(),
             prm_tokens: total.prm.tokens as usize,
             cost: total,
+            stem: self.stem.get(),
             verdicts,
             solutions,
             trace,
@@ -217,10 +226,12 @@ fn verdicts(solutions: &[Solution], config: &Config, problem: &Problem) -> Vec<V
         .filter(|selection| scored || !selection.needs_scores())
         .filter(|selection| config.records_confidences() || !selection.needs_confidences());
     let verdicts = selections.map(|selection| {
-        let solution = select(selection, solutions, config.grader);
+        let selected = select(selection, solutions, config.grader);
+        let solution = selected.map(|selected| selected.index);
         Verdict {
             selection,
             solution,
+            support: selected.and_then(|selected| selected.support),
             prediction: solution.and_then(|i| solutions[i].answer.clone()),
             correct: (problem.answer.as_ref())
                 .map(|_| solution.is_some_and(|i| solutions[i].correct == Some(true))),

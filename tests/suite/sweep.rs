@@ -141,7 +141,7 @@ fn what_a_sweep_keeps(folder: &Path, rows: &Value) {
         .collect();
     let text = read("../problems.jsonl");
     let ids: Vec<Value> = (text.lines())
-        .map(|line| serde_json::from_str::<Value>(line).expect("a problem")["id"].clone())
+        .map(|line| serde_json::from_str::<Value>(line).expect("a problem")["unique_id"].clone())
         .collect();
     let found: Vec<Value> = records.iter().map(|record| record["id"].clone()).collect();
     assert_eq!(found, ids, "not in the order of the problems");
@@ -285,8 +285,8 @@ fn a_sweep_that_cannot_be_is_one_sentence() {
             "--out there: made with other problems (2 there, 3 here); name another folder",
         ),
         (
-            "--limit 2 --strategies beam --n 8 --out there --prm-format qwen2.5-math",
-            "--out there: ",
+            "--limit 2 --strategies beam --n 8 --out there --instruction Think.",
+            "--out there: made with other settings (instruction",
         ),
         (
             "--policies no-such-model --strategies cot --out o",

@@ -7,6 +7,7 @@ are embedded in the binary.
 """
 
 import json
+import random
 import sys
 from pathlib import Path
 
@@ -22,7 +23,10 @@ def main() -> None:
     texts: set[str] = set()
     for name, (side, per_level, seed) in SETS.items():
         with open(folder / f"{name}.jsonl", "w", encoding="utf-8") as file:
-            for n, p in enumerate(problems.problem_set(side, per_level, seed)):
+            found = problems.problem_set(side, per_level, seed)
+            # Any first part of the file has all levels.
+            random.Random(seed).shuffle(found)
+            for n, p in enumerate(found):
                 assert p.text not in texts, "a problem is in both sets"
                 texts.add(p.text)
                 row = {

@@ -13,7 +13,7 @@ pub use folder::{
     CellFile, Folder, Manifest, Pair, Stored, problems_hash, read_manifest, read_records,
 };
 pub use grid::{Cell, Grid, Seeds};
-pub use record::{Candidate, FIRST_SOLUTIONS, Rates, Record, SCHEMA};
+pub use record::{Judged, Rates, Record, SCHEMA};
 pub use run::{Cells, Watch};
 pub use summary::{
     Difficulty, Filled, ProblemDifficulty, Row, average, deviation, difficulties, rows,

@@ -4,16 +4,10 @@ use std::collections::BTreeMap;
 
 use engine::FlopRates;
 use serde::{Deserialize, Serialize};
-use strategies::{
-    Aggregation, Config, Cost, Grader, Level, Outcome, Problem, Selection, Solution, Verdict,
-};
+use strategies::{Config, Cost, Level, Outcome, Problem, Selection, Solution, Verdict};
 
 /// The version of the lines written here.
 pub const SCHEMA: u32 = 1;
-
-/// Solutions whose scores are kept, of a strategy that writes whole solutions: what can be known of a
-/// problem before much is spent on it.
-pub const FIRST_SOLUTIONS: usize = 8;
 
 /// One problem at one budget.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,7 +24,7 @@ pub struct Record {
     /// answer, and so below.
     pub correct: Option<bool>,
     /// By selection.
-    pub verdicts: BTreeMap<String, Option<bool>>,
+    pub verdicts: BTreeMap<String, Judged>,
     /// Solutions found.
     pub solutions: usize,
     /// Those that are right.
@@ -43,22 +37,20 @@ pub struct Record {
     pub policy_flops: u64,
     /// Those of the PRM.
     pub prm_flops: u64,
-    /// The first solutions, if the strategy writes whole ones and this is its own N.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub first: Vec<Candidate>,
+    /// The part of `policy_flops` that reading the problem was.
+    pub policy_stem_flops: u64,
+    /// The same of `prm_flops`.
+    pub prm_stem_flops: u64,
 }
 
-/// One solution in numbers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Candidate {
-    /// Which of the answers it has, counted in the order in which they came; `None` without an answer.
-    pub answer: Option<usize>,
+/// The answer by one selection.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Judged {
     /// Whether it is right.
-    pub right: Option<bool>,
-    /// Tokens.
-    pub tokens: usize,
-    /// The scores of its steps by aggregation; empty without a PRM.
-    pub scores: BTreeMap<String, f64>,
+    pub correct: Option<bool>,
+    /// How much of what the solutions could say is for it ([`strategies::Selected::support`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub support: Option<f32>,
 }
 
 /// What the rows of the two models cost.
@@ -81,7 +73,13 @@ impl Record {
     ) -> Vec<Record> {
         let graded = problem.answer.is_some();
         let record = |n: usize, verdicts: &[Verdict], solutions: &[Solution], cost: &Cost| {
-            let by_name = |v: &Verdict| (v.selection.to_string(), v.correct);
+            let by_name = |v: &Verdict| {
+                let judged = Judged {
+                    correct: v.correct,
+                    support: v.support.map(|support| support as f32),
+                };
+                (v.selection.to_string(), judged)
+            };
             let chosen = verdicts.iter().find(|v| v.selection == outcome.selection);
             let right = solutions.iter().filter(|s| s.correct == Some(true)).count();
             Record {
@@ -97,7 +95,8 @@ impl Record {
                 prm_tokens: cost.prm.tokens,
                 policy_flops: rates.policy.of(&cost.policy),
                 prm_flops: rates.prm.of(&cost.prm),
-                first: Vec::new(),
+                policy_stem_flops: rates.policy.of(&outcome.stem.policy),
+                prm_stem_flops: rates.prm.of(&outcome.stem.prm),
             }
         };
         let all = &outcome.solutions;
@@ -108,17 +107,13 @@ impl Record {
                 record(row.n, &row.verdicts, &all[..count], &row.cost)
             })
             .collect();
-        let mut own = record(config.n, &outcome.verdicts, all, &outcome.cost);
-        if !all.is_empty() && config.strategy.writes_whole_solutions() {
-            own.first = candidates(&all[..all.len().min(FIRST_SOLUTIONS)], config.grader);
-        }
-        records.push(own);
+        records.push(record(config.n, &outcome.verdicts, all, &outcome.cost));
         records
     }
 
     /// Whether the answer of a selection is right.
     pub fn is_right(&self, selection: Selection) -> Option<bool> {
-        *self.verdicts.get(&selection.to_string())?
+        self.verdicts.get(&selection.to_string())?.correct
     }
 
     /// Floating-point operations of both models.
@@ -132,30 +127,4 @@ fn count_at(config: &Config, n: usize) -> usize {
     let budgets = strategies::smaller_budgets(config);
     let found = budgets.into_iter().find(|&(budget, _)| budget == n);
     found.map_or(0, |(_, count)| count)
-}
-
-fn candidates(solutions: &[Solution], grader: Grader) -> Vec<Candidate> {
-    let mut answers: Vec<String> = Vec::new();
-    let candidate = |solution: &Solution| {
-        let answer = solution.answer.as_ref().map(|answer| {
-            let answer = grader.canonical(answer);
-            let known = answers.iter().position(|known| *known == answer);
-            known.unwrap_or_else(|| {
-                answers.push(answer);
-                answers.len() - 1
-            })
-        });
-        let by_name = |a: Aggregation| (a.name().to_string(), a.of(&solution.scores));
-        let scored = !solution.scores.is_empty();
-        Candidate {
-            answer,
-            right: solution.correct,
-            tokens: solution.num_tokens,
-            scores: (Aggregation::ALL.into_iter())
-                .filter(|_| scored)
-                .map(by_name)
-                .collect(),
-        }
-    };
-    solutions.iter().map(candidate).collect()
 }

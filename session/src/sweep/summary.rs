@@ -280,7 +280,8 @@ mod tests {
             prm_tokens: 5,
             policy_flops: 1000,
             prm_flops: 500,
-            first: Vec::new(),
+            policy_stem_flops: 100,
+            prm_stem_flops: 100,
         }
     }
 

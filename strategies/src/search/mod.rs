@@ -56,6 +56,8 @@ pub struct Search<'a, P: Policy, R: Prm> {
     pub(crate) problem: &'a Problem,
     pub(crate) trace: RefCell<Trace>,
     pub(crate) cost: Cell<Cost>,
+    /// The part of the cost that opening the problem was.
+    pub(crate) stem: Cell<Cost>,
     policy: &'a P,
     /// `None` for a strategy that needs no PRM.
     prm: Option<&'a R>,
@@ -129,6 +131,7 @@ impl<'a, P: Policy, R: Prm> Search<'a, P, R> {
             problem,
             trace: RefCell::default(),
             cost: Cell::default(),
+            stem: Cell::default(),
             policy,
             prm: prm.filter(|_| strategy.needs_prm()),
             watch: None,
@@ -273,6 +276,7 @@ impl<'a, P: Policy, R: Prm> Search<'a, P, R> {
             problem: self.problem,
             trace: RefCell::default(),
             cost: Cell::default(),
+            stem: Cell::default(),
             policy: self.policy,
             prm: self.prm,
             watch: self.watch,
@@ -306,15 +310,21 @@ impl<'a, P: Policy, R: Prm> Search<'a, P, R> {
             let Some(prm) = self.prm else {
                 return Ok(None);
             };
-            let branch = prm.start(text).await?;
-            self.count_prm(Work::rows(0..prm.num_tokens(&branch), 0));
-            Ok(Some(branch))
+            Ok::<_, Error>(Some(prm.start(text).await?))
         };
         let stream = stream(self.config.seed, text);
         let (policy, prm) = futures::try_join!(self.policy.start(text, stream), prm)?;
+        let scored = self.prm.zip(prm.as_ref());
+        let scored = scored.map_or(0, |(prm, branch)| prm.num_tokens(branch));
         // The last row comes with the first step.
-        let tokens = self.policy.num_tokens(&policy);
-        self.count_policy(Work::rows(0..tokens.saturating_sub(1), 0));
+        let tokens = self.policy.num_tokens(&policy).saturating_sub(1);
+        let stem = Cost {
+            policy: Work::rows(0..tokens, 0),
+            prm: Work::rows(0..scored, 0),
+            drawn: 0,
+        };
+        self.count(stem);
+        self.stem.set(stem);
         Ok(Live { policy, prm })
     }
 
