@@ -42,6 +42,7 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Solve(flags) => commands::solve::run(&flags),
         Command::Sweep(flags) => commands::sweep::run(&flags),
+        Command::Plan(flags) => commands::plan::run(&flags),
         Command::Show(flags) => commands::show::run(&flags),
         Command::Generate(flags) => commands::generate::run(&flags),
         Command::Score(flags) => commands::score::run(&flags),

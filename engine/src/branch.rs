@@ -36,6 +36,13 @@ impl Branch {
         Branch::new(self.model.clone(), seq)
     }
 
+    /// A second branch with the same tokens and the random numbers of this one: what is forked from it
+    /// draws as what was forked from this one. It shares everything that is computed.
+    pub fn twin(&self) -> Branch {
+        let seq = self.model.scheduler.borrow_mut().twin(&self.seq);
+        Branch::new(self.model.clone(), seq)
+    }
+
     /// The tokens so far.
     pub fn token_ids(&self) -> Vec<u32> {
         self.seq.borrow().token_ids.clone()

@@ -44,6 +44,7 @@ mod job;
 pub mod local;
 pub mod models;
 mod options;
+mod plan_file;
 pub mod results;
 mod session;
 pub mod sweep;
@@ -62,9 +63,10 @@ pub use kernels::cpu::Isa;
 pub use kernels::{KvDtype, Quantization};
 pub use local::{Info, ModelInfo, ModelUsage, Role, Usages};
 pub use options::Options;
+pub use plan_file::{PlanFile, SCHEMA as PLAN_SCHEMA};
 pub use session::Session;
 pub use strategies::{
-    Aggregation, BeamMode, Config, ContextOverflow, Ending, Grader, Node, NodeState, Outcome,
+    Aggregation, BeamMode, Config, ContextOverflow, Ending, Grader, Node, NodeState, Outcome, Plan,
     PrmKind, Problem, PromptKind, PromptStyle, Selection, Solution, StepEnd, StopRule, Strategy,
     Trace, Verdict,
 };

@@ -3,6 +3,7 @@
 //! [`Session`](crate::Session) runs one of these on a thread of its own. A program that measures a
 //! backend puts its own under the same wiring with [`Local::over`].
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::rc::Rc;
 
@@ -15,8 +16,8 @@ use engine::{
 use futures::channel::mpsc;
 use kernels::Backend;
 use strategies::{
-    Config, ContextOverflow, EnginePolicy, EnginePrm, News, NoPrm, Outcome, Prm, PrmFormat,
-    Problem, PromptStyle,
+    Config, ContextOverflow, EnginePolicy, EnginePrm, News, NoPrm, Outcome, Plan, Prm, PrmFormat,
+    Problem, PromptStyle, Strategy,
 };
 
 use crate::device::Machine;
@@ -411,6 +412,7 @@ impl Local {
         config: &Config,
         watch: &dyn Fn(News<'_>),
     ) -> Result<Outcome, Error> {
+        let config = &*self.with_plan(config);
         config.validate()?;
         self.info.must_take_problems()?;
         let counted = |news: News<'_>| {
@@ -428,6 +430,18 @@ impl Local {
             strategies::solve_watched(&policy, None::<&NoPrm>, problem, config, &counted).await
         };
         Ok(outcome?)
+    }
+
+    /// The options with the plan that [`Plan::by_size`] has for the policy, if they need one.
+    fn with_plan<'a>(&self, config: &'a Config) -> Cow<'a, Config> {
+        let policy = self.info.policy.as_ref();
+        match (config.strategy, &config.plan, policy) {
+            (Strategy::Auto, None, Some(policy)) => Cow::Owned(Config {
+                plan: Some(Box::new(Plan::by_size(policy.params as u64, config.n))),
+                ..config.clone()
+            }),
+            _ => Cow::Borrowed(config),
+        }
     }
 
     /// Scores the steps of a solution: one score for each.

@@ -170,7 +170,8 @@ fn the_cost_of_a_search_is_what_the_engine_computes() {
     let configs = (searches().into_iter())
         .chain([looks_ahead])
         .chain(others)
-        .chain(rounds);
+        .chain(rounds)
+        .chain([Config::new(Strategy::Auto), planned()]);
     for config in configs {
         for problem in problems(3) {
             let session = open();
@@ -194,6 +195,81 @@ fn the_cost_of_a_search_is_what_the_engine_computes() {
             }
         }
     }
+}
+
+/// Beam search, then DVTS where the answer has less support than one in a hundred problems.
+fn planned() -> Config {
+    let plan = r#"{
+        "search": {"strategy": "beam", "n": 4},
+        "rules": [
+            {"difficulty": 0.01},
+            {"difficulty": 1.0, "then": {
+                "search": {"strategy": "best-of-n", "n": 2},
+                "rules": [
+                    {"difficulty": 0.5},
+                    {"difficulty": 1.0, "then": {"search": {"strategy": "best-of-n", "n": 8}}}
+                ]
+            }}
+        ]
+    }"#;
+    Config {
+        plan: Some(serde_json::from_str(plan).expect("a plan")),
+        ..Config::new(Strategy::Auto)
+    }
+}
+
+#[test]
+fn auto_finds_what_its_searches_find_alone() {
+    let session = open();
+    let mut searches = [0; 4];
+    let all = problems(usize::MAX);
+    for problem in all.into_iter().rev().step_by(9) {
+        let solve = |config: Config| session.solve(problem.clone(), config).wait();
+        let auto = solve(planned()).expect("a search");
+        let choice = auto.choice.expect("a choice");
+        searches[choice.searches] += 1;
+        let config = Config {
+            n: choice.n,
+            ..Config::new(choice.strategy)
+        };
+        let alone = solve(config).expect("a search");
+        let found = |outcome: &Outcome| -> Vec<(Vec<String>, Vec<f64>)> {
+            let solutions = outcome.solutions.iter();
+            solutions
+                .map(|s| (s.steps.clone(), s.scores.clone()))
+                .collect()
+        };
+        assert_eq!(found(&auto), found(&alone), "{}", problem.id);
+        assert_eq!(auto.prediction, alone.prediction);
+        assert_eq!(auto.stem, alone.stem);
+        // Every solution's node has the path that it says.
+        for solution in &auto.solutions {
+            let mut steps = Vec::new();
+            let mut next = Some(solution.node);
+            while let Some(id) = next.filter(|&id| id > 0) {
+                steps.insert(0, auto.trace.nodes[id].text.clone());
+                next = auto.trace.nodes[id].parent;
+            }
+            assert_eq!(steps, solution.steps);
+        }
+        let sum = {
+            let beam = Config {
+                n: 4,
+                ..Config::new(Strategy::Beam)
+            };
+            let first = solve(beam).expect("a search");
+            let mut sum = alone.cost.drawn;
+            if choice.searches > 1 {
+                sum += first.cost.drawn;
+            }
+            sum
+        };
+        assert_eq!(auto.cost.drawn, sum);
+    }
+    assert!(
+        searches[1] > 2 && searches[2] > 0 && searches[3] > 0,
+        "{searches:?}"
+    );
 }
 
 fn live_blocks(session: &Session) -> usize {

@@ -169,7 +169,8 @@ fn search(flags: &BenchSearchFlags) -> Done<String> {
             runs.push(run);
         }
     }
-    let config = flags.search.config();
+    let plan = flags.search.plan_file()?;
+    let config = flags.search.config(plan.as_ref().map(|(_, file)| file));
     let words = format!("{}, N = {}", config.strategy.name(), config.n);
     profile::give(words, device, &runs, &flags.output).map_err(Failure::new)
 }
@@ -180,12 +181,16 @@ type DeviceWords = (String, Option<usize>);
 fn search_once(flags: &BenchSearchFlags) -> Done<(Run, DeviceWords)> {
     let began = Instant::now();
     let search = &flags.search;
-    let config = search.config();
+    let plan = search.plan_file()?;
+    let config = search.config(plan.as_ref().map(|(_, file)| file));
     config.validate()?;
     let (problems, _) = solve::problems(None, search)?;
     let options = search.session();
     let sources = Sources::find(&options, &mut Downloads::default())?;
     let (session, profile) = Session::over(&options, move |options| clocked(options, sources))?;
+    if let Some((path, file)) = &plan {
+        file.must_fit(path, session.info())?;
+    }
     say_notes(session.info());
     let load_seconds = began.elapsed().as_secs_f64();
 

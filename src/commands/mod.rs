@@ -9,6 +9,7 @@ pub mod generate;
 pub mod grade;
 pub mod inspect;
 pub mod kernels;
+pub mod plan;
 pub mod predict;
 pub mod prm_eval;
 pub mod quantize;

@@ -1,13 +1,14 @@
 //! `offshoot solve`: problems in, answers out.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::channel::mpsc;
 use futures::stream::FuturesUnordered;
 use session::results::{Line, Results, Settings};
-use session::{Config, Info, Options, Outcome, Problem, Session};
+use session::{Config, Info, Options, Outcome, PlanFile, Problem, Session};
 use strategies::Solution;
 
 use super::{print, print_json, read_problems, read_stdin, say_notes};
@@ -22,13 +23,12 @@ const NO_POLICY: session::Error = session::Error::NoModel { role: "policy" };
 /// Runs the command.
 pub fn run(flags: &SolveFlags) -> Done {
     let began = Instant::now();
-    let config = flags.search.config();
+    let plan = flags.search.plan_file()?;
+    let config = flags.search.config(plan.as_ref().map(|(_, file)| file));
     config.validate()?;
     let (problems, malformed) = problems(flags.problem.as_deref(), &flags.search)?;
     let options = flags.search.session();
-    // The answer to one problem shows the solution chosen.
-    let trees = flags.trees || flags.problem.is_some();
-    let (session, opened) = open(&options, &config, flags, trees, &problems)?;
+    let (session, opened) = open(&options, &config, flags, plan, &problems)?;
     say_notes(session.info());
     // The file may have other problems too.
     let is_done = |p: &&Problem| opened.lines.contains_key(&p.id);
@@ -39,7 +39,7 @@ pub fn run(flags: &SolveFlags) -> Done {
     let mut solving = Solving {
         progress: Progress::new(problems.len(), done, config.n, config.max_tokens),
         failed: malformed,
-        trees,
+        trees: keeps_trees(flags),
         opened,
     };
     let outcome = futures::executor::block_on(solving.run(&session, &problems, &config));
@@ -82,6 +82,11 @@ pub fn run(flags: &SolveFlags) -> Done {
     }
 }
 
+/// Whether results hold trees: the answer to one problem shows the solution chosen.
+fn keeps_trees(flags: &SolveFlags) -> bool {
+    flags.trees || flags.problem.is_some()
+}
+
 /// Says on stderr what is about to run, with every default resolved.
 fn announce(problems: usize, info: &Info, config: &Config) {
     let name = |model: &session::ModelInfo| model.name.clone();
@@ -118,14 +123,18 @@ fn open(
     options: &Options,
     config: &Config,
     flags: &SolveFlags,
-    trees: bool,
+    plan: Option<(PathBuf, PlanFile)>,
     problems: &[Problem],
 ) -> Done<(Session, Opened)> {
+    let trees = keeps_trees(flags);
     let check = {
         let (options, config) = (options.clone(), config.clone());
         let (path, problems) = (flags.out.clone(), problems.to_vec());
         move |info: &Info| {
             info.must_take_problems()?;
+            if let Some((path, file)) = &plan {
+                file.must_fit(path, info)?;
+            }
             let settings = Settings::new(&options, info, &config);
             let (out, lines) = match &path {
                 Some(path) => {

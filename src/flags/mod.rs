@@ -5,6 +5,7 @@ mod bench;
 mod engine;
 mod kernels;
 mod models;
+mod plan;
 mod search;
 mod sweep;
 
@@ -24,6 +25,7 @@ pub use self::kernels::{
 pub use self::models::{
     ExportFlags, GenerateFlags, InspectFlags, Logprobs, PrmEvalFlags, QuantizeFlags, ScoreFlags,
 };
+pub use self::plan::PlanFlags;
 pub use self::search::{SearchFlags, SolveFlags};
 pub use self::sweep::SweepFlags;
 
@@ -46,6 +48,8 @@ pub enum Command {
     /// Run strategies, budgets and seeds over a problem set, for each policy and PRM, and say what each
     /// comes to. What is there already is not run again.
     Sweep(Box<SweepFlags>),
+    /// Learn from a sweep which search fits which difficulty, for `solve --strategy auto --plan`.
+    Plan(PlanFlags),
     /// Draw the search tree of one problem of a results file.
     Show(ShowFlags),
     /// Continue a prompt and stream the text.

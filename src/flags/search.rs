@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use session::{Device, Options};
+use session::{Device, Error, Options, PlanFile};
 use strategies::{
     Aggregation, BeamMode, Config, Grader, PrmKind, PromptKind, Selection, StopRule, Strategy,
 };
@@ -60,6 +60,10 @@ pub struct SearchFlags {
     /// How to search.
     #[arg(long, default_value = "beam", value_parser = words(&Strategy::ALL, Strategy::name), value_name = "STRATEGY")]
     pub strategy: Strategy,
+    /// The plan that auto follows, of `offshoot plan`. Default: by the policy's size as the paper says,
+    /// with N each.
+    #[arg(long, value_name = "FILE")]
+    pub plan: Option<PathBuf>,
     /// N: the candidates a search may hold at once. Default: 16, for cot 1.
     #[arg(long, value_name = "N")]
     pub n: Option<usize>,
@@ -167,10 +171,20 @@ pub struct SearchFlags {
 }
 
 impl SearchFlags {
-    /// The search these flags ask for.
-    pub fn config(&self) -> Config {
+    /// The plan file, if one is named, and where it is.
+    ///
+    /// # Errors
+    /// A file that is no plan.
+    pub fn plan_file(&self) -> Result<Option<(PathBuf, PlanFile)>, Error> {
+        let read = |path: &PathBuf| Ok((path.clone(), PlanFile::read(path)?));
+        self.plan.as_ref().map(read).transpose()
+    }
+
+    /// The search these flags ask for, by a plan if one is named.
+    pub fn config(&self, plan: Option<&PlanFile>) -> Config {
         let defaults = Config::new(self.strategy);
         Config {
+            plan: plan.map(|file| Box::new(file.plan.clone())),
             n: self.n.unwrap_or(defaults.n),
             beam_width: self.beam_width,
             beam_mode: self.beam_mode,

@@ -118,6 +118,7 @@ impl SweepFlags {
             prms: self.prms.clone(),
             seeds: Seeds::Count(self.seeds),
             configurations: configurations.collect(),
+            plans: Vec::new(),
         })
     }
 

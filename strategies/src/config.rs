@@ -1,6 +1,6 @@
 //! Every option of a search, with the defaults of the paper's code (SEMANTICS.md, "Options").
 
-use crate::{Aggregation, Error, Grader, Sampling, Selection, StopRule, Strategy};
+use crate::{Aggregation, Error, Grader, Plan, Sampling, Selection, StopRule, Strategy};
 use engine::Setting;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
@@ -64,6 +64,9 @@ pub struct Config {
     /// Text in a step that ends its path, because the step holds the answer; empty for none. Step
     /// searches.
     pub answer_marker: String,
+    /// Which searches are run, by difficulty; `None`: [`Plan::by_size`], by the session. Auto.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Box<Plan>>,
     /// How the policy's tokens are drawn.
     pub sampling: Sampling,
     /// Keys all random numbers, together with the problem's text.
@@ -123,6 +126,7 @@ impl Config {
             max_retries: 3,
             delimiter: "\n\n".into(),
             answer_marker: "\\boxed{".into(),
+            plan: None,
             sampling: Sampling {
                 temperature: row.default_temperature,
                 ..Sampling::GREEDY
@@ -145,11 +149,13 @@ impl Config {
     }
 
     /// Reads options that a person wrote, by the names of this struct's fields: `strategy` is
-    /// required, the others have the defaults of [`Config::new`]. The values are not validated.
+    /// required, the others have the defaults of [`Config::new`]. The fields of `sampling` may stand
+    /// beside them. The values are not validated.
     ///
     /// # Errors
     /// A name that is not an option; a value that is not of the option's kind.
     pub fn from_options(options: &Map<String, Value>) -> Result<Config, Error> {
+        let options = &gathered(options);
         // The strategy first: the other options' defaults depend on it.
         let strategy = options.get_key_value("strategy");
         let others = options.iter().filter(|(name, _)| *name != "strategy");
@@ -210,6 +216,15 @@ impl Config {
         at_least_one("max_retries", self.max_retries)?;
         if self.delimiter.is_empty() {
             return Err(Setting::new("delimiter", "empty", "the text that ends a step").into());
+        }
+        match &self.plan {
+            Some(_) if self.strategy != Strategy::Auto => {
+                let name = self.strategy.name();
+                let expected = format!("none: the strategy {name} follows no plan");
+                return Err(Setting::new("plan", "given", expected).into());
+            }
+            Some(plan) => plan.validate(self)?,
+            None => {}
         }
         check_sampling(&self.sampling)
     }
@@ -274,6 +289,30 @@ impl<'de> Deserialize<'de> for Config {
         let (config, _) = with_defaults(&given).map_err(serde::de::Error::custom)?;
         Ok(config)
     }
+}
+
+/// Options that stand in `sampling`, and may be written beside it.
+const SAMPLING: [&str; 5] = [
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+];
+
+/// The options with those of sampling in their place.
+fn gathered(options: &Map<String, Value>) -> Map<String, Value> {
+    let (beside, mut gathered): (Map<_, _>, Map<_, _>) =
+        (options.clone().into_iter()).partition(|(name, _)| SAMPLING.contains(&name.as_str()));
+    if !beside.is_empty() {
+        let sampling = gathered
+            .entry("sampling")
+            .or_insert(Value::Object(Map::new()));
+        if let Value::Object(sampling) = sampling {
+            sampling.extend(beside);
+        }
+    }
+    gathered
 }
 
 /// The paper's settings for the strategy in `given`, overlaid with `given`, and the names in

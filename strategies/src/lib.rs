@@ -26,6 +26,7 @@
 //!         Ok(())
 //!     }
 //!     fn fork(&self, _: &()) {}
+//!     fn twin(&self, _: &()) {}
 //!     fn num_tokens(&self, _: &()) -> usize {
 //!         9
 //!     }
@@ -61,6 +62,7 @@ mod first_error;
 mod grading;
 mod model;
 mod object;
+mod plan;
 mod policy;
 mod prm;
 mod problem;
@@ -87,6 +89,7 @@ pub use grading::{
 };
 pub use model::{NoPrm, Policy, Prm, Step, StepEnd, StepParams};
 pub use object::{Object, Record, read_object, read_objects, spans_lines, text_of};
+pub use plan::{Choice, Learned, Plan, Rule, difficulty};
 pub use policy::EnginePolicy;
 pub use prm::{EnginePrm, PrmBranch, PrmFormat, PrmKind};
 pub use problem::{BadLine, Level, Problem, read_problems};

@@ -26,6 +26,10 @@ pub trait Policy {
     /// path `p` has the path `p/i`, whatever was written on either in between.
     fn fork(&self, branch: &Self::Branch) -> Self::Branch;
 
+    /// A second stem with the same content, in O(1), of which the i-th fork (from 0) has the path that the
+    /// i-th fork of `stem` has. `stem` is as [`start`](Policy::start) gave it.
+    fn twin(&self, stem: &Self::Branch) -> Self::Branch;
+
     /// Writes up to and including the next delimiter, or to the end of sequence, or until
     /// `params.max_tokens` (or the model's context) is used up.
     async fn step(&self, branch: &mut Self::Branch, params: &StepParams<'_>)

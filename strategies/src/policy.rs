@@ -94,6 +94,10 @@ impl Policy for EnginePolicy {
         branch.fork()
     }
 
+    fn twin(&self, stem: &Branch) -> Branch {
+        stem.twin()
+    }
+
     fn num_tokens(&self, branch: &Branch) -> usize {
         branch.len()
     }

@@ -1,8 +1,9 @@
 //! One problem, from its text to its answer.
 
 use crate::{
-    Config, Cost, Error, ExtractionCounts, ExtractionRule, Grader, News, Policy, Prm, Problem,
-    Search, Selection, SolutionConfidence, Trace, count_extractions, select, smaller_budgets,
+    Choice, Config, Cost, Error, ExtractionCounts, ExtractionRule, Grader, News, Policy, Prm,
+    Problem, Search, Selection, SolutionConfidence, Trace, count_extractions, select,
+    smaller_budgets,
 };
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +42,9 @@ pub struct Outcome {
     /// of the problem that runs beside this one does not compute it again.
     #[serde(default)]
     pub stem: Cost,
+    /// What the strategy auto chose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub choice: Option<Choice>,
     /// The tree.
     pub trace: Trace,
 }
@@ -172,20 +176,16 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
                 .iter()
                 .for_each(|solution| self.report_solution(solution));
         }
+        self.read_answers(&mut solutions);
         let Search {
             config, problem, ..
         } = self;
-        for solution in &mut solutions {
-            let text = solution.steps.join(&config.delimiter);
-            let extraction = config.grader.extract(&text);
-            solution.answer = extraction.text;
-            solution.extraction = Some(extraction.rule);
-            solution.correct = problem.answer.as_ref().map(|truth| {
-                (solution.answer.as_ref()).is_some_and(|a| config.grader.equivalent(a, truth))
-            });
-        }
-        let verdicts = verdicts(&solutions, config, problem);
-        let selection = config.selection_or_default();
+        let choice = self.choice.get();
+        // What auto chose may have no scores.
+        let strategy = choice.map_or(config.strategy, |choice| choice.strategy);
+        let scored = strategy.needs_prm();
+        let verdicts = verdicts(&solutions, config, problem, scored);
+        let selection = choice.map_or(config.selection_or_default(), |choice| choice.selection);
         let chosen = verdicts.iter().find(|v| v.selection == selection);
         let total = self.cost.get();
         let mut trace = self.trace.into_inner();
@@ -194,7 +194,7 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
         }
         let by_n = smaller_budgets(config).into_iter().map(|(n, count)| {
             let first = &solutions[..count.min(solutions.len())];
-            let verdicts = self::verdicts(first, config, problem);
+            let verdicts = self::verdicts(first, config, problem, scored);
             let mut cost = total;
             solutions[first.len()..].iter().for_each(|s| cost -= s.cost);
             Subsample { n, cost, verdicts }
@@ -212,6 +212,7 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
             prm_tokens: total.prm.tokens as usize,
             cost: total,
             stem: self.stem.get(),
+            choice,
             verdicts,
             solutions,
             trace,
@@ -219,9 +220,31 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
     }
 }
 
+impl<P: Policy, R: Prm> Search<'_, P, R> {
+    /// Reads the answers off solutions and grades them.
+    pub(crate) fn read_answers(&self, solutions: &mut [Solution]) {
+        let Search {
+            config, problem, ..
+        } = self;
+        for solution in solutions {
+            let text = solution.steps.join(&config.delimiter);
+            let extraction = config.grader.extract(&text);
+            solution.answer = extraction.text;
+            solution.extraction = Some(extraction.rule);
+            solution.correct = problem.answer.as_ref().map(|truth| {
+                (solution.answer.as_ref()).is_some_and(|a| config.grader.equivalent(a, truth))
+            });
+        }
+    }
+}
+
 /// The verdict of every selection that the scores and confidences allow.
-fn verdicts(solutions: &[Solution], config: &Config, problem: &Problem) -> Vec<Verdict> {
-    let scored = config.strategy.needs_prm();
+fn verdicts(
+    solutions: &[Solution],
+    config: &Config,
+    problem: &Problem,
+    scored: bool,
+) -> Vec<Verdict> {
     let selections = Selection::all()
         .filter(|selection| scored || !selection.needs_scores())
         .filter(|selection| config.records_confidences() || !selection.needs_confidences());

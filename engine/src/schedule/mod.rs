@@ -203,10 +203,21 @@ impl Scheduler {
 
     /// A child of `parent`.
     pub fn fork(&mut self, parent: &Shared) -> Shared {
+        let key = parent.borrow_mut().next_key();
+        self.child(parent, key)
+    }
+
+    /// A sequence with the tokens of another and its random numbers.
+    pub fn twin(&mut self, of: &Shared) -> Shared {
+        let key = of.borrow().key;
+        self.child(of, key)
+    }
+
+    fn child(&mut self, parent: &Shared, key: u64) -> Shared {
         let tree = parent.borrow().age.0;
         let stem_age = (tree, self.age());
         let age = (tree, self.age());
-        let (child, stem) = parent.borrow_mut().fork(age, stem_age);
+        let (child, stem) = parent.borrow_mut().child(key, age, stem_age);
         if let Some(stem) = stem {
             self.sequences.push(Rc::downgrade(&stem));
         }

@@ -83,11 +83,21 @@ impl Sequence {
         self.token_ids.len().saturating_sub(self.table.len())
     }
 
-    /// A child that shares everything. If tokens are pending, they become a stem both wait for;
-    /// it is returned as the second value when it is new.
-    pub fn fork(&mut self, age: (u64, u64), stem_age: (u64, u64)) -> (Sequence, Option<Shared>) {
+    /// The key of the random numbers of the next child.
+    pub fn next_key(&mut self) -> u64 {
         let key = philox::fork_key(self.key, self.forks);
         self.forks += 1;
+        key
+    }
+
+    /// A child that shares everything. If tokens are pending, they become a stem both wait for;
+    /// it is returned as the second value when it is new.
+    pub fn child(
+        &mut self,
+        key: u64,
+        age: (u64, u64),
+        stem_age: (u64, u64),
+    ) -> (Sequence, Option<Shared>) {
         let mut fresh = None;
         if self.pending() > 0 && !self.ends_at_stem() {
             let stem = Rc::new(RefCell::new(self.copy(stem_age, None)));

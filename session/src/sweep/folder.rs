@@ -264,7 +264,7 @@ impl Folder {
         self.path.join(format!("{}.part", cell.file))
     }
 
-    fn failed(&self, error: io::Error) -> Error {
+    pub(super) fn failed(&self, error: io::Error) -> Error {
         problem(&self.path, None, error.to_string())
     }
 }
@@ -343,7 +343,7 @@ fn whole_records(
     Ok((whole, end))
 }
 
-fn problem(path: &Path, line: Option<usize>, problem: impl Into<String>) -> Error {
+pub(super) fn problem(path: &Path, line: Option<usize>, problem: impl Into<String>) -> Error {
     Error::File {
         setting: "out",
         file: path.display().to_string(),

@@ -17,15 +17,22 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use strategies::{Config, Setting, StopRule, smaller_budgets};
 
-use crate::Error;
+use super::folder::CellFile;
+use crate::{Error, Info, PlanFile};
 
-/// Options of a configuration that stand in its `sampling`, and may be written beside it.
-const SAMPLING: [&str; 5] = [
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "repetition_penalty",
+/// Options that stand apart from a configuration's name.
+const APART: [&str; 3] = ["n", "seed", "plan"];
+
+/// Options that are the same for a whole run, whatever a plan searches with ([`strategies::Plan::config`]).
+const OF_THE_RUN: [&str; 8] = [
+    "seed",
+    "max_steps",
+    "max_step_tokens",
+    "max_tokens",
+    "max_retries",
+    "delimiter",
+    "answer_marker",
+    "grader",
 ];
 
 /// Every combination of policies, PRMs, configurations and seeds.
@@ -45,10 +52,23 @@ pub struct Grid {
     /// The seeds.
     #[serde(default)]
     pub seeds: Seeds,
-    /// Options by name ([`Config::from_options`]), each a value or a list of values; the options of
-    /// `sampling` may stand here too.
+    /// Options by name ([`Config::from_options`]), each a value or a list of values.
     #[serde(default)]
     pub configurations: Vec<Map<String, Value>>,
+    /// The plan files that configurations name by `plan`. In a TOML file relative to it.
+    #[serde(skip)]
+    pub plans: Vec<NamedPlan>,
+}
+
+/// A plan file of a grid.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NamedPlan {
+    /// As the configuration names it.
+    pub name: String,
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it holds.
+    pub file: PlanFile,
 }
 
 /// The seeds of a sweep.
@@ -143,7 +163,27 @@ impl Grid {
         })?;
         let folder = path.parent().unwrap_or(Path::new(""));
         grid.problems = grid.problems.map(|problems| folder.join(problems));
+        for name in grid.configurations.iter().flat_map(plan_names) {
+            let path = folder.join(name);
+            let file = PlanFile::read(&path)?;
+            let name = name.to_string();
+            grid.plans.push(NamedPlan { name, path, file });
+        }
         Ok(grid)
+    }
+
+    /// Refuses models that a plan of these cells was not made for.
+    ///
+    /// # Errors
+    /// What differs.
+    pub fn plans_must_fit(&self, cells: &[CellFile], info: &Info) -> Result<(), Error> {
+        for NamedPlan { path, file, .. } in &self.plans {
+            let follows = |cell: &CellFile| cell.cell.search.plan.as_deref() == Some(&file.plan);
+            if cells.iter().any(follows) {
+                file.must_fit(path, info)?;
+            }
+        }
+        Ok(())
     }
 
     /// Every cell: policies, then PRMs, then configurations, then seeds. A search whose results another
@@ -154,7 +194,7 @@ impl Grid {
     pub fn cells(&self) -> Result<Vec<Cell>, Error> {
         let seeds = self.seeds.all();
         let configs = self.configs()?;
-        let needs_prm = configs.iter().any(|config| config.strategy.needs_prm());
+        let needs_prm = (configs.iter()).any(|(config, _)| config.strategy.needs_prm());
         for (name, empty) in [
             ("policies", self.policies.is_empty()),
             ("prms", self.prms.is_empty() && needs_prm),
@@ -168,7 +208,7 @@ impl Grid {
         let mut cells: Vec<Cell> = Vec::new();
         for policy in &self.policies {
             for (i, prm) in self.prm_choices().into_iter().enumerate() {
-                for config in &configs {
+                for (config, plan) in &configs {
                     let scored = config.strategy.needs_prm();
                     if scored != prm.is_some() && (scored || i > 0) {
                         continue;
@@ -178,7 +218,7 @@ impl Grid {
                         let cell = Cell {
                             policy: policy.clone(),
                             prm: prm.clone(),
-                            configuration: configuration(config)?,
+                            configuration: configuration(config, plan.as_deref())?,
                             search: Config {
                                 seed,
                                 ..config.clone()
@@ -202,36 +242,39 @@ impl Grid {
         }
     }
 
-    fn configs(&self) -> Result<Vec<Config>, Error> {
+    /// The configurations, each with the name of its plan.
+    fn configs(&self) -> Result<Vec<(Config, Option<String>)>, Error> {
         let mut configs = Vec::new();
         for options in &self.configurations {
             if options.contains_key("seed") {
                 let expected = "no seed in a configuration: `seeds` are those of all of them";
                 return Err(Setting::new("configurations", "seed", expected).into());
             }
-            for options in combinations(&gathered(options)) {
-                let config = Config::from_options(&options)?;
+            for mut options in combinations(options) {
+                let plan = options.remove("plan");
+                let mut config = Config::from_options(&options)?;
+                let name = plan.as_ref().and_then(Value::as_str);
+                let plan = self
+                    .plans
+                    .iter()
+                    .find(|plan| Some(plan.name.as_str()) == name);
+                config.plan = plan.map(|plan| Box::new(plan.file.plan.clone()));
                 config.validate()?;
-                configs.push(config);
+                let stem = plan.and_then(|plan| plan.path.file_stem());
+                configs.push((config, stem.map(|stem| stem.to_string_lossy().into())));
             }
         }
         Ok(configs)
     }
 }
 
-/// The options with those of sampling in their place.
-fn gathered(options: &Map<String, Value>) -> Map<String, Value> {
-    let (beside, mut gathered): (Map<_, _>, Map<_, _>) =
-        (options.clone().into_iter()).partition(|(name, _)| SAMPLING.contains(&name.as_str()));
-    if !beside.is_empty() {
-        let sampling = gathered
-            .entry("sampling")
-            .or_insert(Value::Object(Map::new()));
-        if let Value::Object(sampling) = sampling {
-            sampling.extend(beside);
-        }
+/// The plan files that a configuration names.
+fn plan_names(options: &Map<String, Value>) -> Vec<&str> {
+    match options.get("plan") {
+        Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).collect(),
+        Some(name) => name.as_str().into_iter().collect(),
+        None => Vec::new(),
     }
-    gathered
 }
 
 /// One set of options for each combination of the values in lists, the last list fastest.
@@ -256,17 +299,61 @@ fn combinations(options: &Map<String, Value>) -> Vec<Map<String, Value>> {
     all
 }
 
-/// The strategy and the options that are not its defaults, without N and seed.
-fn configuration(config: &Config) -> Result<String, Error> {
+/// The strategy and the options that are not its defaults, without N and seed; a plan by its name.
+fn configuration(config: &Config, plan: Option<&str>) -> Result<String, Error> {
     let json = |config: &Config| serde_json::to_value(config).map_err(strategies::Error::model);
     let (given, defaults) = (json(config)?, json(&Config::new(config.strategy))?);
     let mut name = config.strategy.name().to_string();
     if let (Value::Object(given), Value::Object(defaults)) = (&given, &defaults) {
-        for (option, value) in given.iter().filter(|(o, _)| *o != "n" && *o != "seed") {
+        for (option, value) in given.iter().filter(|(o, _)| !APART.contains(&o.as_str())) {
             name += &differences(option, value, &defaults[option]);
         }
     }
+    if let Some(plan) = plan {
+        name += &format!("-plan={plan}");
+    }
     Ok(name)
+}
+
+/// A search as a plan names it: the options that are not the strategy's defaults, without those of the run.
+pub(super) fn options_of(config: &Config) -> Map<String, Value> {
+    let json = |config: &Config| serde_json::to_value(config).unwrap_or_default();
+    let (given, defaults) = (json(config), json(&Config::new(config.strategy)));
+    let mut options = Map::new();
+    options.insert("strategy".into(), config.strategy.name().into());
+    options.insert("n".into(), config.n.into());
+    if let (Value::Object(given), Value::Object(defaults)) = (given, defaults) {
+        for (option, value) in given {
+            let is_known = options.contains_key(&option) || OF_THE_RUN.contains(&option.as_str());
+            let default = defaults.get(&option).cloned().unwrap_or_default();
+            match (value, default) {
+                (value, default) if is_known || value == default => {}
+                // Those of sampling may stand beside the others.
+                (Value::Object(inner), Value::Object(defaults)) => {
+                    let others = inner.into_iter();
+                    options.extend(
+                        others
+                            .filter(|(name, value)| defaults.get(name) != Some(value))
+                            .map(|(name, value)| (name, short(value))),
+                    );
+                }
+                (value, _) => {
+                    options.insert(option, value);
+                }
+            }
+        }
+    }
+    options
+}
+
+/// A number that is an f32 by its shortest digits: 0.7, not 0.699999988079071.
+fn short(value: Value) -> Value {
+    let number = value
+        .as_f64()
+        .filter(|_| !value.is_i64() && !value.is_u64());
+    let digits = number.map(|x| (x as f32).to_string());
+    let short = digits.and_then(|digits| digits.parse::<f64>().ok());
+    short.map_or(value, Value::from)
 }
 
 /// `-option=value` for what differs.
@@ -279,14 +366,7 @@ fn differences(option: &str, value: &Value, default: &Value) -> String {
             })
             .collect(),
         (Value::String(word), _) => format!("-{option}={word}"),
-        // f32 options print as their shortest f32.
-        (Value::Number(number), _) => {
-            let short = number
-                .as_f64()
-                .map_or(number.to_string(), |x| (x as f32).to_string());
-            format!("-{option}={short}")
-        }
-        _ => format!("-{option}={value}"),
+        _ => format!("-{option}={}", short(value.clone())),
     }
 }
 

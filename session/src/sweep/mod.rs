@@ -5,16 +5,22 @@
 
 mod folder;
 mod grid;
+mod learn;
 mod record;
 mod run;
+mod searches;
 mod summary;
+mod timing;
 
 pub use folder::{
     CellFile, Folder, Manifest, Pair, Stored, problems_hash, read_manifest, read_records,
 };
-pub use grid::{Cell, Grid, Seeds};
+pub use grid::{Cell, Grid, NamedPlan, Seeds};
+pub use learn::{Goal, Learnt};
 pub use record::{Judged, Rates, Record, SCHEMA};
 pub use run::{Cells, Watch};
+pub use searches::{Found, Searches, Unit};
 pub use summary::{
     Difficulty, Filled, ProblemDifficulty, Row, average, deviation, difficulties, rows,
 };
+pub use timing::{Timing, read_timings};

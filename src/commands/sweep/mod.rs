@@ -14,6 +14,7 @@ use session::sweep::{
 use strategies::Problem;
 
 use self::progress::Progress;
+pub use self::report::short;
 use super::{read_problems, say_notes};
 use crate::downloads::Downloads;
 use crate::error::{Done, Failure};
@@ -44,6 +45,7 @@ pub fn run(flags: &SweepFlags) -> Done {
             continue;
         }
         let session = open(flags, group)?;
+        grid.plans_must_fit(&group.cells, session.info())?;
         let rates = join(&folder, &mut manifest, group, flags, &session)?;
         let mut cells = Cells {
             cells: &group.cells,

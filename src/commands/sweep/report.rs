@@ -3,10 +3,9 @@
 use comfy_table::Cell as Text;
 use serde::Serialize;
 use session::sweep::{
-    Difficulty, Filled, Folder, Manifest, Record, Row, difficulties, read_records, rows,
+    Difficulty, Filled, Folder, Manifest, Record, Row, Timing, difficulties, read_records, rows,
 };
 
-use super::timed::{self, Timing};
 use super::{parquet, shown};
 use crate::commands::{print, print_json};
 use crate::error::{Done, Failure};
@@ -54,7 +53,7 @@ pub fn run(flags: &SweepFlags, folder: &Folder, manifest: &Manifest) -> Done {
     let table = parquet::file(&cells)
         .map_err(|e| Failure::new(format!("{}: {e}", shown(folder, "results.parquet"))))?;
     folder.write("results.parquet", &table)?;
-    let timings = timed::read(folder)?;
+    let timings = folder.timings()?;
     let rows = rows
         .into_iter()
         .map(|row| with_time(row, &timings))

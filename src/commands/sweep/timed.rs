@@ -1,53 +1,17 @@
 //! Times of a sweep's configurations, each alone on the machine: the searches of a sweep run together, so
 //! their own times would say nothing.
 
-use std::io;
 use std::time::Instant;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use serde::{Deserialize, Serialize};
-use session::sweep::{Cell, Folder};
+use session::sweep::{Cell, Folder, Timing};
 use session::{Config, Session};
 use strategies::Problem;
 
-use super::{Group, label, open, shown};
-use crate::error::{Done, Failure};
+use super::{Group, label, open};
+use crate::error::Done;
 use crate::flags::SweepFlags;
-
-/// The file beside the results. It holds times, so no two runs give the same.
-pub const FILE: &str = "timings.jsonl";
-
-/// How long a configuration took.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Timing {
-    /// The policy.
-    pub policy: String,
-    /// The PRM, if any.
-    pub prm: Option<String>,
-    /// The strategy with its options.
-    pub configuration: String,
-    /// N.
-    pub n: usize,
-    /// The seed.
-    pub seed: u64,
-    /// The first problems of the set, so many.
-    pub problems: usize,
-    /// Seconds for all of them, with models loaded.
-    pub seconds: f64,
-    /// The most bytes of KV cache that branches held at once, policy and PRM together.
-    pub kv_peak_bytes: u64,
-    /// The device.
-    pub machine: String,
-}
-
-impl Timing {
-    fn is_of(&self, cell: &Cell, n: usize, problems: usize) -> bool {
-        let named = (&self.policy, &self.prm, &self.configuration);
-        named == (&cell.policy, &cell.prm, &cell.configuration)
-            && (self.n, self.seed, self.problems) == (n, cell.search.seed, problems)
-    }
-}
 
 /// Times every configuration and N that is not in the file yet, with its first seed.
 pub fn run(flags: &SweepFlags, folder: &Folder, groups: &[Group], problems: &[Problem]) -> Done {
@@ -55,7 +19,7 @@ pub fn run(flags: &SweepFlags, folder: &Folder, groups: &[Group], problems: &[Pr
     if problems.is_empty() {
         return Ok(());
     }
-    let mut there = read(folder)?;
+    let mut there = folder.timings()?;
     let mut todo: Vec<(&Group, &Cell, usize)> = Vec::new();
     for (group, file) in groups
         .iter()
@@ -79,7 +43,7 @@ pub fn run(flags: &SweepFlags, folder: &Folder, groups: &[Group], problems: &[Pr
         let (of, label) = (todo.len(), label(cell, *n));
         eprintln!("timing {}/{of}: {label}: {each:.3} s a problem", at + 1);
         there.push(timing);
-        write(folder, &there)?;
+        folder.write_timings(&there)?;
     }
     Ok(())
 }
@@ -129,31 +93,4 @@ fn time(
             .sum(),
         machine: session.info().machine.name.clone(),
     })
-}
-
-/// The times that are there.
-pub fn read(folder: &Folder) -> Done<Vec<Timing>> {
-    let failed = |e: &io::Error| Failure::io(&shown(folder, FILE), e);
-    let text = match std::fs::read_to_string(folder.file(FILE)) {
-        Ok(text) => text,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(failed(&e)),
-    };
-    let line = |line: &str| serde_json::from_str(line);
-    let lines: Result<Vec<Timing>, _> = text.lines().map(line).collect();
-    lines.map_err(|e| {
-        Failure::new(format!(
-            "{}: not times of a sweep: {e}",
-            shown(folder, FILE)
-        ))
-    })
-}
-
-fn write(folder: &Folder, timings: &[Timing]) -> Done {
-    let mut bytes = Vec::new();
-    for timing in timings {
-        serde_json::to_writer(&mut bytes, timing).map_err(|e| Failure::new(e.to_string()))?;
-        bytes.push(b'\n');
-    }
-    Ok(folder.write(FILE, &bytes)?)
 }

@@ -14,7 +14,9 @@ mod watch;
 mod whole;
 
 use crate::trace::{NodeState, Trace};
-use crate::{Config, Cost, Ending, Error, Policy, Prm, Problem, Solution, Step, StepParams};
+use crate::{
+    Choice, Config, Cost, Ending, Error, Policy, Prm, Problem, Solution, Step, StepParams,
+};
 use engine::{Work, philox};
 use futures::future::try_join_all;
 use std::cell::{Cell, RefCell};
@@ -64,8 +66,19 @@ pub struct Search<'a, P: Policy, R: Prm> {
     watch: Option<&'a dyn Fn(News<'_>)>,
     /// Which of the independent trees this is, and how many there are.
     tree: usize,
-    trees: Cell<usize>,
+    trees: Rc<Cell<usize>>,
     pub(crate) solutions_reported: Cell<bool>,
+    /// The stem that another search has opened; `None`: this search opens its own.
+    opened: Option<&'a Stem<P, R>>,
+    /// What the strategy auto chose.
+    pub(crate) choice: Cell<Option<Choice>>,
+}
+
+/// The stem of a problem for several searches, one after the other.
+pub(crate) struct Stem<P: Policy, R: Prm> {
+    live: Live<P, R>,
+    /// Whether a search has drawn from it, so that its last row is computed.
+    is_used: Cell<bool>,
 }
 
 /// One path of a search, from the stem to its latest step.
@@ -136,8 +149,10 @@ impl<'a, P: Policy, R: Prm> Search<'a, P, R> {
             prm: prm.filter(|_| strategy.needs_prm()),
             watch: None,
             tree: 0,
-            trees: Cell::new(0),
+            trees: Rc::default(),
             solutions_reported: Cell::new(false),
+            opened: None,
+            choice: Cell::default(),
         };
         if strategy.needs_prm() {
             search.prm()?;
@@ -150,8 +165,14 @@ impl<'a, P: Policy, R: Prm> Search<'a, P, R> {
     /// # Errors
     /// A failure of either model.
     pub async fn root(&self) -> Result<Path<P, R>, Error> {
+        let live = self.start().await?;
+        let last_row = match self.is_warm() {
+            true => LastRow::Read,
+            false => LastRow::Pending,
+        };
+        self.opened.inspect(|stem| stem.is_used.set(true));
         Ok(Path {
-            live: Some(self.start().await?),
+            live: Some(live),
             ending: None,
             value: 0.0,
             parent_value: 0.0,
@@ -161,7 +182,7 @@ impl<'a, P: Policy, R: Prm> Search<'a, P, R> {
             num_tokens: 0,
             logprob: 0.0,
             embedded: Embedded::default(),
-            last_row: Rc::default(),
+            last_row: Rc::new(Cell::new(last_row)),
         })
     }
 
@@ -281,8 +302,25 @@ impl<'a, P: Policy, R: Prm> Search<'a, P, R> {
             prm: self.prm,
             watch: self.watch,
             tree,
-            trees: Cell::new(0),
+            trees: Rc::clone(&self.trees),
             solutions_reported: Cell::new(false),
+            opened: None,
+            choice: Cell::default(),
+        }
+    }
+
+    /// As [`separate`](Search::separate), with other options and from a stem that this search has opened
+    /// for it.
+    pub(crate) fn within<'b>(
+        &'b self,
+        config: &'b Config,
+        stem: &'b Stem<P, R>,
+    ) -> Search<'b, P, R> {
+        Search {
+            config,
+            prm: self.prm.filter(|_| config.strategy.needs_prm()),
+            opened: Some(stem),
+            ..self.separate()
         }
     }
 
@@ -290,21 +328,54 @@ impl<'a, P: Policy, R: Prm> Search<'a, P, R> {
     /// as one of this search.
     pub fn merge(&self, part: Search<'_, P, R>, solution: Solution) -> Solution {
         let cost = part.cost.get();
-        self.count(cost);
+        let merged = self.merge_all(part, vec![solution]).pop();
+        let solution = merged.expect("as many solutions as were given");
+        Solution { cost, ..solution }
+    }
+
+    /// As [`merge`](Search::merge), of several solutions, whose costs stay what they are.
+    pub(crate) fn merge_all(
+        &self,
+        part: Search<'_, P, R>,
+        solutions: Vec<Solution>,
+    ) -> Vec<Solution> {
+        self.count(part.cost.get());
+        if part.solutions_reported.get() {
+            self.solutions_reported.set(true);
+        }
         let shift = self.trace.borrow_mut().graft(part.trace.into_inner());
-        let node = match solution.node {
+        let moved = |node| match node {
             0 => 0, // the stem is the same one
             node => node + shift,
         };
-        Solution {
-            node,
-            cost,
+        let solutions = solutions.into_iter().map(|solution| Solution {
+            node: moved(solution.node),
             ..solution
-        }
+        });
+        solutions.collect()
+    }
+
+    /// Opens the stem for [`within`](Search::within).
+    pub(crate) async fn open_stem(&self) -> Result<Stem<P, R>, Error> {
+        Ok(Stem {
+            live: self.start().await?,
+            is_used: Cell::new(false),
+        })
+    }
+
+    /// Whether the stem's last row is computed already.
+    fn is_warm(&self) -> bool {
+        self.opened.is_some_and(|stem| stem.is_used.get())
     }
 
     /// Opens the stem on both models.
     async fn start(&self) -> Result<Live<P, R>, Error> {
+        if let Some(Stem { live, .. }) = self.opened {
+            return Ok(Live {
+                policy: self.policy.twin(&live.policy),
+                prm: self.fork_prm(live),
+            });
+        }
         let text = &self.problem.problem;
         let prm = async {
             let Some(prm) = self.prm else {
@@ -404,7 +475,7 @@ impl<'a, P: Policy, R: Prm> Search<'a, P, R> {
         });
     }
 
-    fn count(&self, cost: Cost) {
+    pub(crate) fn count(&self, cost: Cost) {
         self.cost.update(|mut sum| {
             sum += cost;
             sum

@@ -23,8 +23,24 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
     /// # Errors
     /// A failure of either model.
     pub async fn write_solutions(&self, count: usize) -> Result<Vec<Solution>, Error> {
-        let mut root = Some(self.start().await?);
-        let mut solutions = Vec::new();
+        self.write_more(Vec::new(), count).await
+    }
+
+    /// As [`write_solutions`](Search::write_solutions), of which the first are there.
+    ///
+    /// # Errors
+    /// As [`write_solutions`](Search::write_solutions).
+    pub(crate) async fn write_more(
+        &self,
+        mut solutions: Vec<Solution>,
+        count: usize,
+    ) -> Result<Vec<Solution>, Error> {
+        let start = self.start().await?;
+        // Those that are there had the first forks.
+        (0..solutions.len()).for_each(|_| drop(self.policy.fork(&start.policy)));
+        let mut is_warm = self.is_warm();
+        self.opened.inspect(|stem| stem.is_used.set(true));
+        let mut root = Some(start);
         let mut confidences = match self.config.records_confidences() {
             true => Confidences::Record,
             false => Confidences::None,
@@ -34,11 +50,8 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
             let branches = (solutions.len()..until).map(|_| self.policy.fork(&start.policy));
             let branches: Vec<P::Branch> = branches.collect();
             // Computed for the first round once; each later branch computes it again.
-            let rows = if solutions.is_empty() {
-                1
-            } else {
-                branches.len()
-            };
+            let rows = if is_warm { branches.len() } else { 1 };
+            is_warm = true;
             self.count_last_row(&start.policy, rows);
             let Live { policy, prm } = start;
             // The last round frees what its branches do not hold.

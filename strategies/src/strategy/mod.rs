@@ -4,6 +4,7 @@
 //! variant and its three entries here. Nothing else names a strategy. `SEMANTICS.md` states what
 //! each does.
 
+mod auto;
 mod beam;
 mod best_of_n;
 mod cot;
@@ -38,6 +39,8 @@ pub enum Strategy {
     Dora,
     /// Particle filtering: paths are drawn anew by weight after every step.
     ParticleFiltering,
+    /// The search that a plan names for the problem's difficulty.
+    Auto,
 }
 
 /// The facts about one strategy.
@@ -65,7 +68,7 @@ pub(crate) struct Row {
 
 impl Strategy {
     /// Every strategy.
-    pub const ALL: [Strategy; 8] = [
+    pub const ALL: [Strategy; 9] = [
         Strategy::Cot,
         Strategy::Majority,
         Strategy::BestOfN,
@@ -74,6 +77,7 @@ impl Strategy {
         Strategy::Rebase,
         Strategy::Dora,
         Strategy::ParticleFiltering,
+        Strategy::Auto,
     ];
 
     pub(crate) fn row(self) -> &'static Row {
@@ -86,6 +90,7 @@ impl Strategy {
             Strategy::Rebase => &rebase::ROW,
             Strategy::Dora => &dora::ROW,
             Strategy::ParticleFiltering => &particle_filtering::ROW,
+            Strategy::Auto => &auto::ROW,
         }
     }
 
@@ -106,6 +111,7 @@ impl Strategy {
             Strategy::Rebase => rebase::run(search).await,
             Strategy::Dora => dora::run(search).await,
             Strategy::ParticleFiltering => particle_filtering::run(search).await,
+            Strategy::Auto => auto::run(search).await,
         }
     }
 

@@ -185,6 +185,10 @@ impl Policy for Writer<'_> {
         self.0.branch(&path, Some(index))
     }
 
+    fn twin(&self, stem: &Branch) -> Branch {
+        self.0.branch(&stem.path, stem.index)
+    }
+
     /// One token for the problem and one for each word.
     fn num_tokens(&self, branch: &Branch) -> usize {
         match said(&branch.path) {
