@@ -310,6 +310,14 @@ fn steps(plan: &Plan, depth: usize) -> String {
     text
 }
 
+/// Three digits, also of what is missing to 1: many a PRM is sure of what it refuses.
+fn digits(difficulty: f64) -> String {
+    match 1.0 - difficulty {
+        missing if missing > 0.0 && missing < 5e-4 => format!("1 - {missing:.1e}"),
+        _ => format!("{difficulty:.3}"),
+    }
+}
+
 /// `beam N = 4, beam_width = 2, by last-vote`.
 fn search(plan: &Plan) -> String {
     let word = |name: &str| match plan.search.get(name) {

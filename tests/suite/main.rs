@@ -22,6 +22,7 @@ mod hub;
 mod incremental_prm;
 mod inspect_configs;
 mod kv_peak;
+mod plan;
 mod quantized;
 mod resume;
 mod smollm;

@@ -2,72 +2,49 @@
 //!
 //! Every search of the sweep is known for every problem and seed: whether its answer is right, what
 //! supports it, what it cost. With one seed a search finds the same whether another ran before
-//! (SEMANTICS.md, "Auto"), so what a plan would have come to follows from the records exactly. The plan is
-//! the tree of searches with the most right answers less λ times the cost, and λ is what meets the budget.
-//! How deep the tree may be is decided by cross-validation over the problems.
+//! (SEMANTICS.md, "Auto"), so what a plan would have come to follows from the records exactly. So all plans
+//! of some families are tried: all searches on the frontier, all thresholds of a grid.
+//!
+//! The best of many is not as good on other problems. So the goal is raised until cross-validation over
+//! the problems meets it, and the family is the one that cross-validation finds best.
 
 use std::collections::BTreeMap;
 
 use strategies::{Learned, Plan, Rule, Strategy};
 
+use super::families::{FAMILIES, Family, Goal, Sums, Tree, Trial};
 use super::searches::{Found, Searches};
 use super::summary::average;
-
-/// A tree of searches, by their places.
-#[derive(Clone, Debug, PartialEq)]
-struct Tree {
-    search: usize,
-    /// The highest difficulty of each branch, ascending; nothing: a leaf.
-    branches: Vec<(f64, Option<Tree>)>,
-}
-
-/// How far a tree may go.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Shape {
-    searches: usize,
-    bins: usize,
-}
-
-/// The shapes that cross-validation chooses from, the simplest first.
-const SHAPES: [Shape; 4] = [
-    Shape {
-        searches: 1,
-        bins: 1,
-    },
-    Shape {
-        searches: 2,
-        bins: 4,
-    },
-    Shape {
-        searches: 2,
-        bins: 8,
-    },
-    Shape {
-        searches: 3,
-        bins: 6,
-    },
-];
-
-/// Points that a branch must have.
-const LEAST_POINTS: usize = 30;
 
 /// Parts of the problems in cross-validation.
 const FOLDS: usize = 5;
 
-/// Halvings of the interval in which λ is sought.
-const HALVINGS: usize = 30;
+/// How often the goal is raised.
+const RAISES: usize = 3;
 
-/// What a plan is to meet.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Goal {
-    /// At most so much cost a problem, in the mean.
-    Budget(f64),
-    /// At least this accuracy.
-    Accuracy(f64),
+/// A family, and the goal with which its trees meet the one given.
+#[derive(Clone, Copy, Debug)]
+struct Trained {
+    family: Family,
+    goal: Goal,
+    /// By cross-validation.
+    expected: Sums,
+}
+
+impl Trained {
+    fn is_better(self, other: Trained, goal: Goal) -> bool {
+        let (here, there) = (self.expected, other.expected);
+        match (goal.is_met(here), goal.is_met(there)) {
+            (true, true) => goal.prefers(here, there),
+            (false, false) => goal.extreme().prefers(here, there),
+            (met, _) => met,
+        }
+    }
 }
 
 impl Searches {
-    /// The searches that a plan may use: no other is nearly as good and clearly cheaper.
+    /// The searches that a plan may use: each by the selection that is most often right, and no other is as
+    /// good and clearly cheaper.
     fn frontier(&self, points: &[usize]) -> Vec<usize> {
         let total = |i: usize| {
             let known = &self.known[i];
@@ -76,80 +53,25 @@ impl Searches {
             (right / points.len() as f64, cost)
         };
         let totals: Vec<(f64, f64)> = (0..self.known.len()).map(total).collect();
-        let beats = |a: (f64, f64), b: (f64, f64)| a.0 >= b.0 + 0.01 && a.1 <= 0.8 * b.1;
-        let is_good = |&i: &usize| {
-            self.known[i].scored && !totals.iter().any(|&other| beats(other, totals[i]))
-        };
-        (0..self.known.len()).filter(is_good).collect()
-    }
-
-    /// The best tree for λ.
-    fn best(
-        &self,
-        points: &[usize],
-        candidates: &[usize],
-        before: &[usize],
-        shape: Shape,
-        lambda: f64,
-    ) -> Option<(f64, Tree)> {
-        let mut best: Option<(f64, Tree)> = None;
-        for &search in candidates.iter().filter(|search| !before.contains(search)) {
-            let found = self.grown(points, candidates, before, search, shape, lambda);
-            if best.as_ref().is_none_or(|(value, _)| found.0 > *value) {
-                best = Some(found);
+        let mut best: BTreeMap<&(String, usize), usize> = BTreeMap::new();
+        for (i, known) in self
+            .known
+            .iter()
+            .enumerate()
+            .filter(|(_, known)| known.scored)
+        {
+            let place = best.entry(&known.name).or_insert(i);
+            if totals[i].0 > totals[*place].0 {
+                *place = i;
             }
         }
-        best
-    }
-
-    /// The best tree for λ that begins with a search.
-    fn grown(
-        &self,
-        points: &[usize],
-        candidates: &[usize],
-        before: &[usize],
-        search: usize,
-        shape: Shape,
-        lambda: f64,
-    ) -> (f64, Tree) {
-        let known = &self.known[search];
-        let spent: f64 = points.iter().map(|&p| self.cost(p, search, before)).sum();
-        let right = |points: &[usize]| points.iter().filter(|&&p| known.right[p]).count() as f64;
-        let leaf = Tree {
-            search,
-            branches: Vec::new(),
-        };
-        let alone = right(points) - lambda * spent;
-        let is_last = before.len() + 1 >= shape.searches;
-        if is_last || points.len() < 2 * LEAST_POINTS {
-            return (alone, leaf);
-        }
-        let chain: Vec<usize> = before.iter().copied().chain([search]).collect();
-        let mut value = -lambda * spent;
-        let mut branches: Vec<(f64, Option<Tree>)> = Vec::new();
-        for bin in bins(points, &known.difficulty, shape.bins) {
-            let stands = right(&bin);
-            let follows = self.best(&bin, candidates, &chain, shape, lambda);
-            let follows = follows.filter(|(value, _)| *value > stands);
-            let highest = bin.last().map_or(1.0, |&p| known.difficulty[p]);
-            value += follows.as_ref().map_or(stands, |(value, _)| *value);
-            let follows = follows.map(|(_, tree)| tree);
-            match branches.last_mut() {
-                Some((difficulty, last)) if *last == follows => *difficulty = highest,
-                _ => branches.push((highest, follows)),
-            }
-        }
-        if let Some((difficulty, _)) = branches.last_mut() {
-            *difficulty = 1.0;
-        }
-        match branches.iter().all(|(_, follows)| follows.is_none()) {
-            true => (alone, leaf),
-            false => (value, Tree { search, branches }),
-        }
+        let beats = |a: (f64, f64), b: (f64, f64)| a.0 >= b.0 && a.1 <= 0.8 * b.1;
+        let is_good = |&i: &usize| !totals.iter().any(|&other| beats(other, totals[i]));
+        best.into_values().filter(is_good).collect()
     }
 
     /// What a search adds to those before it.
-    fn cost(&self, point: usize, search: usize, before: &[usize]) -> f64 {
+    pub(super) fn cost(&self, point: usize, search: usize, before: &[usize]) -> f64 {
         let cost = self.known[search].cost[point];
         match before {
             [] => cost,
@@ -203,46 +125,36 @@ impl Searches {
         }
     }
 
-    /// The tree of a shape that meets a goal on some points, if one does.
-    fn meeting(&self, points: &[usize], goal: Goal, shape: Shape) -> Option<Tree> {
-        let candidates = self.frontier(points);
-        let of = |lambda| {
-            self.best(points, &candidates, &[], shape, lambda)
-                .map(|(_, tree)| tree)
+    /// The best tree of a family on some points.
+    fn best(&self, points: &[usize], goal: Goal, family: Family) -> Option<Tree> {
+        let trial = Trial {
+            searches: self,
+            points,
+            candidates: self.frontier(points),
         };
-        let meets = |tree: &Tree| {
-            let result = self.result_on(points, tree);
-            match goal {
-                Goal::Budget(budget) => result.cost().0 <= budget,
-                Goal::Accuracy(accuracy) => result.accuracy().0 >= accuracy,
-            }
-        };
-        let dearest =
-            (self.known.iter().flat_map(|known| &known.cost)).fold(1.0, |a: f64, &b| a.max(b));
-        // From all for the answers to all for the cost.
-        let (mut low, mut high) = (1e-6 / dearest, 1e6 / dearest);
-        let mut found = None;
-        for _ in 0..HALVINGS {
-            let lambda = (low * high).sqrt();
-            let tree = of(lambda)?;
-            let met = meets(&tree);
-            // Less λ costs more and is right more often.
-            match (goal, met) {
-                (Goal::Budget(_), true) | (Goal::Accuracy(_), false) => high = lambda,
-                (Goal::Budget(_), false) | (Goal::Accuracy(_), true) => low = lambda,
-            }
-            if met {
-                found = Some(tree);
-            }
-        }
-        found
+        trial.best(goal, family)
     }
 
     /// Learns the plan that meets a goal; `None` if no search does.
     pub fn learn(&self, goal: Goal) -> Option<Learnt> {
         let all: Vec<usize> = (0..self.points()).collect();
-        let shape = self.shape(goal);
-        let tree = self.meeting(&all, goal, shape)?;
+        let mut best: Option<Trained> = None;
+        for trained in FAMILIES
+            .map(|family| self.trained(goal, family))
+            .into_iter()
+            .flatten()
+        {
+            if best.is_none_or(|best| trained.is_better(best, goal)) {
+                best = Some(trained);
+            }
+        }
+        let Trained {
+            goal: raised,
+            family,
+            ..
+        } = best?;
+        // What is sure to meet it on other problems, or what meets it here.
+        let tree = (self.best(&all, raised, family)).or_else(|| self.best(&all, goal, family))?;
         Some(Learnt {
             plan: self.plan(&tree, &all, self.points() as f64),
             result: self.result_on(&all, &tree),
@@ -250,34 +162,44 @@ impl Searches {
         })
     }
 
-    /// The shape whose trees are best on problems that they were not learned from.
-    fn shape(&self, goal: Goal) -> Shape {
-        let score = |shape: Shape| -> Option<f64> {
-            let (mut right, mut cost) = (Vec::new(), Vec::new());
-            for fold in 0..FOLDS {
-                let (held, rest): (Vec<usize>, Vec<usize>) =
-                    (0..self.points()).partition(|&p| self.problem_of[p] % FOLDS == fold);
-                let tree = self.meeting(&rest, goal, shape)?;
-                let result = self.result_on(&held, &tree);
-                right.extend(result.right);
-                cost.extend(result.cost);
-            }
-            Some(match goal {
-                Goal::Budget(budget) => {
-                    // What is beyond the budget does not count as a gain.
-                    let over = (average(&cost) / budget - 1.0).max(0.0);
-                    average(&right) - over
-                }
-                Goal::Accuracy(accuracy) => {
-                    let short = (accuracy - average(&right)).max(0.0);
-                    -average(&cost) * (1.0 + 20.0 * short)
-                }
-            })
+    /// Raises the goal for the trees of a family until cross-validation meets it; `None` if there are none.
+    fn trained(&self, goal: Goal, family: Family) -> Option<Trained> {
+        let mut trained = Trained {
+            expected: self.cross_validated(goal, family)?,
+            goal,
+            family,
         };
-        let scores = SHAPES.map(|shape| score(shape).unwrap_or(f64::NEG_INFINITY));
-        let best = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let place = scores.iter().position(|&score| score == best).unwrap_or(0);
-        SHAPES[place]
+        for _ in 0..RAISES {
+            if goal.is_met(trained.expected) {
+                break;
+            }
+            let raised = goal.raised(trained.goal, trained.expected);
+            trained.expected = self.cross_validated(raised, family)?;
+            trained.goal = raised;
+        }
+        Some(trained)
+    }
+
+    /// The means of trees on problems that they were not learned from.
+    fn cross_validated(&self, goal: Goal, family: Family) -> Option<Sums> {
+        let mut sums = Sums::default();
+        for fold in 0..FOLDS {
+            let (held, rest): (Vec<usize>, Vec<usize>) =
+                (0..self.points()).partition(|&p| self.problem_of[p] % FOLDS == fold);
+            let tree = self.best(&rest, goal, family);
+            // What comes nearest where nothing meets it.
+            let tree = tree.or_else(|| self.best(&rest, goal.extreme(), family))?;
+            for point in held {
+                let (right, cost) = self.follow(&tree, point);
+                let right = f64::from(u8::from(right));
+                sums = sums.plus(Sums { right, cost });
+            }
+        }
+        let count = self.points() as f64;
+        Some(Sums {
+            right: sums.right / count,
+            cost: sums.cost / count,
+        })
     }
 
     /// The plan of a tree, with what it came to.
@@ -383,42 +305,6 @@ pub struct Learnt {
     pub result: Found,
     /// The most searches of a problem.
     pub searches: usize,
-}
-
-impl Tree {
-    fn depth(&self) -> usize {
-        let below = self.branches.iter().filter_map(|(_, tree)| tree.as_ref());
-        1 + below.map(Tree::depth).max().unwrap_or(0)
-    }
-}
-
-/// Points in at most `count` parts of about the same size, by difficulty. Equal ones stay together.
-fn bins(points: &[usize], difficulty: &[f64], count: usize) -> Vec<Vec<usize>> {
-    let mut sorted = points.to_vec();
-    sorted.sort_by(|&a, &b| difficulty[a].total_cmp(&difficulty[b]));
-    let size = sorted.len().div_ceil(count.max(1)).max(LEAST_POINTS);
-    let mut bins: Vec<Vec<usize>> = Vec::new();
-    for point in sorted {
-        match bins.last_mut() {
-            Some(bin)
-                if bin.len() < size
-                    || bin
-                        .last()
-                        .is_some_and(|&last| difficulty[last] == difficulty[point]) =>
-            {
-                bin.push(point);
-            }
-            _ => bins.push(vec![point]),
-        }
-    }
-    // A rest too small to tell anything goes to its neighbour.
-    if bins.len() > 1 && bins.last().is_some_and(|bin| bin.len() < LEAST_POINTS) {
-        let rest = bins.pop().unwrap_or_default();
-        bins.last_mut()
-            .into_iter()
-            .for_each(|bin| bin.extend(&rest));
-    }
-    bins
 }
 
 #[cfg(test)]

@@ -228,7 +228,8 @@ fn seconds_per_flop(
 ) -> Option<f64> {
     let timed = cells.iter().find_map(|(other, records)| {
         let same = (&other.policy, &other.prm, &other.configuration);
-        let is_it = same == (&cell.policy, &cell.prm, &cell.configuration);
+        let is_it = same == (&cell.policy, &cell.prm, &cell.configuration)
+            && other.search.n == cell.search.n;
         let timing = timings
             .iter()
             .find(|t| is_it && t.is_of(other, n, t.problems));
