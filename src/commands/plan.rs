@@ -297,10 +297,8 @@ fn steps(plan: &Plan, depth: usize) -> String {
             )
         });
         let facts = facts.unwrap_or_default();
-        text += &format!(
-            "{indent}  difficulty {low:.3} to {:.3}{facts}:",
-            rule.difficulty
-        );
+        let (from, to) = (digits(low), digits(rule.difficulty));
+        text += &format!("{indent}  difficulty {from} to {to}{facts}:");
         match &rule.then {
             Some(then) => text += &format!("\n{}", steps(then, depth + 2)),
             None => text += " the answer stands\n",

@@ -134,7 +134,7 @@ fn a_plan_that_does_not_fit_is_one_sentence() {
         ),
         (
             format!("{auto} not.toml"),
-            "--plan not.toml: not a plan of offshoot: missing field",
+            "--plan not.toml line 1: not a plan of offshoot: missing field",
         ),
         (
             format!("{auto} search.toml"),
