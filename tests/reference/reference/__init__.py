@@ -1,0 +1,1 @@
+"""A reference of Offshoot's strategies, written from strategies/SEMANTICS.md and the papers."""
