@@ -24,6 +24,7 @@ mod inspect_configs;
 mod kv_peak;
 mod plan;
 mod quantized;
+mod reference;
 mod resume;
 mod smollm;
 mod sweep;
