@@ -161,6 +161,7 @@ impl State {
     async fn step(&mut self, options: &StepOptions) -> Result<WrittenStep, Error> {
         let params = StepParams {
             delimiter: options.delimiter.as_deref(),
+            include_delimiter: true,
             max_tokens: options.max_tokens,
             sampling: options.sampling,
             confidences: Confidences::None,

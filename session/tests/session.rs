@@ -167,10 +167,26 @@ fn the_cost_of_a_search_is_what_the_engine_computes() {
         settled(Strategy::BestOfN, StopRule::BayesFactor),
         with_bar,
     ];
+    // The nano models do not think. What ends their thinking here is one token where it is left out.
+    let forced = |thinking_end: &str, thinking_budget, continuations| Config {
+        n: 3,
+        thinking_end: thinking_end.into(),
+        thinking_budget,
+        continuations,
+        max_tokens: 300,
+        ..Config::new(Strategy::BudgetForcing)
+    };
+    let thinking = [
+        forced("The answer", 0, 1),
+        forced("The answer", 20, 0),
+        forced("The answer", 100, 0),
+        forced(" = ", 100, 3),
+    ];
     let configs = (searches().into_iter())
         .chain([looks_ahead])
         .chain(others)
         .chain(rounds)
+        .chain(thinking)
         .chain([Config::new(Strategy::Auto), planned()]);
     for config in configs {
         for problem in problems(3) {

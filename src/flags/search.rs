@@ -64,7 +64,7 @@ pub struct SearchFlags {
     /// with N each.
     #[arg(long, value_name = "FILE")]
     pub plan: Option<PathBuf>,
-    /// N: the candidates a search may hold at once. Default: 16, for cot 1.
+    /// N: the candidates a search may hold at once. Default: 16; 1 for cot and budget-forcing.
     #[arg(long, value_name = "N")]
     pub n: Option<usize>,
     /// M: children of a kept branch, so that N/M branches survive a step (beam, dvts).
@@ -92,6 +92,25 @@ pub struct SearchFlags {
     /// weighs its vote.
     #[arg(long, default_value_t = 2048, value_name = "TOKENS")]
     pub confidence_window: usize,
+    /// The text that opens a model's thinking, if its chat template does not; empty for none. \n stands
+    /// for a line break, here and in the next ones (budget-forcing).
+    #[arg(long, default_value = "<think>", value_name = "TEXT")]
+    pub thinking_start: String,
+    /// The text that ends it (budget-forcing).
+    #[arg(long, default_value = "</think>", value_name = "TEXT")]
+    pub thinking_end: String,
+    /// Tokens that a model may think; then its thinking is ended (budget-forcing).
+    #[arg(long, default_value_t = 4096, value_name = "TOKENS")]
+    pub thinking_budget: usize,
+    /// What follows the end of a thinking whose budget is used up (budget-forcing).
+    #[arg(long, default_value = "Final Answer:", value_name = "TEXT")]
+    pub answer_prompt: String,
+    /// How often a model that ends its thinking within the budget has to go on (budget-forcing).
+    #[arg(long, default_value_t = 0, value_name = "COUNT")]
+    pub continuations: usize,
+    /// What is put in place of the end of thinking, to go on (budget-forcing).
+    #[arg(long, default_value = "Wait", value_name = "TEXT")]
+    pub continuation_text: String,
     /// Temperature of the softmax that shares a step's budget among the paths (rebase, dora). Default:
     /// 0.2, for dora 0.1.
     #[arg(long, value_name = "T")]
@@ -193,6 +212,12 @@ impl SearchFlags {
             confidence_bar: self.confidence_bar,
             confidence_warmup: self.confidence_warmup,
             confidence_window: self.confidence_window,
+            thinking_start: line_breaks(&self.thinking_start),
+            thinking_end: line_breaks(&self.thinking_end),
+            thinking_budget: self.thinking_budget,
+            answer_prompt: line_breaks(&self.answer_prompt),
+            continuations: self.continuations,
+            continuation_text: line_breaks(&self.continuation_text),
             balance_temperature: (self.balance_temperature).unwrap_or(defaults.balance_temperature),
             similarity_temperature: self.similarity_temperature,
             aggregation: self.aggregation,

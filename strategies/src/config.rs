@@ -45,6 +45,18 @@ pub struct Config {
     pub confidence_warmup: usize,
     /// Tokens of a window, and of a solution's tail.
     pub confidence_window: usize,
+    /// The text that opens a model's thinking; empty for none. Budget forcing.
+    pub thinking_start: String,
+    /// The text that ends it. Budget forcing.
+    pub thinking_end: String,
+    /// Tokens of the thinking; then it is ended. Budget forcing.
+    pub thinking_budget: usize,
+    /// What follows the end of thinking that was forced, so that the answer follows it. Budget forcing.
+    pub answer_prompt: String,
+    /// How often a model that ends its thinking within the budget has to go on. Budget forcing.
+    pub continuations: usize,
+    /// What is put in place of an end of thinking, to go on. Budget forcing.
+    pub continuation_text: String,
     /// The temperature of the softmax that shares a step's budget. REBASE and DORA.
     pub balance_temperature: f64,
     /// The temperature of the softmax over similarities of paths. DORA.
@@ -117,6 +129,12 @@ impl Config {
             confidence_bar: None,
             confidence_warmup: 16,
             confidence_window: 2048,
+            thinking_start: "<think>".into(),
+            thinking_end: "</think>".into(),
+            thinking_budget: 4096,
+            answer_prompt: "Final Answer:".into(),
+            continuations: 0,
+            continuation_text: "Wait".into(),
             balance_temperature: row.default_balance_temperature,
             similarity_temperature: 0.01,
             aggregation: Aggregation::Last,

@@ -30,6 +30,10 @@ pub enum Error {
     #[error("the policy gives no hidden states, which the strategy compares")]
     NoHiddenStates,
 
+    /// The strategy puts texts into solutions, but the policy takes none.
+    #[error("the policy takes no texts, which the strategy puts into its solutions")]
+    NoTexts,
+
     /// A checkpoint that cannot be read as a PRM.
     #[error("{0}")]
     PrmFormat(String),
@@ -100,6 +104,7 @@ impl Error {
             Error::ScoreCount { .. }
             | Error::Score { .. }
             | Error::NoHiddenStates
+            | Error::NoTexts
             | Error::Model(_) => false,
         }
     }

@@ -38,6 +38,44 @@ pub trait Policy {
     /// Tokens on a branch: the prompt and all that was written.
     fn num_tokens(&self, branch: &Self::Branch) -> usize;
 
+    /// Appends a text that the policy did not write; false, and nothing is appended, if the context has no
+    /// room for it and a token more.
+    ///
+    /// # Errors
+    /// The model takes no texts (unless a policy says otherwise); its own failures.
+    fn append(&self, branch: &mut Self::Branch, text: &str) -> Result<bool, Error> {
+        let _ = (branch, text);
+        Err(Error::NoTexts)
+    }
+
+    /// The text of a branch from its token number `from` on, without ends of sequence: what was written and
+    /// what was appended.
+    ///
+    /// # Errors
+    /// As [`Policy::append`].
+    fn text(&self, branch: &Self::Branch, from: usize) -> Result<String, Error> {
+        let _ = (branch, from);
+        Err(Error::NoTexts)
+    }
+
+    /// Whether a branch has as many tokens as the context.
+    ///
+    /// # Errors
+    /// It has, and that is to be an error ([`ContextOverflow::Refuse`](crate::ContextOverflow::Refuse)).
+    fn is_full(&self, branch: &Self::Branch) -> Result<bool, Error> {
+        let _ = branch;
+        Ok(false)
+    }
+
+    /// Whether what the model reads before its first own token ends with `text`, white space aside.
+    ///
+    /// # Errors
+    /// A prompt that cannot be made.
+    fn prompt_ends_with(&self, problem: &str, text: &str) -> Result<bool, Error> {
+        let _ = (problem, text);
+        Ok(false)
+    }
+
     /// The sum of the final hidden states of the branch's last `tokens` tokens, `[hidden]`: with it a
     /// strategy sees which branches say the same.
     ///
@@ -77,6 +115,8 @@ pub trait Prm {
 pub struct StepParams<'a> {
     /// Text that ends a step and belongs to it; `None` writes the whole solution.
     pub delimiter: Option<&'a str>,
+    /// Whether it stays on the branch and in the text.
+    pub include_delimiter: bool,
     /// The maximum number of tokens to write.
     pub max_tokens: usize,
     /// How a token is drawn.

@@ -58,26 +58,28 @@ impl EnginePolicy {
                 sampling: params.sampling,
                 max_tokens: params.max_tokens,
                 stop_strings: params.delimiter.iter().map(|d| d.to_string()).collect(),
-                include_stop: true,
+                include_stop: params.include_delimiter,
                 stop_token_ids: self.stop_tokens.clone(),
                 stream: None,
                 confidences: params.confidences,
             })
             .await?;
         if generated.finish == Finish::Context && self.context_overflow == ContextOverflow::Refuse {
-            return Err(Error::ContextOverflow {
-                context_length: self.model.context_length(),
-            });
+            return Err(self.overflow());
         }
         Ok(generated)
     }
 
-    /// The prompt's tokens: the chat template with the problem as the user's turn, opened for the
-    /// answer.
-    fn prompt(&self, problem: &str) -> Result<Vec<u32>, Error> {
+    fn overflow(&self) -> Error {
+        Error::ContextOverflow {
+            context_length: self.model.context_length(),
+        }
+    }
+
+    /// The prompt: the chat template with the problem as the user's turn, opened for the answer.
+    fn prompt(&self, problem: &str) -> Result<String, Error> {
         let messages = self.style.messages(problem);
-        let text = self.chat.render(&messages, true, false)?;
-        Ok(self.tokenizer.encode(&text, false)?)
+        Ok(self.chat.render(&messages, true, false)?)
     }
 }
 
@@ -86,7 +88,8 @@ impl Policy for EnginePolicy {
 
     async fn start(&self, problem: &str, stream: u64) -> Result<Branch, Error> {
         let mut branch = self.model.root(stream);
-        branch.append(&self.prompt(problem)?)?;
+        let prompt = self.prompt(problem)?;
+        branch.append(&self.tokenizer.encode(&prompt, false)?)?;
         Ok(branch)
     }
 
@@ -100,6 +103,35 @@ impl Policy for EnginePolicy {
 
     fn num_tokens(&self, branch: &Branch) -> usize {
         branch.len()
+    }
+
+    fn append(&self, branch: &mut Branch, text: &str) -> Result<bool, Error> {
+        let token_ids = self.tokenizer.encode(text, false)?;
+        let fits = branch.len() + token_ids.len() < self.model.context_length();
+        if fits {
+            branch.append(&token_ids)?;
+        } else if self.context_overflow == ContextOverflow::Refuse {
+            return Err(self.overflow());
+        }
+        Ok(fits)
+    }
+
+    fn text(&self, branch: &Branch, from: usize) -> Result<String, Error> {
+        let token_ids = branch.token_ids();
+        let written = token_ids.get(from..).unwrap_or_default();
+        Ok(self.tokenizer.decode(written, true)?)
+    }
+
+    fn is_full(&self, branch: &Branch) -> Result<bool, Error> {
+        let full = branch.len() >= self.model.context_length();
+        if full && self.context_overflow == ContextOverflow::Refuse {
+            return Err(self.overflow());
+        }
+        Ok(full)
+    }
+
+    fn prompt_ends_with(&self, problem: &str, text: &str) -> Result<bool, Error> {
+        Ok(self.prompt(problem)?.trim_end().ends_with(text.trim()))
     }
 
     async fn hidden_sum(&self, branch: &Branch, tokens: usize) -> Result<Vec<f64>, Error> {

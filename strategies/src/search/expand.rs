@@ -351,6 +351,7 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
         let left = self.config.max_tokens.saturating_sub(written);
         StepParams {
             delimiter: Some(&self.config.delimiter),
+            include_delimiter: true,
             max_tokens: self.config.max_step_tokens.min(left),
             sampling,
             confidences: Confidences::None,

@@ -5,10 +5,12 @@
 //! solutions ([`Search::write_solutions`]). The search records every step in its [`Trace`] and
 //! counts the tokens of both models, so a strategy has neither in its text.
 //!
+//! - `draft.rs`: solutions written in parts, with texts between them that the policy did not write.
 //! - `expand.rs`: the children of a path: sampled, scored, without duplicates, looked ahead.
 //! - `watch.rs`: news of the search while it runs.
 //! - `whole.rs`: whole solutions, written in one go.
 
+pub(crate) mod draft;
 mod expand;
 mod watch;
 mod whole;
@@ -166,11 +168,7 @@ impl<'a, P: Policy, R: Prm> Search<'a, P, R> {
     /// A failure of either model.
     pub async fn root(&self) -> Result<Path<P, R>, Error> {
         let live = self.start().await?;
-        let last_row = match self.is_warm() {
-            true => LastRow::Read,
-            false => LastRow::Pending,
-        };
-        self.opened.inspect(|stem| stem.is_used.set(true));
+        let last_row = self.use_stem();
         Ok(Path {
             live: Some(live),
             ending: None,
@@ -366,6 +364,16 @@ impl<'a, P: Policy, R: Prm> Search<'a, P, R> {
     /// Whether the stem's last row is computed already.
     fn is_warm(&self) -> bool {
         self.opened.is_some_and(|stem| stem.is_used.get())
+    }
+
+    /// The stem's last row, for children that are about to draw from it.
+    fn use_stem(&self) -> LastRow {
+        let last_row = match self.is_warm() {
+            true => LastRow::Read,
+            false => LastRow::Pending,
+        };
+        self.opened.inspect(|stem| stem.is_used.set(true));
+        last_row
     }
 
     /// Opens the stem on both models.

@@ -74,7 +74,7 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
             {
                 solution.ending = Ending::LowConfidence;
             }
-            solution.node = add_chain(&mut trace, solution);
+            solution.node = add_chain(&mut trace, solution, fate(solution.ending));
         }
         Ok(solutions)
     }
@@ -162,23 +162,19 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
     ) -> Result<Solution, Error> {
         let params = StepParams {
             delimiter: None,
+            include_delimiter: true,
             max_tokens: self.config.max_tokens,
             sampling: self.config.sampling,
             confidences,
         };
         let (whole, cost) = self.write(&mut branch, &params).await?;
-        let pieces = whole.text.split(&self.config.delimiter).map(str::trim);
         Ok(Solution {
-            steps: pieces.filter(|s| !s.is_empty()).map(String::from).collect(),
+            steps: steps_of(&whole.text, &self.config.delimiter),
             scores: Vec::new(),
             answer: None,
             extraction: None,
             correct: None,
-            ending: match whole.end {
-                StepEnd::Eos | StepEnd::Delimiter => Ending::Finished,
-                StepEnd::Length => Ending::LengthCut,
-                StepEnd::LowConfidence => Ending::LowConfidence,
-            },
+            ending: ending(whole.end),
             num_tokens: whole.num_tokens,
             logprob: whole.logprob,
             node: 0,
@@ -197,8 +193,33 @@ fn sums(answered: &[(String, &Solution)], weight: impl Fn(&Solution) -> f64) -> 
     sums.into_values().collect()
 }
 
-/// Adds a solution to the trace as a chain of steps below the stem; returns its last node.
-fn add_chain(trace: &mut Trace, solution: &Solution) -> usize {
+/// The steps of a solution that was written in one go: trimmed, without empty ones.
+pub(super) fn steps_of(text: &str, delimiter: &str) -> Vec<String> {
+    let pieces = text.split(delimiter).map(str::trim);
+    pieces.filter(|s| !s.is_empty()).map(String::from).collect()
+}
+
+/// How a solution ended whose last part ended so.
+pub(crate) fn ending(end: StepEnd) -> Ending {
+    match end {
+        StepEnd::Eos | StepEnd::Delimiter => Ending::Finished,
+        StepEnd::Length => Ending::LengthCut,
+        StepEnd::LowConfidence => Ending::LowConfidence,
+    }
+}
+
+/// The fate of the last step of a solution that ended so.
+pub(super) fn fate(ending: Ending) -> NodeState {
+    match ending {
+        Ending::Finished => NodeState::Finished,
+        Ending::LowConfidence => NodeState::Dropped,
+        _ => NodeState::LengthCut,
+    }
+}
+
+/// Adds a solution to the trace as a chain of steps below the stem; returns its last node, which has the
+/// fate `state`.
+pub(super) fn add_chain(trace: &mut Trace, solution: &Solution, state: NodeState) -> usize {
     let nothing = [String::new()]; // a solution without steps still has its tokens
     let texts = if solution.steps.is_empty() {
         &nothing
@@ -208,12 +229,7 @@ fn add_chain(trace: &mut Trace, solution: &Solution) -> usize {
     let last = texts.len() - 1;
     let mut end = 0;
     for (i, text) in texts.iter().enumerate() {
-        let state = match solution.ending {
-            _ if i < last => NodeState::Kept,
-            Ending::Finished => NodeState::Finished,
-            Ending::LowConfidence => NodeState::Dropped,
-            _ => NodeState::LengthCut,
-        };
+        let state = if i < last { NodeState::Kept } else { state };
         let tokens = if i == last { solution.num_tokens } else { 0 };
         let reward = solution.scores.get(i).copied();
         let node = Node {

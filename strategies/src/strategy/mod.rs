@@ -7,6 +7,7 @@
 mod auto;
 mod beam;
 mod best_of_n;
+mod budget_forcing;
 mod cot;
 mod dora;
 mod dvts;
@@ -39,6 +40,8 @@ pub enum Strategy {
     Dora,
     /// Particle filtering: paths are drawn anew by weight after every step.
     ParticleFiltering,
+    /// s1: thinking held to a budget, then the answer.
+    BudgetForcing,
     /// The search that a plan names for the problem's difficulty.
     Auto,
 }
@@ -68,7 +71,7 @@ pub(crate) struct Row {
 
 impl Strategy {
     /// Every strategy.
-    pub const ALL: [Strategy; 9] = [
+    pub const ALL: [Strategy; 10] = [
         Strategy::Cot,
         Strategy::Majority,
         Strategy::BestOfN,
@@ -77,6 +80,7 @@ impl Strategy {
         Strategy::Rebase,
         Strategy::Dora,
         Strategy::ParticleFiltering,
+        Strategy::BudgetForcing,
         Strategy::Auto,
     ];
 
@@ -90,6 +94,7 @@ impl Strategy {
             Strategy::Rebase => &rebase::ROW,
             Strategy::Dora => &dora::ROW,
             Strategy::ParticleFiltering => &particle_filtering::ROW,
+            Strategy::BudgetForcing => &budget_forcing::ROW,
             Strategy::Auto => &auto::ROW,
         }
     }
@@ -111,6 +116,7 @@ impl Strategy {
             Strategy::Rebase => rebase::run(search).await,
             Strategy::Dora => dora::run(search).await,
             Strategy::ParticleFiltering => particle_filtering::run(search).await,
+            Strategy::BudgetForcing => budget_forcing::run(search).await,
             Strategy::Auto => auto::run(search).await,
         }
     }
