@@ -167,7 +167,8 @@ fn the_cost_of_a_search_is_what_the_engine_computes() {
         settled(Strategy::BestOfN, StopRule::BayesFactor),
         with_bar,
     ];
-    // The nano models do not think. What ends their thinking here is one token where it is left out.
+    // The nano models do not think. What ends their thinking here ends with a token, and is one token
+    // where it is left out.
     let forced = |thinking_end: &str, thinking_budget, continuations| Config {
         n: 3,
         thinking_end: thinking_end.into(),
@@ -177,10 +178,22 @@ fn the_cost_of_a_search_is_what_the_engine_computes() {
         ..Config::new(Strategy::BudgetForcing)
     };
     let thinking = [
-        forced("The answer", 0, 1),
-        forced("The answer", 20, 0),
-        forced("The answer", 100, 0),
+        forced("The answer is \\boxed{", 0, 1),
+        forced("The answer is \\boxed{", 20, 0),
+        forced("The answer is \\boxed{", 100, 0),
         forced(" = ", 100, 3),
+        Config {
+            n: 3,
+            probe_interval: 8,
+            probe_agreement: 2,
+            probe_prompt: "The answer is \\boxed{".into(),
+            ..Config::new(Strategy::Certaindex)
+        },
+        Config {
+            n: 6,
+            wait_for: 2,
+            ..Config::new(Strategy::FirstFinished)
+        },
     ];
     let configs = (searches().into_iter())
         .chain([looks_ahead])
@@ -210,6 +223,31 @@ fn the_cost_of_a_search_is_what_the_engine_computes() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn the_first_to_finish_are_the_shortest_of_a_majority_vote() {
+    let config = |strategy| Config {
+        n: 6,
+        wait_for: 3,
+        ..Config::new(strategy)
+    };
+    for problem in problems(3) {
+        let [all, first] = [Strategy::Majority, Strategy::FirstFinished].map(|strategy| {
+            let outcome = open().solve(problem.clone(), config(strategy)).wait();
+            outcome.expect("a search")
+        });
+        let texts = |outcome: &Outcome| -> Vec<(usize, Vec<String>)> {
+            let solutions = outcome.solutions.iter();
+            let pair = |s: &offshoot_session::Solution| (s.num_tokens, s.steps.clone());
+            solutions.map(pair).collect()
+        };
+        let mut shortest = texts(&all);
+        shortest.sort_by_key(|(num_tokens, _)| *num_tokens);
+        shortest.truncate(3);
+        assert_eq!(texts(&first), shortest, "{}", problem.id);
+        assert!(first.policy_tokens <= all.policy_tokens);
     }
 }
 

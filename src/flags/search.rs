@@ -64,7 +64,8 @@ pub struct SearchFlags {
     /// with N each.
     #[arg(long, value_name = "FILE")]
     pub plan: Option<PathBuf>,
-    /// N: the candidates a search may hold at once. Default: 16; 1 for cot and budget-forcing.
+    /// N: the candidates a search may hold at once. Default: 16; 1 for cot, budget-forcing and certaindex; 4
+    /// for first-finished.
     #[arg(long, value_name = "N")]
     pub n: Option<usize>,
     /// M: children of a kept branch, so that N/M branches survive a step (beam, dvts).
@@ -96,7 +97,7 @@ pub struct SearchFlags {
     /// for a line break, here and in the next ones (budget-forcing).
     #[arg(long, default_value = "<think>", value_name = "TEXT")]
     pub thinking_start: String,
-    /// The text that ends it (budget-forcing).
+    /// The text that ends it (budget-forcing, certaindex).
     #[arg(long, default_value = "</think>", value_name = "TEXT")]
     pub thinking_end: String,
     /// Tokens that a model may think; then its thinking is ended (budget-forcing).
@@ -111,6 +112,18 @@ pub struct SearchFlags {
     /// What is put in place of the end of thinking, to go on (budget-forcing).
     #[arg(long, default_value = "Wait", value_name = "TEXT")]
     pub continuation_text: String,
+    /// Tokens between two probes of a solution (certaindex).
+    #[arg(long, default_value_t = 64, value_name = "TOKENS")]
+    pub probe_interval: usize,
+    /// Probes in a row that must agree, so that a solution ends (certaindex).
+    #[arg(long, default_value_t = 3, value_name = "COUNT")]
+    pub probe_agreement: usize,
+    /// The text that asks a probe for its answer; ends with { (certaindex). Default: that of Dynasor.
+    #[arg(long, value_name = "TEXT")]
+    pub probe_prompt: Option<String>,
+    /// Finished solutions that the search waits for; they vote (first-finished).
+    #[arg(long, default_value_t = 1, value_name = "COUNT")]
+    pub wait_for: usize,
     /// Temperature of the softmax that shares a step's budget among the paths (rebase, dora). Default:
     /// 0.2, for dora 0.1.
     #[arg(long, value_name = "T")]
@@ -218,6 +231,10 @@ impl SearchFlags {
             answer_prompt: line_breaks(&self.answer_prompt),
             continuations: self.continuations,
             continuation_text: line_breaks(&self.continuation_text),
+            probe_interval: self.probe_interval,
+            probe_agreement: self.probe_agreement,
+            probe_prompt: (self.probe_prompt.as_deref()).map_or(defaults.probe_prompt, line_breaks),
+            wait_for: self.wait_for,
             balance_temperature: (self.balance_temperature).unwrap_or(defaults.balance_temperature),
             similarity_temperature: self.similarity_temperature,
             aggregation: self.aggregation,

@@ -47,7 +47,7 @@ pub struct Config {
     pub confidence_window: usize,
     /// The text that opens a model's thinking; empty for none. Budget forcing.
     pub thinking_start: String,
-    /// The text that ends it. Budget forcing.
+    /// The text that ends it. Budget forcing and Certaindex.
     pub thinking_end: String,
     /// Tokens of the thinking; then it is ended. Budget forcing.
     pub thinking_budget: usize,
@@ -57,6 +57,14 @@ pub struct Config {
     pub continuations: usize,
     /// What is put in place of an end of thinking, to go on. Budget forcing.
     pub continuation_text: String,
+    /// Tokens between two probes of a solution. Certaindex.
+    pub probe_interval: usize,
+    /// Probes in a row that must agree. Certaindex.
+    pub probe_agreement: usize,
+    /// The text that asks a probe for its answer; ends with `{`. Certaindex.
+    pub probe_prompt: String,
+    /// Finished solutions that the search waits for: the m of short-m@k. First finished.
+    pub wait_for: usize,
     /// The temperature of the softmax that shares a step's budget. REBASE and DORA.
     pub balance_temperature: f64,
     /// The temperature of the softmax over similarities of paths. DORA.
@@ -114,6 +122,10 @@ const OLD_NAMES: [(&str, &str); 5] = [
     ("tries", "max_retries"),
 ];
 
+/// That of Dynasor's code (`dynasor/core/cot.py`).
+const PROBE_PROMPT: &str = "... Oh, I suddenly got the answer to the whole problem, \
+                            **Final Answer**\n\n\\[ \\boxed{";
+
 impl Config {
     /// The paper's settings: N = 16 (1 for CoT), M = 4, temperature 0.7 (0 for CoT), 40 steps
     /// of 2,048 tokens, 8,192 tokens in all, 3 tries, blank lines between steps.
@@ -135,6 +147,10 @@ impl Config {
             answer_prompt: "Final Answer:".into(),
             continuations: 0,
             continuation_text: "Wait".into(),
+            probe_interval: 64,
+            probe_agreement: 3,
+            probe_prompt: PROBE_PROMPT.into(),
+            wait_for: 1,
             balance_temperature: row.default_balance_temperature,
             similarity_temperature: 0.01,
             aggregation: Aggregation::Last,

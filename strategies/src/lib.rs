@@ -4,9 +4,11 @@
 //! A strategy is one file and reads like its paper: [`cot`](Strategy::Cot),
 //! [`majority`](Strategy::Majority), [`best-of-n`](Strategy::BestOfN), [`beam`](Strategy::Beam),
 //! [`dvts`](Strategy::Dvts), [`rebase`](Strategy::Rebase), [`dora`](Strategy::Dora),
-//! [`particle-filtering`](Strategy::ParticleFiltering), [`budget-forcing`](Strategy::BudgetForcing). It works
-//! on a [`Search`] over two traits, [`Policy`] and [`Prm`], and never sees a tensor, a block or a device; it
-//! awaits many branches at once and the engine batches them. [`solve`] runs one problem and reports every aggregation and selection of its scores.
+//! [`particle-filtering`](Strategy::ParticleFiltering), [`budget-forcing`](Strategy::BudgetForcing),
+//! [`certaindex`](Strategy::Certaindex), [`first-finished`](Strategy::FirstFinished). It works on a
+//! [`Search`] over two traits, [`Policy`] and [`Prm`], and never sees a tensor, a block or a device; it awaits
+//! many branches at once and the engine batches them. [`solve`] runs one problem and reports every
+//! aggregation and selection of its scores.
 //! `SEMANTICS.md` is the specification.
 //!
 //! Words: *N* is the budget, the candidates a strategy may hold at once; *M* the beam width, the

@@ -30,7 +30,7 @@ pub struct Node {
     /// step.
     #[serde(alias = "tokens")]
     pub num_tokens: usize,
-    /// Policy tokens written beyond it to look ahead, then thrown away.
+    /// Policy tokens written beyond it to look ahead, or by probes of it, then thrown away.
     pub lookahead_tokens: usize,
     /// Its fate.
     pub state: NodeState,

@@ -2,8 +2,8 @@
 
 use futures::executor::block_on;
 use offshoot_strategies::{
-    Config, Ending, Error, NoPrm, Outcome, Policy, Problem, Step, StepEnd, StepParams, Strategy,
-    solve,
+    Config, Ending, Error, NoPrm, NodeState, Outcome, Policy, Problem, Step, StepEnd, StepParams,
+    Strategy, solve,
 };
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -15,6 +15,8 @@ use std::task::Poll;
 struct Tapes<'a> {
     /// Of each solution, through whatever is appended in between.
     solutions: &'a [&'a str],
+    /// Of a probe of a solution, by the tokens that the solution had written.
+    probes: &'a [(usize, &'a str)],
     /// The end of the prompt.
     prompt: &'a str,
     /// Tokens of the context; 0 for no end.
@@ -31,12 +33,22 @@ struct Branch {
     tokens: Vec<String>,
     /// Tokens that were read off the solution's tape.
     written: usize,
+    /// Tokens that were read off the probe's tape, on a probe.
+    probed: Option<usize>,
 }
 
 impl Tapes<'_> {
     fn next(&self, branch: &mut Branch) -> String {
-        let tape = self.solutions[branch.index.expect("a solution")];
-        let place = &mut branch.written;
+        let tape = match branch.probed {
+            None => self.solutions[branch.index.expect("a solution")],
+            Some(_) => {
+                let probe = self.probes.iter().find(|(at, _)| *at == branch.written);
+                probe
+                    .unwrap_or_else(|| panic!("no probe at {}", branch.written))
+                    .1
+            }
+        };
+        let place = branch.probed.as_mut().unwrap_or(&mut branch.written);
         let token = tape.split_whitespace().nth(*place);
         *place += 1;
         let token = token.unwrap_or_else(|| panic!("{tape} has no token {place}"));
@@ -53,6 +65,7 @@ impl Policy for Tapes<'_> {
             forks: Cell::new(0),
             tokens: vec![self.prompt.into()],
             written: 0,
+            probed: None,
         })
     }
 
@@ -83,6 +96,7 @@ impl Policy for Tapes<'_> {
         let fits = self.context == 0 || branch.tokens.len() + 1 < self.context;
         if fits {
             branch.tokens.push(text.into());
+            branch.probed = text.ends_with("\\boxed{").then_some(0);
         }
         Ok(fits)
     }
@@ -333,8 +347,174 @@ fn budget_forcing() {
 }
 
 #[test]
+fn certaindex() {
+    use Ending::{Finished, LengthCut};
+    const CLOSED: &str = "...</think>\n Oh, I have got the answer to the whole problem\n\
+                          **Final Answer:**\n\\[\n [7]\n\\]";
+    const AGAIN: &str = "... Oh, I have got the answer to the whole problem\n\
+                         **Final Answer:**\n\\[\n [7]\n\\]";
+    type Probes = &'static [(usize, &'static str)];
+    let agree: Probes = &[(0, "8} !"), (2, "7} !"), (4, "7} so !"), (6, "7} !")];
+    let never: Probes = &[(0, "8} !"), (2, "7} Wait !"), (4, "7} !"), (6, "} !")];
+    // (agreement, tape, probes, text, end of the text, tokens, tokens of probes, ending)
+    let cases = [
+        // A probe looks at what was there before the part that is written beside it: the third part is
+        // written when the probes at 2 and 4 agree.
+        (2, "a b c d e f", agree, "abcdef", CLOSED, 6, 7, Finished),
+        (
+            3,
+            "a b c d e f g h",
+            agree,
+            "abcdefgh",
+            CLOSED,
+            8,
+            9,
+            Finished,
+        ),
+        (1, "a b", &[(0, "7} !")][..], "ab", CLOSED, 2, 2, Finished),
+        // The thinking is closed already.
+        (
+            1,
+            "a </think>",
+            &[(0, "7} !")],
+            "a</think>",
+            AGAIN,
+            2,
+            2,
+            Finished,
+        ),
+        // It ends by itself before they agree; the probe beside the last part is not looked at.
+        (2, "a b c [9] !", agree, "abc[9]", "", 5, 7, Finished),
+        // They never agree: a hedge, no answer. Then the tokens end.
+        (2, "a b c d e f g h", never, "abcdefgh", "", 8, 9, LengthCut),
+        // 20 tokens without a closing brace are no answer.
+        (
+            1,
+            "a !",
+            &[(0, "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21")],
+            "a",
+            "",
+            2,
+            20,
+            Finished,
+        ),
+    ];
+    for (agreement, tape, probes, text, closing, tokens, probed, ending) in cases {
+        let config = Config {
+            probe_interval: 2,
+            probe_agreement: agreement,
+            max_tokens: if ending == LengthCut { 8 } else { 100 },
+            ..Config::new(Strategy::Certaindex)
+        };
+        let tapes = Tapes {
+            solutions: &[tape],
+            probes,
+            ..Tapes::default()
+        };
+        let outcome = run(tapes, &config);
+        let expected = match closing {
+            "" => text.to_string(),
+            _ => format!("{text}\n\n{closing}"),
+        };
+        assert_eq!(brief(&outcome), [(expected, tokens, ending)], "{tape}");
+        let last = &outcome.trace.nodes[outcome.solutions[0].node];
+        assert_eq!(last.lookahead_tokens, probed, "{tape}");
+        assert_eq!(outcome.policy_tokens, tokens + probed, "{tape}");
+        let answer = outcome.prediction.as_deref();
+        assert_eq!(answer == Some("7"), !closing.is_empty(), "{tape}");
+    }
+    // Agreement is by value, and the last probe's text is given; N of them vote.
+    let config = Config {
+        n: 3,
+        probe_interval: 2,
+        probe_agreement: 2,
+        ..Config::new(Strategy::Certaindex)
+    };
+    let tapes = Tapes {
+        solutions: &["a b c d", "a [9] !", "a b c d"],
+        probes: &[(0, "0.5} !"), (2, "\\frac{1}{2}} !")],
+        ..Tapes::default()
+    };
+    let outcome = run(tapes, &config);
+    assert_eq!(outcome.prediction.as_deref(), Some("\\frac{1}{2}"));
+    let by_n: Vec<_> = (outcome.by_n.iter())
+        .map(|by| (by.n, by.cost.drawn))
+        .collect();
+    // 4 and its probes' 2 + 2; 3 and its probes' 2 + 2, of which the second ends with the solution.
+    assert_eq!(by_n, [(1, 8), (2, 15)]);
+    // A probe that the context has no room for is not sure.
+    let config = Config {
+        probe_agreement: 1,
+        ..Config::new(Strategy::Certaindex)
+    };
+    let tapes = Tapes {
+        solutions: &["a"],
+        context: 2,
+        ..Tapes::default()
+    };
+    assert_eq!(brief(&run(tapes, &config)), [("a".into(), 1, LengthCut)]);
+}
+
+#[test]
+fn first_finished() {
+    use NodeState::{Dropped, Finished, LengthCut};
+    let long = "x ".repeat(80);
+    let after = format!("{}[5] !", "x ".repeat(70));
+    let run = |solutions: &[&str], wait_for, max_tokens, context| {
+        let config = Config {
+            n: solutions.len(),
+            wait_for,
+            max_tokens,
+            ..Config::new(Strategy::FirstFinished)
+        };
+        let tapes = Tapes {
+            solutions,
+            context,
+            ..Tapes::default()
+        };
+        let outcome = run(tapes, &config);
+        assert!(outcome.by_n.is_empty());
+        let nodes = outcome.trace.nodes.iter();
+        let written = nodes.filter(|node| node.num_tokens > 0);
+        let fates: Vec<_> = written.map(|node| (node.num_tokens, node.state)).collect();
+        let tokens: Vec<usize> = outcome.solutions.iter().map(|s| s.num_tokens).collect();
+        (outcome.prediction.clone(), tokens, fates)
+    };
+    let answer = |text: &str| Some(text.to_string());
+    // Of equal ones the first; the others stop at the end of the round.
+    let short = [&long[..], "a b [1] !", "a [2] !", "a [3] !"];
+    let fates = vec![(64, Dropped), (4, Dropped), (3, Finished), (3, Dropped)];
+    assert_eq!(run(&short, 1, 200, 0), (answer("2"), vec![3], fates));
+    // Three vote, the shortest first: a tie is the shortest one's.
+    let fates = vec![(64, Dropped), (4, Finished), (3, Finished), (3, Finished)];
+    assert_eq!(run(&short, 3, 200, 0), (answer("2"), vec![3, 3, 4], fates));
+    // The longer ones have the majority.
+    let two = ["a b [1] !", "a [2] !", "a b c [1] !"];
+    let fates = vec![(4, Finished), (3, Finished), (5, Finished)];
+    assert_eq!(run(&two, 3, 200, 0), (answer("1"), vec![3, 4, 5], fates));
+    // In the second round.
+    let fates = vec![(80, Dropped), (72, Finished)];
+    assert_eq!(
+        run(&[&long, &after], 1, 80, 0),
+        (answer("5"), vec![72], fates)
+    );
+    // Fewer finish than it waits for; none does; the context ends one before it could.
+    let fates = vec![(80, Dropped), (72, Finished)];
+    assert_eq!(
+        run(&[&long, &after], 2, 80, 0),
+        (answer("5"), vec![72], fates)
+    );
+    let fates = vec![(70, LengthCut), (70, Dropped)];
+    assert_eq!(run(&[&long, &long], 1, 70, 0), (None, vec![70], fates));
+    let fates = vec![(2, LengthCut), (2, Dropped)];
+    assert_eq!(run(&[&long, "a [2] !"], 1, 70, 3), (None, vec![2], fates));
+}
+
+#[test]
 fn options_that_cannot_be_honoured() {
     let forcing = Config::new(Strategy::BudgetForcing);
+    let certaindex = Config::new(Strategy::Certaindex);
+    let first = Config::new(Strategy::FirstFinished);
     for (config, sentence) in [
         (
             Config {
@@ -364,6 +544,41 @@ fn options_that_cannot_be_honoured() {
                 ..forcing
             },
             "`lookahead` is 1; expected 0: the strategy budget-forcing writes whole solutions, not steps",
+        ),
+        (
+            Config {
+                probe_interval: 0,
+                ..certaindex.clone()
+            },
+            "`probe_interval` is 0; expected at least 1",
+        ),
+        (
+            Config {
+                probe_agreement: 0,
+                ..certaindex.clone()
+            },
+            "`probe_agreement` is 0; expected at least 1",
+        ),
+        (
+            Config {
+                probe_prompt: "The answer is".into(),
+                ..certaindex
+            },
+            "`probe_prompt` is The answer is; expected a text that ends with {, which opens the answer",
+        ),
+        (
+            Config {
+                wait_for: 0,
+                ..first.clone()
+            },
+            "`wait_for` is 0; expected a number from 1 to `n` (4)",
+        ),
+        (
+            Config {
+                wait_for: 5,
+                ..first
+            },
+            "`wait_for` is 5; expected a number from 1 to `n` (4)",
         ),
     ] {
         assert_eq!(config.validate().expect_err(sentence).to_string(), sentence);

@@ -23,6 +23,8 @@ pub(crate) struct Draft<'s, 'a, P: Policy, R: Prm> {
     last_row: Rc<Cell<LastRow>>,
     /// Tokens that the policy wrote, those of ends of sequence and left out delimiters included.
     pub num_tokens: usize,
+    /// Tokens that probes of it wrote, then thrown away.
+    probe_tokens: usize,
     logprob: f64,
     cost: Cost,
 }
@@ -32,6 +34,7 @@ pub(crate) struct Written {
     pub solution: Solution,
     /// The fate of its last step.
     pub state: NodeState,
+    probe_tokens: usize,
 }
 
 impl<'a, P: Policy, R: Prm> Search<'a, P, R> {
@@ -54,6 +57,7 @@ impl<'a, P: Policy, R: Prm> Search<'a, P, R> {
             stem: 0,
             last_row: Rc::new(Cell::new(self.use_stem())),
             num_tokens: 0,
+            probe_tokens: 0,
             logprob: 0.0,
             cost: Cost::default(),
         };
@@ -77,6 +81,7 @@ impl<'a, P: Policy, R: Prm> Search<'a, P, R> {
         let solutions = written.into_iter().map(|written| {
             let mut solution = written.solution;
             solution.node = add_chain(&mut trace, &solution, written.state);
+            trace.nodes[solution.node].lookahead_tokens = written.probe_tokens;
             solution
         });
         solutions.collect()
@@ -170,10 +175,17 @@ impl<P: Policy, R: Prm> Draft<'_, '_, P, R> {
             branch: self.search.policy.fork(&self.branch),
             last_row: Rc::clone(&self.last_row),
             num_tokens: 0,
+            probe_tokens: 0,
             logprob: 0.0,
             cost: Cost::default(),
             ..*self
         }
+    }
+
+    /// Counts a probe's tokens and rows as this draft's.
+    pub fn adopt(&mut self, probe: Self) {
+        self.probe_tokens += probe.num_tokens;
+        self.cost += probe.cost;
     }
 
     /// All of its text, what was appended included.
@@ -184,12 +196,12 @@ impl<P: Policy, R: Prm> Draft<'_, '_, P, R> {
         self.search.policy.text(&self.branch, self.prompt)
     }
 
-    /// The draft as a solution that ended so.
+    /// The draft as a solution that ended so, with `closing` behind its text.
     ///
     /// # Errors
     /// A failure of the policy.
-    pub fn finish(self, end: Ending) -> Result<Written, Error> {
-        let text = self.text()?;
+    pub fn finish(self, end: Ending, closing: &str) -> Result<Written, Error> {
+        let text = self.text()? + closing;
         let solution = Solution {
             steps: steps_of(&text, &self.search.config.delimiter),
             scores: Vec::new(),
@@ -206,6 +218,7 @@ impl<P: Policy, R: Prm> Draft<'_, '_, P, R> {
         Ok(Written {
             state: fate(end),
             solution,
+            probe_tokens: self.probe_tokens,
         })
     }
 

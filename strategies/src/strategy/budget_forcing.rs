@@ -76,7 +76,7 @@ async fn think_and_answer<P: Policy, R: Prm>(
     let thinking = think(&mut draft, config).await?;
     let (end, text) = (&config.thinking_end, draft.text()?);
     let closing = match thinking {
-        Thinking::Cut => return draft.finish(Ending::LengthCut),
+        Thinking::Cut => return draft.finish(Ending::LengthCut, ""),
         Thinking::Ended if text.ends_with(end) => "\n\n".to_string(),
         Thinking::Ended => format!("{end}\n\n"),
         Thinking::UsedUp => {
@@ -86,11 +86,11 @@ async fn think_and_answer<P: Policy, R: Prm>(
         }
     };
     if !draft.append(&closing)? {
-        return draft.finish(Ending::LengthCut);
+        return draft.finish(Ending::LengthCut, "");
     }
     let left = config.max_tokens.saturating_sub(draft.num_tokens);
     let answer = draft.write(None, false, left, config.sampling).await?;
-    draft.finish(ending(answer.end))
+    draft.finish(ending(answer.end), "")
 }
 
 /// Writes the thinking; the text that ends it may be there or not.

@@ -8,9 +8,11 @@ mod auto;
 mod beam;
 mod best_of_n;
 mod budget_forcing;
+mod certaindex;
 mod cot;
 mod dora;
 mod dvts;
+mod first_finished;
 mod majority;
 mod particle_filtering;
 mod rebase;
@@ -42,6 +44,10 @@ pub enum Strategy {
     ParticleFiltering,
     /// s1: thinking held to a budget, then the answer.
     BudgetForcing,
+    /// Dynasor: a solution ends once probes of it agree.
+    Certaindex,
+    /// N solutions until some have finished.
+    FirstFinished,
     /// The search that a plan names for the problem's difficulty.
     Auto,
 }
@@ -71,7 +77,7 @@ pub(crate) struct Row {
 
 impl Strategy {
     /// Every strategy.
-    pub const ALL: [Strategy; 10] = [
+    pub const ALL: [Strategy; 12] = [
         Strategy::Cot,
         Strategy::Majority,
         Strategy::BestOfN,
@@ -81,6 +87,8 @@ impl Strategy {
         Strategy::Dora,
         Strategy::ParticleFiltering,
         Strategy::BudgetForcing,
+        Strategy::Certaindex,
+        Strategy::FirstFinished,
         Strategy::Auto,
     ];
 
@@ -95,6 +103,8 @@ impl Strategy {
             Strategy::Dora => &dora::ROW,
             Strategy::ParticleFiltering => &particle_filtering::ROW,
             Strategy::BudgetForcing => &budget_forcing::ROW,
+            Strategy::Certaindex => &certaindex::ROW,
+            Strategy::FirstFinished => &first_finished::ROW,
             Strategy::Auto => &auto::ROW,
         }
     }
@@ -117,6 +127,8 @@ impl Strategy {
             Strategy::Dora => dora::run(search).await,
             Strategy::ParticleFiltering => particle_filtering::run(search).await,
             Strategy::BudgetForcing => budget_forcing::run(search).await,
+            Strategy::Certaindex => certaindex::run(search).await,
+            Strategy::FirstFinished => first_finished::run(search).await,
             Strategy::Auto => auto::run(search).await,
         }
     }
