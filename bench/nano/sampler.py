@@ -22,6 +22,7 @@ def sample_batch(
     generator: torch.Generator,
     each: int = 1,
     stop: int | None = None,
+    max_new: int = MAX_NEW,
 ) -> list[list[int]]:
     """`each` continuations per prompt, in order, up to eos or `stop`, that one kept.
 
@@ -31,7 +32,7 @@ def sample_batch(
     width = max(map(len, prompts))
     ids = torch.tensor([[PAD_ID] * (width - len(p)) + p for p in prompts])
     pad = torch.tensor([width - len(p) for p in prompts])
-    room = width + MAX_NEW
+    room = width + max_new
     caches = [
         [torch.zeros(len(prompts), s.kv_heads, room, s.head_dim) for _ in range(2)]
         for _ in range(s.layers)
@@ -44,10 +45,10 @@ def sample_batch(
 
     logits, pad, seen = (t.repeat_interleave(each, 0) for t in (logits, pad, seen))
     caches = [[t.repeat_interleave(each, 0) for t in pair] for pair in caches]
-    out = torch.full((len(pad), MAX_NEW), EOS_ID)
+    out = torch.full((len(pad), max_new), EOS_ID)
     rows = torch.arange(len(pad))  # which output row each row of the batch writes
     going = torch.ones(len(pad), dtype=torch.bool)
-    for n in range(MAX_NEW):
+    for n in range(max_new):
         if temperature == 0:
             token = logits.argmax(-1)
         else:
@@ -90,6 +91,7 @@ def sample(
     seed: int = 0,
     each: int = 1,
     batch: int = 256,
+    max_new: int = MAX_NEW,
 ) -> list[list[str]]:
     """`each` solution texts per problem text, in order; batches of like lengths."""
     generator = torch.Generator().manual_seed(seed)
@@ -99,7 +101,9 @@ def sample(
     size = max(1, batch // each)
     for at in range(0, len(order), size):
         some = order[at : at + size]
-        found = sample_batch(model, [prompts[i] for i in some], temperature, generator, each)
+        found = sample_batch(
+            model, [prompts[i] for i in some], temperature, generator, each, max_new=max_new
+        )
         for row, tokens in enumerate(found):
             answers[some[row // each]].append(tokenizer.decode(tokens))
     return answers

@@ -1,10 +1,11 @@
-"""Train a policy: `python train_policy.py small|big [--minutes M]`.
+"""Train a policy: `python train_policy.py small|big|think [--minutes M]`.
 
 Fresh problems every update, loss on the solution only, one number of steps per
 batch so that padding is short. The rate is constant after a warm-up (the trunk);
 run/NAME.pt is rewritten every two minutes and a rerun goes on from it.
 `--decay K` branches off from a checkpoint of the trunk (`--start`): K more
 updates with the rate falling to zero, saved as run/NAME-final.pt.
+`think` has the shape of `small` and writes the over-long solutions of thinking.py.
 """
 
 import argparse
@@ -17,31 +18,40 @@ import torch
 import torch.nn.functional as F
 
 import problems
+import thinking
 import tokenizer as tok
 from model import Decoder, Shape
 from optim import Optimizer
-from sampler import sample
+from sampler import MAX_NEW, sample
 
 SHAPES = {
     "small": Shape(hidden=32, layers=3, heads=2, kv_heads=1, inter=64),
     "big": Shape(hidden=96, layers=3, heads=4, kv_heads=2, inter=320),
+    "think": Shape(hidden=32, layers=3, heads=2, kv_heads=1, inter=64, vocab=482),
 }
-MUON_RATE = {"small": 8e-3, "big": 6e-3}
-ADAM_RATE = {"small": 4e-3, "big": 3e-3}
+MUON_RATE = {"small": 8e-3, "big": 6e-3, "think": 8e-3}
+ADAM_RATE = {"small": 4e-3, "big": 3e-3, "think": 4e-3}
 WARM_UP = 100
 TOKENS_PER_BATCH = 4096
 
 
-def batch_of(tokenizer, rng: random.Random, update: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """ids and targets [batch, length]; a target is -100 outside of the solution."""
-    most = min(problems.MAX_STEPS, 2 + update // 100)  # short problems first
-    steps = rng.randint(1, most)
-    count = TOKENS_PER_BATCH // (20 + 20 * steps)
+def batch_of(
+    tokenizer, rng: random.Random, update: int, think: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """ids and targets [batch, length]; a target is -100 outside of what is to be learned."""
+    longest = thinking.MAX_STEPS if think else problems.MAX_STEPS
+    steps = rng.randint(1, min(longest, 2 + update // 100))  # short problems first
+    count = TOKENS_PER_BATCH // ((20 + 20 * steps) * (3 if think else 1))
     rows = [problems.make_problem(rng, steps, "train") for _ in range(count)]
     assert all(problems.split_of(p.text) == "train" for p in rows)
+    parts = [thinking.make_solution(rng, p) if think else ("", p.solution) for p in rows]
     prompts = tokenizer.encode_batch([p.text + "\n\n" for p in rows])
-    solutions = tokenizer.encode_batch([p.solution for p in rows])
-    pairs = [([tok.BOS_ID, *p.ids], [*s.ids, tok.EOS_ID]) for p, s in zip(prompts, solutions)]
+    wrongs = tokenizer.encode_batch([wrong for wrong, _ in parts])
+    solutions = tokenizer.encode_batch([right for _, right in parts])
+    pairs = [
+        ([tok.BOS_ID, *p.ids, *w.ids], [*s.ids, tok.EOS_ID])
+        for p, w, s in zip(prompts, wrongs, solutions)
+    ]
     width = max(len(p) + len(s) for p, s in pairs)
     full = torch.full((count, width), tok.PAD_ID)
     targets = torch.full((count, width), -100)
@@ -51,10 +61,11 @@ def batch_of(tokenizer, rng: random.Random, update: int) -> tuple[torch.Tensor, 
     return full[:, :-1], targets[:, 1:]
 
 
-def greedy_by_level(model: Decoder, tokenizer, per_level: int) -> dict[int, float]:
-    """Greedy accuracy in % on validation problems."""
+def greedy_by_level(model: Decoder, tokenizer, per_level: int, think: bool) -> dict[int, float]:
+    """Greedy accuracy in % on validation problems; `think` has learned those of levels 1 to 3 only."""
     rows = problems.problem_set("validation", per_level, seed=0)
-    answers = sample(model, tokenizer, [p.text for p in rows], 0.0)
+    max_new = thinking.MAX_NEW if think else MAX_NEW
+    answers = sample(model, tokenizer, [p.text for p in rows], 0.0, max_new=max_new)
     right = {level: 0 for level in problems.STEPS_OF_LEVEL}
     for problem, (text,) in zip(rows, answers):
         right[problem.level] += problems.boxed(text) == str(problem.answer)
@@ -73,7 +84,8 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     run = args.run or args.name
-    tokenizer = tok.load()
+    think = args.name == "think"
+    tokenizer = thinking.load() if think else tok.load()
 
     path = tok.RUN / (args.start or f"{run}.pt")
     state = torch.load(path) if path.exists() else {}
@@ -99,7 +111,7 @@ def main() -> None:
         scale = min(1, (update + 1) / WARM_UP)
         if args.decay:
             scale *= 1 - (update - first) / args.decay
-        ids, targets = batch_of(tokenizer, random.Random(f"{args.name}-{update}"), update)
+        ids, targets = batch_of(tokenizer, random.Random(f"{args.name}-{update}"), update, think)
         keep = targets != -100
         loss = F.cross_entropy(model.logits(model.hidden(ids)[keep]), targets[keep])
         optimizer.step(loss, scale)
@@ -119,7 +131,7 @@ def main() -> None:
                 save(tok.RUN / f"{run}-{update}.pt", 60 * minutes)
             elif done:
                 save(tok.RUN / f"{run}-final.pt", 60 * minutes)
-            accuracy = greedy_by_level(model, tokenizer, 40 if done else 10)
+            accuracy = greedy_by_level(model, tokenizer, 40 if done else 10, think)
             mean = sum(accuracy.values()) / len(accuracy)
             print(f"{update} validation greedy {mean:.1f}% by level {accuracy}", flush=True)
 
