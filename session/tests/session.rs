@@ -139,6 +139,11 @@ fn the_cost_of_a_search_is_what_the_engine_computes() {
         lookahead: 1,
         ..Config::new(Strategy::Beam)
     };
+    let verifies_late = Config {
+        n: 8,
+        verify_every: 3,
+        ..Config::new(Strategy::Beam)
+    };
     let others = [
         Strategy::Rebase,
         Strategy::Dora,
@@ -168,7 +173,7 @@ fn the_cost_of_a_search_is_what_the_engine_computes() {
         with_bar,
     ];
     let configs = (searches().into_iter())
-        .chain([looks_ahead])
+        .chain([looks_ahead, verifies_late])
         .chain(others)
         .chain(rounds)
         .chain([Config::new(Strategy::Auto), planned()]);

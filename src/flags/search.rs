@@ -76,6 +76,9 @@ pub struct SearchFlags {
     /// Greedy steps to look ahead before a child is scored (step searches).
     #[arg(long, default_value_t = 0, value_name = "STEPS")]
     pub lookahead: usize,
+    /// Steps that a path writes before they are scored and compared (step searches).
+    #[arg(long, default_value_t = 1, value_name = "STEPS")]
+    pub verify_every: usize,
     /// When a vote stops before N solutions (majority, best-of-n): none, unbeatable (what is left cannot change the
     /// answer), beta (the first answer leads with a probability above 0.95) or bayes-factor (the odds that it
     /// is the mode have grown tenfold).
@@ -189,6 +192,7 @@ impl SearchFlags {
             beam_width: self.beam_width,
             beam_mode: self.beam_mode,
             lookahead: self.lookahead,
+            verify_every: self.verify_every,
             stop_rule: self.stop_rule,
             confidence_bar: self.confidence_bar,
             confidence_warmup: self.confidence_warmup,

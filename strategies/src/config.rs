@@ -35,6 +35,8 @@ pub struct Config {
     pub beam_mode: BeamMode,
     /// Greedy steps looked ahead before a child is valued; 0 is off. Beam search and DVTS.
     pub lookahead: usize,
+    /// Steps that a path writes before they are scored and compared. Step searches.
+    pub verify_every: usize,
     /// When a vote stops before N solutions. Majority and best-of-N.
     pub stop_rule: StopRule,
     /// DeepConf's η: with it a majority vote writes [`Config::confidence_warmup`] solutions first, and of
@@ -113,6 +115,7 @@ impl Config {
             beam_width: 4,
             beam_mode: BeamMode::Paper,
             lookahead: 0,
+            verify_every: 1,
             stop_rule: StopRule::None,
             confidence_bar: None,
             confidence_warmup: 16,
@@ -210,6 +213,7 @@ impl Config {
             return Err(Setting::new("selection", selection, expected).into());
         }
         self.validate_confidences()?;
+        at_least_one("verify_every", self.verify_every)?;
         at_least_one("max_steps", self.max_steps)?;
         at_least_one("max_step_tokens", self.max_step_tokens)?;
         at_least_one("max_tokens", self.max_tokens)?;

@@ -48,8 +48,13 @@ fn check(cases: &[Case]) {
                     once.sort();
                     once.dedup();
                     let looked_ahead = case.config.lookahead > 0;
+                    let verified_late = case.config.verify_every > 1;
                     let best_of_n = case.config.strategy == Strategy::BestOfN;
-                    if !looked_ahead && !best_of_n && case.config.strategy != Strategy::Dvts {
+                    if !looked_ahead
+                        && !verified_late
+                        && !best_of_n
+                        && case.config.strategy != Strategy::Dvts
+                    {
                         assert_eq!(once.len(), script.scored.borrow().len(), "{}", case.name);
                     }
                     (tree(&outcome), brief(&outcome))
@@ -432,6 +437,81 @@ fn directions_share_the_budget() {
             tree: "-: a+* b-
                    a: [7]!* [8]!",
             solutions: "7(0.9 0.9)! 8(0.9 0.2)!",
+        },
+    ]);
+}
+
+#[test]
+fn verification_every_two_steps() {
+    let every_two = |config| Config {
+        verify_every: 2,
+        ..config
+    };
+    check(&[
+        Case {
+            name: "two steps are compared by the second; a path that ends earlier as it is",
+            config: every_two(beam(4, 2)),
+            script: "-: a:.1 b:.9 c:.5 [1]:.2
+                     a: d:.3
+                     b: e:.4
+                     c: f:.8
+                     b.e: x:.1 y:.2
+                     c.f: [8]:.7 z:.3
+                     b.e.x: [7]:.6
+                     b.e.y: g~
+                     c.f.z: _",
+            tree: "-: a- b+ c+* [1]-
+                   a: d-
+                   b: e+
+                   b.e: x+ y-
+                   c: f+*
+                   c.f: [8]!* z-
+                   b.e.x: [7]!
+                   b.e.y: g~
+                   c.f.z: _",
+            solutions: "7(0.9 0.4 0.1 0.6)! 8(0.5 0.8 0.7)!",
+        },
+        Case {
+            name: "a path goes on before a second step that is not valid; both steps make a duplicate",
+            config: every_two(beam(3, 3)),
+            script: "-: a:.5 b:.4 b
+                     a: x~ [7]:.8 [8]:.6 [8]
+                     b: y:.1",
+            tree: "-: a+* b- b=
+                   a: x~ [7]!* [8]- [8]=
+                   b: y-
+                   b: y=",
+            solutions: "7(0.5 0.8)!",
+        },
+        Case {
+            name: "the step limit counts steps",
+            config: Config {
+                max_steps: 3,
+                ..every_two(dvts(1, 1))
+            },
+            script: "-/0: a:.5
+                     -/0.a: b:.6
+                     -/0.a.b: c:.4",
+            tree: "-: a+
+                   a: b+
+                   a.b: c.",
+            solutions: "-(0.5 0.6 0.4).",
+        },
+        Case {
+            name: "particles write two steps each",
+            config: Config {
+                n: 2,
+                ..every_two(Config::new(Strategy::ParticleFiltering))
+            },
+            script: "-/0: a:.5
+                     -/1: b:.5
+                     -/0.a: [7]:.9
+                     -/1.b: [7]:.9",
+            // Both have even odds; the draws of seed 0 are of the first.
+            tree: "-: a+* b-
+                   a: [7]!*
+                   b: [7]-",
+            solutions: "7(0.5 0.9)! 7(0.5 0.9)!",
         },
     ]);
 }
@@ -1049,6 +1129,20 @@ fn settings_that_cannot_run_are_one_sentence() {
                 ..whole.clone()
             },
             "`lookahead` is 1; expected 0: the strategy best-of-n writes whole solutions, not steps",
+        ),
+        (
+            Config {
+                verify_every: 2,
+                ..whole.clone()
+            },
+            "`verify_every` is 2; expected 1: the strategy best-of-n writes whole solutions, not steps",
+        ),
+        (
+            Config {
+                verify_every: 0,
+                ..beam(4, 2)
+            },
+            "`verify_every` is 0; expected at least 1",
         ),
         (
             Config {

@@ -1,8 +1,9 @@
 //! The children of a path: sampled, scored, without duplicates, looked ahead.
 //!
-//! All children of a round are written at once, and each is scored as soon as its own step is
-//! done. Among siblings that say the same the one with the lowest branch index stands, whichever
-//! came first, so no result depends on timing.
+//! All children of a round are written at once, and each is scored as soon as its own steps are
+//! done: one, or as many as [`Config::verify_every`](crate::Config::verify_every) says. Among siblings
+//! that say the same the one with the lowest branch index stands, whichever came first, so no result
+//! depends on timing.
 
 use super::{LastRow, Live, Path, Search};
 use crate::trace::{Node, NodeState};
@@ -20,24 +21,29 @@ pub struct Expansion<P: Policy, R: Prm> {
     pub dead_ends: Vec<Path<P, R>>,
 }
 
-/// A step that was written below a node, and the path it makes if it is valid.
+/// What was written below a node, and the path it makes if it is valid.
 struct Child<P: Policy, R: Prm> {
-    node: Node,
+    /// Each step's, the first below the parent: those of the path, then one that was refused after it.
+    nodes: Vec<Node>,
+    /// Of the first step.
     logprob: f64,
     path: Option<Path<P, R>>,
 }
 
-/// A step on a branch of its own, before duplicates are sorted out.
+/// The steps on a branch of its own, before duplicates are sorted out.
 struct Written<P: Policy, R: Prm> {
     policy: P::Branch,
-    step: Step,
-    /// The step, trimmed.
-    text: String,
-    /// The PRM's branch after the step and its score, if this sibling was first with this text.
+    /// The valid ones, trimmed; an end of sequence without text is one without text.
+    steps: Vec<(Step, String)>,
+    /// One that is not valid, after them.
+    refused: Option<Node>,
+    /// The log-probability of the first step, valid or not.
+    logprob: f64,
+    /// The PRM's branch after the steps and their scores, if this sibling was first with these texts.
     scored: Option<Scored<R>>,
 }
 
-type Scored<R> = (<R as Prm>::Branch, f64);
+type Scored<R> = (<R as Prm>::Branch, Vec<f64>);
 
 impl<P: Policy, R: Prm> Search<'_, P, R> {
     /// Writes `budget` next steps below `parents`, shared round-robin, so that the first parents
@@ -92,12 +98,21 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
     fn record(&self, parent: usize, children: Vec<Child<P, R>>) -> Vec<Path<P, R>> {
         let mut paths = Vec::new();
         for child in children {
-            let undecided = child.node.state == NodeState::Kept;
-            let node = self.trace.borrow_mut().add(parent, child.node);
-            if !undecided {
-                self.report(node);
+            let (length, has_ended) = match &child.path {
+                Some(path) => (path.round, path.has_ended()),
+                None => (child.nodes.len(), true),
+            };
+            let mut last = parent;
+            for (i, node) in child.nodes.into_iter().enumerate() {
+                let node = self.trace.borrow_mut().add(last, node);
+                if has_ended || i >= length {
+                    self.report(node);
+                }
+                if i < length {
+                    last = node;
+                }
             }
-            paths.extend(child.path.map(|path| Path { node, ..path }));
+            paths.extend(child.path.map(|path| Path { node: last, ..path }));
         }
         paths
     }
@@ -140,123 +155,157 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
         let claimed = RefCell::new(HashSet::new());
         let written = try_join_all((0..width).map(|_| {
             let branch = self.policy.fork(&live.policy);
-            self.write_step(parent, live, branch, &claimed)
+            self.write_steps(parent, live, branch, &claimed)
         }))
         .await?;
 
-        // The text was scored once, by whichever sibling came first; the lowest index gets it.
-        let mut scored_texts: HashMap<String, Scored<R>> = HashMap::new();
-        let mut steps = Vec::new();
-        for Written {
-            policy,
-            step,
-            text,
-            scored,
-        } in written
-        {
-            scored_texts.extend(scored.map(|scored| (text.clone(), scored)));
-            steps.push((policy, step, text));
+        // Texts were scored once, by whichever sibling came first; the lowest index gets the scores.
+        let mut scored: HashMap<Vec<String>, Scored<R>> = HashMap::new();
+        let mut children = Vec::new();
+        for mut written in written {
+            let scores = written.scored.take();
+            scored.extend(scores.map(|scores| (texts(&written.steps), scores)));
+            children.push(written);
         }
-        let mut stops_here = false;
-        let children = steps.into_iter().map(|(policy, step, text)| {
-            let refuse = |text: &str, state| Child {
-                node: Node::new(text.into(), step.num_tokens, state),
-                logprob: step.logprob,
-                path: None,
-            };
-            match step.end {
-                StepEnd::Length => refuse(&text, NodeState::LengthCut),
-                StepEnd::Delimiter if text.is_empty() => refuse(&text, NodeState::Empty),
-                StepEnd::Eos if text.is_empty() && stops_here => refuse("", NodeState::Duplicate),
-                StepEnd::Eos if text.is_empty() => {
-                    stops_here = true;
-                    self.child(parent, &step, text, None, None)
+        let children = children.into_iter().map(|written| {
+            let Written {
+                policy,
+                steps,
+                refused,
+                logprob,
+                ..
+            } = written;
+            let mut child = match scored.remove(&texts(&steps)) {
+                Some((prm, scores)) => {
+                    let live = Live {
+                        policy,
+                        prm: Some(prm),
+                    };
+                    self.child(parent, steps, scores, Some(live))
                 }
-                _ => match scored_texts.remove(&text) {
-                    Some((prm, score)) => {
-                        let prm = Some(prm);
-                        let live = Live { policy, prm };
-                        self.child(parent, &step, text, Some(score), Some(live))
-                    }
-                    None => refuse(&text, NodeState::Duplicate),
+                None => Child {
+                    nodes: (steps.into_iter())
+                        .map(|(step, text)| Node::new(text, step.num_tokens, NodeState::Duplicate))
+                        .collect(),
+                    logprob,
+                    path: None,
                 },
-            }
+            };
+            child.nodes.extend(refused);
+            child
         });
         Ok(children.collect())
     }
 
-    /// Writes one step on `branch` and scores it, if it is valid and no sibling was first.
-    async fn write_step(
+    /// Writes up to [`Config::verify_every`](crate::Config::verify_every) steps on `branch` and scores
+    /// them at once, if one is valid and no sibling was first with the same.
+    async fn write_steps(
         &self,
         parent: &Path<P, R>,
         live: &Live<P, R>,
         branch: P::Branch,
-        claimed: &RefCell<HashSet<String>>,
+        claimed: &RefCell<HashSet<Vec<String>>>,
     ) -> Result<Written<P, R>, Error> {
-        let mut policy = branch;
-        let params = self.step_params(parent.num_tokens, self.config.sampling);
-        let (step, _) = self.write(&mut policy, &params).await?;
-        let text = step.text.trim().to_string();
-        let valid = step.end != StepEnd::Length && !text.is_empty();
-        let first = valid && claimed.borrow_mut().insert(text.clone());
-        let scored = if first {
-            Some(self.score_step(live, &text).await?)
-        } else {
-            None
+        let mut written = Written {
+            policy: branch,
+            steps: Vec::new(),
+            refused: None,
+            logprob: 0.0,
+            scored: None,
         };
-        Ok(Written {
-            policy,
-            step,
-            text,
-            scored,
-        })
+        let mut tokens = parent.num_tokens;
+        while written.steps.len() < self.config.verify_every {
+            let params = self.step_params(tokens, self.config.sampling);
+            let first = written.steps.is_empty();
+            // A later step that is not valid leaves the branch where it was.
+            let mut later = (!first).then(|| self.policy.fork(&written.policy));
+            let on = later.as_mut().unwrap_or(&mut written.policy);
+            if !first {
+                self.count_last_row(on, 1);
+            }
+            let (step, _) = self.write(on, &params).await?;
+            let text = step.text.trim().to_string();
+            if first {
+                written.logprob = step.logprob;
+            }
+            let refused = match step.end {
+                StepEnd::Length | StepEnd::LowConfidence => Some(NodeState::LengthCut),
+                StepEnd::Delimiter if text.is_empty() => Some(NodeState::Empty),
+                StepEnd::Delimiter | StepEnd::Eos => None,
+            };
+            if let Some(state) = refused {
+                written.refused = Some(Node::new(text, step.num_tokens, state));
+                break;
+            }
+            written.policy = later.unwrap_or(written.policy);
+            tokens += step.num_tokens;
+            let number = parent.steps.len() + written.steps.len() + 1;
+            let ends = self.ending(&step, &text, tokens, number).is_some();
+            written.steps.push((step, text));
+            if ends {
+                break;
+            }
+        }
+        let texts = texts(&written.steps);
+        if !texts.is_empty() && claimed.borrow_mut().insert(texts) {
+            written.scored = Some(self.score_steps(live, &written.steps).await?);
+        }
+        Ok(written)
     }
 
-    /// The path that `step` makes of `parent`, with its node.
+    /// Why a path ends with a step, its `number`-th, of which it has `num_tokens` in all.
+    fn ending(&self, step: &Step, text: &str, num_tokens: usize, number: usize) -> Option<Ending> {
+        match step.end {
+            StepEnd::Length | StepEnd::LowConfidence => Some(Ending::LengthCut),
+            StepEnd::Eos => Some(Ending::Finished),
+            StepEnd::Delimiter if self.has_answer(text) => Some(Ending::Finished),
+            StepEnd::Delimiter if num_tokens >= self.config.max_tokens => Some(Ending::LengthCut),
+            StepEnd::Delimiter if number == self.config.max_steps => Some(Ending::StepLimit),
+            StepEnd::Delimiter => None,
+        }
+    }
+
+    /// The path that `steps` make of `parent`, with its nodes; every step with text has a score.
     fn child(
         &self,
         parent: &Path<P, R>,
-        step: &Step,
-        text: String,
-        score: Option<f64>,
+        steps: Vec<(Step, String)>,
+        scores: Vec<f64>,
         live: Option<Live<P, R>>,
     ) -> Child<P, R> {
         let mut path = parent.without_branches();
         path.last_row = Rc::default();
-        path.num_tokens += step.num_tokens;
-        path.logprob += step.logprob;
-        path.scores.extend(score);
-        let last = path.steps.len() + 1 == self.config.max_steps;
-        path.ending = match step.end {
-            StepEnd::Length | StepEnd::LowConfidence => Some(Ending::LengthCut),
-            StepEnd::Eos => Some(Ending::Finished),
-            StepEnd::Delimiter if self.has_answer(&text) => Some(Ending::Finished),
-            StepEnd::Delimiter if path.num_tokens >= self.config.max_tokens => {
-                Some(Ending::LengthCut)
+        let mut scores = scores.into_iter();
+        let mut nodes = Vec::new();
+        let logprob = steps.first().map_or(0.0, |(step, _)| step.logprob);
+        for (step, text) in steps {
+            path.num_tokens += step.num_tokens;
+            path.logprob += step.logprob;
+            path.ending = self.ending(&step, &text, path.num_tokens, path.steps.len() + 1);
+            let score = if text.is_empty() { None } else { scores.next() };
+            path.scores.extend(score);
+            path.value = self.config.aggregation.of(&path.scores);
+            let state = match path.ending {
+                None => NodeState::Kept,
+                Some(Ending::Finished) => NodeState::Finished,
+                Some(Ending::LengthCut | Ending::LowConfidence) => NodeState::LengthCut,
+                Some(Ending::StepLimit | Ending::DeadEnd) => NodeState::Stopped,
+            };
+            nodes.push(Node {
+                reward: score,
+                value: Some(path.value),
+                ..Node::new(text.clone(), step.num_tokens, state)
+            });
+            if !text.is_empty() {
+                path.steps.push(text);
             }
-            StepEnd::Delimiter if last => Some(Ending::StepLimit),
-            StepEnd::Delimiter => None,
-        };
+        }
         path.live = live.filter(|_| path.ending.is_none());
         path.parent_value = parent.value;
-        path.value = self.config.aggregation.of(&path.scores);
-        let state = match path.ending {
-            None => NodeState::Kept,
-            Some(Ending::Finished) => NodeState::Finished,
-            Some(Ending::LengthCut | Ending::LowConfidence) => NodeState::LengthCut,
-            Some(Ending::StepLimit | Ending::DeadEnd) => NodeState::Stopped,
-        };
-        let node = Node {
-            reward: score,
-            value: Some(path.value),
-            ..Node::new(text.clone(), step.num_tokens, state)
-        };
-        if !text.is_empty() {
-            path.steps.push(text);
-        }
+        path.round = nodes.len();
         Child {
-            node,
-            logprob: step.logprob,
+            nodes,
+            logprob,
             path: Some(path),
         }
     }
@@ -268,27 +317,30 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
         live: &Live<P, R>,
         siblings: &mut [Child<P, R>],
     ) -> Result<(), Error> {
+        // Without a valid child each one is a single step that was refused.
         let mut said = HashSet::new();
-        for child in &mut *siblings {
-            let first = said.insert(child.node.text.clone());
-            if !first && child.node.state == NodeState::LengthCut {
-                child.node.state = NodeState::Duplicate;
+        for node in siblings.iter_mut().flat_map(|child| &mut child.nodes) {
+            let first = said.insert(node.text.clone());
+            if !first && node.state == NodeState::LengthCut {
+                node.state = NodeState::Duplicate;
             }
         }
-        let cut = siblings.iter_mut().filter(|child| {
-            child.node.state == NodeState::LengthCut && !child.node.text.is_empty()
-        });
-        let kept = cut.map(|child| async move {
-            let text = child.node.text.clone();
-            let (_, score) = self.score_step(live, &text).await?;
+        let kept = siblings.iter_mut().map(|child| async move {
+            let cut = |node: &&Node| node.state == NodeState::LengthCut && !node.text.is_empty();
+            let Some(node) = child.nodes.first().filter(cut) else {
+                return Ok(());
+            };
+            let text = node.text.clone();
             let step = Step {
                 text: text.clone(),
-                num_tokens: child.node.num_tokens,
+                num_tokens: node.num_tokens,
                 logprob: child.logprob,
                 confidences: Vec::new(),
                 end: StepEnd::Length,
             };
-            *child = self.child(parent, &step, text, Some(score), None);
+            let steps = vec![(step, text)];
+            let (_, scores) = self.score_steps(live, &steps).await?;
+            *child = self.child(parent, steps, scores, None);
             Ok::<_, Error>(())
         });
         try_join_all(kept).await?;
@@ -327,18 +379,26 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
             extended.extend(self.score(&mut prm, &texts).await?);
         }
         path.value = self.config.aggregation.of(&extended);
-        child.node.value = Some(path.value);
         path.last_row.set(LastRow::Read);
-        child.node.lookahead_tokens = written - path.num_tokens;
+        let node = &mut child.nodes[path.round - 1];
+        node.value = Some(path.value);
+        node.lookahead_tokens = written - path.num_tokens;
         Ok(())
     }
 
-    /// A fork of the parent's PRM branch with one more step, and the score of that step.
-    async fn score_step(&self, parent: &Live<P, R>, text: &str) -> Result<Scored<R>, Error> {
+    /// A fork of the parent's PRM branch with more steps, and their scores.
+    async fn score_steps(
+        &self,
+        parent: &Live<P, R>,
+        steps: &[(Step, String)],
+    ) -> Result<Scored<R>, Error> {
         let strategy = self.config.strategy.name();
         let mut prm = self.fork_prm(parent).ok_or(Error::NoPrm { strategy })?;
-        let scores = self.score(&mut prm, &[text]).await?;
-        Ok((prm, scores[0]))
+        let texts: Vec<&str> = (steps.iter().map(|(_, text)| text.as_str()))
+            .filter(|text| !text.is_empty())
+            .collect();
+        let scores = self.score(&mut prm, &texts).await?;
+        Ok((prm, scores))
     }
 
     /// Whether a step holds an answer, which ends its path.
@@ -356,4 +416,8 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
             confidences: Confidences::None,
         }
     }
+}
+
+fn texts(steps: &[(Step, String)]) -> Vec<String> {
+    steps.iter().map(|(_, text)| text.clone()).collect()
 }

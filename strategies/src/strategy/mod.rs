@@ -148,15 +148,18 @@ impl Strategy {
 
 /// The checks shared by strategies that write whole solutions.
 fn validate_whole_solutions(config: &Config) -> Result<(), Setting> {
-    if config.lookahead == 0 {
-        return Ok(());
-    }
     let name = config.strategy.name();
-    Err(Setting::new(
-        "lookahead",
-        config.lookahead,
-        format!("0: the strategy {name} writes whole solutions, not steps"),
-    ))
+    for (option, found, expected) in [
+        ("lookahead", config.lookahead, 0),
+        ("verify_every", config.verify_every, 1),
+    ] {
+        if found != expected {
+            let expected =
+                format!("{expected}: the strategy {name} writes whole solutions, not steps");
+            return Err(Setting::new(option, found, expected));
+        }
+    }
+    Ok(())
 }
 
 /// The check shared by strategies that share a budget by a softmax of the values.
