@@ -147,6 +147,7 @@ fn the_cost_of_a_search_is_what_the_engine_computes() {
     let others = [
         Strategy::Rebase,
         Strategy::Dora,
+        Strategy::Ets,
         Strategy::ParticleFiltering,
     ];
     let others = others.map(|strategy| Config {
@@ -190,7 +191,8 @@ fn the_cost_of_a_search_is_what_the_engine_computes() {
                 let found = (work.tokens, usage.rates.of(&work));
                 let expected = (usage.work.tokens_processed, usage.work.flops);
                 let name = config.strategy.name();
-                if config.strategy == Strategy::Dora && usage.work.tokens_generated > 0 {
+                let embeds = matches!(config.strategy, Strategy::Dora | Strategy::Ets);
+                if embeds && usage.work.tokens_generated > 0 {
                     // Hidden states are computed from the start of a block on.
                     let beyond = expected.0.checked_sub(found.0).expect("no less");
                     assert!(beyond < expected.0 / 10, "{found:?} {expected:?}");

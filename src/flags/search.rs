@@ -95,13 +95,22 @@ pub struct SearchFlags {
     /// weighs its vote.
     #[arg(long, default_value_t = 2048, value_name = "TOKENS")]
     pub confidence_window: usize,
-    /// Temperature of the softmax that shares a step's budget among the paths (rebase, dora). Default:
+    /// Temperature of the softmax that shares a step's budget among the paths (rebase, dora, ets). Default:
     /// 0.2, for dora 0.1.
     #[arg(long, value_name = "T")]
     pub balance_temperature: Option<f64>,
     /// Temperature of the softmax over the similarities of paths (dora).
     #[arg(long, default_value_t = 0.01, value_name = "T")]
     pub similarity_temperature: f64,
+    /// What keeping every node of the tree costs, where keeping every path's share gives 1 (ets).
+    #[arg(long, default_value_t = 1.0, value_name = "WEIGHT")]
+    pub kv_weight: f64,
+    /// What a kept path in every cluster of paths gives, where keeping every path's share gives 1 (ets).
+    #[arg(long, default_value_t = 1.5, value_name = "WEIGHT")]
+    pub coverage_weight: f64,
+    /// Cosine distance up to which clusters of paths merge (ets).
+    #[arg(long, default_value_t = 0.05, value_name = "DISTANCE")]
+    pub cluster_distance: f64,
     /// Rank children by this aggregation of their path's scores.
     #[arg(long, alias = "value", default_value = "last", value_parser = words(&Aggregation::ALL, Aggregation::name), value_name = "AGGREGATION")]
     pub aggregation: Aggregation,
@@ -199,6 +208,9 @@ impl SearchFlags {
             confidence_window: self.confidence_window,
             balance_temperature: (self.balance_temperature).unwrap_or(defaults.balance_temperature),
             similarity_temperature: self.similarity_temperature,
+            kv_weight: self.kv_weight,
+            coverage_weight: self.coverage_weight,
+            cluster_distance: self.cluster_distance,
             aggregation: self.aggregation,
             max_steps: self.max_steps,
             max_step_tokens: self.max_step_tokens,

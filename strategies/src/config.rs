@@ -47,10 +47,16 @@ pub struct Config {
     pub confidence_warmup: usize,
     /// Tokens of a window, and of a solution's tail.
     pub confidence_window: usize,
-    /// The temperature of the softmax that shares a step's budget. REBASE and DORA.
+    /// The temperature of the softmax that shares a step's budget. REBASE, DORA and ETS.
     pub balance_temperature: f64,
     /// The temperature of the softmax over similarities of paths. DORA.
     pub similarity_temperature: f64,
+    /// λ_b: what keeping every node of the tree costs, where keeping every path's share gives 1. ETS.
+    pub kv_weight: f64,
+    /// λ_d: what a kept path in every cluster gives. ETS.
+    pub coverage_weight: f64,
+    /// The cosine distance up to which clusters of paths merge. ETS.
+    pub cluster_distance: f64,
     /// How the scores of a path become the value by which a step search ranks it.
     pub aggregation: Aggregation,
     /// The maximum number of steps of a path in a step search.
@@ -122,6 +128,9 @@ impl Config {
             confidence_window: 2048,
             balance_temperature: row.default_balance_temperature,
             similarity_temperature: 0.01,
+            kv_weight: 1.0,
+            coverage_weight: 1.5,
+            cluster_distance: 0.05,
             aggregation: Aggregation::Last,
             max_steps: 40,
             max_step_tokens: 2048,

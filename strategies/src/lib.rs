@@ -4,7 +4,8 @@
 //! A strategy is one file and reads like its paper: [`cot`](Strategy::Cot),
 //! [`majority`](Strategy::Majority), [`best-of-n`](Strategy::BestOfN), [`beam`](Strategy::Beam),
 //! [`dvts`](Strategy::Dvts), [`rebase`](Strategy::Rebase), [`dora`](Strategy::Dora),
-//! [`particle-filtering`](Strategy::ParticleFiltering). It works on a [`Search`] over two traits, [`Policy`] and [`Prm`], and
+//! [`ets`](Strategy::Ets), [`particle-filtering`](Strategy::ParticleFiltering).
+//! It works on a [`Search`] over two traits, [`Policy`] and [`Prm`], and
 //! never sees a tensor, a block or a device; it awaits many branches at once and the engine batches
 //! them. [`solve`] runs one problem and reports every aggregation and selection of its scores.
 //! `SEMANTICS.md` is the specification.
@@ -53,6 +54,7 @@
 
 mod aggregate;
 mod calibration;
+mod cluster;
 mod confidence;
 mod config;
 mod context_overflow;
@@ -60,6 +62,7 @@ mod cost;
 mod error;
 mod first_error;
 mod grading;
+mod leaf_selection;
 mod model;
 mod object;
 mod plan;

@@ -517,6 +517,29 @@ fn verification_every_two_steps() {
 }
 
 #[test]
+fn paths_share_nodes_and_cover_directions() {
+    check(&[Case {
+        name: "of two paths of one direction one is kept where a node is dear",
+        config: Config {
+            n: 4,
+            kv_weight: 2.0,
+            ..Config::new(Strategy::Ets)
+        },
+        script: "-: ab:.8 ac:.8 b:.8 [1]:.4
+                 ab: x:.9 y:.2
+                 b: [7]:.7
+                 ab.x: [7]:.9 [8]:.1",
+        // Three are left of the budget, and REBASE gives each path one: a share of 1/3, where its node
+        // costs 2/4. A cluster gives 3/4: ab and b. Of x and y, REBASE gives y nothing.
+        tree: "-: ab+ ac- b+* [1]!
+               ab: x+ y-
+               b: [7]!*
+               ab.x: [7]! [8]!",
+        solutions: "1(0.4)! 7(0.8 0.7)! 7(0.8 0.9 0.9)! 8(0.8 0.9 0.1)!",
+    }]);
+}
+
+#[test]
 fn a_settled_vote_stops() {
     let majority = |stop_rule, n| Config {
         n,
@@ -1143,6 +1166,20 @@ fn settings_that_cannot_run_are_one_sentence() {
                 ..beam(4, 2)
             },
             "`verify_every` is 0; expected at least 1",
+        ),
+        (
+            Config {
+                kv_weight: f64::NAN,
+                ..Config::new(Strategy::Ets)
+            },
+            "`kv_weight` is NaN; expected a number from 0 up",
+        ),
+        (
+            Config {
+                cluster_distance: 3.0,
+                ..Config::new(Strategy::Ets)
+            },
+            "`cluster_distance` is 3; expected a cosine distance, from 0 to 2",
         ),
         (
             Config {

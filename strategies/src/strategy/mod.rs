@@ -10,6 +10,7 @@ mod best_of_n;
 mod cot;
 mod dora;
 mod dvts;
+mod ets;
 mod majority;
 mod particle_filtering;
 mod rebase;
@@ -37,6 +38,8 @@ pub enum Strategy {
     Rebase,
     /// DORA: as REBASE, among directions instead of paths.
     Dora,
+    /// ETS: as REBASE, among paths selected to share nodes and to cover every direction.
+    Ets,
     /// Particle filtering: paths are drawn anew by weight after every step.
     ParticleFiltering,
     /// The search that a plan names for the problem's difficulty.
@@ -68,7 +71,7 @@ pub(crate) struct Row {
 
 impl Strategy {
     /// Every strategy.
-    pub const ALL: [Strategy; 9] = [
+    pub const ALL: [Strategy; 10] = [
         Strategy::Cot,
         Strategy::Majority,
         Strategy::BestOfN,
@@ -76,6 +79,7 @@ impl Strategy {
         Strategy::Dvts,
         Strategy::Rebase,
         Strategy::Dora,
+        Strategy::Ets,
         Strategy::ParticleFiltering,
         Strategy::Auto,
     ];
@@ -89,6 +93,7 @@ impl Strategy {
             Strategy::Dvts => &dvts::ROW,
             Strategy::Rebase => &rebase::ROW,
             Strategy::Dora => &dora::ROW,
+            Strategy::Ets => &ets::ROW,
             Strategy::ParticleFiltering => &particle_filtering::ROW,
             Strategy::Auto => &auto::ROW,
         }
@@ -110,6 +115,7 @@ impl Strategy {
             Strategy::Dvts => dvts::run(search).await,
             Strategy::Rebase => rebase::run(search).await,
             Strategy::Dora => dora::run(search).await,
+            Strategy::Ets => ets::run(search).await,
             Strategy::ParticleFiltering => particle_filtering::run(search).await,
             Strategy::Auto => auto::run(search).await,
         }
