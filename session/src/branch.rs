@@ -162,6 +162,7 @@ impl State {
         let params = StepParams {
             delimiter: options.delimiter.as_deref(),
             max_tokens: options.max_tokens,
+            begun: 0,
             sampling: options.sampling,
             confidences: Confidences::None,
         };

@@ -79,6 +79,10 @@ pub struct SearchFlags {
     /// Steps that a path writes before they are scored and compared (step searches).
     #[arg(long, default_value_t = 1, value_name = "STEPS")]
     pub verify_every: usize,
+    /// Tokens of a step after which the PRM rejects all but the best 1/M of a round, before they are whole;
+    /// 0 is off (beam, dvts).
+    #[arg(long, default_value_t = 0, value_name = "TOKENS")]
+    pub early_rejection: usize,
     /// When a vote stops before N solutions (majority, best-of-n): none, unbeatable (what is left cannot change the
     /// answer), beta (the first answer leads with a probability above 0.95) or bayes-factor (the odds that it
     /// is the mode have grown tenfold).
@@ -202,6 +206,7 @@ impl SearchFlags {
             beam_mode: self.beam_mode,
             lookahead: self.lookahead,
             verify_every: self.verify_every,
+            early_rejection: self.early_rejection,
             stop_rule: self.stop_rule,
             confidence_bar: self.confidence_bar,
             confidence_warmup: self.confidence_warmup,

@@ -37,6 +37,9 @@ pub struct Config {
     pub lookahead: usize,
     /// Steps that a path writes before they are scored and compared. Step searches.
     pub verify_every: usize,
+    /// Tokens of a step after which all but the best 1/M of a round are rejected; 0 is off. Beam search and
+    /// DVTS.
+    pub early_rejection: usize,
     /// When a vote stops before N solutions. Majority and best-of-N.
     pub stop_rule: StopRule,
     /// DeepConf's η: with it a majority vote writes [`Config::confidence_warmup`] solutions first, and of
@@ -122,6 +125,7 @@ impl Config {
             beam_mode: BeamMode::Paper,
             lookahead: 0,
             verify_every: 1,
+            early_rejection: 0,
             stop_rule: StopRule::None,
             confidence_bar: None,
             confidence_warmup: 16,
@@ -223,6 +227,7 @@ impl Config {
         }
         self.validate_confidences()?;
         at_least_one("verify_every", self.verify_every)?;
+        self.validate_early_rejection()?;
         at_least_one("max_steps", self.max_steps)?;
         at_least_one("max_step_tokens", self.max_step_tokens)?;
         at_least_one("max_tokens", self.max_tokens)?;
@@ -240,6 +245,24 @@ impl Config {
             None => {}
         }
         check_sampling(&self.sampling)
+    }
+
+    fn validate_early_rejection(&self) -> Result<(), Setting> {
+        let expected = if self.early_rejection == 0 {
+            return Ok(());
+        } else if !self.strategy.uses_beam_width() {
+            let name = self.strategy.name();
+            format!("0: the strategy {name} does not keep one of M children")
+        } else if self.verify_every > 1 {
+            format!("0 with `verify_every` {}", self.verify_every)
+        } else {
+            return Ok(());
+        };
+        Err(Setting::new(
+            "early_rejection",
+            self.early_rejection,
+            expected,
+        ))
     }
 }
 

@@ -517,6 +517,68 @@ fn verification_every_two_steps() {
 }
 
 #[test]
+fn steps_are_rejected_early() {
+    let after_one_token = |config| Config {
+        early_rejection: 1,
+        ..config
+    };
+    check(&[
+        Case {
+            name: "the best 1/M of a round are completed, whole ones among them",
+            config: after_one_token(beam(6, 2)),
+            script: "-: a+b:.1+.9 c+d:.7+.2 e+f:.6+.3 [1]:.55 g:.5 g
+                     cd: h+i:.5+.9 j+k:.5+.1
+                     ef: l+m:.5+.2 [2]:.4
+                     cd.hi: [7]:.8 [7]
+                     ef.lm: n+o:.6+.5 p+q:.9+.6
+                     ef.lm.pq: r+s~:.9+ t+u:.1+.2 [8]:.3",
+            // Three of six, then two of four: of equal scores l of the better parent, then h. What was kept and
+            // is cut is tried again, whole.
+            tree: "-: a/ cd+* ef+ [1]! g/ g=
+                   cd: hi+* j/
+                   ef: lm+ [2]/
+                   cd.hi: [7]!* [7]=
+                   ef.lm: n/ pq+
+                   ef.lm.pq: rs~ t/ [8]!",
+            solutions: "1(0.55)! 7(0.2 0.9 0.8)! 8(0.3 0.2 0.6 0.3)!",
+        },
+        Case {
+            name: "a path whose steps are all rejected is no dead end",
+            config: after_one_token(beam(4, 2)),
+            script: "-: a:.9 b:.8 c:.1 d:.1
+                     a: e+f:.7+.5 g+h:.6+.4
+                     b: i+j:.5+.9 k+l:.5+.9
+                     a.ef: [7]!:.6 m:.1
+                     a.gh: [8]:.2 _",
+            tree: "-: a+* b+ c/ d/
+                   a: ef+* gh+
+                   b: i/ k/
+                   a.ef: [7]!* m/
+                   a.gh: [8]! _",
+            solutions: "7(0.9 0.5 0.6)! 8(0.9 0.4 0.2)!",
+        },
+        Case {
+            name: "each tree completes one",
+            config: Config {
+                max_step_tokens: 2,
+                ..after_one_token(dvts(4, 2))
+            },
+            script: "-/0: a+b:.5+.5 c+d:.5+.9
+                     -/0.ab: [7]:.3 !
+                     -/1: e+f~:.9+ g+h~:.1+ i+j:.2+.1
+                     -/1.ij: [8]:.1 k+l:.6+.2
+                     -/1.ij.kl: [9]:.2 m:.1",
+            // Of equal scores the first. An end without a text has the value of its path.
+            tree: "-: ab+ c/ ef~ g/ ij+*
+                   ab: [7]/ !
+                   ij: [8]/ kl+*
+                   ij.kl: [9]!* m/",
+            solutions: "-(0.5)! 9(0.1 0.2 0.2)!",
+        },
+    ]);
+}
+
+#[test]
 fn paths_share_nodes_and_cover_directions() {
     check(&[Case {
         name: "of two paths of one direction one is kept where a node is dear",
@@ -1159,6 +1221,21 @@ fn settings_that_cannot_run_are_one_sentence() {
                 ..whole.clone()
             },
             "`verify_every` is 2; expected 1: the strategy best-of-n writes whole solutions, not steps",
+        ),
+        (
+            Config {
+                early_rejection: 64,
+                ..Config::new(Strategy::Rebase)
+            },
+            "`early_rejection` is 64; expected 0: the strategy rebase does not keep one of M children",
+        ),
+        (
+            Config {
+                early_rejection: 64,
+                verify_every: 2,
+                ..beam(4, 2)
+            },
+            "`early_rejection` is 64; expected 0 with `verify_every` 2",
         ),
         (
             Config {

@@ -5,6 +5,7 @@
 //! that say the same the one with the lowest branch index stands, whichever came first, so no result
 //! depends on timing.
 
+use super::draft::{Begun, Draft};
 use super::{LastRow, Live, Path, Search};
 use crate::trace::{Node, NodeState};
 use crate::{Confidences, Ending, Error, Policy, Prm, Sampling, Step, StepEnd, StepParams};
@@ -30,6 +31,13 @@ struct Child<P: Policy, R: Prm> {
     path: Option<Path<P, R>>,
 }
 
+impl<P: Policy, R: Prm> Child<P, R> {
+    fn is_rejected(&self) -> bool {
+        let state = self.nodes.first().map(|node| node.state);
+        state == Some(NodeState::Rejected)
+    }
+}
+
 /// The steps on a branch of its own, before duplicates are sorted out.
 struct Written<P: Policy, R: Prm> {
     policy: P::Branch,
@@ -43,7 +51,7 @@ struct Written<P: Policy, R: Prm> {
     scored: Option<Scored<R>>,
 }
 
-type Scored<R> = (<R as Prm>::Branch, Vec<f64>);
+pub(super) type Scored<R> = (<R as Prm>::Branch, Vec<f64>);
 
 impl<P: Policy, R: Prm> Search<'_, P, R> {
     /// Writes `budget` next steps below `parents`, shared round-robin, so that the first parents
@@ -77,7 +85,13 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
         parents: Vec<Path<P, R>>,
         widths: &[usize],
     ) -> Result<Expansion<P, R>, Error> {
-        let children = (parents.iter().zip(widths)).map(|(p, &width)| self.children(p, width));
+        let drafts = if self.config.early_rejection > 0 {
+            self.drafts(&parents, widths).await?
+        } else {
+            parents.iter().map(|_| Vec::new()).collect()
+        };
+        let children = (parents.iter().zip(widths).zip(drafts))
+            .map(|((parent, &width), drafts)| self.children(parent, width, drafts));
         let children = try_join_all(children).await?;
 
         let mut expansion = Expansion {
@@ -85,8 +99,9 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
             dead_ends: Vec::new(),
         };
         for (parent, children) in parents.into_iter().zip(children) {
+            let is_rejected = !children.is_empty() && children.iter().all(Child::is_rejected);
             let paths = self.record(parent.node, children);
-            if paths.is_empty() {
+            if paths.is_empty() && !is_rejected {
                 expansion.dead_ends.push(self.give_up(parent));
             }
             expansion.candidates.extend(paths);
@@ -117,21 +132,28 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
         paths
     }
 
-    /// All children of one path, those of failed tries included.
-    async fn children(&self, parent: &Path<P, R>, width: usize) -> Result<Vec<Child<P, R>>, Error> {
+    /// All children of one path, those of failed tries included; `drafts` are those of the first try if
+    /// they are begun.
+    async fn children(
+        &self,
+        parent: &Path<P, R>,
+        width: usize,
+        drafts: Vec<Draft<P, R>>,
+    ) -> Result<Vec<Child<P, R>>, Error> {
         let Some(live) = &parent.live else {
             return Ok(Vec::new());
         };
+        // What was refused in the middle of a step is not tried again.
+        let width = width - drafts.iter().filter(|draft| draft.is_refused()).count();
+        let mut begun = Some(drafts).filter(|drafts| !drafts.is_empty());
         let mut siblings: Vec<Child<P, R>> = Vec::new();
         for attempt in 0..self.config.max_retries {
-            let rows = match parent.last_row.replace(LastRow::Drawn) {
-                LastRow::Pending => 1,
-                LastRow::Drawn if attempt == 0 => 0,
-                LastRow::Drawn | LastRow::Read => width,
+            let drafts = match begun.take() {
+                Some(drafts) => drafts,
+                None => self.fork_children(parent, live, width, attempt == 0),
             };
-            self.count_last_row(&live.policy, rows);
-            siblings.extend(self.sample_children(parent, live, width).await?);
-            if siblings.iter().any(|child| child.path.is_some()) {
+            siblings.extend(self.sample_children(parent, live, drafts).await?);
+            if width == 0 || siblings.iter().any(|child| child.path.is_some()) {
                 break;
             }
         }
@@ -145,19 +167,35 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
         Ok(siblings)
     }
 
-    /// One try: `width` children in the order of their branches.
-    async fn sample_children(
+    /// Branches for `width` children, of which nothing is written.
+    pub(super) fn fork_children(
         &self,
         parent: &Path<P, R>,
         live: &Live<P, R>,
         width: usize,
+        is_first_try: bool,
+    ) -> Vec<Draft<P, R>> {
+        let rows = match parent.last_row.replace(LastRow::Drawn) {
+            LastRow::Pending => 1,
+            LastRow::Drawn if is_first_try => 0,
+            LastRow::Drawn | LastRow::Read => width,
+        };
+        self.count_last_row(&live.policy, rows);
+        let draft = |_| Draft::new(self.policy.fork(&live.policy));
+        (0..width).map(draft).collect()
+    }
+
+    /// One try: the children in the order of their branches.
+    async fn sample_children(
+        &self,
+        parent: &Path<P, R>,
+        live: &Live<P, R>,
+        drafts: Vec<Draft<P, R>>,
     ) -> Result<Vec<Child<P, R>>, Error> {
         let claimed = RefCell::new(HashSet::new());
-        let written = try_join_all((0..width).map(|_| {
-            let branch = self.policy.fork(&live.policy);
-            self.write_steps(parent, live, branch, &claimed)
-        }))
-        .await?;
+        let writing = drafts.into_iter();
+        let writing = writing.map(|draft| self.write_steps(parent, live, draft, &claimed));
+        let written = try_join_all(writing).await?;
 
         // Texts were scored once, by whichever sibling came first; the lowest index gets the scores.
         let mut scored: HashMap<Vec<String>, Scored<R>> = HashMap::new();
@@ -197,22 +235,28 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
         Ok(children.collect())
     }
 
-    /// Writes up to [`Config::verify_every`](crate::Config::verify_every) steps on `branch` and scores
-    /// them at once, if one is valid and no sibling was first with the same.
+    /// Writes up to [`Config::verify_every`](crate::Config::verify_every) steps on a branch, the first of
+    /// which may be begun, and scores them at once, if one is valid and no sibling was first with the
+    /// same.
     async fn write_steps(
         &self,
         parent: &Path<P, R>,
         live: &Live<P, R>,
-        branch: P::Branch,
+        draft: Draft<P, R>,
         claimed: &RefCell<HashSet<Vec<String>>>,
     ) -> Result<Written<P, R>, Error> {
         let mut written = Written {
-            policy: branch,
+            policy: draft.branch,
             steps: Vec::new(),
             refused: None,
             logprob: 0.0,
             scored: None,
         };
+        let mut begun = draft.begun;
+        if let Begun::Refused(node) = begun {
+            written.refused = Some(node);
+            return Ok(written);
+        }
         let mut tokens = parent.num_tokens;
         while written.steps.len() < self.config.verify_every {
             let params = self.step_params(tokens, self.config.sampling);
@@ -223,7 +267,11 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
             if !first {
                 self.count_last_row(on, 1);
             }
-            let (step, _) = self.write(on, &params).await?;
+            let step = match std::mem::replace(&mut begun, Begun::Nothing) {
+                Begun::Whole(step) => step,
+                Begun::Part(step) => self.complete(on, step, &params).await?,
+                Begun::Nothing | Begun::Refused(_) => self.write(on, &params).await?.0,
+            };
             let text = step.text.trim().to_string();
             if first {
                 written.logprob = step.logprob;
@@ -248,7 +296,10 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
         }
         let texts = texts(&written.steps);
         if !texts.is_empty() && claimed.borrow_mut().insert(texts) {
-            written.scored = Some(self.score_steps(live, &written.steps).await?);
+            written.scored = match draft.scored {
+                Some(scored) => Some(scored),
+                None => Some(self.score_steps(live, &written.steps).await?),
+            };
         }
         Ok(written)
     }
@@ -392,12 +443,20 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
         parent: &Live<P, R>,
         steps: &[(Step, String)],
     ) -> Result<Scored<R>, Error> {
-        let strategy = self.config.strategy.name();
-        let mut prm = self.fork_prm(parent).ok_or(Error::NoPrm { strategy })?;
         let texts: Vec<&str> = (steps.iter().map(|(_, text)| text.as_str()))
             .filter(|text| !text.is_empty())
             .collect();
-        let scores = self.score(&mut prm, &texts).await?;
+        self.score_texts(parent, &texts).await
+    }
+
+    pub(super) async fn score_texts(
+        &self,
+        parent: &Live<P, R>,
+        texts: &[&str],
+    ) -> Result<Scored<R>, Error> {
+        let strategy = self.config.strategy.name();
+        let mut prm = self.fork_prm(parent).ok_or(Error::NoPrm { strategy })?;
+        let scores = self.score(&mut prm, texts).await?;
         Ok((prm, scores))
     }
 
@@ -407,11 +466,12 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
         !marker.is_empty() && step.contains(marker)
     }
 
-    fn step_params(&self, written: usize, sampling: Sampling) -> StepParams<'_> {
+    pub(super) fn step_params(&self, written: usize, sampling: Sampling) -> StepParams<'_> {
         let left = self.config.max_tokens.saturating_sub(written);
         StepParams {
             delimiter: Some(&self.config.delimiter),
             max_tokens: self.config.max_step_tokens.min(left),
+            begun: 0,
             sampling,
             confidences: Confidences::None,
         }

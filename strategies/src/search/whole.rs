@@ -163,6 +163,7 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
         let params = StepParams {
             delimiter: None,
             max_tokens: self.config.max_tokens,
+            begun: 0,
             sampling: self.config.sampling,
             confidences,
         };
