@@ -153,6 +153,7 @@ fn the_cost_of_a_search_is_what_the_engine_computes() {
         Strategy::Rebase,
         Strategy::Dora,
         Strategy::Ets,
+        Strategy::Mur,
         Strategy::ParticleFiltering,
     ];
     let others = others.map(|strategy| Config {

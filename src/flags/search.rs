@@ -64,7 +64,7 @@ pub struct SearchFlags {
     /// with N each.
     #[arg(long, value_name = "FILE")]
     pub plan: Option<PathBuf>,
-    /// N: the candidates a search may hold at once. Default: 16, for cot 1.
+    /// N: the candidates a search may hold at once. Default: 16, for mur 4, for cot 1.
     #[arg(long, value_name = "N")]
     pub n: Option<usize>,
     /// M: children of a kept branch, so that N/M branches survive a step (beam, dvts).
@@ -115,6 +115,13 @@ pub struct SearchFlags {
     /// Cosine distance up to which clusters of paths merge (ets).
     #[arg(long, default_value_t = 0.05, value_name = "DISTANCE")]
     pub cluster_distance: f64,
+    /// How much of the uncertainty of earlier steps stays in the average with each step (mur).
+    #[arg(long, default_value_t = 0.9, value_name = "RATE")]
+    pub momentum_rate: f64,
+    /// A step is written N times if the mean probability of its tokens is below this part of the average's
+    /// (mur).
+    #[arg(long, default_value_t = 0.9, value_name = "RATE")]
+    pub scaling_rate: f64,
     /// Rank children by this aggregation of their path's scores.
     #[arg(long, alias = "value", default_value = "last", value_parser = words(&Aggregation::ALL, Aggregation::name), value_name = "AGGREGATION")]
     pub aggregation: Aggregation,
@@ -216,6 +223,8 @@ impl SearchFlags {
             kv_weight: self.kv_weight,
             coverage_weight: self.coverage_weight,
             cluster_distance: self.cluster_distance,
+            momentum_rate: self.momentum_rate,
+            scaling_rate: self.scaling_rate,
             aggregation: self.aggregation,
             max_steps: self.max_steps,
             max_step_tokens: self.max_step_tokens,

@@ -60,6 +60,10 @@ pub struct Config {
     pub coverage_weight: f64,
     /// The cosine distance up to which clusters of paths merge. ETS.
     pub cluster_distance: f64,
+    /// α: how much of the uncertainty of earlier steps stays in the average with each step. MUR.
+    pub momentum_rate: f64,
+    /// γ: a step whose tokens' probability is below γ times the average's is written N times. MUR.
+    pub scaling_rate: f64,
     /// How the scores of a path become the value by which a step search ranks it.
     pub aggregation: Aggregation,
     /// The maximum number of steps of a path in a step search.
@@ -135,6 +139,8 @@ impl Config {
             kv_weight: 1.0,
             coverage_weight: 1.5,
             cluster_distance: 0.05,
+            momentum_rate: 0.9,
+            scaling_rate: 0.9,
             aggregation: Aggregation::Last,
             max_steps: 40,
             max_step_tokens: 2048,

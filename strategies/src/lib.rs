@@ -4,8 +4,8 @@
 //! A strategy is one file and reads like its paper: [`cot`](Strategy::Cot),
 //! [`majority`](Strategy::Majority), [`best-of-n`](Strategy::BestOfN), [`beam`](Strategy::Beam),
 //! [`dvts`](Strategy::Dvts), [`rebase`](Strategy::Rebase), [`dora`](Strategy::Dora),
-//! [`ets`](Strategy::Ets), [`particle-filtering`](Strategy::ParticleFiltering).
-//! It works on a [`Search`] over two traits, [`Policy`] and [`Prm`], and
+//! [`ets`](Strategy::Ets), [`mur`](Strategy::Mur),
+//! [`particle-filtering`](Strategy::ParticleFiltering). It works on a [`Search`] over two traits, [`Policy`] and [`Prm`], and
 //! never sees a tensor, a block or a device; it awaits many branches at once and the engine batches
 //! them. [`solve`] runs one problem and reports every aggregation and selection of its scores.
 //! `SEMANTICS.md` is the specification.

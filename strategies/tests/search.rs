@@ -579,6 +579,59 @@ fn steps_are_rejected_early() {
 }
 
 #[test]
+fn uncertain_steps_are_chosen_among_several() {
+    let mur = |scaling_rate| Config {
+        n: 2,
+        momentum_rate: 0.5,
+        scaling_rate,
+        ..Config::new(Strategy::Mur)
+    };
+    // A path's fork 0 waits for the case that its next step, on fork 1, is scaled.
+    check(&[
+        Case {
+            name: "steps above the average by more than ln 2 are",
+            config: mur(0.5),
+            script: "-: x a%2:.5
+                     a: x b%1.6:.5
+                     a.b: x c%2.1:.9
+                     a.b/0: d%1:.2 e%1.5:.7
+                     a.b/0.e: x f%2.2:.9
+                     a.b/0.e/0: g%2:.1 g%2
+                     a.b/0.e/0.g: x [7]%1:.3",
+            // Averages of 1, 1.3, 1.4 (of e, not c) and 1.7.
+            tree: "-: a+*
+                   a: b+*
+                   a.b: c- d- e+*
+                   a.b.e: f- g+* g=
+                   a.b.e.g: [7]!*",
+            solutions: "7(0.5 0.5 0.7 0.1 0.3)!",
+        },
+        Case {
+            name: "an end without a text is not",
+            config: mur(0.9),
+            script: "-: x a:.5
+                     a: x %3!",
+            tree: "-: a+
+                   a: !",
+            solutions: "-(0.5)!",
+        },
+        Case {
+            name: "a path ends where no candidate is valid",
+            config: Config {
+                max_retries: 1,
+                ..mur(0.9)
+            },
+            script: "-: x a:.5
+                     a: x b%2:.4
+                     a/0: c~ d~",
+            tree: "-: a.
+                   a: b- c~ d~",
+            solutions: "-(0.5)x",
+        },
+    ]);
+}
+
+#[test]
 fn paths_share_nodes_and_cover_directions() {
     check(&[Case {
         name: "of two paths of one direction one is kept where a node is dear",
@@ -1243,6 +1296,20 @@ fn settings_that_cannot_run_are_one_sentence() {
                 ..beam(4, 2)
             },
             "`verify_every` is 0; expected at least 1",
+        ),
+        (
+            Config {
+                momentum_rate: 1.0,
+                ..Config::new(Strategy::Mur)
+            },
+            "`momentum_rate` is 1; expected a number from 0, below 1",
+        ),
+        (
+            Config {
+                scaling_rate: 0.0,
+                ..Config::new(Strategy::Mur)
+            },
+            "`scaling_rate` is 0; expected a number above 0",
         ),
         (
             Config {

@@ -529,6 +529,22 @@ impl<P: Policy, R: Prm> Path<P, R> {
         self.value
     }
 
+    /// The policy's tokens on it, behind the stem.
+    pub fn num_tokens(&self) -> usize {
+        self.num_tokens
+    }
+
+    /// The sum of their log-probabilities, in nats.
+    pub fn logprob(&self) -> f64 {
+        self.logprob
+    }
+
+    /// The path for another expansion, after a fork of it was expanded.
+    pub(crate) fn again(self) -> Path<P, R> {
+        self.last_row.set(LastRow::Read);
+        self
+    }
+
     /// Its steps, trimmed.
     pub fn steps(&self) -> &[String] {
         &self.steps

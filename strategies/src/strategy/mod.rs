@@ -12,6 +12,7 @@ mod dora;
 mod dvts;
 mod ets;
 mod majority;
+mod mur;
 mod particle_filtering;
 mod rebase;
 
@@ -40,6 +41,8 @@ pub enum Strategy {
     Dora,
     /// ETS: as REBASE, among paths selected to share nodes and to cover every direction.
     Ets,
+    /// MUR: one path, whose uncertain steps are chosen among N.
+    Mur,
     /// Particle filtering: paths are drawn anew by weight after every step.
     ParticleFiltering,
     /// The search that a plan names for the problem's difficulty.
@@ -71,7 +74,7 @@ pub(crate) struct Row {
 
 impl Strategy {
     /// Every strategy.
-    pub const ALL: [Strategy; 10] = [
+    pub const ALL: [Strategy; 11] = [
         Strategy::Cot,
         Strategy::Majority,
         Strategy::BestOfN,
@@ -80,6 +83,7 @@ impl Strategy {
         Strategy::Rebase,
         Strategy::Dora,
         Strategy::Ets,
+        Strategy::Mur,
         Strategy::ParticleFiltering,
         Strategy::Auto,
     ];
@@ -94,6 +98,7 @@ impl Strategy {
             Strategy::Rebase => &rebase::ROW,
             Strategy::Dora => &dora::ROW,
             Strategy::Ets => &ets::ROW,
+            Strategy::Mur => &mur::ROW,
             Strategy::ParticleFiltering => &particle_filtering::ROW,
             Strategy::Auto => &auto::ROW,
         }
@@ -116,6 +121,7 @@ impl Strategy {
             Strategy::Rebase => rebase::run(search).await,
             Strategy::Dora => dora::run(search).await,
             Strategy::Ets => ets::run(search).await,
+            Strategy::Mur => mur::run(search).await,
             Strategy::ParticleFiltering => particle_filtering::run(search).await,
             Strategy::Auto => auto::run(search).await,
         }

@@ -21,9 +21,10 @@ use std::task::Poll;
 /// writes the i-th word, one token each. A word ends in `!` for end of sequence, `~` for a cut,
 /// and neither for the delimiter; `[7]` stands for `\boxed{7}`, `_` for nothing. The score is
 /// the PRM's for that step on that path. A line `path?: word:score` is the greedy
-/// continuation of a branch itself. A fork of the i-th fork of the stem is at `-/i`. Several words
+/// continuation of a branch itself. A fork of the i-th fork of a path is at `path/i`. Several words
 /// written in one go are joined by `|`. A word of several tokens has `+` between them, and between the
-/// scores after each: `a+b:.1+.2` is the word `ab`.
+/// scores after each: `a+b:.1+.2` is the word `ab`. A token has a log-probability of -1, those of
+/// `a%2` of -2.
 ///
 /// The confidence at a word `a@5` is 5, at a word without `@` it is 1; the self-certainty is twice that.
 pub struct Script {
@@ -64,7 +65,7 @@ impl Script {
             let (path, words) = line.split_once(": ").expect("path: words");
             let mut row = Vec::new();
             for entry in words.split_whitespace() {
-                let mut at = said(path.trim_end_matches('?')).to_string();
+                let mut at = said(path.trim_end_matches('?'));
                 let (word, score) = entry.split_once(':').unwrap_or((entry, ""));
                 for (word, score) in word.split('|').zip(score.split('|').chain([""].repeat(9))) {
                     let mut begun = String::new();
@@ -153,16 +154,21 @@ fn join(path: &str, word: &str) -> String {
     }
 }
 
-/// The words of a path without the forks of the stem before them: `-/2.a.b` is `a.b`.
-fn said(path: &str) -> &str {
-    match path.strip_prefix("-/") {
-        Some(forks) => forks.split_once('.').map_or("-", |(_, words)| words),
-        None => path,
+/// The words of a path without the forks between them: `-/2.a/0.b` is `a.b`.
+fn said(path: &str) -> String {
+    let words = path
+        .split('.')
+        .map(|word| word.split('/').next().unwrap_or(word));
+    let words: Vec<&str> = words.collect();
+    match words.as_slice() {
+        ["-", said @ ..] if !said.is_empty() => said.join("."),
+        said => said.join("."),
     }
 }
 
 fn clean(word: &str) -> &str {
-    word.trim_end_matches(['!', '~'])
+    let word = word.trim_end_matches(['!', '~']);
+    word.split_once('%').map_or(word, |(word, _)| word)
 }
 
 /// The confidence at a word.
@@ -211,7 +217,8 @@ impl Policy for Writer<'_> {
     /// Words that begin with the same letter point the same way.
     async fn hidden_sum(&self, branch: &Branch, tokens: usize) -> Result<Vec<f64>, Error> {
         self.0.yields().await;
-        let words: Vec<&str> = said(&branch.path).split('.').collect();
+        let said = said(&branch.path);
+        let words: Vec<&str> = said.split('.').collect();
         let mut sum = vec![0.0; 256];
         for word in &words[words.len() - tokens..] {
             sum[usize::from(word.as_bytes()[0])] += 1.0;
@@ -280,6 +287,8 @@ impl Policy for Writer<'_> {
         if end == StepEnd::Delimiter {
             text += params.delimiter.expect("only a step ends in a delimiter");
         }
+        let surprise = words.trim_end_matches(['!', '~']).split_once('%');
+        let surprise: f64 = surprise.map_or(1.0, |(_, nats)| nats.parse().expect("nats"));
         branch.index = None;
         branch.forks.set(0);
         let num_tokens = left.max(confidences.len());
@@ -291,7 +300,7 @@ impl Policy for Writer<'_> {
         Ok(Step {
             text,
             num_tokens,
-            logprob: -(num_tokens as f64),
+            logprob: -surprise * num_tokens as f64,
             confidences,
             end,
         })
