@@ -149,6 +149,11 @@ fn the_cost_of_a_search_is_what_the_engine_computes() {
         early_rejection: 3,
         ..Config::new(Strategy::Beam)
     };
+    let chains = Config {
+        n: 8,
+        chain_threshold: 0.75,
+        ..Config::new(Strategy::Beam)
+    };
     let others = [
         Strategy::Rebase,
         Strategy::Dora,
@@ -180,14 +185,15 @@ fn the_cost_of_a_search_is_what_the_engine_computes() {
         with_bar,
     ];
     let configs = (searches().into_iter())
-        .chain([looks_ahead, verifies_late, rejects_early])
+        .chain([looks_ahead, verifies_late, rejects_early, chains])
         .chain(others)
         .chain(rounds)
         .chain([Config::new(Strategy::Auto), planned()]);
     for config in configs {
         // Hidden states are computed from the start of a block on.
         let mut options = options();
-        if matches!(config.strategy, Strategy::Dora | Strategy::Ets) {
+        if matches!(config.strategy, Strategy::Dora | Strategy::Ets) || config.chain_threshold > 0.0
+        {
             options.engine.block_tokens = 1;
         }
         for problem in problems(3) {

@@ -83,6 +83,10 @@ pub struct SearchFlags {
     /// 0 is off (beam, dvts).
     #[arg(long, default_value_t = 0, value_name = "TOKENS")]
     pub early_rejection: usize,
+    /// Share of a path's children that must say the same for one of them to go on alone, without branching;
+    /// 0 is off (beam, dvts, rebase, dora, ets).
+    #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
+    pub chain_threshold: f64,
     /// When a vote stops before N solutions (majority, best-of-n): none, unbeatable (what is left cannot change the
     /// answer), beta (the first answer leads with a probability above 0.95) or bayes-factor (the odds that it
     /// is the mode have grown tenfold).
@@ -112,7 +116,7 @@ pub struct SearchFlags {
     /// What a kept path in every cluster of paths gives, where keeping every path's share gives 1 (ets).
     #[arg(long, default_value_t = 1.5, value_name = "WEIGHT")]
     pub coverage_weight: f64,
-    /// Cosine distance up to which clusters of paths merge (ets).
+    /// Cosine distance up to which clusters merge: of paths (ets), of steps (with --chain-threshold).
     #[arg(long, default_value_t = 0.05, value_name = "DISTANCE")]
     pub cluster_distance: f64,
     /// How much of the uncertainty of earlier steps stays in the average with each step (mur).
@@ -214,6 +218,7 @@ impl SearchFlags {
             lookahead: self.lookahead,
             verify_every: self.verify_every,
             early_rejection: self.early_rejection,
+            chain_threshold: self.chain_threshold,
             stop_rule: self.stop_rule,
             confidence_bar: self.confidence_bar,
             confidence_warmup: self.confidence_warmup,

@@ -40,6 +40,9 @@ pub struct Config {
     /// Tokens of a step after which all but the best 1/M of a round are rejected; 0 is off. Beam search and
     /// DVTS.
     pub early_rejection: usize,
+    /// The share of a path's children that must say the same for one of them to go on alone; 0 is off. Beam
+    /// search, DVTS, REBASE, DORA and ETS.
+    pub chain_threshold: f64,
     /// When a vote stops before N solutions. Majority and best-of-N.
     pub stop_rule: StopRule,
     /// DeepConf's η: with it a majority vote writes [`Config::confidence_warmup`] solutions first, and of
@@ -58,7 +61,7 @@ pub struct Config {
     pub kv_weight: f64,
     /// λ_d: what a kept path in every cluster gives. ETS.
     pub coverage_weight: f64,
-    /// The cosine distance up to which clusters of paths merge. ETS.
+    /// The cosine distance up to which clusters merge: of paths in ETS, of steps for `chain_threshold`.
     pub cluster_distance: f64,
     /// α: how much of the uncertainty of earlier steps stays in the average with each step. MUR.
     pub momentum_rate: f64,
@@ -130,6 +133,7 @@ impl Config {
             lookahead: 0,
             verify_every: 1,
             early_rejection: 0,
+            chain_threshold: 0.0,
             stop_rule: StopRule::None,
             confidence_bar: None,
             confidence_warmup: 16,
@@ -234,6 +238,7 @@ impl Config {
         self.validate_confidences()?;
         at_least_one("verify_every", self.verify_every)?;
         self.validate_early_rejection()?;
+        self.validate_chain()?;
         at_least_one("max_steps", self.max_steps)?;
         at_least_one("max_step_tokens", self.max_step_tokens)?;
         at_least_one("max_tokens", self.max_tokens)?;
@@ -251,6 +256,35 @@ impl Config {
             None => {}
         }
         check_sampling(&self.sampling)
+    }
+
+    fn validate_chain(&self) -> Result<(), Setting> {
+        let threshold = self.chain_threshold;
+        let expected = if threshold == 0.0 {
+            return Ok(());
+        } else if !(0.0..=1.0).contains(&threshold) {
+            "a share, from 0 to 1".into()
+        } else if !self.strategy.row().branches {
+            let name = self.strategy.name();
+            format!("0: the strategy {name} does not have several children of every path")
+        } else if self.verify_every > 1 {
+            format!("0 with `verify_every` {}", self.verify_every)
+        } else if self.early_rejection > 0 {
+            format!("0 with `early_rejection` {}", self.early_rejection)
+        } else {
+            return self.validate_cluster_distance();
+        };
+        Err(Setting::new("chain_threshold", threshold, expected))
+    }
+
+    /// Refuses a distance of clusters that is none.
+    pub(crate) fn validate_cluster_distance(&self) -> Result<(), Setting> {
+        let distance = self.cluster_distance;
+        if (0.0..=2.0).contains(&distance) {
+            return Ok(());
+        }
+        let expected = "a cosine distance, from 0 to 2";
+        Err(Setting::new("cluster_distance", distance, expected))
     }
 
     fn validate_early_rejection(&self) -> Result<(), Setting> {

@@ -579,6 +579,72 @@ fn steps_are_rejected_early() {
 }
 
 #[test]
+fn paths_branch_where_their_steps_disagree() {
+    let chains = |chain_threshold, config| Config {
+        chain_threshold,
+        ..config
+    };
+    // Words that begin with the same letter say the same.
+    check(&[
+        Case {
+            name: "one step of those that agree goes on, alone and in the same round",
+            config: chains(0.5, beam(4, 2)),
+            script: "-: ba aa:.5 ab ca
+                     aa: b c~ d:.6 da
+                     aa.d: e:.1 f:.3 g:.2 [7]:.4
+                     aa.d.f: [5]:.7 [6]",
+            tree: "-: ba- aa+* ab= ca-
+                   aa: b- c~ d+* da=
+                   aa.d: e- f+* g- [7]!
+                   aa.d.f: [5]!* [6]=",
+            solutions: "7(0.5 0.6 0.4)! 5(0.5 0.6 0.3 0.7)!",
+        },
+        Case {
+            name: "a chain that ends is one candidate among others",
+            config: chains(0.6, beam(4, 2)),
+            script: "-: a:.9 b:.8 c:.1 d:.2
+                     a: e:.3 ea
+                     a.e: [7]:.1 [8]
+                     b: f:.6 g:.5
+                     b.f: h:.5 ha
+                     b.f.h: [7]:.9 _
+                     b.g: [9]:.3 x:.2",
+            tree: "-: a+ b+* c- d-
+                   a: e- ea=
+                   b: f+* g+
+                   a.e: [7]- [8]=
+                   b.f: h+* ha=
+                   b.g: [9]! x-
+                   b.f.h: [7]!* _",
+            solutions: "7(0.8 0.6 0.5 0.9)! 9(0.8 0.5 0.3)!",
+        },
+        Case {
+            name: "steps that disagree are children, tried again if none is valid; one child is no chain",
+            config: chains(
+                0.6,
+                Config {
+                    n: 3,
+                    ..Config::new(Strategy::Rebase)
+                },
+            ),
+            script: "-: a~ b~ _ c:.5 c d:.5
+                     c: e:.1 ea
+                     c.e: f:.9 g:.1
+                     d: [7]:.2
+                     c.e.f: [8]:.3 x:.1
+                     c.e.f.x: [9]:.2",
+            tree: "-: a~ b~ _ c+* c= d+
+                   c: e+* ea=
+                   d: [7]!
+                   c.e: f+* g-
+                   c.e.f: [8]!* x+
+                   c.e.f.x: [9]!",
+            solutions: "7(0.5 0.2)! 8(0.5 0.1 0.9 0.3)! 9(0.5 0.1 0.9 0.1 0.2)!",
+        },
+    ]);
+}
+
+#[test]
 fn uncertain_steps_are_chosen_among_several() {
     let mur = |scaling_rate| Config {
         n: 2,
@@ -1289,6 +1355,28 @@ fn settings_that_cannot_run_are_one_sentence() {
                 ..beam(4, 2)
             },
             "`early_rejection` is 64; expected 0 with `verify_every` 2",
+        ),
+        (
+            Config {
+                chain_threshold: 1.5,
+                ..beam(4, 2)
+            },
+            "`chain_threshold` is 1.5; expected a share, from 0 to 1",
+        ),
+        (
+            Config {
+                chain_threshold: 0.5,
+                ..Config::new(Strategy::Mur)
+            },
+            "`chain_threshold` is 0.5; expected 0: the strategy mur does not have several children of every path",
+        ),
+        (
+            Config {
+                chain_threshold: 0.5,
+                early_rejection: 9,
+                ..beam(4, 2)
+            },
+            "`chain_threshold` is 0.5; expected 0 with `early_rejection` 9",
         ),
         (
             Config {

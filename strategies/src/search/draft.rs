@@ -29,11 +29,11 @@ pub(super) enum Begun {
 }
 
 impl<P: Policy, R: Prm> Draft<P, R> {
-    /// A child of which nothing is written.
-    pub fn new(branch: P::Branch) -> Draft<P, R> {
+    /// A child that is not scored.
+    pub fn new(branch: P::Branch, begun: Begun) -> Draft<P, R> {
         Draft {
             branch,
-            begun: Begun::Nothing,
+            begun,
             scored: None,
             rank: None,
         }
@@ -143,13 +143,12 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
         let (step, _) = self.write(&mut branch, &params).await?;
         let interrupted =
             step.num_tokens == params.max_tokens && params.max_tokens < whole.max_tokens;
-        let mut draft = Draft::new(branch);
-        draft.begun = if step.end == StepEnd::Length && interrupted {
+        let begun = if step.end == StepEnd::Length && interrupted {
             Begun::Part(step)
         } else {
             Begun::Whole(step)
         };
-        Ok(draft)
+        Ok(Draft::new(branch, begun))
     }
 
     /// Scores what is begun and may become a child, each text once. A whole step keeps the PRM's branch.

@@ -23,12 +23,12 @@ pub struct Expansion<P: Policy, R: Prm> {
 }
 
 /// What was written below a node, and the path it makes if it is valid.
-struct Child<P: Policy, R: Prm> {
+pub(super) struct Child<P: Policy, R: Prm> {
     /// Each step's, the first below the parent: those of the path, then one that was refused after it.
-    nodes: Vec<Node>,
+    pub nodes: Vec<Node>,
     /// Of the first step.
     logprob: f64,
-    path: Option<Path<P, R>>,
+    pub path: Option<Path<P, R>>,
 }
 
 impl<P: Policy, R: Prm> Child<P, R> {
@@ -50,6 +50,9 @@ struct Written<P: Policy, R: Prm> {
     /// The PRM's branch after the steps and their scores, if this sibling was first with these texts.
     scored: Option<Scored<R>>,
 }
+
+/// Paths, and for each of them its children if they are begun.
+type Begins<P, R> = (Vec<Path<P, R>>, Vec<Vec<Draft<P, R>>>);
 
 pub(super) type Scored<R> = (<R as Prm>::Branch, Vec<f64>);
 
@@ -85,11 +88,7 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
         parents: Vec<Path<P, R>>,
         widths: &[usize],
     ) -> Result<Expansion<P, R>, Error> {
-        let drafts = if self.config.early_rejection > 0 {
-            self.drafts(&parents, widths).await?
-        } else {
-            parents.iter().map(|_| Vec::new()).collect()
-        };
+        let (parents, drafts) = self.prepare(parents, widths).await?;
         let children = (parents.iter().zip(widths).zip(drafts))
             .map(|((parent, &width), drafts)| self.children(parent, width, drafts));
         let children = try_join_all(children).await?;
@@ -99,6 +98,10 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
             dead_ends: Vec::new(),
         };
         for (parent, children) in parents.into_iter().zip(children) {
+            if parent.has_ended() {
+                expansion.candidates.push(parent); // in a chain
+                continue;
+            }
             let is_rejected = !children.is_empty() && children.iter().all(Child::is_rejected);
             let paths = self.record(parent.node, children);
             if paths.is_empty() && !is_rejected {
@@ -107,6 +110,28 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
             expansion.candidates.extend(paths);
         }
         Ok(expansion)
+    }
+
+    /// The paths to expand, behind the steps that need no branching, and as much of their children as is
+    /// written by then.
+    async fn prepare(
+        &self,
+        parents: Vec<Path<P, R>>,
+        widths: &[usize],
+    ) -> Result<Begins<P, R>, Error> {
+        if self.config.chain_threshold > 0.0 {
+            let chains = (parents.into_iter().zip(widths)).map(|(p, &width)| self.chain(p, width));
+            let chains = try_join_all(chains).await?.into_iter();
+            return Ok(chains
+                .map(|chain| (self.record_chain(chain.links, chain.path), chain.drafts))
+                .unzip());
+        }
+        let drafts = if self.config.early_rejection > 0 {
+            self.drafts(&parents, widths).await?
+        } else {
+            parents.iter().map(|_| Vec::new()).collect()
+        };
+        Ok((parents, drafts))
     }
 
     /// Enters children into the trace; returns the valid ones.
@@ -181,7 +206,7 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
             LastRow::Drawn | LastRow::Read => width,
         };
         self.count_last_row(&live.policy, rows);
-        let draft = |_| Draft::new(self.policy.fork(&live.policy));
+        let draft = |_| Draft::new(self.policy.fork(&live.policy), Begun::Nothing);
         (0..width).map(draft).collect()
     }
 
@@ -317,7 +342,7 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
     }
 
     /// The path that `steps` make of `parent`, with its nodes; every step with text has a score.
-    fn child(
+    pub(super) fn child(
         &self,
         parent: &Path<P, R>,
         steps: Vec<(Step, String)>,

@@ -6,10 +6,12 @@
 //! counts the tokens of both models, so a strategy has neither in its text.
 //!
 //! - `expand.rs`: the children of a path: sampled, scored, without duplicates, looked ahead.
+//! - `chain.rs`: steps that need no branching.
 //! - `draft.rs`: steps that are begun before it is decided which are completed.
 //! - `watch.rs`: news of the search while it runs.
 //! - `whole.rs`: whole solutions, written in one go.
 
+mod chain;
 mod draft;
 mod expand;
 mod watch;

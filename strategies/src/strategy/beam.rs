@@ -21,6 +21,7 @@ pub(super) const ROW: Row = Row {
     name: "beam",
     needs_prm: true,
     uses_beam_width: true,
+    branches: true,
     stops: false,
     default_n: 16,
     default_temperature: 0.7,

@@ -12,6 +12,7 @@ pub(super) const ROW: Row = Row {
     name: "best-of-n",
     needs_prm: true,
     uses_beam_width: false,
+    branches: false,
     stops: true,
     default_n: 16,
     default_temperature: 0.7,

@@ -14,6 +14,7 @@ pub(super) const ROW: Row = Row {
     name: "dora",
     needs_prm: true,
     uses_beam_width: false,
+    branches: true,
     stops: false,
     default_n: 16,
     default_temperature: 0.8,

@@ -16,6 +16,7 @@ pub(super) const ROW: Row = Row {
     name: "ets",
     needs_prm: true,
     uses_beam_width: false,
+    branches: true,
     stops: false,
     default_n: 16,
     default_temperature: 1.0,
@@ -34,12 +35,7 @@ fn validate(config: &Config) -> Result<(), Setting> {
             return Err(Setting::new(name, weight, "a number from 0 up"));
         }
     }
-    let distance = config.cluster_distance;
-    if !(0.0..=2.0).contains(&distance) {
-        let expected = "a cosine distance, from 0 to 2";
-        return Err(Setting::new("cluster_distance", distance, expected));
-    }
-    Ok(())
+    config.validate_cluster_distance()
 }
 
 /// Searches until every path has ended.

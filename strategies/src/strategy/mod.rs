@@ -57,6 +57,8 @@ pub(crate) struct Row {
     pub needs_prm: bool,
     /// Whether it keeps N/M branches: `beam_width` applies.
     pub uses_beam_width: bool,
+    /// Whether it has several children of a path in every round: [`Config::chain_threshold`] applies.
+    pub branches: bool,
     /// Whether [`Config::stop_rule`] applies.
     pub stops: bool,
     /// N unless given.

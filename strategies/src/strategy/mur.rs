@@ -13,6 +13,7 @@ pub(super) const ROW: Row = Row {
     name: "mur",
     needs_prm: true,
     uses_beam_width: false,
+    branches: false,
     stops: false,
     default_n: 4,
     default_temperature: 0.6,
