@@ -126,6 +126,13 @@ pub struct SearchFlags {
     /// (mur).
     #[arg(long, default_value_t = 0.9, value_name = "RATE")]
     pub scaling_rate: f64,
+    /// File of `offshoot calibrate`: N, or the paths and children of a round, are as many as --confidence
+    /// asks for, at most those of --n and --beam-width (best-of-n, beam).
+    #[arg(long, value_name = "FILE")]
+    pub calibration: Option<PathBuf>,
+    /// Probability with which one candidate at least is to be right, by the calibration.
+    #[arg(long, default_value_t = 0.99, value_name = "PROBABILITY")]
+    pub confidence: f64,
     /// Rank children by this aggregation of their path's scores.
     #[arg(long, alias = "value", default_value = "last", value_parser = words(&Aggregation::ALL, Aggregation::name), value_name = "AGGREGATION")]
     pub aggregation: Aggregation,
@@ -230,6 +237,7 @@ impl SearchFlags {
             cluster_distance: self.cluster_distance,
             momentum_rate: self.momentum_rate,
             scaling_rate: self.scaling_rate,
+            confidence: self.confidence,
             aggregation: self.aggregation,
             max_steps: self.max_steps,
             max_step_tokens: self.max_step_tokens,

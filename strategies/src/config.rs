@@ -1,6 +1,6 @@
 //! Every option of a search, with the defaults of the paper's code (SEMANTICS.md, "Options").
 
-use crate::{Aggregation, Error, Grader, Plan, Sampling, Selection, StopRule, Strategy};
+use crate::{Aggregation, Error, Grader, Isotonic, Plan, Sampling, Selection, StopRule, Strategy};
 use engine::Setting;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
@@ -67,6 +67,11 @@ pub struct Config {
     pub momentum_rate: f64,
     /// γ: a step whose tokens' probability is below γ times the average's is written N times. MUR.
     pub scaling_rate: f64,
+    /// From scores to probabilities of success: with it N, or K and M of a round, are as large as
+    /// [`Config::confidence`] asks for, up to those that are given. Best-of-N and beam search.
+    pub calibration: Option<Isotonic>,
+    /// The probability with which one candidate at least is to be right, by `calibration`.
+    pub confidence: f64,
     /// How the scores of a path become the value by which a step search ranks it.
     pub aggregation: Aggregation,
     /// The maximum number of steps of a path in a step search.
@@ -145,6 +150,8 @@ impl Config {
             cluster_distance: 0.05,
             momentum_rate: 0.9,
             scaling_rate: 0.9,
+            calibration: None,
+            confidence: 0.99,
             aggregation: Aggregation::Last,
             max_steps: 40,
             max_step_tokens: 2048,
@@ -239,6 +246,7 @@ impl Config {
         at_least_one("verify_every", self.verify_every)?;
         self.validate_early_rejection()?;
         self.validate_chain()?;
+        self.validate_calibration()?;
         at_least_one("max_steps", self.max_steps)?;
         at_least_one("max_step_tokens", self.max_step_tokens)?;
         at_least_one("max_tokens", self.max_tokens)?;
@@ -256,6 +264,25 @@ impl Config {
             None => {}
         }
         check_sampling(&self.sampling)
+    }
+
+    fn validate_calibration(&self) -> Result<(), Setting> {
+        if !(self.confidence > 0.0 && self.confidence < 1.0) {
+            let expected = "a number above 0 and below 1";
+            return Err(Setting::new("confidence", self.confidence, expected));
+        }
+        let Some(map) = &self.calibration else {
+            return Ok(());
+        };
+        let expected = if !self.strategy.row().adapts {
+            let name = self.strategy.name();
+            format!("none: the strategy {name} does not adapt N or M")
+        } else if !map.is_map() {
+            "as many probabilities as scores, one at least, both ascending".into()
+        } else {
+            return Ok(());
+        };
+        Err(Setting::new("calibration", "a map", expected))
     }
 
     fn validate_chain(&self) -> Result<(), Setting> {

@@ -52,6 +52,7 @@
 //! with the same text the lowest branch index survives. No result depends on which future finishes
 //! first, as long as the results of the two models do not.
 
+mod adaptive;
 mod aggregate;
 mod calibration;
 mod cluster;

@@ -3,8 +3,8 @@
 mod scripted;
 
 use offshoot_strategies::{
-    Aggregation, BeamMode, Config, Error, Path, Search, Selection, StopRule, Strategy, Subsample,
-    smaller_budgets,
+    Aggregation, BeamMode, Config, Error, Isotonic, Path, Search, Selection, StopRule, Strategy,
+    Subsample, smaller_budgets,
 };
 use scripted::{Script, tree};
 
@@ -640,6 +640,59 @@ fn paths_branch_where_their_steps_disagree() {
                    c.e.f: [8]!* x+
                    c.e.f.x: [9]!",
             solutions: "7(0.5 0.2)! 8(0.5 0.1 0.9 0.3)! 9(0.5 0.1 0.9 0.1 0.2)!",
+        },
+    ]);
+}
+
+#[test]
+fn a_calibration_says_how_many() {
+    // The scores are the probabilities; one of two is right with 0.75 if each is with 0.5.
+    let adaptive = |config| Config {
+        calibration: Some(Isotonic {
+            scores: vec![0.0, 1.0],
+            probabilities: vec![0.0, 1.0],
+        }),
+        confidence: 0.75,
+        ..config
+    };
+    let best_of_n = Config {
+        n: 8,
+        ..Config::new(Strategy::BestOfN)
+    };
+    check(&[
+        Case {
+            name: "first steps of 0.5 ask for 2, of 0.3 on average for 4, and of 0.5 then for no more",
+            config: adaptive(best_of_n),
+            script: "-: a|[7]!:.5|.9 b|[8]!:.1|.2 c|[7]!:.6|.3 d|[6]!:.8|.1",
+            tree: "-: a+* b+ c+ d+
+                   a: [7]!*
+                   b: [8]!
+                   c: [7]!
+                   d: [6]!",
+            solutions: "7(0.5 0.9)! 8(0.1 0.2)! 7(0.6 0.3)! 6(0.8 0.1)!",
+        },
+        Case {
+            name: "a path of 0.5 suffices with two children, one of 0.9 with one",
+            config: adaptive(beam(8, 4)),
+            script: "-: a:.1 b:.5 c:.1 d:.1 e:.1 f:.1 g:.1 h:.1
+                     b: i:.9 [7]:.2
+                     b.i: [8]:.3",
+            tree: "-: a- b+* c- d- e- f- g- h-
+                   b: i+* [7]-
+                   b.i: [8]!*",
+            solutions: "8(0.5 0.9 0.3)!",
+        },
+        Case {
+            name: "of search-and-learn's open candidates as well",
+            config: adaptive(search_and_learn(8, 4)),
+            script: "-: a:.1 b:.2 c:.3 [7]:.9 e:.1 f:.1 g:.1 h:.1
+                     c: i:.7 [8]:.2 j:.1 k:.1
+                     c.i: [9]:.6 [7]:.5",
+            // 0.3 asks for 4, 0.7 for 2.
+            tree: "-: a- b- c+ [7]!* e- f- g- h-
+                   c: i+ [8]! j- k-
+                   c.i: [9]! [7]!",
+            solutions: "7(0.9)! 9(0.3 0.7 0.6)! 7(0.3 0.7 0.5)! 8(0.3 0.2)!",
         },
     ]);
 }
@@ -1384,6 +1437,33 @@ fn settings_that_cannot_run_are_one_sentence() {
                 ..beam(4, 2)
             },
             "`verify_every` is 0; expected at least 1",
+        ),
+        (
+            Config {
+                calibration: Some(Isotonic {
+                    scores: vec![0.5],
+                    probabilities: vec![0.5],
+                }),
+                ..Config::new(Strategy::Dvts)
+            },
+            "`calibration` is a map; expected none: the strategy dvts does not adapt N or M",
+        ),
+        (
+            Config {
+                calibration: Some(Isotonic {
+                    scores: vec![0.5, 0.7],
+                    probabilities: vec![0.5],
+                }),
+                ..beam(4, 2)
+            },
+            "`calibration` is a map; expected as many probabilities as scores, one at least, both ascending",
+        ),
+        (
+            Config {
+                confidence: 1.0,
+                ..beam(4, 2)
+            },
+            "`confidence` is 1; expected a number above 0 and below 1",
         ),
         (
             Config {

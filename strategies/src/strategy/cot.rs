@@ -10,6 +10,7 @@ pub(super) const ROW: Row = Row {
     needs_prm: false,
     uses_beam_width: false,
     branches: false,
+    adapts: false,
     stops: false,
     default_n: 1,
     default_temperature: 0.0,

@@ -17,6 +17,7 @@ pub(super) const ROW: Row = Row {
     needs_prm: true,
     uses_beam_width: true,
     branches: true,
+    adapts: false,
     stops: false,
     default_n: 16,
     default_temperature: 0.7,

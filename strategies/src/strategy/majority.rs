@@ -11,6 +11,7 @@ pub(super) const ROW: Row = Row {
     needs_prm: false,
     uses_beam_width: false,
     branches: false,
+    adapts: false,
     stops: true,
     default_n: 16,
     default_temperature: 0.7,

@@ -59,6 +59,8 @@ pub(crate) struct Row {
     pub uses_beam_width: bool,
     /// Whether it has several children of a path in every round: [`Config::chain_threshold`] applies.
     pub branches: bool,
+    /// Whether [`Config::calibration`] applies.
+    pub adapts: bool,
     /// Whether [`Config::stop_rule`] applies.
     pub stops: bool,
     /// N unless given.

@@ -14,6 +14,7 @@ pub(super) const ROW: Row = Row {
     needs_prm: true,
     uses_beam_width: false,
     branches: false,
+    adapts: false,
     stops: false,
     default_n: 4,
     default_temperature: 0.6,

@@ -15,6 +15,7 @@ pub(super) const ROW: Row = Row {
     needs_prm: true,
     uses_beam_width: false,
     branches: true,
+    adapts: false,
     stops: false,
     default_n: 16,
     default_temperature: 0.7,
