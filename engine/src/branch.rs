@@ -78,13 +78,27 @@ impl Branch {
     /// An empty branch, a full context, memory too small for this branch alone, a tokenizer that
     /// cannot decode.
     pub async fn generate(&mut self, options: Generate) -> Result<Generated, Error> {
-        let (start, limit) = (self.len(), self.model.context_length());
-        if start == 0 {
+        self.resume(0, options).await
+    }
+
+    /// Continues a generation that `max_tokens` interrupted: the branch's last `begun` tokens are the
+    /// beginning of its text. A stop string may begin in them, and so may a character. Text and token
+    /// ids of the result begin with theirs; its other lists are of the new tokens.
+    ///
+    /// # Errors
+    /// As [`Branch::generate`]; more begun tokens than the branch has.
+    pub async fn resume(&mut self, begun: usize, options: Generate) -> Result<Generated, Error> {
+        let (length, limit) = (self.len(), self.model.context_length());
+        let Some(start) = length.checked_sub(begun) else {
+            let expected = format!("at most the branch's tokens, {length}");
+            return Err(Setting::new("begun", begun, expected).into());
+        };
+        if length == 0 {
             return Err(Error::EmptyBranch);
         }
-        if start >= limit {
+        if length >= limit {
             return Err(Error::ContextFull {
-                tokens: start + 1,
+                tokens: length + 1,
                 limit,
             });
         }
@@ -94,11 +108,21 @@ impl Branch {
             history.sort_unstable();
             history.dedup();
         }
-        let detokenizer = self.model.tokenizer.as_ref().map(|tokenizer| Detokenizer {
+        let mut matcher = StopMatcher::new(&options.stop_strings);
+        let mut detokenizer = self.model.tokenizer.as_ref().map(|tokenizer| Detokenizer {
             stream: tokenizer.stream(true),
             tokenizer: Rc::clone(tokenizer),
             whole: start,
         });
+        if let Some(text) = &mut detokenizer {
+            for (i, &id) in self.seq.borrow().token_ids[start..].iter().enumerate() {
+                let piece = text.stream.push(id)?;
+                if !piece.is_empty() {
+                    matcher.push(piece);
+                    text.whole = start + i + 1;
+                }
+            }
+        }
         let (reply, answer) = oneshot::channel();
         let generation = Generation {
             start,
@@ -108,9 +132,9 @@ impl Branch {
             processed_logprobs: Vec::new(),
             confidences: Vec::new(),
             bar: options.confidences.bar(),
-            matcher: StopMatcher::new(&options.stop_strings),
+            streamed: matcher.text().len(),
+            matcher,
             detokenizer,
-            streamed: 0,
             in_flight: None,
             history,
             options,

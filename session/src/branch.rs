@@ -163,6 +163,7 @@ impl State {
             delimiter: options.delimiter.as_deref(),
             include_delimiter: true,
             max_tokens: options.max_tokens,
+            begun: 0,
             sampling: options.sampling,
             confidences: Confidences::None,
         };

@@ -15,9 +15,11 @@ use futures::executor::block_on;
 use session::device::AnyBackend;
 use session::local::{Local, Sources};
 use session::models::source;
+use session::results::Settings;
 use session::{Job, Need, Options, Session};
 use strategies::ContextOverflow;
 
+use super::calibrate::calibrate;
 use super::{print, say_notes, say_unused_card, solve};
 use crate::downloads::Downloads;
 use crate::error::{Done, Failure, sentence_with};
@@ -182,7 +184,8 @@ fn search_once(flags: &BenchSearchFlags) -> Done<(Run, DeviceWords)> {
     let began = Instant::now();
     let search = &flags.search;
     let plan = search.plan_file()?;
-    let config = search.config(plan.as_ref().map(|(_, file)| file));
+    let mut config = search.config(plan.as_ref().map(|(_, file)| file));
+    let calibration = calibrate(search, &mut config)?;
     config.validate()?;
     let (problems, _) = solve::problems(None, search)?;
     let options = search.session();
@@ -190,6 +193,9 @@ fn search_once(flags: &BenchSearchFlags) -> Done<(Run, DeviceWords)> {
     let (session, profile) = Session::over(&options, move |options| clocked(options, sources))?;
     if let Some((path, file)) = &plan {
         file.must_fit(path, session.info())?;
+    }
+    if let Some(calibration) = calibration {
+        calibration.must_fit(&Settings::new(&options, session.info(), &config))?;
     }
     say_notes(session.info());
     let load_seconds = began.elapsed().as_secs_f64();

@@ -5,19 +5,19 @@ use std::path::Path;
 use comfy_table::CellAlignment;
 use serde::{Deserialize, Serialize};
 use session::results::{Line, Settings, read_lines};
-use strategies::{Aggregation, Isotonic, Reliability, Sample, stream};
+use strategies::{Aggregation, Config, Isotonic, Reliability, Sample, Setting, stream};
 
 use super::{print, print_json};
 use crate::error::{Done, Failure, sentence_with};
-use crate::flags::CalibrateFlags;
+use crate::flags::{CalibrateFlags, SearchFlags};
 use crate::table::{percent, table};
 
 /// The version of the files written here.
 const SCHEMA: u32 = 1;
 
 /// What is written: the map, and what it is for.
-#[derive(Debug, Serialize, Deserialize)]
-struct Calibration {
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Calibration {
     schema: u32,
     /// The policy, as it was named.
     policy: String,
@@ -33,6 +33,54 @@ struct Calibration {
     samples: usize,
     #[serde(flatten)]
     map: Isotonic,
+}
+
+impl Calibration {
+    /// Reads the file of `--calibration`.
+    fn read(path: &Path) -> Done<Calibration> {
+        let name = format!("--calibration {}", path.display());
+        let text = std::fs::read_to_string(path).map_err(|e| Failure::io(&name, &e))?;
+        let calibration: Calibration = serde_json::from_str(&text)
+            .map_err(|e| Failure::new(format!("{name}: expected a file of calibrate: {e}")))?;
+        match calibration.schema {
+            SCHEMA => Ok(calibration),
+            other => Err(Failure::new(format!(
+                "{name}: expected schema {SCHEMA}, found {other}"
+            ))),
+        }
+    }
+
+    /// Refuses the scores of other models.
+    pub fn must_fit(&self, settings: &Settings) -> Result<(), Setting> {
+        let words = |policy: &str, prm: &str, format: &Option<String>| {
+            let format = format.as_deref().unwrap_or("-");
+            format!("{policy} scored by {prm} (format {format})")
+        };
+        let prm = settings.prm.as_deref().unwrap_or("-");
+        let found = words(&self.policy, &self.prm, &self.prm_format);
+        let expected = words(&settings.policy, prm, &settings.prm_format);
+        if found == expected {
+            return Ok(());
+        }
+        let expected = format!("a calibration of {expected}");
+        Err(Setting::new("calibration", format!("of {found}"), expected))
+    }
+}
+
+/// Puts the calibration that flags name into their search; returns it, for the models are not known yet.
+pub fn calibrate(flags: &SearchFlags, config: &mut Config) -> Done<Option<Calibration>> {
+    let Some(path) = &flags.calibration else {
+        return Ok(None);
+    };
+    let calibration = Calibration::read(path)?;
+    let (found, expected) = (calibration.aggregation, config.aggregation);
+    if found != expected && config.strategy.uses_beam_width() {
+        let found = format!("of the {} of scores", found.name());
+        let expected = format!("that of `aggregation`, {}", expected.name());
+        return Err(Setting::new("calibration", found, expected).into());
+    }
+    config.calibration = Some(calibration.map.clone());
+    Ok(Some(calibration))
 }
 
 /// What `--json` prints.

@@ -94,7 +94,7 @@ fn mark(node: &Node) -> char {
         _ if node.chosen => '*',
         NodeState::Kept => '+',
         NodeState::Finished => '=',
-        NodeState::Dropped => '-',
+        NodeState::Dropped | NodeState::Rejected => '-',
         NodeState::Duplicate => '~',
         NodeState::LengthCut | NodeState::Empty | NodeState::Stopped => '!',
     }
@@ -105,7 +105,7 @@ fn is_aside(node: &Node) -> bool {
     !node.chosen
         && matches!(
             node.state,
-            NodeState::Dropped | NodeState::Duplicate | NodeState::Empty
+            NodeState::Dropped | NodeState::Rejected | NodeState::Duplicate | NodeState::Empty
         )
 }
 

@@ -11,6 +11,7 @@ use session::results::{Line, Results, Settings};
 use session::{Config, Info, Options, Outcome, PlanFile, Problem, Session};
 use strategies::Solution;
 
+use super::calibrate::{Calibration, calibrate};
 use super::{print, print_json, read_problems, read_stdin, say_notes};
 use crate::downloads::Downloads;
 use crate::error::{Done, Failure, sentence};
@@ -24,11 +25,12 @@ const NO_POLICY: session::Error = session::Error::NoModel { role: "policy" };
 pub fn run(flags: &SolveFlags) -> Done {
     let began = Instant::now();
     let plan = flags.search.plan_file()?;
-    let config = flags.search.config(plan.as_ref().map(|(_, file)| file));
+    let mut config = flags.search.config(plan.as_ref().map(|(_, file)| file));
+    let calibration = calibrate(&flags.search, &mut config)?;
     config.validate()?;
     let (problems, malformed) = problems(flags.problem.as_deref(), &flags.search)?;
     let options = flags.search.session();
-    let (session, opened) = open(&options, &config, flags, plan, &problems)?;
+    let (session, opened) = open(&options, &config, calibration, flags, plan, &problems)?;
     say_notes(session.info());
     // The file may have other problems too.
     let is_done = |p: &&Problem| opened.lines.contains_key(&p.id);
@@ -122,6 +124,7 @@ struct Opened {
 fn open(
     options: &Options,
     config: &Config,
+    calibration: Option<Calibration>,
     flags: &SolveFlags,
     plan: Option<(PathBuf, PlanFile)>,
     problems: &[Problem],
@@ -136,6 +139,9 @@ fn open(
                 file.must_fit(path, info)?;
             }
             let settings = Settings::new(&options, info, &config);
+            if let Some(calibration) = calibration {
+                calibration.must_fit(&settings)?;
+            }
             let (out, lines) = match &path {
                 Some(path) => {
                     let (out, lines) = Results::open(path, &settings, trees, &problems)?;

@@ -65,7 +65,7 @@ pub struct SearchFlags {
     #[arg(long, value_name = "FILE")]
     pub plan: Option<PathBuf>,
     /// N: the candidates a search may hold at once. Default: 16; 1 for cot, budget-forcing and certaindex; 4
-    /// for first-finished.
+    /// for first-finished and mur.
     #[arg(long, value_name = "N")]
     pub n: Option<usize>,
     /// M: children of a kept branch, so that N/M branches survive a step (beam, dvts).
@@ -77,6 +77,17 @@ pub struct SearchFlags {
     /// Greedy steps to look ahead before a child is scored (step searches).
     #[arg(long, default_value_t = 0, value_name = "STEPS")]
     pub lookahead: usize,
+    /// Steps that a path writes before they are scored and compared (step searches).
+    #[arg(long, default_value_t = 1, value_name = "STEPS")]
+    pub verify_every: usize,
+    /// Tokens of a step after which the PRM rejects all but the best 1/M of a round, before they are whole;
+    /// 0 is off (beam, dvts).
+    #[arg(long, default_value_t = 0, value_name = "TOKENS")]
+    pub early_rejection: usize,
+    /// Share of a path's children that must say the same for one of them to go on alone, without branching;
+    /// 0 is off (beam, dvts, rebase, dora, ets).
+    #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
+    pub chain_threshold: f64,
     /// When a vote stops before N solutions (majority, best-of-n): none, unbeatable (what is left cannot change the
     /// answer), beta (the first answer leads with a probability above 0.95) or bayes-factor (the odds that it
     /// is the mode have grown tenfold).
@@ -124,13 +135,36 @@ pub struct SearchFlags {
     /// Finished solutions that the search waits for; they vote (first-finished).
     #[arg(long, default_value_t = 1, value_name = "COUNT")]
     pub wait_for: usize,
-    /// Temperature of the softmax that shares a step's budget among the paths (rebase, dora). Default:
+    /// Temperature of the softmax that shares a step's budget among the paths (rebase, dora, ets). Default:
     /// 0.2, for dora 0.1.
     #[arg(long, value_name = "T")]
     pub balance_temperature: Option<f64>,
     /// Temperature of the softmax over the similarities of paths (dora).
     #[arg(long, default_value_t = 0.01, value_name = "T")]
     pub similarity_temperature: f64,
+    /// What keeping every node of the tree costs, where keeping every path's share gives 1 (ets).
+    #[arg(long, default_value_t = 1.0, value_name = "WEIGHT")]
+    pub kv_weight: f64,
+    /// What a kept path in every cluster of paths gives, where keeping every path's share gives 1 (ets).
+    #[arg(long, default_value_t = 1.5, value_name = "WEIGHT")]
+    pub coverage_weight: f64,
+    /// Cosine distance up to which clusters merge: of paths (ets), of steps (with --chain-threshold).
+    #[arg(long, default_value_t = 0.05, value_name = "DISTANCE")]
+    pub cluster_distance: f64,
+    /// How much of the uncertainty of earlier steps stays in the average with each step (mur).
+    #[arg(long, default_value_t = 0.9, value_name = "RATE")]
+    pub momentum_rate: f64,
+    /// A step is written N times if the mean probability of its tokens is below this part of the average's
+    /// (mur).
+    #[arg(long, default_value_t = 0.9, value_name = "RATE")]
+    pub scaling_rate: f64,
+    /// File of `offshoot calibrate`: N, or the paths and children of a round, are as many as --confidence
+    /// asks for, at most those of --n and --beam-width (best-of-n, beam).
+    #[arg(long, value_name = "FILE")]
+    pub calibration: Option<PathBuf>,
+    /// Probability with which one candidate at least is to be right, by the calibration.
+    #[arg(long, default_value_t = 0.99, value_name = "PROBABILITY")]
+    pub confidence: f64,
     /// Rank children by this aggregation of their path's scores.
     #[arg(long, alias = "value", default_value = "last", value_parser = words(&Aggregation::ALL, Aggregation::name), value_name = "AGGREGATION")]
     pub aggregation: Aggregation,
@@ -221,6 +255,9 @@ impl SearchFlags {
             beam_width: self.beam_width,
             beam_mode: self.beam_mode,
             lookahead: self.lookahead,
+            verify_every: self.verify_every,
+            early_rejection: self.early_rejection,
+            chain_threshold: self.chain_threshold,
             stop_rule: self.stop_rule,
             confidence_bar: self.confidence_bar,
             confidence_warmup: self.confidence_warmup,
@@ -237,6 +274,12 @@ impl SearchFlags {
             wait_for: self.wait_for,
             balance_temperature: (self.balance_temperature).unwrap_or(defaults.balance_temperature),
             similarity_temperature: self.similarity_temperature,
+            kv_weight: self.kv_weight,
+            coverage_weight: self.coverage_weight,
+            cluster_distance: self.cluster_distance,
+            momentum_rate: self.momentum_rate,
+            scaling_rate: self.scaling_rate,
+            confidence: self.confidence,
             aggregation: self.aggregation,
             max_steps: self.max_steps,
             max_step_tokens: self.max_step_tokens,

@@ -88,6 +88,14 @@ impl Isotonic {
         map
     }
 
+    /// Whether scores and probabilities belong together, and both ascend.
+    pub fn is_map(&self) -> bool {
+        let ascends = |values: &[f64]| values.iter().all(|v| v.is_finite()) && values.is_sorted();
+        let are_probabilities = self.probabilities.iter().all(|p| (0.0..=1.0).contains(p));
+        let same = self.scores.len() == self.probabilities.len() && !self.scores.is_empty();
+        same && are_probabilities && ascends(&self.scores) && ascends(&self.probabilities)
+    }
+
     /// The probability at a score.
     pub fn probability(&self, score: f64) -> f64 {
         let (xs, ys) = (&self.scores, &self.probabilities);

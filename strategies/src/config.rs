@@ -1,6 +1,6 @@
 //! Every option of a search, with the defaults of the paper's code (SEMANTICS.md, "Options").
 
-use crate::{Aggregation, Error, Grader, Plan, Sampling, Selection, StopRule, Strategy};
+use crate::{Aggregation, Error, Grader, Isotonic, Plan, Sampling, Selection, StopRule, Strategy};
 use engine::Setting;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
@@ -35,6 +35,14 @@ pub struct Config {
     pub beam_mode: BeamMode,
     /// Greedy steps looked ahead before a child is valued; 0 is off. Beam search and DVTS.
     pub lookahead: usize,
+    /// Steps that a path writes before they are scored and compared. Step searches.
+    pub verify_every: usize,
+    /// Tokens of a step after which all but the best 1/M of a round are rejected; 0 is off. Beam search and
+    /// DVTS.
+    pub early_rejection: usize,
+    /// The share of a path's children that must say the same for one of them to go on alone; 0 is off. Beam
+    /// search, DVTS, REBASE, DORA and ETS.
+    pub chain_threshold: f64,
     /// When a vote stops before N solutions. Majority and best-of-N.
     pub stop_rule: StopRule,
     /// DeepConf's η: with it a majority vote writes [`Config::confidence_warmup`] solutions first, and of
@@ -65,10 +73,25 @@ pub struct Config {
     pub probe_prompt: String,
     /// Finished solutions that the search waits for: the m of short-m@k. First finished.
     pub wait_for: usize,
-    /// The temperature of the softmax that shares a step's budget. REBASE and DORA.
+    /// The temperature of the softmax that shares a step's budget. REBASE, DORA and ETS.
     pub balance_temperature: f64,
     /// The temperature of the softmax over similarities of paths. DORA.
     pub similarity_temperature: f64,
+    /// λ_b: what keeping every node of the tree costs, where keeping every path's share gives 1. ETS.
+    pub kv_weight: f64,
+    /// λ_d: what a kept path in every cluster gives. ETS.
+    pub coverage_weight: f64,
+    /// The cosine distance up to which clusters merge: of paths in ETS, of steps for `chain_threshold`.
+    pub cluster_distance: f64,
+    /// α: how much of the uncertainty of earlier steps stays in the average with each step. MUR.
+    pub momentum_rate: f64,
+    /// γ: a step whose tokens' probability is below γ times the average's is written N times. MUR.
+    pub scaling_rate: f64,
+    /// From scores to probabilities of success: with it N, or K and M of a round, are as large as
+    /// [`Config::confidence`] asks for, up to those that are given. Best-of-N and beam search.
+    pub calibration: Option<Isotonic>,
+    /// The probability with which one candidate at least is to be right, by `calibration`.
+    pub confidence: f64,
     /// How the scores of a path become the value by which a step search ranks it.
     pub aggregation: Aggregation,
     /// The maximum number of steps of a path in a step search.
@@ -137,6 +160,9 @@ impl Config {
             beam_width: 4,
             beam_mode: BeamMode::Paper,
             lookahead: 0,
+            verify_every: 1,
+            early_rejection: 0,
+            chain_threshold: 0.0,
             stop_rule: StopRule::None,
             confidence_bar: None,
             confidence_warmup: 16,
@@ -153,6 +179,13 @@ impl Config {
             wait_for: 1,
             balance_temperature: row.default_balance_temperature,
             similarity_temperature: 0.01,
+            kv_weight: 1.0,
+            coverage_weight: 1.5,
+            cluster_distance: 0.05,
+            momentum_rate: 0.9,
+            scaling_rate: 0.9,
+            calibration: None,
+            confidence: 0.99,
             aggregation: Aggregation::Last,
             max_steps: 40,
             max_step_tokens: 2048,
@@ -244,6 +277,10 @@ impl Config {
             return Err(Setting::new("selection", selection, expected).into());
         }
         self.validate_confidences()?;
+        at_least_one("verify_every", self.verify_every)?;
+        self.validate_early_rejection()?;
+        self.validate_chain()?;
+        self.validate_calibration()?;
         at_least_one("max_steps", self.max_steps)?;
         at_least_one("max_step_tokens", self.max_step_tokens)?;
         at_least_one("max_tokens", self.max_tokens)?;
@@ -261,6 +298,72 @@ impl Config {
             None => {}
         }
         check_sampling(&self.sampling)
+    }
+
+    fn validate_calibration(&self) -> Result<(), Setting> {
+        if !(self.confidence > 0.0 && self.confidence < 1.0) {
+            let expected = "a number above 0 and below 1";
+            return Err(Setting::new("confidence", self.confidence, expected));
+        }
+        let Some(map) = &self.calibration else {
+            return Ok(());
+        };
+        let expected = if !self.strategy.row().adapts {
+            let name = self.strategy.name();
+            format!("none: the strategy {name} does not adapt N or M")
+        } else if !map.is_map() {
+            "as many probabilities as scores, one at least, both ascending".into()
+        } else {
+            return Ok(());
+        };
+        Err(Setting::new("calibration", "a map", expected))
+    }
+
+    fn validate_chain(&self) -> Result<(), Setting> {
+        let threshold = self.chain_threshold;
+        let expected = if threshold == 0.0 {
+            return Ok(());
+        } else if !(0.0..=1.0).contains(&threshold) {
+            "a share, from 0 to 1".into()
+        } else if !self.strategy.row().branches {
+            let name = self.strategy.name();
+            format!("0: the strategy {name} does not have several children of every path")
+        } else if self.verify_every > 1 {
+            format!("0 with `verify_every` {}", self.verify_every)
+        } else if self.early_rejection > 0 {
+            format!("0 with `early_rejection` {}", self.early_rejection)
+        } else {
+            return self.validate_cluster_distance();
+        };
+        Err(Setting::new("chain_threshold", threshold, expected))
+    }
+
+    /// Refuses a distance of clusters that is none.
+    pub(crate) fn validate_cluster_distance(&self) -> Result<(), Setting> {
+        let distance = self.cluster_distance;
+        if (0.0..=2.0).contains(&distance) {
+            return Ok(());
+        }
+        let expected = "a cosine distance, from 0 to 2";
+        Err(Setting::new("cluster_distance", distance, expected))
+    }
+
+    fn validate_early_rejection(&self) -> Result<(), Setting> {
+        let expected = if self.early_rejection == 0 {
+            return Ok(());
+        } else if !self.strategy.uses_beam_width() {
+            let name = self.strategy.name();
+            format!("0: the strategy {name} does not keep one of M children")
+        } else if self.verify_every > 1 {
+            format!("0 with `verify_every` {}", self.verify_every)
+        } else {
+            return Ok(());
+        };
+        Err(Setting::new(
+            "early_rejection",
+            self.early_rejection,
+            expected,
+        ))
     }
 }
 

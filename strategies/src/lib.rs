@@ -4,6 +4,7 @@
 //! A strategy is one file and reads like its paper: [`cot`](Strategy::Cot),
 //! [`majority`](Strategy::Majority), [`best-of-n`](Strategy::BestOfN), [`beam`](Strategy::Beam),
 //! [`dvts`](Strategy::Dvts), [`rebase`](Strategy::Rebase), [`dora`](Strategy::Dora),
+//! [`ets`](Strategy::Ets), [`mur`](Strategy::Mur),
 //! [`particle-filtering`](Strategy::ParticleFiltering), [`budget-forcing`](Strategy::BudgetForcing),
 //! [`certaindex`](Strategy::Certaindex), [`first-finished`](Strategy::FirstFinished). It works on a
 //! [`Search`] over two traits, [`Policy`] and [`Prm`], and never sees a tensor, a block or a device; it awaits
@@ -53,8 +54,10 @@
 //! with the same text the lowest branch index survives. No result depends on which future finishes
 //! first, as long as the results of the two models do not.
 
+mod adaptive;
 mod aggregate;
 mod calibration;
+mod cluster;
 mod confidence;
 mod config;
 mod context_overflow;
@@ -62,6 +65,7 @@ mod cost;
 mod error;
 mod first_error;
 mod grading;
+mod leaf_selection;
 mod model;
 mod object;
 mod plan;

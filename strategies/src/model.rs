@@ -119,6 +119,10 @@ pub struct StepParams<'a> {
     pub include_delimiter: bool,
     /// The maximum number of tokens to write.
     pub max_tokens: usize,
+    /// Tokens at the branch's end that are the beginning of the step: an earlier call wrote them and ended
+    /// by its `max_tokens`. The step that the call gives has their text too, but counts the new tokens
+    /// alone.
+    pub begun: usize,
     /// How a token is drawn.
     pub sampling: Sampling,
     /// What is done with the confidences of the tokens.

@@ -53,17 +53,16 @@ impl EnginePolicy {
         branch: &mut Branch,
         params: &StepParams<'_>,
     ) -> Result<Generated, Error> {
-        let generated = branch
-            .generate(Generate {
-                sampling: params.sampling,
-                max_tokens: params.max_tokens,
-                stop_strings: params.delimiter.iter().map(|d| d.to_string()).collect(),
-                include_stop: params.include_delimiter,
-                stop_token_ids: self.stop_tokens.clone(),
-                stream: None,
-                confidences: params.confidences,
-            })
-            .await?;
+        let options = Generate {
+            sampling: params.sampling,
+            max_tokens: params.max_tokens,
+            stop_strings: params.delimiter.iter().map(|d| d.to_string()).collect(),
+            include_stop: params.include_delimiter,
+            stop_token_ids: self.stop_tokens.clone(),
+            stream: None,
+            confidences: params.confidences,
+        };
+        let generated = branch.resume(params.begun, options).await?;
         if generated.finish == Finish::Context && self.context_overflow == ContextOverflow::Refuse {
             return Err(self.overflow());
         }
@@ -149,6 +148,22 @@ impl Policy for EnginePolicy {
     }
 
     async fn step(&self, branch: &mut Branch, params: &StepParams<'_>) -> Result<Step, Error> {
+        let full = self.model.context_length();
+        if params.begun > 0 && branch.len() >= full {
+            // It was interrupted by the context's end as well.
+            return match self.context_overflow {
+                ContextOverflow::Refuse => Err(Error::ContextOverflow {
+                    context_length: full,
+                }),
+                _ => Ok(Step {
+                    text: String::new(),
+                    num_tokens: 0,
+                    logprob: 0.0,
+                    confidences: Vec::new(),
+                    end: StepEnd::Length,
+                }),
+            };
+        }
         let generated = self.generate(branch, params).await?;
         Ok(Step {
             text: generated.text,

@@ -21,7 +21,8 @@ pub struct Node {
     pub depth: usize,
     /// The step, trimmed.
     pub text: String,
-    /// The PRM's score of this step; `None` where it was not scored.
+    /// The PRM's score of this step, of what is written of it if it was rejected; `None` where it was not
+    /// scored.
     pub reward: Option<f64>,
     /// The value by which the search ranked it: the aggregated scores of its path, those of the
     /// steps looked ahead included.
@@ -46,6 +47,8 @@ pub enum NodeState {
     Kept,
     /// Scored, and others were better.
     Dropped,
+    /// Begun and scored, and not completed, as others were better.
+    Rejected,
     /// Ends a solution: end of sequence or an answer.
     Finished,
     /// Has the text of an earlier sibling.

@@ -3,8 +3,8 @@
 mod scripted;
 
 use offshoot_strategies::{
-    Aggregation, BeamMode, Config, Error, Path, Search, Selection, StopRule, Strategy, Subsample,
-    smaller_budgets,
+    Aggregation, BeamMode, Config, Error, Isotonic, Path, Search, Selection, StopRule, Strategy,
+    Subsample, smaller_budgets,
 };
 use scripted::{Script, tree};
 
@@ -48,8 +48,13 @@ fn check(cases: &[Case]) {
                     once.sort();
                     once.dedup();
                     let looked_ahead = case.config.lookahead > 0;
+                    let verified_late = case.config.verify_every > 1;
                     let best_of_n = case.config.strategy == Strategy::BestOfN;
-                    if !looked_ahead && !best_of_n && case.config.strategy != Strategy::Dvts {
+                    if !looked_ahead
+                        && !verified_late
+                        && !best_of_n
+                        && case.config.strategy != Strategy::Dvts
+                    {
                         assert_eq!(once.len(), script.scored.borrow().len(), "{}", case.name);
                     }
                     (tree(&outcome), brief(&outcome))
@@ -434,6 +439,338 @@ fn directions_share_the_budget() {
             solutions: "7(0.9 0.9)! 8(0.9 0.2)!",
         },
     ]);
+}
+
+#[test]
+fn verification_every_two_steps() {
+    let every_two = |config| Config {
+        verify_every: 2,
+        ..config
+    };
+    check(&[
+        Case {
+            name: "two steps are compared by the second; a path that ends earlier as it is",
+            config: every_two(beam(4, 2)),
+            script: "-: a:.1 b:.9 c:.5 [1]:.2
+                     a: d:.3
+                     b: e:.4
+                     c: f:.8
+                     b.e: x:.1 y:.2
+                     c.f: [8]:.7 z:.3
+                     b.e.x: [7]:.6
+                     b.e.y: g~
+                     c.f.z: _",
+            tree: "-: a- b+ c+* [1]-
+                   a: d-
+                   b: e+
+                   b.e: x+ y-
+                   c: f+*
+                   c.f: [8]!* z-
+                   b.e.x: [7]!
+                   b.e.y: g~
+                   c.f.z: _",
+            solutions: "7(0.9 0.4 0.1 0.6)! 8(0.5 0.8 0.7)!",
+        },
+        Case {
+            name: "a path goes on before a second step that is not valid; both steps make a duplicate",
+            config: every_two(beam(3, 3)),
+            script: "-: a:.5 b:.4 b
+                     a: x~ [7]:.8 [8]:.6 [8]
+                     b: y:.1",
+            tree: "-: a+* b- b=
+                   a: x~ [7]!* [8]- [8]=
+                   b: y-
+                   b: y=",
+            solutions: "7(0.5 0.8)!",
+        },
+        Case {
+            name: "the step limit counts steps",
+            config: Config {
+                max_steps: 3,
+                ..every_two(dvts(1, 1))
+            },
+            script: "-/0: a:.5
+                     -/0.a: b:.6
+                     -/0.a.b: c:.4",
+            tree: "-: a+
+                   a: b+
+                   a.b: c.",
+            solutions: "-(0.5 0.6 0.4).",
+        },
+        Case {
+            name: "particles write two steps each",
+            config: Config {
+                n: 2,
+                ..every_two(Config::new(Strategy::ParticleFiltering))
+            },
+            script: "-/0: a:.5
+                     -/1: b:.5
+                     -/0.a: [7]:.9
+                     -/1.b: [7]:.9",
+            // Both have even odds; the draws of seed 0 are of the first.
+            tree: "-: a+* b-
+                   a: [7]!*
+                   b: [7]-",
+            solutions: "7(0.5 0.9)! 7(0.5 0.9)!",
+        },
+    ]);
+}
+
+#[test]
+fn steps_are_rejected_early() {
+    let after_one_token = |config| Config {
+        early_rejection: 1,
+        ..config
+    };
+    check(&[
+        Case {
+            name: "the best 1/M of a round are completed, whole ones among them",
+            config: after_one_token(beam(6, 2)),
+            script: "-: a+b:.1+.9 c+d:.7+.2 e+f:.6+.3 [1]:.55 g:.5 g
+                     cd: h+i:.5+.9 j+k:.5+.1
+                     ef: l+m:.5+.2 [2]:.4
+                     cd.hi: [7]:.8 [7]
+                     ef.lm: n+o:.6+.5 p+q:.9+.6
+                     ef.lm.pq: r+s~:.9+ t+u:.1+.2 [8]:.3",
+            // Three of six, then two of four: of equal scores l of the better parent, then h. What was kept and
+            // is cut is tried again, whole.
+            tree: "-: a/ cd+* ef+ [1]! g/ g=
+                   cd: hi+* j/
+                   ef: lm+ [2]/
+                   cd.hi: [7]!* [7]=
+                   ef.lm: n/ pq+
+                   ef.lm.pq: rs~ t/ [8]!",
+            solutions: "1(0.55)! 7(0.2 0.9 0.8)! 8(0.3 0.2 0.6 0.3)!",
+        },
+        Case {
+            name: "a path whose steps are all rejected is no dead end",
+            config: after_one_token(beam(4, 2)),
+            script: "-: a:.9 b:.8 c:.1 d:.1
+                     a: e+f:.7+.5 g+h:.6+.4
+                     b: i+j:.5+.9 k+l:.5+.9
+                     a.ef: [7]!:.6 m:.1
+                     a.gh: [8]:.2 _",
+            tree: "-: a+* b+ c/ d/
+                   a: ef+* gh+
+                   b: i/ k/
+                   a.ef: [7]!* m/
+                   a.gh: [8]! _",
+            solutions: "7(0.9 0.5 0.6)! 8(0.9 0.4 0.2)!",
+        },
+        Case {
+            name: "each tree completes one",
+            config: Config {
+                max_step_tokens: 2,
+                ..after_one_token(dvts(4, 2))
+            },
+            script: "-/0: a+b:.5+.5 c+d:.5+.9
+                     -/0.ab: [7]:.3 !
+                     -/1: e+f~:.9+ g+h~:.1+ i+j:.2+.1
+                     -/1.ij: [8]:.1 k+l:.6+.2
+                     -/1.ij.kl: [9]:.2 m:.1",
+            // Of equal scores the first. An end without a text has the value of its path.
+            tree: "-: ab+ c/ ef~ g/ ij+*
+                   ab: [7]/ !
+                   ij: [8]/ kl+*
+                   ij.kl: [9]!* m/",
+            solutions: "-(0.5)! 9(0.1 0.2 0.2)!",
+        },
+    ]);
+}
+
+#[test]
+fn paths_branch_where_their_steps_disagree() {
+    let chains = |chain_threshold, config| Config {
+        chain_threshold,
+        ..config
+    };
+    // Words that begin with the same letter say the same.
+    check(&[
+        Case {
+            name: "one step of those that agree goes on, alone and in the same round",
+            config: chains(0.5, beam(4, 2)),
+            script: "-: ba aa:.5 ab ca
+                     aa: b c~ d:.6 da
+                     aa.d: e:.1 f:.3 g:.2 [7]:.4
+                     aa.d.f: [5]:.7 [6]",
+            tree: "-: ba- aa+* ab= ca-
+                   aa: b- c~ d+* da=
+                   aa.d: e- f+* g- [7]!
+                   aa.d.f: [5]!* [6]=",
+            solutions: "7(0.5 0.6 0.4)! 5(0.5 0.6 0.3 0.7)!",
+        },
+        Case {
+            name: "a chain that ends is one candidate among others",
+            config: chains(0.6, beam(4, 2)),
+            script: "-: a:.9 b:.8 c:.1 d:.2
+                     a: e:.3 ea
+                     a.e: [7]:.1 [8]
+                     b: f:.6 g:.5
+                     b.f: h:.5 ha
+                     b.f.h: [7]:.9 _
+                     b.g: [9]:.3 x:.2",
+            tree: "-: a+ b+* c- d-
+                   a: e- ea=
+                   b: f+* g+
+                   a.e: [7]- [8]=
+                   b.f: h+* ha=
+                   b.g: [9]! x-
+                   b.f.h: [7]!* _",
+            solutions: "7(0.8 0.6 0.5 0.9)! 9(0.8 0.5 0.3)!",
+        },
+        Case {
+            name: "steps that disagree are children, tried again if none is valid; one child is no chain",
+            config: chains(
+                0.6,
+                Config {
+                    n: 3,
+                    ..Config::new(Strategy::Rebase)
+                },
+            ),
+            script: "-: a~ b~ _ c:.5 c d:.5
+                     c: e:.1 ea
+                     c.e: f:.9 g:.1
+                     d: [7]:.2
+                     c.e.f: [8]:.3 x:.1
+                     c.e.f.x: [9]:.2",
+            tree: "-: a~ b~ _ c+* c= d+
+                   c: e+* ea=
+                   d: [7]!
+                   c.e: f+* g-
+                   c.e.f: [8]!* x+
+                   c.e.f.x: [9]!",
+            solutions: "7(0.5 0.2)! 8(0.5 0.1 0.9 0.3)! 9(0.5 0.1 0.9 0.1 0.2)!",
+        },
+    ]);
+}
+
+#[test]
+fn a_calibration_says_how_many() {
+    // The scores are the probabilities; one of two is right with 0.75 if each is with 0.5.
+    let adaptive = |config| Config {
+        calibration: Some(Isotonic {
+            scores: vec![0.0, 1.0],
+            probabilities: vec![0.0, 1.0],
+        }),
+        confidence: 0.75,
+        ..config
+    };
+    let best_of_n = Config {
+        n: 8,
+        ..Config::new(Strategy::BestOfN)
+    };
+    check(&[
+        Case {
+            name: "first steps of 0.5 ask for 2, of 0.3 on average for 4, and of 0.5 then for no more",
+            config: adaptive(best_of_n),
+            script: "-: a|[7]!:.5|.9 b|[8]!:.1|.2 c|[7]!:.6|.3 d|[6]!:.8|.1",
+            tree: "-: a+* b+ c+ d+
+                   a: [7]!*
+                   b: [8]!
+                   c: [7]!
+                   d: [6]!",
+            solutions: "7(0.5 0.9)! 8(0.1 0.2)! 7(0.6 0.3)! 6(0.8 0.1)!",
+        },
+        Case {
+            name: "a path of 0.5 suffices with two children, one of 0.9 with one",
+            config: adaptive(beam(8, 4)),
+            script: "-: a:.1 b:.5 c:.1 d:.1 e:.1 f:.1 g:.1 h:.1
+                     b: i:.9 [7]:.2
+                     b.i: [8]:.3",
+            tree: "-: a- b+* c- d- e- f- g- h-
+                   b: i+* [7]-
+                   b.i: [8]!*",
+            solutions: "8(0.5 0.9 0.3)!",
+        },
+        Case {
+            name: "of search-and-learn's open candidates as well",
+            config: adaptive(search_and_learn(8, 4)),
+            script: "-: a:.1 b:.2 c:.3 [7]:.9 e:.1 f:.1 g:.1 h:.1
+                     c: i:.7 [8]:.2 j:.1 k:.1
+                     c.i: [9]:.6 [7]:.5",
+            // 0.3 asks for 4, 0.7 for 2.
+            tree: "-: a- b- c+ [7]!* e- f- g- h-
+                   c: i+ [8]! j- k-
+                   c.i: [9]! [7]!",
+            solutions: "7(0.9)! 9(0.3 0.7 0.6)! 7(0.3 0.7 0.5)! 8(0.3 0.2)!",
+        },
+    ]);
+}
+
+#[test]
+fn uncertain_steps_are_chosen_among_several() {
+    let mur = |scaling_rate| Config {
+        n: 2,
+        momentum_rate: 0.5,
+        scaling_rate,
+        ..Config::new(Strategy::Mur)
+    };
+    // A path's fork 0 waits for the case that its next step, on fork 1, is scaled.
+    check(&[
+        Case {
+            name: "steps above the average by more than ln 2 are",
+            config: mur(0.5),
+            script: "-: x a%2:.5
+                     a: x b%1.6:.5
+                     a.b: x c%2.1:.9
+                     a.b/0: d%1:.2 e%1.5:.7
+                     a.b/0.e: x f%2.2:.9
+                     a.b/0.e/0: g%2:.1 g%2
+                     a.b/0.e/0.g: x [7]%1:.3",
+            // Averages of 1, 1.3, 1.4 (of e, not c) and 1.7.
+            tree: "-: a+*
+                   a: b+*
+                   a.b: c- d- e+*
+                   a.b.e: f- g+* g=
+                   a.b.e.g: [7]!*",
+            solutions: "7(0.5 0.5 0.7 0.1 0.3)!",
+        },
+        Case {
+            name: "an end without a text is not",
+            config: mur(0.9),
+            script: "-: x a:.5
+                     a: x %3!",
+            tree: "-: a+
+                   a: !",
+            solutions: "-(0.5)!",
+        },
+        Case {
+            name: "a path ends where no candidate is valid",
+            config: Config {
+                max_retries: 1,
+                ..mur(0.9)
+            },
+            script: "-: x a:.5
+                     a: x b%2:.4
+                     a/0: c~ d~",
+            tree: "-: a.
+                   a: b- c~ d~",
+            solutions: "-(0.5)x",
+        },
+    ]);
+}
+
+#[test]
+fn paths_share_nodes_and_cover_directions() {
+    check(&[Case {
+        name: "of two paths of one direction one is kept where a node is dear",
+        config: Config {
+            n: 4,
+            kv_weight: 2.0,
+            ..Config::new(Strategy::Ets)
+        },
+        script: "-: ab:.8 ac:.8 b:.8 [1]:.4
+                 ab: x:.9 y:.2
+                 b: [7]:.7
+                 ab.x: [7]:.9 [8]:.1",
+        // Three are left of the budget, and REBASE gives each path one: a share of 1/3, where its node
+        // costs 2/4. A cluster gives 3/4: ab and b. Of x and y, REBASE gives y nothing.
+        tree: "-: ab+ ac- b+* [1]!
+               ab: x+ y-
+               b: [7]!*
+               ab.x: [7]! [8]!",
+        solutions: "1(0.4)! 7(0.8 0.7)! 7(0.8 0.9 0.9)! 8(0.8 0.9 0.1)!",
+    }]);
 }
 
 #[test]
@@ -1049,6 +1386,112 @@ fn settings_that_cannot_run_are_one_sentence() {
                 ..whole.clone()
             },
             "`lookahead` is 1; expected 0: the strategy best-of-n writes whole solutions, not steps",
+        ),
+        (
+            Config {
+                verify_every: 2,
+                ..whole.clone()
+            },
+            "`verify_every` is 2; expected 1: the strategy best-of-n writes whole solutions, not steps",
+        ),
+        (
+            Config {
+                early_rejection: 64,
+                ..Config::new(Strategy::Rebase)
+            },
+            "`early_rejection` is 64; expected 0: the strategy rebase does not keep one of M children",
+        ),
+        (
+            Config {
+                early_rejection: 64,
+                verify_every: 2,
+                ..beam(4, 2)
+            },
+            "`early_rejection` is 64; expected 0 with `verify_every` 2",
+        ),
+        (
+            Config {
+                chain_threshold: 1.5,
+                ..beam(4, 2)
+            },
+            "`chain_threshold` is 1.5; expected a share, from 0 to 1",
+        ),
+        (
+            Config {
+                chain_threshold: 0.5,
+                ..Config::new(Strategy::Mur)
+            },
+            "`chain_threshold` is 0.5; expected 0: the strategy mur does not have several children of every path",
+        ),
+        (
+            Config {
+                chain_threshold: 0.5,
+                early_rejection: 9,
+                ..beam(4, 2)
+            },
+            "`chain_threshold` is 0.5; expected 0 with `early_rejection` 9",
+        ),
+        (
+            Config {
+                verify_every: 0,
+                ..beam(4, 2)
+            },
+            "`verify_every` is 0; expected at least 1",
+        ),
+        (
+            Config {
+                calibration: Some(Isotonic {
+                    scores: vec![0.5],
+                    probabilities: vec![0.5],
+                }),
+                ..Config::new(Strategy::Dvts)
+            },
+            "`calibration` is a map; expected none: the strategy dvts does not adapt N or M",
+        ),
+        (
+            Config {
+                calibration: Some(Isotonic {
+                    scores: vec![0.5, 0.7],
+                    probabilities: vec![0.5],
+                }),
+                ..beam(4, 2)
+            },
+            "`calibration` is a map; expected as many probabilities as scores, one at least, both ascending",
+        ),
+        (
+            Config {
+                confidence: 1.0,
+                ..beam(4, 2)
+            },
+            "`confidence` is 1; expected a number above 0 and below 1",
+        ),
+        (
+            Config {
+                momentum_rate: 1.0,
+                ..Config::new(Strategy::Mur)
+            },
+            "`momentum_rate` is 1; expected a number from 0, below 1",
+        ),
+        (
+            Config {
+                scaling_rate: 0.0,
+                ..Config::new(Strategy::Mur)
+            },
+            "`scaling_rate` is 0; expected a number above 0",
+        ),
+        (
+            Config {
+                kv_weight: f64::NAN,
+                ..Config::new(Strategy::Ets)
+            },
+            "`kv_weight` is NaN; expected a number from 0 up",
+        ),
+        (
+            Config {
+                cluster_distance: 3.0,
+                ..Config::new(Strategy::Ets)
+            },
+            "`cluster_distance` is 3; expected a cosine distance, from 0 to 2",
         ),
         (
             Config {

@@ -89,7 +89,7 @@ pub(crate) enum Work {
 /// The state of a generation.
 pub(crate) struct Generation {
     pub options: Generate,
-    /// Length of the sequence when the request came.
+    /// Length of the sequence before the text: when the request came, less what was begun before it.
     pub start: usize,
     /// Leading tokens of the sequence that a cut at a stop string has left unchanged.
     pub unchanged: usize,

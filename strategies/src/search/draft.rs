@@ -124,6 +124,7 @@ impl<P: Policy, R: Prm> Draft<'_, '_, P, R> {
             LastRow::Read => self.count(Work::rows(last..last + 1, 1)),
         }
         let params = StepParams {
+            begun: 0,
             delimiter,
             include_delimiter,
             max_tokens,

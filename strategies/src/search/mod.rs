@@ -7,11 +7,15 @@
 //!
 //! - `draft.rs`: solutions written in parts, with texts between them that the policy did not write.
 //! - `expand.rs`: the children of a path: sampled, scored, without duplicates, looked ahead.
+//! - `chain.rs`: steps that need no branching.
+//! - `draft.rs`: steps that are begun before it is decided which are completed.
 //! - `watch.rs`: news of the search while it runs.
 //! - `whole.rs`: whole solutions, written in one go.
 
+mod chain;
 pub(crate) mod draft;
 mod expand;
+mod rejection;
 mod watch;
 mod whole;
 
@@ -90,8 +94,9 @@ pub struct Path<P: Policy, R: Prm> {
     ending: Option<Ending>,
     value: f64,
     parent_value: f64,
-    /// Its latest step in the trace.
+    /// Its latest step in the trace, and how many the latest round wrote.
     node: usize,
+    round: usize,
     steps: Vec<String>,
     scores: Vec<f64>,
     num_tokens: usize,
@@ -175,6 +180,7 @@ impl<'a, P: Policy, R: Prm> Search<'a, P, R> {
             value: 0.0,
             parent_value: 0.0,
             node: 0,
+            round: 0,
             steps: Vec::new(),
             scores: Vec::new(),
             num_tokens: 0,
@@ -216,11 +222,15 @@ impl<'a, P: Policy, R: Prm> Search<'a, P, R> {
         for (index, path) in paths.into_iter().enumerate() {
             if keep(index) {
                 if !path.has_ended() {
-                    self.report(path.node);
+                    self.latest(&path)
+                        .into_iter()
+                        .for_each(|node| self.report(node));
                 }
                 kept.push(path);
             } else {
-                self.set_state(path.node, NodeState::Dropped);
+                for node in self.latest(&path) {
+                    self.set_state(node, NodeState::Dropped);
+                }
             }
         }
         kept
@@ -272,6 +282,22 @@ impl<'a, P: Policy, R: Prm> Search<'a, P, R> {
             Ok(path.embedded.sum.iter().map(|sum| sum / tokens).collect())
         });
         try_join_all(means).await
+    }
+
+    /// The nodes that the latest round wrote of a path.
+    fn latest(&self, path: &Path<P, R>) -> Vec<usize> {
+        let mut nodes = self.lineage(path);
+        nodes.push(path.node);
+        nodes.split_off(nodes.len() - path.round.min(nodes.len()))
+    }
+
+    /// The steps of a path before its latest one, as nodes of the trace, from the stem on.
+    pub fn lineage(&self, path: &Path<P, R>) -> Vec<usize> {
+        let nodes = &self.trace.borrow().nodes;
+        let mut lineage: Vec<usize> =
+            std::iter::successors(nodes[path.node].parent, |&node| nodes[node].parent).collect();
+        lineage.reverse();
+        lineage
     }
 
     /// Ends a path where it is, because no valid step follows.
@@ -513,6 +539,22 @@ impl<P: Policy, R: Prm> Path<P, R> {
         self.value
     }
 
+    /// The policy's tokens on it, behind the stem.
+    pub fn num_tokens(&self) -> usize {
+        self.num_tokens
+    }
+
+    /// The sum of their log-probabilities, in nats.
+    pub fn logprob(&self) -> f64 {
+        self.logprob
+    }
+
+    /// The path for another expansion, after a fork of it was expanded.
+    pub(crate) fn again(self) -> Path<P, R> {
+        self.last_row.set(LastRow::Read);
+        self
+    }
+
     /// Its steps, trimmed.
     pub fn steps(&self) -> &[String] {
         &self.steps
@@ -548,6 +590,7 @@ impl<P: Policy, R: Prm> Path<P, R> {
             value: self.value,
             parent_value: self.parent_value,
             node: self.node,
+            round: self.round,
             steps: self.steps.clone(),
             scores: self.scores.clone(),
             num_tokens: self.num_tokens,

@@ -1,6 +1,7 @@
 //! Whole solutions, written in one go: what CoT, majority vote and best-of-N share.
 
 use super::{Live, Search, scored};
+use crate::adaptive::solutions_needed;
 use crate::confidence::bar;
 use crate::stop::weighted_vote_is_unbeatable;
 use crate::trace::{Node, NodeState, Trace};
@@ -46,7 +47,8 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
             false => Confidences::None,
         };
         while let Some(start) = root.take() {
-            let until = self.next_round(solutions.len()).min(count);
+            let enough = self.enough(&solutions).min(count);
+            let until = self.next_round(solutions.len()).min(enough);
             let branches = (solutions.len()..until).map(|_| self.policy.fork(&start.policy));
             let branches: Vec<P::Branch> = branches.collect();
             // Computed for the first round once; each later branch computes it again.
@@ -64,6 +66,7 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
                 confidences = self.stop_below(&solutions, eta);
             }
             root = policy
+                .filter(|_| solutions.len() < self.enough(&solutions))
                 .filter(|_| !self.is_settled(&solutions, count))
                 .map(|policy| Live { policy, prm });
         }
@@ -79,9 +82,26 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
         Ok(solutions)
     }
 
+    /// The solutions that [`Config::calibration`] asks for: by the mean probability of success after the
+    /// first step, over the solutions that are there.
+    fn enough(&self, solutions: &[Solution]) -> usize {
+        let Some(map) = self.config.calibration.as_ref() else {
+            return usize::MAX;
+        };
+        if solutions.is_empty() {
+            return usize::MAX;
+        }
+        let first = solutions
+            .iter()
+            .filter_map(|solution| solution.scores.first());
+        let sum: f64 = first.map(|&score| map.probability(score)).sum();
+        solutions_needed(sum / solutions.len() as f64, self.config.confidence)
+    }
+
     /// The solutions that are there when the next look is taken, once `written` are there.
     fn next_round(&self, written: usize) -> usize {
         match (self.config.confidence_bar, written) {
+            (None, _) if self.config.calibration.is_some() => StopRule::Beta.next_check(written),
             (None, _) => self.config.stop_rule.next_check(written),
             (Some(_), 0) => self.config.confidence_warmup,
             (Some(_), _) => usize::MAX,
@@ -164,6 +184,7 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
             delimiter: None,
             include_delimiter: true,
             max_tokens: self.config.max_tokens,
+            begun: 0,
             sampling: self.config.sampling,
             confidences,
         };

@@ -15,6 +15,8 @@ pub(super) const ROW: Row = Row {
     name: "auto",
     needs_prm: true,
     uses_beam_width: false,
+    branches: false,
+    adapts: false,
     stops: false,
     default_n: 16,
     default_temperature: 0.7,
@@ -24,17 +26,20 @@ pub(super) const ROW: Row = Row {
 };
 
 fn validate(config: &Config) -> Result<(), Setting> {
-    match (config.selection, config.lookahead) {
-        (Some(selection), _) => {
-            let expected = "none: the plan says how the strategy auto selects";
-            Err(Setting::new("selection", selection, expected))
-        }
-        (None, 0) => Ok(()),
-        (None, lookahead) => {
-            let expected = "0: the plan says how the strategy auto searches";
-            Err(Setting::new("lookahead", lookahead, expected))
+    if let Some(selection) = config.selection {
+        let expected = "none: the plan says how the strategy auto selects";
+        return Err(Setting::new("selection", selection, expected));
+    }
+    for (option, found, off) in [
+        ("lookahead", config.lookahead, 0),
+        ("verify_every", config.verify_every, 1),
+    ] {
+        if found != off {
+            let expected = format!("{off}: the plan says how the strategy auto searches");
+            return Err(Setting::new(option, found, expected));
         }
     }
+    Ok(())
 }
 
 /// Searches until an answer stands.

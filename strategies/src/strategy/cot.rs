@@ -9,6 +9,8 @@ pub(super) const ROW: Row = Row {
     name: "cot",
     needs_prm: false,
     uses_beam_width: false,
+    branches: false,
+    adapts: false,
     stops: false,
     default_n: 1,
     default_temperature: 0.0,

@@ -6,6 +6,7 @@
 //! model of its own (BGE-M3), the policy's final hidden states are averaged over the path's tokens.
 
 use super::Row;
+use crate::cluster::cosine;
 use crate::{Config, Error, Expansion, Path, Policy, Prm, Search, Solution};
 use engine::Setting;
 
@@ -13,6 +14,8 @@ pub(super) const ROW: Row = Row {
     name: "dora",
     needs_prm: true,
     uses_beam_width: false,
+    branches: true,
+    adapts: false,
     stops: false,
     default_n: 16,
     default_temperature: 0.8,
@@ -136,13 +139,6 @@ fn uniqueness(path: usize, embeddings: &[Vec<f64>], temperature: f64) -> f64 {
         .map(|other| cosine(&embeddings[path], other))
         .collect();
     softmax(&similarities, temperature)[path]
-}
-
-/// The cosine of two vectors; 0 beside a vector of zeros.
-fn cosine(a: &[f64], b: &[f64]) -> f64 {
-    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
-    let norms = (dot(a, a) * dot(b, b)).sqrt();
-    if norms > 0.0 { dot(a, b) / norms } else { 0.0 }
 }
 
 #[cfg(test)]

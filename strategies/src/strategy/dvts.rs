@@ -16,6 +16,8 @@ pub(super) const ROW: Row = Row {
     name: "dvts",
     needs_prm: true,
     uses_beam_width: true,
+    branches: true,
+    adapts: false,
     stops: false,
     default_n: 16,
     default_temperature: 0.7,

@@ -16,6 +16,8 @@ pub(super) const ROW: Row = Row {
     needs_prm: false,
     uses_beam_width: false,
     stops: false,
+    adapts: false,
+    branches: false,
     default_n: 4,
     default_temperature: 0.7,
     default_balance_temperature: 0.2,

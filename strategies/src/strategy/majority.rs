@@ -10,6 +10,8 @@ pub(super) const ROW: Row = Row {
     name: "majority",
     needs_prm: false,
     uses_beam_width: false,
+    branches: false,
+    adapts: false,
     stops: true,
     default_n: 16,
     default_temperature: 0.7,

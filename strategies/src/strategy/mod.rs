@@ -12,8 +12,10 @@ mod certaindex;
 mod cot;
 mod dora;
 mod dvts;
+mod ets;
 mod first_finished;
 mod majority;
+mod mur;
 mod particle_filtering;
 mod rebase;
 
@@ -40,6 +42,10 @@ pub enum Strategy {
     Rebase,
     /// DORA: as REBASE, among directions instead of paths.
     Dora,
+    /// ETS: as REBASE, among paths selected to share nodes and to cover every direction.
+    Ets,
+    /// MUR: one path, whose uncertain steps are chosen among N.
+    Mur,
     /// Particle filtering: paths are drawn anew by weight after every step.
     ParticleFiltering,
     /// s1: thinking held to a budget, then the answer.
@@ -60,6 +66,10 @@ pub(crate) struct Row {
     pub needs_prm: bool,
     /// Whether it keeps N/M branches: `beam_width` applies.
     pub uses_beam_width: bool,
+    /// Whether it has several children of a path in every round: [`Config::chain_threshold`] applies.
+    pub branches: bool,
+    /// Whether [`Config::calibration`] applies.
+    pub adapts: bool,
     /// Whether [`Config::stop_rule`] applies.
     pub stops: bool,
     /// N unless given.
@@ -77,7 +87,7 @@ pub(crate) struct Row {
 
 impl Strategy {
     /// Every strategy.
-    pub const ALL: [Strategy; 12] = [
+    pub const ALL: [Strategy; 14] = [
         Strategy::Cot,
         Strategy::Majority,
         Strategy::BestOfN,
@@ -85,6 +95,8 @@ impl Strategy {
         Strategy::Dvts,
         Strategy::Rebase,
         Strategy::Dora,
+        Strategy::Ets,
+        Strategy::Mur,
         Strategy::ParticleFiltering,
         Strategy::BudgetForcing,
         Strategy::Certaindex,
@@ -101,6 +113,8 @@ impl Strategy {
             Strategy::Dvts => &dvts::ROW,
             Strategy::Rebase => &rebase::ROW,
             Strategy::Dora => &dora::ROW,
+            Strategy::Ets => &ets::ROW,
+            Strategy::Mur => &mur::ROW,
             Strategy::ParticleFiltering => &particle_filtering::ROW,
             Strategy::BudgetForcing => &budget_forcing::ROW,
             Strategy::Certaindex => &certaindex::ROW,
@@ -125,6 +139,8 @@ impl Strategy {
             Strategy::Dvts => dvts::run(search).await,
             Strategy::Rebase => rebase::run(search).await,
             Strategy::Dora => dora::run(search).await,
+            Strategy::Ets => ets::run(search).await,
+            Strategy::Mur => mur::run(search).await,
             Strategy::ParticleFiltering => particle_filtering::run(search).await,
             Strategy::BudgetForcing => budget_forcing::run(search).await,
             Strategy::Certaindex => certaindex::run(search).await,
@@ -166,15 +182,18 @@ impl Strategy {
 
 /// The checks shared by strategies that write whole solutions.
 fn validate_whole_solutions(config: &Config) -> Result<(), Setting> {
-    if config.lookahead == 0 {
-        return Ok(());
-    }
     let name = config.strategy.name();
-    Err(Setting::new(
-        "lookahead",
-        config.lookahead,
-        format!("0: the strategy {name} writes whole solutions, not steps"),
-    ))
+    for (option, found, expected) in [
+        ("lookahead", config.lookahead, 0),
+        ("verify_every", config.verify_every, 1),
+    ] {
+        if found != expected {
+            let expected =
+                format!("{expected}: the strategy {name} writes whole solutions, not steps");
+            return Err(Setting::new(option, found, expected));
+        }
+    }
+    Ok(())
 }
 
 /// The check shared by strategies that share a budget by a softmax of the values.

@@ -14,6 +14,8 @@ pub(super) const ROW: Row = Row {
     name: "particle-filtering",
     needs_prm: true,
     uses_beam_width: false,
+    branches: false,
+    adapts: false,
     stops: false,
     default_n: 16,
     default_temperature: 0.8,

@@ -14,6 +14,8 @@ pub(super) const ROW: Row = Row {
     name: "rebase",
     needs_prm: true,
     uses_beam_width: false,
+    branches: true,
+    adapts: false,
     stops: false,
     default_n: 16,
     default_temperature: 0.7,
@@ -48,7 +50,7 @@ pub(super) async fn run<P: Policy, R: Prm>(
 
 /// The children of each path: best first, each gets its softmax share of what is left, rounded up.
 /// Of equal values the earlier is first.
-fn shares(values: &[f64], budget: usize, temperature: f64) -> Vec<usize> {
+pub(super) fn shares(values: &[f64], budget: usize, temperature: f64) -> Vec<usize> {
     let best = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     // Relative to the best: no power overflows.
     let weights: Vec<f64> = (values.iter())

@@ -21,8 +21,10 @@ use std::task::Poll;
 /// writes the i-th word, one token each. A word ends in `!` for end of sequence, `~` for a cut,
 /// and neither for the delimiter; `[7]` stands for `\boxed{7}`, `_` for nothing. The score is
 /// the PRM's for that step on that path. A line `path?: word:score` is the greedy
-/// continuation of a branch itself. A fork of the i-th fork of the stem is at `-/i`. Several words
-/// written in one go are joined by `|`.
+/// continuation of a branch itself. A fork of the i-th fork of a path is at `path/i`. Several words
+/// written in one go are joined by `|`. A word of several tokens has `+` between them, and between the
+/// scores after each: `a+b:.1+.2` is the word `ab`. A token has a log-probability of -1, those of
+/// `a%2` of -2.
 ///
 /// The confidence at a word `a@5` is 5, at a word without `@` it is 1; the self-certainty is twice that.
 pub struct Script {
@@ -43,6 +45,9 @@ pub struct Branch {
     /// Which fork of its parent it is, until its first step.
     index: Option<usize>,
     forks: Cell<usize>,
+    /// Of the policy: tokens in all, and of a word that is not whole.
+    tokens: usize,
+    begun: usize,
     live: Rc<Cell<usize>>,
 }
 
@@ -60,13 +65,18 @@ impl Script {
             let (path, words) = line.split_once(": ").expect("path: words");
             let mut row = Vec::new();
             for entry in words.split_whitespace() {
-                let mut at = said(path.trim_end_matches('?')).to_string();
+                let mut at = said(path.trim_end_matches('?'));
                 let (word, score) = entry.split_once(':').unwrap_or((entry, ""));
                 for (word, score) in word.split('|').zip(score.split('|').chain([""].repeat(9))) {
-                    at = join(&at, clean(word));
-                    if !score.is_empty() {
-                        scores.insert(at.clone(), score.parse().expect("a score"));
+                    let mut begun = String::new();
+                    for (token, score) in clean(word).split('+').zip(score.split('+')) {
+                        begun += token;
+                        if !score.is_empty() {
+                            let score = score.parse().expect("a score");
+                            scores.insert(join(&at, &begun), score);
+                        }
                     }
+                    at = join(&at, &clean(word).replace('+', ""));
                 }
                 row.push(word.to_string());
             }
@@ -114,6 +124,8 @@ impl Script {
             path: path.into(),
             index,
             forks: Cell::new(0),
+            tokens: 1,
+            begun: 0,
             live: self.live.clone(),
         }
     }
@@ -142,16 +154,21 @@ fn join(path: &str, word: &str) -> String {
     }
 }
 
-/// The words of a path without the forks of the stem before them: `-/2.a.b` is `a.b`.
-fn said(path: &str) -> &str {
-    match path.strip_prefix("-/") {
-        Some(forks) => forks.split_once('.').map_or("-", |(_, words)| words),
-        None => path,
+/// The words of a path without the forks between them: `-/2.a/0.b` is `a.b`.
+fn said(path: &str) -> String {
+    let words = path
+        .split('.')
+        .map(|word| word.split('/').next().unwrap_or(word));
+    let words: Vec<&str> = words.collect();
+    match words.as_slice() {
+        ["-", said @ ..] if !said.is_empty() => said.join("."),
+        said => said.join("."),
     }
 }
 
 fn clean(word: &str) -> &str {
-    word.trim_end_matches(['!', '~'])
+    let word = word.trim_end_matches(['!', '~']);
+    word.split_once('%').map_or(word, |(word, _)| word)
 }
 
 /// The confidence at a word.
@@ -182,25 +199,26 @@ impl Policy for Writer<'_> {
             Some(earlier) => format!("{}/{earlier}", branch.path),
             None => branch.path.clone(),
         };
-        self.0.branch(&path, Some(index))
+        assert_eq!(branch.begun, 0, "a fork in the middle of a word");
+        let mut fork = self.0.branch(&path, Some(index));
+        fork.tokens = branch.tokens;
+        fork
     }
 
     fn twin(&self, stem: &Branch) -> Branch {
         self.0.branch(&stem.path, stem.index)
     }
 
-    /// One token for the problem and one for each word.
+    /// One token for the problem, and those of the words.
     fn num_tokens(&self, branch: &Branch) -> usize {
-        match said(&branch.path) {
-            "-" => 1,
-            words => 1 + words.split('.').count(),
-        }
+        branch.tokens
     }
 
     /// Words that begin with the same letter point the same way.
     async fn hidden_sum(&self, branch: &Branch, tokens: usize) -> Result<Vec<f64>, Error> {
         self.0.yields().await;
-        let words: Vec<&str> = said(&branch.path).split('.').collect();
+        let said = said(&branch.path);
+        let words: Vec<&str> = said.split('.').collect();
         let mut sum = vec![0.0; 256];
         for word in &words[words.len() - tokens..] {
             sum[usize::from(word.as_bytes()[0])] += 1.0;
@@ -224,6 +242,20 @@ impl Policy for Writer<'_> {
                 "nothing scripted at {row} fork {index}"
             )));
         };
+        assert_eq!(params.begun, branch.begun);
+        let tokens: Vec<&str> = words.split('+').collect();
+        let left = tokens.len() - branch.begun;
+        if params.max_tokens < left {
+            branch.begun += params.max_tokens;
+            branch.tokens += params.max_tokens;
+            return Ok(Step {
+                text: tokens[..branch.begun].concat(),
+                num_tokens: params.max_tokens,
+                logprob: -(params.max_tokens as f64),
+                confidences: Vec::new(),
+                end: StepEnd::Length,
+            });
+        }
         let mut end = match words.chars().last() {
             _ if params.max_tokens == 0 => panic!("asked for no tokens"),
             Some('!') => StepEnd::Eos,
@@ -236,7 +268,7 @@ impl Policy for Writer<'_> {
             _ => None,
         };
         let mut confidences = Vec::new();
-        for word in words.split('|') {
+        for word in tokens.concat().split('|') {
             branch.path = join(&branch.path, clean(word));
             text += if text.is_empty() { "" } else { "\n\n" };
             text += &clean(word)
@@ -255,16 +287,20 @@ impl Policy for Writer<'_> {
         if end == StepEnd::Delimiter {
             text += params.delimiter.expect("only a step ends in a delimiter");
         }
+        let surprise = words.trim_end_matches(['!', '~']).split_once('%');
+        let surprise: f64 = surprise.map_or(1.0, |(_, nats)| nats.parse().expect("nats"));
         branch.index = None;
         branch.forks.set(0);
-        let num_tokens = confidences.len();
+        let num_tokens = left.max(confidences.len());
         if params.confidences == Confidences::None {
             confidences.clear();
         }
+        branch.begun = 0;
+        branch.tokens += num_tokens;
         Ok(Step {
             text,
             num_tokens,
-            logprob: -(num_tokens as f64),
+            logprob: -surprise * num_tokens as f64,
             confidences,
             end,
         })
@@ -306,7 +342,7 @@ impl Prm for Scorer<'_> {
     }
 }
 
-/// The tree as one line a parent: `A+ B- C! ...` with `+` kept, `-` dropped, `!` finished, `=`
+/// The tree as one line a parent: `A+ B- C! ...` with `+` kept, `-` dropped, `/` rejected, `!` finished, `=`
 /// duplicate, `~` cut, `_` empty, `.` stopped; `*` marks the chosen path.
 pub fn tree(outcome: &Outcome) -> String {
     use offshoot_strategies::NodeState::*;
@@ -332,6 +368,7 @@ pub fn tree(outcome: &Outcome) -> String {
                 let mark = match child.state {
                     Kept => "+",
                     Dropped => "-",
+                    Rejected => "/",
                     Finished => "!",
                     Duplicate => "=",
                     LengthCut => "~",

@@ -48,6 +48,42 @@ fn scores_become_probabilities() {
     );
     assert!(number("/calibrated/ece") < number("/raw/ece"), "{held_out}");
 
+    // As many solutions as the map asks for, of its own models alone.
+    let tokens = |more: &[&str]| {
+        let mut arguments = vec![
+            "solve",
+            "--strategy",
+            "best-of-n",
+            "--n",
+            "64",
+            "--limit",
+            "8",
+        ];
+        arguments.extend(["--confidence", "0.5", "--json"]);
+        arguments.extend(more);
+        let summary: Value = json_of(&offshoot(&folder, &arguments, ""));
+        summary.to_string()
+    };
+    let adaptive = tokens(&["--calibration", "map.json"]);
+    assert_ne!(adaptive, tokens(&[]));
+    let other = text.replace("nano-small", "nano-big");
+    std::fs::write(folder.join("other.json"), other).expect("a file");
+    for (file, says) in [
+        (
+            "other.json",
+            "--calibration is of nano-big scored by nano-prm",
+        ),
+        (
+            "scored.jsonl",
+            "--calibration scored.jsonl: expected a file of calibrate",
+        ),
+        ("none.json", "--calibration none.json"),
+    ] {
+        let arguments = ["solve", "--strategy", "best-of-n", "--calibration", file];
+        let output = offshoot(&folder, &arguments, "");
+        assert_eq!(complaint(&output, &[says], Some(1)), None);
+    }
+
     let table = stdout_of(&offshoot(&folder, &["calibrate", "scored.jsonl"], ""));
     assert!(table.contains("expected calibration error"), "{table}");
     for (file, says) in [
