@@ -108,7 +108,6 @@ pub struct Config {
     /// searches.
     pub answer_marker: String,
     /// Which searches are run, by difficulty; `None`: [`Plan::by_size`], by the session. Auto.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<Box<Plan>>,
     /// How the policy's tokens are drawn.
     pub sampling: Sampling,
@@ -537,6 +536,16 @@ mod tests {
             let back: Config = serde_json::from_value(json!(read)).expect("its own JSON");
             assert_eq!(back, read, "{}", strategy.name());
         }
+    }
+
+    #[test]
+    fn a_plan_comes_back_from_results() {
+        let config = Config {
+            plan: Some(Box::new(Plan::by_size(1_000, 8))),
+            ..Config::new(Strategy::Auto)
+        };
+        let back: Config = serde_json::from_value(json!(config)).expect("its own JSON");
+        assert_eq!(back, config);
     }
 
     #[test]

@@ -71,8 +71,37 @@ WORDS = {
 """Options with a word each; `strategy` has STRATEGIES, and selections are refused where they are counted.
 """
 
-ONLY_AT = {"grader": "strict"}
+ONLY_AT = {
+    "grader": "strict",
+    "verify_every": 1,
+    "early_rejection": 0,
+    "chain_threshold": 0.0,
+    "calibration": None,
+}
 """Options with the one value that the reference has, at which they change nothing that it does."""
 
-WITHOUT_EFFECT = {"confidence_window"}
+WITHOUT_EFFECT = {
+    "confidence_window",
+    # ets
+    "kv_weight",
+    "coverage_weight",
+    "cluster_distance",
+    # mur
+    "momentum_rate",
+    "scaling_rate",
+    # budget-forcing, certaindex, first-finished
+    "thinking_start",
+    "thinking_end",
+    "thinking_budget",
+    "answer_prompt",
+    "continuations",
+    "continuation_text",
+    "probe_interval",
+    "probe_agreement",
+    "probe_prompt",
+    "wait_for",
+    # the calibration's, auto's
+    "confidence",
+    "plan",
+}
 """Options of what the record states, or of strategies that the reference has not."""
