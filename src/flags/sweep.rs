@@ -13,7 +13,7 @@ use super::{EngineFlags, words};
 /// Flags of `sweep`.
 #[derive(Args, Debug)]
 pub struct SweepFlags {
-    /// The grid as a TOML file: problems, limit, policies, prms, seeds and [[configurations]] of
+    /// The grid as a TOML file: problems, limit, policies, prms, seeds and configurations of
     /// options, each a value or a list. The flags below say the same for a simple grid.
     #[arg(
         long,
