@@ -128,7 +128,7 @@ impl PlanFile {
 
 /// What a reader of the file should know.
 const HEADER: &str = "\
-# A plan of `offshoot plan`: follow it with `offshoot solve --strategy auto --plan FILE`.
+# A plan: the strategy auto follows it.
 #
 # Every problem begins with [search]. Its difficulty is 1 less the support of the answer: the score of
 # the chosen solution (…-max), the scores for the answer by the number of solutions (…-vote), or the

@@ -277,7 +277,7 @@ fn planned() -> Config {
             {"difficulty": 1.0, "then": {
                 "search": {"strategy": "best-of-n", "n": 2},
                 "rules": [
-                    {"difficulty": 0.5},
+                    {"difficulty": 0.999},
                     {"difficulty": 1.0, "then": {"search": {"strategy": "best-of-n", "n": 8}}}
                 ]
             }}

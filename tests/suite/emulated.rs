@@ -217,7 +217,7 @@ fn words(folder: &Path, device: &str) -> Vec<Value> {
         match value {
             Value::Array(items) => items.iter_mut().for_each(strip),
             Value::Object(fields) => {
-                for rounded in ["scores", "reward", "value", "logprob"] {
+                for rounded in ["scores", "reward", "value", "logprob", "support"] {
                     fields.remove(rounded);
                 }
                 fields.values_mut().for_each(strip);

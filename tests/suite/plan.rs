@@ -138,7 +138,7 @@ fn a_plan_that_does_not_fit_is_one_sentence() {
         ),
         (
             format!("{auto} search.toml"),
-            "--plan search.toml: `strategem` is not",
+            "--plan search.toml: `strategem` is \"beam\": missing field `strategy`",
         ),
         (format!("{auto} no.toml"), "--plan no.toml: No such file"),
         (

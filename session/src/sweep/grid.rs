@@ -20,6 +20,9 @@ use strategies::{Config, Setting, StopRule, smaller_budgets};
 use super::folder::CellFile;
 use crate::{Error, Info, PlanFile};
 
+/// Seeds of a count: more than any study has.
+const MOST_SEEDS: u64 = 65_536;
+
 /// Options that stand apart from a configuration's name.
 const APART: [&str; 3] = ["n", "seed", "plan"];
 
@@ -88,10 +91,14 @@ impl Default for Seeds {
 }
 
 impl Seeds {
-    fn all(&self) -> Vec<u64> {
+    fn all(&self) -> Result<Vec<u64>, Setting> {
         match self {
-            Seeds::Count(count) => (0..*count).collect(),
-            Seeds::List(seeds) => seeds.clone(),
+            Seeds::Count(count) if *count > MOST_SEEDS => {
+                let expected = format!("a number from 1 to {MOST_SEEDS}");
+                Err(Setting::new("seeds", count, expected))
+            }
+            Seeds::Count(count) => Ok((0..*count).collect()),
+            Seeds::List(seeds) => Ok(seeds.clone()),
         }
     }
 }
@@ -192,7 +199,7 @@ impl Grid {
     /// # Errors
     /// A list that is empty; options that do not exist or that no run could honour.
     pub fn cells(&self) -> Result<Vec<Cell>, Error> {
-        let seeds = self.seeds.all();
+        let seeds = self.seeds.all()?;
         let configs = self.configs()?;
         let needs_prm = (configs.iter()).any(|(config, _)| config.strategy.needs_prm());
         for (name, empty) in [

@@ -186,6 +186,8 @@ impl Searches {
         for fold in 0..FOLDS {
             let (held, rest): (Vec<usize>, Vec<usize>) =
                 (0..self.points()).partition(|&p| self.problem_of[p] % FOLDS == fold);
+            // With one problem there are no others.
+            let rest = if rest.is_empty() { held.clone() } else { rest };
             let tree = self.best(&rest, goal, family);
             // What comes nearest where nothing meets it.
             let tree = tree.or_else(|| self.best(&rest, goal.extreme(), family))?;

@@ -30,7 +30,7 @@ const FLOATS: [&str; 8] = ["0", "-1", "nan", "inf", "-inf", "1e308", "1e-320", "
 const TRIPLES: [&str; 3] = ["0/1/1", "4000000000/1/1", "18446744073709551615/1/1"];
 
 /// Calls that are cheap, one for each command with numeric arguments.
-const CALLS: [(&str, &[&str]); 15] = [
+const CALLS: [(&str, &[&str]); 17] = [
     (
         "solve",
         &["--problems=one.jsonl", "--n=4", "--max-tokens=48"],
@@ -76,6 +76,16 @@ const CALLS: [(&str, &[&str]); 15] = [
         ],
     ),
     ("prm-eval", &["labelled.jsonl"]),
+    (
+        "sweep",
+        &[
+            "--dry-run",
+            "--problems=one.jsonl",
+            "--strategies=beam,best-of-n",
+            "--n=4",
+        ],
+    ),
+    ("plan", &["swept"]),
     // Without a binary to measure, there is nothing to wait for.
     ("bench scaling", &["--offshoot=none", "--out=scaling"]),
     // Without a card, but for the emulated one, which is slow.
@@ -209,6 +219,9 @@ fn every_numeric_argument_survives_every_number() {
     let solve = "solve --problems one.jsonl --n 4 --trees --out r.jsonl";
     let solve: Vec<&str> = solve.split(' ').collect();
     stdout_of(&offshoot(&folder, &solve, ""));
+    let sweep = "sweep --problems one.jsonl --strategies beam --n 4,8 --timed 0 --out swept";
+    let sweep: Vec<&str> = sweep.split(' ').collect();
+    stdout_of(&offshoot(&folder, &sweep, ""));
 
     let cases = cases();
     assert!(cases.len() > 60, "{} numeric arguments", cases.len());
