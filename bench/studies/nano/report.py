@@ -1,6 +1,6 @@
 """The tables of the nano study from the folders of its sweeps: Markdown on standard output.
 
-    python3 report.py HELDOUT > tables.md
+    python3 report.py HELDOUT
 
 HELDOUT is the folder of heldout.toml's sweep (summary.csv). Plain Python.
 """
