@@ -3,6 +3,13 @@
 
 use engine::Setting;
 
+/// What is wrong with a TOML text, and in which line, from 1.
+pub(crate) fn toml_problem(text: &str, error: &toml::de::Error) -> (Option<usize>, String) {
+    let line = |span: std::ops::Range<usize>| 1 + text[..span.start].matches('\n').count();
+    let problem = error.message().replace('\n', " ");
+    (error.span().map(line), problem)
+}
+
 /// A failure of a session or of one of its jobs.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use strategies::{Config, Plan, Strategy};
 
+use crate::error::toml_problem;
 use crate::{Error, Info, ModelInfo};
 
 /// The version of the files written here.
@@ -56,8 +57,7 @@ impl PlanFile {
         };
         let text = std::fs::read_to_string(path).map_err(|e| failed(None, e.to_string()))?;
         let other = |e: toml::de::Error| {
-            let line = e.span().map(|s| 1 + text[..s.start].matches('\n').count());
-            let why = e.message().replace('\n', " ");
+            let (line, why) = toml_problem(&text, &e);
             failed(line, format!("not a plan of offshoot: {why}"))
         };
         let Version { schema } = toml::from_str(&text).map_err(other)?;

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 use session::PlanFile;
 use session::sweep::{
-    Cell, Found, Goal, Learnt, Manifest, Pair, Record, Searches, Unit, read_manifest, read_records,
+    Cell, Found, Goal, Learnt, Manifest, Pair, Record, Searches, Unit, read_cells, read_manifest,
     read_timings,
 };
 use strategies::Plan;
@@ -99,13 +99,7 @@ impl Sweep {
             .map_err(|e| Failure::new(format!("{name}: not the folder of a sweep: {e}")))?;
         let said = |e| Failure::new(sentence_with(e, &[("out", flag.trim_end())]));
         let manifest = read_manifest(&file, &bytes).map_err(said)?;
-        let mut cells = Vec::new();
-        for cell in &manifest.cells {
-            let file = path.join(&cell.file);
-            if file.exists() {
-                cells.push((cell.cell.clone(), read_records(&file).map_err(said)?));
-            }
-        }
+        let cells = read_cells(path, &manifest).map_err(said)?;
         let timings = read_timings(path).map_err(said)?;
         Ok(Sweep {
             manifest,
@@ -220,7 +214,7 @@ impl Row {
     fn new(what: &'static str, on: &'static str, plan: &Plan, found: &Found, own: &Found) -> Row {
         let (accuracy, accuracy_interval) = found.accuracy();
         let (cost, cost_interval) = found.cost();
-        let other = (what != PLAN).then_some(());
+        let other = what != PLAN;
         let (gain, ratio) = (own.gain(found), own.cost_ratio(found));
         Row {
             what,
@@ -231,15 +225,24 @@ impl Row {
             accuracy_interval,
             cost,
             cost_interval,
-            gain: other.map(|()| gain.0),
-            gain_interval: other.map(|()| gain.1),
-            cost_ratio: other.map(|()| ratio.0),
-            cost_ratio_interval: other.map(|()| ratio.1),
+            gain: other.then_some(gain.0),
+            gain_interval: other.then_some(gain.1),
+            cost_ratio: other.then_some(ratio.0),
+            cost_ratio_interval: other.then_some(ratio.1),
         }
     }
 }
 
 const PLAN: &str = "the plan";
+
+/// What a plan comes to on held-out problems.
+fn on(held_out: &Searches, plan: &Plan) -> Done<Found> {
+    held_out.result(plan).map_err(|search| {
+        Failure::new(format!(
+            "--held-out: no search {search} in it; sweep it too"
+        ))
+    })
+}
 
 /// The plan beside the fixed searches: the best one for its cost, and the cheapest one that is as often
 /// right, both chosen where the plan was learned.
@@ -267,14 +270,7 @@ fn beside(searches: &Searches, found: &Learnt, held_out: Option<&Searches>) -> D
             &found.result,
         ));
         if let Some(held_out) = held_out {
-            let on = |plan| {
-                held_out.result(plan).map_err(|search| {
-                    Failure::new(format!(
-                        "--held-out: no search {search} in it; sweep it too"
-                    ))
-                })
-            };
-            let (way_result, own) = (on(&way.plan)?, on(&found.plan)?);
+            let (way_result, own) = (on(held_out, &way.plan)?, on(held_out, &found.plan)?);
             rows.push(Row::new(what, "held-out", &way.plan, &way_result, &own));
         }
     }
@@ -403,16 +399,11 @@ fn frontier(flags: &PlanFlags, searches: &Searches, held_out: Option<&Searches>)
             };
             let (on, own, other) = match held_out {
                 None => ("calibration", plan.result.clone(), fixed.result.clone()),
-                Some(held_out) => {
-                    let on = |plan| {
-                        held_out.result(plan).map_err(|search| {
-                            Failure::new(format!(
-                                "--held-out: no search {search} in it; sweep it too"
-                            ))
-                        })
-                    };
-                    ("held-out", on(&plan.plan)?, on(&fixed.plan)?)
-                }
+                Some(held_out) => (
+                    "held-out",
+                    on(held_out, &plan.plan)?,
+                    on(held_out, &fixed.plan)?,
+                ),
             };
             rows.push(Row::new(what, on, &fixed.plan, &other, &own));
         }

@@ -145,6 +145,19 @@ pub struct Step {
     pub end: StepEnd,
 }
 
+impl Step {
+    /// Nothing, where there was no room for a token.
+    pub fn no_room() -> Step {
+        Step {
+            text: String::new(),
+            num_tokens: 0,
+            logprob: 0.0,
+            confidences: Vec::new(),
+            end: StepEnd::Length,
+        }
+    }
+}
+
 /// Why a step ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StepEnd {

@@ -148,21 +148,9 @@ impl Policy for EnginePolicy {
     }
 
     async fn step(&self, branch: &mut Branch, params: &StepParams<'_>) -> Result<Step, Error> {
-        let full = self.model.context_length();
-        if params.begun > 0 && branch.len() >= full {
-            // It was interrupted by the context's end as well.
-            return match self.context_overflow {
-                ContextOverflow::Refuse => Err(Error::ContextOverflow {
-                    context_length: full,
-                }),
-                _ => Ok(Step {
-                    text: String::new(),
-                    num_tokens: 0,
-                    logprob: 0.0,
-                    confidences: Vec::new(),
-                    end: StepEnd::Length,
-                }),
-            };
+        // It may have been interrupted by the context's end as well.
+        if params.begun > 0 && self.is_full(branch)? {
+            return Ok(Step::no_room());
         }
         let generated = self.generate(branch, params).await?;
         Ok(Step {

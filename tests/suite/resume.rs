@@ -9,10 +9,10 @@
 use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
-use crate::common::{heldout, json_of, offshoot, scratch, stdout_of};
+use crate::common::{heldout, json_of, offshoot, scratch, start, stdout_of};
 
 const PROBLEMS: usize = 120;
 
@@ -39,17 +39,6 @@ fn whole_lines(path: &Path) -> Vec<String> {
     text[..end].lines().map(str::to_string).collect()
 }
 
-fn start(folder: &Path, out: &str) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_offshoot"))
-        .current_dir(folder)
-        .args(arguments(out))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the binary starts")
-}
-
 /// Waits until there are `lines` lines at `path`. Whether the run was still going then.
 fn wait_for(lines: usize, path: &Path, run: &mut Child) -> bool {
     let patience = Instant::now() + Duration::from_secs(120);
@@ -74,7 +63,7 @@ fn ten_kills_change_nothing() {
     let path = folder.join("killed.jsonl");
     let mut before: Vec<String> = Vec::new();
     for (number, more) in KILLS.into_iter().enumerate() {
-        let mut run = start(&folder, "killed.jsonl");
+        let mut run = start(&folder, &arguments("killed.jsonl"));
         let running = wait_for(before.len() + more, &path, &mut run);
         assert!(running, "run {number} ended before it could be killed");
         run.kill().expect("our own run");
@@ -154,7 +143,7 @@ fn a_file_that_is_being_written_is_refused() {
     let folder = scratch("locked");
     problems(&folder);
     let path = folder.join("r.jsonl");
-    let mut run = start(&folder, "r.jsonl");
+    let mut run = start(&folder, &arguments("r.jsonl"));
     let running = wait_for(1, &path, &mut run);
     let second = offshoot(&folder, &arguments("r.jsonl"), "");
     let still = run.try_wait().expect("the run can be asked").is_none();

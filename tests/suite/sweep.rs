@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::common::{heldout, json_of, offshoot, scratch, stdout_of};
+use crate::common::{heldout, json_of, offshoot, scratch, start, stdout_of};
 
 /// Problems of the sweep that is killed, and its cells: 2 PRM formats of one pair would be two pairs, so
 /// strategies, N and seeds make them.
@@ -69,17 +68,6 @@ fn records(folder: &Path) -> usize {
     bytes.flatten().map(lines).sum()
 }
 
-fn start(folder: &Path, out: &str) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_offshoot"))
-        .current_dir(folder)
-        .args(arguments(out))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the binary starts")
-}
-
 #[test]
 fn ten_kills_of_a_sweep_change_nothing() {
     let folder = scratch("sweep_kills");
@@ -89,7 +77,7 @@ fn ten_kills_of_a_sweep_change_nothing() {
     let killed = folder.join("killed");
     let mut before = 0;
     for (number, more) in KILLS.into_iter().enumerate() {
-        let mut run = start(&folder, "killed");
+        let mut run = start(&folder, &arguments("killed"));
         let patience = Instant::now() + Duration::from_secs(120);
         while records(&killed) < before + more {
             assert!(
@@ -174,7 +162,7 @@ fn what_a_sweep_keeps(folder: &Path, rows: &Value) {
 fn one_sweep_at_a_time_writes_a_folder() {
     let folder = scratch("sweep_lock");
     grid(&folder);
-    let mut first = start(&folder, "out");
+    let mut first = start(&folder, &arguments("out"));
     let patience = Instant::now() + Duration::from_secs(60);
     while records(&folder.join("out")) == 0 {
         assert!(Instant::now() < patience, "no record in a minute");

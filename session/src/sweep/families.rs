@@ -305,7 +305,8 @@ impl Trial<'_> {
     }
 }
 
-fn leaf(search: usize) -> Tree {
+/// A search that nothing follows.
+pub fn leaf(search: usize) -> Tree {
     Tree {
         search,
         branches: Vec::new(),

@@ -281,6 +281,17 @@ pub fn read_records(path: &Path) -> Result<Vec<Record>, Error> {
         .collect()
 }
 
+/// The cells of a manifest's folder that are whole, with their records.
+///
+/// # Errors
+/// As [`read_records`].
+pub fn read_cells(folder: &Path, manifest: &Manifest) -> Result<Vec<(Cell, Vec<Record>)>, Error> {
+    let whole = (manifest.cells.iter()).filter(|cell| folder.join(&cell.file).exists());
+    whole
+        .map(|cell| Ok((cell.cell.clone(), read_records(&folder.join(&cell.file))?)))
+        .collect()
+}
+
 /// Reads a manifest.
 ///
 /// # Errors

@@ -18,6 +18,7 @@ use serde_json::{Map, Value};
 use strategies::{Config, Setting, StopRule, smaller_budgets};
 
 use super::folder::CellFile;
+use crate::error::toml_problem;
 use crate::{Error, Info, PlanFile};
 
 /// Seeds of a count: more than any study has.
@@ -163,10 +164,8 @@ impl Grid {
         };
         let text = std::fs::read_to_string(path).map_err(|e| failed(None, e.to_string()))?;
         let mut grid: Grid = toml::from_str(&text).map_err(|e| {
-            let line = e
-                .span()
-                .map(|span| 1 + text[..span.start].matches('\n').count());
-            failed(line, e.message().replace('\n', " "))
+            let (line, problem) = toml_problem(&text, &e);
+            failed(line, problem)
         })?;
         let folder = path.parent().unwrap_or(Path::new(""));
         grid.problems = grid.problems.map(|problems| folder.join(problems));

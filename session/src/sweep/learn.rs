@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use strategies::{Learned, Plan, Rule, Strategy};
 
-use super::families::{FAMILIES, Family, Goal, Sums, Tree, Trial};
+use super::families::{FAMILIES, Family, Goal, Sums, Tree, Trial, leaf};
 use super::searches::{Found, Searches};
 use super::summary::average;
 
@@ -155,11 +155,17 @@ impl Searches {
         } = best?;
         // What is sure to meet it on other problems, or what meets it here.
         let tree = (self.best(&all, raised, family)).or_else(|| self.best(&all, goal, family))?;
-        Some(Learnt {
-            plan: self.plan(&tree, &all, self.points() as f64),
-            result: self.result_on(&all, &tree),
+        Some(self.learnt(&tree))
+    }
+
+    /// The plan of a tree, and what it comes to here.
+    fn learnt(&self, tree: &Tree) -> Learnt {
+        let all: Vec<usize> = (0..self.points()).collect();
+        Learnt {
+            plan: self.plan(tree, &all, self.points() as f64),
+            result: self.result_on(&all, tree),
             searches: tree.depth(),
-        })
+        }
     }
 
     /// Raises the goal for the trees of a family until cross-validation meets it; `None` if there are none.
@@ -268,33 +274,21 @@ impl Searches {
     /// The one search that is best within a goal.
     pub fn fixed(&self, goal: Goal) -> Option<Learnt> {
         let all: Vec<usize> = (0..self.points()).collect();
-        let tree = |search| Tree {
-            search,
-            branches: Vec::new(),
-        };
-        let results =
-            (0..self.known.len()).map(|search| (search, self.result_on(&all, &tree(search))));
-        let met = results.filter(|(_, result)| match goal {
-            Goal::Budget(budget) => result.cost().0 <= budget,
-            Goal::Accuracy(accuracy) => result.accuracy().0 >= accuracy,
-        });
-        // Of equal ones the other way round.
-        let key = |result: &Found| match goal {
-            Goal::Budget(_) => (-result.accuracy().0, result.cost().0),
-            Goal::Accuracy(_) => (result.cost().0, -result.accuracy().0),
-        };
-        let best = met.min_by(|(_, a), (_, b)| {
-            let (a, b) = (key(a), key(b));
-            a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1))
-        });
-        best.map(|(search, result)| Learnt {
-            plan: Plan {
-                search: self.known[search].options(),
-                rules: Vec::new(),
-            },
-            result,
-            searches: 1,
-        })
+        let mut best: Option<(Sums, usize)> = None;
+        for search in 0..self.known.len() {
+            let result = self.result_on(&all, &leaf(search));
+            let (right, cost) = (result.accuracy().0, result.cost().0);
+            // To the last digit: the caller asks for what costs less than another one.
+            let met = match goal {
+                Goal::Budget(budget) => cost <= budget,
+                Goal::Accuracy(accuracy) => right >= accuracy,
+            };
+            let means = Sums { right, cost };
+            if met && best.is_none_or(|(best, _)| goal.prefers(means, best)) {
+                best = Some((means, search));
+            }
+        }
+        best.map(|(_, search)| self.learnt(&leaf(search)))
     }
 }
 

@@ -15,7 +15,8 @@ mod timing;
 
 pub use families::Goal;
 pub use folder::{
-    CellFile, Folder, Manifest, Pair, Stored, problems_hash, read_manifest, read_records,
+    CellFile, Folder, Manifest, Pair, Stored, problems_hash, read_cells, read_manifest,
+    read_records,
 };
 pub use grid::{Cell, Grid, NamedPlan, Seeds};
 pub use learn::Learnt;

@@ -3,7 +3,7 @@
 use comfy_table::Cell as Text;
 use serde::Serialize;
 use session::sweep::{
-    Difficulty, Filled, Folder, Manifest, Record, Row, Timing, difficulties, read_records, rows,
+    Difficulty, Filled, Folder, Manifest, Row, Timing, difficulties, read_cells, rows,
 };
 
 use super::{parquet, shown};
@@ -24,26 +24,17 @@ struct Timed {
 
 /// Writes and prints what all cells of the folder came to.
 pub fn run(flags: &SweepFlags, folder: &Folder, manifest: &Manifest) -> Done {
-    let mut records: Vec<Vec<Record>> = Vec::new();
-    for cell in &manifest.cells {
-        let path = folder.file(&cell.file);
-        // Another grid of this folder may not be whole.
-        let whole = path.exists();
-        records.push(if whole {
-            read_records(&path)?
-        } else {
-            Vec::new()
-        });
-    }
+    // Another grid of this folder may not be whole.
+    let whole = read_cells(&folder.file(""), manifest)?;
     let params = |policy: &str| {
         let of_policy = manifest.pairs.iter().find(|p| p.settings.policy == policy);
         of_policy.map_or(0, |pair| pair.settings.policy_params)
     };
-    let cells: Vec<Filled<'_>> = (manifest.cells.iter().zip(&records))
+    let cells: Vec<Filled<'_>> = (whole.iter())
         .filter(|(_, records)| !records.is_empty())
         .map(|(cell, records)| Filled {
-            cell: &cell.cell,
-            policy_params: params(&cell.cell.policy),
+            cell,
+            policy_params: params(&cell.policy),
             records,
         })
         .collect();

@@ -6,7 +6,6 @@ use super::{Live, Path, Search};
 use crate::cluster::clusters;
 use crate::trace::{Node, NodeState};
 use crate::{Error, Policy, Prm, Step, StepEnd};
-use engine::Work;
 use futures::future::try_join_all;
 
 /// A path behind the steps that were taken without branching.
@@ -14,7 +13,7 @@ pub(super) struct Chain<P: Policy, R: Prm> {
     pub path: Path<P, R>,
     pub links: Vec<Link>,
     /// The children that disagree, with their steps; none behind a path that has ended.
-    pub drafts: Vec<BegunChild<P, R>>,
+    pub begun: Vec<BegunChild<P, R>>,
 }
 
 /// A step of a chain and its siblings, in the order of their branches.
@@ -30,7 +29,7 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
         let mut chain = Chain {
             path,
             links: Vec::new(),
-            drafts: Vec::new(),
+            begun: Vec::new(),
         };
         while let Some(live) = chain.path.live.as_ref().filter(|_| width > 1) {
             let forks = self
@@ -44,9 +43,8 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
             let mut written = try_join_all(writing).await?;
             let labels = self.directions(live, &written).await?;
             let Some(chosen) = agreed(&labels, self.config.chain_threshold) else {
-                let drafts = written.into_iter();
-                let draft = |(branch, step)| BegunChild::new(branch, Begun::Whole(step));
-                chain.drafts = drafts.map(draft).collect();
+                let begin = |(branch, step)| BegunChild::new(branch, Begun::Whole(step));
+                chain.begun = written.into_iter().map(begin).collect();
                 break;
             };
             let mut nodes: Vec<Node> = (written.iter().zip(&labels))
@@ -86,9 +84,8 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
         let saying = written.iter().filter(|(_, step)| says(step));
         // The cosine of sums is that of means.
         let reading = saying.map(|(branch, _)| async move {
-            let end = self.policy.num_tokens(branch);
-            self.count_policy(Work::rows(before..end, 0));
-            self.policy.hidden_sum(branch, end - before).await
+            self.hidden_sum(branch, self.policy.num_tokens(branch) - before)
+                .await
         });
         let sums = try_join_all(reading).await?;
         let mut labels = clusters(&sums, self.config.cluster_distance).into_iter();

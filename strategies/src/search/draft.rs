@@ -102,13 +102,7 @@ impl<P: Policy, R: Prm> Draft<'_, '_, P, R> {
         sampling: Sampling,
     ) -> Result<Step, Error> {
         if max_tokens == 0 || self.search.policy.is_full(&self.branch)? {
-            return Ok(Step {
-                text: String::new(),
-                num_tokens: 0,
-                logprob: 0.0,
-                confidences: Vec::new(),
-                end: StepEnd::Length,
-            });
+            return Ok(Step::no_room());
         }
         let last = self
             .search

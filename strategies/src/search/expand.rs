@@ -88,9 +88,9 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
         parents: Vec<Path<P, R>>,
         widths: &[usize],
     ) -> Result<Expansion<P, R>, Error> {
-        let (parents, drafts) = self.prepare(parents, widths).await?;
-        let children = (parents.iter().zip(widths).zip(drafts))
-            .map(|((parent, &width), drafts)| self.children(parent, width, drafts));
+        let (parents, begun) = self.prepare(parents, widths).await?;
+        let children = (parents.iter().zip(widths).zip(begun))
+            .map(|((parent, &width), begun)| self.children(parent, width, begun));
         let children = try_join_all(children).await?;
 
         let mut expansion = Expansion {
@@ -123,15 +123,15 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
             let chains = (parents.into_iter().zip(widths)).map(|(p, &width)| self.chain(p, width));
             let chains = try_join_all(chains).await?.into_iter();
             return Ok(chains
-                .map(|chain| (self.record_chain(chain.links, chain.path), chain.drafts))
+                .map(|chain| (self.record_chain(chain.links, chain.path), chain.begun))
                 .unzip());
         }
-        let drafts = if self.config.early_rejection > 0 {
+        let begun = if self.config.early_rejection > 0 {
             self.begun_children(&parents, widths).await?
         } else {
             parents.iter().map(|_| Vec::new()).collect()
         };
-        Ok((parents, drafts))
+        Ok((parents, begun))
     }
 
     /// Enters children into the trace; returns the valid ones.
@@ -157,27 +157,27 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
         paths
     }
 
-    /// All children of one path, those of failed tries included; `drafts` are those of the first try if
+    /// All children of one path, those of failed tries included; `begun` are those of the first try if
     /// they are begun.
     async fn children(
         &self,
         parent: &Path<P, R>,
         width: usize,
-        drafts: Vec<BegunChild<P, R>>,
+        begun: Vec<BegunChild<P, R>>,
     ) -> Result<Vec<Child<P, R>>, Error> {
         let Some(live) = &parent.live else {
             return Ok(Vec::new());
         };
         // What was refused in the middle of a step is not tried again.
-        let width = width - drafts.iter().filter(|draft| draft.is_refused()).count();
-        let mut begun = Some(drafts).filter(|drafts| !drafts.is_empty());
+        let width = width - begun.iter().filter(|child| child.is_refused()).count();
+        let mut begun = Some(begun).filter(|begun| !begun.is_empty());
         let mut siblings: Vec<Child<P, R>> = Vec::new();
         for attempt in 0..self.config.max_retries {
-            let drafts = match begun.take() {
-                Some(drafts) => drafts,
+            let begun = match begun.take() {
+                Some(begun) => begun,
                 None => self.fork_children(parent, live, width, attempt == 0),
             };
-            siblings.extend(self.sample_children(parent, live, drafts).await?);
+            siblings.extend(self.sample_children(parent, live, begun).await?);
             if width == 0 || siblings.iter().any(|child| child.path.is_some()) {
                 break;
             }
@@ -206,8 +206,8 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
             LastRow::Drawn | LastRow::Read => width,
         };
         self.count_last_row(&live.policy, rows);
-        let draft = |_| BegunChild::new(self.policy.fork(&live.policy), Begun::Nothing);
-        (0..width).map(draft).collect()
+        let child = |_| BegunChild::new(self.policy.fork(&live.policy), Begun::Nothing);
+        (0..width).map(child).collect()
     }
 
     /// One try: the children in the order of their branches.
@@ -215,11 +215,11 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
         &self,
         parent: &Path<P, R>,
         live: &Live<P, R>,
-        drafts: Vec<BegunChild<P, R>>,
+        begun: Vec<BegunChild<P, R>>,
     ) -> Result<Vec<Child<P, R>>, Error> {
         let claimed = RefCell::new(HashSet::new());
-        let writing = drafts.into_iter();
-        let writing = writing.map(|draft| self.write_steps(parent, live, draft, &claimed));
+        let writing = begun.into_iter();
+        let writing = writing.map(|child| self.write_steps(parent, live, child, &claimed));
         let written = try_join_all(writing).await?;
 
         // Texts were scored once, by whichever sibling came first; the lowest index gets the scores.
@@ -267,17 +267,17 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
         &self,
         parent: &Path<P, R>,
         live: &Live<P, R>,
-        draft: BegunChild<P, R>,
+        child: BegunChild<P, R>,
         claimed: &RefCell<HashSet<Vec<String>>>,
     ) -> Result<Written<P, R>, Error> {
         let mut written = Written {
-            policy: draft.branch,
+            policy: child.branch,
             steps: Vec::new(),
             refused: None,
             logprob: 0.0,
             scored: None,
         };
-        let mut begun = draft.begun;
+        let mut begun = child.begun;
         if let Begun::Refused(node) = begun {
             written.refused = Some(node);
             return Ok(written);
@@ -321,7 +321,7 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
         }
         let texts = texts(&written.steps);
         if !texts.is_empty() && claimed.borrow_mut().insert(texts) {
-            written.scored = match draft.scored {
+            written.scored = match child.scored {
                 Some(scored) => Some(scored),
                 None => Some(self.score_steps(live, &written.steps).await?),
             };

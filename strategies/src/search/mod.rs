@@ -8,7 +8,7 @@
 //! - `draft.rs`: solutions written in parts, with texts between them that the policy did not write.
 //! - `expand.rs`: the children of a path: sampled, scored, without duplicates, looked ahead.
 //! - `chain.rs`: steps that need no branching.
-//! - `draft.rs`: steps that are begun before it is decided which are completed.
+//! - `rejection.rs`: children that are begun before it is decided which are completed.
 //! - `watch.rs`: news of the search while it runs.
 //! - `whole.rs`: whole solutions, written in one go.
 
@@ -269,9 +269,7 @@ impl<'a, P: Policy, R: Prm> Search<'a, P, R> {
         let means = paths.into_iter().map(|path| async move {
             let new = path.num_tokens - path.embedded.tokens;
             if let Some(live) = path.live.as_ref().filter(|_| new > 0) {
-                let sum = self.policy.hidden_sum(&live.policy, new).await?;
-                let end = self.policy.num_tokens(&live.policy);
-                self.count_policy(Work::rows(end.saturating_sub(new)..end, 0));
+                let sum = self.hidden_sum(&live.policy, new).await?;
                 path.embedded.sum.resize(sum.len(), 0.0);
                 for (all, new) in path.embedded.sum.iter_mut().zip(sum) {
                     *all += new;
@@ -282,6 +280,13 @@ impl<'a, P: Policy, R: Prm> Search<'a, P, R> {
             Ok(path.embedded.sum.iter().map(|sum| sum / tokens).collect())
         });
         try_join_all(means).await
+    }
+
+    /// The sum of the hidden states of a branch's last `tokens` tokens, which are computed once more.
+    async fn hidden_sum(&self, branch: &P::Branch, tokens: usize) -> Result<Vec<f64>, Error> {
+        let end = self.policy.num_tokens(branch);
+        self.count_policy(Work::rows(end.saturating_sub(tokens)..end, 0));
+        self.policy.hidden_sum(branch, tokens).await
     }
 
     /// The nodes that the latest round wrote of a path.

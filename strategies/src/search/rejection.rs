@@ -89,21 +89,21 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
         widths: &[usize],
     ) -> Result<Vec<Vec<BegunChild<P, R>>>, Error> {
         let begin = |(parent, &width)| self.begin_children(parent, width);
-        let mut drafts = try_join_all(parents.iter().zip(widths).map(begin)).await?;
+        let mut children = try_join_all(parents.iter().zip(widths).map(begin)).await?;
         let mut ranking: Vec<(f64, f64, &mut BegunChild<P, R>)> = Vec::new();
-        for (parent, drafts) in parents.iter().zip(&mut drafts) {
-            for draft in drafts {
-                if let Some((_, value)) = draft.rank {
-                    ranking.push((value, parent.value, draft));
+        for (parent, children) in parents.iter().zip(&mut children) {
+            for child in children {
+                if let Some((_, value)) = child.rank {
+                    ranking.push((value, parent.value, child));
                 }
             }
         }
         ranking.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.total_cmp(&a.1)));
         let kept = (widths.iter().sum::<usize>() / self.config.beam_width).max(1);
-        for (_, _, draft) in ranking.into_iter().skip(kept) {
-            draft.refuse(NodeState::Rejected);
+        for (_, _, child) in ranking.into_iter().skip(kept) {
+            child.refuse(NodeState::Rejected);
         }
-        Ok(drafts)
+        Ok(children)
     }
 
     /// The children of one path, begun and scored.
@@ -116,17 +116,17 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
             return Ok(Vec::new());
         };
         let forks = self.fork_children(parent, live, width, true).into_iter();
-        let begin = forks.map(|draft| self.begin_step(parent, draft.branch));
-        let mut drafts = try_join_all(begin).await?;
+        let begin = forks.map(|child| self.begin_step(parent, child.branch));
+        let mut children = try_join_all(begin).await?;
         let mut said = HashSet::new();
-        for draft in &mut drafts {
-            let is_whole = matches!(draft.begun, Begun::Whole(_));
-            if is_whole && !draft.text().is_empty() && !said.insert(draft.text().to_string()) {
-                draft.refuse(NodeState::Duplicate);
+        for child in &mut children {
+            let is_whole = matches!(child.begun, Begun::Whole(_));
+            if is_whole && !child.text().is_empty() && !said.insert(child.text().to_string()) {
+                child.refuse(NodeState::Duplicate);
             }
         }
-        self.score_drafts(parent, live, &mut drafts).await?;
-        Ok(drafts)
+        self.score_begun(parent, live, &mut children).await?;
+        Ok(children)
     }
 
     /// Writes up to [`Config::early_rejection`](crate::Config::early_rejection) tokens of a step.
@@ -152,13 +152,13 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
     }
 
     /// Scores what is begun and may become a child, each text once. A whole step keeps the PRM's branch.
-    async fn score_drafts(
+    async fn score_begun(
         &self,
         parent: &Path<P, R>,
         live: &Live<P, R>,
-        drafts: &mut [BegunChild<P, R>],
+        children: &mut [BegunChild<P, R>],
     ) -> Result<(), Error> {
-        let mut texts: Vec<&str> = (drafts.iter().filter(|draft| draft.is_promising()))
+        let mut texts: Vec<&str> = (children.iter().filter(|child| child.is_promising()))
             .map(BegunChild::text)
             .collect();
         texts.sort_unstable();
@@ -170,14 +170,14 @@ impl<P: Policy, R: Prm> Search<'_, P, R> {
         });
         let scored: HashMap<String, Scored<R>> = try_join_all(scoring).await?.into_iter().collect();
         let prm = self.prm()?;
-        for draft in drafts.iter_mut().filter(|draft| draft.is_promising()) {
-            let Some((branch, scores)) = scored.get(draft.text()) else {
+        for child in children.iter_mut().filter(|child| child.is_promising()) {
+            let Some((branch, scores)) = scored.get(child.text()) else {
                 continue;
             };
             let path: Vec<f64> = parent.scores.iter().chain(scores).copied().collect();
-            draft.rank = Some((scores.first().copied(), self.config.aggregation.of(&path)));
-            if matches!(draft.begun, Begun::Whole(_)) {
-                draft.scored = Some((prm.fork(branch), scores.clone()));
+            child.rank = Some((scores.first().copied(), self.config.aggregation.of(&path)));
+            if matches!(child.begun, Begun::Whole(_)) {
+                child.scored = Some((prm.fork(branch), scores.clone()));
             }
         }
         Ok(())

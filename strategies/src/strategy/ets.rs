@@ -9,7 +9,7 @@
 use super::{Row, rebase};
 use crate::cluster::clusters;
 use crate::leaf_selection::{LeafSelection, Weights};
-use crate::{Config, Error, Expansion, Path, Policy, Prm, Search, Solution};
+use crate::{Config, Error, Path, Policy, Prm, Search, Solution};
 use engine::Setting;
 
 pub(super) const ROW: Row = Row {
@@ -43,23 +43,10 @@ fn validate(config: &Config) -> Result<(), Setting> {
 pub(super) async fn run<P: Policy, R: Prm>(
     search: &Search<'_, P, R>,
 ) -> Result<Vec<Solution>, Error> {
-    let n = search.config.n;
-    let mut ended: Vec<Path<P, R>> = Vec::new();
-    let (mut open, mut widths) = (vec![search.root().await?], vec![n]);
-    while !open.is_empty() {
-        let Expansion {
-            candidates,
-            dead_ends,
-        } = search.expand_by(open, &widths).await?;
-        ended.extend(dead_ends);
-        let (finished, mut others): (Vec<_>, Vec<_>) =
-            candidates.into_iter().partition(Path::has_ended);
-        ended.extend(finished);
-        widths = allocate(search, &mut others, n.saturating_sub(ended.len())).await?;
-        open = search.keep(others, |index| widths[index] > 0);
-        widths.retain(|&width| width > 0);
-    }
-    Ok(ended.into_iter().map(Path::into_solution).collect())
+    rebase::run_by(search, async |open, budget| {
+        allocate(search, open, budget).await
+    })
+    .await
 }
 
 /// The children of each open path: REBASE's among the paths that are selected, none for the others.

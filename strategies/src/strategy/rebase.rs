@@ -28,7 +28,20 @@ pub(super) const ROW: Row = Row {
 pub(super) async fn run<P: Policy, R: Prm>(
     search: &Search<'_, P, R>,
 ) -> Result<Vec<Solution>, Error> {
-    let (n, temperature) = (search.config.n, search.config.balance_temperature);
+    let temperature = search.config.balance_temperature;
+    run_by(search, async |open, budget| {
+        let values: Vec<f64> = open.iter().map(Path::value).collect();
+        Ok(shares(&values, budget, temperature))
+    })
+    .await
+}
+
+/// As [`run`]; `allocate` gives the children of each open path, of a budget.
+pub(super) async fn run_by<P: Policy, R: Prm>(
+    search: &Search<'_, P, R>,
+    allocate: impl AsyncFn(&mut [Path<P, R>], usize) -> Result<Vec<usize>, Error>,
+) -> Result<Vec<Solution>, Error> {
+    let n = search.config.n;
     let mut ended: Vec<Path<P, R>> = Vec::new();
     let (mut open, mut widths) = (vec![search.root().await?], vec![n]);
     while !open.is_empty() {
@@ -37,11 +50,10 @@ pub(super) async fn run<P: Policy, R: Prm>(
             dead_ends,
         } = search.expand_by(open, &widths).await?;
         ended.extend(dead_ends);
-        let (finished, others): (Vec<_>, Vec<_>) =
+        let (finished, mut others): (Vec<_>, Vec<_>) =
             candidates.into_iter().partition(Path::has_ended);
         ended.extend(finished);
-        let values: Vec<f64> = others.iter().map(Path::value).collect();
-        widths = shares(&values, n.saturating_sub(ended.len()), temperature);
+        widths = allocate(&mut others, n.saturating_sub(ended.len())).await?;
         open = search.keep(others, |index| widths[index] > 0);
         widths.retain(|&width| width > 0);
     }

@@ -6,7 +6,7 @@ pub mod tree;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::rc::Rc;
 
 use engine::checkpoint::Checkpoint;
@@ -151,6 +151,18 @@ pub fn offshoot(folder: &Path, arguments: &[&str], input: &str) -> Output {
             .args(arguments),
         input,
     )
+}
+
+/// Starts a call of the binary that nobody listens to, so that a test can kill it.
+pub fn start(folder: &Path, arguments: &[&str]) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_offshoot"))
+        .current_dir(folder)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary starts")
 }
 
 /// Runs a command to its end, giving it `input`.
